@@ -1,0 +1,339 @@
+//! The command line: what can be written there, and what its help says.
+//!
+//! Types only. What an argument means beyond its shape (is this a key? a context?) is told by the types
+//! of the library, when the command runs.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::builder::{OsStringValueParser, TypedValueParser as _, ValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::escape::{Escaped, quoted};
+use crate::exit::Exit;
+use crate::signature::SUFFIX;
+
+/// The environment variable that stands for `--keyring`.
+pub const KEYRING_VARIABLE: &str = "KMS_SIG_KEYRING";
+
+/// The environment variable that says what is logged, as `tracing_subscriber::EnvFilter` reads it.
+pub const LOG_VARIABLE: &str = "KMS_SIG_LOG";
+
+/// Signs files with AWS KMS, and verifies them.
+///
+/// A signature is the file's SHA-512, encrypted by KMS under a symmetric key. Who may sign is who may call
+/// kms:Encrypt on that key, who may verify is who may call kms:Decrypt. AWS is reached as every AWS program
+/// reaches it: AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws/config.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kms-sig",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, all valid; 1 a signature is invalid or missing; 2 usage; 3 could not tell.",
+    after_long_help = "\
+Exit codes:
+  0  done, all valid
+  1  a signature is invalid or missing
+  2  the command line (or a policy) must be changed
+  3  could not tell, or not finished: KMS, credentials, input and output
+
+Try it without AWS:
+  export KMS_SIG_KEYRING=$HOME/.kms-sig-keyring
+  kms-sig key create local:demo
+  kms-sig sign local:demo README.md
+  kms-sig verify README.md --key local:demo"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The subcommands, in the order of the help. One file below `command/` each.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Signs a file
+    Sign(Sign),
+    /// Verifies a file's signature
+    Verify(Verify),
+    /// Watches directories, and signs or verifies what lands in them, by a policy
+    Watch(Watch),
+    /// Checks a policy: every fault at once, and what there is to do
+    Check(PolicyArgs),
+    /// Shows what a signature says about itself, without asking anyone
+    Show(Show),
+    /// Makes and lists the keys of this host's keyring
+    #[command(subcommand)]
+    Key(Key),
+    /// Prints version, commit and target
+    Version,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The keyring of local: keys [env: KMS_SIG_KEYRING]
+    ///
+    /// A file of mode 0600. Needed for local: keys only; never looked for anywhere else.
+    #[arg(long, global = true, value_name = "FILE")]
+    keyring: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+impl Common {
+    /// The keyring of the option, otherwise of the environment; set to nothing counts as not set.
+    pub fn keyring(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os(KEYRING_VARIABLE).filter(|value| !value.is_empty());
+        self.keyring.clone().or_else(|| variable().map(PathBuf::from))
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// Time, level and text, for people.
+    #[default]
+    Human,
+    /// One JSON object per line, for machines.
+    Json,
+}
+
+/// `sign`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  kms-sig sign alias/releases app.tar.gz
+  kms-sig sign arn:aws:kms:eu-west-1:111122223333:key/1234abcd-… app.tar.gz out/app.sig
+  kms-sig sign alias/releases app.tar.gz --context channel=stable,version=20
+  tar c src | kms-sig sign alias/releases - src.tar.sig
+  kms-sig sign alias/releases -- -name-with-a-dash")]
+pub struct Sign {
+    /// The key: a key id, key ARN, alias/NAME, alias ARN or local:NAME
+    pub key: String,
+    /// The file to sign; - is standard input
+    #[arg(value_parser = stream())]
+    pub file: Stream,
+    /// Where the signature goes; - is standard output [default: FILE.sig, or - if FILE is -]
+    ///
+    /// Written only once it is complete: until then a file that is already there stays as it is.
+    #[arg(value_parser = stream())]
+    pub sig: Option<Stream>,
+    /// The pairs that verifying will have to name again
+    #[command(flatten)]
+    pub context: ContextArgs,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Prints \"valid signature from KEY\" and exits with 0, or prints \"invalid signature\" to standard \
+error and exits with 1. A missing signature is 1 too; when it cannot be told, the exit code is 3.
+
+Examples:
+  kms-sig verify app.tar.gz --key arn:aws:kms:eu-west-1:111122223333:key/1234abcd-…
+  kms-sig verify app.tar.gz out/app.sig --context channel=stable,version=20
+  curl -sS https://example.com/app.tar.gz | kms-sig verify - app.tar.gz.sig --key alias/releases")]
+pub struct Verify {
+    /// The file to verify; - is standard input
+    #[arg(value_parser = stream())]
+    pub file: Stream,
+    /// Its signature; - is standard input [default: FILE.sig]
+    #[arg(value_parser = stream())]
+    pub sig: Option<Stream>,
+    /// A key that is trusted; may be repeated [default: any AWS key that you may use]
+    ///
+    /// Without it, a signature by anyone who shared a key of theirs with you is valid too: then look at the
+    /// key that is printed.
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// The pairs that were named when signing
+    #[command(flatten)]
+    pub context: ContextArgs,
+    /// Say why a signature is invalid
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// `--context`, for signing and verifying.
+#[derive(Debug, Args)]
+pub struct ContextArgs {
+    /// Encryption context, k=v,k=v; may be repeated. A comma inside a value is written \,
+    ///
+    /// Must be the same when signing and when verifying. CloudTrail logs it in clear: no secrets here.
+    #[arg(long = "context", value_name = "K=V,…")]
+    pub pairs: Vec<String>,
+}
+
+/// `watch`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+SIGTERM and SIGINT end it after the files in hand.
+
+Examples:
+  kms-sig watch --policy /etc/kms-sig.toml
+  kms-sig watch --policy ci.toml --once       signs or judges what is there, then ends
+  kms-sig watch --policy new.toml --once --dry-run")]
+pub struct Watch {
+    /// Which policy
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    /// Deal with the files that are there, print a summary, and end
+    ///
+    /// Waits for files to settle, but not for grace or signature_timeout: what is not yet older than those is
+    /// left and listed. Exit codes: 0 all signed or valid, 1 some invalid or missing, 3 some left.
+    #[arg(long)]
+    pub once: bool,
+    /// Say what would be done, and change nothing
+    ///
+    /// Makes no KMS call for files to be signed; signatures are really verified.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Run as root although the policy does not allow it
+    #[arg(long)]
+    pub allow_root: bool,
+}
+
+/// `--policy`
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// The policy file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Nothing of what is shown is proven before the signature is verified.
+
+Example:
+  kms-sig show app.tar.gz.sig")]
+pub struct Show {
+    /// The signature; - is standard input
+    #[arg(value_parser = stream())]
+    pub sig: Stream,
+}
+
+/// `key`
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Makes a new key, and the keyring if there is none
+    #[command(after_long_help = "\
+Example:
+  kms-sig key create local:demo --keyring /var/lib/kms-sig/keyring")]
+    Create {
+        /// The new key: local:NAME
+        key: String,
+    },
+    /// Lists the keys and when they were made
+    List,
+}
+
+/// A file, or the standard stream that `-` stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stream {
+    /// `-`
+    Standard,
+    /// Anything else.
+    File(PathBuf),
+}
+
+fn stream() -> ValueParser {
+    OsStringValueParser::new().map(Stream::from).into()
+}
+
+impl From<OsString> for Stream {
+    fn from(argument: OsString) -> Self {
+        if argument == "-" { Self::Standard } else { Self::File(argument.into()) }
+    }
+}
+
+impl Stream {
+    /// The signature's place where none is named: beside the file, or the standard stream for one.
+    pub fn beside(&self) -> Self {
+        match self {
+            Self::Standard => Self::Standard,
+            Self::File(path) => Self::File(with_suffix(path)),
+        }
+    }
+
+    /// Its name in messages, where it is read.
+    pub fn as_input(&self) -> String {
+        self.shown("standard input")
+    }
+
+    /// Its name in messages, where it is written.
+    pub fn as_output(&self) -> String {
+        self.shown("standard output")
+    }
+
+    fn shown(&self, standard: &str) -> String {
+        match self {
+            Self::Standard => standard.to_owned(),
+            Self::File(path) => quoted(path),
+        }
+    }
+}
+
+fn with_suffix(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(SUFFIX);
+    name.into()
+}
+
+/// Reads the arguments of the process.
+///
+/// # Errors
+/// The exit code, after what is to be said has been printed: help and version to standard output with code
+/// 0, a usage error to standard error with code 2.
+pub fn parse() -> Result<Cli, Exit> {
+    Cli::try_parse().map_err(|said| {
+        if !said.use_stderr() {
+            // Who asked for help and closed the pipe has seen enough.
+            said.print().ok();
+            return Exit::Done;
+        }
+        // A usage error quotes the argument, which may come from a file's name (P9).
+        let mut stderr = io::stderr().lock();
+        for line in said.to_string().lines() {
+            writeln!(stderr, "{}", Escaped::text(line)).ok();
+        }
+        Exit::Usage
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_context_may_stand_anywhere_as_in_the_original() {
+        for line in
+            ["--context=a=b k f s", "k --context=a=b f s", "k f s --context=a=b", "k f s --context a=b"]
+        {
+            let words = ["kms-sig", "sign"].into_iter().chain(line.split(' '));
+            let Command::Sign(sign) = Cli::try_parse_from(words).unwrap().command else { panic!("{line}") };
+            assert_eq!(sign.context.pairs, ["a=b"], "{line}");
+            assert_eq!(sign.sig, Some(Stream::File("s".into())), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_signature_lies_beside_the_file() {
+        assert_eq!(Stream::from(OsString::from("a/b")).beside(), Stream::File("a/b.sig".into()));
+        assert_eq!(Stream::from(OsString::from("-")).beside(), Stream::Standard);
+    }
+}

@@ -1,0 +1,66 @@
+//! The only place that reads clocks.
+//!
+//! Decisions about waiting use [`Clock`], which is monotonic: setting the host's clock neither hastens nor
+//! delays a verdict (S9). The wall clock serves records, and the ages that `--once` counts from ctime.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::fs::FileTime;
+
+/// A moment, as the time since the daemon started. Comparable only with moments of the same [`Clock`].
+pub type Moment = Duration;
+
+/// A monotonic clock that starts at zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// A clock that starts now.
+    #[expect(clippy::disallowed_methods, reason = "the one owner of Instant::now")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time since the start.
+    pub fn now(self) -> Moment {
+        self.0.elapsed()
+    }
+
+    /// The same moment for tokio's timers.
+    pub fn instant(self, moment: Moment) -> tokio::time::Instant {
+        self.0.checked_add(moment).unwrap_or(self.0).into()
+    }
+}
+
+/// The wall clock.
+#[expect(clippy::disallowed_methods, reason = "the one owner of SystemTime::now")]
+pub fn system_time() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The wall clock, since the epoch; zero before it.
+pub fn since_epoch() -> Duration {
+    system_time().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The wall clock as RFC 3339 in UTC with milliseconds, for records.
+pub fn timestamp() -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch()).to_string()
+}
+
+/// A file time as RFC 3339 in UTC with nanoseconds; the bare seconds where the year is out of range.
+pub fn file_timestamp(time: FileTime) -> String {
+    const LAST: u64 = 253_402_300_799; // 9999-12-31T23:59:59Z, the last that RFC 3339 can write
+    match u64::try_from(time.seconds) {
+        Ok(seconds) if seconds <= LAST => {
+            humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::new(seconds, time.nanos)).to_string()
+        }
+        _ => format!("{}s since the epoch", time.seconds),
+    }
+}
+
+/// How long ago a file time was by the wall clock; zero for one in the future.
+pub fn age(time: FileTime) -> Duration {
+    let then = Duration::new(u64::try_from(time.seconds).unwrap_or_default(), time.nanos);
+    since_epoch().saturating_sub(then)
+}

@@ -1,0 +1,259 @@
+//! The commands, one file each, and what they have in common: failing and speaking.
+//!
+//! A command answers on standard output, complains on standard error, and hands back its exit code. What
+//! can go wrong is one enum, and which exit code and which hint belong to it is one `match` each.
+
+pub mod check;
+pub mod input;
+pub mod key;
+pub mod show;
+pub mod sign;
+pub mod verify;
+pub mod version;
+pub mod watch;
+
+use std::io::{self, ErrorKind, Write as _};
+
+use crate::chain;
+use crate::cli::{Cli, Command, KEYRING_VARIABLE, LOG_VARIABLE, Stream};
+use crate::context::ContextError;
+use crate::daemon::DaemonError;
+use crate::effect::write::WriteError;
+use crate::escape::Escaped;
+use crate::exit::Exit;
+use crate::fs::FsError;
+use crate::key::{KeyArn, KeyError, KeyId, Provider};
+use crate::kms::local::KeyringError;
+use crate::kms::{Trouble, TroubleKind};
+use crate::policy::Faults;
+use crate::signature::Foreign;
+use input::ReadError;
+
+/// Why a command came to no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A key that is none.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A context that is none.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// A local key, and no keyring to look in.
+    #[error("{0} needs a keyring")]
+    NoKeyring(String),
+    /// File and signature cannot both come from standard input.
+    #[error("the file and its signature cannot both be standard input")]
+    BothStandard,
+    /// The signature would take the place of what it signs.
+    #[error("the signature would replace the file itself")]
+    Itself,
+    /// Another program's signature has the name that nobody chose for ours.
+    #[error("{file} is {format}; it is left as it is")]
+    Foreign {
+        /// The signature's place, as messages show it.
+        file: String,
+        /// Whose it is.
+        format: Foreign,
+    },
+    /// Signatures are not text.
+    #[error("a signature is binary and standard output is a terminal")]
+    Terminal,
+    /// The log filter of the environment cannot be read.
+    #[error("{LOG_VARIABLE} is no log filter: {}", Escaped::text(.0))]
+    LogFilter(String),
+    /// A file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A signature cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A keyring cannot be used.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// KMS or the keyring did not sign.
+    #[error("cannot sign {file}")]
+    Sign {
+        /// The file, as messages show it.
+        file: String,
+        /// Who keeps the key.
+        provider: Provider,
+        /// What KMS said.
+        source: Trouble,
+    },
+    /// KMS or the keyring did not say whether the signature is valid.
+    #[error("cannot verify {file}")]
+    Verify {
+        /// The file, as messages show it.
+        file: String,
+        /// Who keeps the keys. AWS, if some are there.
+        provider: Provider,
+        /// What KMS said.
+        source: Trouble,
+    },
+    /// A local signature, and no local key named.
+    #[error(
+        "cannot verify {file}: the signature says that {key} made it, and local keys are used only when named"
+    )]
+    LocalUnnamed {
+        /// The file, as messages show it.
+        file: String,
+        /// The key that the signature names.
+        key: KeyArn,
+    },
+    /// Nobody takes the answer.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// A policy with faults.
+    #[error(transparent)]
+    Policy(#[from] Faults),
+    /// The daemon did not start, or ended.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// A directory cannot be made or opened.
+    #[error(transparent)]
+    Directory(#[from] FsError),
+    /// The process cannot get what it needs to talk to the network.
+    #[error("cannot start")]
+    Runtime(#[source] io::Error),
+}
+
+impl Failure {
+    /// The exit code it ends the process with.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Key(_)
+            | Self::Context(_)
+            | Self::NoKeyring(_)
+            | Self::BothStandard
+            | Self::Itself
+            | Self::Foreign { .. }
+            | Self::Terminal
+            | Self::LogFilter(_)
+            | Self::Policy(_)
+            | Self::Keyring(KeyringError::Exists { .. } | KeyringError::NotLocal(_)) => Exit::Usage,
+            Self::Daemon(error) => error.exit(),
+            Self::Read(_)
+            | Self::Write(_)
+            | Self::Directory(_)
+            | Self::Keyring(_)
+            | Self::Sign { .. }
+            | Self::Verify { .. }
+            | Self::LocalUnnamed { .. }
+            | Self::Output(_)
+            | Self::Runtime(_) => Exit::Unfinished,
+        }
+    }
+
+    /// What a person can do about it, where that is not plain from the message.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoKeyring(_) => format!("name it with --keyring FILE or {KEYRING_VARIABLE}"),
+            Self::BothStandard => "name the signature: kms-sig verify - SIG".to_owned(),
+            Self::Itself => "leave SIG out for FILE.sig, or name another file".to_owned(),
+            Self::Foreign { .. } => {
+                "name another file for the signature: kms-sig sign KEY FILE SIG".to_owned()
+            }
+            Self::Terminal => "name a file for the signature, or redirect standard output".to_owned(),
+            Self::Keyring(KeyringError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                "kms-sig key create local:NAME makes a keyring".to_owned()
+            }
+            Self::Read(ReadError::Changed { .. }) => "sign it again when nobody writes to it".to_owned(),
+            Self::Sign { provider, source, .. } | Self::Verify { provider, source, .. } => {
+                return remedy(*provider, source.kind);
+            }
+            Self::LocalUnnamed { key, .. } => format!("verify with --key {key} --keyring FILE"),
+            Self::Key(_)
+            | Self::Context(_)
+            | Self::LogFilter(_)
+            | Self::Read(_)
+            | Self::Write(_)
+            | Self::Keyring(_)
+            | Self::Policy(_)
+            | Self::Daemon(_)
+            | Self::Directory(_)
+            | Self::Output(_)
+            | Self::Runtime(_) => return None,
+        };
+        Some(hint)
+    }
+
+    /// Says it on standard error: one line, and one with the hint.
+    pub fn tell(&self) {
+        if let Self::Policy(faults) = self {
+            complain(&faults.to_string()); // each on a line of its own, with its place in the file
+            return;
+        }
+        complain(&format!("kms-sig: {}", chain::one_line(self)));
+        if let Some(hint) = self.hint() {
+            complain(&format!("hint: {hint}"));
+        }
+    }
+}
+
+fn remedy(provider: Provider, kind: TroubleKind) -> Option<String> {
+    match provider {
+        Provider::Aws if cfg!(feature = "aws") => Some(kind.remedy().to_owned()),
+        Provider::Aws => None,
+        Provider::Local if kind == TroubleKind::NotFound => {
+            Some("kms-sig key list shows its keys, kms-sig key create local:NAME makes one".to_owned())
+        }
+        // The message of a keyring says what to do with it.
+        Provider::Local => None,
+    }
+}
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// [`Failure`]; nothing has been said about it yet.
+pub fn run(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { command, common } = cli;
+    match command {
+        Command::Sign(arguments) => sign::run(&arguments, common.keyring()),
+        Command::Verify(arguments) => verify::run(&arguments, common.keyring()),
+        Command::Watch(arguments) => watch::run(&arguments, common.keyring(), common.log_format),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Show(arguments) => show::run(&arguments),
+        Command::Key(arguments) => key::run(&arguments, common.keyring()),
+        Command::Version => version::run(),
+    }
+}
+
+/// Answers on standard output.
+///
+/// # Errors
+/// `Output`. A reader that has gone is none: it has seen enough, and the exit code still tells the rest.
+fn answer(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Complains on standard error. Where that cannot be written, there is nobody left to tell.
+fn complain(line: &str) {
+    writeln!(io::stderr().lock(), "{line}").ok();
+}
+
+/// `sig`'s absence, told once for all commands.
+fn complain_missing(sig: &Stream) {
+    complain(&format!("no signature: {} does not exist", sig.as_input()));
+}
+
+/// Fails early, and as a matter of usage, where local keys are named and no keyring is.
+fn need_keyring(keys: &[KeyId], has_keyring: bool) -> Result<(), Failure> {
+    match keys.iter().find(|key| key.provider() == Provider::Local) {
+        Some(key) if !has_keyring => Err(Failure::NoKeyring(key.to_string())),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Runs what talks to KMS. A look-up of a name that still hangs when the answer is known is not waited for.
+fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let output = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(output)
+}

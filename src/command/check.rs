@@ -1,0 +1,58 @@
+//! `kms-sig check`: is this policy good, and what would it begin with?
+
+use super::{Failure, answer};
+use crate::chain;
+use crate::cli::PolicyArgs;
+use crate::daemon;
+use crate::escape::quoted;
+use crate::exit::Exit;
+use crate::fs::trust::{self, TrustError};
+use crate::policy::{Mode, Policy, Rule};
+
+/// Checks a policy and what it names on this host. Changes nothing and asks no KMS.
+///
+/// # Errors
+/// The faults of the policy, all of them.
+pub fn run(arguments: &PolicyArgs) -> Result<Exit, Failure> {
+    let policy = Policy::load(&arguments.policy)?;
+    let mut exit = Exit::Done;
+    let mut refuse = |what: &TrustError| -> Result<(), Failure> {
+        exit = Exit::Usage;
+        answer(&format!("not trusted: {}", chain::one_line(what)))
+    };
+    let paths = [
+        Some(&policy.file),
+        Some(&policy.state_dir),
+        policy.quarantine_dir.as_ref(),
+        policy.keyring.as_ref(),
+    ];
+    for path in paths.into_iter().flatten() {
+        match trust::check(path) {
+            // The daemon makes what is its own; a keyring that is missing is trouble with its keys only.
+            Ok(()) | Err(TrustError::Missing(_)) => {}
+            Err(error) => refuse(&error)?,
+        }
+    }
+    for rule in &policy.rules {
+        match daemon::survey(rule, &policy.state_dir) {
+            Ok(waiting) => answer(&describe(rule, waiting))?,
+            Err(error) => answer(&format!("{}: held: {}", rule.name, chain::one_line(&error)))?,
+        }
+    }
+    answer(&match exit {
+        Exit::Done => format!("{}: {} rules, no fault", quoted(&policy.file), policy.rules.len()),
+        Exit::Invalid | Exit::Usage | Exit::Unfinished => {
+            format!("{}: the daemon would refuse to start", quoted(&policy.file))
+        }
+    })?;
+    Ok(exit)
+}
+
+fn describe(rule: &Rule, waiting: usize) -> String {
+    let what = match rule.mode {
+        Mode::Sign(_) => "to be signed",
+        Mode::Verify(_) => "to be judged",
+    };
+    let files = if waiting == 1 { "file stands" } else { "files stand" };
+    format!("{}: {} {waiting} {files} {what}", rule.name, quoted(&rule.path))
+}

@@ -1,0 +1,190 @@
+//! What commands read: a payload as a stream, a signature as at most a few kilobytes.
+//!
+//! Memory does not grow with the file (P10). Pipes are read like files; a directory is refused.
+
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use crate::cli::Stream;
+use crate::digest::{Digest, Hasher};
+use crate::signature::MAX_LEN;
+
+/// Bytes read at once: enough that system calls do not count beside the hashing.
+const BUFFER: usize = 1024 * 1024;
+
+/// Why something cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A payload.
+    #[error("cannot read {file}")]
+    Payload {
+        /// As messages show it.
+        file: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A signature.
+    #[error("cannot read signature {file}")]
+    Signature {
+        /// As messages show it.
+        file: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The bytes that were hashed may never have been the file's at one time.
+    #[error("cannot sign {file}: it changed while it was read")]
+    Changed {
+        /// As messages show it.
+        file: String,
+    },
+}
+
+/// An open payload.
+#[derive(Debug)]
+pub struct Payload {
+    file: File,
+    shown: String,
+    opened: Metadata,
+}
+
+impl Payload {
+    /// Opens a file, or takes standard input.
+    ///
+    /// # Errors
+    /// `Payload`, also for a directory.
+    pub fn open(from: &Stream) -> Result<Self, ReadError> {
+        let shown = from.as_input();
+        let failed = |source| ReadError::Payload { file: shown.clone(), source };
+        let file = open(from).map_err(failed)?;
+        let opened = file.metadata().map_err(failed)?;
+        if opened.is_dir() {
+            return Err(failed(ErrorKind::IsADirectory.into()));
+        }
+        Ok(Self { file, shown, opened })
+    }
+
+    /// Its name in messages.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Whether `other` is the same regular file.
+    pub fn is(&self, other: &Metadata) -> bool {
+        self.opened.is_file() && (self.opened.dev(), self.opened.ino()) == (other.dev(), other.ino())
+    }
+
+    /// Reads and hashes it to its end.
+    ///
+    /// # Errors
+    /// `Payload`.
+    pub fn hash(&mut self) -> Result<Digest, ReadError> {
+        let failed = |source| ReadError::Payload { file: self.shown.clone(), source };
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match self.file.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finish()),
+                // `read` never says more than it was given room for.
+                Ok(len) => hasher.update(buffer.get(..len).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// As [`Self::hash`], and makes sure that nobody changed the file meanwhile.
+    ///
+    /// # Errors
+    /// `Payload`, `Changed`.
+    pub fn hash_unchanged(&mut self) -> Result<Digest, ReadError> {
+        let digest = self.hash()?;
+        let failed = |source| ReadError::Payload { file: self.shown.clone(), source };
+        let now = self.file.metadata().map_err(failed)?;
+        if now.is_file() && state(&now) != state(&self.opened) {
+            return Err(ReadError::Changed { file: self.shown.clone() });
+        }
+        Ok(digest)
+    }
+}
+
+/// What changes with the content, or when another file takes the name: ctime cannot be set back.
+fn state(metadata: &Metadata) -> [i64; 5] {
+    let size = metadata.size().cast_signed();
+    [size, metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()]
+}
+
+/// Reads a signature, and one byte more than a signature has at most. `None`: there is no such file.
+///
+/// # Errors
+/// `Signature`.
+pub fn signature(from: &Stream) -> Result<Option<Vec<u8>>, ReadError> {
+    let failed = |source| ReadError::Signature { file: from.as_input(), source };
+    let file = match open(from) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::with_capacity(MAX_LEN + 1);
+    file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(Some(bytes))
+}
+
+fn open(from: &Stream) -> io::Result<File> {
+    match from {
+        Stream::Standard => Ok(io::stdin().as_fd().try_clone_to_owned()?.into()),
+        Stream::File(path) => File::open(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::path::Path;
+
+    use super::*;
+
+    fn payload(path: &Path) -> Payload {
+        Payload::open(&Stream::File(path.to_owned())).unwrap()
+    }
+
+    fn write(path: &Path, bytes: &[u8]) {
+        File::create(path).unwrap().write_all(bytes).unwrap();
+    }
+
+    #[test]
+    fn hashes_what_is_there_whatever_its_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        for len in [0, 1, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER] {
+            let bytes = vec![5; len];
+            write(&path, &bytes);
+            let digest = payload(&path).hash_unchanged().unwrap();
+            assert!(Digest::of(&bytes).matches(digest.as_bytes()), "{len}");
+        }
+    }
+
+    #[test]
+    fn s4_a_file_that_changes_while_it_is_read_is_not_signed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write(&path, b"before");
+        let mut grown = payload(&path);
+        File::options().append(true).open(&path).unwrap().write_all(b" and after").unwrap();
+        assert!(matches!(grown.hash_unchanged(), Err(ReadError::Changed { .. })));
+
+        let mut replaced = payload(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(replaced.hash_unchanged(), Err(ReadError::Changed { .. })));
+    }
+
+    #[test]
+    fn a16_no_more_of_a_signature_is_read_than_can_be_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.sig");
+        File::create(&path).unwrap().set_len(1 << 30).unwrap();
+        let from = Stream::File(path);
+        assert_eq!(signature(&from).unwrap().unwrap().len(), MAX_LEN + 1);
+    }
+}

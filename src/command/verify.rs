@@ -1,0 +1,104 @@
+//! `kms-sig verify`: read the signature, hash the file, Decrypt, compare.
+//!
+//! What it prints is the original's, to the byte: scripts read it. Never takes a local key because a
+//! signature says so, and never calls trouble a verdict (P2).
+
+use std::path::PathBuf;
+
+use super::input::{self, Payload};
+use super::{Failure, answer, block_on, complain, complain_missing, need_keyring};
+use crate::cli::{Stream, Verify};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::key::{KeyArn, KeyId, Provider};
+use crate::kms::local;
+use crate::kms::provider::Providers;
+use crate::policy::AwsSettings;
+use crate::seal::{self, Reason, Verdict};
+use crate::signature::Signature;
+
+/// Verifies one file.
+///
+/// # Errors
+/// [`Failure`]: no verdict was possible.
+pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+    let trusted: Vec<KeyId> = arguments.keys.iter().map(|key| key.parse()).collect::<Result<_, _>>()?;
+    let context = Context::parse(&arguments.context.pairs)?;
+    let sig = arguments.sig.clone().unwrap_or_else(|| arguments.file.beside());
+    if sig == Stream::Standard && arguments.file == Stream::Standard {
+        return Err(Failure::BothStandard);
+    }
+    need_keyring(&trusted, keyring.is_some())?;
+
+    let mut payload = Payload::open(&arguments.file)?;
+    let Some(bytes) = input::signature(&sig)? else {
+        complain_missing(&sig);
+        return Ok(Exit::Invalid);
+    };
+    let signature = match Signature::parse(&bytes) {
+        Ok(signature) => signature,
+        Err(malformed) => return Ok(invalid(arguments.verbose.then(|| malformed.to_string()))),
+    };
+    if trusted.is_empty()
+        && let Some(key) = local::claimed_key(signature.as_bytes())
+    {
+        return Err(Failure::LocalUnnamed { file: payload.shown().to_owned(), key });
+    }
+
+    let digest = payload.hash()?;
+    let kms = Providers::new(AwsSettings::default(), keyring);
+    let opened = block_on(async {
+        match trusted.as_slice() {
+            [] => seal::open_any(&kms, &context, &signature).await,
+            keys => seal::open(&kms, keys, &context, &signature).await,
+        }
+    })?;
+    let opened = opened.map_err(|source| Failure::Verify {
+        file: payload.shown().to_owned(),
+        provider: provider(&trusted),
+        source,
+    })?;
+    match opened.judge(&digest) {
+        Verdict::Invalid(reason) => Ok(invalid(arguments.verbose.then(|| explain(reason).to_owned()))),
+        Verdict::Valid(valid) => {
+            answer(&format!("valid signature from {}", valid.key()))?;
+            if trusted.is_empty() {
+                warn_unpinned(valid.key());
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// The original's words, alone on standard error; a reason only for who asked.
+fn invalid(reason: Option<String>) -> Exit {
+    complain("invalid signature");
+    if let Some(reason) = reason {
+        complain(&format!("reason: {reason}"));
+    }
+    Exit::Invalid
+}
+
+const fn explain(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Mismatch => "the signature is genuine, but not of these bytes",
+        Reason::Rejected => "the signature is damaged, or the context is not the one it was made with",
+        Reason::WrongKey => "none of the named keys made the signature",
+        Reason::Malformed => "it cannot be a signature",
+        Reason::Missing => "there is no signature",
+    }
+}
+
+/// Anyone can make a key, let you use it, and sign with it.
+fn warn_unpinned(key: &KeyArn) {
+    complain(&format!("warning: any key that you may use was accepted; --key {key} accepts only this one"));
+}
+
+/// Whose remedies fit trouble with these keys.
+fn provider(trusted: &[KeyId]) -> Provider {
+    match trusted {
+        [] => Provider::Aws,
+        keys if keys.iter().all(|key| key.provider() == Provider::Local) => Provider::Local,
+        _ => Provider::Aws,
+    }
+}

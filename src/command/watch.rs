@@ -1,0 +1,135 @@
+//! `kms-sig watch`: the daemon.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::{Failure, answer};
+use crate::cli::{LogFormat, Watch};
+use crate::daemon::{self, Options};
+use crate::escape::quoted;
+use crate::exit::Exit;
+use crate::fs::Dir;
+use crate::kms::local::{Keyring, KeyringError};
+use crate::kms::provider::Providers;
+use crate::policy::{Mode, OnInvalid, Place, Policy, Rule};
+
+/// Runs the daemon until SIGTERM or SIGINT, or with `--once` until everything present is dealt with.
+///
+/// # Errors
+/// A bad policy; what the daemon cannot start with.
+pub fn run(arguments: &Watch, keyring: Option<PathBuf>, format: LogFormat) -> Result<Exit, Failure> {
+    let policy = Policy::load(&arguments.policy.policy)?;
+    let keyring = policy.keyring.clone().or(keyring);
+    if !arguments.dry_run && policy.rules.iter().any(|rule| rule.create) {
+        create_keys(&policy, keyring.as_ref())?;
+    }
+    let options =
+        Options { once: arguments.once, dry_run: arguments.dry_run, allow_root: arguments.allow_root };
+    let providers = Providers::new(policy.aws.clone(), keyring);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let ended = runtime.block_on(async {
+        let mut stops = Stops::new().map_err(Failure::Runtime)?;
+        let (ready, is_ready) = oneshot::channel();
+        let welcome = (format == LogFormat::Human && !arguments.once).then(|| welcome(&policy));
+        let tell = async {
+            if let (Ok(()), Some(text)) = (is_ready.await, welcome) {
+                answer(&text)?;
+            }
+            Ok(())
+        };
+        let daemon = daemon::run(policy, providers, options, ready, stops.wait());
+        let (told, ended): (Result<(), Failure>, _) = tokio::join!(tell, daemon);
+        told.and(ended.map_err(Failure::Daemon))
+    });
+    // A name look-up that hangs is not waited for.
+    runtime.shutdown_background();
+    let summaries = ended?;
+    if !arguments.once {
+        return Ok(Exit::Done);
+    }
+    for summary in &summaries {
+        answer(&summary.to_string())?;
+    }
+    Ok(summaries.iter().fold(Exit::Done, |exit, summary| exit.and(summary.exit())))
+}
+
+/// SIGTERM and SIGINT, caught from before the daemon starts.
+struct Stops {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stops {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "stopping; files in hand are finished first");
+    }
+}
+
+/// Makes the local keys of sign rules with `create = true`, but only together with the keyring: a key missing
+/// from a keyring that is there may be a lost one, and a new key under its name would make every signature
+/// of the old one look forged.
+fn create_keys(policy: &Policy, keyring: Option<&PathBuf>) -> Result<(), Failure> {
+    let wanted = policy.rules.iter().filter(|rule| rule.create).filter_map(|rule| match &rule.mode {
+        Mode::Sign(sign) => sign.key.local_name().map(|_| &sign.key),
+        Mode::Verify(_) => None,
+    });
+    let mut wanted: Vec<_> = wanted.collect();
+    wanted.dedup();
+    let Some(path) = keyring.filter(|path| !wanted.is_empty() && !path.exists()) else { return Ok(()) };
+    if let Some(parent) = path.parent() {
+        Dir::create(parent, 0o755)?;
+    }
+    for key in wanted {
+        match Keyring::create_key(path, key) {
+            Ok(_) => tracing::info!(key = %key, keyring = %quoted(path), "local key made"),
+            Err(KeyringError::Exists { .. }) => {} // two rules with one key
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// What to drop where, for someone who has just started it.
+fn welcome(policy: &Policy) -> String {
+    let mut text = String::from("kms-sig is watching:");
+    for rule in &policy.rules {
+        text.push_str("\n  ");
+        text.push_str(&describe(rule, policy));
+    }
+    text
+}
+
+fn describe(rule: &Rule, policy: &Policy) -> String {
+    let here = quoted(&rule.path);
+    let deliver = rule.delivery().map(|delivery| quoted(&delivery.dir));
+    match (&rule.mode, deliver) {
+        (Mode::Sign(_), None) => {
+            format!("{}: drop a file into {here}; its signature appears beside it as NAME.sig", rule.name)
+        }
+        (Mode::Sign(_), Some(to)) => {
+            format!("{}: drop a file into {here}; it appears in {to} together with NAME.sig", rule.name)
+        }
+        (Mode::Verify(verify), to) => {
+            let good = match (&verify.place, to) {
+                (Place::Deliver(_), Some(to)) => format!("valid ones appear in {to}"),
+                (Place::Deliver(_) | Place::InPlace, _) => "valid ones stay and are logged".to_owned(),
+            };
+            let bad = match (verify.on_invalid, &policy.quarantine_dir) {
+                (OnInvalid::Quarantine, Some(dir)) => format!("others in {}", quoted(dir)),
+                (OnInvalid::Quarantine | OnInvalid::Log, _) => "others are logged".to_owned(),
+            };
+            format!("{}: drop FILE and FILE.sig into {here}; {good}, {bad}", rule.name)
+        }
+    }
+}

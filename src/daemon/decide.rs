@@ -1,0 +1,218 @@
+//! What a verdict leads to. Pure and total: every combination has its line here, and its test.
+
+use crate::policy::{OnInvalid, OnStale, Place, VerifyRule};
+use crate::seal::{Reason, Valid, Verdict};
+use crate::watch::settle::Finality;
+
+/// What to do with a pair that was judged.
+#[derive(Debug)]
+pub enum Verified {
+    /// Deliver the private copy.
+    Deliver(Valid),
+    /// Put on record that it is valid where it lies.
+    Accept(Valid),
+    /// Nothing yet: it may still be arriving.
+    Wait(Reason),
+    /// Quarantine it.
+    Quarantine(Reason),
+    /// Put on record that it is invalid, and leave it.
+    Leave(Reason),
+    /// Hold it: too much fails alike to be the senders' doing.
+    Hold(Reason),
+}
+
+/// Decides for a verify rule. `braked` is whether the mass-failure brake is on; it never stops what is valid.
+pub fn verified(rule: &VerifyRule, verdict: Verdict, finality: Finality, braked: bool) -> Verified {
+    let reason = match verdict {
+        Verdict::Valid(valid) => {
+            return match rule.place {
+                Place::Deliver(_) => Verified::Deliver(valid),
+                Place::InPlace => Verified::Accept(valid),
+            };
+        }
+        Verdict::Invalid(reason) => reason,
+    };
+    let action = match reason {
+        Reason::Missing => rule.on_missing,
+        Reason::Mismatch | Reason::Rejected | Reason::WrongKey | Reason::Malformed => rule.on_invalid,
+    };
+    match (finality, action) {
+        (Finality::Provisional, _) => Verified::Wait(reason),
+        (Finality::Final, OnInvalid::Quarantine) if braked && looks_like_our_mistake(reason) => {
+            Verified::Hold(reason)
+        }
+        (Finality::Final, OnInvalid::Quarantine) => Verified::Quarantine(reason),
+        (Finality::Final, OnInvalid::Log) => Verified::Leave(reason),
+    }
+}
+
+/// Whether a wrong key or context in the policy would look like this.
+pub const fn looks_like_our_mistake(reason: Reason) -> bool {
+    match reason {
+        Reason::Rejected | Reason::WrongKey => true,
+        Reason::Mismatch | Reason::Malformed | Reason::Missing => false,
+    }
+}
+
+/// What lies at `NAME.sig` of a file to be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing.
+    Nothing,
+    /// Ours, for this content, key and context.
+    Current,
+    /// Vouched for by the rule's key for this content, though not in state.
+    Valid,
+    /// Ours, for other content, another key or another context.
+    Stale,
+    /// Not ours, or not known to be.
+    Foreign,
+}
+
+/// What to do with a file to be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signing {
+    /// Make a signature.
+    Sign,
+    /// It is signed.
+    Done,
+    /// It is signed; remember the signature as ours.
+    Adopt,
+    /// Make a new signature in place of the stale one.
+    Replace,
+    /// Report and leave both.
+    Report,
+    /// Quarantine both.
+    Quarantine,
+}
+
+/// Decides for a sign rule.
+pub const fn signing(existing: Existing, on_stale: OnStale) -> Signing {
+    match (existing, on_stale) {
+        (Existing::Nothing, _) => Signing::Sign,
+        (Existing::Current, _) => Signing::Done,
+        (Existing::Valid, _) => Signing::Adopt,
+        (Existing::Stale, OnStale::Resign) => Signing::Replace,
+        (Existing::Stale, OnStale::Report) | (Existing::Foreign, _) => Signing::Report,
+        (Existing::Stale, OnStale::Quarantine) => Signing::Quarantine,
+    }
+}
+
+/// Stops quarantining in a rule when nearly everything fails as a mistake of the policy would make it fail.
+///
+/// Looks at the last final verdicts. Only they move it: a sender who floods a rule with bad pairs gets them
+/// held instead of moved, and nothing else changes for anyone.
+#[derive(Debug, Default)]
+pub struct Brake {
+    /// The last verdicts, newest last: whether each looked like a mistake of ours.
+    window: std::collections::VecDeque<bool>,
+}
+
+impl Brake {
+    /// Verdicts looked at.
+    const WINDOW: usize = 20;
+    /// Fewer than this say nothing.
+    const MIN: usize = 10;
+
+    /// Takes a final verdict; `None` for a valid one.
+    pub fn saw(&mut self, reason: Option<Reason>) {
+        if self.window.len() == Self::WINDOW {
+            self.window.pop_front();
+        }
+        self.window.push_back(reason.is_some_and(looks_like_our_mistake));
+    }
+
+    /// Whether it is on: at least nine in ten of at least ten.
+    pub fn is_on(&self) -> bool {
+        let bad = self.window.iter().filter(|bad| **bad).count();
+        self.window.len() >= Self::MIN && bad * 10 >= self.window.len() * 9
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Delivery, Rollback};
+
+    const REASONS: [Reason; 5] =
+        [Reason::Mismatch, Reason::Rejected, Reason::WrongKey, Reason::Malformed, Reason::Missing];
+
+    fn rule(on_invalid: OnInvalid, on_missing: OnInvalid) -> VerifyRule {
+        VerifyRule {
+            trusted_keys: Vec::new(),
+            place: Place::Deliver(Delivery { dir: "/d".into(), mode: 0o644 }),
+            on_invalid,
+            on_missing,
+            signature_timeout: std::time::Duration::ZERO,
+            grace: None,
+            rollback: Rollback::Off,
+        }
+    }
+
+    #[test]
+    fn every_invalid_verdict_has_its_line() {
+        use Finality::{Final, Provisional};
+        use OnInvalid::{Log, Quarantine};
+        for reason in REASONS {
+            for action in [Log, Quarantine] {
+                let (rule, other) = if reason == Reason::Missing {
+                    (rule(Log, action), rule(action, Log))
+                } else {
+                    (rule(action, Log), rule(Log, action))
+                };
+                for braked in [false, true] {
+                    let decide = |rule, finality| verified(rule, Verdict::Invalid(reason), finality, braked);
+                    assert!(matches!(decide(&rule, Provisional), Verified::Wait(r) if r == reason));
+                    let mistake = matches!(reason, Reason::Rejected | Reason::WrongKey);
+                    match (decide(&rule, Final), action) {
+                        (Verified::Hold(_), Quarantine) => assert!(braked && mistake),
+                        (Verified::Quarantine(_), Quarantine) => assert!(!(braked && mistake)),
+                        (Verified::Leave(r), Log) => assert_eq!(r, reason),
+                        (other, _) => panic!("{reason} {action:?} {braked}: {other:?}"),
+                    }
+                    // The other action is never taken for it.
+                    assert!(matches!(decide(&other, Final), Verified::Leave(_)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn p8_only_a_stale_signature_of_ours_is_replaced_and_only_if_the_rule_says_so() {
+        for existing in
+            [Existing::Nothing, Existing::Current, Existing::Valid, Existing::Stale, Existing::Foreign]
+        {
+            for on_stale in [OnStale::Resign, OnStale::Report, OnStale::Quarantine] {
+                let expected = match existing {
+                    Existing::Nothing => Signing::Sign,
+                    Existing::Current => Signing::Done,
+                    Existing::Valid => Signing::Adopt,
+                    Existing::Foreign => Signing::Report,
+                    Existing::Stale => match on_stale {
+                        OnStale::Resign => Signing::Replace,
+                        OnStale::Report => Signing::Report,
+                        OnStale::Quarantine => Signing::Quarantine,
+                    },
+                };
+                assert_eq!(signing(existing, on_stale), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn k20_the_brake_needs_many_failures_that_look_like_our_mistake() {
+        let after = |verdicts: &[(usize, Option<Reason>)]| {
+            let mut brake = Brake::default();
+            for (times, reason) in verdicts {
+                (0..*times).for_each(|_| brake.saw(*reason));
+            }
+            brake.is_on()
+        };
+        let wrong = Some(Reason::WrongKey);
+        assert!(!after(&[(9, wrong)]));
+        assert!(after(&[(10, wrong)]));
+        assert!(after(&[(100, None), (20, Some(Reason::Rejected))]));
+        assert!(!after(&[(100, wrong), (3, None)]), "valid pairs release it");
+        assert!(!after(&[(100, Some(Reason::Mismatch))]), "tampering is no mistake of ours");
+    }
+}

@@ -1,0 +1,741 @@
+//! The driver of one rule: hints and scans in, tries out, until told to stop.
+//!
+//! Each rule has its own, with its own watcher, so that a sender who floods one directory delays nobody
+//! else's. It owns the pairs that something is still to be done about, and their timers. It decides nothing:
+//! [`Pair`] says when to look and try, [`Line`] what becomes of it.
+
+pub(super) mod attach;
+
+pub use attach::AttachError;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::hold::{Hold, back_off};
+use super::line::{Ending, Known, Line, Post, Settled, Tried, Try};
+use super::summary::{Left, Summary};
+use crate::clock::{self, Moment};
+use crate::escape::{Escaped, quoted};
+use crate::fs::lease::{self, Writer};
+use crate::fs::{FsError, Kind, OpenError, RelPath, Unfit};
+use crate::kms::Kms;
+use crate::policy::{Mode, Rule};
+use crate::state::{Outcome, Remembered, Version};
+use crate::watch::hint::Hints;
+use crate::watch::scan::{self, Meaning, signature_name};
+use crate::watch::settle::{Ended, Next, Pair, Sight, Timing, Want, Worry};
+
+/// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan (P10).
+const MAX_PAIRS: usize = 20_000;
+/// Paths asked of state at a time.
+const LOOKUP: usize = 512;
+/// Time between reconcile scans where hints arrive, before jitter.
+const RECONCILE: Duration = Duration::from_secs(5 * 60);
+/// The same where they do not.
+const POLL: Duration = Duration::from_secs(10);
+/// Time between tries to attach to directories that are not as they should be.
+const REATTACH: Duration = Duration::from_secs(5);
+/// After how long without a quiet moment a file is reported.
+const NEVER_SETTLES: Duration = Duration::from_secs(60 * 60);
+/// In `--once`: how long a file may take to settle, beyond `settle` itself, before it is left.
+const ONCE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Drives one rule.
+pub struct Driver<K> {
+    line: Arc<Line<K>>,
+    rule: Arc<Rule>,
+    timing: Timing,
+    once: bool,
+    /// Tries at the same time.
+    max_jobs: usize,
+    post: Option<Arc<Post>>,
+    hints: Option<Hints>,
+    pairs: HashMap<RelPath, Slot>,
+    timers: BTreeSet<(Moment, RelPath)>,
+    ready: VecDeque<RelPath>,
+    jobs: JoinSet<Tried>,
+    next_scan: Moment,
+    next_attach: Moment,
+    /// The last scan left pairs in the directory for want of room.
+    overflowed: bool,
+    /// Causes of holds already told, so that ten thousand held files are one message.
+    told: HashMap<&'static str, usize>,
+    attach_told: Option<String>,
+    summary: Summary,
+    ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+struct Slot {
+    pair: Pair,
+    timer: Option<Moment>,
+    running: bool,
+    attempts: u32,
+    known: Option<Known>,
+    hold: Option<Hold>,
+    first_seen: Moment,
+}
+
+/// What lies at a name now.
+pub(super) struct Look {
+    pub(super) sight: Sight,
+    /// Why the payload is not handled as it is.
+    pub(super) unfit: Option<Unfit>,
+}
+
+impl<K: Kms> Driver<K> {
+    /// A driver that has not begun. `ready` fires after the watch is up and the first scan is done, or when it
+    /// is known that they cannot be for now.
+    pub fn new(
+        line: Arc<Line<K>>,
+        rule: Arc<Rule>,
+        once: bool,
+        max_jobs: usize,
+        ready: tokio::sync::oneshot::Sender<()>,
+    ) -> Self {
+        let (timeout, grace) = match &rule.mode {
+            Mode::Sign(_) => (Duration::MAX, None),
+            Mode::Verify(verify) => (verify.signature_timeout, verify.grace),
+        };
+        let timing = Timing {
+            settle: rule.settle,
+            grace_leased: grace.unwrap_or(Duration::from_secs(30)),
+            grace_unleased: grace.unwrap_or(Duration::from_secs(10 * 60)),
+            signature_timeout: timeout,
+            never_settles: NEVER_SETTLES,
+        };
+        let now = line.clock.now();
+        Self {
+            summary: Summary::new(&rule.name),
+            line,
+            rule,
+            timing,
+            once,
+            max_jobs,
+            post: None,
+            hints: None,
+            pairs: HashMap::new(),
+            timers: BTreeSet::new(),
+            ready: VecDeque::new(),
+            jobs: JoinSet::new(),
+            next_scan: now,
+            next_attach: now,
+            overflowed: false,
+            told: HashMap::new(),
+            attach_told: None,
+            ready_signal: Some(ready),
+        }
+    }
+
+    /// Runs until `stop` turns true, or with `--once` until everything present at the start is dealt with or
+    /// left. Files in hand are finished.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Summary {
+        while !*stop.borrow() {
+            let now = self.line.clock.now();
+            if self.post.is_none() && now >= self.next_attach {
+                self.attach(now);
+            }
+            if self.post.is_some() {
+                self.take_hints(now);
+                if now >= self.next_scan {
+                    self.scan().await;
+                }
+                self.run_timers(now).await;
+                self.dispatch();
+            }
+            self.ready_signal.take().map(|ready| ready.send(()));
+            if self.once && self.is_finished() {
+                break;
+            }
+            self.wait(&mut stop).await;
+        }
+        while let Some(done) = self.jobs.join_next().await {
+            self.finish(done);
+        }
+        self.into_summary()
+    }
+
+    /// Sleeps until something is due or something happens.
+    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) {
+        let attached = self.post.is_some();
+        let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
+        let scheduled = if attached { self.next_scan } else { self.next_attach };
+        let wake = self.line.clock.instant(timer.map_or(scheduled, |t| t.min(scheduled)));
+        let hint = async {
+            match &self.hints {
+                Some(hints) => hints.wait().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = stop.changed() => {}
+            () = tokio::time::sleep_until(wake) => {}
+            () = hint, if !self.once => {}
+            Some(done) = self.jobs.join_next() => self.finish(done),
+        }
+    }
+
+    /// Turns hints into pairs to look at now.
+    fn take_hints(&mut self, now: Moment) {
+        let (Some(hints), Some(post)) = (&self.hints, &self.post) else { return };
+        if self.once {
+            return;
+        }
+        let dirty = hints.take();
+        if dirty.broken {
+            tracing::warn!(rule = self.rule.name, "events were lost; watching anew and scanning");
+            self.hints = None;
+        }
+        if dirty.everything {
+            self.next_scan = now;
+        }
+        let root = post.root.path().to_owned();
+        for path in dirty.paths {
+            let Ok(below) = path.strip_prefix(&root) else { continue };
+            let Some(name) = below.file_name() else { continue };
+            match scan::meaning(&self.rule, below.parent().unwrap_or(Path::new("")), name) {
+                Meaning::Pair(path) => self.look_soon(path, now),
+                Meaning::Unsignable(..) => self.next_scan = now,
+                Meaning::Nothing => {}
+            }
+            // A directory, perhaps: what is in it, and whether it must be watched, the scan finds out.
+            if self.rule.recursive && !self.pairs.contains_key(Path::new(below)) {
+                self.next_scan = now;
+            }
+        }
+    }
+
+    /// Has a pair looked at in this round, entering it if it is new.
+    fn look_soon(&mut self, path: RelPath, now: Moment) {
+        if let Some(slot) = self.pairs.get_mut(&path) {
+            if !slot.running {
+                set_timer(&mut self.timers, slot, &path, now);
+            }
+        } else if self.pairs.len() < MAX_PAIRS {
+            self.enter(path, now);
+        } else {
+            self.overflowed = true;
+        }
+    }
+
+    /// Begins to watch a name, unless nothing is there or it was dealt with before.
+    fn enter(&mut self, path: RelPath, now: Moment) {
+        let mut slot = Slot {
+            pair: Pair::new(self.want(), now, Sight::default()),
+            timer: None,
+            running: false,
+            attempts: 0,
+            known: None,
+            hold: None,
+            first_seen: now,
+        };
+        set_timer(&mut self.timers, &mut slot, &path, now);
+        self.pairs.insert(path, slot);
+    }
+
+    /// Walks the directory and enters everything in it that is not dealt with.
+    async fn scan(&mut self) {
+        let Some(post) = self.post.clone() else { return };
+        if self.has_moved(&post) {
+            return;
+        }
+        if self.hints.is_none() && !self.once {
+            self.hints = self.new_hints();
+        }
+        let mut unwatched = None;
+        let walked = tokio::task::block_in_place(|| {
+            scan::walk(&self.rule, &post.root, |below| {
+                if let Some(hints) = &mut self.hints
+                    && let Err(e) = hints.watch(&post.root.path().join(below))
+                {
+                    unwatched.get_or_insert(e);
+                }
+            })
+        });
+        if let Some(error) = unwatched {
+            tracing::error!(rule = self.rule.name, %error, "not all directories are watched; scanning often instead");
+            self.hints = None;
+        }
+        let now = self.line.clock.now();
+        let found = match walked {
+            Ok(found) => found,
+            Err(error) => {
+                self.detach(&error);
+                return;
+            }
+        };
+        for error in &found.failed {
+            tracing::warn!(rule = self.rule.name, error = %Hold::Fs(error.clone()), "directory skipped");
+        }
+        if found.capped {
+            tracing::error!(
+                rule = self.rule.name,
+                "too many or too deep directories; the rest is not watched"
+            );
+        }
+        for (path, why) in found.unsignable {
+            self.refuse_name(&post, path, &why).await;
+        }
+        self.overflowed = false;
+        let mut new = Vec::new();
+        for path in found.pairs {
+            if self.pairs.contains_key(&path) {
+                self.look_soon(path, now);
+            } else {
+                new.push(path);
+            }
+        }
+        for chunk in new.chunks(LOOKUP) {
+            self.enter_unless_known(&post, chunk.to_vec(), now).await;
+        }
+        let pause = if self.hints.is_some() { jittered(RECONCILE) } else { POLL };
+        self.next_scan = self.line.clock.now() + pause;
+    }
+
+    /// Enters the paths whose present versions state has no final decision about.
+    async fn enter_unless_known(&mut self, post: &Post, paths: Vec<RelPath>, now: Moment) {
+        let remembered = match self.line.state.remembered_all(&self.rule.name, paths.clone()).await {
+            Ok(remembered) => remembered,
+            Err(error) => {
+                tracing::error!(rule = self.rule.name, %error, "state cannot be read");
+                paths.into_iter().map(|path| (path, None)).collect()
+            }
+        };
+        for (path, row) in remembered {
+            if let Some(row) = row
+                && let Ok(look) = look(post, &path)
+                && is_decided(post, &row, &look, self.line.dry_run)
+            {
+                self.summary.already(row.outcome, row.reason.as_deref(), &path);
+                continue;
+            }
+            if self.pairs.len() >= MAX_PAIRS {
+                self.overflowed = true;
+                break;
+            }
+            self.enter(path, now);
+        }
+    }
+
+    /// Looks at every pair whose time has come.
+    async fn run_timers(&mut self, now: Moment) {
+        let mut looked = 0_u32;
+        while let Some((at, path)) = self.timers.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.timers.pop_first();
+            if let Some(slot) = self.pairs.get_mut(&path) {
+                slot.timer = None;
+                self.look_at(&path).await;
+            }
+            looked += 1;
+            if looked.is_multiple_of(LOOKUP as u32) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Takes a sample of one pair and does what it says.
+    async fn look_at(&mut self, path: &RelPath) {
+        let Some(post) = self.post.clone() else { return };
+        let look = match tokio::task::block_in_place(|| look(&post, path)) {
+            Ok(look) => look,
+            Err(error) => {
+                self.hold(path, Hold::Fs(error));
+                return;
+            }
+        };
+        let (now, want) = (self.line.clock.now(), self.want());
+        let Some(slot) = self.pairs.get_mut(path).filter(|slot| !slot.running) else { return };
+        let sight = match want {
+            Want::Sign => Sight { signature: None, ..look.sight },
+            Want::Verify => look.sight,
+        };
+        if slot.pair.sight() != sight {
+            slot.hold = None;
+            slot.attempts = 0;
+        }
+        let mut next = slot.pair.seen(now, sight, &self.timing);
+        if let Some(unfit) = look.unfit {
+            self.refuse(&post, path, look.sight, &unfit).await;
+            return;
+        }
+        match slot.pair.worry(now, &self.timing) {
+            Some(Worry::NeverSettles) => {
+                let file = Escaped::new(path.as_path());
+                tracing::error!(rule = self.rule.name, %file, "has been changing for an hour; still waiting");
+            }
+            Some(Worry::Orphan) => {
+                let file = Escaped::new(path.as_path());
+                tracing::warn!(rule = self.rule.name, %file, "signature without its file; still waiting");
+            }
+            None => {}
+        }
+        if next == Next::Probe {
+            let writer = tokio::task::block_in_place(|| probe(&post, path, look.sight));
+            next = slot.pair.probed(now, writer, &self.timing);
+        }
+        if self.once && slot.pair.waits_for_time(now, &self.timing) {
+            next = if is_old_enough(&look.sight, &slot.pair, &self.timing, &post, path) {
+                slot.pair.hurry(now)
+            } else {
+                Next::Rest
+            };
+        }
+        self.follow(path, next);
+    }
+
+    fn follow(&mut self, path: &RelPath, next: Next) {
+        let Some(slot) = self.pairs.get_mut(path) else { return };
+        match next {
+            Next::Gone => {
+                self.pairs.remove(path);
+            }
+            Next::LookAt(at) => set_timer(&mut self.timers, slot, path, at),
+            Next::Probe => set_timer(&mut self.timers, slot, path, self.line.clock.now()),
+            Next::Try(_) => {
+                slot.running = true;
+                self.ready.push_back(path.clone());
+            }
+            Next::Rest => {}
+        }
+    }
+
+    /// Starts tries, as many as may run at once, in the order in which they became ready.
+    fn dispatch(&mut self) {
+        let Some(post) = &self.post else { return };
+        while self.jobs.len() < self.max_jobs {
+            let Some(path) = self.ready.pop_front() else { return };
+            let Some(slot) = self.pairs.get_mut(&path) else { continue };
+            let Some(finality) = slot.pair.trying() else { continue };
+            // The versions of this moment; should they differ from those that settled, the try starts over.
+            let settled = slot.pair.sight();
+            let sight = match look(post, &path) {
+                Ok(look) if look.sight.payload == settled.payload => look.sight,
+                _ => settled,
+            };
+            let work = Try { path, sight, finality, known: slot.known.take() };
+            self.jobs.spawn(Arc::clone(&self.line).run(Arc::clone(post), work));
+        }
+    }
+
+    /// Takes the end of a try.
+    fn finish(&mut self, done: Result<Tried, tokio::task::JoinError>) {
+        let tried = match done {
+            Ok(tried) => tried,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic), // the daemon ends, and says so
+                Err(_cancelled) => return,
+            },
+        };
+        let now = self.line.clock.now();
+        let Some(slot) = self.pairs.get_mut(&tried.path) else { return };
+        slot.running = false;
+        slot.known = tried.known;
+        let ended = match tried.ending {
+            Ending::Settled(settled) => {
+                self.recovered(&settled);
+                self.summary.settled(&settled, &tried.path);
+                self.pairs.remove(&tried.path);
+                return;
+            }
+            Ending::Changed => Ended::Changed,
+            Ending::NotYet => Ended::NotYet,
+            Ending::Hold(hold) => {
+                self.hold(&tried.path, hold);
+                return;
+            }
+        };
+        let next = slot.pair.ended(now, ended, &self.timing);
+        // Look again at once: it may have changed while it was tried.
+        match next {
+            Next::Gone => self.follow(&tried.path, next),
+            Next::LookAt(_) | Next::Probe | Next::Try(_) | Next::Rest => {
+                set_timer(&mut self.timers, slot, &tried.path, now);
+            }
+        }
+    }
+
+    /// Keeps a pair for a later try, and tells each cause once.
+    fn hold(&mut self, path: &RelPath, hold: Hold) {
+        let now = self.line.clock.now();
+        let count = self.told.entry(hold.as_str()).or_default();
+        *count += 1;
+        let file = Escaped::new(path.as_path());
+        let (rule, cause, remedy) = (&self.rule.name, hold.as_str(), hold.remedy());
+        match (*count, hold.needs_operator()) {
+            (1, true) => tracing::error!(rule, %file, cause, reason = %hold, remedy, "held"),
+            (1, false) => {
+                tracing::warn!(rule, %file, cause, reason = %hold, remedy, "held; will be tried again")
+            }
+            _ => tracing::debug!(rule, %file, cause, reason = %hold, "held"),
+        }
+        let Some(slot) = self.pairs.get_mut(path) else { return };
+        slot.attempts = slot.attempts.saturating_add(1);
+        slot.hold = Some(hold);
+        let until = now + back_off(slot.attempts, dice());
+        let next = slot.pair.ended(now, Ended::Hold(until), &self.timing);
+        if self.once && slot.attempts >= 2 {
+            return; // retried once round; left, and listed
+        }
+        match next {
+            Next::Gone => self.follow(path, next),
+            Next::LookAt(_) | Next::Probe | Next::Try(_) | Next::Rest => {
+                set_timer(&mut self.timers, slot, path, until);
+            }
+        }
+    }
+
+    /// Says that KMS and everything else works again, after it was told that they did not.
+    fn recovered(&mut self, settled: &Settled) {
+        if matches!(settled.outcome, Outcome::Refused) || self.told.is_empty() {
+            return;
+        }
+        if self.pairs.values().filter(|slot| slot.hold.is_some()).count() <= 1 {
+            let causes: Vec<_> = self.told.drain().map(|(cause, _)| cause).collect();
+            tracing::info!(rule = self.rule.name, causes = causes.join(","), "working again");
+        }
+    }
+
+    async fn refuse(&mut self, post: &Post, path: &RelPath, sight: Sight, unfit: &Unfit) {
+        let row = self.line.state.remembered(&self.rule.name, path).await.ok().flatten();
+        let look = Look { sight, unfit: Some(unfit.clone()) };
+        if let Some(row) = row.filter(|row| is_decided(post, row, &look, self.line.dry_run)) {
+            self.summary.already(row.outcome, row.reason.as_deref(), path);
+            self.pairs.remove(path);
+            return;
+        }
+        match self.line.refuse(post, path, sight, unfit.to_string()).await {
+            Ending::Settled(settled) => {
+                self.summary.settled(&settled, path);
+                self.pairs.remove(path);
+            }
+            Ending::Hold(hold) => self.hold(path, hold),
+            Ending::Changed | Ending::NotYet => {}
+        }
+    }
+
+    /// Refuses a name that can have no signature, once for each version of the file.
+    async fn refuse_name(&mut self, post: &Post, path: RelPath, why: &scan::Unsignable) {
+        let dir = post.root.descend(path.parent());
+        let stat = dir.and_then(|dir| dir.stat_of(path.name()));
+        let Ok(Some(stat)) = stat else { return };
+        if stat.kind == Kind::Directory {
+            return;
+        }
+        let sight = Sight { payload: Some(stat.identity), signature: None };
+        let row = self.line.state.remembered(&self.rule.name, &path).await.ok().flatten();
+        let version = Some(Version::from(&stat.identity));
+        if let Some(row) = row.filter(|row| row.outcome == Outcome::Refused && row.payload == version) {
+            self.summary.already(row.outcome, row.reason.as_deref(), &path);
+            return;
+        }
+        if let Ending::Settled(settled) = self.line.refuse(post, &path, sight, why.to_string()).await {
+            self.summary.settled(&settled, &path);
+        }
+    }
+
+    fn want(&self) -> Want {
+        match self.rule.mode {
+            Mode::Sign(_) => Want::Sign,
+            Mode::Verify(_) => Want::Verify,
+        }
+    }
+
+    /// Whether `--once` has nothing more to wait for.
+    fn is_finished(&self) -> bool {
+        if self.post.is_none() {
+            return true; // its directory is not to be had; said when it was tried
+        }
+        let limit = self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
+        let now = self.line.clock.now();
+        self.jobs.is_empty()
+            && self.ready.is_empty()
+            && self.pairs.values().all(|slot| {
+                !slot.running
+                    && (slot.timer.is_none() || (slot.hold.is_none() && now > slot.first_seen + limit))
+            })
+    }
+
+    fn into_summary(mut self) -> Summary {
+        if self.post.is_none() && self.once {
+            let why = self.attach_told.take().unwrap_or_default();
+            self.summary.left(Left { path: None, why });
+        }
+        if self.overflowed {
+            self.summary.left(Left { path: None, why: "more files wait; run again".into() });
+        }
+        for (path, slot) in self.pairs {
+            let why = match (&slot.hold, slot.pair.sight()) {
+                (Some(hold), _) => format!("{} ({}): {hold}; {}", "held", hold.as_str(), hold.remedy()),
+                (None, Sight { payload: None, .. }) => "a signature without its file".into(),
+                (None, Sight { signature: None, .. }) if self.timing.signature_timeout < Duration::MAX => {
+                    "its signature may still come (signature_timeout)".into()
+                }
+                (None, _) if slot.pair.is_doubted() => {
+                    "does not verify, but may still be arriving (grace)".into()
+                }
+                (None, _) => "still changing".into(),
+            };
+            self.summary.left(Left { path: Some(path), why });
+        }
+        self.summary
+    }
+}
+
+/// Puts a pair on the timer list, taking it off where it was.
+fn set_timer(timers: &mut BTreeSet<(Moment, RelPath)>, slot: &mut Slot, path: &RelPath, at: Moment) {
+    if let Some(old) = slot.timer.replace(at) {
+        timers.remove(&(old, path.clone()));
+    }
+    timers.insert((at, path.clone()));
+}
+
+/// Whether a remembered decision is about exactly what lies there now, under the same rule.
+pub(super) fn is_decided(post: &Post, row: &Remembered, look: &Look, dry_run: bool) -> bool {
+    let same = row.fingerprint == post.fingerprint
+        && row.payload == look.sight.payload.as_ref().map(Version::from)
+        && row.signature == look.sight.signature.as_ref().map(Version::from);
+    same && match row.outcome {
+        Outcome::Signed | Outcome::Adopted => row.signature.is_some() || dry_run,
+        Outcome::Valid | Outcome::Invalid => true,
+        // The rule may have become more generous since.
+        Outcome::Refused => would_refuse_again(post, row, look),
+        // A rehearsal leaves them in place, and says so once. Otherwise: the same pair is back.
+        Outcome::Delivered | Outcome::Quarantined => dry_run,
+        Outcome::Signing => false,
+    }
+}
+
+fn would_refuse_again(post: &Post, row: &Remembered, look: &Look) -> bool {
+    let stale = row.reason.as_deref() == Some(super::line::STALE);
+    match (&look.unfit, &post.rule.mode) {
+        (Some(unfit), _) => row.reason.as_deref() == Some(&unfit.to_string()),
+        (None, Mode::Sign(sign)) => !stale || sign.on_stale == crate::policy::OnStale::Report,
+        (None, Mode::Verify(_)) => false,
+    }
+}
+
+/// What `statx` says of a pair. A signature that is no regular file counts as none (A2).
+pub(super) fn look(post: &Post, path: &RelPath) -> Result<Look, FsError> {
+    let dir = match post.root.descend(path.parent()) {
+        Ok(dir) => dir,
+        Err(e)
+            if matches!(
+                e.source,
+                rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP
+            ) =>
+        {
+            return Ok(Look { sight: Sight::default(), unfit: None });
+        }
+        Err(e) => return Err(e),
+    };
+    let payload = dir.stat_of(path.name())?.filter(|stat| stat.kind != Kind::Directory);
+    let signature = dir.stat_of(&signature_name(path.name()))?.filter(|stat| stat.kind == Kind::File);
+    Ok(Look {
+        sight: Sight {
+            payload: payload.as_ref().map(|stat| stat.identity),
+            signature: signature.map(|stat| stat.identity),
+        },
+        unfit: payload.and_then(|stat| post.fitness().check(&stat).err()),
+    })
+}
+
+/// Asks the lease about both files of a pair. What cannot be opened is unknown here; the try will say why.
+fn probe(post: &Post, path: &RelPath, sight: Sight) -> Writer {
+    let Ok(dir) = post.root.descend(path.parent()) else { return Writer::Unknown };
+    let ask = |name: &std::ffi::OsStr| match dir.open_file(name, &post.fitness()) {
+        Ok((file, _)) => lease::probe(&file),
+        Err(OpenError::Io(e)) if e.source == rustix::io::Errno::WOULDBLOCK => Writer::Present,
+        Err(OpenError::Gone | OpenError::Unfit(_) | OpenError::Io(_)) => Writer::Unknown,
+    };
+    let payload = ask(path.name());
+    match (sight.signature, &post.rule.mode) {
+        (Some(_), Mode::Verify(_)) => payload.and(ask(&signature_name(path.name()))),
+        _ => payload,
+    }
+}
+
+/// In `--once`: whether a pair that waits for grace or its signature has been as it is for longer than that,
+/// by the files' own ctime, and nobody is writing.
+fn is_old_enough(sight: &Sight, pair: &Pair, timing: &Timing, post: &Post, path: &RelPath) -> bool {
+    let writer = probe(post, path, *sight);
+    let wait = match (sight.signature, writer) {
+        (_, Writer::Present) => return false,
+        (None, _) => timing.signature_timeout,
+        (Some(_), Writer::Absent) => timing.grace_leased,
+        (Some(_), Writer::Unknown) => timing.grace_unleased,
+    };
+    let ages =
+        [pair.sight().payload, pair.sight().signature].into_iter().flatten().map(|i| clock::age(i.ctime));
+    ages.min().is_some_and(|youngest| youngest >= wait)
+}
+
+/// A time between three and five quarters of `pause`, so that many rules do not scan at once.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + dice() / 2.0)
+}
+
+/// Uniform in 0..1.
+fn dice() -> f64 {
+    let mut bytes = [0_u8; 4];
+    // Only spreads load; a failure of the generator may make it constant.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap_or_default();
+    f64::from(u32::from_ne_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}
+
+impl<K: Kms> Driver<K> {
+    fn new_hints(&self) -> Option<Hints> {
+        match Hints::new() {
+            Ok(hints) => Some(hints),
+            Err(error) => {
+                tracing::error!(rule = self.rule.name, %error, "no events; scanning often instead");
+                None
+            }
+        }
+    }
+
+    /// Whether another directory stands at the rule's path by now. Then the old one is let go.
+    fn has_moved(&mut self, post: &Post) -> bool {
+        let now = crate::fs::stat_path(&self.rule.path).ok().flatten();
+        let then = post.root.stat().ok();
+        let same = match (now, then) {
+            (Some(now), Some(then)) => {
+                (now.identity.dev, now.identity.ino, now.mount)
+                    == (then.identity.dev, then.identity.ino, then.mount)
+            }
+            _ => false,
+        };
+        if !same {
+            tracing::error!(
+                rule = self.rule.name,
+                path = %quoted(&self.rule.path),
+                "the watched directory was replaced or removed; holding until it is there"
+            );
+            self.let_go();
+        }
+        !same
+    }
+
+    fn detach(&mut self, error: &FsError) {
+        tracing::error!(rule = self.rule.name, error = %Hold::Fs(error.clone()), "the watched directory cannot be read");
+        self.let_go();
+    }
+
+    fn let_go(&mut self) {
+        self.post = None;
+        self.hints = None;
+        self.timers.clear();
+        self.ready.clear();
+        self.pairs.retain(|_, slot| {
+            slot.timer = None;
+            false
+        });
+        self.next_attach = self.line.clock.now();
+    }
+}

@@ -1,0 +1,109 @@
+//! Attaching a rule to its directories: they are there, they may be trusted, nobody else works on them, and
+//! what a killed process left in them is finished.
+//!
+//! What fails here holds the rule, not the daemon: it is tried again, and told when the reason changes.
+
+use std::sync::{Arc, Mutex};
+
+use super::{Driver, REATTACH};
+use crate::chain;
+use crate::clock::Moment;
+use crate::daemon::decide::Brake;
+use crate::daemon::line::Post;
+use crate::effect::claim;
+use crate::escape::quoted;
+use crate::fs::trust::{self, TrustError};
+use crate::fs::{Dir, FsError, staging};
+use crate::kms::Kms;
+use crate::policy::Rule;
+
+/// Why a rule cannot work now.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// A directory is missing or may not be trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A directory cannot be opened.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// Another process has the directory's lock.
+    #[error("another process is watching {}", quoted(.0))]
+    Locked(std::path::PathBuf),
+    /// Files must be moved away, and the directory does not let the daemon.
+    #[error(
+        "{} is sticky and belongs to user {owner}, so the daemon may not move others' files out of it; chown it to the daemon's user or chmod -t it",
+        quoted(path)
+    )]
+    Sticky {
+        /// The watched directory.
+        path: std::path::PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+}
+
+impl<K: Kms> Driver<K> {
+    /// Attaches, or says why not and sets the time of the next attempt.
+    pub(super) fn attach(&mut self, now: Moment) {
+        match tokio::task::block_in_place(|| post(&self.rule, self.line.dry_run)) {
+            Ok(post) => {
+                if self.attach_told.take().is_some() {
+                    tracing::info!(rule = self.rule.name, "the directories are there again");
+                }
+                self.post = Some(Arc::new(post));
+                self.next_scan = now;
+            }
+            Err(error) => {
+                let reason = chain::one_line(&error);
+                if self.attach_told.as_ref() != Some(&reason) {
+                    tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");
+                    self.attach_told = Some(reason);
+                }
+                self.next_attach = now + REATTACH;
+            }
+        }
+    }
+}
+
+/// Opens and checks the directories of a rule. A rehearsal makes, locks and mends nothing.
+pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, AttachError> {
+    let make = rule.create && !dry_run;
+    let root = if make { Dir::create(&rule.path, 0o755)? } else { open(&rule.path)? };
+    trust::check_root(&rule.path)?;
+    let me = rustix::process::geteuid();
+    let stat = root.stat()?;
+    if rule.moves_files() && stat.mode & 0o1000 != 0 && stat.uid != me.as_raw() && !me.is_root() {
+        return Err(AttachError::Sticky { path: rule.path.clone(), owner: stat.uid });
+    }
+    let destination = match rule.delivery() {
+        Some(delivery) => {
+            let dir = if make { Dir::create(&delivery.dir, 0o755)? } else { open(&delivery.dir)? };
+            trust::check(&delivery.dir)?;
+            Some(dir)
+        }
+        None => None,
+    };
+    if !dry_run {
+        if !root.lock()? {
+            return Err(AttachError::Locked(rule.path.clone()));
+        }
+        claim::recover(&root)?;
+        for dir in std::iter::once(&root).chain(&destination) {
+            staging::sweep(dir)?;
+        }
+    }
+    Ok(Post {
+        rule: Arc::clone(rule),
+        fingerprint: rule.fingerprint(),
+        root,
+        destination,
+        brake: Mutex::new(Brake::default()),
+    })
+}
+
+fn open(path: &std::path::Path) -> Result<Dir, AttachError> {
+    match Dir::open(path) {
+        Err(e) if e.is_not_found() => Err(TrustError::Missing(path.to_owned()).into()),
+        opened => Ok(opened?),
+    }
+}

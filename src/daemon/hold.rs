@@ -1,0 +1,185 @@
+//! Holds: why no verdict or no effect is possible now. The file stays and is tried again.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::chain;
+use crate::context::ContextError;
+use crate::escape::quoted;
+use crate::fs::FsError;
+use crate::kms::Trouble;
+use crate::seal::Reason;
+use crate::state::StateError;
+
+/// Why a file is held.
+#[derive(Debug, Clone)]
+pub enum Hold {
+    /// KMS did not answer.
+    Kms(Trouble),
+    /// A signature that is not in state lies beside a file to be signed, and KMS will not say whose it is.
+    WhoseSignature(Trouble),
+    /// The file system refused.
+    Fs(FsError),
+    /// Writing would leave less than `limits.min_free_space`.
+    NoSpace {
+        /// Where.
+        path: PathBuf,
+        /// Bytes free there.
+        free: u64,
+    },
+    /// Something else has the name at the destination.
+    Conflict {
+        /// The destination of the payload.
+        path: PathBuf,
+        /// What is in the way.
+        what: &'static str,
+    },
+    /// State could not be written.
+    State(StateError),
+    /// The digest was superseded by another one under this name, and the rule denies that.
+    Rollback,
+    /// Nearly everything in this rule fails like this at once; that is more likely our mistake.
+    Brake(Reason),
+}
+
+impl Hold {
+    /// One or two words for logs, tables and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Kms(trouble) => trouble.kind.as_str(),
+            Self::WhoseSignature(_) => "whose-signature",
+            Self::Fs(_) => "file-system",
+            Self::NoSpace { .. } => "no-space",
+            Self::Conflict { .. } => "conflict",
+            Self::State(_) => "state",
+            Self::Rollback => "rollback",
+            Self::Brake(_) => "brake",
+        }
+    }
+
+    /// Whether only a person can end it.
+    pub const fn needs_operator(&self) -> bool {
+        match self {
+            Self::Kms(trouble) => trouble.kind.needs_operator(),
+            Self::Fs(_) => false,
+            Self::WhoseSignature(_)
+            | Self::NoSpace { .. }
+            | Self::Conflict { .. }
+            | Self::State(_)
+            | Self::Rollback
+            | Self::Brake(_) => true,
+        }
+    }
+
+    /// What a person can do.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Kms(trouble) => trouble.kind.remedy(),
+            Self::WhoseSignature(_) => "allow the signer kms:Decrypt on its key, or remove the signature",
+            Self::Fs(e) if e.is_no_space() => "make room",
+            Self::Fs(e) if e.source == rustix::io::Errno::ACCESS => {
+                "let the daemon's user read and move the file"
+            }
+            Self::Fs(_) => "check the file system and its permissions",
+            Self::NoSpace { .. } => "make room, or lower limits.min_free_space",
+            Self::Conflict { .. } => "remove or rename what is at the destination",
+            Self::State(_) => "make room for state.dir and check its disk",
+            Self::Rollback => "deliver it by hand if it is meant, or remove it",
+            Self::Brake(_) => "check trusted_keys and context of the rule, then restart",
+        }
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kms(trouble) => trouble.fmt(f),
+            Self::WhoseSignature(trouble) => {
+                write!(f, "cannot tell whose signature lies beside it: {trouble}")
+            }
+            Self::Fs(error) => f.write_str(&chain::one_line(error)),
+            Self::NoSpace { path, free } => write!(f, "only {free} bytes are free in {}", quoted(path)),
+            Self::Conflict { path, what } => write!(f, "{what} at {}", quoted(path)),
+            Self::State(error) => error.fmt(f),
+            Self::Rollback => f.write_str("this content was superseded earlier under the same name"),
+            Self::Brake(reason) => write!(f, "nearly every signature of this rule is {reason}"),
+        }
+    }
+}
+
+/// Why a try stopped before its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// The file changed, is gone or is being written: start over.
+    Changed,
+    /// It is not handled as it is.
+    Refused(String),
+    /// Not now.
+    Hold(Hold),
+}
+
+impl From<FsError> for Stop {
+    fn from(error: FsError) -> Self {
+        Self::Hold(Hold::Fs(error))
+    }
+}
+
+impl From<StateError> for Stop {
+    fn from(error: StateError) -> Self {
+        Self::Hold(Hold::State(error))
+    }
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Self::Hold(Hold::Kms(trouble))
+    }
+}
+
+impl From<ContextError> for Stop {
+    fn from(error: ContextError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+impl From<crate::fs::OpenError> for Stop {
+    fn from(error: crate::fs::OpenError) -> Self {
+        use crate::fs::OpenError;
+        match error {
+            OpenError::Gone => Self::Changed,
+            OpenError::Unfit(unfit) => Self::Refused(unfit.to_string()),
+            // EWOULDBLOCK from a non-blocking open: another process holds a lease, so it is being worked on.
+            OpenError::Io(e) if e.source == rustix::io::Errno::WOULDBLOCK => Self::Changed,
+            OpenError::Io(e) => e.into(),
+        }
+    }
+}
+
+/// The shortest and longest wait between tries of a held file.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// How long to wait before try number `attempt` (from 1) is repeated: full jitter, so that many held files do
+/// not come back at once. `dice` is uniform in 0..1.
+pub fn back_off(attempt: u32, dice: f64) -> Duration {
+    let ceiling = FIRST.saturating_mul(1_u32.checked_shl(attempt.min(20)).unwrap_or(u32::MAX)).min(LONGEST);
+    // Never less than a fraction, or an unlucky draw would make a busy loop.
+    FIRST.min(ceiling) / 2 + ceiling.mul_f64(dice.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_grows_to_a_quarter_of_an_hour_and_never_busies() {
+        assert!(back_off(1, 0.0) >= Duration::from_millis(500));
+        assert!(back_off(1, 1.0) <= Duration::from_millis(2500));
+        let longest = back_off(u32::MAX, 1.0);
+        assert!(longest >= LONGEST && longest <= LONGEST + FIRST);
+        for attempt in 1..30 {
+            assert!(back_off(attempt, 0.5) <= back_off(attempt + 1, 0.5));
+        }
+    }
+}

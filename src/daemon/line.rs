@@ -1,0 +1,428 @@
+//! The line that one file passes: snapshot, hash, KMS, decide, effect, state.
+//!
+//! [`Line`] holds what all rules share; [`Post`] what one rule has while it is attached to its directories.
+//! A [`Try`] takes one pair down the line once. Blocking work runs on blocking threads, hashing behind its
+//! own limit; nothing here waits for a file to become anything.
+
+mod sign;
+mod verify;
+
+pub(super) use sign::STALE;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use super::decide::Brake;
+use super::hold::{Hold, Stop};
+use crate::clock::Clock;
+use crate::context::{Context, Filling};
+use crate::effect::claim::Part;
+use crate::effect::quarantine::{self, Case, PutAway};
+use crate::escape::Escaped;
+use crate::fs::lease::{self, Writer};
+use crate::fs::{Dir, Fitness, Identity, RelPath, Staging, Stat, copy, stat_file};
+use crate::kms::Kms;
+use crate::policy::Rule;
+use crate::seal::{Opened, Reason};
+use crate::signature::Signature;
+use crate::state::{Decision, Outcome, State, Version};
+use crate::watch::scan::signature_name;
+use crate::watch::settle::{Finality, Sight};
+
+/// What all rules share.
+pub struct Line<K> {
+    /// The key management service, behind its limits.
+    pub kms: K,
+    /// What was decided.
+    pub state: State,
+    /// Places for hashing.
+    pub hashing: Semaphore,
+    /// The quarantine store, where there is one.
+    pub quarantine: Option<Dir>,
+    /// This host's name, for contexts.
+    pub hostname: String,
+    /// Bytes to leave free.
+    pub min_free_space: u64,
+    /// The daemon's clock.
+    pub clock: Clock,
+    /// Whether to change nothing.
+    pub dry_run: bool,
+}
+
+/// A rule at its directories.
+pub struct Post {
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// The watched directory.
+    pub root: Dir,
+    /// The destination, for rules that deliver.
+    pub destination: Option<Dir>,
+    /// The mass-failure brake.
+    pub brake: Mutex<Brake>,
+}
+
+/// A signature that was opened before, for as long as its pair waits.
+#[derive(Debug, Clone)]
+pub struct Known {
+    signature: Signature,
+    opened: Opened,
+}
+
+/// One pass of one pair.
+pub struct Try {
+    /// The payload below the root.
+    pub path: RelPath,
+    /// The versions to be tried; others start over.
+    pub sight: Sight,
+    /// How much the verdict counts.
+    pub finality: Finality,
+    /// What an earlier try learned of the signature.
+    pub known: Option<Known>,
+}
+
+/// How a try ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// It is dealt with.
+    Settled(Settled),
+    /// It changed, or was being written.
+    Changed,
+    /// Invalid, but it may still be arriving.
+    NotYet,
+    /// Not now.
+    Hold(Hold),
+}
+
+/// What became of a pair.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// What.
+    pub outcome: Outcome,
+    /// Why, where that says more.
+    pub reason: Option<String>,
+}
+
+impl Settled {
+    fn plain(outcome: Outcome) -> Self {
+        Self { outcome, reason: None }
+    }
+}
+
+/// A try and what came of it.
+pub struct Tried {
+    /// The payload below the root.
+    pub path: RelPath,
+    /// How it ended.
+    pub ending: Ending,
+    /// What was learned of the signature.
+    pub known: Option<Known>,
+}
+
+impl<K: Kms> Line<K> {
+    /// Takes one pair down the line.
+    pub async fn run(self: Arc<Self>, post: Arc<Post>, work: Try) -> Tried {
+        let path = work.path.clone();
+        let mut known = work.known.clone();
+        let ended = match &post.rule.mode {
+            crate::policy::Mode::Sign(sign) => self.sign(&post, sign, &work).await,
+            crate::policy::Mode::Verify(verify) => self.verify(&post, verify, &work, &mut known).await,
+        };
+        let ending = match ended {
+            Ok(ending) => ending,
+            Err(Stop::Changed) => Ending::Changed,
+            Err(Stop::Hold(hold)) => Ending::Hold(hold),
+            Err(Stop::Refused(reason)) => self.refuse(&post, &path, work.sight, reason).await,
+        };
+        Tried { path, ending, known }
+    }
+
+    /// Reports a file that is not handled as it is, and remembers the version so that it is reported once.
+    pub async fn refuse(&self, post: &Post, path: &RelPath, sight: Sight, reason: String) -> Ending {
+        tracing::warn!(rule = post.rule.name, file = %Escaped::new(path.as_path()), reason, "refused");
+        let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
+        self.settle(post, path, sight, settled, Facts::default()).await
+    }
+
+    /// Puts a decision on record.
+    async fn settle(
+        &self,
+        post: &Post,
+        path: &RelPath,
+        sight: Sight,
+        settled: Settled,
+        facts: Facts,
+    ) -> Ending {
+        let decision = post.decision(path, sight, &settled, facts);
+        match self.state.record(decision).await {
+            Ok(()) => Ending::Settled(settled),
+            Err(e) => Ending::Hold(Hold::State(e)),
+        }
+    }
+
+    /// Takes a snapshot: opens what is there, copies it if it will be delivered, and hashes it.
+    async fn take(&self, post: &Arc<Post>, work: &Try, private: bool) -> Result<Snapshot, Stop> {
+        let _place = self.hashing.acquire().await.map_err(|_| Stop::Changed)?; // closed only at the very end
+        let (post, path, sight) = (Arc::clone(post), work.path.clone(), work.sight);
+        let floor = (!self.dry_run && private).then_some(self.min_free_space);
+        blocking(move || Snapshot::take(&post, &path, sight, floor)).await
+    }
+
+    /// Moves a pair to quarantine and puts that on record.
+    async fn quarantine(
+        &self,
+        post: &Arc<Post>,
+        work: &Try,
+        taken: &Snapshot,
+        reason: Reason,
+    ) -> Result<Ending, Stop> {
+        let settled = Settled { outcome: Outcome::Quarantined, reason: Some(reason.to_string()) };
+        if self.dry_run {
+            self.say_would(post, &work.path, "quarantine", Some(reason));
+            return Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await);
+        }
+        let Some(store) = &self.quarantine else {
+            // BUG: a policy whose rules quarantine names a store. Leaving the file is always safe.
+            return Ok(Ending::NotYet);
+        };
+        let store = store.try_clone()?;
+        let (to_move, path, payload, signature) =
+            (Arc::clone(post), work.path.clone(), taken.payload, taken.signature.as_ref().map(|s| s.stat));
+        let digests = (taken.hashed.digest.to_string(), taken.signature_digest());
+        let lease_granted = taken.writer != Writer::Unknown;
+        let put_away = blocking(move || {
+            let case = Case {
+                reason: reason.as_str(),
+                rule: &to_move.rule.name,
+                keys: to_move.keys(),
+                digest: digests.0,
+                signature_digest: digests.1,
+                lease_granted,
+                path: &path,
+                payload,
+                signature,
+            };
+            Ok(quarantine::put_away(&store, &to_move.root, &case)?)
+        })
+        .await?;
+        match put_away {
+            PutAway::Changed => Ok(Ending::Changed),
+            PutAway::Done(item) => {
+                tracing::error!(
+                    rule = post.rule.name,
+                    file = %Escaped::new(work.path.as_path()),
+                    reason = reason.as_str(),
+                    item,
+                    "quarantined"
+                );
+                Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await)
+            }
+        }
+    }
+
+    fn context(&self, post: &Post, path: &RelPath) -> Result<Context, Stop> {
+        let rule = &post.rule;
+        let filling = Filling { relpath: path.as_path(), watch: &rule.name, hostname: &self.hostname };
+        Ok(rule.context.expand(filling)?)
+    }
+
+    fn say_would(&self, post: &Post, path: &RelPath, action: &str, reason: Option<Reason>) {
+        let reason = reason.map(Reason::as_str);
+        tracing::info!(rule = post.rule.name, file = %Escaped::new(path.as_path()), action, reason, "dry run: would");
+    }
+}
+
+/// Runs blocking file work where it stops no other task. A panic there is passed on.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Stop> + Send + 'static,
+) -> Result<T, Stop> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(Stop::Changed), // the runtime is going down; a restart starts over
+        },
+    }
+}
+
+impl Post {
+    /// What a payload of this rule must be.
+    pub fn fitness(&self) -> Fitness {
+        Fitness {
+            max_size: self.rule.max_size,
+            max_links: self.rule.max_links,
+            owners: self.rule.allowed_owners.clone(),
+        }
+    }
+
+    /// What a signature must be: as a payload, but its size is for the parser to judge.
+    fn signature_fitness(&self) -> Fitness {
+        Fitness { max_size: u64::MAX, ..self.fitness() }
+    }
+
+    fn keys(&self) -> Vec<String> {
+        match &self.rule.mode {
+            crate::policy::Mode::Sign(sign) => vec![sign.key.to_string()],
+            crate::policy::Mode::Verify(verify) => {
+                verify.trusted_keys.iter().map(ToString::to_string).collect()
+            }
+        }
+    }
+
+    fn brake(&self) -> std::sync::MutexGuard<'_, Brake> {
+        self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decision(&self, path: &RelPath, sight: Sight, settled: &Settled, facts: Facts) -> Decision {
+        Decision {
+            rule: self.rule.name.clone(),
+            path: path.clone(),
+            fingerprint: self.fingerprint.clone(),
+            payload: sight.payload.as_ref().map(Version::from),
+            signature: facts.signature.or_else(|| sight.signature.as_ref().map(Version::from)),
+            outcome: settled.outcome,
+            reason: settled.reason.clone(),
+            digest: facts.digest,
+            signature_digest: facts.signature_digest,
+            key: facts.key,
+        }
+    }
+}
+
+/// What is known beside the outcome.
+#[derive(Debug, Default)]
+struct Facts {
+    digest: Option<String>,
+    signature_digest: Option<String>,
+    key: Option<String>,
+    /// The signature's version, where it is another than the one in sight.
+    signature: Option<Version>,
+}
+
+/// A payload that was hashed, as it was then. Exists only by hashing.
+struct Snapshot {
+    /// The directory it lies in.
+    parent: Dir,
+    /// What the payload was.
+    payload: Stat,
+    /// The bytes that were hashed: a private copy, for rules that deliver.
+    staging: Option<Staging>,
+    /// Digest and size.
+    hashed: copy::Hashed,
+    /// What the lease said, before and after.
+    writer: Writer,
+    /// The signature beside it, read once.
+    signature: Option<SignatureFile>,
+}
+
+/// What lies at `NAME.sig`.
+struct SignatureFile {
+    stat: Stat,
+    /// Its bytes, if they can be a signature.
+    parsed: Option<Signature>,
+}
+
+impl Snapshot {
+    /// statx, probe, hash, probe, statx; any difference starts over. With `floor`, the payload is copied to
+    /// the destination's file system while it is hashed, leaving that many bytes free there.
+    fn take(post: &Post, path: &RelPath, sight: Sight, floor: Option<u64>) -> Result<Self, Stop> {
+        let parent = post.root.descend(path.parent()).map_err(|e| {
+            // The directory went, or became a link: the file is not where it was.
+            if matches!(
+                e.source,
+                rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP
+            ) {
+                Stop::Changed
+            } else {
+                e.into()
+            }
+        })?;
+        let fitness = post.fitness();
+        let (file, payload) = parent.open_file(path.name(), &fitness)?;
+        if Some(payload.identity) != sight.payload {
+            return Err(Stop::Changed);
+        }
+        let signature = Self::read_signature(post, &parent, path, sight)?;
+        let shown = parent.path().join(path.name());
+        let mut writer = lease::probe(&file);
+        let (staging, hashed) = match (&post.destination, floor) {
+            (Some(destination), Some(floor)) => {
+                let free = destination.free_space()?;
+                if free.saturating_sub(payload.identity.size) < floor {
+                    let path = destination.path().to_owned();
+                    return Err(Stop::Hold(Hold::NoSpace { path, free }));
+                }
+                let staging = Staging::new(destination)?;
+                let hashed = copy::copy(&file, &shown, fitness.max_size, &staging)?;
+                (Some(staging), hashed)
+            }
+            _ => (None, copy::hash(&file, &shown, fitness.max_size)?),
+        };
+        writer = writer.and(lease::probe(&file));
+        if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != payload.identity.size {
+            return Err(Stop::Changed);
+        }
+        Ok(Self { parent, payload, staging, hashed, writer, signature })
+    }
+
+    fn read_signature(
+        post: &Post,
+        parent: &Dir,
+        path: &RelPath,
+        sight: Sight,
+    ) -> Result<Option<SignatureFile>, Stop> {
+        let Some(expected) = sight.signature else { return Ok(None) };
+        let name = signature_name(path.name());
+        let (file, stat) = parent.open_file(&name, &post.signature_fitness())?;
+        if stat.identity != expected {
+            return Err(Stop::Changed);
+        }
+        let parsed = crate::effect::deliver::read_open(&file, parent, &name)?;
+        if stat_file(&file, &parent.path().join(&name))?.identity != expected {
+            return Err(Stop::Changed);
+        }
+        Ok(Some(SignatureFile { stat, parsed: parsed.ok() }))
+    }
+
+    fn signature_digest(&self) -> Option<String> {
+        let parsed = self.signature.as_ref()?.parsed.as_ref()?;
+        Some(parsed.digest().to_string())
+    }
+
+    fn facts(&self, key: Option<String>) -> Facts {
+        Facts {
+            digest: Some(self.hashed.digest.to_string()),
+            signature_digest: self.signature_digest(),
+            key,
+            signature: None,
+        }
+    }
+
+    /// Whether the payload is still the version that was hashed.
+    fn is_unchanged(&self, path: &RelPath) -> Result<bool, Stop> {
+        let now = self.parent.stat_of(path.name())?;
+        Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
+    }
+
+    /// Whether payload and signature are still the versions that were judged.
+    fn is_pair_unchanged(&self, path: &RelPath) -> Result<bool, Stop> {
+        let signature = self.parent.stat_of(&signature_name(path.name()))?;
+        let signature = signature.filter(|s| s.kind == crate::fs::Kind::File).map(|s| s.identity);
+        Ok(self.is_unchanged(path)? && signature == self.signature.as_ref().map(|s| s.stat.identity))
+    }
+
+    /// The source, as [`crate::effect::claim::remove`] wants it.
+    fn parts(&self, path: &RelPath, with_signature: bool) -> Vec<Part> {
+        let mut parts = vec![Part { path: path.clone(), identity: self.payload.identity }];
+        let signature = self.signature.as_ref().filter(|_| with_signature);
+        let signature = signature.and_then(|s| Some((RelPath::new(sibling(path))?, s.stat.identity)));
+        parts.extend(signature.map(|(path, identity): (RelPath, Identity)| Part { path, identity }));
+        parts
+    }
+}
+
+fn sibling(path: &RelPath) -> std::path::PathBuf {
+    path.parent().join(signature_name(path.name()))
+}

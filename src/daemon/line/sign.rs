@@ -1,0 +1,291 @@
+//! Sign rules: make a signature, unless there is a good one; never touch one that is not ours (P8).
+
+use std::sync::Arc;
+
+use super::{Ending, Facts, Line, Post, Settled, Snapshot, Try, blocking};
+use crate::context::Context;
+use crate::daemon::decide::{self, Existing, Signing};
+use crate::daemon::hold::{Hold, Stop};
+use crate::effect::claim::{self, Removed};
+use crate::effect::deliver::{Delivered, Warrant};
+use crate::effect::sign::{self, Replaced};
+use crate::escape::Escaped;
+use crate::fs::lease::Writer;
+use crate::fs::{Publish, RelPath, Stat};
+use crate::kms::{Kms, TroubleKind};
+use crate::policy::SignRule;
+use crate::seal::{self, Reason, Sealed, Verdict};
+use crate::signature::Signature;
+use crate::state::{Outcome, Version};
+use crate::watch::scan::signature_name;
+
+impl<K: Kms> Line<K> {
+    pub(super) async fn sign(&self, post: &Arc<Post>, rule: &SignRule, work: &Try) -> Result<Ending, Stop> {
+        let context = self.context(post, &work.path)?;
+        let taken = self.take(post, work, rule.deliver_to.is_some()).await?;
+        if taken.writer == Writer::Present {
+            return Err(Stop::Changed); // never vouch for what someone may still change
+        }
+        if rule.deliver_to.is_some() {
+            return self.sign_and_deliver(post, rule, work, &context, taken).await;
+        }
+        let existing = self.existing(post, rule, work, &context, &taken).await?;
+        match decide::signing(existing, rule.on_stale) {
+            Signing::Sign => self.write(post, rule, work, &context, taken, None).await,
+            Signing::Replace => {
+                let old = taken.signature.as_ref().map(|file| file.stat);
+                self.write(post, rule, work, &context, taken, old).await
+            }
+            Signing::Done => Ok(self.remember(post, work, &taken, Outcome::Signed).await),
+            Signing::Adopt => {
+                tracing::info!(
+                    rule = post.rule.name,
+                    file = %Escaped::new(work.path.as_path()),
+                    "already signed by someone else under this key"
+                );
+                let facts = taken.facts(Some(rule.key.to_string()));
+                Ok(self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Adopted), facts).await)
+            }
+            Signing::Report if existing == Existing::Stale => Err(Stop::Refused(STALE.into())),
+            Signing::Report => Err(Stop::Refused(FOREIGN.into())),
+            Signing::Quarantine => self.quarantine(post, work, &taken, Reason::Mismatch).await,
+        }
+    }
+
+    /// What the `.sig` beside the payload is. Asks KMS only about one that state does not know.
+    async fn existing(
+        &self,
+        post: &Post,
+        rule: &SignRule,
+        work: &Try,
+        context: &Context,
+        taken: &Snapshot,
+    ) -> Result<Existing, Stop> {
+        let name = signature_name(work.path.name());
+        let Some(file) = &taken.signature else {
+            // Something that is no regular file may still have the name.
+            return Ok(match taken.parent.stat_of(&name)? {
+                None => Existing::Nothing,
+                Some(_) => Existing::Foreign,
+            });
+        };
+        let Some(signature) = &file.parsed else { return Ok(Existing::Foreign) };
+        let remembered = self.state.remembered(&post.rule.name, &work.path).await?;
+        if let Some(row) = remembered
+            && row.signature_digest.as_deref() == Some(&signature.digest().to_string())
+            && matches!(row.outcome, Outcome::Signing | Outcome::Signed | Outcome::Adopted)
+        {
+            let same_content = row.digest.as_deref() == Some(&taken.hashed.digest.to_string());
+            let current = same_content && row.fingerprint == post.fingerprint;
+            return Ok(if current { Existing::Current } else { Existing::Stale });
+        }
+        if self.dry_run {
+            // A dry run asks KMS nothing for sign rules; report is what leaves everything as it is.
+            return Ok(Existing::Foreign);
+        }
+        let opened = match seal::open(&self.kms, std::slice::from_ref(&rule.key), context, signature).await {
+            Ok(opened) => opened,
+            Err(trouble) if trouble.kind == TroubleKind::Denied => {
+                return Err(Stop::Hold(Hold::WhoseSignature(trouble)));
+            }
+            Err(trouble) => return Err(trouble.into()),
+        };
+        Ok(match opened.judge(&taken.hashed.digest) {
+            Verdict::Valid(_) => Existing::Valid,
+            Verdict::Invalid(_) if opened.is_genuine() => Existing::Stale,
+            Verdict::Invalid(_) => Existing::Foreign,
+        })
+    }
+
+    /// Makes a signature and writes it, in place of `old` if there is one.
+    async fn write(
+        &self,
+        post: &Arc<Post>,
+        rule: &SignRule,
+        work: &Try,
+        context: &Context,
+        taken: Snapshot,
+        old: Option<Stat>,
+    ) -> Result<Ending, Stop> {
+        if self.dry_run {
+            self.say_would(post, &work.path, if old.is_some() { "sign again" } else { "sign" }, None);
+            return Ok(self.remember(post, work, &taken, Outcome::Signed).await);
+        }
+        let sealed = seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest).await?;
+        if !taken.is_unchanged(&work.path)? {
+            return Err(Stop::Changed);
+        }
+        let facts = |signature: Option<Version>| Facts {
+            digest: Some(taken.hashed.digest.to_string()),
+            signature_digest: Some(sealed.signature.digest().to_string()),
+            key: Some(sealed.key.to_string()),
+            signature,
+        };
+        // Before it is written, so that a restart after a kill at any point knows it for ours.
+        let signing = post.decision(&work.path, work.sight, &Settled::plain(Outcome::Signing), facts(None));
+        self.state.note(signing).await?;
+        let written = {
+            let parent = taken.parent.try_clone()?;
+            let (name, signature) = (signature_name(work.path.name()), sealed.signature.clone());
+            blocking(move || {
+                let done = match old {
+                    None => sign::write(&parent, &name, &signature)? == Publish::Done,
+                    Some(old) => sign::replace(&parent, &name, &old.identity, &signature)? == Replaced::Done,
+                };
+                Ok(if done { parent.stat_of(&name)? } else { None })
+            })
+            .await?
+        };
+        let Some(written) = written else {
+            return Err(Stop::Changed); // somebody else put a signature there meanwhile
+        };
+        if !taken.is_unchanged(&work.path)? {
+            sign::take_back(&taken.parent, &signature_name(work.path.name()), &written.identity)?;
+            return Err(Stop::Changed);
+        }
+        let facts = facts(Some(Version::from(&written.identity)));
+        let ending = self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await;
+        tracing::info!(
+            rule = post.rule.name,
+            file = %Escaped::new(work.path.as_path()),
+            key = %sealed.key,
+            size = taken.hashed.size,
+            lease = lease_word(taken.writer),
+            "signed"
+        );
+        Ok(ending)
+    }
+
+    /// Notes the present versions of a file that was signed before, so that the next scan need not read it.
+    async fn remember(&self, post: &Post, work: &Try, taken: &Snapshot, outcome: Outcome) -> Ending {
+        let settled = Settled::plain(outcome);
+        match self.state.note(post.decision(&work.path, work.sight, &settled, taken.facts(None))).await {
+            Ok(()) => Ending::Settled(settled),
+            Err(e) => Ending::Hold(Hold::State(e)),
+        }
+    }
+
+    /// Signs a private copy and publishes both at the destination, then removes the source.
+    async fn sign_and_deliver(
+        &self,
+        post: &Arc<Post>,
+        rule: &SignRule,
+        work: &Try,
+        context: &Context,
+        taken: Snapshot,
+    ) -> Result<Ending, Stop> {
+        if self.dry_run {
+            self.say_would(post, &work.path, "sign and deliver", None);
+            let settled = Settled::plain(Outcome::Delivered);
+            return Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await);
+        }
+        let sealed = seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest).await?;
+        self.state.intend(&post.rule.name, &work.path, &sealed.signature).await?;
+        let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
+        self.publish_signed(post, rule, work, context, &taken, &sealed).await?;
+        let facts = Facts {
+            digest: Some(taken.hashed.digest.to_string()),
+            signature_digest: Some(sealed.signature.digest().to_string()),
+            key: Some(sealed.key.to_string()),
+            signature: None,
+        };
+        let settled = Settled::plain(Outcome::Delivered);
+        let ending = self.settle(post, &work.path, work.sight, settled, facts).await;
+        if matches!(ending, Ending::Hold(_)) {
+            return Ok(ending);
+        }
+        tracing::info!(
+            rule = post.rule.name,
+            file = %Escaped::new(work.path.as_path()),
+            key = %sealed.key,
+            size = taken.hashed.size,
+            lease = lease_word(taken.writer),
+            "signed and delivered"
+        );
+        let (here, path) = (Arc::clone(post), work.path.clone());
+        let removed = blocking(move || Ok(claim::remove(&here.root, &taken.parts(&path, false))?)).await?;
+        Ok(match removed {
+            Removed::Done => ending,
+            Removed::Changed => Ending::Changed,
+        })
+    }
+
+    async fn publish_signed(
+        &self,
+        post: &Arc<Post>,
+        rule: &SignRule,
+        work: &Try,
+        context: &Context,
+        taken: &Arc<Snapshot>,
+        sealed: &Arc<Sealed>,
+    ) -> Result<(), Stop> {
+        let attempt = || {
+            let (here, path) = (Arc::clone(post), work.path.clone());
+            let (taken, sealed) = (Arc::clone(taken), Arc::clone(sealed));
+            blocking(move || {
+                here.deliver_copy(&path, &taken, &Warrant::signed(&taken.hashed.digest, &sealed))
+            })
+        };
+        let conflict = |what| Stop::Hold(post.conflict(&work.path, what));
+        match attempt().await? {
+            Delivered::Done => Ok(()),
+            // Delivered before, by us if state says so, by someone with the key if KMS does.
+            Delivered::Beside(other)
+                if self.is_ours(post, rule, &work.path, context, taken, &other).await? =>
+            {
+                Ok(())
+            }
+            Delivered::Orphan(other)
+                if self.state.was_intended(&post.rule.name, &work.path, &other).await? =>
+            {
+                post.remove_orphan(&work.path)?;
+                match attempt().await? {
+                    Delivered::Done => Ok(()),
+                    Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed),
+                    Delivered::Conflict(what) => Err(conflict(what)),
+                }
+            }
+            Delivered::Beside(_) => Err(conflict("the same file with another signature")),
+            Delivered::Orphan(_) => Err(conflict("a signature without its file")),
+            Delivered::Conflict(what) => Err(conflict(what)),
+        }
+    }
+
+    async fn is_ours(
+        &self,
+        post: &Post,
+        rule: &SignRule,
+        path: &RelPath,
+        context: &Context,
+        taken: &Snapshot,
+        signature: &Signature,
+    ) -> Result<bool, Stop> {
+        if self.state.was_intended(&post.rule.name, path, signature).await? {
+            return Ok(true);
+        }
+        let remembered = self.state.remembered(&post.rule.name, path).await?;
+        let digests = (taken.hashed.digest.to_string(), signature.digest().to_string());
+        if remembered.is_some_and(|row| {
+            row.digest.as_deref() == Some(&digests.0) && row.signature_digest.as_deref() == Some(&digests.1)
+        }) {
+            return Ok(true);
+        }
+        let opened = seal::open(&self.kms, std::slice::from_ref(&rule.key), context, signature).await?;
+        Ok(matches!(opened.judge(&taken.hashed.digest), Verdict::Valid(_)))
+    }
+}
+
+/// Why a signature of ours is left although it is out of date. In state the rule for when to look again.
+pub(in crate::daemon) const STALE: &str =
+    "its signature is of ours and out of date; on_stale = \"report\" leaves it";
+
+/// Why a signature is left that is not ours.
+const FOREIGN: &str =
+    "something that is not known to be our signature lies beside it; remove it to have the file signed";
+
+const fn lease_word(writer: Writer) -> &'static str {
+    match writer {
+        Writer::Absent | Writer::Present => "granted",
+        Writer::Unknown => "unavailable",
+    }
+}

@@ -1,0 +1,251 @@
+//! Verify rules: judge a pair, then deliver, accept, quarantine or leave it.
+
+use std::sync::Arc;
+
+use super::{Ending, Known, Line, Post, Settled, Snapshot, Try, blocking};
+use crate::context::Context;
+use crate::daemon::decide::{self, Verified};
+use crate::daemon::hold::{Hold, Stop};
+use crate::effect::claim::{self, Removed};
+use crate::effect::deliver::{self, Delivered, Warrant};
+use crate::escape::Escaped;
+use crate::key::KeyId;
+use crate::kms::Kms;
+use crate::policy::{Place, Rollback, VerifyRule};
+use crate::seal::{self, Opened, Reason, Valid, Verdict};
+use crate::signature::Signature;
+use crate::state::Outcome;
+use crate::watch::settle::Finality;
+
+impl<K: Kms> Line<K> {
+    pub(super) async fn verify(
+        &self,
+        post: &Arc<Post>,
+        rule: &VerifyRule,
+        work: &Try,
+        known: &mut Option<Known>,
+    ) -> Result<Ending, Stop> {
+        let private = matches!(rule.place, Place::Deliver(_));
+        let taken = self.take(post, work, private).await?;
+        let context = self.context(post, &work.path)?;
+        let verdict = match &taken.signature {
+            None => Verdict::Invalid(Reason::Missing),
+            Some(file) => {
+                let opened = match &file.parsed {
+                    None => Opened::malformed(),
+                    Some(signature) => self.open(rule, &context, signature, known).await?,
+                };
+                opened.judge(&taken.hashed.digest)
+            }
+        };
+        if let (Verdict::Invalid(_), false) = (&verdict, taken.is_pair_unchanged(&work.path)?) {
+            return Err(Stop::Changed); // a bad verdict is about what is no longer there
+        }
+        let braked = {
+            let mut brake = post.brake();
+            match &verdict {
+                Verdict::Valid(_) => brake.saw(None),
+                Verdict::Invalid(reason) if work.finality == Finality::Final => brake.saw(Some(*reason)),
+                Verdict::Invalid(_) => {}
+            }
+            brake.is_on()
+        };
+        match decide::verified(rule, verdict, work.finality, braked) {
+            Verified::Deliver(valid) => self.deliver(post, rule, work, &context, taken, valid).await,
+            Verified::Accept(valid) => Ok(self.accept(post, work, &taken, &valid).await),
+            Verified::Wait(reason) => {
+                let file = Escaped::new(work.path.as_path());
+                tracing::debug!(rule = post.rule.name, %file, reason = reason.as_str(), "does not verify yet");
+                Ok(Ending::NotYet)
+            }
+            Verified::Quarantine(reason) => self.quarantine(post, work, &taken, reason).await,
+            Verified::Leave(reason) => {
+                tracing::error!(
+                    rule = post.rule.name,
+                    file = %Escaped::new(work.path.as_path()),
+                    reason = reason.as_str(),
+                    "invalid"
+                );
+                let settled = Settled { outcome: Outcome::Invalid, reason: Some(reason.to_string()) };
+                Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await)
+            }
+            Verified::Hold(reason) => Err(Stop::Hold(Hold::Brake(reason))),
+        }
+    }
+
+    /// Opens a signature, once for as long as its pair waits.
+    async fn open(
+        &self,
+        rule: &VerifyRule,
+        context: &Context,
+        signature: &Signature,
+        known: &mut Option<Known>,
+    ) -> Result<Opened, Stop> {
+        if let Some(known) = known.as_ref().filter(|known| known.signature == *signature) {
+            return Ok(known.opened.clone());
+        }
+        let keys: Vec<KeyId> = rule.trusted_keys.iter().map(crate::key::KeyArn::to_key_id).collect();
+        let opened = seal::open(&self.kms, &keys, context, signature).await?;
+        *known = Some(Known { signature: signature.clone(), opened: opened.clone() });
+        Ok(opened)
+    }
+
+    async fn accept(&self, post: &Post, work: &Try, taken: &Snapshot, valid: &Valid) -> Ending {
+        tracing::info!(
+            rule = post.rule.name,
+            file = %Escaped::new(work.path.as_path()),
+            key = %valid.key(),
+            size = taken.hashed.size,
+            "valid"
+        );
+        let facts = taken.facts(Some(valid.key().to_string()));
+        self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Valid), facts).await
+    }
+
+    async fn deliver(
+        &self,
+        post: &Arc<Post>,
+        rule: &VerifyRule,
+        work: &Try,
+        context: &Context,
+        taken: Snapshot,
+        valid: Valid,
+    ) -> Result<Ending, Stop> {
+        let facts = taken.facts(Some(valid.key().to_string()));
+        self.check_rollback(post, rule, work, &valid).await?;
+        if self.dry_run {
+            self.say_would(post, &work.path, "deliver", None);
+            let settled = Settled::plain(Outcome::Delivered);
+            return Ok(self.settle(post, &work.path, work.sight, settled, facts).await);
+        }
+        let Some(signature) = taken.signature.as_ref().and_then(|file| file.parsed.clone()) else {
+            return Err(Stop::Changed); // BUG: a valid verdict needs a signature. Starting over is always safe.
+        };
+        self.state.intend(&post.rule.name, &work.path, &signature).await?;
+        let size = taken.hashed.size;
+        let taken = Arc::new(taken);
+        self.publish(post, work, &taken, &valid, &signature, rule, context).await?;
+        if rule.rollback != Rollback::Off {
+            let digest = valid.digest().to_string();
+            self.state.remember_edition(&post.rule.name, &work.path, &digest).await?;
+        }
+        let settled = Settled::plain(Outcome::Delivered);
+        let ending = self.settle(post, &work.path, work.sight, settled, facts).await;
+        if matches!(ending, Ending::Hold(_)) {
+            return Ok(ending);
+        }
+        tracing::info!(
+            rule = post.rule.name,
+            file = %Escaped::new(work.path.as_path()),
+            key = %valid.key(),
+            size,
+            "delivered"
+        );
+        let (here, path) = (Arc::clone(post), work.path.clone());
+        let removed = blocking(move || Ok(claim::remove(&here.root, &taken.parts(&path, true))?)).await?;
+        Ok(match removed {
+            Removed::Done => ending,
+            Removed::Changed => Ending::Changed,
+        })
+    }
+
+    /// Publishes the pair, seeing to what may lie at the destination already.
+    #[expect(clippy::too_many_arguments, reason = "one step of `deliver`, which has them all")]
+    async fn publish(
+        &self,
+        post: &Arc<Post>,
+        work: &Try,
+        taken: &Arc<Snapshot>,
+        valid: &Valid,
+        signature: &Signature,
+        rule: &VerifyRule,
+        context: &Context,
+    ) -> Result<(), Stop> {
+        let attempt = || {
+            let (here, path, taken) = (Arc::clone(post), work.path.clone(), Arc::clone(taken));
+            let (valid, signature) = (valid.clone(), signature.clone());
+            blocking(move || here.deliver_copy(&path, &taken, &Warrant::verified(&valid, &signature)))
+        };
+        let conflict = |what| Stop::Hold(post.conflict(&work.path, what));
+        match attempt().await? {
+            Delivered::Done => Ok(()),
+            Delivered::Beside(other) => {
+                // The payload is there already; a valid signature is as good as another.
+                let opened = self.open(rule, context, &other, &mut None).await?;
+                match opened.judge(&taken.hashed.digest) {
+                    Verdict::Valid(_) => Ok(()),
+                    Verdict::Invalid(_) => Err(conflict("the same file with an invalid signature")),
+                }
+            }
+            Delivered::Orphan(other) => {
+                if !self.state.was_intended(&post.rule.name, &work.path, &other).await? {
+                    return Err(conflict("a signature without its file"));
+                }
+                post.remove_orphan(&work.path)?;
+                match attempt().await? {
+                    Delivered::Done => Ok(()),
+                    Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed),
+                    Delivered::Conflict(what) => Err(conflict(what)),
+                }
+            }
+            Delivered::Conflict(what) => Err(conflict(what)),
+        }
+    }
+
+    async fn check_rollback(
+        &self,
+        post: &Post,
+        rule: &VerifyRule,
+        work: &Try,
+        valid: &Valid,
+    ) -> Result<(), Stop> {
+        if rule.rollback == Rollback::Off {
+            return Ok(());
+        }
+        let digest = valid.digest().to_string();
+        if !self.state.is_superseded(&post.rule.name, &work.path, &digest).await? {
+            return Ok(());
+        }
+        match rule.rollback {
+            Rollback::Off => Ok(()),
+            Rollback::Deny => Err(Stop::Hold(Hold::Rollback)),
+            Rollback::Alert => {
+                let file = Escaped::new(work.path.as_path());
+                tracing::error!(rule = post.rule.name, %file, digest, "superseded content delivered again");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Post {
+    pub(super) fn deliver_copy(
+        &self,
+        path: &crate::fs::RelPath,
+        taken: &Snapshot,
+        warrant: &Warrant<'_>,
+    ) -> Result<Delivered, Stop> {
+        let (Some(root), Some(staging), Some(mode)) =
+            (&self.destination, &taken.staging, self.deliver_mode())
+        else {
+            return Err(Stop::Changed); // BUG: only rules that deliver come here, with a private copy
+        };
+        Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode)?)
+    }
+
+    pub(super) fn remove_orphan(&self, path: &crate::fs::RelPath) -> Result<(), Stop> {
+        match &self.destination {
+            Some(root) => Ok(deliver::remove_orphan(root, path)?),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn conflict(&self, path: &crate::fs::RelPath, what: &'static str) -> Hold {
+        let root = self.destination.as_ref().map_or(self.rule.path.as_path(), |dir| dir.path());
+        Hold::Conflict { path: root.join(path.as_path()), what }
+    }
+
+    fn deliver_mode(&self) -> Option<u32> {
+        self.rule.delivery().map(|delivery| delivery.mode)
+    }
+}

@@ -1,0 +1,101 @@
+//! What a run came to, for people and for the exit code of `--once`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::line::Settled;
+use crate::escape::Escaped;
+use crate::exit::Exit;
+use crate::fs::RelPath;
+use crate::state::Outcome;
+
+/// What one rule did.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    rule: String,
+    counts: BTreeMap<&'static str, usize>,
+    left: Vec<Left>,
+    notes: Vec<(RelPath, String)>,
+    exit: Exit,
+}
+
+/// Something that was not dealt with.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// Which file; `None` for the rule as a whole.
+    pub path: Option<RelPath>,
+    /// Why, in one line.
+    pub why: String,
+}
+
+impl Summary {
+    /// Of a rule that has done nothing yet.
+    pub fn new(rule: &str) -> Self {
+        Self {
+            rule: rule.to_owned(),
+            counts: BTreeMap::new(),
+            left: Vec::new(),
+            notes: Vec::new(),
+            exit: Exit::Done,
+        }
+    }
+
+    /// Counts a file that was dealt with now.
+    pub fn settled(&mut self, settled: &Settled, path: &RelPath) {
+        *self.counts.entry(settled.outcome.as_str()).or_default() += 1;
+        self.judge(settled.outcome, settled.reason.as_deref(), path);
+    }
+
+    /// Counts a file that was dealt with before and has not changed.
+    pub fn already(&mut self, outcome: Outcome, reason: Option<&str>, path: &RelPath) {
+        *self.counts.entry("unchanged").or_default() += 1;
+        self.judge(outcome, reason, path);
+    }
+
+    /// Lists a file that was not dealt with.
+    pub fn left(&mut self, left: Left) {
+        self.exit = self.exit.and(Exit::Unfinished);
+        self.left.push(left);
+    }
+
+    /// The exit code of what this rule did.
+    pub const fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    fn judge(&mut self, outcome: Outcome, reason: Option<&str>, path: &RelPath) {
+        let exit = match outcome {
+            Outcome::Signed | Outcome::Adopted | Outcome::Valid | Outcome::Delivered => return,
+            Outcome::Invalid | Outcome::Quarantined => Exit::Invalid,
+            Outcome::Refused | Outcome::Signing => Exit::Unfinished,
+        };
+        self.exit = self.exit.and(exit);
+        self.notes.push((path.clone(), format!("{outcome}: {}", reason.unwrap_or("no reason given"))));
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.rule)?;
+        if self.counts.is_empty() && self.left.is_empty() {
+            write!(f, " nothing to do")?;
+        }
+        let mut counts: Vec<String> = self.counts.iter().map(|(word, n)| format!("{n} {word}")).collect();
+        if !self.left.is_empty() {
+            counts.push(format!("{} left", self.left.len()));
+        }
+        if !counts.is_empty() {
+            write!(f, " {}", counts.join(", "))?;
+        }
+        for (path, what) in &self.notes {
+            write!(f, "\n  {}: {what}", Escaped::new(path.as_path()))?;
+        }
+        for left in &self.left {
+            match &left.path {
+                Some(path) => write!(f, "\n  {}: left: {}", Escaped::new(path.as_path()), left.why)?,
+                None => write!(f, "\n  left: {}", left.why)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! The SHA-512 of a payload: what a signature vouches for.
+//!
+//! A [`Digest`] cannot be compared with `==`. The one comparison is [`Digest::matches`], in constant
+//! time, so that no second, sloppier one can grow.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha512};
+use subtle::ConstantTimeEq as _;
+
+/// Size of a digest in bytes, and so of a plain signature's plaintext.
+pub const LEN: usize = 64;
+
+/// The SHA-512 (FIPS 180-4) of a file's bytes.
+#[derive(Clone)]
+pub struct Digest([u8; LEN]);
+
+impl Digest {
+    /// The digest of `bytes`, for data that is already in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::default();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// Whether `plaintext` is exactly these 64 bytes. Constant time in the content; a wrong length is
+    /// simply no match.
+    pub fn matches(&self, plaintext: &[u8]) -> bool {
+        self.0.ct_eq(plaintext).into()
+    }
+
+    /// The 64 bytes, as they go to KMS.
+    pub const fn as_bytes(&self) -> &[u8; LEN] {
+        &self.0
+    }
+}
+
+/// 128 lower-case hexadecimal digits, as `sha512sum` prints them.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+/// Hashes a stream piece by piece.
+#[derive(Default, Clone)]
+pub struct Hasher(Sha512);
+
+impl Hasher {
+    /// Takes the next bytes of the stream.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of everything taken.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // NIST CAVP SHA-512 short-message vectors, lengths 0 and 24 bits.
+    const EMPTY: &str = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+                         47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
+    const ABC: &str = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                       2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
+
+    #[test]
+    fn known_answers() {
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        let mut pieces = Hasher::default();
+        pieces.update(b"a");
+        pieces.update(b"bc");
+        assert_eq!(pieces.finish().to_string(), ABC);
+    }
+
+    #[test]
+    fn k6_only_the_same_64_bytes_match() {
+        let digest = Digest::of(b"abc");
+        let bytes = *digest.as_bytes();
+        assert!(digest.matches(&bytes));
+        for i in 0..LEN {
+            let mut flipped = bytes;
+            flipped[i] ^= 1;
+            assert!(!digest.matches(&flipped), "byte {i}");
+        }
+        assert!(!digest.matches(&bytes[..63]));
+        assert!(!digest.matches(&[bytes.as_slice(), &[0]].concat()));
+        assert!(!digest.matches(b""));
+        assert!(!digest.matches(Digest::of(b"abd").as_bytes()));
+    }
+}

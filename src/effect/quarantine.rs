@@ -1,0 +1,373 @@
+//! The quarantine store: failed pairs, each in a folder of its own with a record of why.
+//!
+//! Names in the store are generated; what the sender chose stands in the record only. The record is written
+//! first, so nothing is ever in the store that cannot be explained. On one mount the pair is moved: the
+//! sender may still hold the payload open, and the record's digest says what was judged. Across mounts it is
+//! copied durably before the source is removed.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::claim::{self, Part, Removed};
+use crate::clock;
+use crate::escape::Escaped;
+use crate::fs::staging::random_hex;
+use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Publish, RelPath, Staging, Stat, copy};
+use crate::watch::scan::signature_name;
+
+const PAYLOAD: &str = "payload";
+const SIGNATURE: &str = "payload.sig";
+const RECORD: &str = "record.json";
+
+/// The largest record that is read back, in bytes; ours have about 2,000.
+const MAX_RECORD: u64 = 64 * 1024;
+
+/// Why something is in quarantine, and what it was. Times are RFC 3339 in UTC.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this shape.
+    pub version: u32,
+    /// The item's folder.
+    pub id: String,
+    /// When it was put there.
+    pub quarantined_at: String,
+    /// Always `invalid`; there for readers of many records.
+    pub verdict: String,
+    /// `mismatch`, `rejected`, `wrong-key`, `malformed`, `missing`.
+    pub reason: String,
+    /// The rule that judged.
+    pub rule: String,
+    /// The keys that were asked.
+    pub keys: Vec<String>,
+    /// SHA-512 of the payload as it was judged.
+    pub digest: String,
+    /// SHA-512 of the signature as it was judged.
+    pub signature_digest: Option<String>,
+    /// Whether the kernel could say that nobody was writing: `granted` or `unavailable`.
+    pub lease: String,
+    /// The watched directory, escaped for reading.
+    pub root: String,
+    /// The payload below it, escaped for reading.
+    pub path: String,
+    /// The same, byte-exact, in hexadecimal.
+    pub path_hex: String,
+    /// The watched directory, byte-exact, in hexadecimal.
+    pub root_hex: String,
+    /// The payload.
+    pub payload: PartRecord,
+    /// The signature, if there was one.
+    pub signature: Option<PartRecord>,
+}
+
+/// What one file was when it was judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRecord {
+    /// Size in bytes.
+    pub size: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits, octal.
+    pub mode: String,
+    /// Last modification.
+    pub modified: String,
+    /// Last change of the inode.
+    pub changed: String,
+    /// Inode number.
+    pub inode: u64,
+}
+
+impl From<&Stat> for PartRecord {
+    fn from(stat: &Stat) -> Self {
+        Self {
+            size: stat.identity.size,
+            uid: stat.uid,
+            gid: stat.gid,
+            mode: format!("{:04o}", stat.mode),
+            modified: clock::file_timestamp(stat.identity.mtime),
+            changed: clock::file_timestamp(stat.identity.ctime),
+            inode: stat.identity.ino,
+        }
+    }
+}
+
+impl PartRecord {
+    /// Whether a file is the one described, as far as a rename lets one tell.
+    fn describes(&self, stat: &Stat) -> bool {
+        let now = Self::from(stat);
+        (now.inode, now.size, &now.modified) == (self.inode, self.size, &self.modified)
+    }
+}
+
+/// What is known of a pair when it is put away.
+#[derive(Debug, Clone)]
+pub struct Case<'a> {
+    /// `mismatch`, `rejected`, …
+    pub reason: &'a str,
+    /// The rule's name.
+    pub rule: &'a str,
+    /// The keys asked.
+    pub keys: Vec<String>,
+    /// SHA-512 of the payload, hexadecimal.
+    pub digest: String,
+    /// SHA-512 of the signature, hexadecimal.
+    pub signature_digest: Option<String>,
+    /// Whether the lease could be asked.
+    pub lease_granted: bool,
+    /// The payload's path below the root.
+    pub path: &'a RelPath,
+    /// What the payload was.
+    pub payload: Stat,
+    /// What the signature was.
+    pub signature: Option<Stat>,
+}
+
+/// How putting away ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutAway {
+    /// It is in the store, in this folder.
+    Done(String),
+    /// The source was no longer what was judged; nothing was moved.
+    Changed,
+}
+
+/// Moves or copies a pair into the store.
+///
+/// # Errors
+/// Any step's; then the source is in its place, or both it and a copy are.
+pub fn put_away(store: &Dir, root: &Dir, case: &Case<'_>) -> Result<PutAway, FsError> {
+    let id = fresh_id(&case.digest);
+    let item = store.make_new_dir(OsStr::new(&id), 0o700)?;
+    write_record(&item, &record(&id, root, case))?;
+    store.sync()?;
+    let source = root.descend(case.path.parent())?;
+    let moved = if store.stat()?.mount == source.stat()?.mount {
+        move_in(&item, &source, case)
+    } else {
+        copy_in(&item, root, &source, case)
+    };
+    let moved = match moved {
+        // Two bind mounts of one file system look alike and are not (O7).
+        Err(e) if e.source == Errno::XDEV => copy_in(&item, root, &source, case),
+        other => other,
+    };
+    match moved {
+        Ok(true) => Ok(PutAway::Done(id)),
+        Ok(false) => discard(store, &item, &id, Some(case)).map(|()| PutAway::Changed),
+        Err(e) => {
+            // Undone as far as possible; `recover` sees to the rest. The first error is the one to tell.
+            discard(store, &item, &id, Some(case)).unwrap_or_default();
+            Err(e)
+        }
+    }
+}
+
+/// Moves both parts; `false` if either is not what was judged, and then both are back.
+fn move_in(item: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
+    let name = case.path.name();
+    let signature = signature_name(name);
+    if !move_one(item, OsStr::new(PAYLOAD), source, name, &case.payload.identity)? {
+        return Ok(false);
+    }
+    if let Some(stat) = &case.signature {
+        match move_one(item, OsStr::new(SIGNATURE), source, &signature, &stat.identity) {
+            Ok(true) => {}
+            other => {
+                item.rename(OsStr::new(PAYLOAD), source, name)?;
+                return other;
+            }
+        }
+    }
+    item.sync()?;
+    source.sync()?;
+    Ok(true)
+}
+
+fn move_one(
+    item: &Dir,
+    to: &OsStr,
+    source: &Dir,
+    name: &OsStr,
+    expected: &Identity,
+) -> Result<bool, FsError> {
+    match source.rename(name, item, to) {
+        Err(e) if e.is_not_found() => return Ok(false),
+        renamed => renamed?,
+    }
+    if item.stat_of(to)?.is_some_and(|stat| stat.identity.is_renamed_from(expected)) {
+        return Ok(true);
+    }
+    item.rename(to, source, name)?;
+    Ok(false)
+}
+
+/// Copies both parts durably, then removes the source.
+fn copy_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
+    let name = case.path.name();
+    let signature = signature_name(name);
+    let mut parts = vec![Part { path: case.path.clone(), identity: case.payload.identity }];
+    if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {
+        return Ok(false);
+    }
+    if let Some(stat) = &case.signature {
+        if !copy_one(item, SIGNATURE, source, &signature, &stat.identity, case.signature_digest.as_deref())? {
+            return Ok(false);
+        }
+        let path = RelPath::new(case.path.parent().join(&signature));
+        parts.extend(path.map(|path| Part { path, identity: stat.identity }));
+    }
+    item.sync()?;
+    Ok(claim::remove(root, &parts)? == Removed::Done)
+}
+
+fn copy_one(
+    item: &Dir,
+    to: &str,
+    source: &Dir,
+    name: &OsStr,
+    expected: &Identity,
+    digest: Option<&str>,
+) -> Result<bool, FsError> {
+    let fitness = Fitness { max_size: expected.size, max_links: u32::MAX, owners: None };
+    let (file, stat) = match source.open_file(name, &fitness) {
+        Ok(opened) => opened,
+        Err(OpenError::Gone | OpenError::Unfit(_)) => return Ok(false),
+        Err(OpenError::Io(e)) => return Err(e),
+    };
+    if stat.identity != *expected {
+        return Ok(false);
+    }
+    let staging = Staging::new(item)?;
+    let hashed = match copy::copy(&file, &source.path().join(name), expected.size, &staging) {
+        Ok(hashed) => hashed,
+        Err(OpenError::Gone | OpenError::Unfit(_)) => return Ok(false),
+        Err(OpenError::Io(e)) => return Err(e),
+    };
+    if digest.is_some_and(|judged| judged != hashed.digest.to_string()) {
+        return Ok(false);
+    }
+    staging.seal(0o400)?;
+    Ok(staging.publish(item, OsStr::new(to))? == Publish::Done)
+}
+
+/// Finishes what a killed process left in the store: takes the signature of a payload that was moved alone,
+/// and removes folders that hold a record and nothing else.
+///
+/// # Errors
+/// The store cannot be listed. Single items that resist are left.
+pub fn recover(store: &Dir) -> Result<(), FsError> {
+    for id in store.names()?.collect::<Result<Vec<_>, _>>()? {
+        if let Ok(item) = store.descend(Path::new(&id)) {
+            // An item that resists is still an item; nothing in it is lost.
+            recover_item(store, &item, &id).unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
+    let has = |name: &str| item.stat_of(OsStr::new(name)).map(|found| found.is_some());
+    if !has(PAYLOAD)? && !has(SIGNATURE)? {
+        return discard(store, item, &id.to_string_lossy(), None);
+    }
+    let Some(record) = read_record(item) else { return Ok(()) };
+    let (Some(signature), false) = (&record.signature, has(SIGNATURE)?) else { return Ok(()) };
+    let (Some(root), Some(path)) = (from_hex(&record.root_hex), from_hex(&record.path_hex)) else {
+        return Ok(());
+    };
+    let Some(path) = RelPath::new(path) else { return Ok(()) };
+    let source = Dir::open(&root)?.descend(path.parent())?;
+    let name = signature_name(path.name());
+    if source.stat_of(&name)?.is_some_and(|stat| signature.describes(&stat)) {
+        source.rename(&name, item, OsStr::new(SIGNATURE))?;
+        item.sync()?;
+    }
+    Ok(())
+}
+
+/// Removes an item that came to nothing. A part that was moved and could not be put back keeps it; a copy
+/// may go, because its source is in place.
+fn discard(store: &Dir, item: &Dir, id: &str, case: Option<&Case<'_>>) -> Result<(), FsError> {
+    for name in [PAYLOAD, SIGNATURE] {
+        if let Some(there) = item.stat_of(OsStr::new(name))? {
+            let originals = case.into_iter().flat_map(|c| std::iter::once(&c.payload).chain(&c.signature));
+            let is_copy = case.is_some()
+                && originals
+                    .into_iter()
+                    .all(|o| (o.identity.dev, o.identity.ino) != (there.identity.dev, there.identity.ino));
+            if !is_copy {
+                return Ok(());
+            }
+        }
+    }
+    for name in [PAYLOAD, SIGNATURE, RECORD] {
+        item.unlink(OsStr::new(name))?;
+    }
+    store.remove_dir(OsStr::new(id))
+}
+
+fn record(id: &str, root: &Dir, case: &Case<'_>) -> Record {
+    Record {
+        version: 1,
+        id: id.to_owned(),
+        quarantined_at: clock::timestamp(),
+        verdict: "invalid".into(),
+        reason: case.reason.into(),
+        rule: case.rule.into(),
+        keys: case.keys.clone(),
+        digest: case.digest.clone(),
+        signature_digest: case.signature_digest.clone(),
+        lease: if case.lease_granted { "granted" } else { "unavailable" }.into(),
+        root: Escaped::new(root.path()).to_string(),
+        path: Escaped::new(case.path.as_path()).to_string(),
+        path_hex: to_hex(case.path.as_path()),
+        root_hex: to_hex(root.path()),
+        payload: (&case.payload).into(),
+        signature: case.signature.as_ref().map(PartRecord::from),
+    }
+}
+
+fn write_record(item: &Dir, record: &Record) -> Result<(), FsError> {
+    let failed = |source| FsError { action: "write the record of", path: item.path().to_owned(), source };
+    let mut json = serde_json::to_vec_pretty(record).map_err(|_| failed(Errno::INVAL))?;
+    json.push(b'\n');
+    let staging = Staging::holding(item, &json)?;
+    staging.seal(0o400)?;
+    staging.publish(item, OsStr::new(RECORD))?;
+    item.sync()
+}
+
+fn read_record(item: &Dir) -> Option<Record> {
+    use std::io::Read as _;
+    let fitness = Fitness { max_size: MAX_RECORD, max_links: 1, owners: None };
+    let (file, _) = item.open_file(OsStr::new(RECORD), &fitness).ok()?;
+    let mut json = Vec::new();
+    file.take(MAX_RECORD).read_to_end(&mut json).ok()?;
+    serde_json::from_slice(&json).ok()
+}
+
+/// `20261124T003501Z-DIGEST-RANDOM`: sorts by time, says at a glance what it is, and cannot be guessed.
+fn fresh_id(digest: &str) -> String {
+    let stamp: String = clock::timestamp().chars().filter(char::is_ascii_alphanumeric).collect();
+    let (seconds, _) = stamp.split_at_checked(15).unwrap_or((&stamp, ""));
+    let digest = digest.get(..8).unwrap_or_default();
+    let random = random_hex();
+    format!("{seconds}Z-{digest}-{}", random.get(..8).unwrap_or(&random))
+}
+
+fn to_hex(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let digits = text.as_bytes().chunks(2);
+    let bytes: Option<Vec<u8>> =
+        digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
+    Some(PathBuf::from(std::ffi::OsString::from_vec(bytes?)))
+}

@@ -1,0 +1,100 @@
+//! Names as they may be printed.
+//!
+//! File names are chosen by senders and may hold newlines, terminal escapes, right-to-left overrides or
+//! bytes that are not UTF-8. Nothing in this crate prints or logs a name except through [`Escaped`] (P9).
+
+use std::ffi::OsStr;
+use std::fmt::{self, Display, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// Shows a name on one line with nothing in it that a terminal or a log reader would act on.
+///
+/// Backslashes double; control characters and bytes that are not UTF-8 become `\xNN`; invisible and
+/// direction-changing characters become `\u{NNNN}`. The result is unambiguous: different names show
+/// differently.
+#[derive(Clone, Copy)]
+pub struct Escaped<'a>(&'a [u8]);
+
+impl<'a> Escaped<'a> {
+    /// The name or path to show.
+    pub fn new(name: &'a (impl AsRef<OsStr> + ?Sized)) -> Self {
+        Self(name.as_ref().as_bytes())
+    }
+
+    /// Text from elsewhere (a KMS error message, a key id in a reply), which is as hostile as a name.
+    pub fn text(text: &'a str) -> Self {
+        Self(text.as_bytes())
+    }
+}
+
+/// [`Escaped`] for paths, in double quotes.
+pub fn quoted(path: &Path) -> String {
+    format!("\"{}\"", Escaped::new(path))
+}
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '\\' => f.write_str("\\\\")?,
+                    c if c.is_control() => {
+                        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                            write!(f, "\\x{byte:02x}")?;
+                        }
+                    }
+                    c if acts_on_display(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// Invisible, direction-changing and line-breaking characters (Unicode categories Cf, Zl, Zp as far as
+/// they can make one name look like another; the "Trojan Source" set of CVE-2021-42574 among them).
+fn acts_on_display(c: char) -> bool {
+    matches!(
+        u32::from(c),
+        0xAD | 0x61C
+            | 0x180E
+            | 0x200B..=0x200F
+            | 0x2028..=0x202E
+            | 0x2060..=0x206F
+            | 0xFEFF
+            | 0xFFF9..=0xFFFB
+            | 0xE0000..=0xE007F
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a13_names_show_on_one_line_and_unambiguously() {
+        let cases: [(&[u8], &str); 7] = [
+            (b"plain.tar.gz", "plain.tar.gz"),
+            (b"a\nb\x1b[31m", "a\\x0ab\\x1b[31m"),
+            (b"\xff\xfe", "\\xff\\xfe"),
+            (b"a\\x0a", "a\\\\x0a"),
+            ("gr\u{fc}n.\u{202e}gpj".as_bytes(), "gr\u{fc}n.\\u{202e}gpj"),
+            ("\u{85}".as_bytes(), "\\xc2\\x85"),
+            (b"-rf", "-rf"),
+        ];
+        for (name, shown) in cases {
+            assert_eq!(Escaped::new(OsStr::from_bytes(name)).to_string(), shown);
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! Safe file work: directories by descriptor, files by one name inside them.
+//!
+//! A watched directory belongs to someone else, who may rename, link and swap things in it at any moment.
+//! So nothing here follows a symlink, crosses a mount or opens a path twice, and nothing is opened for
+//! reading before it is known to be a regular file (P9). Never decides what to do with a file.
+//!
+//! Follows openat2(2), statx(2), open(2) for `O_TMPFILE`, link(2) and rename(2).
+
+pub mod copy;
+pub mod lease;
+pub mod staging;
+pub mod trust;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
+};
+use rustix::io::Errno;
+
+use crate::escape::quoted;
+
+pub use staging::{Publish, Staging};
+
+/// A system call that failed, with what it was for and on what.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot {action} {}", quoted(path))]
+pub struct FsError {
+    /// What was being done, as in "cannot ACTION PATH".
+    pub action: &'static str,
+    /// What it was done to.
+    pub path: PathBuf,
+    /// What the kernel said.
+    pub source: Errno,
+}
+
+impl FsError {
+    fn new(action: &'static str, path: impl Into<PathBuf>, source: Errno) -> Self {
+        Self { action, path: path.into(), source }
+    }
+
+    /// Whether the thing is simply not there.
+    pub fn is_not_found(&self) -> bool {
+        self.source == Errno::NOENT
+    }
+
+    /// Whether the disk or a quota is full.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self.source, Errno::NOSPC | Errno::DQUOT)
+    }
+}
+
+type Result<T> = std::result::Result<T, FsError>;
+
+/// A path below a rule's directory: one or more ordinary names, never empty, absolute, `.` or `..`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelPath(PathBuf);
+
+impl RelPath {
+    /// Takes a relative path of ordinary components; anything else is `None`.
+    pub fn new(path: impl Into<PathBuf>) -> Option<Self> {
+        let path = path.into();
+        let ordinary = path.components().all(|c| matches!(c, Component::Normal(_)));
+        (ordinary && path.file_name().is_some()).then_some(Self(path))
+    }
+
+    /// The last component.
+    pub fn name(&self) -> &OsStr {
+        self.0.file_name().unwrap_or_default()
+    }
+
+    /// The directories before the last component; empty for a file directly in the root.
+    pub fn parent(&self) -> &Path {
+        self.0.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The path itself.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The bytes of the path, for state.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_os_str().as_bytes()
+    }
+}
+
+impl std::borrow::Borrow<Path> for RelPath {
+    fn borrow(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// Seconds and nanoseconds of a file time, since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileTime {
+    /// Seconds; negative before 1970.
+    pub seconds: i64,
+    /// 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+/// What tells one version of one file from every other: any change of content, and most of anything else,
+/// changes it. The sender can forge mtime but not ctime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Device number. Compared in memory, never stored: it changes with a remount.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Last modification, settable by the owner.
+    pub mtime: FileTime,
+    /// Last change of inode or content, not settable.
+    pub ctime: FileTime,
+}
+
+impl Identity {
+    /// The same file with the same content, as far as a rename lets one tell: a rename changes the ctime.
+    pub fn is_renamed_from(&self, before: &Self) -> bool {
+        (self.dev, self.ino, self.size, self.mtime) == (before.dev, before.ino, before.size, before.mtime)
+    }
+}
+
+/// What kind of thing a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link; never followed.
+    Symlink,
+    /// FIFO, socket or device; never opened.
+    Special,
+}
+
+/// What `statx` says of a name, without following it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stat {
+    /// Which version of which file.
+    pub identity: Identity,
+    /// What kind of thing.
+    pub kind: Kind,
+    /// Permission bits, set-id and sticky bits: the low twelve bits of the mode.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Hard links.
+    pub links: u32,
+    /// The mount it lies on; 0 where the kernel does not say.
+    pub mount: u64,
+}
+
+/// What a file must be before it is opened.
+#[derive(Debug, Clone)]
+pub struct Fitness {
+    /// The largest size, in bytes.
+    pub max_size: u64,
+    /// The most hard links.
+    pub max_links: u32,
+    /// Whose files; `None` for anyone's.
+    pub owners: Option<Vec<u32>>,
+}
+
+/// Why a file is not handled as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// A link, directory, FIFO, socket or device.
+    #[error("it is {0}, and only regular files are handled")]
+    NotRegular(&'static str),
+    /// More hard links than allowed: another name could change it.
+    #[error("it has {links} hard links; max_links allows {max}")]
+    Links {
+        /// How many it has.
+        links: u32,
+        /// How many are allowed.
+        max: u32,
+    },
+    /// Larger than allowed.
+    #[error("it has {size} bytes; max_size allows {max}")]
+    TooLarge {
+        /// How large it is, as far as is known.
+        size: u64,
+        /// How large it may be.
+        max: u64,
+    },
+    /// Not one of the owners allowed.
+    #[error("it belongs to user {0}, who is not among allowed_owners")]
+    Owner(u32),
+    /// Set-user-id or set-group-id.
+    #[error("it is set-user-id or set-group-id")]
+    SetId,
+}
+
+impl Fitness {
+    /// Whether a file of this `stat` may be opened.
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn check(&self, stat: &Stat) -> std::result::Result<(), Unfit> {
+        match stat.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(Unfit::NotRegular("a directory")),
+            Kind::Symlink => return Err(Unfit::NotRegular("a symbolic link")),
+            Kind::Special => return Err(Unfit::NotRegular("a FIFO, socket or device")),
+        }
+        if stat.links > self.max_links {
+            return Err(Unfit::Links { links: stat.links, max: self.max_links });
+        }
+        if stat.identity.size > self.max_size {
+            return Err(Unfit::TooLarge { size: stat.identity.size, max: self.max_size });
+        }
+        if self.owners.as_ref().is_some_and(|owners| !owners.contains(&stat.uid)) {
+            return Err(Unfit::Owner(stat.uid));
+        }
+        if stat.mode & 0o6000 != 0 {
+            return Err(Unfit::SetId);
+        }
+        Ok(())
+    }
+}
+
+/// Why a file was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is not there, or no longer.
+    #[error("it is gone")]
+    Gone,
+    /// It may not be opened as it is.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// It should be possible and was not.
+    #[error(transparent)]
+    Io(#[from] FsError),
+}
+
+/// An open directory. Everything inside it is named by one component relative to the descriptor.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    /// For messages and for watches only; never resolved again.
+    path: PathBuf,
+}
+
+/// Nothing may lead out of the directory that a path is resolved in.
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// openat2 answers `EAGAIN` when a rename races with it (openat2(2)); a sender can cause a few, not all.
+const RACE_TRIES: usize = 64;
+
+impl Dir {
+    /// Opens a directory that the policy names. The last component must not be a symlink.
+    ///
+    /// # Errors
+    /// What open(2) says; `ELOOP` or `ENOTDIR` for a symlink.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|e| FsError::new("open directory", path, e))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Makes a directory that the policy names, with its missing ancestors (mode 0755), then opens it.
+    ///
+    /// # Errors
+    /// What mkdir(2), fsync(2) or open(2) says.
+    pub fn create(path: &Path, mode: u32) -> Result<Self> {
+        match Self::open(path) {
+            Err(e) if e.is_not_found() => {}
+            done => return done,
+        }
+        let Some((parent, name)) = path.parent().zip(path.file_name()) else {
+            return Err(FsError::new("create directory", path, Errno::INVAL));
+        };
+        let parent = Self::create(parent, 0o755)?;
+        parent.make_dir(name, mode)?;
+        parent.sync()?;
+        Self::open(path)
+    }
+
+    /// Where it was when it was opened, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Another handle of the same directory.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn try_clone(&self) -> Result<Self> {
+        let fd = self.fd.try_clone().map_err(|e| {
+            FsError::new("open again", &self.path, Errno::from_io_error(&e).unwrap_or(Errno::MFILE))
+        })?;
+        Ok(Self { fd, path: self.path.clone() })
+    }
+
+    /// Opens the directory `below`, all of it inside this one. An empty path is this directory.
+    ///
+    /// # Errors
+    /// `ELOOP` for a symlink on the way, `EXDEV` for a mount.
+    pub fn descend(&self, below: &Path) -> Result<Self> {
+        if below.as_os_str().is_empty() {
+            return self.try_clone();
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = self.path.join(below);
+        let fd = self.open_inside(below, flags).map_err(|e| FsError::new("open directory", &path, e))?;
+        Ok(Self { fd, path })
+    }
+
+    /// Like [`Dir::descend`], making what is missing (mode 0755, synced).
+    ///
+    /// # Errors
+    /// As there, and of mkdir(2) and fsync(2).
+    pub fn descend_creating(&self, below: &Path) -> Result<Self> {
+        let mut dir = self.try_clone()?;
+        for component in below.components() {
+            let name = component.as_os_str();
+            dir = match dir.descend(Path::new(name)) {
+                Err(e) if e.is_not_found() => {
+                    dir.make_dir(name, 0o755)?;
+                    dir.sync()?;
+                    dir.descend(Path::new(name))?
+                }
+                other => other?,
+            };
+        }
+        Ok(dir)
+    }
+
+    /// What stands at `name`, if anything; a symlink is told as that.
+    ///
+    /// # Errors
+    /// What statx(2) says, but for `ENOENT`.
+    pub fn stat_of(&self, name: &OsStr) -> Result<Option<Stat>> {
+        match statx(self.fd.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(FsError::new("examine", self.path.join(name), e)),
+        }
+    }
+
+    /// What this directory is.
+    ///
+    /// # Errors
+    /// What statx(2) says.
+    pub fn stat(&self) -> Result<Stat> {
+        stat_fd(&self.fd).map_err(|e| FsError::new("examine", &self.path, e))
+    }
+
+    /// Opens `name` for reading if it is fit: looked at first, opened after, and the same inode throughout.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_file(&self, name: &OsStr, fitness: &Fitness) -> std::result::Result<(File, Stat), OpenError> {
+        let path = || self.path.join(name);
+        let handle =
+            match self.open_inside(Path::new(name), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC) {
+                Ok(handle) => handle,
+                Err(Errno::NOENT) => return Err(OpenError::Gone),
+                Err(Errno::LOOP) => return Err(Unfit::NotRegular("a symbolic link").into()),
+                Err(Errno::XDEV) => return Err(Unfit::NotRegular("a mount point").into()),
+                Err(e) => return Err(FsError::new("open", path(), e).into()),
+            };
+        let stat = stat_fd(&handle).map_err(|e| FsError::new("examine", path(), e))?;
+        fitness.check(&stat)?;
+        // A magic link to the inode just examined: the only way to open exactly it (see also `staging`).
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(proc_path(handle.as_fd()), flags, Mode::empty())
+            .map_err(|e| FsError::new("open", path(), e))?;
+        Ok((File::from(fd), stat))
+    }
+
+    /// Every name in this directory but `.` and `..`, in no order, as the directory is now.
+    ///
+    /// # Errors
+    /// What getdents(2) says.
+    pub fn names(&self) -> Result<impl Iterator<Item = Result<OsString>> + '_> {
+        let failed = |e| FsError::new("list", &self.path, e);
+        // A descriptor of its own: the position is shared between clones.
+        let entries = self.open_inside(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC);
+        let entries = rustix::fs::Dir::new(entries.map_err(failed)?).map_err(failed)?;
+        Ok(entries.filter_map(move |entry| match entry {
+            Ok(entry) => match entry.file_name().to_bytes() {
+                b"." | b".." => None,
+                name => Some(Ok(OsStr::from_bytes(name).to_owned())),
+            },
+            Err(e) => Some(Err(failed(e))),
+        }))
+    }
+
+    /// Makes the directory `name`; one that is there already is as good.
+    ///
+    /// # Errors
+    /// What mkdir(2) says, but for `EEXIST`.
+    pub fn make_dir(&self, name: &OsStr, mode: u32) -> Result<()> {
+        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(e) => Err(FsError::new("create directory", self.path.join(name), e)),
+        }
+    }
+
+    /// Makes the directory `name`, which must not be there, and opens it.
+    ///
+    /// # Errors
+    /// What mkdir(2) says, `EEXIST` among it.
+    pub fn make_new_dir(&self, name: &OsStr, mode: u32) -> Result<Self> {
+        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
+            .map_err(|e| FsError::new("create directory", self.path.join(name), e))?;
+        self.descend(Path::new(name))
+    }
+
+    /// Renames `name` to `new_name` in `to`, never over anything.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOENT`, `EXDEV`, and what else rename(2) says.
+    pub fn rename(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<()> {
+        let failed = |e| FsError::new("move", self.path.join(name), e);
+        match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
+            // The file system cannot refuse to replace: link, which never replaces, then unlink.
+            Err(Errno::INVAL) => {
+                rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty()).map_err(failed)?;
+                self.unlink(name)
+            }
+            other => other.map_err(failed),
+        }
+    }
+
+    /// Swaps what stands at two names of this directory in one step.
+    ///
+    /// # Errors
+    /// `ENOENT` if either is missing; `EINVAL` where the file system cannot.
+    pub fn exchange(&self, a: &OsStr, b: &OsStr) -> Result<()> {
+        rustix::fs::renameat_with(&self.fd, a, &self.fd, b, RenameFlags::EXCHANGE)
+            .map_err(|e| FsError::new("exchange", self.path.join(b), e))
+    }
+
+    /// Removes the file `name`; one that is gone already is as good.
+    ///
+    /// # Errors
+    /// What unlink(2) says, but for `ENOENT`.
+    pub fn unlink(&self, name: &OsStr) -> Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(FsError::new("remove", self.path.join(name), e)),
+        }
+    }
+
+    /// Removes the empty directory `name`; one that is gone already is as good.
+    ///
+    /// # Errors
+    /// What rmdir(2) says, but for `ENOENT`; `ENOTEMPTY` for one that is not empty.
+    pub fn remove_dir(&self, name: &OsStr) -> Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(FsError::new("remove directory", self.path.join(name), e)),
+        }
+    }
+
+    /// Makes the directory's entries durable (fsync(2) of a file does not).
+    ///
+    /// # Errors
+    /// What fsync(2) says. Then nothing is known of what is on the disk.
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::fsync(&self.fd).map_err(|e| FsError::new("sync directory", &self.path, e))
+    }
+
+    /// Bytes that an unprivileged writer may still take on this file system.
+    ///
+    /// # Errors
+    /// What statvfs(2) says.
+    pub fn free_space(&self) -> Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.fd).map_err(|e| FsError::new("examine", &self.path, e))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Takes the directory's advisory lock for as long as it is open; false if another process has it.
+    ///
+    /// # Errors
+    /// What flock(2) says, but for `EWOULDBLOCK`.
+    pub fn lock(&self) -> Result<bool> {
+        match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(e) => Err(FsError::new("lock", &self.path, e)),
+        }
+    }
+
+    fn open_inside(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let mut tries = 0;
+        loop {
+            match rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), INSIDE) {
+                Err(Errno::AGAIN) if tries < RACE_TRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What an open file is now.
+///
+/// # Errors
+/// What statx(2) says.
+pub fn stat_file(file: &File, path: &Path) -> Result<Stat> {
+    stat_fd(file).map_err(|e| FsError::new("examine", path, e))
+}
+
+fn stat_fd(fd: &impl AsFd) -> rustix::io::Result<Stat> {
+    statx(fd.as_fd(), OsStr::new(""), AtFlags::EMPTY_PATH)
+}
+
+fn statx(dir: BorrowedFd<'_>, name: &OsStr, flags: AtFlags) -> rustix::io::Result<Stat> {
+    let x = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+    let time = |t: rustix::fs::StatxTimestamp| FileTime { seconds: t.tv_sec, nanos: t.tv_nsec };
+    Ok(Stat {
+        identity: Identity {
+            dev: rustix::fs::makedev(x.stx_dev_major, x.stx_dev_minor),
+            ino: x.stx_ino,
+            size: x.stx_size,
+            mtime: time(x.stx_mtime),
+            ctime: time(x.stx_ctime),
+        },
+        kind: match FileType::from_raw_mode(u32::from(x.stx_mode)) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Symlink,
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => Kind::Special,
+        },
+        mode: u32::from(x.stx_mode) & 0o7777,
+        uid: x.stx_uid,
+        gid: x.stx_gid,
+        links: x.stx_nlink,
+        mount: x.stx_mnt_id,
+    })
+}
+
+/// The magic link of an open descriptor. Followed in two places only: to open an examined inode, and to
+/// give a staging file its name.
+fn proc_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// What stands at a path that the policy names, without following a symlink in its last component.
+///
+/// # Errors
+/// What statx(2) says, but for `ENOENT`.
+pub fn stat_path(path: &Path) -> Result<Option<Stat>> {
+    match statx(CWD, path.as_os_str(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(FsError::new("examine", path, e)),
+    }
+}

@@ -1,0 +1,221 @@
+//! Files without a name: written whole, made durable, and only then published.
+//!
+//! `O_TMPFILE` in the destination directory, so that publishing is a link and a crash leaves nothing. Where
+//! the file system has none, a name `.kms-sig-…` stands in, removed on drop and swept at start.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::AsFd as _;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Dir, FsError, Kind, Result, proc_path};
+
+/// What names of our own begin with: staging files and the directory of claims. Never candidates (P6).
+pub const RESERVED_PREFIX: &str = ".kms-sig";
+
+/// A file being written, in the directory where it will be published.
+#[derive(Debug)]
+pub struct Staging {
+    file: File,
+    dir: Dir,
+    /// The stand-in name where there is no `O_TMPFILE`.
+    name: Option<OsString>,
+}
+
+/// How publishing ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publish {
+    /// The name now shows this file.
+    Done,
+    /// Something has the name already; nothing changed.
+    Exists,
+}
+
+impl Staging {
+    /// A new file, mode 0600, invisible.
+    ///
+    /// # Errors
+    /// What open(2) says: `ENOSPC`, `EROFS`, `EACCES`, `EMFILE`.
+    pub fn new(dir: &Dir) -> Result<Self> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match rustix::fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => Ok(Self { file: fd.into(), dir: dir.try_clone()?, name: None }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Self::named(dir),
+            Err(e) => Err(FsError::new("stage a file in", dir.path(), e)),
+        }
+    }
+
+    fn named(dir: &Dir) -> Result<Self> {
+        let name = fresh_name();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, &name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| FsError::new("stage a file in", dir.path(), e))?;
+        Ok(Self { file: fd.into(), dir: dir.try_clone()?, name: Some(name) })
+    }
+
+    /// A new file holding `bytes`.
+    ///
+    /// # Errors
+    /// As [`Staging::new`], and of write(2).
+    pub fn holding(dir: &Dir, bytes: &[u8]) -> Result<Self> {
+        let mut staging = Self::new(dir)?;
+        staging.file.write_all(bytes).map_err(|e| staging.failed("write a file in", &e))?;
+        Ok(staging)
+    }
+
+    /// The file, to write to and read from.
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The directory it will appear in.
+    pub const fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Reads everything back from the start, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// What read(2) says.
+    pub fn read_back(&self, limit: u64) -> Result<Vec<u8>> {
+        let mut file = &self.file;
+        let mut bytes = Vec::new();
+        file.rewind()
+            .and_then(|()| file.take(limit).read_to_end(&mut bytes))
+            .map_err(|e| self.failed("read back a file in", &e))?;
+        Ok(bytes)
+    }
+
+    /// Sets the mode and makes content and mode durable. After an error the file must be dropped: what the
+    /// kernel failed to write it may have forgotten (fsync(2)), and a second fsync would lie (C7).
+    ///
+    /// # Errors
+    /// What fchmod(2) and fsync(2) say.
+    pub fn seal(&self, mode: u32) -> Result<()> {
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))
+            .map_err(|e| FsError::new("set the mode of a file in", self.dir.path(), e))?;
+        rustix::fs::fsync(&self.file).map_err(|e| FsError::new("sync a file in", self.dir.path(), e))
+    }
+
+    /// Gives the file a name in `dir`, on the same file system, never replacing anything (P8). The caller syncs
+    /// the directory.
+    ///
+    /// # Errors
+    /// What link(2) says, but for `EEXIST`.
+    pub fn publish(&self, dir: &Dir, name: &OsStr) -> Result<Publish> {
+        let linked = match &self.name {
+            None => {
+                let own = proc_path(self.file.as_fd());
+                rustix::fs::linkat(CWD, own, dir, name, AtFlags::SYMLINK_FOLLOW)
+            }
+            Some(own) => rustix::fs::linkat(&self.dir, own, dir, name, AtFlags::empty()),
+        };
+        match linked {
+            Ok(()) => Ok(Publish::Done),
+            Err(Errno::EXIST) => Ok(Publish::Exists),
+            Err(e) => Err(FsError::new("publish", dir.path().join(name), e)),
+        }
+    }
+
+    fn failed(&self, action: &'static str, error: &std::io::Error) -> FsError {
+        FsError::new(action, self.dir.path(), Errno::from_io_error(error).unwrap_or(Errno::IO))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // Nothing to be done about a failure; the sweep at start finds what is left.
+            self.dir.unlink(name).unwrap_or_default();
+        }
+    }
+}
+
+/// A name that nobody else uses: the reserved prefix and 96 random bits.
+pub fn fresh_name() -> OsString {
+    OsString::from(format!("{RESERVED_PREFIX}-{}", random_hex()))
+}
+
+/// 24 random hexadecimal digits.
+pub fn random_hex() -> String {
+    let mut bytes = [0_u8; 12];
+    // Cannot fail for so few bytes once the kernel is up (getrandom(2)).
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap_or_default();
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Removes stand-in names that a killed process left in `dir`: regular files of our own user only.
+///
+/// # Errors
+/// What listing or removing says.
+pub fn sweep(dir: &Dir) -> Result<()> {
+    let me = rustix::process::geteuid().as_raw();
+    for name in dir.names()? {
+        let name = name?;
+        let rest = name.as_encoded_bytes().strip_prefix(RESERVED_PREFIX.as_bytes());
+        if !rest.is_some_and(|rest| rest.len() == 25 && rest.starts_with(b"-")) {
+            continue;
+        }
+        if dir.stat_of(&name)?.is_some_and(|s| s.kind == Kind::File && s.uid == me) {
+            dir.unlink(&name)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn names(path: &Path) -> Vec<OsString> {
+        let mut names: Vec<_> = Dir::open(path).unwrap().names().unwrap().map(Result::unwrap).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn p4_nothing_shows_before_publishing_and_nothing_is_replaced() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        for stage in [Staging::new, Staging::named] {
+            let mut staging = stage(&dir).unwrap();
+            staging.file.write_all(b"content").unwrap();
+            assert!(!temp.path().join("out").exists());
+            staging.seal(0o640).unwrap();
+            assert_eq!(staging.publish(&dir, OsStr::new("out")).unwrap(), Publish::Done);
+            assert_eq!(staging.publish(&dir, OsStr::new("out")).unwrap(), Publish::Exists);
+            drop(staging);
+            assert_eq!(names(temp.path()), ["out"]);
+            assert_eq!(dir.stat_of(OsStr::new("out")).unwrap().unwrap().mode, 0o640);
+            dir.unlink(OsStr::new("out")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a22_a_symlink_at_the_name_is_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        std::os::unix::fs::symlink("elsewhere", temp.path().join("out")).unwrap();
+        let staging = Staging::holding(&dir, b"content").unwrap();
+        assert_eq!(staging.publish(&dir, OsStr::new("out")).unwrap(), Publish::Exists);
+        assert!(!temp.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn the_sweep_takes_only_our_stand_ins() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let stand_in = fresh_name();
+        for name in [stand_in.as_os_str(), OsStr::new(".kms-sig-notes"), OsStr::new("a")] {
+            File::create(temp.path().join(name)).unwrap();
+        }
+        dir.make_dir(OsStr::new(".kms-sig"), 0o700).unwrap();
+        sweep(&dir).unwrap();
+        assert_eq!(names(temp.path()), [".kms-sig", ".kms-sig-notes", "a"]);
+    }
+}

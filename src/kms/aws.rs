@@ -1,0 +1,537 @@
+//! AWS KMS through the AWS SDK, and the only file that names the SDK.
+//!
+//! Region, credentials, profile and endpoint are found as the SDK finds them; what the policy says goes
+//! first. One Encrypt or Decrypt becomes one call with bounded time, and its failure a [`KmsError`] by
+//! error code. Never decides what a failure means for a file, never caches an answer, and never sends
+//! anything over plain HTTP to another machine (K24).
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::config::Builder as KmsConfig;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::operation::RequestId;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::EncryptionAlgorithmSpec;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Connector, ConnectorBuilder};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+    http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::{ConnectorError, DispatchFailure};
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use aws_types::service_config::ServiceConfigKey;
+use zeroize::Zeroizing;
+
+use crate::context::Context;
+use crate::key::{KeyArn, KeyId};
+use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind, classify};
+use crate::policy::{AwsSettings, EndpointError, check_endpoint};
+
+/// TCP and TLS together. KMS is in the same Region or one ocean away; what takes longer is not coming.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// From the request to the first byte of the answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// One attempt, with the answer's last byte.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// All attempts and the pauses between them.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Idle connections that a firewall has forgotten stall until a timeout (awslabs/aws-sdk-rust#1417). NAT
+/// gateways and load balancers forget after a minute or more; we forget sooner.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Attempts of one call, the first included. Longer patience is the caller's.
+const ATTEMPTS: u32 = 3;
+
+/// The HTTP status of every modelled error of KMS that is a verdict (AWS KMS API reference, Decrypt).
+const BAD_REQUEST: u16 = 400;
+
+/// AWS KMS in whatever Regions the keys name. Cheap to clone; clones share connections and credentials.
+#[derive(Debug, Clone)]
+pub struct Aws(Arc<Shared>);
+
+struct Shared {
+    sdk: SdkConfig,
+    endpoint: Option<String>,
+    http: SharedHttpClient,
+    /// One client per Region, made when a key of that Region is first used.
+    clients: Mutex<HashMap<String, Client>>,
+}
+
+/// Why AWS cannot be used as it is configured. Somebody must edit something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AwsError {
+    /// An endpoint that is no URL, or plain HTTP to another machine.
+    #[error("cannot use the KMS endpoint of {origin}")]
+    Endpoint {
+        /// Who said so.
+        origin: EndpointOrigin,
+        /// What is wrong with it.
+        source: EndpointError,
+    },
+    /// There is no FIPS variant of somebody's own endpoint; the SDK would refuse every single call.
+    #[error("use_fips and the KMS endpoint of {0} exclude each other; remove one")]
+    FipsEndpoint(EndpointOrigin),
+}
+
+/// Who named an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointOrigin {
+    /// The policy or the command line.
+    Settings,
+    /// `AWS_ENDPOINT_URL_KMS`, `AWS_ENDPOINT_URL`, or a profile's `endpoint_url`.
+    Surroundings,
+}
+
+impl fmt::Display for EndpointOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Settings => "aws.endpoint_url",
+            Self::Surroundings => "AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL or the AWS profile",
+        })
+    }
+}
+
+/// Reads the AWS configuration of this host. Asks KMS nothing and loads no credentials yet; without a
+/// Region in settings, environment and profile, the SDK asks the instance metadata service for one.
+///
+/// # Errors
+/// [`AwsError`]. Missing credentials or a missing Region are no error here but trouble of the first call
+/// that needs them: credentials come and go while a daemon runs.
+pub async fn connect(settings: &AwsSettings) -> Result<Aws, AwsError> {
+    if let Some(url) = &settings.endpoint_url {
+        check_endpoint(url)
+            .map_err(|source| AwsError::Endpoint { origin: EndpointOrigin::Settings, source })?;
+    }
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
+    if let Some(region) = &settings.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(profile) = &settings.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(use_fips) = settings.use_fips {
+        loader = loader.use_fips(use_fips);
+    }
+    let sdk = loader.load().await;
+    let (endpoint, origin) = match &settings.endpoint_url {
+        Some(url) => (Some(url.clone()), EndpointOrigin::Settings),
+        None => (endpoint_around(&sdk), EndpointOrigin::Surroundings),
+    };
+    if let Some(url) = &endpoint {
+        check_endpoint(url).map_err(|source| AwsError::Endpoint { origin, source })?;
+        if sdk.use_fips() == Some(true) {
+            return Err(AwsError::FipsEndpoint(origin));
+        }
+    }
+    let wire = SharedHttpConnector::new(Wire::new());
+    let http = http_client_fn(move |_, _| wire.clone());
+    Ok(Aws(Arc::new(Shared { sdk, endpoint, http, clients: Mutex::default() })))
+}
+
+/// The endpoint that environment or profile name, found by the rule of the SDK: the one of the service goes
+/// before the one of all services, unless `ignore_configured_endpoint_urls` is set.
+fn endpoint_around(sdk: &SdkConfig) -> Option<String> {
+    let key = ServiceConfigKey::builder()
+        .service_id("KMS")
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .ok()?;
+    let of_kms = sdk.service_config().and_then(|config| config.load_config(key));
+    of_kms.or_else(|| sdk.endpoint_url().map(str::to_owned))
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the SDK's configuration: nobody knows what it prints next year.
+        f.debug_struct("Shared").field("region", &self.sdk.region()).finish_non_exhaustive()
+    }
+}
+
+impl Aws {
+    /// The client of the key's Region, or of the configured one.
+    fn client(&self, key: Option<&KeyId>) -> Result<Client, Trouble> {
+        let Shared { sdk, endpoint, http, clients } = &*self.0;
+        let region =
+            key.and_then(KeyId::region).or_else(|| sdk.region().map(Region::as_ref)).ok_or_else(|| {
+                let what = key.map_or_else(|| "the signature's key".to_owned(), |key| format!("key {key}"));
+                Trouble::new(
+                    TroubleKind::Request,
+                    format!("no AWS Region is known for {what}; set aws.region or AWS_REGION"),
+                )
+            })?;
+        // A panic elsewhere cannot leave a map of finished clients half written.
+        let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(region) {
+            return Ok(client.clone());
+        }
+        let mut config = KmsConfig::from(sdk)
+            .region(Region::new(region.to_owned()))
+            .http_client(http.clone())
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .read_timeout(READ_TIMEOUT)
+                    .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                    .operation_timeout(OPERATION_TIMEOUT)
+                    .build(),
+            );
+        // What was checked is what is used, even if the environment changes meanwhile.
+        config.set_endpoint_url(endpoint.clone());
+        // CloudTrail then shows `app/kms-sig` as the user agent.
+        config.set_app_name(AppName::new("kms-sig").ok());
+        let client = Client::from_conf(config.build());
+        clients.insert(region.to_owned(), client.clone());
+        Ok(client)
+    }
+}
+
+impl Kms for Aws {
+    async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
+        let reply = self
+            .client(Some(key))?
+            .encrypt()
+            .key_id(key.as_str())
+            .plaintext(Blob::new(plaintext))
+            .set_encryption_context(pairs(context))
+            .send()
+            .await
+            .map_err(|error| no_verdict(explain(&error)))?;
+        let request = reply.request_id().map(str::to_owned);
+        let malformed = |what| malformed("Encrypt", what, request.as_deref());
+        if !is_symmetric(reply.encryption_algorithm.as_ref()) {
+            return Err(malformed("another algorithm than SYMMETRIC_DEFAULT"));
+        }
+        let ciphertext = reply.ciphertext_blob.ok_or_else(|| malformed("no ciphertext"))?.into_inner();
+        let key = reply.key_id.as_deref().ok_or_else(|| malformed("no key"))?;
+        let key = KeyArn::from_reply(key).map_err(|_| malformed("a key that is none"))?;
+        Ok(Encrypted { ciphertext, key })
+    }
+
+    async fn decrypt(
+        &self,
+        asked: Asked<'_>,
+        ciphertext: &[u8],
+        context: &Context,
+    ) -> Result<Decrypted, KmsError> {
+        let key = match asked {
+            Asked::Key(key) => Some(key),
+            Asked::AnyKey => None,
+        };
+        let reply = self
+            .client(key)?
+            .decrypt()
+            .set_key_id(key.map(ToString::to_string))
+            .ciphertext_blob(Blob::new(ciphertext))
+            .set_encryption_context(pairs(context))
+            .send()
+            .await
+            .map_err(|error| explain(&error))?;
+        let request = reply.request_id().map(str::to_owned);
+        let malformed = |what| malformed("Decrypt", what, request.as_deref());
+        if !is_symmetric(reply.encryption_algorithm.as_ref()) {
+            return Err(malformed("another algorithm than SYMMETRIC_DEFAULT"));
+        }
+        let plaintext =
+            Zeroizing::new(reply.plaintext.ok_or_else(|| malformed("no plaintext"))?.into_inner());
+        let key = reply.key_id.as_deref().ok_or_else(|| malformed("no key"))?;
+        let key = KeyArn::from_reply(key).map_err(|_| malformed("a key that is none"))?;
+        Ok(Decrypted { plaintext, key })
+    }
+}
+
+/// The context as the SDK takes it. An empty one is left out, as the original does.
+fn pairs(context: &Context) -> Option<HashMap<String, String>> {
+    (!context.is_empty())
+        .then(|| context.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+}
+
+/// Older implementations of the API do not name the algorithm.
+fn is_symmetric(algorithm: Option<&EncryptionAlgorithmSpec>) -> bool {
+    algorithm.is_none_or(|algorithm| *algorithm == EncryptionAlgorithmSpec::SymmetricDefault)
+}
+
+fn malformed(operation: &str, what: &str, request: Option<&str>) -> KmsError {
+    Trouble::new(
+        TroubleKind::MalformedReply,
+        with_request(format!("{operation} answered with {what}"), request),
+    )
+    .into()
+}
+
+/// An error of Encrypt, which gives no verdicts whatever the code says.
+fn no_verdict(error: KmsError) -> KmsError {
+    let code = match error {
+        KmsError::Trouble(_) => return error,
+        KmsError::Rejected => "InvalidCiphertextException",
+        KmsError::IncorrectKey => "IncorrectKeyException",
+    };
+    let message = "Encrypt answered with an error of Decrypt".to_owned();
+    Trouble { kind: TroubleKind::MalformedReply, code: Some(code.to_owned()), message }.into()
+}
+
+/// What a failed call means. Only an error reply of the service itself can be a verdict (P2).
+fn explain<E>(error: &SdkError<E, HttpResponse>) -> KmsError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let (kind, message) = match error {
+        SdkError::ServiceError(service) => {
+            return reply_error(service.err(), service.raw().status().as_u16(), service.raw().request_id());
+        }
+        SdkError::TimeoutError(_) => (TroubleKind::Timeout, timeout_message()),
+        SdkError::DispatchFailure(failure) => dispatch_error(failure),
+        SdkError::ResponseError(response) => {
+            (TroubleKind::MalformedReply, with_request(chain(error), response.raw().request_id()))
+        }
+        SdkError::ConstructionFailure(_) => (TroubleKind::Request, chain(error)),
+        _ => (TroubleKind::Unknown, chain(error)),
+    };
+    Trouble::new(kind, message).into()
+}
+
+/// A reply that is an error, or that the SDK could not read as anything else.
+fn reply_error<E>(error: &E, status: u16, request: Option<&str>) -> KmsError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    // A "success" that is no KMS reply, such as the log-in page of a captive portal.
+    if (200..300).contains(&status) {
+        return Trouble::new(TroubleKind::MalformedReply, with_request(chain(error), request)).into();
+    }
+    let Some(code) = error.code() else {
+        let message = with_request(format!("HTTP status {status} without an error code"), request);
+        return Trouble::new(TroubleKind::Unknown, message).into();
+    };
+    let message = with_request(error.message().unwrap_or_default().to_owned(), request);
+    match classify(code, &message) {
+        KmsError::Rejected | KmsError::IncorrectKey if status != BAD_REQUEST => {
+            let message =
+                with_request(format!("HTTP status {status}, where KMS sends {BAD_REQUEST}"), request);
+            Trouble { kind: TroubleKind::MalformedReply, code: Some(code.to_owned()), message }.into()
+        }
+        meaning @ (KmsError::Rejected | KmsError::IncorrectKey | KmsError::Trouble(_)) => meaning,
+    }
+}
+
+/// A request that got no reply.
+fn dispatch_error(failure: &DispatchFailure) -> (TroubleKind, String) {
+    let Some(error) = failure.as_connector_error() else {
+        return (TroubleKind::Network, "the request could not be sent".to_owned());
+    };
+    let kind = if find::<CredentialsError>(error).is_some() {
+        TroubleKind::Credentials
+    } else if error.is_timeout() {
+        return (TroubleKind::Timeout, timeout_message());
+    } else if error.is_user() {
+        TroubleKind::Request
+    } else {
+        TroubleKind::Network
+    };
+    (kind, chain(error))
+}
+
+fn timeout_message() -> String {
+    format!(
+        "no answer within {} s per attempt and {} s in all",
+        ATTEMPT_TIMEOUT.as_secs(),
+        OPERATION_TIMEOUT.as_secs()
+    )
+}
+
+/// The error and what caused it, outermost first. Layers that only repeat the next one are left out.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for layer in layers(error).map(ToString::to_string) {
+        if text.ends_with(&layer) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&layer);
+    }
+    text
+}
+
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    layers(error).find_map(|layer| layer.downcast_ref())
+}
+
+fn layers<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&layer| layer.source())
+}
+
+/// AWS support asks for the request id first.
+fn with_request(message: String, request: Option<&str>) -> String {
+    match request {
+        Some(id) if message.is_empty() => format!("request {id}"),
+        Some(id) => format!("{message} (request {id})"),
+        None => message,
+    }
+}
+
+/// The only way out. Looks at the address of every request as it is about to leave, wherever the SDK got
+/// that address from.
+#[derive(Debug)]
+struct Wire {
+    /// TLS, through the proxy that `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name: a tunnel, so the proxy
+    /// sees nothing. Made on first use, as it reads the host's certificates.
+    tls: LazyLock<Connector>,
+    /// Plain HTTP on loopback. Never through a proxy: `HTTP_PROXY` would take it off this machine.
+    loopback: LazyLock<Connector>,
+}
+
+impl Wire {
+    const fn new() -> Self {
+        Self {
+            tls: LazyLock::new(|| connector(ProxyConfig::from_env())),
+            loopback: LazyLock::new(|| connector(ProxyConfig::disabled())),
+        }
+    }
+}
+
+impl HttpConnector for Wire {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let url = request.uri();
+        if let Err(refused) = check_endpoint(url) {
+            let error = Refused { url: url.to_owned(), source: refused };
+            return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into())));
+        }
+        let scheme = url.get(.."https:".len()).unwrap_or_default();
+        if scheme.eq_ignore_ascii_case("https:") {
+            self.tls.call(request)
+        } else {
+            self.loopback.call(request)
+        }
+    }
+}
+
+/// A request that was about to leave over plain HTTP.
+#[derive(Debug, thiserror::Error)]
+#[error("the request to {url} was not sent")]
+struct Refused {
+    url: String,
+    source: EndpointError,
+}
+
+fn connector(proxy: ProxyConfig) -> Connector {
+    // The connector takes its timeouts from here, not from the client's configuration.
+    let settings =
+        HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT).build();
+    let mut builder = ConnectorBuilder::default();
+    builder.set_pool_idle_timeout(Some(Some(POOL_IDLE_TIMEOUT)));
+    builder
+        .connector_settings(settings)
+        .proxy_config(proxy)
+        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kms::error::ErrorMetadata;
+    use aws_sdk_kms::operation::decrypt::DecryptError;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    fn reply(status: u16) -> HttpResponse {
+        HttpResponse::new(status.try_into().unwrap(), SdkBody::empty())
+    }
+
+    /// An error with this code in a reply of this status.
+    fn service_error(code: Option<&str>, status: u16) -> KmsError {
+        let mut metadata = ErrorMetadata::builder().message("words");
+        if let Some(code) = code {
+            metadata = metadata.code(code);
+        }
+        explain(&SdkError::service_error(DecryptError::generic(metadata.build()), reply(status)))
+    }
+
+    fn kind(error: KmsError) -> TroubleKind {
+        match error {
+            KmsError::Trouble(trouble) => trouble.kind,
+            verdict @ (KmsError::Rejected | KmsError::IncorrectKey) => panic!("{verdict:?}"),
+        }
+    }
+
+    #[test]
+    fn p2_a_verdict_is_an_error_reply_with_status_400_and_nothing_else() {
+        let verdicts = ["InvalidCiphertextException", "IncorrectKeyException"];
+        assert!(matches!(service_error(Some(verdicts[0]), 400), KmsError::Rejected));
+        assert!(matches!(service_error(Some(verdicts[1]), 400), KmsError::IncorrectKey));
+        for code in verdicts {
+            for status in [200, 204, 302, 403, 500, 503] {
+                assert_eq!(
+                    kind(service_error(Some(code), status)),
+                    TroubleKind::MalformedReply,
+                    "{code} {status}"
+                );
+            }
+            let in_encrypt = no_verdict(service_error(Some(code), 400));
+            assert_eq!(kind(in_encrypt), TroubleKind::MalformedReply, "{code}");
+        }
+    }
+
+    #[test]
+    fn k17_replies_that_say_nothing_are_trouble() {
+        assert_eq!(kind(service_error(None, 418)), TroubleKind::Unknown);
+        assert_eq!(kind(service_error(Some("BrandNewException"), 400)), TroubleKind::Unknown);
+        assert_eq!(kind(service_error(None, 200)), TroubleKind::MalformedReply);
+    }
+
+    #[test]
+    fn k16_a_request_without_reply_is_trouble() {
+        let dispatched = |error| kind(explain(&SdkError::<DecryptError, _>::dispatch_failure(error)));
+        assert_eq!(dispatched(ConnectorError::timeout("t".into())), TroubleKind::Timeout);
+        assert_eq!(dispatched(ConnectorError::io("t".into())), TroubleKind::Network);
+        assert_eq!(dispatched(ConnectorError::user("t".into())), TroubleKind::Request);
+        assert_eq!(dispatched(ConnectorError::other("t".into(), None)), TroubleKind::Network);
+        let unloaded = CredentialsError::not_loaded("none");
+        assert_eq!(dispatched(ConnectorError::other(unloaded.into(), None)), TroubleKind::Credentials);
+        let other = [
+            (SdkError::<DecryptError, _>::timeout_error("t"), TroubleKind::Timeout),
+            (SdkError::response_error("t", reply(400)), TroubleKind::MalformedReply),
+            (SdkError::construction_failure("t"), TroubleKind::Request),
+        ];
+        for (error, expected) in other {
+            assert_eq!(kind(explain(&error)), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn k24_a_plain_http_request_to_another_machine_does_not_leave() {
+        for url in
+            ["http://kms.eu-west-1.amazonaws.com/", "http://192.0.2.1/", "http://127.0.0.1.example.com/"]
+        {
+            let mut request = HttpRequest::new(SdkBody::empty());
+            request.set_uri(url).unwrap();
+            let error = Wire::new().call(request).await.unwrap_err();
+            assert!(error.is_user(), "{error:?}");
+            assert!(chain(&error).contains(url) && chain(&error).contains("loopback"), "{}", chain(&error));
+        }
+    }
+
+    #[tokio::test]
+    async fn k24_a_plain_http_endpoint_in_the_settings_is_refused() {
+        let settings =
+            AwsSettings { endpoint_url: Some("http://kms.example.com".to_owned()), ..Default::default() };
+        let source = EndpointError::PlainHttp;
+        assert_eq!(
+            connect(&settings).await.map(|_| ()),
+            Err(AwsError::Endpoint { origin: EndpointOrigin::Settings, source })
+        );
+    }
+}

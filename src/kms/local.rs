@@ -1,0 +1,323 @@
+//! The provider of `local:` keys: AES-256-GCM under a secret of this host's keyring.
+//!
+//! For trying things out, for tests, and for hosts without AWS. Used only when a caller names a `local:`
+//! key, never because of what a signature looks like. A ciphertext is
+//!
+//! ```text
+//! "KSL1" · length of the key's name (1 byte) · name · nonce (12 bytes) · ciphertext and tag (16 bytes)
+//! ```
+//!
+//! and is bound to everything before the nonce and to the canonical form of the context. Nonces are random:
+//! one key is good for 2^32 signatures (NIST SP 800-38D, section 8.3).
+
+mod keyring;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::error::Unspecified;
+use zeroize::Zeroizing;
+
+pub use keyring::{Keyring, KeyringError, Listed};
+
+use crate::chain;
+use crate::context::Context;
+use crate::key::{KeyArn, KeyId};
+use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
+use keyring::{SECRET_LEN, Secret};
+
+const MAGIC: &[u8] = b"KSL1";
+
+/// The most that Encrypt takes, in bytes (AWS KMS API reference, Encrypt, `Plaintext`).
+const MAX_PLAINTEXT: usize = 4096;
+
+/// A keyring file, opened when it is first needed and again whenever it changes: a key that an operator
+/// adds is found, one that is taken away is gone. A keyring that cannot be used is trouble, not a verdict (P2).
+#[derive(Debug)]
+pub struct Local {
+    path: PathBuf,
+    opened: Mutex<Option<Arc<Keyring>>>,
+}
+
+impl Local {
+    /// The provider of the keys in this keyring. Touches nothing yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, opened: Mutex::new(None) }
+    }
+
+    fn keyring(&self) -> Result<Arc<Keyring>, Trouble> {
+        // A poisoned lock holds a whole keyring all the same: it is only ever replaced.
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keyring) = opened.as_ref()
+            && keyring.is_still(&self.path)
+        {
+            return Ok(Arc::clone(keyring));
+        }
+        *opened = None;
+        let keyring = Keyring::open(&self.path)
+            .map_err(|error| Trouble::new(TroubleKind::Credentials, chain::one_line(&error)))?;
+        Ok(Arc::clone(opened.insert(Arc::new(keyring))))
+    }
+}
+
+impl Kms for Local {
+    async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
+        let keyring = self.keyring()?;
+        let (name, secret) = find(&keyring, key)?;
+        if !(1..=MAX_PLAINTEXT).contains(&plaintext.len()) {
+            return Err(request("a plaintext has 1 to 4096 bytes"));
+        }
+        let ciphertext = encrypt(name, secret, plaintext, context)
+            .map_err(|Unspecified| Trouble::new(TroubleKind::Internal, "encrypting failed"))?;
+        Ok(Encrypted { ciphertext, key: answer(key)? })
+    }
+
+    async fn decrypt(
+        &self,
+        asked: Asked<'_>,
+        ciphertext: &[u8],
+        context: &Context,
+    ) -> Result<Decrypted, KmsError> {
+        let Asked::Key(key) = asked else {
+            return Err(request("a local key is used only when it is named"));
+        };
+        // The key first: a slip in its name must not read as a verdict about the signature.
+        let keyring = self.keyring()?;
+        let (name, secret) = find(&keyring, key)?;
+        let parts = Parts::of(ciphertext).ok_or(KmsError::Rejected)?;
+        if parts.name != name {
+            return Err(KmsError::IncorrectKey);
+        }
+        let plaintext = parts.decrypt(secret, context).map_err(|Unspecified| KmsError::Rejected)?;
+        Ok(Decrypted { plaintext, key: answer(key)? })
+    }
+}
+
+/// Which local key a ciphertext says it was made with. Anyone can write that: good for a hint to a person,
+/// never for choosing a key.
+pub fn claimed_key(ciphertext: &[u8]) -> Option<KeyArn> {
+    let name = Parts::of(ciphertext)?.name;
+    format!("local:{name}").parse().ok()
+}
+
+fn find<'a>(keyring: &'a Keyring, key: &'a KeyId) -> Result<(&'a str, &'a Secret), KmsError> {
+    let name = key.local_name().ok_or_else(|| request("the key is not a local one"))?;
+    let secret = keyring
+        .secret(name)
+        .ok_or_else(|| Trouble::new(TroubleKind::NotFound, format!("the keyring has no key {key}")))?;
+    Ok((name, secret))
+}
+
+fn answer(key: &KeyId) -> Result<KeyArn, KmsError> {
+    KeyArn::from_reply(key.as_str()).map_err(|error| request(error.to_string()))
+}
+
+fn request(message: impl Into<String>) -> KmsError {
+    Trouble::new(TroubleKind::Request, message).into()
+}
+
+fn encrypt(name: &str, secret: &Secret, plaintext: &[u8], context: &Context) -> Result<Vec<u8>, Unspecified> {
+    let mut nonce = [0; NONCE_LEN];
+    aws_lc_rs::rand::fill(&mut nonce)?;
+    let mut ciphertext = header(name).ok_or(Unspecified)?;
+    let aad = Aad::from([ciphertext.as_slice(), &context.canonical()].concat());
+    let mut sealed = plaintext.to_vec();
+    cipher(secret)?.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)?;
+    ciphertext.extend_from_slice(&nonce);
+    ciphertext.extend_from_slice(&sealed);
+    Ok(ciphertext)
+}
+
+fn header(name: &str) -> Option<Vec<u8>> {
+    let len = u8::try_from(name.len()).ok()?;
+    Some([MAGIC, &[len], name.as_bytes()].concat())
+}
+
+fn cipher(secret: &[u8; SECRET_LEN]) -> Result<LessSafeKey, Unspecified> {
+    Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret)?))
+}
+
+/// A ciphertext taken apart; nothing in it is authenticated yet.
+struct Parts<'a> {
+    header: &'a [u8],
+    name: &'a str,
+    nonce: [u8; NONCE_LEN],
+    sealed: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(ciphertext: &'a [u8]) -> Option<Self> {
+        let (&len, rest) = ciphertext.strip_prefix(MAGIC)?.split_first()?;
+        let (name, rest) = rest.split_at_checked(usize::from(len))?;
+        let name = std::str::from_utf8(name).ok()?;
+        // Only a name that a key can have; also keeps terminal escapes out of what `show` prints.
+        format!("local:{name}").parse::<KeyId>().ok()?;
+        let header = ciphertext.get(..MAGIC.len() + 1 + name.len())?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        (sealed.len() > AES_256_GCM.tag_len()).then_some(Self { header, name, nonce: *nonce, sealed })
+    }
+
+    fn decrypt(&self, secret: &Secret, context: &Context) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
+        let aad = Aad::from([self.header, &context.canonical()].concat());
+        let mut plaintext = Zeroizing::new(self.sealed.to_vec());
+        let nonce = Nonce::assume_unique_for_key(self.nonce);
+        let len = cipher(secret)?.open_in_place(nonce, aad, &mut plaintext)?.len();
+        plaintext.truncate(len);
+        Ok(plaintext)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seal::{self, Reason, Verdict};
+    use crate::signature::Signature;
+
+    struct Host {
+        dir: tempfile::TempDir,
+        local: Local,
+    }
+
+    /// A host whose keyring has `local:a` and `local:b`.
+    fn host() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring");
+        for name in ["local:a", "local:b"] {
+            Keyring::create_key(&path, &key(name)).unwrap();
+        }
+        Host { dir, local: Local::new(path) }
+    }
+
+    fn key(text: &str) -> KeyId {
+        text.parse().unwrap()
+    }
+
+    fn context(text: &str) -> Context {
+        Context::parse(&[text]).unwrap()
+    }
+
+    fn trouble(error: KmsError) -> TroubleKind {
+        match error {
+            KmsError::Trouble(trouble) => trouble.kind,
+            verdict @ (KmsError::Rejected | KmsError::IncorrectKey) => panic!("{verdict:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_encrypted_comes_back_under_the_same_key_and_context() {
+        let Host { local, dir: _dir } = host();
+        for len in [1, 64, MAX_PLAINTEXT] {
+            let plain = vec![9; len];
+            let made = local.encrypt(&key("local:a"), &plain, &context("k=v")).await.unwrap();
+            assert_eq!(made.key.as_str(), "local:a");
+            let opened = local.decrypt(Asked::Key(&key("local:a")), &made.ciphertext, &context("k=v")).await;
+            assert_eq!(*opened.unwrap().plaintext, plain);
+        }
+    }
+
+    #[tokio::test]
+    async fn k1_every_flipped_bit_and_every_cut_is_refused() {
+        let Host { local, dir: _dir } = host();
+        let made = local.encrypt(&key("local:a"), &[7; 64], &context("k=v")).await.unwrap().ciphertext;
+        for bit in 0..made.len() * 8 {
+            let mut forged = made.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            let answer = local.decrypt(Asked::Key(&key("local:a")), &forged, &context("k=v")).await;
+            assert!(matches!(answer, Err(KmsError::Rejected | KmsError::IncorrectKey)), "bit {bit}");
+        }
+        for len in 0..made.len() {
+            let answer = local.decrypt(Asked::Key(&key("local:a")), &made[..len], &context("k=v")).await;
+            assert!(matches!(answer, Err(KmsError::Rejected)), "{len} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn k7_another_context_is_refused() {
+        let Host { local, dir: _dir } = host();
+        let made = local.encrypt(&key("local:a"), &[7; 64], &context("k=v,l=w")).await.unwrap().ciphertext;
+        for other in ["", "k=v", "k=vl,=w", "k=v,l=x", "k=v,l=w,m="] {
+            let Ok(other) = Context::parse(&[other]) else { continue };
+            let answer = local.decrypt(Asked::Key(&key("local:a")), &made, &other).await;
+            assert!(matches!(answer, Err(KmsError::Rejected)), "{other:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn k2_another_key_disowns_it_and_a_renamed_one_cannot_imitate() {
+        let Host { local, dir: _dir } = host();
+        let mut made =
+            local.encrypt(&key("local:a"), &[7; 64], &Context::default()).await.unwrap().ciphertext;
+        let answer = local.decrypt(Asked::Key(&key("local:b")), &made, &Context::default()).await;
+        assert!(matches!(answer, Err(KmsError::IncorrectKey)));
+        made[MAGIC.len() + 1] = b'b';
+        let answer = local.decrypt(Asked::Key(&key("local:b")), &made, &Context::default()).await;
+        assert!(matches!(answer, Err(KmsError::Rejected)));
+    }
+
+    #[tokio::test]
+    async fn p2_a_missing_key_and_a_bad_keyring_are_trouble() {
+        let Host { local, dir } = host();
+        let absent = local.decrypt(Asked::Key(&key("local:c")), b"garbage", &Context::default()).await;
+        assert_eq!(trouble(absent.err().unwrap()), TroubleKind::NotFound);
+        let nowhere = Local::new(dir.path().join("nowhere"));
+        let answer = nowhere.decrypt(Asked::Key(&key("local:a")), b"garbage", &Context::default()).await;
+        assert_eq!(trouble(answer.err().unwrap()), TroubleKind::Credentials);
+    }
+
+    #[tokio::test]
+    async fn a_local_key_is_never_guessed() {
+        let Host { local, dir: _dir } = host();
+        let made = local.encrypt(&key("local:a"), &[7; 64], &Context::default()).await.unwrap().ciphertext;
+        assert_eq!(claimed_key(&made).unwrap().as_str(), "local:a");
+        let answer = local.decrypt(Asked::AnyKey, &made, &Context::default()).await;
+        assert_eq!(trouble(answer.err().unwrap()), TroubleKind::Request);
+    }
+
+    #[tokio::test]
+    async fn plaintexts_have_the_bounds_of_kms() {
+        let Host { local, dir: _dir } = host();
+        for len in [0, MAX_PLAINTEXT + 1] {
+            let answer = local.encrypt(&key("local:a"), &vec![0; len], &Context::default()).await;
+            assert_eq!(trouble(answer.err().unwrap()), TroubleKind::Request);
+        }
+    }
+
+    #[tokio::test]
+    async fn k10_a_key_added_later_is_found_and_one_taken_away_is_gone() {
+        let Host { local, dir } = host();
+        let path = dir.path().join("keyring");
+        let none = Context::default();
+        local.encrypt(&key("local:a"), &[7; 64], &none).await.unwrap();
+        Keyring::create_key(&path, &key("local:late")).unwrap();
+        local.encrypt(&key("local:late"), &[7; 64], &none).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let answer = local.encrypt(&key("local:a"), &[7; 64], &none).await;
+        assert_eq!(trouble(answer.err().unwrap()), TroubleKind::Credentials);
+    }
+
+    #[tokio::test]
+    async fn a_signature_verifies_and_the_digest_decides() {
+        let Host { local, dir: _dir } = host();
+        let digest = crate::digest::Digest::of(b"payload");
+        let sealed = seal::sign(&local, &key("local:a"), &Context::default(), &digest).await.unwrap();
+        let signature = Signature::parse(sealed.signature.as_bytes()).unwrap();
+        let opened = seal::open(&local, &[key("local:b"), key("local:a")], &Context::default(), &signature)
+            .await
+            .unwrap();
+        assert!(matches!(opened.judge(&digest), Verdict::Valid(valid) if valid.key().as_str() == "local:a"));
+        let other = crate::digest::Digest::of(b"other");
+        assert!(matches!(opened.judge(&other), Verdict::Invalid(Reason::Mismatch)));
+    }
+
+    #[test]
+    fn what_is_not_ours_claims_no_key() {
+        let long = [MAGIC, &[255], &[b'a'; 300]].concat();
+        let escape = [MAGIC, &[3], b"a\x1b[", &[0; 60]].concat();
+        let no_name = [MAGIC, &[0], &[0; 60]].concat();
+        let no_text = [MAGIC, &[1], b"a", &[0; NONCE_LEN + 16]].concat();
+        for bytes in [b"".as_slice(), b"KSL", b"KSL1", b"KSL2\x01a", &long, &escape, &no_name, &no_text] {
+            assert!(claimed_key(bytes).is_none(), "{bytes:?}");
+        }
+    }
+}

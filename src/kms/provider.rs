@@ -1,0 +1,199 @@
+//! Which provider is asked: the key's name alone says it.
+//!
+//! `local:` names go to the keyring, everything else to AWS. AWS is connected to when it is first needed, so
+//! that who uses local keys only never reads AWS configuration; a connection or a keyring that fails is
+//! trouble for that call, and the next call tries again.
+
+use std::path::PathBuf;
+
+use crate::context::Context;
+use crate::key::{KeyId, Provider};
+use crate::kms::local::Local;
+use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
+use crate::policy::AwsSettings;
+
+/// Both providers, as one.
+#[derive(Debug)]
+pub struct Providers {
+    aws: Remote,
+    local: Option<Local>,
+}
+
+impl Providers {
+    /// Providers with these settings. Touches neither AWS nor the keyring yet. Without a keyring, asking for
+    /// a `local:` key is trouble.
+    pub fn new(aws: AwsSettings, keyring: Option<PathBuf>) -> Self {
+        Self { aws: Remote::new(aws), local: keyring.map(Local::new) }
+    }
+
+    fn local(&self) -> Result<&Local, Trouble> {
+        self.local
+            .as_ref()
+            .ok_or_else(|| Trouble::new(TroubleKind::Credentials, "no keyring is named for local keys"))
+    }
+}
+
+impl Kms for Providers {
+    async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
+        match key.provider() {
+            Provider::Aws => self.aws.encrypt(key, plaintext, context).await,
+            Provider::Local => self.local()?.encrypt(key, plaintext, context).await,
+        }
+    }
+
+    async fn decrypt(
+        &self,
+        asked: Asked<'_>,
+        ciphertext: &[u8],
+        context: &Context,
+    ) -> Result<Decrypted, KmsError> {
+        let provider = match asked {
+            Asked::Key(key) => key.provider(),
+            Asked::AnyKey => Provider::Aws,
+        };
+        match provider {
+            Provider::Aws => self.aws.decrypt(asked, ciphertext, context).await,
+            Provider::Local => self.local()?.decrypt(asked, ciphertext, context).await,
+        }
+    }
+}
+
+#[cfg(feature = "aws")]
+use connected::Remote;
+#[cfg(not(feature = "aws"))]
+use left_out::Remote;
+
+/// AWS, connected to on first use.
+#[cfg(feature = "aws")]
+mod connected {
+    use std::fmt;
+
+    use tokio::sync::OnceCell;
+
+    use super::*;
+    use crate::chain;
+    use crate::kms::aws::{self, Aws};
+
+    pub(super) struct Remote {
+        settings: AwsSettings,
+        aws: OnceCell<Aws>,
+    }
+
+    impl Remote {
+        pub(super) fn new(settings: AwsSettings) -> Self {
+            Self { settings, aws: OnceCell::new() }
+        }
+
+        async fn aws(&self) -> Result<&Aws, Trouble> {
+            let connect = async || {
+                aws::connect(&self.settings)
+                    .await
+                    .map_err(|error| Trouble::new(TroubleKind::Request, chain::one_line(&error)))
+            };
+            self.aws.get_or_try_init(connect).await
+        }
+    }
+
+    impl fmt::Debug for Remote {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Remote").field("connected", &self.aws.initialized()).finish_non_exhaustive()
+        }
+    }
+
+    impl Kms for Remote {
+        async fn encrypt(
+            &self,
+            key: &KeyId,
+            plaintext: &[u8],
+            context: &Context,
+        ) -> Result<Encrypted, KmsError> {
+            self.aws().await?.encrypt(key, plaintext, context).await
+        }
+
+        async fn decrypt(
+            &self,
+            asked: Asked<'_>,
+            ciphertext: &[u8],
+            context: &Context,
+        ) -> Result<Decrypted, KmsError> {
+            self.aws().await?.decrypt(asked, ciphertext, context).await
+        }
+    }
+}
+
+/// A build without the feature `aws`.
+#[cfg(not(feature = "aws"))]
+mod left_out {
+    use super::*;
+
+    #[derive(Debug)]
+    pub(super) struct Remote;
+
+    impl Remote {
+        pub(super) fn new(_: AwsSettings) -> Self {
+            Self
+        }
+    }
+
+    fn left_out() -> KmsError {
+        Trouble::new(TroubleKind::Request, "this kms-sig was built without AWS support").into()
+    }
+
+    impl Kms for Remote {
+        async fn encrypt(&self, _: &KeyId, _: &[u8], _: &Context) -> Result<Encrypted, KmsError> {
+            Err(left_out())
+        }
+
+        async fn decrypt(&self, _: Asked<'_>, _: &[u8], _: &Context) -> Result<Decrypted, KmsError> {
+            Err(left_out())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kms::local::Keyring;
+
+    fn trouble<T>(answer: Result<T, KmsError>) -> String {
+        match answer.err().unwrap() {
+            KmsError::Trouble(trouble) => trouble.to_string(),
+            verdict @ (KmsError::Rejected | KmsError::IncorrectKey) => panic!("{verdict:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn local_keys_go_to_the_keyring_and_need_no_aws() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring");
+        let key: KeyId = "local:a".parse().unwrap();
+        Keyring::create_key(&path, &key).unwrap();
+        let providers = Providers::new(AwsSettings::default(), Some(path));
+        let made = providers.encrypt(&key, &[7; 64], &Context::default()).await.unwrap();
+        let opened =
+            providers.decrypt(Asked::Key(&key), &made.ciphertext, &Context::default()).await.unwrap();
+        assert_eq!(opened.plaintext.as_slice(), [7; 64]);
+    }
+
+    #[tokio::test]
+    async fn p2_without_a_keyring_a_local_key_is_trouble() {
+        let key: KeyId = "local:a".parse().unwrap();
+        let providers = Providers::new(AwsSettings::default(), None);
+        let said = trouble(providers.decrypt(Asked::Key(&key), b"x", &Context::default()).await);
+        assert_eq!(said, "credentials: no keyring is named for local keys");
+        let providers = Providers::new(AwsSettings::default(), Some("missing/keyring".into()));
+        let said = trouble(providers.encrypt(&key, b"x", &Context::default()).await);
+        assert_eq!(said, "credentials: cannot read keyring \"missing/keyring\": no such file or directory");
+    }
+
+    #[cfg(not(feature = "aws"))]
+    #[tokio::test]
+    async fn without_the_feature_aws_keys_are_trouble() {
+        let providers = Providers::new(AwsSettings::default(), None);
+        let said = trouble(providers.decrypt(Asked::AnyKey, b"x", &Context::default()).await);
+        assert_eq!(said, "bad-request: this kms-sig was built without AWS support");
+        let key: KeyId = "alias/a".parse().unwrap();
+        let said = trouble(providers.encrypt(&key, b"x", &Context::default()).await);
+        assert_eq!(said, "bad-request: this kms-sig was built without AWS support");
+    }
+}

@@ -1,0 +1,55 @@
+//! kms-sig signs files with AWS KMS and verifies them before anyone picks them up.
+//!
+//! A signature is the KMS `Encrypt` ciphertext of a file's SHA-512, beside the file as `NAME.sig`. Verifying
+//! is `Decrypt` and a comparison in constant time. Who may call which of the two on the key is the whole
+//! trust model.
+//!
+//! # Promises
+//!
+//! Tests carry these numbers in their names.
+//!
+//! - **P1** Nothing is delivered without a [`seal::Verdict::Valid`], under a key that the rule names.
+//! - **P2** Trouble reaching KMS is a hold, never a verdict. Unknown error codes are holds.
+//! - **P3** What is delivered is byte for byte what was hashed, whatever the sender does meanwhile.
+//! - **P4** Every step may be repeated: a kill at any instruction, then a restart, finishes the work. No
+//!   public name ever shows a partial file, and no source is removed before its copy is durable.
+//! - **P5** No single event matters: overflow, a lost watch, a restart all mean *scan*. The directory is the
+//!   queue; events are hints that make it quick.
+//! - **P6** Our own output never becomes input: `.sig`, staging, claims and quarantine are never signed.
+//! - **P7** No policy, no service: keys, directories and the action on failure have no defaults, unknown
+//!   policy keys are errors, and what the policy names must belong to root or the daemon.
+//! - **P8** An existing file is never overwritten by delivery. A `.sig` is replaced only if a rule says so
+//!   and it is one of ours.
+//! - **P9** Names and contents are hostile: no symlink is followed, nothing outside the rule's directory is
+//!   touched, no name reaches a terminal or a log unescaped, no file is read past its limit.
+//! - **P10** Memory does not grow with file size, and is bounded in the number of files waiting.
+//!
+//! # Map
+//!
+//! ```text
+//! hint / scan ─► settle ─► queue ─► snapshot ─► hash ─► kms ─► decide ─► effect ─► state
+//! ```
+//!
+//! [`digest`], [`key`], [`context`], [`signature`], [`kms`] and [`seal`] say what a signature is; [`policy`]
+//! what is wanted; [`watch`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
+//! how files are touched, [`effect`] all that changes them, [`state`] what is remembered; [`cli`] and
+//! [`command`] are what a person asks for.
+
+pub mod chain;
+pub mod cli;
+pub mod clock;
+pub mod command;
+pub mod context;
+pub mod daemon;
+pub mod digest;
+pub mod effect;
+pub mod escape;
+pub mod exit;
+pub mod fs;
+pub mod key;
+pub mod kms;
+pub mod policy;
+pub mod seal;
+pub mod signature;
+pub mod state;
+pub mod watch;

@@ -1,0 +1,265 @@
+//! The policy: what is watched, with which keys, and what happens then.
+//!
+//! These are the checked shapes. A [`Policy`] exists only by [`Policy::load`], which reports every fault of
+//! the file at once, so nothing downstream checks again or falls back to a default (P7). Reads the policy
+//! file, and what `table` says beside it; whether the directories exist and may be trusted is `fs::trust`'s.
+
+#[cfg(test)]
+mod cases;
+mod endpoint;
+pub mod fault;
+mod grammar;
+mod owner;
+mod pattern;
+mod place;
+mod reader;
+mod rule;
+mod table;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use endpoint::{EndpointError, check_endpoint, is_loopback};
+pub use fault::{Fault, Faults};
+pub use pattern::Patterns;
+
+use crate::context::ContextTemplate;
+use crate::key::{KeyArn, KeyId};
+
+/// A checked policy. All paths are absolute.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// Whether the daemon may run as root.
+    pub allow_root: bool,
+    /// How to reach AWS.
+    pub aws: AwsSettings,
+    /// The keyring of `local:` keys, where the policy names one.
+    pub keyring: Option<PathBuf>,
+    /// Where state lives.
+    pub state_dir: PathBuf,
+    /// The quarantine store. Present whenever a rule quarantines.
+    pub quarantine_dir: Option<PathBuf>,
+    /// Limits of the whole daemon.
+    pub limits: Limits,
+    /// The rules, in the order of the file. At least one.
+    pub rules: Vec<Arc<Rule>>,
+}
+
+/// `[aws]`: what is given here goes before the SDK's environment and profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AwsSettings {
+    /// Region for keys whose name has none.
+    pub region: Option<String>,
+    /// Profile of the shared configuration files.
+    pub profile: Option<String>,
+    /// Another endpoint. Plain `http://` is taken on loopback only.
+    pub endpoint_url: Option<String>,
+    /// Whether to use the FIPS endpoints.
+    pub use_fips: Option<bool>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// KMS calls at the same time, 1 to 1,024. Default 64.
+    pub max_in_flight: usize,
+    /// KMS calls per second, 1 to 100,000. Default 50.
+    pub kms_per_second: u32,
+    /// Files hashed at the same time, 1 to 256. Default: the number of processors.
+    pub hash_threads: usize,
+    /// Bytes that must stay free on a file system that is written to. Default 64 MiB.
+    pub min_free_space: u64,
+}
+
+/// One `[[watch]]` table.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its name: unique in the policy; 1 to 64 letters, digits, `.`, `_`, `-`.
+    pub name: String,
+    /// The line of its `[[watch]]` in the policy file, from 1.
+    pub line: usize,
+    /// The watched directory.
+    pub path: PathBuf,
+    /// Whether directories below it are watched too.
+    pub recursive: bool,
+    /// Which names are meant. `None`: all but the usual names of unfinished files.
+    pub include: Option<Patterns>,
+    /// Which names are not meant, even if included.
+    pub exclude: Option<Patterns>,
+    /// How long a file must be unchanged before it counts as complete.
+    pub settle: Duration,
+    /// The largest payload, in bytes.
+    pub max_size: u64,
+    /// The most hard links a payload may have.
+    pub max_links: u32,
+    /// Whose files are handled, by user id. `None`: anyone's.
+    pub allowed_owners: Option<Vec<u32>>,
+    /// Whether missing directories (and, for a sign rule, a missing keyring with its local key) are made.
+    pub create: bool,
+    /// The encryption context of a file.
+    pub context: ContextTemplate,
+    /// What is done.
+    pub mode: Mode,
+}
+
+/// What a rule does with what lands in its directory.
+#[derive(Debug)]
+pub enum Mode {
+    /// Signs it.
+    Sign(SignRule),
+    /// Verifies it.
+    Verify(VerifyRule),
+}
+
+/// `mode = "sign"`.
+#[derive(Debug)]
+pub struct SignRule {
+    /// The key that signs.
+    pub key: KeyId,
+    /// What happens to a signature of ours whose payload has changed.
+    pub on_stale: OnStale,
+    /// Where payload and signature are published together; otherwise `NAME.sig` is written beside the payload.
+    pub deliver_to: Option<Delivery>,
+}
+
+/// `mode = "verify"`.
+#[derive(Debug)]
+pub struct VerifyRule {
+    /// The keys that may vouch. At least one.
+    pub trusted_keys: Vec<KeyArn>,
+    /// Where valid pairs go.
+    pub place: Place,
+    /// What happens to an invalid pair.
+    pub on_invalid: OnInvalid,
+    /// What happens to a payload whose signature never came.
+    pub on_missing: OnInvalid,
+    /// How long a payload waits for its signature.
+    pub signature_timeout: Duration,
+    /// How long an invalid pair must stay unchanged before the verdict is final. `None`: 30 s where leases
+    /// answer, 10 min where they cannot.
+    pub grace: Option<Duration>,
+    /// What happens to a digest that was superseded earlier under the same name.
+    pub rollback: Rollback,
+}
+
+/// Where valid pairs go.
+#[derive(Debug)]
+pub enum Place {
+    /// Nowhere: they are judged where they lie.
+    InPlace,
+    /// Private copies of them go here.
+    Deliver(Delivery),
+}
+
+/// `deliver_to` and what belongs to it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The destination directory.
+    pub dir: PathBuf,
+    /// Permission bits of delivered files; no set-id or sticky bits.
+    pub mode: u32,
+}
+
+/// `on_stale`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStale {
+    /// Replace it, if it is ours.
+    Resign,
+    /// Leave both and say so.
+    Report,
+    /// Quarantine both.
+    Quarantine,
+}
+
+/// `on_invalid` and `on_missing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// Move it to the quarantine store.
+    Quarantine,
+    /// Leave it and say so.
+    Log,
+}
+
+/// `rollback`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rollback {
+    /// Not looked at.
+    Off,
+    /// Delivered, and an operator is told.
+    Alert,
+    /// Held, and an operator is told.
+    Deny,
+}
+
+impl Policy {
+    /// Reads and checks a policy file.
+    ///
+    /// # Errors
+    /// Every fault found, each with file, line and what to write instead.
+    pub fn load(file: &Path) -> Result<Self, Faults> {
+        table::load(file)
+    }
+}
+
+impl Rule {
+    /// Whether a payload of this name is meant. Unfinished files and dotfiles are meant only by a pattern of
+    /// `include` that says so itself: `.x*` or `*.tmp`, not `*`. Names of signatures are not asked about.
+    pub fn wants(&self, name: &OsStr) -> bool {
+        if self.exclude.as_ref().is_some_and(|patterns| patterns.matches(name)) {
+            return false;
+        }
+        match (&self.include, pattern::unfinished_mark(name)) {
+            (None, mark) => mark.is_none(),
+            (Some(patterns), None) => patterns.matches(name),
+            (Some(patterns), Some(mark)) => patterns.matches_naming(name, mark),
+        }
+    }
+
+    /// Where this rule delivers to, if it does.
+    pub const fn delivery(&self) -> Option<&Delivery> {
+        match &self.mode {
+            Mode::Sign(SignRule { deliver_to: Some(delivery), .. })
+            | Mode::Verify(VerifyRule { place: Place::Deliver(delivery), .. }) => Some(delivery),
+            Mode::Sign(_) | Mode::Verify(_) => None,
+        }
+    }
+
+    /// Whether it may ever move files away: to quarantine, or as the source of a delivery.
+    pub const fn moves_files(&self) -> bool {
+        self.delivery().is_some()
+            || match &self.mode {
+                Mode::Sign(sign) => matches!(sign.on_stale, OnStale::Quarantine),
+                Mode::Verify(verify) => {
+                    matches!(verify.on_invalid, OnInvalid::Quarantine)
+                        || matches!(verify.on_missing, OnInvalid::Quarantine)
+                }
+            }
+    }
+
+    /// What this rule's decisions depend on: mode, keys, context and format. A decision recorded under
+    /// another fingerprint is no decision of this rule.
+    pub fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        match &self.mode {
+            Mode::Sign(sign) => {
+                text.push_str("sign\0");
+                text.push_str(sign.key.as_str());
+            }
+            Mode::Verify(verify) => {
+                text.push_str("verify");
+                for key in &verify.trusted_keys {
+                    text.push('\0');
+                    text.push_str(key.as_str());
+                }
+            }
+        }
+        text.push_str("\0\0plain\0");
+        text.push_str(&self.context.canonical());
+        let digest = crate::digest::Digest::of(text.as_bytes()).to_string();
+        digest.get(..32).unwrap_or_default().to_owned()
+    }
+}

@@ -1,0 +1,395 @@
+//! Reads one `[[watch]]` table.
+//!
+//! What concerns several rules or other tables is left in [`Claims`], so that an incomplete rule still takes
+//! part in those checks. Never touches the directories that a rule names.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::fault::Report;
+use super::grammar::{ModeName, WATCH};
+use super::owner::{PASSWD, uid_of};
+use super::pattern::{self, List};
+use super::place::{Place, Role, Whose};
+use super::reader::{Field, Least, Table};
+use super::{
+    Delivery, Mode, OnInvalid, OnStale, Patterns, Place as Destination, Rollback, Rule, SignRule, VerifyRule,
+};
+use crate::context::{ContextTemplate, Filling};
+use crate::escape::Escaped;
+use crate::key::{KeyArn, KeyId, Provider};
+
+/// Default of `settle`.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Default of `signature_timeout`.
+const SIGNATURE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Default of `max_size`, in bytes: 16 GiB.
+const MAX_SIZE: u64 = 16 << 30;
+/// Default of `deliver_mode`.
+const DELIVER_MODE: u32 = 0o644;
+/// What is longer is more likely a slip of the unit than meant.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// As [`DAY`], for signatures that people bring.
+const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The longest name of a rule, in bytes.
+const MAX_NAME: usize = 64;
+
+/// What rules ask of the rest of the policy.
+#[derive(Default)]
+pub(super) struct Claims<'t> {
+    /// Names, with the line of their rule.
+    names: Vec<(&'t str, usize)>,
+    /// Every place that a rule names.
+    pub(super) places: Vec<Place>,
+    /// The first entry that quarantines.
+    pub(super) quarantine: Option<(Field<'t>, Whose)>,
+    /// The first entry that names a local key.
+    pub(super) keyring: Option<(Field<'t>, Whose)>,
+}
+
+/// One rule being read.
+struct Draft<'a, 't> {
+    table: Table<'t>,
+    whose: Whose,
+    mode: Option<ModeName>,
+    base: &'a Path,
+    claims: &'a mut Claims<'t>,
+}
+
+/// Reads a rule whose table begins on `line`. `base` is where relative paths begin.
+pub(super) fn read<'t>(
+    entries: &'t DeTable<'t>,
+    line: usize,
+    base: &Path,
+    report: &'t Report,
+    claims: &mut Claims<'t>,
+) -> Option<Rule> {
+    let mode = mode_of(entries);
+    let table = Table::open(&WATCH, entries, line, mode, report);
+    let mut draft = Draft { table, whose: Whose { name: None, line }, mode, base, claims };
+    let name = draft.name();
+    draft.whose.name = name.map(str::to_owned);
+    let named_mode = draft.require("mode").and_then(|field| field.word(&MODES));
+    let path = draft.watched();
+    let include = draft.patterns("include", List::Include);
+    let exclude = draft.patterns("exclude", List::Exclude);
+    let common = |name| draft.table.find(name);
+    let recursive = common("recursive").and_then(|f| f.boolean()).unwrap_or(false);
+    let settle = common("settle").and_then(|f| f.duration(Least::AboveZero, DAY)).unwrap_or(SETTLE);
+    let max_size = common("max_size").and_then(|f| f.size(1)).unwrap_or(MAX_SIZE);
+    let max_links = common("max_links").and_then(|f| f.number(1..=u32::MAX.into())).unwrap_or(1);
+    let allowed_owners = common("allowed_owners").and_then(|f| owners(&f));
+    let create = common("create").and_then(|f| f.boolean()).unwrap_or(false);
+    let context = draft.context();
+    let mode = match mode.or_else(|| guess_mode(entries))? {
+        ModeName::Sign => Mode::Sign(draft.sign()?),
+        ModeName::Verify => Mode::Verify(draft.verify()?),
+    };
+    named_mode?;
+    Some(Rule {
+        name: name?.to_owned(),
+        line,
+        path: path?,
+        recursive,
+        include,
+        exclude,
+        settle,
+        max_size,
+        max_links,
+        allowed_owners,
+        create,
+        context,
+        mode,
+    })
+}
+
+const MODES: [(&str, ModeName); 2] =
+    [(ModeName::Sign.as_str(), ModeName::Sign), (ModeName::Verify.as_str(), ModeName::Verify)];
+const ON_INVALID: [(&str, OnInvalid); 2] = [("quarantine", OnInvalid::Quarantine), ("log", OnInvalid::Log)];
+const ON_STALE: [(&str, OnStale); 3] =
+    [("resign", OnStale::Resign), ("report", OnStale::Report), ("quarantine", OnStale::Quarantine)];
+const ROLLBACK: [(&str, Rollback); 3] =
+    [("off", Rollback::Off), ("alert", Rollback::Alert), ("deny", Rollback::Deny)];
+
+/// The mode a rule names, if it names one.
+fn mode_of(entries: &DeTable<'_>) -> Option<ModeName> {
+    let word = entries.iter().find(|(key, _)| key.get_ref() == "mode")?.1.get_ref().as_str()?;
+    MODES.iter().find(|(name, _)| *name == word).map(|(_, mode)| *mode)
+}
+
+/// The mode a rule probably has, so that the rest of it is checked too when `mode` is missing or misspelt.
+fn guess_mode(entries: &DeTable<'_>) -> Option<ModeName> {
+    let has = |name: &str| entries.iter().any(|(key, _)| key.get_ref() == name);
+    match (has("key"), has("trusted_keys")) {
+        (true, false) => Some(ModeName::Sign),
+        (false, true) => Some(ModeName::Verify),
+        (true, true) | (false, false) => None,
+    }
+}
+
+impl<'t> Draft<'_, 't> {
+    fn require(&self, name: &str) -> Option<Field<'t>> {
+        self.table.require(name, &self.whose)
+    }
+
+    fn name(&mut self) -> Option<&'t str> {
+        let field = self.require("name")?;
+        let name = field.text()?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(fits) {
+            let shown = Escaped::text(name);
+            field.fault(format!(
+                "\"{shown}\" is no name; write 1 to {MAX_NAME} letters, digits, '.', '_' or '-'"
+            ));
+            return None;
+        }
+        if let Some((_, line)) = self.claims.names.iter().find(|(other, _)| *other == name) {
+            field.conflict(format!("\"{name}\" is the name of the rule on line {line} too; write another"));
+        }
+        self.claims.names.push((name, self.table.line));
+        Some(name)
+    }
+
+    fn watched(&mut self) -> Option<PathBuf> {
+        let field = self.require("path")?;
+        let path = field.path(self.base)?;
+        self.claims.places.push(Place::new(Role::Watched(self.whose.clone()), field.line, &path));
+        Some(path)
+    }
+
+    fn patterns(&self, name: &str, list: List) -> Option<Patterns> {
+        let field = self.table.find(name)?;
+        let entries = field.list()?;
+        let mut sources = Vec::new();
+        for entry in &entries {
+            let Some(source) = entry.text() else {
+                continue;
+            };
+            match pattern::check(source, list) {
+                Err(error) => entry.fault(error),
+                Ok(()) => sources.push(source.to_owned()),
+            }
+        }
+        if sources.len() < entries.len() {
+            return None;
+        }
+        Patterns::new(sources).map_err(|error| field.fault(error)).ok()
+    }
+
+    fn context(&self) -> ContextTemplate {
+        let mut template = ContextTemplate::default();
+        let Some(field) = self.table.find("context") else {
+            return template;
+        };
+        for (key, value) in field.pairs().unwrap_or_default() {
+            let Some(text) = value.text() else {
+                continue;
+            };
+            if let Err(error) = template.insert(key, text) {
+                value.fault(error);
+            }
+            let of_signer = template.placeholders().any(|(k, hole)| k == key && hole.is_of_the_signer());
+            if of_signer && self.mode == Some(ModeName::Verify) {
+                value.fault(format!(
+                    "\"{}\" uses {{watch}} or {{hostname}}, but a verifier's rule and host are not the signer's; \
+                     write out what they were for the signer",
+                    Escaped::text(key)
+                ));
+            }
+        }
+        let shortest = Filling { relpath: Path::new(""), watch: "", hostname: "" };
+        if let Err(error) = template.expand(shortest) {
+            field.fault(format!("{error}; shorten it"));
+        }
+        template
+    }
+
+    fn sign(&mut self) -> Option<SignRule> {
+        let key = self.require("key").and_then(|field| self.key(field));
+        let on_stale = self.table.find("on_stale").and_then(|field| {
+            let on_stale = field.word(&ON_STALE)?;
+            if on_stale == OnStale::Quarantine {
+                self.wants_quarantine(field);
+            }
+            Some(on_stale)
+        });
+        let deliver_to = self.delivery();
+        Some(SignRule { key: key?, on_stale: on_stale.unwrap_or(OnStale::Report), deliver_to })
+    }
+
+    fn verify(&mut self) -> Option<VerifyRule> {
+        let trusted_keys = self.require("trusted_keys").and_then(|field| self.trusted_keys(field));
+        let place = self.destination();
+        let on_invalid = self.on_invalid("on_invalid");
+        let on_missing = self.on_invalid("on_missing");
+        let find = |name| self.table.find(name);
+        let signature_timeout = find("signature_timeout").and_then(|f| f.duration(Least::AboveZero, MONTH));
+        let grace = find("grace").and_then(|f| f.duration(Least::Zero, DAY));
+        let rollback = find("rollback").and_then(|f| f.word(&ROLLBACK));
+        if let Some(field) = find("accept_batch")
+            && field.boolean() == Some(true)
+        {
+            field.fault("this version has no batch signatures; write false, or leave it out");
+        }
+        Some(VerifyRule {
+            trusted_keys: trusted_keys?,
+            place: place?,
+            on_invalid: on_invalid?,
+            on_missing: on_missing?,
+            signature_timeout: signature_timeout.unwrap_or(SIGNATURE_TIMEOUT),
+            grace,
+            rollback: rollback.unwrap_or(Rollback::Off),
+        })
+    }
+
+    fn key(&mut self, field: Field<'t>) -> Option<KeyId> {
+        let key: KeyId = field.text()?.parse().map_err(|error| field.fault(error)).ok()?;
+        self.wants_keyring(field, key.provider());
+        Some(key)
+    }
+
+    fn trusted_keys(&mut self, field: Field<'t>) -> Option<Vec<KeyArn>> {
+        let entries = field.list()?;
+        if entries.is_empty() {
+            field.fault("the list is empty, so nothing could be valid; name the keys that may vouch");
+        }
+        let mut keys = Vec::new();
+        let mut seen = HashSet::new();
+        for entry in entries {
+            let Some(text) = entry.text() else {
+                continue;
+            };
+            match text.parse::<KeyArn>() {
+                Err(error) => entry.fault(error),
+                Ok(key) if !seen.insert(key.clone()) => {
+                    entry.fault(format!("\"{key}\" is listed twice; list it once"))
+                }
+                Ok(key) => {
+                    self.wants_keyring(entry, key.to_key_id().provider());
+                    keys.push(key);
+                }
+            }
+        }
+        Some(keys)
+    }
+
+    fn on_invalid(&mut self, name: &str) -> Option<OnInvalid> {
+        let field = self.require(name)?;
+        let action = field.word(&ON_INVALID)?;
+        if action == OnInvalid::Quarantine {
+            self.wants_quarantine(field);
+        }
+        Some(action)
+    }
+
+    /// Exactly one of `deliver_to` and `in_place = true`.
+    fn destination(&mut self) -> Option<Destination> {
+        let in_place = self.table.find("in_place").filter(|field| field.boolean() == Some(true));
+        let to = self.table.find("deliver_to");
+        let delivery = self.delivery();
+        match (in_place, to) {
+            (Some(field), Some(to)) => {
+                let line = to.line;
+                field.conflict(format!("goes against deliver_to on line {line}; keep one of the two"));
+                None
+            }
+            (Some(_), None) => Some(Destination::InPlace),
+            (None, Some(_)) => Some(Destination::Deliver(delivery?)),
+            (None, None) => {
+                let whose = &self.whose;
+                self.table.report.fault_of_whole(
+                    self.table.line,
+                    format!(
+                        "{whose} does not say where valid pairs go; write deliver_to = \"/srv/kms-sig/verified\", \
+                         or in_place = true to leave them where they are"
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    fn delivery(&mut self) -> Option<Delivery> {
+        let mode = self.table.find("deliver_mode");
+        let Some(field) = self.table.find("deliver_to") else {
+            if let Some(mode) = mode {
+                mode.conflict("does nothing without deliver_to; remove it, or write deliver_to");
+            }
+            return None;
+        };
+        let mode = mode.and_then(|mode| deliver_mode(&mode)).unwrap_or(DELIVER_MODE);
+        let dir = field.path(self.base)?;
+        self.claims.places.push(Place::new(Role::Delivery(self.whose.clone()), field.line, &dir));
+        Some(Delivery { dir, mode })
+    }
+
+    fn wants_quarantine(&mut self, field: Field<'t>) {
+        self.claims.quarantine.get_or_insert((field, self.whose.clone()));
+    }
+
+    fn wants_keyring(&mut self, field: Field<'t>, provider: Provider) {
+        if provider == Provider::Local {
+            self.claims.keyring.get_or_insert((field, self.whose.clone()));
+        }
+    }
+}
+
+/// Permission bits as `chmod` takes them: three octal digits, or four with a leading zero.
+fn deliver_mode(field: &Field<'_>) -> Option<u32> {
+    let text = field.text()?;
+    let shown = Escaped::text(text);
+    let octal = matches!(text.len(), 3 | 4) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    let Some(mode) = u32::from_str_radix(text, 8).ok().filter(|_| octal) else {
+        field.fault(format!("\"{shown}\" is no mode; write octal digits, such as \"0644\""));
+        return None;
+    };
+    if mode & 0o7000 != 0 {
+        field.fault(format!(
+            "\"{shown}\" has set-id or sticky bits, which are never delivered; write \"0{:03o}\"",
+            mode & 0o777
+        ));
+        return None;
+    }
+    if mode & 0o400 == 0 {
+        field.fault(format!("\"{shown}\" keeps the owner from reading; write \"0{:03o}\"", mode | 0o400));
+        return None;
+    }
+    Some(mode)
+}
+
+fn owners(field: &Field<'_>) -> Option<Vec<u32>> {
+    let entries = field.list()?;
+    if entries.is_empty() {
+        field.fault("the list is empty, so no file would be handled; list users, or leave it out for anyone");
+    }
+    let mut owners: Vec<u32> = entries.iter().filter_map(owner).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    Some(owners)
+}
+
+fn owner(entry: &Field<'_>) -> Option<u32> {
+    if entry.is_number() {
+        // The largest number means "no user" (chown(2)).
+        return entry.number(0..=i128::from(u32::MAX) - 1);
+    }
+    let name = entry.text()?;
+    let shown = Escaped::text(name);
+    let passwd = match std::fs::read(PASSWD) {
+        Ok(passwd) => passwd,
+        Err(error) => {
+            entry.fault(format!("cannot look up \"{shown}\" in {PASSWD}: {error}; write the user id"));
+            return None;
+        }
+    };
+    let uid = uid_of(&passwd, name);
+    if uid.is_none() {
+        entry.fault(format!(
+            "there is no user \"{shown}\" in {PASSWD}; write an existing name, or the user id as a number"
+        ));
+    }
+    uid
+}

@@ -1,0 +1,332 @@
+//! Signing and judging: a digest becomes a signature, a signature and a digest become a verdict.
+//!
+//! Knows no path, no clock and no disk. The only place that makes a [`Valid`], and so the only place
+//! that can let anything be delivered (P1).
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::context::Context;
+use crate::digest::Digest;
+use crate::key::{KeyArn, KeyId};
+use crate::kms::{Asked, Decrypted, Kms, KmsError, Trouble, TroubleKind};
+use crate::signature::{MAX_LEN, Malformed, Signature};
+
+/// A fact about a payload and its signature. Not being able to tell is no verdict but an `Err`.
+#[derive(Debug)]
+pub enum Verdict {
+    /// A trusted key vouches for exactly these bytes.
+    Valid(Valid),
+    /// Nobody trusted does.
+    Invalid(Reason),
+}
+
+/// Proof that a trusted key vouches for a digest. Cannot be made outside this module.
+#[derive(Debug, Clone)]
+pub struct Valid {
+    key: KeyArn,
+    digest: Digest,
+}
+
+impl Valid {
+    /// The key that vouches.
+    pub fn key(&self) -> &KeyArn {
+        &self.key
+    }
+
+    /// What it vouches for.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
+/// Why a pair is invalid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The signature is genuine and stands for other bytes.
+    Mismatch,
+    /// KMS says the ciphertext or the context is wrong.
+    Rejected,
+    /// No trusted key made it.
+    WrongKey,
+    /// It cannot be a signature.
+    Malformed,
+    /// There is none.
+    Missing,
+}
+
+impl Reason {
+    /// The word used in records, logs and state.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mismatch => "mismatch",
+            Self::Rejected => "rejected",
+            Self::WrongKey => "wrong-key",
+            Self::Malformed => "malformed",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A signature just made.
+#[derive(Debug)]
+pub struct Sealed {
+    /// What to write to the `.sig`.
+    pub signature: Signature,
+    /// The key that made it.
+    pub key: KeyArn,
+}
+
+/// Signs a digest: one Encrypt of its 64 bytes.
+///
+/// # Errors
+/// [`Trouble`], also when the answer comes from another key than was asked or is no signature: such an
+/// answer must not be published.
+pub async fn sign<K: Kms>(
+    kms: &K,
+    key: &KeyId,
+    context: &Context,
+    digest: &Digest,
+) -> Result<Sealed, Trouble> {
+    let answer = kms.encrypt(key, digest.as_bytes(), context).await.map_err(|error| match error {
+        KmsError::Trouble(trouble) => trouble,
+        KmsError::Rejected | KmsError::IncorrectKey => {
+            Trouble::new(TroubleKind::MalformedReply, "Encrypt answered with an error of Decrypt")
+        }
+    })?;
+    if !key.is_answered_by(&answer.key) {
+        let message = format!("Encrypt under {key} was answered by {}", answer.key);
+        return Err(Trouble::new(TroubleKind::MalformedReply, message));
+    }
+    let signature = Signature::parse(&answer.ciphertext).map_err(|malformed| {
+        let message = match malformed {
+            Malformed::TooLong => format!("Encrypt answered with more than {MAX_LEN} bytes"),
+            Malformed::Empty | Malformed::Foreign(_) => "Encrypt answered with no ciphertext".to_owned(),
+        };
+        Trouble::new(TroubleKind::MalformedReply, message)
+    })?;
+    Ok(Sealed { signature, key: answer.key })
+}
+
+/// What a signature turned out to stand for. Belongs to the exact signature bytes, context and keys it
+/// was opened with; lets a growing payload be compared again and again with one Decrypt.
+#[derive(Clone)]
+pub struct Opened(Inside);
+
+#[derive(Clone)]
+enum Inside {
+    Plaintext { key: KeyArn, plaintext: Zeroizing<Vec<u8>> },
+    Bad(Reason),
+}
+
+impl Opened {
+    /// A signature that cannot be one; needs no KMS.
+    pub const fn malformed() -> Self {
+        Self(Inside::Bad(Reason::Malformed))
+    }
+
+    /// Compares with a payload's digest.
+    pub fn judge(&self, digest: &Digest) -> Verdict {
+        match &self.0 {
+            Inside::Bad(reason) => Verdict::Invalid(*reason),
+            Inside::Plaintext { key, plaintext } if digest.matches(plaintext) => {
+                Verdict::Valid(Valid { key: key.clone(), digest: digest.clone() })
+            }
+            Inside::Plaintext { .. } => Verdict::Invalid(Reason::Mismatch),
+        }
+    }
+
+    /// Whether a trusted key made the signature, for whatever bytes.
+    pub fn is_genuine(&self) -> bool {
+        matches!(self.0, Inside::Plaintext { .. })
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Inside::Plaintext { key, .. } => write!(f, "Opened(by {key})"),
+            Inside::Bad(reason) => write!(f, "Opened({reason})"),
+        }
+    }
+}
+
+/// Opens a signature under one of several trusted keys, each named to KMS in turn.
+///
+/// A key that opens it wins. Otherwise trouble with any key is trouble: that key might have been the one.
+/// Otherwise the signature is bad: `wrong-key` if every key disowned it, `rejected` if one called it damaged.
+///
+/// # Errors
+/// [`Trouble`]: no verdict is possible now.
+pub async fn open<K: Kms>(
+    kms: &K,
+    trusted: &[KeyId],
+    context: &Context,
+    signature: &Signature,
+) -> Result<Opened, Trouble> {
+    let mut bad = Reason::WrongKey;
+    let mut trouble = None;
+    for key in trusted {
+        match kms.decrypt(Asked::Key(key), signature.as_bytes(), context).await {
+            Ok(Decrypted { plaintext, key: answered }) if key.is_answered_by(&answered) => {
+                return Ok(Opened(Inside::Plaintext { key: answered, plaintext }));
+            }
+            // Another key answered although one was named: a hole in the service. Not vouched for.
+            Ok(_) | Err(KmsError::IncorrectKey) => {}
+            Err(KmsError::Rejected) => bad = Reason::Rejected,
+            Err(KmsError::Trouble(t)) => trouble = trouble.or(Some(t)),
+        }
+    }
+    match trouble {
+        Some(trouble) => Err(trouble),
+        None => Ok(Opened(Inside::Bad(bad))),
+    }
+}
+
+/// Opens a signature under whatever key KMS finds: the original's `verify`. For people, who see the key.
+///
+/// # Errors
+/// [`Trouble`]: no verdict is possible now.
+pub async fn open_any<K: Kms>(kms: &K, context: &Context, signature: &Signature) -> Result<Opened, Trouble> {
+    match kms.decrypt(Asked::AnyKey, signature.as_bytes(), context).await {
+        Ok(Decrypted { plaintext, key }) => Ok(Opened(Inside::Plaintext { key, plaintext })),
+        Err(KmsError::Rejected) => Ok(Opened(Inside::Bad(Reason::Rejected))),
+        Err(KmsError::IncorrectKey) => Ok(Opened(Inside::Bad(Reason::WrongKey))),
+        Err(KmsError::Trouble(trouble)) => Err(trouble),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::kms::{Encrypted, classify};
+
+    const A: &str = "arn:aws:kms:eu-west-1:111122223333:key/aaaa";
+    const B: &str = "arn:aws:kms:eu-west-1:111122223333:key/bbbb";
+
+    /// Key and plaintext, or an error code.
+    type Answer = Result<(&'static str, Vec<u8>), &'static str>;
+
+    /// Answers Decrypt from a script and remembers which keys were asked.
+    struct Script {
+        decrypts: Mutex<VecDeque<Answer>>,
+        encrypt: (&'static str, usize),
+        asked: Mutex<Vec<Option<String>>>,
+    }
+
+    impl Script {
+        fn decrypts(answers: impl IntoIterator<Item = Answer>) -> Self {
+            Self {
+                decrypts: Mutex::new(answers.into_iter().collect()),
+                encrypt: (A, 100),
+                asked: Mutex::default(),
+            }
+        }
+    }
+
+    impl Kms for Script {
+        async fn encrypt(&self, _: &KeyId, plaintext: &[u8], _: &Context) -> Result<Encrypted, KmsError> {
+            assert_eq!(plaintext.len(), 64);
+            Ok(Encrypted {
+                ciphertext: vec![7; self.encrypt.1],
+                key: KeyArn::from_reply(self.encrypt.0).unwrap(),
+            })
+        }
+
+        async fn decrypt(&self, asked: Asked<'_>, _: &[u8], _: &Context) -> Result<Decrypted, KmsError> {
+            self.asked.lock().unwrap().push(match asked {
+                Asked::Key(key) => Some(key.to_string()),
+                Asked::AnyKey => None,
+            });
+            match self.decrypts.lock().unwrap().pop_front().expect("one call too many") {
+                Ok((key, plaintext)) => {
+                    Ok(Decrypted { plaintext: plaintext.into(), key: KeyArn::from_reply(key).unwrap() })
+                }
+                Err(code) => Err(classify(code, "")),
+            }
+        }
+    }
+
+    fn digest() -> Digest {
+        Digest::of(b"payload")
+    }
+
+    fn good() -> Vec<u8> {
+        digest().as_bytes().to_vec()
+    }
+
+    /// The verdict's word, or `hold`.
+    async fn judged(trusted: &[&str], script: Script) -> String {
+        let keys: Vec<KeyId> = trusted.iter().map(|k| k.parse().unwrap()).collect();
+        let signature = Signature::parse(b"sig").unwrap();
+        let opened = open(&script, &keys, &Context::default(), &signature).await;
+        let asked = script.asked.into_inner().unwrap();
+        assert!(asked.iter().all(Option::is_some), "a Decrypt without a key");
+        match opened.map(|o| o.judge(&digest())) {
+            Ok(Verdict::Valid(valid)) => format!("valid {}", valid.key()),
+            Ok(Verdict::Invalid(reason)) => reason.to_string(),
+            Err(trouble) => format!("hold {}", trouble.kind.as_str()),
+        }
+    }
+
+    #[tokio::test]
+    async fn p1_valid_only_for_the_same_digest_under_the_key_that_was_asked() {
+        assert_eq!(judged(&[A], Script::decrypts([Ok((A, good()))])).await, format!("valid {A}"));
+        assert_eq!(judged(&[A], Script::decrypts([Ok((B, good()))])).await, "wrong-key", "K4");
+        for plaintext in [vec![], good()[..63].to_vec(), [good(), vec![0]].concat(), vec![0; 64]] {
+            assert_eq!(judged(&[A], Script::decrypts([Ok((A, plaintext))])).await, "mismatch", "K6");
+        }
+    }
+
+    #[tokio::test]
+    async fn several_keys_are_asked_in_turn() {
+        let wrong = || Err("IncorrectKeyException");
+        let rejected = || Err("InvalidCiphertextException");
+        let denied = || Err("AccessDeniedException");
+        assert_eq!(judged(&[A], Script::decrypts([wrong()])).await, "wrong-key", "K2");
+        assert_eq!(judged(&[A], Script::decrypts([rejected()])).await, "rejected", "K1");
+        assert_eq!(
+            judged(&[A, B], Script::decrypts([wrong(), Ok((B, good()))])).await,
+            format!("valid {B}"),
+            "K3"
+        );
+        assert_eq!(
+            judged(&[A, B], Script::decrypts([denied(), Ok((B, good()))])).await,
+            format!("valid {B}")
+        );
+        assert_eq!(judged(&[A, B], Script::decrypts([denied(), wrong()])).await, "hold access-denied");
+        assert_eq!(judged(&[A, B], Script::decrypts([wrong(), denied()])).await, "hold access-denied");
+        assert_eq!(judged(&[A, B], Script::decrypts([rejected(), wrong()])).await, "rejected");
+        assert_eq!(judged(&[A, B], Script::decrypts([wrong(), Err("NewThing")])).await, "hold unknown-error");
+    }
+
+    #[tokio::test]
+    async fn k22_an_encrypt_answer_that_is_not_what_was_asked_is_not_published() {
+        let key: KeyId = A.parse().unwrap();
+        for (encrypt, ok) in
+            [((A, 100), true), ((A, 6144), true), ((B, 100), false), ((A, 6145), false), ((A, 0), false)]
+        {
+            let script = Script { encrypt, ..Script::decrypts([]) };
+            let sealed = sign(&script, &key, &Context::default(), &digest()).await;
+            assert_eq!(sealed.is_ok(), ok, "{encrypt:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_named_key_the_key_that_answered_is_told() {
+        let script = Script::decrypts([Ok((B, good()))]);
+        let signature = Signature::parse(b"sig").unwrap();
+        let opened = open_any(&script, &Context::default(), &signature).await.unwrap();
+        assert!(matches!(opened.judge(&digest()), Verdict::Valid(valid) if valid.key().as_str() == B));
+    }
+}

@@ -1,0 +1,151 @@
+//! The database file: its tables, its versions, and what to do with one that is damaged.
+
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, backup};
+
+use super::{StateError, state_error};
+use crate::clock;
+use crate::fs::FsError;
+
+/// The version this program writes (`PRAGMA user_version`). Earlier ones are migrated, later ones refused.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE decided (
+        rule TEXT NOT NULL,
+        path BLOB NOT NULL,
+        fingerprint TEXT NOT NULL,
+        payload BLOB,
+        signature BLOB,
+        outcome TEXT NOT NULL,
+        reason TEXT,
+        digest TEXT,
+        signature_digest TEXT,
+        PRIMARY KEY (rule, path)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE intent (
+        rule TEXT NOT NULL,
+        path BLOB NOT NULL,
+        signature_digest TEXT NOT NULL,
+        PRIMARY KEY (rule, path, signature_digest)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE edition (
+        id INTEGER PRIMARY KEY,
+        rule TEXT NOT NULL,
+        path BLOB NOT NULL,
+        digest TEXT NOT NULL,
+        UNIQUE (rule, path, digest)
+    ) STRICT;
+
+    CREATE TABLE history (
+        id INTEGER PRIMARY KEY,
+        at TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        path BLOB NOT NULL,
+        outcome TEXT NOT NULL,
+        reason TEXT,
+        digest TEXT,
+        signature_digest TEXT,
+        key TEXT
+    ) STRICT;
+";
+
+/// Why a database did not open.
+pub(super) enum OpenError {
+    /// SQLite or the integrity check calls it damaged.
+    Damaged(String),
+    /// It is of a later version.
+    Version(i64),
+    /// Anything else.
+    Failed(rusqlite::Error),
+    /// The file itself.
+    Io(std::io::Error),
+}
+
+impl OpenError {
+    pub(super) fn into_state_error(self, path: &Path) -> StateError {
+        match self {
+            Self::Damaged(what) => StateError::Broken(path.to_owned(), what),
+            Self::Version(version) => StateError::Version(path.to_owned(), version),
+            Self::Failed(error) => state_error(path, &error),
+            Self::Io(error) => StateError::Broken(path.to_owned(), error.to_string()),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// Opens or creates, checks and migrates. WAL and FULL: a commit survives a power cut (SQLite, "PRAGMA
+/// synchronous").
+pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
+    // Created here rather than by SQLite, for the mode.
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
+    file.and_then(|f| f.set_permissions(Permissions::from_mode(0o600))).map_err(OpenError::Io)?;
+    let db = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW,
+    )?;
+    db.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;",
+    )?;
+    check(&db)?;
+    migrate(&db)?;
+    Ok(db)
+}
+
+/// A copy in memory of what is at `path`, or an empty one.
+pub(super) fn in_memory(path: &Path) -> Result<Connection, OpenError> {
+    let mut db = Connection::open_in_memory()?;
+    if path.exists() {
+        let source = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        check(&source)?;
+        backup::Backup::new(&source, &mut db)?.step(-1)?;
+    }
+    migrate(&db)?;
+    Ok(db)
+}
+
+fn check(db: &Connection) -> Result<(), OpenError> {
+    let said: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if said == "ok" { Ok(()) } else { Err(OpenError::Damaged(said)) }
+}
+
+fn migrate(db: &Connection) -> Result<(), OpenError> {
+    match db.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        VERSION => Ok(()),
+        0 => Ok(db.execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?),
+        other => Err(OpenError::Version(other)),
+    }
+}
+
+/// Moves a damaged database and its journal out of the way, under a name that says when.
+pub(super) fn set_aside(path: &Path) -> Result<PathBuf, FsError> {
+    let stamp: String = clock::timestamp().chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    let name = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let aside = name(&format!(".damaged-{stamp}"));
+    for suffix in ["-wal", "-shm", ""] {
+        let (from, mut to) = (name(suffix), aside.clone().into_os_string());
+        to.push(suffix);
+        match rustix::fs::rename(&from, PathBuf::from(to)) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(source) => return Err(FsError { action: "set aside", path: from, source }),
+        }
+    }
+    Ok(aside)
+}

@@ -1,0 +1,327 @@
+//! When is a file, or a pair, complete? A pure state machine with injected time.
+//!
+//! A [`Pair`] is fed what `statx` and the lease say, and answers what to do next. It reads no clock, no disk
+//! and no event. Its rules, from the design:
+//!
+//! - A file is quiet when two samples at least `settle` apart show the same identity.
+//! - To be signed it must be quiet and have no writer.
+//! - A pair to be verified is tried once per quiet identity, writer or not, because a valid signature is the
+//!   best proof of completeness. That it does not verify is final only after the pair stayed unchanged, with
+//!   no writer seen, for `grace`; a missing signature is final after `signature_timeout`.
+//! - Nothing is given up: what never settles is reported, and watched on.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::fs::Identity;
+use crate::fs::lease::Writer;
+
+/// The waits of one rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How long a file must be unchanged.
+    pub settle: Duration,
+    /// How long an invalid pair must stay unchanged where the lease says that nobody writes.
+    pub grace_leased: Duration,
+    /// The same where the kernel cannot say.
+    pub grace_unleased: Duration,
+    /// How long a payload waits for its signature.
+    pub signature_timeout: Duration,
+    /// After how long without a quiet moment the pair is reported.
+    pub never_settles: Duration,
+}
+
+/// What is wanted of the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// A signature for the payload; a `.sig` beside it is not this module's business.
+    Sign,
+    /// A verdict on both.
+    Verify,
+}
+
+/// Which versions of payload and signature lie there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sight {
+    /// The payload.
+    pub payload: Option<Identity>,
+    /// The signature; never looked at when signing.
+    pub signature: Option<Identity>,
+}
+
+/// How much a verdict of the coming try counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Finality {
+    /// Valid counts; anything else may still be an upload under way.
+    Provisional,
+    /// Any verdict counts.
+    Final,
+}
+
+/// What to do with a pair now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Forget it: nothing is there.
+    Gone,
+    /// Take another sample at this moment, or when a hint comes.
+    LookAt(Moment),
+    /// Ask the lease about writers, then call [`Pair::probed`].
+    Probe,
+    /// Try it.
+    Try(Finality),
+    /// Leave it until something changes.
+    Rest,
+}
+
+/// How a try ended, as far as settling goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing more to do with these versions.
+    Done,
+    /// It changed meanwhile, or was being written: start over.
+    Changed,
+    /// Invalid, but provisionally.
+    NotYet,
+    /// No verdict possible; try again at this moment.
+    Hold(Moment),
+}
+
+/// Something an operator should hear once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worry {
+    /// It has been changing for `never_settles`.
+    NeverSettles,
+    /// A signature has waited `signature_timeout` for its payload.
+    Orphan,
+}
+
+/// One name of a rule, while there is something to do about it.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    want: Want,
+    sight: Sight,
+    /// When the present versions were first seen, or a writer was last seen.
+    since: Moment,
+    /// When it was last known to be quiet, or first seen.
+    restless_since: Moment,
+    /// Whether a second sample has confirmed the versions.
+    confirmed: bool,
+    writer: Writer,
+    step: Step,
+    worried: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Waiting to become quiet.
+    Settling,
+    /// Being tried; the versions may change meanwhile.
+    Trying(Finality),
+    /// Tried in vain; waiting for grace.
+    Doubted,
+    /// Held until a moment; then tried again.
+    Held(Moment, Finality),
+    /// Nothing more to do with these versions.
+    Done,
+}
+
+impl Pair {
+    /// A name that was just seen.
+    pub const fn new(want: Want, now: Moment, sight: Sight) -> Self {
+        Self {
+            want,
+            sight,
+            since: now,
+            restless_since: now,
+            confirmed: false,
+            writer: Writer::Unknown,
+            step: Step::Settling,
+            worried: false,
+        }
+    }
+
+    /// The versions last seen.
+    pub const fn sight(&self) -> Sight {
+        self.sight
+    }
+
+    /// How much the verdict of the try under way counts, if one is.
+    pub const fn trying(&self) -> Option<Finality> {
+        match self.step {
+            Step::Trying(finality) => Some(finality),
+            Step::Settling | Step::Doubted | Step::Held(..) | Step::Done => None,
+        }
+    }
+
+    /// Whether it was tried in vain and waits for grace.
+    pub const fn is_doubted(&self) -> bool {
+        matches!(self.step, Step::Doubted)
+    }
+
+    /// Takes a sample.
+    pub fn seen(&mut self, now: Moment, sight: Sight, timing: &Timing) -> Next {
+        if self.sight != sight {
+            self.sight = sight;
+            self.restart(now);
+        } else if now > self.since {
+            self.confirmed = true;
+        }
+        self.next(now, timing)
+    }
+
+    /// Takes the lease's answer to [`Next::Probe`].
+    pub fn probed(&mut self, now: Moment, writer: Writer, timing: &Timing) -> Next {
+        self.writer = writer;
+        match (self.step, self.want, writer) {
+            (Step::Trying(_) | Step::Done, _, _) => Next::Rest,
+            // A signature under way never vouches for what a writer may still change.
+            (Step::Settling | Step::Held(..), Want::Sign, Writer::Present)
+            | (Step::Doubted, _, Writer::Present) => {
+                self.since = now;
+                self.confirmed = false;
+                if self.step != Step::Doubted {
+                    self.step = Step::Settling;
+                }
+                Next::LookAt(now + timing.settle)
+            }
+            (Step::Settling, Want::Sign, Writer::Absent | Writer::Unknown) => {
+                self.try_now(now, Finality::Final)
+            }
+            (Step::Settling, Want::Verify, _) if self.sight.signature.is_some() => {
+                if writer == Writer::Present {
+                    self.since = now; // grace counts from the last writer seen
+                }
+                self.try_now(now, Finality::Provisional)
+            }
+            (Step::Settling | Step::Doubted, Want::Verify, _) => {
+                if writer == Writer::Present {
+                    self.since = now;
+                    return Next::LookAt(now + timing.settle);
+                }
+                let due = self.since + self.patience(timing);
+                if now >= due { self.try_now(now, Finality::Final) } else { Next::LookAt(due) }
+            }
+            (Step::Doubted, Want::Sign, _) => self.try_now(now, Finality::Final),
+            (Step::Held(_, finality), _, _) => {
+                // A writer seen now: no verdict of this try may be final.
+                let finality = if writer == Writer::Present { Finality::Provisional } else { finality };
+                self.try_now(now, finality)
+            }
+        }
+    }
+
+    /// Takes the end of a try. `now` is when it ended.
+    pub fn ended(&mut self, now: Moment, ended: Ended, timing: &Timing) -> Next {
+        let Step::Trying(finality) = self.step else {
+            return self.next(now, timing); // the versions changed meanwhile; the try was of the old ones
+        };
+        match ended {
+            Ended::Done => self.step = Step::Done,
+            Ended::Changed => self.restart(now),
+            Ended::NotYet => self.step = Step::Doubted,
+            Ended::Hold(until) => self.step = Step::Held(until, finality),
+        }
+        self.next(now, timing)
+    }
+
+    /// Something an operator should hear, once for each time the pair becomes quiet.
+    pub fn worry(&mut self, now: Moment, timing: &Timing) -> Option<Worry> {
+        if self.is_quiet(now, timing) {
+            self.restless_since = now;
+        }
+        if self.worried {
+            return None;
+        }
+        let worry = match (self.sight.payload, self.sight.signature) {
+            (None, Some(_)) if now >= self.since + timing.signature_timeout => Worry::Orphan,
+            (Some(_), _)
+                if self.step == Step::Settling && now >= self.restless_since + timing.never_settles =>
+            {
+                Worry::NeverSettles
+            }
+            _ => return None,
+        };
+        self.worried = true;
+        Some(worry)
+    }
+
+    /// Lets a pair that waits for grace or a signature be tried for good at once (`--once`, for pairs whose
+    /// age already exceeds the wait).
+    pub fn hurry(&mut self, now: Moment) -> Next {
+        match (self.step, self.sight.payload) {
+            (Step::Settling | Step::Doubted, Some(_)) => self.try_now(now, Finality::Final),
+            _ => Next::Rest,
+        }
+    }
+
+    /// Whether it is quiet and only waits for grace or for a signature.
+    pub fn waits_for_time(&self, now: Moment, timing: &Timing) -> bool {
+        self.want == Want::Verify
+            && match self.step {
+                Step::Doubted => true,
+                Step::Settling => self.is_quiet(now, timing) && self.sight.signature.is_none(),
+                Step::Trying(_) | Step::Held(..) | Step::Done => false,
+            }
+    }
+
+    fn restart(&mut self, now: Moment) {
+        self.since = now;
+        self.confirmed = false;
+        self.step = Step::Settling;
+        self.writer = Writer::Unknown;
+    }
+
+    fn try_now(&mut self, now: Moment, finality: Finality) -> Next {
+        self.step = Step::Trying(finality);
+        self.restless_since = now;
+        self.worried = false;
+        Next::Try(finality)
+    }
+
+    fn is_quiet(&self, now: Moment, timing: &Timing) -> bool {
+        self.confirmed && now >= self.since + timing.settle
+    }
+
+    /// How long the present pair may still turn out to be an upload under way.
+    fn patience(&self, timing: &Timing) -> Duration {
+        match (self.sight.signature, self.writer) {
+            (None, _) => timing.signature_timeout,
+            (Some(_), Writer::Absent | Writer::Present) => timing.grace_leased,
+            (Some(_), Writer::Unknown) => timing.grace_unleased,
+        }
+    }
+
+    fn next(&self, now: Moment, timing: &Timing) -> Next {
+        let has_payload = self.sight.payload.is_some();
+        let has_signature = self.sight.signature.is_some();
+        match self.step {
+            Step::Trying(_) => Next::Rest,
+            _ if !has_payload && (!has_signature || self.want == Want::Sign) => Next::Gone,
+            Step::Done => Next::Rest,
+            // An orphan signature: its payload may come at any time.
+            _ if !has_payload => {
+                let report = self.since + timing.signature_timeout;
+                if now < report { Next::LookAt(report) } else { Next::Rest }
+            }
+            Step::Settling if !self.is_quiet(now, timing) => {
+                Next::LookAt((self.since + timing.settle).max(now))
+            }
+            Step::Settling if self.want == Want::Verify && !has_signature => {
+                let due = self.since + timing.signature_timeout;
+                if now < due { Next::LookAt(due) } else { Next::Probe }
+            }
+            Step::Settling => Next::Probe,
+            Step::Doubted => {
+                let due = self.since + self.patience(timing);
+                if now < due { Next::LookAt(due) } else { Next::Probe }
+            }
+            Step::Held(until, _) => {
+                if now < until {
+                    Next::LookAt(until)
+                } else {
+                    Next::Probe
+                }
+            }
+        }
+    }
+}

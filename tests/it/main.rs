@@ -1,0 +1,11 @@
+//! Tests of the built program, as its users meet it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
+
+mod cli;
+mod harness;
