@@ -138,6 +138,7 @@ async fn drive(
             // A driver that ended before is seen below.
             is_ready.await.unwrap_or_default();
         }
+        tracing::info!("ready");
         ready.send(()).ok(); // nobody need be waiting
         std::future::pending::<()>().await;
     };

@@ -74,6 +74,8 @@ struct Slot {
     pair: Pair,
     timer: Option<Moment>,
     running: bool,
+    /// Something happened to it while it was tried.
+    touched: bool,
     attempts: u32,
     known: Option<Known>,
     hold: Option<Hold>,
@@ -181,7 +183,7 @@ impl<K: Kms> Driver<K> {
 
     /// Turns hints into pairs to look at now.
     fn take_hints(&mut self, now: Moment) {
-        let (Some(hints), Some(post)) = (&self.hints, &self.post) else { return };
+        let (Some(hints), Some(post)) = (&self.hints, self.post.clone()) else { return };
         if self.once {
             return;
         }
@@ -202,8 +204,8 @@ impl<K: Kms> Driver<K> {
                 Meaning::Unsignable(..) => self.next_scan = now,
                 Meaning::Nothing => {}
             }
-            // A directory, perhaps: what is in it, and whether it must be watched, the scan finds out.
-            if self.rule.recursive && !self.pairs.contains_key(Path::new(below)) {
+            // What is in a new directory, and watching it, is the scan's.
+            if self.rule.recursive && is_directory(&post, below) {
                 self.next_scan = now;
             }
         }
@@ -212,7 +214,9 @@ impl<K: Kms> Driver<K> {
     /// Has a pair looked at in this round, entering it if it is new.
     fn look_soon(&mut self, path: RelPath, now: Moment) {
         if let Some(slot) = self.pairs.get_mut(&path) {
-            if !slot.running {
+            if slot.running {
+                slot.touched = true;
+            } else {
                 set_timer(&mut self.timers, slot, &path, now);
             }
         } else if self.pairs.len() < MAX_PAIRS {
@@ -228,6 +232,7 @@ impl<K: Kms> Driver<K> {
             pair: Pair::new(self.want(), now, Sight::default()),
             timer: None,
             running: false,
+            touched: false,
             attempts: 0,
             known: None,
             hold: None,
@@ -436,12 +441,16 @@ impl<K: Kms> Driver<K> {
         let now = self.line.clock.now();
         let Some(slot) = self.pairs.get_mut(&tried.path) else { return };
         slot.running = false;
+        let touched = std::mem::take(&mut slot.touched);
         slot.known = tried.known;
         let ended = match tried.ending {
             Ending::Settled(settled) => {
                 self.recovered(&settled);
                 self.summary.settled(&settled, &tried.path);
                 self.pairs.remove(&tried.path);
+                if touched {
+                    self.enter(tried.path, now); // what was decided may be about what no longer lies there
+                }
                 return;
             }
             Ending::Changed => Ended::Changed,
@@ -619,6 +628,12 @@ fn would_refuse_again(post: &Post, row: &Remembered, look: &Look) -> bool {
         (None, Mode::Sign(sign)) => !stale || sign.on_stale == crate::policy::OnStale::Report,
         (None, Mode::Verify(_)) => false,
     }
+}
+
+fn is_directory(post: &Post, below: &Path) -> bool {
+    let Some((parent, name)) = below.parent().zip(below.file_name()) else { return false };
+    let stat = post.root.descend(parent).and_then(|dir| dir.stat_of(name));
+    stat.is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == Kind::Directory))
 }
 
 /// What `statx` says of a pair. A signature that is no regular file counts as none (A2).

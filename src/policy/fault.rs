@@ -1,6 +1,6 @@
 //! What is wrong with a policy file, by line.
 //!
-//! [`Report`] collects while the file is read; [`Faults`] is what the operator sees: every fault at once, in
+//! `Report` collects while the file is read; [`Faults`] is what the operator sees: every fault at once, in
 //! the order of the file, each with what to write instead. Never prints, never stops at the first.
 
 use std::cell::RefCell;

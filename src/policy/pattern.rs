@@ -20,9 +20,6 @@ pub struct Patterns {
 /// Why a pattern is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PatternError {
-    /// No pattern at all.
-    #[error("the list is empty, so no file would match; list patterns such as \"*.tar.gz\", or leave it out")]
-    NoPatterns,
     /// An empty pattern.
     #[error("an empty pattern matches no name; write one such as \"*.tar.gz\"")]
     Empty,
@@ -56,14 +53,11 @@ pub(super) enum List {
 }
 
 impl Patterns {
-    /// Takes patterns that each passed [`check`].
+    /// Takes patterns that each passed `check`.
     ///
     /// # Errors
-    /// `NoPatterns`; `Syntax`, when all together are too large for the matcher.
+    /// `Syntax`, when all together are too large for the matcher.
     pub(super) fn new(sources: Vec<String>) -> Result<Self, PatternError> {
-        if sources.is_empty() {
-            return Err(PatternError::NoPatterns);
-        }
         let mut builder = GlobSetBuilder::new();
         for source in &sources {
             builder.add(glob(source)?);
@@ -161,7 +155,8 @@ mod tests {
 
     #[test]
     fn names_match_byte_for_byte() {
-        let cases: [(&[&str], &[u8], bool); 15] = [
+        let cases: [(&[&str], &[u8], bool); 16] = [
+            (&[], b"a", false),
             (&["*.tar.gz"], b"a.tar.gz", true),
             (&["*.tar.gz"], b"a.tar.gz.part", false),
             (&["*.tar.gz"], b".tar.gz", true),
@@ -203,6 +198,5 @@ mod tests {
         for pattern in ["", "a/b", "**/x", "[a", "{a", "a}", r"a\", "[z-a]"] {
             assert!(check(pattern, List::Exclude).is_err(), "{pattern}");
         }
-        assert!(matches!(Patterns::new(Vec::new()), Err(PatternError::NoPatterns)));
     }
 }

@@ -61,10 +61,8 @@ impl<'t> Table<'t> {
                 (Some(_), _) => {}
                 (None, mode) => {
                     let advice = section.advice(name, mode);
-                    report.fault_of_whole(
-                        line,
-                        format!("unknown key `{shown}` in {}; {advice}", section.title),
-                    );
+                    report
+                        .fault_of_whole(line, format!("`{shown}` is no key of {}; {advice}", section.title));
                 }
             }
         }
@@ -121,9 +119,14 @@ impl<'t> Field<'t> {
 
     /// A string.
     pub(super) fn text(&self) -> Option<&'t str> {
+        self.text_or("a string")
+    }
+
+    /// A string, where something else would also do: `wanted` names both.
+    pub(super) fn text_or(&self, wanted: &str) -> Option<&'t str> {
         let text = self.value.as_str();
         if text.is_none() {
-            self.wrong_type("a string");
+            self.wrong_type(wanted);
         }
         text
     }
@@ -132,7 +135,7 @@ impl<'t> Field<'t> {
     pub(super) fn line_of_text(&self) -> Option<&'t str> {
         let text = self.text()?;
         if text.is_empty() {
-            self.fault(format!("is empty; write {}, such as {}", self.key.what, self.key.example));
+            self.fault(format!("\"\" says nothing; write {}, such as {}", self.key.what, self.key.example));
             return None;
         }
         if text.contains(char::is_control) {
@@ -195,10 +198,7 @@ impl<'t> Field<'t> {
         if self.value.is_integer() {
             return self.number(least.into()..=MOST.into());
         }
-        let Some(text) = self.value.as_str() else {
-            self.wrong_type("a size: a string, or a whole number of bytes");
-            return None;
-        };
+        let text = self.text_or("a string or a whole number")?;
         let shown = Escaped::text(text);
         match ByteSize::from_str(text).map(|size| size.as_u64()) {
             Err(_) => {
@@ -217,10 +217,7 @@ impl<'t> Field<'t> {
 
     /// A span of time.
     pub(super) fn duration(&self, least: Least, most: Duration) -> Option<Duration> {
-        let Some(text) = self.value.as_str() else {
-            self.wrong_type("a duration, as a string");
-            return None;
-        };
+        let text = self.text()?;
         let shown = Escaped::text(text);
         match humantime::parse_duration(text) {
             Err(_) => {
@@ -229,7 +226,7 @@ impl<'t> Field<'t> {
                 ));
             }
             Ok(Duration::ZERO) if least == Least::AboveZero => {
-                self.fault("must be longer than zero; write a duration such as \"2s\"");
+                self.fault(format!("\"{shown}\" is too short; write a duration above zero, such as \"2s\""));
             }
             Ok(duration) if duration > most => {
                 self.fault(format!(

@@ -54,6 +54,7 @@ pub(super) struct Claims<'t> {
 struct Draft<'a, 't> {
     table: Table<'t>,
     whose: Whose,
+    /// Its mode, or the one it probably has.
     mode: Option<ModeName>,
     base: &'a Path,
     claims: &'a mut Claims<'t>,
@@ -69,6 +70,7 @@ pub(super) fn read<'t>(
 ) -> Option<Rule> {
     let mode = mode_of(entries);
     let table = Table::open(&WATCH, entries, line, mode, report);
+    let mode = mode.or_else(|| guess_mode(entries));
     let mut draft = Draft { table, whose: Whose { name: None, line }, mode, base, claims };
     let name = draft.name();
     draft.whose.name = name.map(str::to_owned);
@@ -84,7 +86,7 @@ pub(super) fn read<'t>(
     let allowed_owners = common("allowed_owners").and_then(|f| owners(&f));
     let create = common("create").and_then(|f| f.boolean()).unwrap_or(false);
     let context = draft.context();
-    let mode = match mode.or_else(|| guess_mode(entries))? {
+    let mode = match mode? {
         ModeName::Sign => Mode::Sign(draft.sign()?),
         ModeName::Verify => Mode::Verify(draft.verify()?),
     };
@@ -173,8 +175,8 @@ impl<'t> Draft<'_, 't> {
                 Ok(()) => sources.push(source.to_owned()),
             }
         }
-        if sources.len() < entries.len() {
-            return None;
+        if entries.is_empty() && list == List::Include {
+            field.fault("the list is empty, so no file would be handled; list patterns, or leave it out");
         }
         Patterns::new(sources).map_err(|error| field.fault(error)).ok()
     }
@@ -287,13 +289,20 @@ impl<'t> Draft<'_, 't> {
 
     /// Exactly one of `deliver_to` and `in_place = true`.
     fn destination(&mut self) -> Option<Destination> {
-        let in_place = self.table.find("in_place").filter(|field| field.boolean() == Some(true));
         let to = self.table.find("deliver_to");
         let delivery = self.delivery();
+        let in_place = match self.table.find("in_place").map(|field| (field, field.boolean())) {
+            // What was meant is unknown, and the fault is reported.
+            Some((_, None)) => return None,
+            Some((field, Some(true))) => Some(field),
+            Some((_, Some(false))) | None => None,
+        };
         match (in_place, to) {
             (Some(field), Some(to)) => {
                 let line = to.line;
-                field.conflict(format!("goes against deliver_to on line {line}; keep one of the two"));
+                field.conflict(format!(
+                    "valid pairs cannot also go to deliver_to (line {line}); keep one of the two"
+                ));
                 None
             }
             (Some(_), None) => Some(Destination::InPlace),
@@ -316,7 +325,7 @@ impl<'t> Draft<'_, 't> {
         let mode = self.table.find("deliver_mode");
         let Some(field) = self.table.find("deliver_to") else {
             if let Some(mode) = mode {
-                mode.conflict("does nothing without deliver_to; remove it, or write deliver_to");
+                mode.conflict("nothing is delivered without deliver_to; remove it, or write deliver_to");
             }
             return None;
         };
@@ -376,7 +385,7 @@ fn owner(entry: &Field<'_>) -> Option<u32> {
         // The largest number means "no user" (chown(2)).
         return entry.number(0..=i128::from(u32::MAX) - 1);
     }
-    let name = entry.text()?;
+    let name = entry.text_or("a user name or user id")?;
     let shown = Escaped::text(name);
     let passwd = match std::fs::read(PASSWD) {
         Ok(passwd) => passwd,

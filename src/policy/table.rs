@@ -92,7 +92,7 @@ fn syntax(message: &str, text: &str) -> String {
     if message == "duplicate key" {
         return format!("`{shown}` is here for the second time; write it once");
     }
-    let message = Escaped::text(message);
+    let message = Escaped::text(message.trim_end_matches(", expected nothing"));
     if text.trim().is_empty() || text.chars().count() > 40 {
         return format!("not TOML: {message}; write entries as key = value, and text in double quotes");
     }

@@ -93,11 +93,17 @@ impl Place {
         self.finish(command, b"")
     }
 
-    fn finish(&self, mut command: Command, stdin: &[u8]) -> Run<'_> {
+    /// Gives a command the directory and the environment of this place.
+    pub(crate) fn prepare(&self, mut command: Command) -> Command {
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env("KMS_SIG", PROGRAM).env("PATH", "/usr/bin:/bin").current_dir(self.dir.path());
         // Coverage of a run is written where the caller says.
         command.envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
+        command
+    }
+
+    fn finish(&self, command: Command, stdin: &[u8]) -> Run<'_> {
+        let mut command = self.prepare(command);
         let shown = format!("{command:?}");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -1,0 +1,731 @@
+//! The daemon as a process: started on a policy, fed with files, watched through its log and the disk.
+//!
+//! Waits on what the daemon says and on what lies in the directories, never for a time.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{PROGRAM, Place, name};
+
+/// How long anything may take before a test fails. Far more than anything takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon that is running, and everything it has logged.
+pub(crate) struct Daemon {
+    child: Child,
+    log: Arc<(Mutex<Vec<Value>>, Condvar)>,
+}
+
+impl Daemon {
+    /// Starts it on `policy.toml` of a place and waits until it is ready.
+    pub(crate) fn start(place: &Place) -> Self {
+        let daemon = Self::start_unready(place);
+        daemon.waits_for("ready");
+        daemon
+    }
+
+    /// Starts it and does not wait.
+    pub(crate) fn start_unready(place: &Place) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(["watch", "--policy", "policy.toml", "--log-format", "json"]);
+        Self::spawn(place.prepare(command))
+    }
+
+    /// Runs a command that is or becomes the daemon.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let to = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                to.0.lock().unwrap().push(event);
+                to.1.notify_all();
+            }
+        });
+        Self { child, log }
+    }
+
+    /// Waits for a log event with this message, and returns the first.
+    #[track_caller]
+    pub(crate) fn waits_for(&self, message: &str) -> Value {
+        self.waits_for_nth(message, 1)
+    }
+
+    /// Waits for the `n`th log event with this message.
+    #[track_caller]
+    pub(crate) fn waits_for_nth(&self, message: &str, n: usize) -> Value {
+        let until = Instant::now() + PATIENCE;
+        let mut events = self.log.0.lock().unwrap();
+        loop {
+            if let Some(event) = events.iter().filter(|e| e["message"] == message).nth(n - 1) {
+                return event.clone();
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "never logged {message:?} ({n}); the log is\n{}", shown(&events));
+            events = self.log.1.wait_timeout(events, left).unwrap().0;
+        }
+    }
+
+    /// How often a message was logged so far.
+    pub(crate) fn count(&self, message: &str) -> usize {
+        self.log.0.lock().unwrap().iter().filter(|e| e["message"] == message).count()
+    }
+
+    /// Waits until something holds.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !holds() {
+            let log = || shown(&self.log.0.lock().unwrap());
+            assert!(Instant::now() < until, "never {what}; the log is\n{}", log());
+            std::thread::sleep(Duration::from_millis(5)); // between looks, not in place of one
+        }
+    }
+
+    /// Asks it to end, and waits.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn shown(events: &[Value]) -> String {
+    events.iter().map(|event| format!("{event}\n")).collect()
+}
+
+/// A place with a keyring and a policy of these rules; the directories `in`, `out` and `q` are there.
+pub(crate) fn place(rules: &str) -> Place {
+    let place = Place::with_keyring();
+    for dir in ["in", "out"] {
+        fs::create_dir(place.path(dir)).unwrap();
+    }
+    set_policy(&place, rules);
+    place
+}
+
+pub(crate) fn set_policy(place: &Place, rules: &str) {
+    let head =
+        "allow_root = true\nlocal.keyring = \"keyring\"\nstate.dir = \"state\"\nquarantine.dir = \"q\"\n";
+    place.write("policy.toml", format!("{head}{rules}"));
+}
+
+pub(crate) const SIGN: &str = "
+[[watch]]
+name = \"sign\"
+mode = \"sign\"
+path = \"in\"
+key = \"local:demo\"
+context = { file = \"{name}\" }
+settle = \"50ms\"
+";
+
+pub(crate) const VERIFY: &str = "
+[[watch]]
+name = \"verify\"
+mode = \"verify\"
+path = \"in\"
+trusted_keys = [\"local:demo\"]
+context = { file = \"{name}\" }
+settle = \"50ms\"
+deliver_to = \"out\"
+on_invalid = \"quarantine\"
+on_missing = \"quarantine\"
+grace = \"100ms\"
+signature_timeout = \"100ms\"
+";
+
+/// The rule with one line changed or added.
+pub(crate) fn with(rule: &str, line: &str) -> String {
+    let key = line.split('=').next().unwrap().trim();
+    let kept: String = rule
+        .lines()
+        .filter(|l| l.split('=').next().unwrap().trim() != key)
+        .map(|l| format!("{l}\n"))
+        .collect();
+    format!("{kept}{line}\n")
+}
+
+fn without(rule: &str, key: &str) -> String {
+    rule.lines().filter(|l| l.split('=').next().unwrap().trim() != key).map(|l| format!("{l}\n")).collect()
+}
+
+/// Signs content as `file` in the directory `made`, ready to be dropped somewhere.
+pub(crate) fn sign(place: &Place, file: &str, content: &str) -> (PathBuf, PathBuf) {
+    fs::create_dir_all(place.path("made")).unwrap();
+    let made = format!("made/{file}");
+    place.write(&made, content);
+    let context = format!("file={}", Path::new(file).file_name().unwrap().to_str().unwrap());
+    place.run(["sign", "local:demo", &made, "--context", &context]).exits(0);
+    (place.path(&made), place.path(format!("{made}.sig")))
+}
+
+/// Drops a signed pair into `in`, renamed into place.
+pub(crate) fn drop_pair(place: &Place, file: &str, content: &str) {
+    let (payload, signature) = sign(place, file, content);
+    fs::rename(payload, place.path("in").join(file)).unwrap();
+    fs::rename(signature, place.path("in").join(format!("{file}.sig"))).unwrap();
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| name != ".kms-sig");
+    names.sort();
+    names
+}
+
+fn verifies(place: &Place, file: &str, context: &str) {
+    place.run(["verify", file, "--key", "local:demo", "--context", context]).exits(0);
+}
+
+/// The one record in quarantine.
+fn record(place: &Place) -> Value {
+    let items = names(&place.path("q"));
+    assert_eq!(items.len(), 1, "{items:?}");
+    serde_json::from_slice(&place.read(format!("q/{}/record.json", items[0]))).unwrap()
+}
+
+// Signing
+
+#[test]
+fn what_is_dropped_is_signed() {
+    let place = place(SIGN);
+    place.write("in/before", "there before the start"); // W17
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    place.write("in/after", "dropped while it runs");
+    place.write("in/empty", ""); // S15
+    daemon.waits_for_nth("signed", 3);
+    for file in ["before", "after", "empty"] {
+        verifies(&place, &format!("in/{file}"), &format!("file={file}"));
+        assert_eq!(fs::metadata(place.path(format!("in/{file}.sig"))).unwrap().mode() & 0o7777, 0o644);
+    }
+    assert_eq!(
+        names(&place.path("in")),
+        ["after", "after.sig", "before", "before.sig", "empty", "empty.sig"]
+    );
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn p6_what_is_not_meant_is_left_alone() {
+    let place = place(&with(SIGN, "include = [\"*\", \"*.tmp\"]"));
+    for file in ["a.part", ".hidden", "b~", "c.sig", ".kms-sig-x", "z"] {
+        place.write(format!("in/{file}"), file);
+    }
+    place.write("in/d.tmp", "included by name");
+    fs::create_dir(place.path("in/dir")).unwrap();
+    let daemon = Daemon::start(&place);
+    daemon.waits_for_nth("signed", 2);
+    let signed: Vec<_> = names(&place.path("in")).into_iter().filter(|n| n.ends_with(".sig")).collect();
+    assert_eq!(signed, ["c.sig", "d.tmp.sig", "z.sig"]);
+}
+
+#[test]
+fn a_restart_signs_nothing_twice() {
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    let before = place.read("in/f.sig");
+    daemon.stop();
+    let daemon = Daemon::start(&place);
+    place.write("in/g", "another");
+    daemon.waits_for("signed");
+    assert_eq!(daemon.count("signed"), 1);
+    assert_eq!(place.read("in/f.sig"), before);
+    daemon.stop();
+    // C12: without state, the signature is verified and adopted, not made anew.
+    fs::remove_dir_all(place.path("state")).unwrap();
+    let daemon = Daemon::start(&place);
+    daemon.waits_for_nth("already signed by someone else under this key", 2);
+    assert_eq!(place.read("in/f.sig"), before);
+}
+
+#[test]
+fn s7_a_stale_signature_is_dealt_with_as_the_rule_says() {
+    for (on_stale, message) in [("resign", "signed"), ("report", "refused"), ("quarantine", "quarantined")] {
+        let place = place(&with(SIGN, &format!("on_stale = {on_stale:?}")));
+        let daemon = Daemon::start(&place);
+        place.write("in/f", "content");
+        daemon.waits_for("signed");
+        let old = place.read("in/f.sig");
+        place.write("in/f", "other content");
+        daemon.waits_for_nth(message, if on_stale == "resign" { 2 } else { 1 });
+        match on_stale {
+            "resign" => verifies(&place, "in/f", "file=f"),
+            "report" => assert_eq!(place.read("in/f.sig"), old),
+            _ => {
+                assert_eq!(names(&place.path("in")), [""; 0]);
+                assert_eq!(record(&place)["reason"], "mismatch");
+            }
+        }
+        if on_stale == "report" {
+            // A restart says it once more only if there is something new to say.
+            daemon.stop();
+            let daemon = Daemon::start(&place);
+            place.write("in/g", "another");
+            daemon.waits_for("signed");
+            assert_eq!(daemon.count("refused"), 0);
+            // Now the rule allows it.
+            daemon.stop();
+            set_policy(&place, &with(SIGN, "on_stale = \"resign\""));
+            let daemon = Daemon::start(&place);
+            daemon.waits_for("signed");
+            verifies(&place, "in/f", "file=f");
+        }
+    }
+}
+
+#[test]
+fn p8_signatures_of_others_are_reported_and_not_touched() {
+    let place = place(&with(SIGN, "on_stale = \"resign\""));
+    let pgp = "-----BEGIN PGP SIGNATURE-----\n\nabc\n";
+    for (file, signature) in [("pgp", pgp), ("noise", "not a signature of ours"), ("empty", "")] {
+        place.write(format!("in/{file}.sig"), signature);
+        place.write(format!("in/{file}"), "content");
+    }
+    place.write("in/linked", "content");
+    symlink("/etc/passwd", place.path("in/linked.sig")).unwrap(); // A3
+    let daemon = Daemon::start(&place);
+    daemon.waits_for_nth("refused", 4);
+    assert_eq!(place.read("in/pgp.sig"), pgp.as_bytes());
+    assert_eq!(place.read("in/noise.sig"), b"not a signature of ours");
+    assert_eq!(place.read("in/empty.sig"), b"");
+    assert!(fs::symlink_metadata(place.path("in/linked.sig")).unwrap().is_symlink());
+    assert_eq!(daemon.count("signed"), 0);
+}
+
+#[test]
+fn a_sign_rule_can_deliver() {
+    let place = place(&with(&with(SIGN, "deliver_to = \"out\""), "deliver_mode = \"0640\""));
+    let daemon = Daemon::start(&place);
+    place.write("in/f", "content");
+    daemon.until("delivered and removed", || {
+        names(&place.path("in")).is_empty() && place.path("out/f").exists()
+    });
+    verifies(&place, "out/f", "file=f");
+    assert_eq!(fs::metadata(place.path("out/f")).unwrap().mode() & 0o7777, 0o640);
+    // The same file again: one is there already, and that is success.
+    let before = place.read("out/f.sig");
+    place.write("in/f", "content");
+    daemon.until("removed", || names(&place.path("in")).is_empty());
+    assert_eq!(place.read("out/f.sig"), before);
+}
+
+// Verifying
+
+#[test]
+fn a_valid_pair_is_delivered_in_either_order_of_arrival() {
+    let place = place(&with(VERIFY, "signature_timeout = \"10m\""));
+    let daemon = Daemon::start(&place);
+    let (payload, signature) = sign(&place, "one", "first the payload");
+    fs::rename(payload, place.path("in/one")).unwrap();
+    fs::rename(signature, place.path("in/one.sig")).unwrap();
+    let (payload, signature) = sign(&place, "two", "first the signature"); // S11
+    let bytes = fs::read(&signature).unwrap();
+    fs::rename(signature, place.path("in/two.sig")).unwrap();
+    fs::rename(payload, place.path("in/two")).unwrap();
+    daemon.until("delivered and removed", || names(&place.path("in")).is_empty());
+    assert_eq!(names(&place.path("out")), ["one", "one.sig", "two", "two.sig"]);
+    assert_eq!(place.read("out/two"), b"first the signature");
+    assert_eq!(place.read("out/two.sig"), bytes, "the bytes judged are the bytes delivered");
+    assert_eq!(fs::metadata(place.path("out/two")).unwrap().mode() & 0o7777, 0o644);
+    assert_eq!(names(&place.path("q")), [""; 0]);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn p1_an_invalid_pair_is_quarantined_with_its_reason() {
+    for reason in ["mismatch", "rejected", "wrong-key", "malformed", "missing"] {
+        let place = place(VERIFY);
+        let (payload, signature) = sign(&place, "f", "content");
+        match reason {
+            "mismatch" => fs::write(&payload, "tampered").unwrap(),
+            "rejected" => {
+                let mut bytes = fs::read(&signature).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                fs::write(&signature, bytes).unwrap();
+            }
+            "wrong-key" => {
+                place.run(["key", "create", "local:other"]).exits(0);
+                place.run(["sign", "local:other", "made/f", "--context", "file=f"]).exits(0);
+            }
+            "malformed" => fs::write(&signature, vec![1; 6145]).unwrap(), // A16
+            _ => fs::remove_file(&signature).unwrap(),
+        }
+        let content = fs::read(&payload).unwrap();
+        fs::rename(payload, place.path("in/f")).unwrap();
+        fs::rename(signature, place.path("in/f.sig")).ok();
+        let daemon = Daemon::start(&place);
+        let event = daemon.waits_for("quarantined");
+        assert_eq!(event["reason"], reason);
+        let record = record(&place);
+        assert_eq!(record["reason"], reason);
+        assert_eq!(record["path"], "f");
+        let item = format!("q/{}", record["id"].as_str().unwrap());
+        assert_eq!(place.read(format!("{item}/payload")), content);
+        assert_eq!(place.path(format!("{item}/payload.sig")).exists(), reason != "missing");
+        assert_eq!(names(&place.path("in")), [""; 0]);
+        assert_eq!(names(&place.path("out")), [""; 0], "{reason}");
+    }
+}
+
+#[test]
+fn a_rule_that_logs_leaves_the_pair_and_says_so_once() {
+    let place = place(&with(&with(VERIFY, "on_invalid = \"log\""), "on_missing = \"log\""));
+    let (payload, signature) = sign(&place, "f", "content");
+    fs::write(&payload, "tampered").unwrap();
+    fs::rename(payload, place.path("in/f")).unwrap();
+    fs::rename(signature, place.path("in/f.sig")).unwrap();
+    place.write("in/alone", "never signed"); // S12
+    let daemon = Daemon::start(&place);
+    daemon.waits_for_nth("invalid", 2);
+    daemon.stop();
+    let daemon = Daemon::start(&place);
+    drop_pair(&place, "good", "content");
+    daemon.waits_for("delivered");
+    assert_eq!(daemon.count("invalid"), 0);
+    daemon.until("removed", || names(&place.path("in")) == ["alone", "f", "f.sig"]);
+    // Mended, it is judged anew.
+    fs::write(place.path("in/f"), "content").unwrap();
+    daemon.waits_for_nth("delivered", 2);
+}
+
+#[test]
+fn a_pair_can_be_judged_in_place() {
+    let place = place(&with(&without(VERIFY, "deliver_to"), "in_place = true"));
+    drop_pair(&place, "f", "content");
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("valid");
+    assert_eq!(names(&place.path("in")), ["f", "f.sig"]);
+    place.write("in/f", "tampered afterwards");
+    daemon.waits_for("quarantined");
+    assert_eq!(names(&place.path("in")), [""; 0]);
+}
+
+#[test]
+fn s1_an_upload_under_way_is_not_judged() {
+    let place = place(&with(VERIFY, "grace = \"10m\""));
+    let (payload, signature) = sign(&place, "f", "first half, second half");
+    fs::rename(signature, place.path("in/f.sig")).unwrap();
+    place.write("in/f", "first half,");
+    let daemon = Daemon::start(&place);
+    // It settles, does not verify, and that is not final: another pair is dealt with meanwhile.
+    drop_pair(&place, "g", "content");
+    daemon.waits_for("delivered");
+    daemon.until("removed", || names(&place.path("in")) == ["f", "f.sig"]);
+    fs::copy(payload, place.path("in/f")).unwrap();
+    daemon.waits_for_nth("delivered", 2);
+    assert_eq!(place.read("out/f"), b"first half, second half");
+}
+
+#[test]
+fn p8_nothing_at_the_destination_is_replaced() {
+    let place = place(VERIFY);
+    place.write("out/other", "something else"); // A21
+    symlink("elsewhere", place.path("out/link")).unwrap(); // A22
+    fs::create_dir(place.path("out/dir")).unwrap();
+    for file in ["other", "link", "dir"] {
+        drop_pair(&place, file, "content");
+    }
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("held");
+    // A20: an equal one is success.
+    let (payload, signature) = sign(&place, "same", "equal");
+    fs::copy(&payload, place.path("out/same")).unwrap();
+    fs::copy(&signature, place.path("out/same.sig")).unwrap();
+    drop_pair(&place, "same", "equal"); // with another, equally valid signature
+    daemon.until("removed", || !place.path("in/same").exists());
+    drop_pair(&place, "good", "content");
+    daemon.until("delivered", || place.path("out/good").exists());
+    assert_eq!(place.read("out/other"), b"something else");
+    assert!(fs::symlink_metadata(place.path("out/link")).unwrap().is_symlink());
+    assert!(!place.path("out/elsewhere").exists());
+    for file in ["other", "link", "dir"] {
+        assert!(place.path(format!("in/{file}")).exists(), "{file} is kept");
+        assert!(!place.path(format!("out/{file}.sig")).exists(), "{file} has no signature beside it");
+    }
+    assert_eq!(names(&place.path("q")), [""; 0]);
+    // The way is freed, and the pair goes on.
+    fs::remove_file(place.path("out/other")).unwrap();
+    daemon.until("delivered", || place.path("out/other").exists() && !place.path("in/other").exists());
+}
+
+#[test]
+fn p9_what_is_no_plain_file_is_refused_and_never_opened() {
+    let place = place(&with(VERIFY, "max_size = \"1KiB\""));
+    symlink("/etc/passwd", place.path("in/link")).unwrap(); // A1
+    place.shell("mkfifo in/fifo").exits(0); // A8
+    fs::File::create(place.path("in/sparse")).unwrap().set_len(1 << 40).unwrap(); // A9
+    place.write("in/hard", "two names");
+    fs::hard_link(place.path("in/hard"), place.path("other-name")).unwrap(); // A5
+    place.write("in/setuid", "set-id");
+    fs::set_permissions(place.path("in/setuid"), Permissions::from_mode(0o4755)).unwrap(); // A25
+    place.write("in/a.sig.sig", "a signature of a signature"); // A15
+    let too_long = "n".repeat(252); // A14
+    place.write(format!("in/{too_long}"), "no room for .sig");
+    let daemon = Daemon::start(&place);
+    daemon.waits_for_nth("refused", 7);
+    let left = names(&place.path("in"));
+    daemon.stop();
+    let daemon = Daemon::start(&place);
+    drop_pair(&place, "good", "content");
+    daemon.waits_for("delivered");
+    assert_eq!(daemon.count("refused"), 0, "each is reported once");
+    daemon.until("removed", || !place.path("in/good.sig").exists());
+    assert_eq!(names(&place.path("in")), left);
+    assert_eq!(names(&place.path("q")), [""; 0]);
+}
+
+#[test]
+fn a2_a_signature_that_is_a_link_is_none() {
+    let place = place(VERIFY);
+    let (payload, signature) = sign(&place, "f", "content");
+    fs::rename(payload, place.path("in/f")).unwrap();
+    symlink(&signature, place.path("in/f.sig")).unwrap();
+    let daemon = Daemon::start(&place);
+    assert_eq!(daemon.waits_for("quarantined")["reason"], "missing");
+    assert!(signature.exists());
+}
+
+#[test]
+fn a13_hostile_names_are_handled_and_escaped() {
+    let place = place(SIGN);
+    let hostile: [&[u8]; 4] = [b"a\nb", b"\x1b[31mred", b"not utf-8 \xff", b"-rf"];
+    for bytes in hostile {
+        fs::write(place.path("in").join(name(bytes)), "content").unwrap();
+    }
+    let run = place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    let log = run.stderr();
+    assert!(!log.contains('\u{1b}') && log.contains("\\x1b[31mred") && log.contains("a\\x0ab"), "{log}");
+    assert!(log.contains("not utf-8 \\xff"), "{log}");
+    for bytes in hostile {
+        assert!(place.path("in").join(name(&[bytes, b".sig"].concat())).exists());
+    }
+    verifies(&place, "in/a\nb", "file=a%0Ab");
+}
+
+#[test]
+fn subdirectories_are_followed_where_the_rule_says_so() {
+    let place = place(&with(&with(VERIFY, "recursive = true"), "context = { path = \"{relpath}\" }"));
+    let daemon = Daemon::start(&place);
+    // W3: made and filled at once.
+    fs::create_dir_all(place.path("in/a/b/c")).unwrap();
+    place.write("in/a/b/c/deep", "content");
+    place.run(["sign", "local:demo", "in/a/b/c/deep", "--context", "path=a/b/c/deep"]).exits(0);
+    daemon.waits_for("delivered");
+    assert_eq!(place.read("out/a/b/c/deep"), b"content");
+    // W4: renamed in with everything in it.
+    fs::create_dir_all(place.path("full/x")).unwrap();
+    place.write("full/x/f", "content");
+    place.run(["sign", "local:demo", "full/x/f", "--context", "path=full/x/f"]).exits(0);
+    fs::rename(place.path("full"), place.path("in/full")).unwrap();
+    daemon.until("delivered", || place.path("out/full/x/f").exists());
+}
+
+#[test]
+fn a24_superseded_content_is_recognised() {
+    let place = place(&with(VERIFY, "rollback = \"deny\""));
+    let daemon = Daemon::start(&place);
+    for content in ["version 1", "version 2"] {
+        drop_pair(&place, "f", content);
+        daemon.until("delivered", || fs::read(place.path("out/f")).is_ok_and(|c| c == content.as_bytes()));
+        daemon.until("removed", || !place.path("in/f.sig").exists());
+        fs::remove_file(place.path("out/f")).unwrap();
+        fs::remove_file(place.path("out/f.sig")).unwrap();
+    }
+    drop_pair(&place, "f", "version 1");
+    assert_eq!(daemon.waits_for("held")["cause"], "rollback");
+    assert!(place.path("in/f").exists() && !place.path("out/f").exists());
+    daemon.stop();
+    set_policy(&place, &with(VERIFY, "rollback = \"alert\""));
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("superseded content delivered again");
+    daemon.until("delivered", || place.path("out/f").exists());
+}
+
+// Trouble
+
+#[test]
+fn p2_trouble_with_keys_is_a_hold_that_ends_by_itself() {
+    let place = place(VERIFY);
+    drop_pair(&place, "good", "content");
+    drop_pair(&place, "bad", "content");
+    place.write("in/bad", "tampered");
+    fs::rename(place.path("keyring"), place.path("keyring.away")).unwrap();
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("held");
+    assert_eq!(names(&place.path("in")), ["bad", "bad.sig", "good", "good.sig"]);
+    fs::rename(place.path("keyring.away"), place.path("keyring")).unwrap();
+    daemon.waits_for("delivered");
+    daemon.waits_for("quarantined");
+    assert_eq!(names(&place.path("out")), ["good", "good.sig"]);
+}
+
+#[test]
+fn a17_an_unreadable_file_is_held_until_it_can_be_read() {
+    if rustix::process::geteuid().is_root() {
+        return; // root reads everything; the system tests run this as another user
+    }
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    fs::set_permissions(place.path("in/f"), Permissions::from_mode(0)).unwrap();
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("held; will be tried again");
+    fs::set_permissions(place.path("in/f"), Permissions::from_mode(0o644)).unwrap();
+    daemon.waits_for("signed");
+}
+
+#[test]
+fn w8_a_root_that_is_missing_holds_its_rule_and_no_other() {
+    let other = with(&with(SIGN, "name = \"other\""), "path = \"later\"");
+    let place = place(&format!("{SIGN}{other}"));
+    place.write("in/f", "content");
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("held: the rule cannot work");
+    daemon.waits_for("signed");
+    fs::create_dir(place.path("later")).unwrap();
+    place.write("later/g", "content");
+    daemon.waits_for_nth("signed", 2);
+    verifies(&place, "later/g", "file=g");
+}
+
+#[test]
+fn only_one_daemon_has_the_state() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    place
+        .run(["watch", "--policy", "policy.toml", "--once"])
+        .exits(3)
+        .complains_of("another kms-sig is using the state");
+    daemon.stop();
+}
+
+#[test]
+fn p7_what_others_can_write_is_refused() {
+    let place = place(SIGN);
+    fs::set_permissions(place.path("policy.toml"), Permissions::from_mode(0o666)).unwrap();
+    place
+        .run(["watch", "--policy", "policy.toml", "--once"])
+        .exits(2)
+        .complains_of("can be written by others (mode 0666); chmod go-w it");
+}
+
+#[test]
+fn running_as_root_must_be_allowed() {
+    if !rustix::process::geteuid().is_root() {
+        return; // nothing to refuse
+    }
+    let place = place(SIGN);
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    place.write("policy.toml", policy.replace("allow_root = true\n", ""));
+    place
+        .run(["watch", "--policy", "policy.toml", "--once"])
+        .exits(2)
+        .complains_of("refusing to run as root");
+    place.run(["watch", "--policy", "policy.toml", "--once", "--allow-root"]).exits(0);
+}
+
+// Once, and dry
+
+#[test]
+fn once_deals_with_what_is_there_and_tells_by_its_exit_code() {
+    let once = ["watch", "--policy", "policy.toml", "--once"];
+    let place = place(&with(VERIFY, "grace = \"1ms\""));
+    place.run(once).exits(0).says("verify: nothing to do\n");
+    drop_pair(&place, "good", "content");
+    place.run(once).exits(0).says("verify: 1 delivered\n");
+    drop_pair(&place, "bad", "content");
+    place.write("in/bad", "tampered");
+    place.run(once).exits(1).says("verify: 1 quarantined\n  bad: quarantined: mismatch\n");
+    // Too young to be judged: left, and listed.
+    set_policy(&place, &with(&with(VERIFY, "grace = \"1h\""), "signature_timeout = \"1h\""));
+    drop_pair(&place, "young", "content");
+    place.write("in/young", "tampered");
+    place.write("in/alone", "no signature yet");
+    place.run(once).exits(3).says(
+        "verify: 2 left\n  alone: left: its signature may still come (signature_timeout)\n  \
+         young: left: does not verify, but may still be arriving (grace)\n",
+    );
+    assert_eq!(names(&place.path("in")), ["alone", "young", "young.sig"]);
+}
+
+#[test]
+fn once_lists_what_is_held() {
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    fs::remove_file(place.path("keyring")).unwrap();
+    let run = place.run(["watch", "--policy", "policy.toml", "--once"]).exits(3);
+    let said = String::from_utf8_lossy(run.stdout()).into_owned();
+    assert!(said.starts_with("sign: 1 left\n  f: left: held (credentials): "), "{said}");
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let rules = format!("{SIGN}{}", with(&with(VERIFY, "path = \"down\""), "grace = \"1ms\""));
+    let place = place(&rules);
+    fs::create_dir(place.path("down")).unwrap();
+    place.write("in/f", "content");
+    for file in ["good", "bad"] {
+        let (payload, signature) = sign(&place, file, "content");
+        fs::rename(payload, place.path(format!("down/{file}"))).unwrap();
+        fs::rename(signature, place.path(format!("down/{file}.sig"))).unwrap();
+    }
+    place.write("down/bad", "tampered");
+    let tree =
+        || place.shell("find . | sort | xargs ls -ldi --time-style=full-iso").exits(0).stdout().to_vec();
+    let before = tree();
+    let run = place.run(["watch", "--policy", "policy.toml", "--once", "--dry-run"]).exits(1);
+    let log = run.stderr();
+    for line in ["file=f action=\"sign\"", "file=good action=\"deliver\"", "file=bad action=\"quarantine\""] {
+        assert!(log.contains(line), "{line} is not in\n{log}");
+    }
+    assert_eq!(tree(), before);
+}
+
+#[test]
+fn check_tells_what_there_is_to_do() {
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    place.write("in/g", "content");
+    let path = place.path("");
+    let path = path.to_str().unwrap().trim_end_matches('/');
+    place.run(["check", "--policy", "policy.toml"]).exits(0).says(format!(
+        "sign: \"{path}/in\" 2 files stand to be signed\n\"{path}/policy.toml\": 1 rules, no fault\n"
+    ));
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    place.run(["check", "--policy", "policy.toml"]).exits(0).says(format!(
+        "sign: \"{path}/in\" 0 files stand to be signed\n\"{path}/policy.toml\": 1 rules, no fault\n"
+    ));
+}
+
+#[test]
+fn o2_a_bad_policy_is_told_whole() {
+    let place = place(&with(SIGN, "colour = \"red\""));
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    place.write("policy.toml", policy.replace("mode = \"sign\"", "mode = \"sing\""));
+    for command in ["check", "watch"] {
+        let run = place.run([command, "--policy", "policy.toml"]).exits(2);
+        let said = run.stderr();
+        assert!(said.contains("policy.toml:8: ") && said.contains("colour"), "{said}");
+    }
+}
