@@ -226,7 +226,8 @@ impl Pair {
 
     /// Something an operator should hear, once for each time the pair becomes quiet.
     pub fn worry(&mut self, now: Moment, timing: &Timing) -> Option<Worry> {
-        if self.is_quiet(now, timing) {
+        // To be signed it must be tried before it counts as quiet: a writer may have it open all along.
+        if self.want == Want::Verify && self.is_quiet(now, timing) {
             self.restless_since = now;
         }
         if self.worried {
@@ -325,3 +326,6 @@ impl Pair {
         }
     }
 }
+
+#[cfg(test)]
+mod tables;

@@ -588,7 +588,7 @@ fn a17_an_unreadable_file_is_held_until_it_can_be_read() {
     }
     let place = place(SIGN);
     place.write("in/f", "content");
-    fs::set_permissions(place.path("in/f"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.path("in/f"), Permissions::from_mode(0o000)).unwrap();
     let daemon = Daemon::start(&place);
     daemon.waits_for("held; will be tried again");
     fs::set_permissions(place.path("in/f"), Permissions::from_mode(0o644)).unwrap();
