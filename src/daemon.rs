@@ -3,6 +3,7 @@
 //! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody works for
 //! must not look like a quiet one.
 
+mod breaker;
 mod decide;
 mod driver;
 mod hold;
@@ -11,13 +12,14 @@ mod line;
 mod summary;
 mod survey;
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::chain;
 use crate::clock::Clock;
 use crate::effect::quarantine;
 use crate::escape::quoted;
@@ -32,6 +34,7 @@ use driver::Driver;
 use limit::Limited;
 use line::Line;
 
+pub use hold::Hold;
 pub use summary::Summary;
 pub use survey::{SurveyError, survey};
 
@@ -64,6 +67,15 @@ pub enum DaemonError {
     /// The file system refused.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// Publishing had to stop.
+    #[error("nothing more can be published: {0}")]
+    Fatal(Hold),
+    /// A new policy changes what a running daemon cannot.
+    #[error("{0} cannot change while the daemon runs; restart it")]
+    Fixed(&'static str),
+    /// Files in hand were not finished in time, or nobody wanted to wait.
+    #[error("ended with files in hand; the next start takes them up")]
+    Unfinished,
     /// A driver panicked.
     #[error("BUG: the driver of a rule ended: {0}")]
     Driver(String),
@@ -73,92 +85,204 @@ impl DaemonError {
     /// The exit code it ends the process with.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Root | Self::Trust(_) => Exit::Usage,
-            Self::Locked(_) | Self::State(_) | Self::Fs(_) | Self::Driver(_) => Exit::Unfinished,
+            Self::Root | Self::Trust(_) | Self::Fixed(_) => Exit::Usage,
+            Self::Locked(_)
+            | Self::State(_)
+            | Self::Fs(_)
+            | Self::Fatal(_)
+            | Self::Unfinished
+            | Self::Driver(_) => Exit::Unfinished,
         }
     }
 }
 
-/// Runs until `shutdown` completes, or with `once` until everything present is dealt with or left. `ready`
-/// fires when every rule has its watch and its first scan, or is held for a reason that was told.
+/// What a running daemon is told.
+#[derive(Debug)]
+pub enum Order {
+    /// End, after the files in hand; told again, end at once.
+    Stop,
+    /// Go on under this policy, which has been checked.
+    Reload(Box<Policy>),
+}
+
+/// How long files in hand may take when the daemon ends or changes its policy: an operation of KMS, and the
+/// reading of a large file. A kill after that is safe (P4), so service managers may be less patient.
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// Runs until told to stop, or with `once` until everything present is dealt with or left. `ready` fires when
+/// every rule has its watch and its first scan, or is held for a reason that was told. A new policy takes the
+/// place of the old one when nothing is in hand, so that no verdict mixes the two; one that cannot is refused,
+/// and the old one goes on (P7).
 ///
 /// # Errors
 /// [`DaemonError`]; nothing is half done then, only undone.
 pub async fn run<K: Kms>(
-    policy: Policy,
-    kms: K,
+    mut policy: Policy,
+    kms: impl Fn(&Policy) -> K,
     options: Options,
     ready: oneshot::Sender<()>,
-    shutdown: impl Future<Output = ()>,
+    mut orders: mpsc::Receiver<Order>,
 ) -> Result<Vec<Summary>, DaemonError> {
     if rustix::process::geteuid().is_root() && !(policy.allow_root || options.allow_root) {
         return Err(DaemonError::Root);
     }
-    trust::check(&policy.file)?;
     let clock = Clock::start();
     let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
-    let quarantine = match &policy.quarantine_dir {
-        Some(dir) if !options.dry_run => Some(open_quarantine(dir)?),
-        _ => None,
-    };
-    let limits = &policy.limits;
-    let line = Arc::new(Line {
-        kms: Limited::new(kms, limits.max_in_flight, limits.kms_per_second, clock),
-        state,
-        hashing: Semaphore::new(limits.hash_threads),
-        quarantine,
-        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        min_free_space: limits.min_free_space,
-        clock,
-        dry_run: options.dry_run,
-    });
-    let max_jobs = limits.max_in_flight + limits.hash_threads;
-    let (stop, stopped) = watch::channel(false);
-    let mut drivers = JoinSet::new();
-    let mut attached = Vec::new();
-    for rule in policy.rules {
-        let (ready, is_ready) = oneshot::channel();
-        attached.push(is_ready);
-        let driver = Driver::new(Arc::clone(&line), rule, options.once, max_jobs, ready);
-        drivers.spawn(driver.run(stopped.clone()));
+    let mut quarantine = prepare(&policy, options)?;
+    let mut ready = Some(ready);
+    loop {
+        let line = Arc::new(Line {
+            kms: Limited::new(kms(&policy), policy.limits.max_in_flight, policy.limits.kms_per_second, clock),
+            state: state.clone(),
+            hashing: Semaphore::new(policy.limits.hash_threads),
+            quarantine,
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            min_free_space: policy.limits.min_free_space,
+            clock,
+            dry_run: options.dry_run,
+        });
+        let crew = Crew::start(&line, &policy, options.once);
+        match crew.work(&policy, options, &mut ready, &mut orders).await? {
+            Relieved::Done(summaries) => return Ok(summaries),
+            Relieved::By(next) => {
+                (policy, quarantine) = *next;
+                tracing::info!(rules = policy.rules.len(), "policy reloaded");
+            }
+        }
     }
-    drive(drivers, attached, options.once, stop, ready, shutdown).await
 }
 
-async fn drive(
-    mut drivers: JoinSet<Summary>,
+/// Checks what a policy names on this host, and opens its quarantine store.
+fn prepare(policy: &Policy, options: Options) -> Result<Option<Dir>, DaemonError> {
+    trust::check(&policy.file)?;
+    match &policy.quarantine_dir {
+        Some(dir) if !options.dry_run => open_quarantine(dir).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The drivers of one policy.
+struct Crew {
+    drivers: JoinSet<Result<Summary, Hold>>,
     attached: Vec<oneshot::Receiver<()>>,
-    once: bool,
     stop: watch::Sender<bool>,
-    ready: oneshot::Sender<()>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<Vec<Summary>, DaemonError> {
-    let all_attached = async {
-        for is_ready in attached {
-            // A driver that ended before is seen below.
-            is_ready.await.unwrap_or_default();
+    once: bool,
+}
+
+/// Why a crew ended.
+enum Relieved {
+    /// Everything is done.
+    Done(Vec<Summary>),
+    /// Another policy comes, with its quarantine store.
+    By(Box<(Policy, Option<Dir>)>),
+}
+
+impl Crew {
+    fn start<K: Kms>(line: &Arc<Line<K>>, policy: &Policy, once: bool) -> Self {
+        let max_jobs = policy.limits.max_in_flight + policy.limits.hash_threads;
+        let (stop, stopped) = watch::channel(false);
+        let mut drivers = JoinSet::new();
+        let mut attached = Vec::new();
+        for rule in &policy.rules {
+            let (ready, is_ready) = oneshot::channel();
+            attached.push(is_ready);
+            let driver = Driver::new(Arc::clone(line), Arc::clone(rule), once, max_jobs, ready);
+            drivers.spawn(driver.run(stopped.clone()));
         }
-        tracing::info!("ready");
-        ready.send(()).ok(); // nobody need be waiting
-        std::future::pending::<()>().await;
-    };
-    tokio::pin!(all_attached, shutdown);
-    let (mut summaries, mut stopping) = (Vec::new(), false);
-    loop {
-        tokio::select! {
-            () = &mut all_attached => {}
-            () = &mut shutdown, if !stopping => {
-                stopping = true;
-                stop.send(true).ok(); // no receiver is left only when every driver has ended
+        Self { drivers, attached, stop, once }
+    }
+
+    async fn work(
+        mut self,
+        policy: &Policy,
+        options: Options,
+        ready: &mut Option<oneshot::Sender<()>>,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Result<Relieved, DaemonError> {
+        let attached = std::mem::take(&mut self.attached);
+        let all_attached = async {
+            for is_ready in attached {
+                // A driver that ended before is seen below.
+                is_ready.await.unwrap_or_default();
             }
-            ended = drivers.join_next() => match ended {
-                None => return Ok(summaries),
-                Some(Ok(summary)) if once || stopping => summaries.push(summary),
-                Some(Ok(_)) => return Err(DaemonError::Driver("it stopped unasked".into())),
-                Some(Err(error)) => return Err(DaemonError::Driver(error.to_string())),
-            },
+        };
+        tokio::pin!(all_attached);
+        let (mut is_attached, mut summaries) = (false, Vec::new());
+        loop {
+            tokio::select! {
+                () = &mut all_attached, if !is_attached => {
+                    is_attached = true;
+                    if let Some(ready) = ready.take() {
+                        tracing::info!("ready");
+                        ready.send(()).ok(); // nobody need be waiting
+                    }
+                }
+                Some(order) = orders.recv() => match order {
+                    Order::Stop => return self.drain(orders, summaries).await.map(Relieved::Done),
+                    Order::Reload(next) => match accept(policy, &next, options) {
+                        Ok(quarantine) => {
+                            self.drain(orders, summaries).await?;
+                            return Ok(Relieved::By(Box::new((*next, quarantine))));
+                        }
+                        Err(error) => {
+                            let reason = chain::one_line(&error);
+                            tracing::error!(reason, "reload refused; the old policy stays");
+                        }
+                    },
+                },
+                ended = self.drivers.join_next() => match ended {
+                    None => return Ok(Relieved::Done(summaries)),
+                    Some(ended) => {
+                        let summary = summary_of(ended)?;
+                        if !self.once {
+                            return Err(DaemonError::Driver("it stopped unasked".into()));
+                        }
+                        summaries.push(summary);
+                    }
+                },
+            }
         }
     }
+
+    /// Has every driver finish what is in hand.
+    async fn drain(
+        mut self,
+        orders: &mut mpsc::Receiver<Order>,
+        mut summaries: Vec<Summary>,
+    ) -> Result<Vec<Summary>, DaemonError> {
+        self.stop.send(true).ok(); // no receiver is left only when every driver has ended
+        let deadline = tokio::time::sleep(DRAIN);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                ended = self.drivers.join_next() => match ended {
+                    None => return Ok(summaries),
+                    Some(ended) => summaries.push(summary_of(ended)?),
+                },
+                Some(Order::Stop) = orders.recv() => return Err(DaemonError::Unfinished),
+                () = &mut deadline => return Err(DaemonError::Unfinished),
+            }
+        }
+    }
+}
+
+fn summary_of(ended: Result<Result<Summary, Hold>, tokio::task::JoinError>) -> Result<Summary, DaemonError> {
+    match ended {
+        Ok(Ok(summary)) => Ok(summary),
+        Ok(Err(fatal)) => Err(DaemonError::Fatal(fatal)),
+        Err(error) => Err(DaemonError::Driver(error.to_string())),
+    }
+}
+
+/// Whether a running daemon can go on under another policy.
+fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Dir>, DaemonError> {
+    if old.state_dir != new.state_dir {
+        return Err(DaemonError::Fixed("state.dir"));
+    }
+    if rustix::process::geteuid().is_root() && !(new.allow_root || options.allow_root) {
+        return Err(DaemonError::Root);
+    }
+    prepare(new, options)
 }
 
 /// Opens state and takes its lock, which lasts as long as the directory's handle.

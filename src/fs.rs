@@ -26,6 +26,9 @@ use crate::escape::quoted;
 
 pub use staging::{Publish, Staging};
 
+/// The action of a failed fsync of a directory, after which nobody knows what is on the disk.
+pub const SYNC_DIRECTORY: &str = "sync directory";
+
 /// A system call that failed, with what it was for and on what.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot {action} {}", quoted(path))]
@@ -473,7 +476,7 @@ impl Dir {
     /// # Errors
     /// What fsync(2) says. Then nothing is known of what is on the disk.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.fd).map_err(|e| FsError::new("sync directory", &self.path, e))
+        rustix::fs::fsync(&self.fd).map_err(|e| FsError::new(SYNC_DIRECTORY, &self.path, e))
     }
 
     /// Bytes that an unprivileged writer may still take on this file system.
@@ -483,6 +486,31 @@ impl Dir {
     pub fn free_space(&self) -> Result<u64> {
         let stat = rustix::fs::fstatvfs(&self.fd).map_err(|e| FsError::new("examine", &self.path, e))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Whether changes can be made to this directory that the kernel does not tell about: network, FUSE and
+    /// overlay file systems (inotify(7), "Limitations and caveats").
+    ///
+    /// # Errors
+    /// What statfs(2) says.
+    pub fn is_remote(&self) -> Result<bool> {
+        // linux/magic.h, and the magic numbers of statfs(2).
+        const TOLD_BY_NOBODY: [u64; 12] = [
+            0x6969,      // NFS
+            0xff53_4d42, // CIFS
+            0xfe53_4d42, // SMB2
+            0x517b,      // SMB
+            0x6573_5546, // FUSE
+            0x794c_7630, // overlayfs
+            0x0102_1997, // 9p
+            0x00c3_6400, // Ceph
+            0x5346_414f, // AFS
+            0x0116_1970, // GFS2
+            0x7461_636f, // OCFS2
+            0x0bd0_0bd0, // Lustre
+        ];
+        let stat = rustix::fs::fstatfs(&self.fd).map_err(|e| FsError::new("examine", &self.path, e))?;
+        Ok(TOLD_BY_NOBODY.contains(&(stat.f_type as u64 & 0xffff_ffff)))
     }
 
     /// Takes the directory's advisory lock for as long as it is open; false if another process has it.

@@ -1,13 +1,14 @@
 //! `kms-sig watch`: the daemon.
 
-use std::path::PathBuf;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Failure, answer};
 use crate::cli::{LogFormat, Watch};
-use crate::daemon::{self, Options};
+use crate::daemon::{self, Options, Order};
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::Dir;
@@ -21,18 +22,20 @@ use crate::policy::{Mode, OnInvalid, Place, Policy, Rule};
 /// A bad policy; what the daemon cannot start with.
 pub fn run(arguments: &Watch, keyring: Option<PathBuf>, format: LogFormat) -> Result<Exit, Failure> {
     let policy = Policy::load(&arguments.policy.policy)?;
-    let keyring = policy.keyring.clone().or(keyring);
     if !arguments.dry_run && policy.rules.iter().any(|rule| rule.create) {
-        create_keys(&policy, keyring.as_ref())?;
+        create_keys(&policy, policy.keyring.as_ref().or(keyring.as_ref()))?;
     }
     let options =
         Options { once: arguments.once, dry_run: arguments.dry_run, allow_root: arguments.allow_root };
-    let providers = Providers::new(policy.aws.clone(), keyring);
+    let providers = |policy: &Policy| {
+        Providers::new(policy.aws.clone(), policy.keyring.clone().or_else(|| keyring.clone()))
+    };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
     let ended = runtime.block_on(async {
-        let mut stops = Stops::new().map_err(Failure::Runtime)?;
+        let signals = Signals::new().map_err(Failure::Runtime)?;
         let (ready, is_ready) = oneshot::channel();
+        let (order, orders) = mpsc::channel(1);
         let welcome = (format == LogFormat::Human && !arguments.once).then(|| welcome(&policy));
         let tell = async {
             if let (Ok(()), Some(text)) = (is_ready.await, welcome) {
@@ -40,11 +43,18 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, format: LogFormat) -> Re
             }
             Ok(())
         };
-        let daemon = daemon::run(policy, providers, options, ready, stops.wait());
-        let (told, ended): (Result<(), Failure>, _) = tokio::join!(tell, daemon);
+        let file = policy.file.clone();
+        let daemon = daemon::run(policy, providers, options, ready, orders);
+        let served = async {
+            tokio::select! {
+                ended = daemon => ended,
+                never = signals.pass_on(&file, order) => match never {},
+            }
+        };
+        let (told, ended): (Result<(), Failure>, _) = tokio::join!(tell, served);
         told.and(ended.map_err(Failure::Daemon))
     });
-    // A name look-up that hangs is not waited for.
+    // A name look-up that hangs is not waited for, nor a file in hand when somebody said stop twice.
     runtime.shutdown_background();
     let summaries = ended?;
     if !arguments.once {
@@ -56,23 +66,55 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, format: LogFormat) -> Re
     Ok(summaries.iter().fold(Exit::Done, |exit, summary| exit.and(summary.exit())))
 }
 
-/// SIGTERM and SIGINT, caught from before the daemon starts.
-struct Stops {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+/// SIGTERM, SIGINT and SIGHUP, caught from before the daemon starts.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
 }
 
-impl Stops {
+impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn wait(&mut self) {
-        let name = tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        };
-        tracing::info!(signal = name, "stopping; files in hand are finished first");
+    /// Turns signals into orders, for as long as it is polled.
+    async fn pass_on(mut self, file: &Path, orders: mpsc::Sender<Order>) -> Infallible {
+        loop {
+            let order = tokio::select! {
+                _ = self.terminate.recv() => Some(stop("SIGTERM")),
+                _ = self.interrupt.recv() => Some(stop("SIGINT")),
+                _ = self.hang_up.recv() => reload(file),
+            };
+            if let Some(order) = order {
+                // A daemon that no longer listens is ending.
+                orders.send(order).await.ok();
+            }
+        }
+    }
+}
+
+fn stop(signal: &str) -> Order {
+    tracing::info!(signal, "stopping; files in hand are finished first");
+    Order::Stop
+}
+
+/// The policy as it is now, if it is a good one (O1).
+fn reload(file: &Path) -> Option<Order> {
+    match Policy::load(file) {
+        Ok(policy) => Some(Order::Reload(Box::new(policy))),
+        Err(faults) => {
+            for fault in &faults {
+                let (line, fault) = (fault.line, &fault.message);
+                tracing::error!(file = %quoted(file), line, fault, "the new policy has a fault");
+            }
+            tracing::error!("reload refused; the old policy stays");
+            None
+        }
     }
 }
 

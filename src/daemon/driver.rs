@@ -32,6 +32,10 @@ use crate::watch::settle::{Ended, Next, Pair, Sight, Timing, Want, Worry};
 
 /// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan (P10).
 const MAX_PAIRS: usize = 20_000;
+/// A pair that waits longer than this may be forgotten until the next scan when there are too many.
+const EVICTABLE: Duration = Duration::from_secs(10);
+/// Time between looks for decisions about files that are gone.
+const PRUNE: Duration = Duration::from_secs(60 * 60);
 /// Paths asked of state at a time.
 const LOOKUP: usize = 512;
 /// Time between reconcile scans where hints arrive, before jitter.
@@ -59,6 +63,8 @@ pub struct Driver<K> {
     timers: BTreeSet<(Moment, RelPath)>,
     ready: VecDeque<RelPath>,
     jobs: JoinSet<Tried>,
+    /// What need not be waited for but at the end.
+    chores: JoinSet<()>,
     next_scan: Moment,
     next_attach: Moment,
     /// The last scan left pairs in the directory for want of room.
@@ -66,6 +72,11 @@ pub struct Driver<K> {
     /// Causes of holds already told, so that ten thousand held files are one message.
     told: HashMap<&'static str, usize>,
     attach_told: Option<String>,
+    /// Changes when KMS answers again after it did not.
+    reopened: watch::Receiver<u64>,
+    /// Why nothing more may be published.
+    fatal: Option<Hold>,
+    next_prune: Moment,
     summary: Summary,
     ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -113,6 +124,9 @@ impl<K: Kms> Driver<K> {
         let now = line.clock.now();
         Self {
             summary: Summary::new(&rule.name),
+            reopened: line.kms.reopened(),
+            fatal: None,
+            next_prune: now,
             line,
             rule,
             timing,
@@ -124,6 +138,7 @@ impl<K: Kms> Driver<K> {
             timers: BTreeSet::new(),
             ready: VecDeque::new(),
             jobs: JoinSet::new(),
+            chores: JoinSet::new(),
             next_scan: now,
             next_attach: now,
             overflowed: false,
@@ -135,8 +150,11 @@ impl<K: Kms> Driver<K> {
 
     /// Runs until `stop` turns true, or with `--once` until everything present at the start is dealt with or
     /// left. Files in hand are finished.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Summary {
-        while !*stop.borrow() {
+    ///
+    /// # Errors
+    /// A failure after which nothing may be published: what was to be durable may not be.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<Summary, Hold> {
+        while !*stop.borrow() && self.fatal.is_none() {
             let now = self.line.clock.now();
             if self.post.is_none() && now >= self.next_attach {
                 self.attach(now);
@@ -158,7 +176,11 @@ impl<K: Kms> Driver<K> {
         while let Some(done) = self.jobs.join_next().await {
             self.finish(done);
         }
-        self.into_summary()
+        self.chores.shutdown().await;
+        match self.fatal.take() {
+            Some(fatal) => Err(fatal),
+            None => Ok(self.into_summary()),
+        }
     }
 
     /// Sleeps until something is due or something happens.
@@ -177,7 +199,29 @@ impl<K: Kms> Driver<K> {
             _ = stop.changed() => {}
             () = tokio::time::sleep_until(wake) => {}
             () = hint, if !self.once => {}
+            Ok(()) = self.reopened.changed() => self.retry_held(),
             Some(done) = self.jobs.join_next() => self.finish(done),
+        }
+    }
+
+    /// Has every pair that is held for KMS tried again now, the longest waiting first.
+    fn retry_held(&mut self) {
+        let now = self.line.clock.now();
+        let is_held = |slot: &Slot| matches!(slot.hold, Some(Hold::Kms(_) | Hold::WhoseSignature(_)));
+        let mut held: Vec<(Moment, RelPath)> = self
+            .pairs
+            .iter()
+            .filter(|(_, slot)| is_held(slot) && !slot.running)
+            .map(|(path, slot)| (slot.first_seen, path.clone()))
+            .collect();
+        held.sort();
+        for (place, (_, path)) in held.into_iter().enumerate() {
+            if let Some(slot) = self.pairs.get_mut(&path) {
+                slot.pair.retry_now(now);
+                // A nanosecond apart: the order of the timers is the order of the queue.
+                let at = now + Duration::from_nanos(place as u64);
+                set_timer(&mut self.timers, slot, &path, at);
+            }
         }
     }
 
@@ -197,6 +241,10 @@ impl<K: Kms> Driver<K> {
         }
         let root = post.root.path().to_owned();
         for path in dirty.paths {
+            if path == root {
+                self.next_scan = now; // moved or removed, perhaps: the scan compares
+                continue;
+            }
             let Ok(below) = path.strip_prefix(&root) else { continue };
             let Some(name) = below.file_name() else { continue };
             match scan::meaning(&self.rule, below.parent().unwrap_or(Path::new("")), name) {
@@ -219,10 +267,29 @@ impl<K: Kms> Driver<K> {
             } else {
                 set_timer(&mut self.timers, slot, &path, now);
             }
-        } else if self.pairs.len() < MAX_PAIRS {
+        } else if self.has_room(now) {
             self.enter(path, now);
         } else {
             self.overflowed = true;
+        }
+    }
+
+    /// Whether another pair may be entered. If there are too many, the one that has longest to wait makes room:
+    /// it stays in the directory, and a later scan finds it. So a sender cannot keep others out by leaving
+    /// thousands of files that nothing can be done about.
+    fn has_room(&mut self, now: Moment) -> bool {
+        if self.pairs.len() < MAX_PAIRS {
+            return true;
+        }
+        self.overflowed = true;
+        match self.timers.last() {
+            Some((at, _)) if *at > now + EVICTABLE => {
+                if let Some((_, path)) = self.timers.pop_last() {
+                    self.pairs.remove(&path);
+                }
+                true
+            }
+            _ => false,
         }
     }
 
@@ -297,8 +364,30 @@ impl<K: Kms> Driver<K> {
         for chunk in new.chunks(LOOKUP) {
             self.enter_unless_known(&post, chunk.to_vec(), now).await;
         }
-        let pause = if self.hints.is_some() { jittered(RECONCILE) } else { POLL };
+        let pause = if self.hints.is_some() && !post.is_remote { jittered(RECONCILE) } else { POLL };
         self.next_scan = self.line.clock.now() + pause;
+        self.prune(&post, now);
+    }
+
+    /// Has state forget files that are gone, now and then.
+    fn prune(&mut self, post: &Arc<Post>, now: Moment) {
+        if now < self.next_prune || self.line.dry_run {
+            return;
+        }
+        self.next_prune = now + PRUNE;
+        let (line, post) = (Arc::clone(&self.line), Arc::clone(post));
+        self.chores.spawn(async move {
+            let here = Arc::clone(&post);
+            let is_there = move |path: &[u8]| {
+                use std::os::unix::ffi::OsStrExt as _;
+                let Some(path) = RelPath::new(std::ffi::OsStr::from_bytes(path)) else { return false };
+                // What cannot be looked at now is not known to be gone.
+                look(&here, &path).map_or(true, |look| look.sight != Sight::default())
+            };
+            if let Err(error) = line.state.forget_gone(&post.rule.name, is_there).await {
+                tracing::warn!(rule = post.rule.name, %error, "state was not tidied");
+            }
+        });
     }
 
     /// Enters the paths whose present versions state has no final decision about.
@@ -367,7 +456,7 @@ impl<K: Kms> Driver<K> {
         }
         let mut next = slot.pair.seen(now, sight, &self.timing);
         if let Some(unfit) = look.unfit {
-            self.refuse(&post, path, look.sight, &unfit).await;
+            self.refuse(&post, path, look.sight, unfit.to_string()).await;
             return;
         }
         match slot.pair.worry(now, &self.timing) {
@@ -376,8 +465,9 @@ impl<K: Kms> Driver<K> {
                 tracing::error!(rule = self.rule.name, %file, "has been changing for an hour; still waiting");
             }
             Some(Worry::Orphan) => {
-                let file = Escaped::new(path.as_path());
-                tracing::warn!(rule = self.rule.name, %file, "signature without its file; still waiting");
+                // Remembered rather than kept in memory; its payload's arrival is a new sight.
+                self.refuse(&post, path, look.sight, ORPHAN.to_owned()).await;
+                return;
             }
             None => {}
         }
@@ -439,6 +529,9 @@ impl<K: Kms> Driver<K> {
             },
         };
         let now = self.line.clock.now();
+        if self.overflowed && self.pairs.len() < MAX_PAIRS / 2 {
+            self.next_scan = now;
+        }
         let Some(slot) = self.pairs.get_mut(&tried.path) else { return };
         slot.running = false;
         let touched = std::mem::take(&mut slot.touched);
@@ -473,6 +566,9 @@ impl<K: Kms> Driver<K> {
     /// Keeps a pair for a later try, and tells each cause once.
     fn hold(&mut self, path: &RelPath, hold: Hold) {
         let now = self.line.clock.now();
+        if hold.is_fatal() {
+            self.fatal.get_or_insert(hold.clone());
+        }
         let count = self.told.entry(hold.as_str()).or_default();
         *count += 1;
         let file = Escaped::new(path.as_path());
@@ -511,15 +607,15 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    async fn refuse(&mut self, post: &Post, path: &RelPath, sight: Sight, unfit: &Unfit) {
+    async fn refuse(&mut self, post: &Post, path: &RelPath, sight: Sight, reason: String) {
         let row = self.line.state.remembered(&self.rule.name, path).await.ok().flatten();
-        let look = Look { sight, unfit: Some(unfit.clone()) };
-        if let Some(row) = row.filter(|row| is_decided(post, row, &look, self.line.dry_run)) {
+        let told = |row: &Remembered| row.reason.as_ref() == Some(&reason) && is_of(post, row, &sight);
+        if let Some(row) = row.filter(|row| row.outcome == Outcome::Refused && told(row)) {
             self.summary.already(row.outcome, row.reason.as_deref(), path);
             self.pairs.remove(path);
             return;
         }
-        match self.line.refuse(post, path, sight, unfit.to_string()).await {
+        match self.line.refuse(post, path, sight, reason).await {
             Ending::Settled(settled) => {
                 self.summary.settled(&settled, path);
                 self.pairs.remove(path);
@@ -607,18 +703,23 @@ fn set_timer(timers: &mut BTreeSet<(Moment, RelPath)>, slot: &mut Slot, path: &R
 
 /// Whether a remembered decision is about exactly what lies there now, under the same rule.
 pub(super) fn is_decided(post: &Post, row: &Remembered, look: &Look, dry_run: bool) -> bool {
-    let same = row.fingerprint == post.fingerprint
-        && row.payload == look.sight.payload.as_ref().map(Version::from)
-        && row.signature == look.sight.signature.as_ref().map(Version::from);
-    same && match row.outcome {
-        Outcome::Signed | Outcome::Adopted => row.signature.is_some() || dry_run,
-        Outcome::Valid | Outcome::Invalid => true,
-        // The rule may have become more generous since.
-        Outcome::Refused => would_refuse_again(post, row, look),
-        // A rehearsal leaves them in place, and says so once. Otherwise: the same pair is back.
-        Outcome::Delivered | Outcome::Quarantined => dry_run,
-        Outcome::Signing => false,
-    }
+    is_of(post, row, &look.sight)
+        && match row.outcome {
+            Outcome::Signed | Outcome::Adopted => row.signature.is_some() || dry_run,
+            Outcome::Valid | Outcome::Invalid => true,
+            // The rule may have become more generous since.
+            Outcome::Refused => would_refuse_again(post, row, look),
+            // A rehearsal leaves them in place, and says so once. Otherwise: the same pair is back.
+            Outcome::Delivered | Outcome::Quarantined => dry_run,
+            Outcome::Signing => false,
+        }
+}
+
+/// Whether a remembered decision is about these versions, under the same rule.
+fn is_of(post: &Post, row: &Remembered, sight: &Sight) -> bool {
+    row.fingerprint == post.fingerprint
+        && row.payload == sight.payload.as_ref().map(Version::from)
+        && row.signature == sight.signature.as_ref().map(Version::from)
 }
 
 fn would_refuse_again(post: &Post, row: &Remembered, look: &Look) -> bool {
@@ -626,9 +727,12 @@ fn would_refuse_again(post: &Post, row: &Remembered, look: &Look) -> bool {
     match (&look.unfit, &post.rule.mode) {
         (Some(unfit), _) => row.reason.as_deref() == Some(&unfit.to_string()),
         (None, Mode::Sign(sign)) => !stale || sign.on_stale == crate::policy::OnStale::Report,
-        (None, Mode::Verify(_)) => false,
+        (None, Mode::Verify(_)) => look.sight.payload.is_none() && row.reason.as_deref() == Some(ORPHAN),
     }
 }
+
+/// Why a signature is left although it is of no use.
+const ORPHAN: &str = "a signature without its file; it is kept, and judged when the file comes";
 
 fn is_directory(post: &Post, below: &Path) -> bool {
     let Some((parent, name)) = below.parent().zip(below.file_name()) else { return false };

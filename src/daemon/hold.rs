@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::chain;
 use crate::context::ContextError;
 use crate::escape::quoted;
-use crate::fs::FsError;
+use crate::fs::{FsError, SYNC_DIRECTORY};
 use crate::kms::Trouble;
 use crate::seal::Reason;
 use crate::state::StateError;
@@ -69,6 +69,22 @@ impl Hold {
             | Self::State(_)
             | Self::Rollback
             | Self::Brake(_) => true,
+        }
+    }
+
+    /// Whether nothing more may be published after it: what was written may not be on the disk, and nobody can
+    /// know (C8). The daemon ends, and a restart looks at everything anew.
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::State(StateError::Broken(..) | StateError::Version(..)) => true,
+            Self::Fs(error) => error.action == SYNC_DIRECTORY && error.source == rustix::io::Errno::IO,
+            Self::Kms(_)
+            | Self::WhoseSignature(_)
+            | Self::State(StateError::Full(_))
+            | Self::NoSpace { .. }
+            | Self::Conflict { .. }
+            | Self::Rollback
+            | Self::Brake(_) => false,
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::decide::Brake;
 use super::hold::{Hold, Stop};
+use super::limit::{Limited, Operation};
 use crate::clock::Clock;
 use crate::context::{Context, Filling};
 use crate::effect::claim::Part;
@@ -22,6 +23,7 @@ use crate::effect::quarantine::{self, Case, PutAway};
 use crate::escape::Escaped;
 use crate::fs::lease::{self, Writer};
 use crate::fs::{Dir, Fitness, Identity, RelPath, Staging, Stat, copy, stat_file};
+use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::Rule;
 use crate::seal::{Opened, Reason};
@@ -33,7 +35,7 @@ use crate::watch::settle::{Finality, Sight};
 /// What all rules share.
 pub struct Line<K> {
     /// The key management service, behind its limits.
-    pub kms: K,
+    pub kms: Limited<K>,
     /// What was decided.
     pub state: State,
     /// Places for hashing.
@@ -60,6 +62,8 @@ pub struct Post {
     pub root: Dir,
     /// The destination, for rules that deliver.
     pub destination: Option<Dir>,
+    /// Whether events cannot be relied on there.
+    pub is_remote: bool,
     /// The mass-failure brake.
     pub brake: Mutex<Brake>,
 }
@@ -219,6 +223,14 @@ impl<K: Kms> Line<K> {
                 );
                 Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await)
             }
+        }
+    }
+
+    /// Stops a try before its file is read if KMS would not be asked anyway.
+    fn ask_breaker(&self, keys: &[KeyId], operation: Operation) -> Result<(), Stop> {
+        match keys.iter().find_map(|key| self.kms.refusal(key, operation)) {
+            Some(trouble) => Err(trouble.into()),
+            None => Ok(()),
         }
     }
 

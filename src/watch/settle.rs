@@ -246,6 +246,13 @@ impl Pair {
         Some(worry)
     }
 
+    /// Ends the wait of a held pair: what held it is over.
+    pub fn retry_now(&mut self, now: Moment) {
+        if let Step::Held(until, _) = &mut self.step {
+            *until = (*until).min(now);
+        }
+    }
+
     /// Lets a pair that waits for grace or a signature be tried for good at once (`--once`, for pairs whose
     /// age already exceeds the wait).
     pub fn hurry(&mut self, now: Moment) -> Next {

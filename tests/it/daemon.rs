@@ -92,10 +92,18 @@ impl Daemon {
         }
     }
 
+    /// Has it read its policy anew.
+    pub(crate) fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Asks it to end, and waits.
     pub(crate) fn stop(mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
         self.child.wait().unwrap()
     }
 }
@@ -728,4 +736,72 @@ fn o2_a_bad_policy_is_told_whole() {
         let said = run.stderr();
         assert!(said.contains("policy.toml:8: ") && said.contains("colour"), "{said}");
     }
+}
+
+// Reloading
+
+#[test]
+fn o1_a_good_policy_is_swapped_in_and_a_bad_one_refused() {
+    let place = place(SIGN);
+    fs::create_dir(place.path("new")).unwrap();
+    let daemon = Daemon::start(&place);
+    set_policy(&place, "[[watch]]\nname = \"broken\"\n");
+    daemon.hang_up();
+    daemon.waits_for("reload refused; the old policy stays");
+    assert!(daemon.count("the new policy has a fault") >= 2, "every fault is told");
+    place.write("in/f", "content");
+    daemon.waits_for("signed");
+    let second = with(&with(SIGN, "name = \"second\""), "path = \"new\"");
+    set_policy(&place, &format!("{SIGN}{second}"));
+    daemon.hang_up();
+    daemon.waits_for("policy reloaded");
+    place.write("new/g", "content");
+    daemon.waits_for_nth("signed", 2);
+    verifies(&place, "new/g", "file=g");
+    // What cannot change is refused with its name.
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    place.write("policy.toml", policy.replace("state.dir = \"state\"", "state.dir = \"elsewhere\""));
+    daemon.hang_up();
+    let refused = daemon.waits_for_nth("reload refused; the old policy stays", 2);
+    assert_eq!(refused["reason"], "state.dir cannot change while the daemon runs; restart it");
+    place.write("in/h", "content");
+    daemon.waits_for_nth("signed", 3);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn o3_reloading_all_the_time_loses_nothing() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    for i in 0..20 {
+        place.write(format!("in/f{i}"), "content");
+        daemon.hang_up();
+    }
+    daemon.until("signed all", || (0..20).all(|i| place.path(format!("in/f{i}.sig")).exists()));
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn w7_a_replaced_root_is_noticed_and_worked_on_after_its_checks() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    fs::rename(place.path("in"), place.path("away")).unwrap();
+    daemon.waits_for("the watched directory was replaced or removed; holding until it is there");
+    fs::create_dir(place.path("in")).unwrap();
+    place.write("in/f", "content");
+    daemon.waits_for("signed");
+    verifies(&place, "in/f", "file=f");
+}
+
+#[test]
+fn a_file_written_while_it_is_tried_is_looked_at_again() {
+    let place = place(&with(SIGN, "on_stale = \"resign\""));
+    let daemon = Daemon::start(&place);
+    for i in 0..50 {
+        place.write("in/f", format!("version {i}"));
+    }
+    daemon.until("signed as it is", || {
+        place.path("in/f.sig").exists()
+            && place.shell("\"$KMS_SIG\" verify in/f --key local:demo --context file=f").succeeds()
+    });
 }

@@ -167,6 +167,11 @@ impl Run<'_> {
         self.check(found, &format!("somewhere on standard error: {text:?}"))
     }
 
+    /// Whether it exited with 0.
+    pub(crate) fn succeeds(&self) -> bool {
+        self.output.status.success()
+    }
+
     /// What it wrote to standard output.
     pub(crate) fn stdout(&self) -> &[u8] {
         &self.output.stdout

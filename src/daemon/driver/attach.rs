@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Driver, REATTACH};
+use super::{Driver, POLL, REATTACH};
 use crate::chain;
 use crate::clock::Moment;
 use crate::daemon::decide::Brake;
@@ -49,6 +49,13 @@ impl<K: Kms> Driver<K> {
             Ok(post) => {
                 if self.attach_told.take().is_some() {
                     tracing::info!(rule = self.rule.name, "the directories are there again");
+                }
+                if post.is_remote {
+                    let pause = humantime::format_duration(POLL);
+                    tracing::info!(
+                        rule = self.rule.name,
+                        "events cannot be relied on there; scanning every {pause}"
+                    );
                 }
                 self.post = Some(Arc::new(post));
                 self.next_scan = now;
@@ -95,6 +102,7 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
     Ok(Post {
         rule: Arc::clone(rule),
         fingerprint: rule.fingerprint(),
+        is_remote: root.is_remote()?,
         root,
         destination,
         brake: Mutex::new(Brake::default()),

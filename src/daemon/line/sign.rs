@@ -6,6 +6,7 @@ use super::{Ending, Facts, Line, Post, Settled, Snapshot, Try, blocking};
 use crate::context::Context;
 use crate::daemon::decide::{self, Existing, Signing};
 use crate::daemon::hold::{Hold, Stop};
+use crate::daemon::limit::Operation;
 use crate::effect::claim::{self, Removed};
 use crate::effect::deliver::{Delivered, Warrant};
 use crate::effect::sign::{self, Replaced};
@@ -22,6 +23,9 @@ use crate::watch::scan::signature_name;
 impl<K: Kms> Line<K> {
     pub(super) async fn sign(&self, post: &Arc<Post>, rule: &SignRule, work: &Try) -> Result<Ending, Stop> {
         let context = self.context(post, &work.path)?;
+        if !self.dry_run {
+            self.ask_breaker(std::slice::from_ref(&rule.key), Operation::Encrypt)?;
+        }
         let taken = self.take(post, work, rule.deliver_to.is_some()).await?;
         if taken.writer == Writer::Present {
             return Err(Stop::Changed); // never vouch for what someone may still change

@@ -6,6 +6,7 @@ use super::{Ending, Known, Line, Post, Settled, Snapshot, Try, blocking};
 use crate::context::Context;
 use crate::daemon::decide::{self, Verified};
 use crate::daemon::hold::{Hold, Stop};
+use crate::daemon::limit::Operation;
 use crate::effect::claim::{self, Removed};
 use crate::effect::deliver::{self, Delivered, Warrant};
 use crate::escape::Escaped;
@@ -25,6 +26,10 @@ impl<K: Kms> Line<K> {
         work: &Try,
         known: &mut Option<Known>,
     ) -> Result<Ending, Stop> {
+        let keys: Vec<KeyId> = rule.trusted_keys.iter().map(crate::key::KeyArn::to_key_id).collect();
+        if known.is_none() && work.sight.signature.is_some() {
+            self.ask_breaker(&keys, Operation::Decrypt)?;
+        }
         let private = matches!(rule.place, Place::Deliver(_));
         let taken = self.take(post, work, private).await?;
         let context = self.context(post, &work.path)?;
@@ -33,7 +38,7 @@ impl<K: Kms> Line<K> {
             Some(file) => {
                 let opened = match &file.parsed {
                     None => Opened::malformed(),
-                    Some(signature) => self.open(rule, &context, signature, known).await?,
+                    Some(signature) => self.open(&keys, &context, signature, known).await?,
                 };
                 opened.judge(&taken.hashed.digest)
             }
@@ -51,7 +56,7 @@ impl<K: Kms> Line<K> {
             brake.is_on()
         };
         match decide::verified(rule, verdict, work.finality, braked) {
-            Verified::Deliver(valid) => self.deliver(post, rule, work, &context, taken, valid).await,
+            Verified::Deliver(valid) => self.deliver(post, rule, work, &keys, &context, taken, valid).await,
             Verified::Accept(valid) => Ok(self.accept(post, work, &taken, &valid).await),
             Verified::Wait(reason) => {
                 let file = Escaped::new(work.path.as_path());
@@ -76,7 +81,7 @@ impl<K: Kms> Line<K> {
     /// Opens a signature, once for as long as its pair waits.
     async fn open(
         &self,
-        rule: &VerifyRule,
+        keys: &[KeyId],
         context: &Context,
         signature: &Signature,
         known: &mut Option<Known>,
@@ -84,8 +89,7 @@ impl<K: Kms> Line<K> {
         if let Some(known) = known.as_ref().filter(|known| known.signature == *signature) {
             return Ok(known.opened.clone());
         }
-        let keys: Vec<KeyId> = rule.trusted_keys.iter().map(crate::key::KeyArn::to_key_id).collect();
-        let opened = seal::open(&self.kms, &keys, context, signature).await?;
+        let opened = seal::open(&self.kms, keys, context, signature).await?;
         *known = Some(Known { signature: signature.clone(), opened: opened.clone() });
         Ok(opened)
     }
@@ -102,11 +106,13 @@ impl<K: Kms> Line<K> {
         self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Valid), facts).await
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one step of `verify`, which has them all")]
     async fn deliver(
         &self,
         post: &Arc<Post>,
         rule: &VerifyRule,
         work: &Try,
+        keys: &[KeyId],
         context: &Context,
         taken: Snapshot,
         valid: Valid,
@@ -124,7 +130,7 @@ impl<K: Kms> Line<K> {
         self.state.intend(&post.rule.name, &work.path, &signature).await?;
         let size = taken.hashed.size;
         let taken = Arc::new(taken);
-        self.publish(post, work, &taken, &valid, &signature, rule, context).await?;
+        self.publish(post, work, &taken, &valid, &signature, keys, context).await?;
         if rule.rollback != Rollback::Off {
             let digest = valid.digest().to_string();
             self.state.remember_edition(&post.rule.name, &work.path, &digest).await?;
@@ -158,7 +164,7 @@ impl<K: Kms> Line<K> {
         taken: &Arc<Snapshot>,
         valid: &Valid,
         signature: &Signature,
-        rule: &VerifyRule,
+        keys: &[KeyId],
         context: &Context,
     ) -> Result<(), Stop> {
         let attempt = || {
@@ -171,7 +177,7 @@ impl<K: Kms> Line<K> {
             Delivered::Done => Ok(()),
             Delivered::Beside(other) => {
                 // The payload is there already; a valid signature is as good as another.
-                let opened = self.open(rule, context, &other, &mut None).await?;
+                let opened = self.open(keys, context, &other, &mut None).await?;
                 match opened.judge(&taken.hashed.digest) {
                     Verdict::Valid(_) => Ok(()),
                     Verdict::Invalid(_) => Err(conflict("the same file with an invalid signature")),
