@@ -28,6 +28,8 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::{ConnectorError, DispatchFailure};
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
@@ -42,15 +44,20 @@ use crate::policy::{AwsSettings, EndpointError, check_endpoint};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// From the request to the first byte of the answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// One attempt, with the answer's last byte.
+/// One attempt, from connecting to the answer's last byte. Loading credentials is not part of it, as it is
+/// in the SDK's own attempt timeout: a credential process that takes six seconds would never come to an end.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// All attempts and the pauses between them.
+/// All attempts, the pauses between them and the loading of credentials.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Idle connections that a firewall has forgotten stall until a timeout (awslabs/aws-sdk-rust#1417). NAT
 /// gateways and load balancers forget after a minute or more; we forget sooner.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Attempts of one call, the first included. Longer patience is the caller's.
 const ATTEMPTS: u32 = 3;
+
+/// The longest reply that is read, in bytes. The longest that KMS has reason to send is Encrypt's: 6,144
+/// bytes in base64 and a few names.
+const MAX_REPLY: usize = 64 << 10;
 
 /// The HTTP status of every modelled error of KMS that is a verdict (AWS KMS API reference, Decrypt).
 const BAD_REQUEST: u16 = 400;
@@ -180,12 +187,8 @@ impl Aws {
             .http_client(http.clone())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .read_timeout(READ_TIMEOUT)
-                    .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                    .operation_timeout(OPERATION_TIMEOUT)
-                    .build(),
+                // The wire keeps the other three.
+                TimeoutConfig::builder().operation_timeout(OPERATION_TIMEOUT).build(),
             );
         // What was checked is what is used, even if the environment changes meanwhile.
         config.set_endpoint_url(endpoint.clone());
@@ -332,6 +335,8 @@ fn dispatch_error(failure: &DispatchFailure) -> (TroubleKind, String) {
     };
     let kind = if find::<CredentialsError>(error).is_some() {
         TroubleKind::Credentials
+    } else if find::<Oversized>(error).is_some() {
+        TroubleKind::MalformedReply
     } else if error.is_timeout() {
         return (TroubleKind::Timeout, timeout_message());
     } else if error.is_user() {
@@ -339,21 +344,24 @@ fn dispatch_error(failure: &DispatchFailure) -> (TroubleKind, String) {
     } else {
         TroubleKind::Network
     };
-    (kind, chain(error))
+    // The outermost layer says no more than "io error" or "other".
+    (kind, chain(error.source().unwrap_or(error)))
 }
 
 fn timeout_message() -> String {
     format!(
-        "no answer within {} s per attempt and {} s in all",
+        "no answer from KMS within {} s, or not within {} s with retries and loading credentials",
         ATTEMPT_TIMEOUT.as_secs(),
         OPERATION_TIMEOUT.as_secs()
     )
 }
 
-/// The error and what caused it, outermost first. Layers that only repeat the next one are left out.
+/// The error and what caused it, outermost first and on one line. Causes that the layer before them has
+/// already told are left out.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
-    for layer in layers(error).map(ToString::to_string) {
+    for layer in layers(error) {
+        let layer = layer.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         if text.ends_with(&layer) {
             continue;
         }
@@ -383,7 +391,7 @@ fn with_request(message: String, request: Option<&str>) -> String {
 }
 
 /// The only way out. Looks at the address of every request as it is about to leave, wherever the SDK got
-/// that address from.
+/// that address from, and bounds the reply in time and size.
 #[derive(Debug)]
 struct Wire {
     /// TLS, through the proxy that `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name: a tunnel, so the proxy
@@ -410,13 +418,36 @@ impl HttpConnector for Wire {
             return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into())));
         }
         let scheme = url.get(.."https:".len()).unwrap_or_default();
-        if scheme.eq_ignore_ascii_case("https:") {
-            self.tls.call(request)
-        } else {
-            self.loopback.call(request)
-        }
+        let connector = if scheme.eq_ignore_ascii_case("https:") { &self.tls } else { &self.loopback };
+        let reply = whole(connector.call(request));
+        HttpConnectorFuture::new(async {
+            match tokio::time::timeout(ATTEMPT_TIMEOUT, reply).await {
+                Ok(reply) => reply,
+                Err(elapsed) => Err(ConnectorError::timeout(elapsed.into())),
+            }
+        })
     }
 }
+
+/// Waits for the reply's last byte.
+async fn whole(reply: HttpConnectorFuture) -> Result<HttpResponse, ConnectorError> {
+    let mut reply = reply.await?;
+    let mut stream = ByteStream::new(reply.take_body());
+    let mut body = Vec::new();
+    while let Some(chunk) = stream.try_next().await.map_err(|error| ConnectorError::io(error.into()))? {
+        if body.len() + chunk.len() > MAX_REPLY {
+            return Err(ConnectorError::other(Oversized.into(), None));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    *reply.body_mut() = SdkBody::from(body);
+    Ok(reply)
+}
+
+/// A reply that is longer than any of KMS.
+#[derive(Debug, thiserror::Error)]
+#[error("the reply is longer than {MAX_REPLY} bytes")]
+struct Oversized;
 
 /// A request that was about to leave over plain HTTP.
 #[derive(Debug, thiserror::Error)]
@@ -427,7 +458,6 @@ struct Refused {
 }
 
 fn connector(proxy: ProxyConfig) -> Connector {
-    // The connector takes its timeouts from here, not from the client's configuration.
     let settings =
         HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT).build();
     let mut builder = ConnectorBuilder::default();
@@ -443,7 +473,6 @@ fn connector(proxy: ProxyConfig) -> Connector {
 mod tests {
     use aws_sdk_kms::error::ErrorMetadata;
     use aws_sdk_kms::operation::decrypt::DecryptError;
-    use aws_smithy_types::body::SdkBody;
 
     use super::*;
 

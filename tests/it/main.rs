@@ -8,6 +8,12 @@
     reason = "a test that panics has failed"
 )]
 
+#[cfg(feature = "aws")]
+mod aws;
 mod cli;
 mod daemon;
 mod harness;
+#[cfg(feature = "aws")]
+mod moto;
+#[cfg(feature = "aws")]
+mod proxy;

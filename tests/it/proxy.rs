@@ -1,0 +1,341 @@
+//! A proxy in front of a KMS server that misbehaves on request.
+//!
+//! Speaks as much HTTP/1.1 as the SDK and moto do. Every request that arrives is remembered; what happens to
+//! it is the next fault of the queue, else the lasting fault, else the upstream's honest answer. No fault
+//! depends on timing, except the two whose point is to be slow.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// A key that nobody has, for [`Fault::OtherKey`].
+pub(crate) const OTHER_KEY: &str =
+    "arn:aws:kms:eu-west-1:999999999999:key/00000000-0000-0000-0000-000000000000";
+
+/// What happens to a request instead of an honest answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// An error reply of the API with this HTTP status and `__type`.
+    Error(u16, &'static str),
+    /// The request is read and the connection reset.
+    Reset,
+    /// The request is read and nothing ever comes back.
+    Hang,
+    /// An answer that announces its length and then comes at one byte a second.
+    Dribble,
+    /// The upstream's answer, with [`OTHER_KEY`] as the key that was used.
+    OtherKey,
+    /// The upstream's answer, with another algorithm.
+    OtherAlgorithm,
+    /// Status 200 and JSON that breaks off.
+    BrokenJson,
+    /// Status 200 and an empty object.
+    EmptyJson,
+    /// Status 200 and a web page: a captive portal.
+    Html,
+    /// Status 200 and a mebibyte of JSON.
+    Flood,
+    /// Status 418, no body, no code.
+    Teapot,
+}
+
+impl Fault {
+    pub(crate) const THROTTLED: Self = Self::Error(400, "ThrottlingException");
+    pub(crate) const INTERNAL: Self = Self::Error(500, "KMSInternalException");
+    pub(crate) const UNKNOWN: Self = Self::Error(400, "BrandNewException");
+    pub(crate) const ACCESS_DENIED: Self = Self::Error(400, "AccessDeniedException");
+    pub(crate) const EXPIRED_TOKEN: Self = Self::Error(400, "ExpiredTokenException");
+    pub(crate) const DISABLED: Self = Self::Error(400, "DisabledException");
+    pub(crate) const INCORRECT_KEY: Self = Self::Error(400, "IncorrectKeyException");
+    pub(crate) const INVALID_CIPHERTEXT: Self = Self::Error(400, "InvalidCiphertextException");
+}
+
+/// A request as it arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// `Encrypt`, `Decrypt`, …
+    pub(crate) operation: String,
+    /// The Region it was signed for.
+    pub(crate) region: String,
+    /// The `KeyId` of the body.
+    pub(crate) key_id: Option<String>,
+    /// The whole body.
+    pub(crate) body: Value,
+}
+
+/// The proxy. Ends when dropped.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    script: Arc<Mutex<Script>>,
+}
+
+#[derive(Default)]
+struct Script {
+    next: VecDeque<Fault>,
+    always: Option<Fault>,
+    requests: Vec<Request>,
+    ended: bool,
+}
+
+impl Proxy {
+    /// Starts on a free port of loopback, honest at first.
+    pub(crate) fn start(upstream: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let script = Arc::new(Mutex::new(Script::default()));
+        let (upstream, shared) = (upstream.to_owned(), Arc::clone(&script));
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if locked(&shared).ended {
+                    break;
+                }
+                let (upstream, script) = (upstream.clone(), Arc::clone(&shared));
+                // A client that goes away in the middle is part of the game.
+                thread::spawn(move || serve(client, &upstream, &script).ok());
+            }
+        });
+        Self { address, script }
+    }
+
+    /// Where it listens, for `AWS_ENDPOINT_URL`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Adds a fault for one request that is still to come. Queued faults go before the lasting one.
+    pub(crate) fn next(&self, fault: Fault) {
+        locked(&self.script).next.push_back(fault);
+    }
+
+    /// What happens to every request from now on, until told otherwise. `None`: honest answers.
+    pub(crate) fn always(&self, fault: Option<Fault>) {
+        locked(&self.script).always = fault;
+    }
+
+    /// The requests so far, in the order of their arrival.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        locked(&self.script).requests.clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        locked(&self.script).ended = true;
+        // Wakes the listening thread, which then sees that it is over.
+        TcpStream::connect(self.address).ok();
+    }
+}
+
+fn locked(script: &Mutex<Script>) -> MutexGuard<'_, Script> {
+    script.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves one connection until the client or a fault ends it.
+fn serve(mut client: TcpStream, upstream: &str, script: &Mutex<Script>) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    while let Some(head) = http::Head::read(&mut client)? {
+        // The last byte is looked at and left in the socket: closing a socket with unread data resets the
+        // connection, and that without any race.
+        let mut body = vec![0; head.content_length()];
+        if let Some((last, most)) = body.split_last_mut() {
+            client.read_exact(most)?;
+            client.peek(std::slice::from_mut(last))?;
+        }
+        let fault = {
+            let mut script = locked(script);
+            script.requests.push(Request::new(&head, &body));
+            script.next.pop_front().or(script.always)
+        };
+        if fault == Some(Fault::Reset) {
+            return Ok(());
+        }
+        if !body.is_empty() {
+            client.read_exact(&mut [0])?;
+        }
+        match fault {
+            None => client.write_all(&forward(upstream, &head, &body)?.to_bytes())?,
+            Some(fault) => misbehave(fault, &mut client, || forward(upstream, &head, &body))?,
+        }
+    }
+    Ok(())
+}
+
+fn forward(upstream: &str, head: &http::Head, body: &[u8]) -> io::Result<http::Reply> {
+    let kept = ["content-type", "x-amz-target", "authorization", "x-amz-date"];
+    let headers: Vec<_> = kept.iter().filter_map(|&name| Some((name, head.header(name)?))).collect();
+    http::post(upstream, &headers, body)
+}
+
+fn misbehave(
+    fault: Fault,
+    client: &mut TcpStream,
+    honest: impl FnOnce() -> io::Result<http::Reply>,
+) -> io::Result<()> {
+    let reply = match fault {
+        Fault::Error(status, code) => {
+            http::Reply::json(status, &json!({ "__type": code, "message": "said the proxy" }))
+        }
+        Fault::OtherKey => edited(honest()?, "KeyId", OTHER_KEY),
+        Fault::OtherAlgorithm => edited(honest()?, "EncryptionAlgorithm", "RSAES_OAEP_SHA_256"),
+        Fault::BrokenJson => {
+            http::Reply::new(200, "application/x-amz-json-1.1", b"{\"KeyId\": \"arn:aw".to_vec())
+        }
+        Fault::EmptyJson => http::Reply::json(200, &json!({})),
+        Fault::Html => {
+            http::Reply::new(200, "text/html", b"<html>Welcome! Accept the terms.</html>".to_vec())
+        }
+        Fault::Flood => http::Reply::json(200, &json!({ "KeyId": "a".repeat(1 << 20) })),
+        Fault::Teapot => http::Reply::new(418, "text/plain", Vec::new()),
+        Fault::Hang => {
+            // Until the client has had enough.
+            io::copy(client, &mut io::sink())?;
+            return Ok(());
+        }
+        Fault::Dribble => {
+            let reply = honest()?;
+            client.write_all(reply.head().as_bytes())?;
+            for byte in &reply.body {
+                client.write_all(std::slice::from_ref(byte))?;
+                thread::sleep(Duration::from_secs(1));
+            }
+            return Ok(());
+        }
+        Fault::Reset => unreachable!("BUG: a connection to reset is not written to"),
+    };
+    client.write_all(&reply.to_bytes())
+}
+
+/// The reply with one member of its JSON object set.
+fn edited(reply: http::Reply, member: &str, value: &str) -> http::Reply {
+    let mut body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    body[member] = value.into();
+    http::Reply::json(reply.status(), &body)
+}
+
+impl Request {
+    fn new(head: &http::Head, body: &[u8]) -> Self {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let target = head.header("x-amz-target").unwrap_or_default();
+        // `Credential=ID/DATE/REGION/kms/aws4_request` (AWS Signature Version 4)
+        let scope = head.header("authorization").unwrap_or_default();
+        Self {
+            operation: target.trim_start_matches("TrentService.").to_owned(),
+            region: scope.split('/').nth(2).unwrap_or_default().to_owned(),
+            key_id: body["KeyId"].as_str().map(str::to_owned),
+            body,
+        }
+    }
+}
+
+/// Just enough HTTP/1.1: heads, bodies with a length, one request per upstream connection.
+pub(crate) mod http {
+    use std::io::{self, Read, Write as _};
+    use std::net::TcpStream;
+
+    use serde_json::Value;
+
+    /// The largest head taken; the SDK's are about 1 KiB.
+    const MAX_HEAD: usize = 64 << 10;
+
+    /// A start line and header fields.
+    pub(crate) struct Head {
+        lines: Vec<String>,
+    }
+
+    impl Head {
+        /// Reads up to and with the empty line. `None`: the peer closed between two messages.
+        pub(crate) fn read(stream: &mut impl Read) -> io::Result<Option<Self>> {
+            let mut bytes = Vec::new();
+            // Byte by byte, so that nothing of the body is read.
+            while !bytes.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte)? {
+                    0 if bytes.is_empty() => return Ok(None),
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    _ if bytes.len() == MAX_HEAD => return Err(io::ErrorKind::InvalidData.into()),
+                    _ => bytes.extend(byte),
+                }
+            }
+            let text = String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData)?;
+            Ok(Some(Self {
+                lines: text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect(),
+            }))
+        }
+
+        /// The first line.
+        pub(crate) fn start_line(&self) -> &str {
+            self.lines.first().map_or("", String::as_str)
+        }
+
+        /// The value of a header field; the name in lower case.
+        pub(crate) fn header(&self, name: &str) -> Option<&str> {
+            let fields = self.lines.iter().skip(1).filter_map(|line| line.split_once(':'));
+            fields.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+        }
+
+        pub(crate) fn content_length(&self) -> usize {
+            self.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
+        }
+    }
+
+    /// A reply.
+    pub(crate) struct Reply {
+        status: u16,
+        content_type: String,
+        pub(crate) body: Vec<u8>,
+    }
+
+    impl Reply {
+        pub(crate) fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
+            Self { status, content_type: content_type.to_owned(), body }
+        }
+
+        pub(crate) fn json(status: u16, body: &Value) -> Self {
+            Self::new(status, "application/x-amz-json-1.1", body.to_string().into_bytes())
+        }
+
+        pub(crate) fn status(&self) -> u16 {
+            self.status
+        }
+
+        pub(crate) fn head(&self) -> String {
+            format!(
+                "HTTP/1.1 {} -\r\ncontent-type: {}\r\ncontent-length: {}\r\nx-amzn-requestid: from-the-proxy\r\n\r\n",
+                self.status,
+                self.content_type,
+                self.body.len()
+            )
+        }
+
+        pub(crate) fn to_bytes(&self) -> Vec<u8> {
+            [self.head().as_bytes(), &self.body].concat()
+        }
+    }
+
+    /// Posts to `http://HOST:PORT`.
+    pub(crate) fn post(url: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Reply> {
+        let address = url.strip_prefix("http://").ok_or(io::ErrorKind::InvalidInput)?;
+        let mut stream = TcpStream::connect(address)?;
+        let mut head = format!("POST / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+        stream.write_all(&[head.as_bytes(), body].concat())?;
+        let head = Head::read(&mut stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let status = head
+            .start_line()
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .ok_or(io::ErrorKind::InvalidData)?;
+        let mut body = vec![0; head.content_length()];
+        stream.read_exact(&mut body)?;
+        Ok(Reply::new(status, head.header("content-type").unwrap_or_default(), body))
+    }
+}
