@@ -675,7 +675,9 @@ impl<K: Kms> Driver<K> {
         if self.overflowed {
             self.summary.left(Left { path: None, why: "more files wait; run again".into() });
         }
-        for (path, slot) in self.pairs {
+        let mut pairs: Vec<_> = self.pairs.into_iter().collect();
+        pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (path, slot) in pairs {
             let why = match (&slot.hold, slot.pair.sight()) {
                 (Some(hold), _) => format!("{} ({}): {hold}; {}", "held", hold.as_str(), hold.remedy()),
                 (None, Sight { payload: None, .. }) => "a signature without its file".into(),

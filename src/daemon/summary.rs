@@ -87,7 +87,9 @@ impl fmt::Display for Summary {
         if !counts.is_empty() {
             write!(f, " {}", counts.join(", "))?;
         }
-        for (path, what) in &self.notes {
+        let mut notes: Vec<_> = self.notes.iter().collect();
+        notes.sort();
+        for (path, what) in notes {
             write!(f, "\n  {}: {what}", Escaped::new(path.as_path()))?;
         }
         for left in &self.left {

@@ -13,7 +13,10 @@ mod aws;
 mod cli;
 mod daemon;
 mod harness;
+
 #[cfg(feature = "aws")]
 mod moto;
+#[cfg(feature = "aws")]
+mod outage;
 #[cfg(feature = "aws")]
 mod proxy;

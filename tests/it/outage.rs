@@ -1,0 +1,221 @@
+//! The daemon with AWS KMS: against a real server, through a proxy that breaks things in every way KMS and the
+//! network can. Whatever happens, no outage becomes a verdict (P2), and everything goes on when it is over.
+
+use std::fs;
+
+use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, with};
+use crate::harness::Place;
+use crate::moto::{Moto, REGION};
+use crate::proxy::{Fault, OTHER_KEY, Proxy};
+
+/// A place whose KMS is moto behind a proxy, and a key there.
+fn at_proxy() -> (Place, Proxy, String) {
+    let proxy = Proxy::start(Moto::start().url());
+    let mut place = place(SIGN);
+    for (name, value) in [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ] {
+        place.set(name, value);
+    }
+    place.set("HOME", place.path(""));
+    let key = Moto::start().create_key();
+    (place, proxy, key)
+}
+
+/// The rules with `[aws]` pointed at the proxy.
+fn policy(place: &Place, proxy: &Proxy, rules: &str) {
+    let aws = format!("aws.region = \"{REGION}\"\naws.endpoint_url = \"{}\"\n", proxy.url());
+    set_policy(place, &format!("{aws}{rules}"));
+}
+
+fn verify_rule(key: &str) -> String {
+    with(VERIFY, &format!("trusted_keys = [\"{key}\"]"))
+}
+
+fn sign_rule(key: &str) -> String {
+    with(SIGN, &format!("key = \"{key}\""))
+}
+
+/// Signs content with the AWS key by command line and drops the pair.
+fn drop_pair(place: &Place, proxy: &Proxy, key: &str, file: &str, content: &str) {
+    fs::create_dir_all(place.path("made")).unwrap();
+    place.write(format!("made/{file}"), content);
+    let script = format!(
+        "AWS_REGION={REGION} AWS_ENDPOINT_URL={} \"$KMS_SIG\" sign {key} made/{file} --context file={file}",
+        proxy.url()
+    );
+    place.shell(&script).exits(0);
+    for name in [file.to_owned(), format!("{file}.sig")] {
+        fs::rename(place.path(format!("made/{name}")), place.path(format!("in/{name}"))).unwrap();
+    }
+}
+
+fn in_quarantine(place: &Place) -> usize {
+    fs::read_dir(place.path("q")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn what_is_dropped_is_signed_and_what_is_signed_is_delivered() {
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &sign_rule(&key));
+    let daemon = Daemon::start(&place);
+    place.write("in/f", "content");
+    let event = daemon.waits_for("signed");
+    assert_eq!(event["key"], key);
+    daemon.stop();
+    policy(&place, &proxy, &verify_rule(&key));
+    let daemon = Daemon::start(&place);
+    assert_eq!(daemon.waits_for("delivered")["key"], key);
+    let decrypts: Vec<_> = proxy.requests().into_iter().filter(|r| r.operation == "Decrypt").collect();
+    assert_eq!(decrypts.len(), 1);
+    assert_eq!(decrypts[0].key_id.as_deref(), Some(key.as_str()), "K4: the key is always named");
+    assert_eq!(decrypts[0].body["EncryptionContext"]["file"], "f", "the context binds the name");
+}
+
+#[test]
+fn p2_no_fault_of_kms_becomes_a_verdict() {
+    // K8, K9, K10, K11, K13, K16, K17
+    for fault in [
+        Fault::THROTTLED,
+        Fault::INTERNAL,
+        Fault::UNKNOWN,
+        Fault::ACCESS_DENIED,
+        Fault::EXPIRED_TOKEN,
+        Fault::DISABLED,
+        Fault::Error(400, "NotFoundException"),
+        Fault::Error(400, "KMSInvalidStateException"),
+        Fault::Error(400, "InvalidKeyUsageException"),
+        Fault::Error(400, "ValidationException"),
+        Fault::Error(500, "DependencyTimeoutException"),
+        Fault::Error(500, "KeyUnavailableException"),
+        Fault::Reset,
+        Fault::BrokenJson,
+        Fault::Html,
+        Fault::Teapot,
+    ] {
+        let (place, proxy, key) = at_proxy();
+        policy(&place, &proxy, &verify_rule(&key));
+        drop_pair(&place, &proxy, &key, "good", "content");
+        drop_pair(&place, &proxy, &key, "bad", "content");
+        place.write("in/bad", "tampered");
+        proxy.always(Some(fault));
+        let daemon = Daemon::start(&place);
+        daemon.until("held", || daemon.count("held") + daemon.count("held; will be tried again") > 0);
+        assert_eq!(in_quarantine(&place), 0, "{fault:?}");
+        assert!(!place.path("out/good").exists(), "{fault:?}");
+        proxy.always(None);
+        daemon.waits_for("delivered");
+        assert_eq!(daemon.waits_for("quarantined")["reason"], "mismatch", "{fault:?}");
+        assert!(!place.path("out/bad").exists(), "{fault:?}");
+    }
+}
+
+#[test]
+fn p2_no_fault_of_kms_leaves_half_a_signature() {
+    for fault in [Fault::THROTTLED, Fault::ACCESS_DENIED, Fault::Reset, Fault::BrokenJson, Fault::OtherKey] {
+        let (place, proxy, key) = at_proxy();
+        policy(&place, &proxy, &sign_rule(&key));
+        place.write("in/f", "content");
+        proxy.always(Some(fault));
+        let daemon = Daemon::start(&place);
+        daemon.until("held", || daemon.count("held") + daemon.count("held; will be tried again") > 0);
+        assert!(!place.path("in/f.sig").exists(), "K22: {fault:?}");
+        proxy.always(None);
+        daemon.waits_for("signed");
+    }
+}
+
+#[test]
+fn k2_another_keys_signature_is_a_wrong_key() {
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &verify_rule(&key));
+    drop_pair(&place, &proxy, &key, "f", "content");
+    proxy.always(Some(Fault::INCORRECT_KEY));
+    let daemon = Daemon::start(&place);
+    assert_eq!(daemon.waits_for("quarantined")["reason"], "wrong-key");
+}
+
+#[test]
+fn k3_every_trusted_key_is_asked() {
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &with(VERIFY, &format!("trusted_keys = [\"{OTHER_KEY}\", \"{key}\"]")));
+    drop_pair(&place, &proxy, &key, "f", "content");
+    proxy.next(Fault::INCORRECT_KEY);
+    let daemon = Daemon::start(&place);
+    assert_eq!(daemon.waits_for("delivered")["key"], key);
+}
+
+#[test]
+fn k4_an_answer_of_another_key_is_never_taken() {
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &verify_rule(&key));
+    drop_pair(&place, &proxy, &key, "f", "content");
+    proxy.always(Some(Fault::OtherKey));
+    let daemon = Daemon::start(&place);
+    assert_eq!(daemon.waits_for("quarantined")["reason"], "wrong-key");
+    assert!(!place.path("out/f").exists());
+}
+
+#[test]
+fn k10_a_key_disabled_and_enabled_again_needs_no_restart() {
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &sign_rule(&key));
+    proxy.always(Some(Fault::DISABLED)); // moto encrypts under disabled keys
+    place.write("in/f", "content");
+    let daemon = Daemon::start(&place);
+    let held = daemon.waits_for("held");
+    assert_eq!(
+        (held["cause"].as_str(), held["remedy"].as_str()),
+        (Some("key-state"), Some("enable the key or cancel its deletion"))
+    );
+    proxy.always(None);
+    daemon.waits_for("signed");
+}
+
+#[test]
+fn k19_an_outage_costs_few_calls_and_everything_is_done_afterwards() {
+    const FILES: usize = 300;
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &format!("limits.kms_per_second = 1000\n{}", sign_rule(&key)));
+    for i in 0..FILES {
+        place.write(format!("in/f{i:03}"), format!("content {i}"));
+    }
+    proxy.always(Some(Fault::Reset));
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("KMS does not answer; asking again every half minute");
+    daemon.until("all are held", || daemon.count("held; will be tried again") > 0);
+    let during = proxy.requests().len();
+    assert!(during < FILES * 3, "{during} calls although the breaker is open");
+    proxy.always(None);
+    daemon.waits_for("KMS answers again");
+    daemon.waits_for_nth("signed", FILES);
+    assert_eq!(daemon.count("quarantined"), 0);
+}
+
+#[test]
+fn k20_a_wrong_key_in_the_policy_does_not_empty_the_folder() {
+    const FILES: usize = 25;
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &verify_rule(&key));
+    for i in 0..FILES {
+        drop_pair(&place, &proxy, &key, &format!("f{i:02}"), "content");
+    }
+    proxy.always(Some(Fault::INVALID_CIPHERTEXT)); // as a wrong context would be answered
+    let daemon = Daemon::start(&place);
+    assert_eq!(daemon.waits_for("held")["cause"], "brake");
+    daemon.until("judged all", || fs::read_dir(place.path("in")).unwrap().count() <= 2 * (FILES - 9) + 1);
+    assert!(in_quarantine(&place) < 10, "{} were moved", in_quarantine(&place));
+    // What is valid goes on, brake or no brake.
+    proxy.always(None);
+    drop_pair(&place, &proxy, &key, "good", "content");
+    daemon.until("delivered", || place.path("out/good").exists());
+}
+
+#[test]
+fn k24_plain_http_to_another_machine_is_refused() {
+    let place = place(&format!("aws.endpoint_url = \"http://kms.example.com\"\n{SIGN}"));
+    let run = place.run(["check", "--policy", "policy.toml"]).exits(2);
+    assert!(run.stderr().contains("policy.toml:5: "), "{}", run.stderr());
+}
