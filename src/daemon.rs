@@ -129,6 +129,10 @@ pub async fn run<K: Kms>(
     let clock = Clock::start();
     let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
     let mut quarantine = prepare(&policy, options)?;
+    let cookies = match options.dry_run {
+        true => None,
+        false => Some(Dir::create(&policy.state_dir.join("cookies"), 0o700)?),
+    };
     let mut ready = Some(ready);
     loop {
         let line = Arc::new(Line {
@@ -136,6 +140,7 @@ pub async fn run<K: Kms>(
             state: state.clone(),
             hashing: Semaphore::new(policy.limits.hash_threads),
             quarantine,
+            cookies: cookies.as_ref().and_then(|dir| dir.try_clone().ok()),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             min_free_space: policy.limits.min_free_space,
             clock,

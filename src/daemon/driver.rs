@@ -22,7 +22,7 @@ use super::summary::{Left, Summary};
 use crate::clock::{self, Moment};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease::{self, Writer};
-use crate::fs::{FsError, Kind, OpenError, RelPath, Unfit};
+use crate::fs::{FsError, Kind, OpenError, RelPath, Staging, Unfit};
 use crate::kms::Kms;
 use crate::policy::{Mode, Rule};
 use crate::state::{Outcome, Remembered, Version};
@@ -34,6 +34,8 @@ use crate::watch::settle::{Ended, Next, Pair, Sight, Timing, Want, Worry};
 const MAX_PAIRS: usize = 20_000;
 /// A pair that waits longer than this may be forgotten until the next scan when there are too many.
 const EVICTABLE: Duration = Duration::from_secs(10);
+/// How long the event of our own file may take.
+const COOKIE: Duration = Duration::from_secs(10);
 /// Time between looks for decisions about files that are gone.
 const PRUNE: Duration = Duration::from_secs(60 * 60);
 /// Paths asked of state at a time.
@@ -77,6 +79,10 @@ pub struct Driver<K> {
     /// Why nothing more may be published.
     fatal: Option<Hold>,
     next_prune: Moment,
+    /// Until when the event of our own file must have come, while it is awaited.
+    cookie_due: Option<Moment>,
+    /// The last one did not come: events are not to be relied on.
+    deaf: bool,
     summary: Summary,
     ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -127,6 +133,8 @@ impl<K: Kms> Driver<K> {
             reopened: line.kms.reopened(),
             fatal: None,
             next_prune: now,
+            cookie_due: None,
+            deaf: false,
             line,
             rule,
             timing,
@@ -161,6 +169,7 @@ impl<K: Kms> Driver<K> {
             }
             if self.post.is_some() {
                 self.take_hints(now);
+                self.miss_cookie(now);
                 if now >= self.next_scan {
                     self.scan().await;
                 }
@@ -188,7 +197,8 @@ impl<K: Kms> Driver<K> {
         let attached = self.post.is_some();
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
         let scheduled = if attached { self.next_scan } else { self.next_attach };
-        let wake = self.line.clock.instant(timer.map_or(scheduled, |t| t.min(scheduled)));
+        let wake = [Some(scheduled), timer, self.cookie_due].into_iter().flatten().min().unwrap_or(scheduled);
+        let wake = self.line.clock.instant(wake);
         let hint = async {
             match &self.hints {
                 Some(hints) => hints.wait().await,
@@ -240,7 +250,13 @@ impl<K: Kms> Driver<K> {
             self.next_scan = now;
         }
         let root = post.root.path().to_owned();
+        let cookie = self.line.cookies.as_ref().map(|dir| dir.path().join(&self.rule.name));
         for path in dirty.paths {
+            if Some(&path) == cookie.as_ref() {
+                self.cookie_due = None;
+                self.deaf = false;
+                continue;
+            }
             if path == root {
                 self.next_scan = now; // moved or removed, perhaps: the scan compares
                 continue;
@@ -256,6 +272,33 @@ impl<K: Kms> Driver<K> {
             if self.rule.recursive && is_directory(&post, below) {
                 self.next_scan = now;
             }
+        }
+    }
+
+    /// Makes a file of our own appear where the same watcher watches. Its event proves that events arrive (W11).
+    fn send_cookie(&mut self, now: Moment) {
+        let (Some(hints), Some(dir)) = (&mut self.hints, &self.line.cookies) else { return };
+        let name = std::ffi::OsStr::new(&self.rule.name);
+        let sent = hints.watch(dir.path()).is_ok()
+            && Staging::new(dir)
+                .and_then(|file| file.publish(dir, name))
+                .and_then(|_| dir.unlink(name))
+                .is_ok();
+        // One that could not be made proves nothing; the scans go on.
+        self.cookie_due = sent.then_some(now + COOKIE);
+    }
+
+    /// Builds a new watcher if our own event did not come.
+    fn miss_cookie(&mut self, now: Moment) {
+        if self.cookie_due.is_some_and(|due| now >= due) {
+            tracing::error!(
+                rule = self.rule.name,
+                "events no longer arrive; watching anew and scanning often"
+            );
+            self.cookie_due = None;
+            self.deaf = true;
+            self.hints = None;
+            self.next_scan = now;
         }
     }
 
@@ -364,7 +407,9 @@ impl<K: Kms> Driver<K> {
         for chunk in new.chunks(LOOKUP) {
             self.enter_unless_known(&post, chunk.to_vec(), now).await;
         }
-        let pause = if self.hints.is_some() && !post.is_remote { jittered(RECONCILE) } else { POLL };
+        self.send_cookie(now);
+        let pause =
+            if self.hints.is_some() && !post.is_remote && !self.deaf { jittered(RECONCILE) } else { POLL };
         self.next_scan = self.line.clock.now() + pause;
         self.prune(&post, now);
     }
@@ -851,6 +896,7 @@ impl<K: Kms> Driver<K> {
     fn let_go(&mut self) {
         self.post = None;
         self.hints = None;
+        self.cookie_due = None;
         self.timers.clear();
         self.ready.clear();
         self.pairs.retain(|_, slot| {

@@ -42,6 +42,8 @@ pub struct Line<K> {
     pub hashing: Semaphore,
     /// The quarantine store, where there is one.
     pub quarantine: Option<Dir>,
+    /// Where the drivers make the files whose events prove that events arrive.
+    pub cookies: Option<Dir>,
     /// This host's name, for contexts.
     pub hostname: String,
     /// Bytes to leave free.

@@ -97,7 +97,12 @@ impl Daemon {
         self.signal(rustix::process::Signal::HUP);
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
@@ -192,7 +197,7 @@ pub(crate) fn drop_pair(place: &Place, file: &str, content: &str) {
     fs::rename(signature, place.path("in").join(format!("{file}.sig"))).unwrap();
 }
 
-fn names(path: &Path) -> Vec<String> {
+pub(crate) fn names(path: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
     names.retain(|name| name != ".kms-sig");
@@ -200,7 +205,7 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-fn verifies(place: &Place, file: &str, context: &str) {
+pub(crate) fn verifies(place: &Place, file: &str, context: &str) {
     place.run(["verify", file, "--key", "local:demo", "--context", context]).exits(0);
 }
 

@@ -4,6 +4,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::type_complexity,
+    clippy::wildcard_enum_match_arm,
     clippy::disallowed_methods,
     reason = "a test that panics has failed"
 )]
@@ -20,3 +22,4 @@ mod moto;
 mod outage;
 #[cfg(feature = "aws")]
 mod proxy;
+mod watching;

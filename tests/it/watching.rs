@@ -1,0 +1,279 @@
+//! No file missed, none judged too early: lost events, lost state, forged times, writers that do not let go.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, names, place, set_policy, verifies, with};
+use crate::harness::Place;
+
+/// More events than the kernel queues for one watcher (max_queued_events, 16,384 by default).
+const FLOOD: usize = 20_000;
+
+#[test]
+fn w1_w2_w18_an_overflow_loses_nothing() {
+    let place = place(&with(&with(SIGN, "recursive = true"), "include = [\"*.bin\"]"));
+    let daemon = Daemon::start(&place);
+    daemon.signal(Signal::STOP);
+    fs::create_dir(place.path("in/noise")).unwrap();
+    for i in 0..FLOOD {
+        fs::File::create(place.path(format!("in/{i}"))).unwrap();
+    }
+    fs::create_dir_all(place.path("in/new/deep")).unwrap(); // its event is lost
+    place.write("in/new/deep/early.bin", "content");
+    daemon.signal(Signal::CONT);
+    daemon.waits_for("events were lost; watching anew and scanning");
+    daemon.waits_for("signed");
+    // And it is watched from now on.
+    place.write("in/new/deep/late.bin", "content");
+    daemon.waits_for_nth("signed", 2);
+    verifies(&place, "in/new/deep/late.bin", "file=late.bin");
+}
+
+#[test]
+fn w12_our_own_reading_makes_no_events() {
+    let place = place(SIGN);
+    for i in 0..500 {
+        place.write(format!("in/{i}"), "content");
+    }
+    let daemon = Daemon::start(&place);
+    daemon.waits_for_nth("signed", 500);
+    place.write("in/last", "content");
+    daemon.waits_for_nth("signed", 501);
+    assert_eq!(daemon.count("events were lost; watching anew and scanning"), 0);
+    assert_eq!(daemon.count("signed"), 501);
+}
+
+#[test]
+fn w14_files_linked_into_place_are_found() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    // link and unlink, as sftp-server renames; and a rename from elsewhere.
+    place.write("up", "content");
+    fs::hard_link(place.path("up"), place.path("in/linked")).unwrap();
+    fs::remove_file(place.path("up")).unwrap();
+    place.write("up2", "content");
+    fs::rename(place.path("up2"), place.path("in/renamed")).unwrap();
+    daemon.waits_for_nth("signed", 2);
+    assert_eq!(names(&place.path("in")), ["linked", "linked.sig", "renamed", "renamed.sig"]);
+}
+
+#[test]
+fn w15_files_that_go_again_are_no_trouble() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    for i in 0..2000 {
+        place.write(format!("in/{i}"), "content");
+        fs::remove_file(place.path(format!("in/{i}"))).unwrap();
+    }
+    place.write("in/stays", "content");
+    daemon.waits_for("signed");
+    for message in ["held", "held; will be tried again", "refused"] {
+        assert_eq!(daemon.count(message), 0, "{message}");
+    }
+}
+
+#[test]
+fn s3_a_rewrite_with_forged_times_is_noticed_by_a_restart() {
+    let place = place(&with(SIGN, "on_stale = \"resign\""));
+    place.write("in/f", "content");
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    daemon.stop();
+    let modified = fs::metadata(place.path("in/f")).unwrap().modified().unwrap();
+    place.write("in/f", "CONTENT"); // the same size, in place: the same inode
+    fs::File::options().write(true).open(place.path("in/f")).unwrap().set_modified(modified).unwrap();
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    verifies(&place, "in/f", "file=f");
+}
+
+#[test]
+fn s9_times_from_the_future_delay_nothing() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    place.shell("echo content > f && touch -d 2099-01-01 f && mv f in/f").exits(0);
+    daemon.waits_for("signed");
+}
+
+/// A program that keeps `in/f` mapped for writing until its input ends, and then stores its last word there.
+fn mapper(place: &Place) -> Child {
+    let program = "
+import mmap, sys
+f = open('in/f', 'r+b')
+m = mmap.mmap(f.fileno(), 0)
+f.close()
+print('mapped', flush=True)
+sys.stdin.read()
+m[:4] = b'last'
+m.close()
+";
+    let mut command = Command::new("python3");
+    command.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped()).current_dir(place.path(""));
+    let mut child = command.spawn().expect("python3 is needed: apt-get install python3");
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    assert_eq!(line, "mapped\n");
+    child
+}
+
+#[test]
+fn s5_s6_a_mapped_file_is_not_signed_before_the_mapping_is_gone() {
+    let place = place(SIGN);
+    place.write("in/f", "text of a file");
+    let mut mapper = mapper(&place);
+    let daemon = Daemon::start(&place);
+    // Others are served meanwhile.
+    place.write("in/g", "content");
+    daemon.waits_for("signed");
+    assert_eq!(names(&place.path("in")), ["f", "g", "g.sig"]);
+    drop(mapper.stdin.take());
+    mapper.wait().unwrap();
+    daemon.waits_for_nth("signed", 2);
+    assert_eq!(place.read("in/f"), b"last of a file");
+    verifies(&place, "in/f", "file=f");
+}
+
+#[test]
+fn s6_a_valid_pair_is_delivered_although_someone_has_it_mapped() {
+    let place = place(VERIFY);
+    drop_pair(&place, "f", "text of a file");
+    let mut mapper = mapper(&place);
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("delivered");
+    drop(mapper.stdin.take());
+    mapper.wait().unwrap();
+    assert_eq!(place.read("out/f"), b"text of a file", "P3: the copy is ours");
+}
+
+#[test]
+fn a6_what_was_delivered_cannot_be_changed_by_the_sender() {
+    use std::io::{Seek as _, Write as _};
+    let place = place(VERIFY);
+    drop_pair(&place, "f", "content");
+    let mut kept = fs::File::options().write(true).open(place.path("in/f")).unwrap();
+    fs::hard_link(place.path("in/f.sig"), place.path("kept.sig")).unwrap();
+    fs::remove_file(place.path("kept.sig")).unwrap();
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("delivered");
+    kept.rewind().unwrap();
+    kept.write_all(b"forged!").unwrap();
+    kept.sync_all().unwrap();
+    assert_eq!(place.read("out/f"), b"content");
+}
+
+#[test]
+fn c13_damaged_state_is_set_aside_and_begun_anew() {
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    daemon.stop();
+    let mut bytes = place.read("state/state.db");
+    for byte in bytes.iter_mut().skip(100).step_by(7) {
+        *byte ^= 0x5a;
+    }
+    place.write("state/state.db", bytes);
+    for journal in ["state/state.db-wal", "state/state.db-shm"] {
+        fs::remove_file(place.path(journal)).ok();
+    }
+    let daemon = Daemon::start(&place);
+    daemon.until("set aside", || {
+        names(&place.path("state")).iter().any(|n| n.starts_with("state.db.damaged-"))
+    });
+    // Nothing is accepted from it: the signature is verified and adopted.
+    daemon.waits_for("already signed by someone else under this key");
+}
+
+#[test]
+fn o10_state_of_a_later_version_is_refused_untouched() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    daemon.stop();
+    let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    drop(db);
+    let run = place.run(["watch", "--policy", "policy.toml", "--once"]).exits(3);
+    assert!(run.stderr().contains("has version 99, which this program does not know"), "{}", run.stderr());
+}
+
+#[test]
+fn state_is_for_the_daemon_alone() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    assert_eq!(fs::metadata(place.path("state")).unwrap().mode() & 0o777, 0o700);
+    for name in names(&place.path("state")).iter().filter(|name| name.starts_with("state.db")) {
+        assert_eq!(fs::metadata(place.path("state").join(name)).unwrap().mode() & 0o077, 0, "{name}");
+    }
+    drop(daemon);
+    fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o777)).unwrap();
+    place
+        .run(["watch", "--policy", "policy.toml", "--once"])
+        .exits(2)
+        .complains_of("can be written by others");
+}
+
+#[test]
+fn one_daemon_for_a_root() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    place.write("other.toml", policy.replace("state.dir = \"state\"", "state.dir = \"state2\""));
+    place.write("in/f", "content");
+    let run = place.run(["watch", "--policy", "other.toml", "--once"]).exits(3);
+    let said = String::from_utf8_lossy(run.stdout()).into_owned();
+    assert!(said.contains("another process is watching"), "{said}");
+    daemon.waits_for("signed");
+}
+
+#[test]
+fn a_flood_in_one_rule_does_not_stop_another() {
+    let other = with(&with(SIGN, "name = \"other\""), "path = \"other\"");
+    let place = place(&format!("{SIGN}{other}"));
+    fs::create_dir(place.path("other")).unwrap();
+    for i in 0..3000 {
+        place.write(format!("in/{i}"), "flood");
+    }
+    let daemon = Daemon::start(&place);
+    place.write("other/f", "content");
+    daemon.until("served", || place.path("other/f.sig").exists());
+    let flooded = names(&place.path("in")).iter().filter(|name| name.ends_with(".sig")).count();
+    assert!(flooded < 3000, "the other rule waited for the whole flood");
+}
+
+#[test]
+fn an_orphan_signature_is_told_once_and_judged_when_its_file_comes() {
+    let place = place(VERIFY);
+    let (payload, signature) = crate::daemon::sign(&place, "f", "content");
+    fs::rename(signature, place.path("in/f.sig")).unwrap();
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("refused");
+    daemon.stop();
+    let daemon = Daemon::start(&place);
+    drop_pair(&place, "g", "content");
+    daemon.waits_for("delivered");
+    assert_eq!(daemon.count("refused"), 0);
+    fs::rename(payload, place.path("in/f")).unwrap();
+    daemon.until("delivered", || place.path("out/f").exists());
+}
+
+#[test]
+fn a_second_stop_ends_at_once() {
+    let place = place(SIGN);
+    set_policy(&place, SIGN);
+    fs::File::create(place.path("in/huge")).unwrap().set_len(4 << 30).unwrap(); // seconds of hashing
+    let daemon = Daemon::start(&place);
+    daemon.until("hashing", || {
+        fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+            .unwrap()
+            .any(|fd| fs::read_link(fd.unwrap().path()).is_ok_and(|to| to.ends_with("in/huge")))
+    });
+    daemon.signal(Signal::TERM);
+    daemon.waits_for("stopping; files in hand are finished first");
+    let status = daemon.stop();
+    assert_eq!(status.code(), Some(3));
+    assert!(!place.path("in/huge.sig").exists());
+}
