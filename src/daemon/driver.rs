@@ -34,6 +34,8 @@ use crate::watch::settle::{Ended, Next, Pair, Sight, Timing, Want, Worry};
 const MAX_PAIRS: usize = 20_000;
 /// A pair that waits longer than this may be forgotten until the next scan when there are too many.
 const EVICTABLE: Duration = Duration::from_secs(10);
+/// How often at most one success has all held files tried again.
+const RETRY_ALL: Duration = Duration::from_secs(30);
 /// How long the event of our own file may take.
 const COOKIE: Duration = Duration::from_secs(10);
 /// Time between looks for decisions about files that are gone.
@@ -79,6 +81,7 @@ pub struct Driver<K> {
     /// Why nothing more may be published.
     fatal: Option<Hold>,
     next_prune: Moment,
+    next_retry: Moment,
     /// Until when the event of our own file must have come, while it is awaited.
     cookie_due: Option<Moment>,
     /// The last one did not come: events are not to be relied on.
@@ -133,6 +136,7 @@ impl<K: Kms> Driver<K> {
             reopened: line.kms.reopened(),
             fatal: None,
             next_prune: now,
+            next_retry: now,
             cookie_due: None,
             deaf: false,
             line,
@@ -645,6 +649,12 @@ impl<K: Kms> Driver<K> {
     fn recovered(&mut self, settled: &Settled) {
         if matches!(settled.outcome, Outcome::Refused) || self.told.is_empty() {
             return;
+        }
+        // What works for one may work for all. Not again and again: another key may still be in trouble.
+        let now = self.line.clock.now();
+        if now >= self.next_retry {
+            self.next_retry = now + RETRY_ALL;
+            self.retry_held();
         }
         if self.pairs.values().filter(|slot| slot.hold.is_some()).count() <= 1 {
             let causes: Vec<_> = self.told.drain().map(|(cause, _)| cause).collect();

@@ -16,6 +16,7 @@ mod cli;
 mod daemon;
 mod harness;
 
+mod model;
 #[cfg(feature = "aws")]
 mod moto;
 #[cfg(feature = "aws")]
