@@ -1,14 +1,16 @@
-//! AWS KMS through the AWS SDK, and the only file that names the SDK.
+//! AWS KMS through the AWS SDK; this file and `wire` below it are the only ones that name the SDK.
 //!
 //! Region, credentials, profile and endpoint are found as the SDK finds them; what the policy says goes
 //! first. One Encrypt or Decrypt becomes one call with bounded time, and its failure a [`KmsError`] by
 //! error code. Never decides what a failure means for a file, never caches an answer, and never sends
 //! anything over plain HTTP to another machine (K24).
 
+mod wire;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
@@ -19,17 +21,9 @@ use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::EncryptionAlgorithmSpec;
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use aws_smithy_http_client::{Connector, ConnectorBuilder};
-use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
-    http_client_fn,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::{ConnectorError, DispatchFailure};
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::DispatchFailure;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
@@ -39,25 +33,12 @@ use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind, classify};
 use crate::policy::{AwsSettings, EndpointError, check_endpoint};
+use wire::{ATTEMPT_TIMEOUT, Oversized, Wire};
 
-/// TCP and TLS together. KMS is in the same Region or one ocean away; what takes longer is not coming.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// From the request to the first byte of the answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// One attempt, from connecting to the answer's last byte. Loading credentials is not part of it, as it is
-/// in the SDK's own attempt timeout: a credential process that takes six seconds would never come to an end.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// All attempts, the pauses between them and the loading of credentials.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// Idle connections that a firewall has forgotten stall until a timeout (awslabs/aws-sdk-rust#1417). NAT
-/// gateways and load balancers forget after a minute or more; we forget sooner.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Attempts of one call, the first included. Longer patience is the caller's.
 const ATTEMPTS: u32 = 3;
-
-/// The longest reply that is read, in bytes. The longest that KMS has reason to send is Encrypt's: 6,144
-/// bytes in base64 and a few names.
-const MAX_REPLY: usize = 64 << 10;
 
 /// The HTTP status of every modelled error of KMS that is a verdict (AWS KMS API reference, Decrypt).
 const BAD_REQUEST: u16 = 400;
@@ -390,89 +371,12 @@ fn with_request(message: String, request: Option<&str>) -> String {
     }
 }
 
-/// The only way out. Looks at the address of every request as it is about to leave, wherever the SDK got
-/// that address from, and bounds the reply in time and size.
-#[derive(Debug)]
-struct Wire {
-    /// TLS, through the proxy that `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name: a tunnel, so the proxy
-    /// sees nothing. Made on first use, as it reads the host's certificates.
-    tls: LazyLock<Connector>,
-    /// Plain HTTP on loopback. Never through a proxy: `HTTP_PROXY` would take it off this machine.
-    loopback: LazyLock<Connector>,
-}
-
-impl Wire {
-    const fn new() -> Self {
-        Self {
-            tls: LazyLock::new(|| connector(ProxyConfig::from_env())),
-            loopback: LazyLock::new(|| connector(ProxyConfig::disabled())),
-        }
-    }
-}
-
-impl HttpConnector for Wire {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let url = request.uri();
-        if let Err(refused) = check_endpoint(url) {
-            let error = Refused { url: url.to_owned(), source: refused };
-            return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into())));
-        }
-        let scheme = url.get(.."https:".len()).unwrap_or_default();
-        let connector = if scheme.eq_ignore_ascii_case("https:") { &self.tls } else { &self.loopback };
-        let reply = whole(connector.call(request));
-        HttpConnectorFuture::new(async {
-            match tokio::time::timeout(ATTEMPT_TIMEOUT, reply).await {
-                Ok(reply) => reply,
-                Err(elapsed) => Err(ConnectorError::timeout(elapsed.into())),
-            }
-        })
-    }
-}
-
-/// Waits for the reply's last byte.
-async fn whole(reply: HttpConnectorFuture) -> Result<HttpResponse, ConnectorError> {
-    let mut reply = reply.await?;
-    let mut stream = ByteStream::new(reply.take_body());
-    let mut body = Vec::new();
-    while let Some(chunk) = stream.try_next().await.map_err(|error| ConnectorError::io(error.into()))? {
-        if body.len() + chunk.len() > MAX_REPLY {
-            return Err(ConnectorError::other(Oversized.into(), None));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    *reply.body_mut() = SdkBody::from(body);
-    Ok(reply)
-}
-
-/// A reply that is longer than any of KMS.
-#[derive(Debug, thiserror::Error)]
-#[error("the reply is longer than {MAX_REPLY} bytes")]
-struct Oversized;
-
-/// A request that was about to leave over plain HTTP.
-#[derive(Debug, thiserror::Error)]
-#[error("the request to {url} was not sent")]
-struct Refused {
-    url: String,
-    source: EndpointError,
-}
-
-fn connector(proxy: ProxyConfig) -> Connector {
-    let settings =
-        HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT).build();
-    let mut builder = ConnectorBuilder::default();
-    builder.set_pool_idle_timeout(Some(Some(POOL_IDLE_TIMEOUT)));
-    builder
-        .connector_settings(settings)
-        .proxy_config(proxy)
-        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
-        .build()
-}
-
 #[cfg(test)]
 mod tests {
     use aws_sdk_kms::error::ErrorMetadata;
     use aws_sdk_kms::operation::decrypt::DecryptError;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use aws_smithy_types::body::SdkBody;
 
     use super::*;
 
@@ -537,19 +441,6 @@ mod tests {
         ];
         for (error, expected) in other {
             assert_eq!(kind(explain(&error)), expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn k24_a_plain_http_request_to_another_machine_does_not_leave() {
-        for url in
-            ["http://kms.eu-west-1.amazonaws.com/", "http://192.0.2.1/", "http://127.0.0.1.example.com/"]
-        {
-            let mut request = HttpRequest::new(SdkBody::empty());
-            request.set_uri(url).unwrap();
-            let error = Wire::new().call(request).await.unwrap_err();
-            assert!(error.is_user(), "{error:?}");
-            assert!(chain(&error).contains(url) && chain(&error).contains("loopback"), "{}", chain(&error));
         }
     }
 

@@ -319,13 +319,10 @@ fn p2_trouble_with_encrypt_leaves_no_signature() {
 
 #[test]
 fn k16_silence_ends_in_time_and_is_no_verdict() {
-    let (verify, sign): (fn(Fault, &str), fn(Fault, &str)) = (verify_holds, sign_holds);
+    let silence = [(Fault::Hang, "timeout"), (Fault::Dribble, "timeout")];
     thread::scope(|scope| {
-        for check in [verify, sign] {
-            for fault in [Fault::Hang, Fault::Dribble] {
-                scope.spawn(move || check(fault, "timeout"));
-            }
-        }
+        scope.spawn(|| each(&silence, verify_holds));
+        scope.spawn(|| each(&silence, sign_holds));
     });
 }
 
@@ -397,7 +394,7 @@ fn k13_slow_credentials_are_waited_for() {
 
 #[test]
 fn k24_plain_http_to_another_machine_is_refused_wherever_it_is_written() {
-    // Nobody is there (RFC 5737), so a request would not be noticed but time out: `loopback` is the proof.
+    // Nobody is there (RFC 5737), so a request would go unnoticed: the words are the proof.
     let away = "http://192.0.2.1";
     let config = |lines: &str| {
         let mut place = place();
@@ -417,8 +414,7 @@ fn k24_plain_http_to_another_machine_is_refused_wherever_it_is_written() {
         config(&format!("[default]\nservices = s\n[services s]\nkms =\n  endpoint_url = {away}\n")),
     ] {
         place.write("f", "payload\n");
-        let run = place.run(["sign", "alias/any", "f"]).says("").complains_of("loopback");
-        assert!(!run.stderr().contains("timeout"), "{}", run.stderr());
+        place.run(["sign", "alias/any", "f"]).exits(3).says("").complains_of("cannot use the KMS endpoint");
         place.write("f.sig", "any");
         place.run(["verify", "f", "--key", "alias/any"]).exits(3).says("").complains_of("loopback");
     }
@@ -474,10 +470,9 @@ fn statements(name: &str) -> Vec<Value> {
 }
 
 fn actions(statement: &Value) -> Vec<&str> {
-    match &statement["Action"] {
-        Value::String(one) => vec![one],
-        many => many.as_array().unwrap().iter().map(|action| action.as_str().unwrap()).collect(),
-    }
+    let action = &statement["Action"];
+    let many = action.as_array().map_or(std::slice::from_ref(action), Vec::as_slice);
+    many.iter().map(|action| action.as_str().unwrap()).collect()
 }
 
 #[test]

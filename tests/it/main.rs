@@ -4,8 +4,6 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::type_complexity,
-    clippy::wildcard_enum_match_arm,
     clippy::disallowed_methods,
     reason = "a test that panics has failed"
 )]

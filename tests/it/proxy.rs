@@ -38,7 +38,7 @@ pub(crate) enum Fault {
     EmptyJson,
     /// Status 200 and a web page: a captive portal.
     Html,
-    /// Status 200 and a mebibyte of JSON.
+    /// The upstream's answer, and a mebibyte that nobody asked for.
     Flood,
     /// Status 418, no body, no code.
     Teapot,
@@ -189,7 +189,7 @@ fn misbehave(
         Fault::Html => {
             http::Reply::new(200, "text/html", b"<html>Welcome! Accept the terms.</html>".to_vec())
         }
-        Fault::Flood => http::Reply::json(200, &json!({ "KeyId": "a".repeat(1 << 20) })),
+        Fault::Flood => edited(honest()?, "Padding", &"a".repeat(1 << 20)),
         Fault::Teapot => http::Reply::new(418, "text/plain", Vec::new()),
         Fault::Hang => {
             // Until the client has had enough.
