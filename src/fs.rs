@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
+    Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
 };
 use rustix::io::Errno;
 
@@ -486,6 +486,12 @@ impl Dir {
     pub fn free_space(&self) -> Result<u64> {
         let stat = rustix::fs::fstatvfs(&self.fd).map_err(|e| FsError::new("examine", &self.path, e))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Whether this process may make, move and remove names in it (faccessat(2), by the effective ids).
+    pub fn is_writable(&self) -> bool {
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::accessat(&self.fd, ".", access, AtFlags::EACCESS).is_ok()
     }
 
     /// Whether changes can be made to this directory that the kernel does not tell about: network, FUSE and

@@ -240,6 +240,11 @@ impl Rule {
             }
     }
 
+    /// Whether it ever writes to its own directory: a `.sig` beside the payload, or files moved away.
+    pub const fn writes_to_root(&self) -> bool {
+        matches!(self.mode, Mode::Sign(_)) || self.moves_files()
+    }
+
     /// What this rule's decisions depend on: mode, keys, context and format. A decision recorded under
     /// another fingerprint is no decision of this rule.
     pub fn fingerprint(&self) -> String {

@@ -71,6 +71,7 @@ pub struct Driver<K> {
     chores: JoinSet<()>,
     next_scan: Moment,
     next_attach: Moment,
+    is_first_scan: bool,
     /// The last scan left pairs in the directory for want of room.
     overflowed: bool,
     /// Causes of holds already told, so that ten thousand held files are one message.
@@ -153,6 +154,7 @@ impl<K: Kms> Driver<K> {
             chores: JoinSet::new(),
             next_scan: now,
             next_attach: now,
+            is_first_scan: true,
             overflowed: false,
             told: HashMap::new(),
             attach_told: None,
@@ -411,6 +413,7 @@ impl<K: Kms> Driver<K> {
         for chunk in new.chunks(LOOKUP) {
             self.enter_unless_known(&post, chunk.to_vec(), now).await;
         }
+        self.is_first_scan = false;
         self.send_cookie(now);
         let pause =
             if self.hints.is_some() && !post.is_remote && !self.deaf { jittered(RECONCILE) } else { POLL };
@@ -453,12 +456,14 @@ impl<K: Kms> Driver<K> {
                 && let Ok(look) = look(post, &path)
                 && is_decided(post, &row, &look, self.line.dry_run)
             {
-                self.summary.already(row.outcome, row.reason.as_deref(), &path);
+                if self.is_first_scan {
+                    self.summary.already(row.outcome, row.reason.as_deref(), &path);
+                }
                 continue;
             }
             if self.pairs.len() >= MAX_PAIRS {
-                self.overflowed = true;
-                break;
+                self.overflowed = true; // what is in hand goes before what was left lying
+                continue;
             }
             self.enter(path, now);
         }
@@ -714,7 +719,9 @@ impl<K: Kms> Driver<K> {
         }
         let limit = self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
         let now = self.line.clock.now();
-        self.jobs.is_empty()
+        let more_wait = self.overflowed && self.pairs.len() < MAX_PAIRS / 2;
+        !more_wait
+            && self.jobs.is_empty()
             && self.ready.is_empty()
             && self.pairs.values().all(|slot| {
                 !slot.running

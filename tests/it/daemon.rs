@@ -76,6 +76,16 @@ impl Daemon {
         }
     }
 
+    /// Waits for a log event whose message begins so, and returns the first.
+    #[track_caller]
+    pub(crate) fn waits_for_starting(&self, start: &str) -> Value {
+        let begins =
+            |event: &Value| event["message"].as_str().is_some_and(|message| message.starts_with(start));
+        let find = || self.log.0.lock().unwrap().iter().find(|event| begins(event)).cloned();
+        self.until(start, || find().is_some());
+        find().unwrap()
+    }
+
     /// How often a message was logged so far.
     pub(crate) fn count(&self, message: &str) -> usize {
         self.log.0.lock().unwrap().iter().filter(|e| e["message"] == message).count()
@@ -269,7 +279,7 @@ fn a_restart_signs_nothing_twice() {
     // C12: without state, the signature is verified and adopted, not made anew.
     fs::remove_dir_all(place.path("state")).unwrap();
     let daemon = Daemon::start(&place);
-    daemon.waits_for_nth("already signed by someone else under this key", 2);
+    daemon.waits_for_nth("a valid signature was there; adopted", 2);
     assert_eq!(place.read("in/f.sig"), before);
 }
 

@@ -21,4 +21,6 @@ mod moto;
 mod outage;
 #[cfg(feature = "aws")]
 mod proxy;
+#[cfg(feature = "system-tests")]
+mod system_watching;
 mod watching;

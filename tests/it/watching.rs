@@ -185,7 +185,7 @@ fn c13_damaged_state_is_set_aside_and_begun_anew() {
         names(&place.path("state")).iter().any(|n| n.starts_with("state.db.damaged-"))
     });
     // Nothing is accepted from it: the signature is verified and adopted.
-    daemon.waits_for("already signed by someone else under this key");
+    daemon.waits_for("a valid signature was there; adopted");
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl<K: Kms> Line<K> {
                 tracing::info!(
                     rule = post.rule.name,
                     file = %Escaped::new(work.path.as_path()),
-                    "already signed by someone else under this key"
+                    "a valid signature was there; adopted"
                 );
                 let facts = taken.facts(Some(rule.key.to_string()));
                 Ok(self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Adopted), facts).await)

@@ -1,0 +1,89 @@
+//! What the watching half does where the kernel gives it little: limits of a user namespace, an overlay whose
+//! lower side changes unseen, a mount over the root. Needs root and namespaces.
+
+use std::fs;
+use std::process::Command;
+
+use crate::daemon::{Daemon, SIGN, place, verifies, with};
+use crate::harness::{PROGRAM, Place};
+
+/// The daemon of a place, started by a shell script that ends in `exec "$@"`.
+fn start_in(place: &Place, unshare: &[&str], script: &str) -> Daemon {
+    let mut command = Command::new("unshare");
+    command.args(unshare).args(["sh", "-c", script, "sh", PROGRAM]);
+    command.args(["watch", "--policy", "policy.toml", "--log-format", "json"]);
+    Daemon::spawn(place.prepare(command))
+}
+
+#[test]
+fn w6_without_an_inotify_instance_it_lives_by_scanning() {
+    let place = place(SIGN);
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let daemon = start_in(&place, &["--user", "--map-root-user"], script);
+    daemon.waits_for("no events; scanning often instead");
+    daemon.waits_for("ready");
+    place.write("in/f", "content");
+    daemon.waits_for("signed");
+    verifies(&place, "in/f", "file=f");
+}
+
+#[test]
+fn w5_what_cannot_be_watched_is_scanned() {
+    let place = place(&with(SIGN, "recursive = true"));
+    for i in 0..10 {
+        fs::create_dir(place.path(format!("in/d{i}"))).unwrap();
+    }
+    let script = "echo 5 > /proc/sys/user/max_inotify_watches && exec \"$@\"";
+    let daemon = start_in(&place, &["--user", "--map-root-user"], script);
+    daemon.waits_for("not all directories are watched; scanning often instead");
+    daemon.waits_for("ready");
+    for i in 0..10 {
+        place.write(format!("in/d{i}/f{i}"), "content");
+    }
+    daemon.waits_for_nth("signed", 10);
+}
+
+#[test]
+fn w10_an_overlay_is_scanned_without_being_told() {
+    let place = place(SIGN);
+    for dir in ["lower", "upper", "work"] {
+        fs::create_dir(place.path(dir)).unwrap();
+    }
+    let script = "mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work in && exec \"$@\"";
+    let daemon = start_in(&place, &["--mount"], script);
+    let told = daemon.waits_for_starting("events cannot be relied on there");
+    assert_eq!(told["rule"], "sign");
+    daemon.waits_for("ready");
+    // Beside the overlay, where no event tells of it.
+    place.write("upper/f", "content");
+    daemon.waits_for("signed");
+    assert!(place.path("upper/f.sig").exists());
+}
+
+#[test]
+fn w9_a_mount_over_the_root_is_noticed_and_what_it_hid_is_done_later() {
+    let place = place(SIGN);
+    place.shell("mount --bind in in && mount --make-private in").exits(0);
+    let unmount = Unmount(&place);
+    let daemon = Daemon::start(&place);
+    place.shell("mount -t tmpfs -o mode=0755 none in").exits(0);
+    place.write("in/on-top", "content");
+    // The next scan compares; a reload makes it come at once.
+    daemon.hang_up();
+    daemon.until("signed on top", || place.path("in/on-top.sig").exists());
+    place.shell("umount -l in").exits(0);
+    place.write("in/below", "content");
+    daemon.hang_up();
+    daemon.until("signed below", || place.path("in/below.sig").exists());
+    drop(daemon);
+    drop(unmount);
+}
+
+/// Takes the mounts of a test away, however it ends.
+struct Unmount<'a>(&'a Place);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        self.0.shell("while umount -l in 2>/dev/null; do :; done");
+    }
+}
