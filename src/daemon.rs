@@ -34,6 +34,7 @@ use driver::Driver;
 use limit::Limited;
 use line::Line;
 
+pub use driver::AttachError;
 pub use hold::Hold;
 pub use summary::Summary;
 pub use survey::{SurveyError, survey};

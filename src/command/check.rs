@@ -3,7 +3,7 @@
 use super::{Failure, answer};
 use crate::chain;
 use crate::cli::PolicyArgs;
-use crate::daemon;
+use crate::daemon::{self, AttachError, SurveyError};
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::trust::{self, TrustError};
@@ -36,6 +36,9 @@ pub fn run(arguments: &PolicyArgs) -> Result<Exit, Failure> {
     for rule in &policy.rules {
         match daemon::survey(rule, &policy.state_dir) {
             Ok(waiting) => answer(&describe(rule, waiting))?,
+            Err(SurveyError::Attach(AttachError::Trust(TrustError::Missing(path)))) if rule.create => {
+                answer(&format!("{}: {} will be made", rule.name, quoted(&path)))?;
+            }
             Err(error) => answer(&format!("{}: held: {}", rule.name, chain::one_line(&error)))?,
         }
     }

@@ -404,8 +404,11 @@ impl<K: Kms> Driver<K> {
         self.overflowed = false;
         let mut new = Vec::new();
         for path in found.pairs {
-            if self.pairs.contains_key(&path) {
-                self.look_soon(path, now);
+            if let Some(slot) = self.pairs.get_mut(&path) {
+                // One that is being tried is compared with what was tried at its end.
+                if !slot.running {
+                    set_timer(&mut self.timers, slot, &path, now);
+                }
             } else {
                 new.push(path);
             }
@@ -730,8 +733,7 @@ impl<K: Kms> Driver<K> {
     }
 
     fn into_summary(mut self) -> Summary {
-        if self.post.is_none() && self.once {
-            let why = self.attach_told.take().unwrap_or_default();
+        if let (true, Some(why)) = (self.once, self.attach_told.take()) {
             self.summary.left(Left { path: None, why });
         }
         if self.overflowed {

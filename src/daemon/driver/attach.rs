@@ -63,6 +63,10 @@ impl<K: Kms> Driver<K> {
                 self.post = Some(Arc::new(post));
                 self.next_scan = now;
             }
+            Err(AttachError::Trust(TrustError::Missing(path))) if self.line.dry_run && self.rule.create => {
+                tracing::info!(rule = self.rule.name, path = %quoted(&path), "dry run: would create");
+                self.next_attach = now + REATTACH;
+            }
             Err(error) => {
                 let reason = chain::one_line(&error);
                 if self.attach_told.as_ref() != Some(&reason) {
