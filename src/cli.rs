@@ -173,7 +173,7 @@ pub struct ContextArgs {
 /// `watch`
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-SIGTERM and SIGINT end it after the files in hand.
+SIGTERM and SIGINT end it after the files in hand, a second one at once. SIGHUP has it read the policy anew.
 
 Examples:
   kms-sig watch --policy /etc/kms-sig.toml

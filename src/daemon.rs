@@ -60,7 +60,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// Another daemon has the state.
-    #[error("another kms-sig is using the state in {}", quoted(.0))]
+    #[error("another kms-sig is using the state in {}; stop it, or name another state.dir", quoted(.0))]
     Locked(PathBuf),
     /// State cannot be opened.
     #[error(transparent)]
@@ -124,9 +124,7 @@ pub async fn run<K: Kms>(
     ready: oneshot::Sender<()>,
     mut orders: mpsc::Receiver<Order>,
 ) -> Result<Vec<Summary>, DaemonError> {
-    if rustix::process::geteuid().is_root() && !(policy.allow_root || options.allow_root) {
-        return Err(DaemonError::Root);
-    }
+    admit(&policy, options)?;
     let clock = Clock::start();
     let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
     let mut quarantine = prepare(&policy, options)?;
@@ -149,7 +147,11 @@ pub async fn run<K: Kms>(
         });
         let crew = Crew::start(&line, &policy, options.once);
         match crew.work(&policy, options, &mut ready, &mut orders).await? {
-            Relieved::Done(summaries) => return Ok(summaries),
+            Relieved::Done(mut summaries) => {
+                // The rules end in any order; an operator reads them in the policy's.
+                summaries.sort_by_key(|s| policy.rules.iter().position(|rule| rule.name == s.rule()));
+                return Ok(summaries);
+            }
             Relieved::By(next) => {
                 (policy, quarantine) = *next;
                 tracing::info!(rules = policy.rules.len(), "policy reloaded");
@@ -158,9 +160,21 @@ pub async fn run<K: Kms>(
     }
 }
 
-/// Checks what a policy names on this host, and opens its quarantine store.
-fn prepare(policy: &Policy, options: Options) -> Result<Option<Dir>, DaemonError> {
+/// Whether this process may work by this policy at all: not as root unasked, and not by a policy or keyring that
+/// others can write. To be asked before anything is made that the policy names.
+///
+/// # Errors
+/// `Root`, `Trust`.
+pub fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
+    if rustix::process::geteuid().is_root() && !(policy.allow_root || options.allow_root) {
+        return Err(DaemonError::Root);
+    }
     trust::check(&policy.file)?;
+    Ok(policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there)?)
+}
+
+/// Opens what a policy names for all of its rules: the quarantine store.
+fn prepare(policy: &Policy, options: Options) -> Result<Option<Dir>, DaemonError> {
     match &policy.quarantine_dir {
         Some(dir) if !options.dry_run => open_quarantine(dir).map(Some),
         _ => Ok(None),
@@ -285,9 +299,7 @@ fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Dir>, D
     if old.state_dir != new.state_dir {
         return Err(DaemonError::Fixed("state.dir"));
     }
-    if rustix::process::geteuid().is_root() && !(new.allow_root || options.allow_root) {
-        return Err(DaemonError::Root);
-    }
+    admit(new, options)?;
     prepare(new, options)
 }
 
@@ -315,11 +327,7 @@ fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Dir>), DaemonE
 
 fn open_quarantine(dir: &Path) -> Result<Dir, DaemonError> {
     let store = Dir::create(dir, 0o700)?;
-    trust::check(dir)?;
-    let stat = store.stat()?;
-    if stat.mode & 0o077 != 0 {
-        return Err(TrustError::Writable { path: dir.to_owned(), mode: stat.mode }.into());
-    }
+    trust::check_private(dir)?;
     quarantine::recover(&store)?;
     Ok(store)
 }

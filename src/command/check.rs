@@ -20,17 +20,16 @@ pub fn run(arguments: &PolicyArgs) -> Result<Exit, Failure> {
         exit = Exit::Usage;
         answer(&format!("not trusted: {}", chain::one_line(what)))
     };
-    let paths = [
-        Some(&policy.file),
-        Some(&policy.state_dir),
-        policy.quarantine_dir.as_ref(),
-        policy.keyring.as_ref(),
+    let checked = [
+        trust::check(&policy.file),
+        // The daemon makes what is its own; a keyring that is missing is trouble with its keys only.
+        trust::check_if_there(&policy.state_dir),
+        policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there),
+        policy.quarantine_dir.as_deref().map_or(Ok(()), trust::check_private),
     ];
-    for path in paths.into_iter().flatten() {
-        match trust::check(path) {
-            // The daemon makes what is its own; a keyring that is missing is trouble with its keys only.
-            Ok(()) | Err(TrustError::Missing(_)) => {}
-            Err(error) => refuse(&error)?,
+    for error in checked.into_iter().filter_map(Result::err) {
+        if !matches!(error, TrustError::Missing(_)) {
+            refuse(&error)?;
         }
     }
     for rule in &policy.rules {
@@ -43,7 +42,10 @@ pub fn run(arguments: &PolicyArgs) -> Result<Exit, Failure> {
         }
     }
     answer(&match exit {
-        Exit::Done => format!("{}: {} rules, no fault", quoted(&policy.file), policy.rules.len()),
+        Exit::Done => {
+            let rules = if policy.rules.len() == 1 { "rule" } else { "rules" };
+            format!("{}: {} {rules}, no fault", quoted(&policy.file), policy.rules.len())
+        }
         Exit::Invalid | Exit::Usage | Exit::Unfinished => {
             format!("{}: the daemon would refuse to start", quoted(&policy.file))
         }
@@ -57,5 +59,5 @@ fn describe(rule: &Rule, waiting: usize) -> String {
         Mode::Verify(_) => "to be judged",
     };
     let files = if waiting == 1 { "file stands" } else { "files stand" };
-    format!("{}: {} {waiting} {files} {what}", rule.name, quoted(&rule.path))
+    format!("{}: {waiting} {files} {what} in {}", rule.name, quoted(&rule.path))
 }

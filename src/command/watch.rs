@@ -22,11 +22,12 @@ use crate::policy::{Mode, OnInvalid, Place, Policy, Rule};
 /// A bad policy; what the daemon cannot start with.
 pub fn run(arguments: &Watch, keyring: Option<PathBuf>, format: LogFormat) -> Result<Exit, Failure> {
     let policy = Policy::load(&arguments.policy.policy)?;
+    let options =
+        Options { once: arguments.once, dry_run: arguments.dry_run, allow_root: arguments.allow_root };
+    daemon::admit(&policy, options)?;
     if !arguments.dry_run && policy.rules.iter().any(|rule| rule.create) {
         create_keys(&policy, policy.keyring.as_ref().or(keyring.as_ref()))?;
     }
-    let options =
-        Options { once: arguments.once, dry_run: arguments.dry_run, allow_root: arguments.allow_root };
     let providers = |policy: &Policy| {
         Providers::new(policy.aws.clone(), policy.keyring.clone().or_else(|| keyring.clone()))
     };
@@ -59,6 +60,9 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, format: LogFormat) -> Re
     let summaries = ended?;
     if !arguments.once {
         return Ok(Exit::Done);
+    }
+    if arguments.dry_run {
+        answer("dry run: nothing was changed; this is what would have come of it")?;
     }
     for summary in &summaries {
         answer(&summary.to_string())?;

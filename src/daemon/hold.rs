@@ -102,7 +102,7 @@ impl Hold {
             Self::Conflict { .. } => "remove or rename what is at the destination",
             Self::State(_) => "make room for state.dir and check its disk",
             Self::Rollback => "deliver it by hand if it is meant, or remove it",
-            Self::Brake(_) => "check trusted_keys and context of the rule, then restart",
+            Self::Brake(_) => "check trusted_keys and context of the rule, then reload the policy (SIGHUP)",
         }
     }
 }

@@ -40,6 +40,11 @@ impl Summary {
         }
     }
 
+    /// Which rule.
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
     /// Counts a file that was dealt with now.
     pub fn settled(&mut self, settled: &Settled, path: &RelPath) {
         *self.counts.entry(settled.outcome.as_str()).or_default() += 1;

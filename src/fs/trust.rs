@@ -42,6 +42,14 @@ pub enum TrustError {
         /// Its mode.
         mode: u32,
     },
+    /// Others may look into what must be the daemon's alone.
+    #[error("{} is open to others (mode {mode:04o}); chmod 700 it", quoted(path))]
+    Open {
+        /// What.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// A watched directory where everybody may rename everybody's files.
     #[error(
         "{} can be written by everybody and is not sticky (mode {mode:04o}); chmod o-w or +t it",
@@ -76,6 +84,30 @@ pub fn check(path: &Path) -> Result<(), TrustError> {
         }
     }
     Ok(())
+}
+
+/// As [`check`], for a directory that must be closed to others altogether.
+///
+/// # Errors
+/// [`TrustError`].
+pub fn check_private(path: &Path) -> Result<(), TrustError> {
+    check(path)?;
+    match stat_path(path)? {
+        Some(stat) if stat.mode & 0o077 == 0 => Ok(()),
+        Some(stat) => Err(TrustError::Open { path: path.to_owned(), mode: stat.mode }),
+        None => Err(TrustError::Missing(path.to_owned())),
+    }
+}
+
+/// As [`check`], for what may be missing for now.
+///
+/// # Errors
+/// [`TrustError`], but for `Missing`.
+pub fn check_if_there(path: &Path) -> Result<(), TrustError> {
+    match check(path) {
+        Err(TrustError::Missing(_)) => Ok(()),
+        checked => checked,
+    }
 }
 
 /// Checks a watched directory: others may own and fill it, but not everybody may rename everybody's files.

@@ -582,8 +582,22 @@ fn a24_superseded_content_is_recognised() {
     daemon.stop();
     set_policy(&place, &with(VERIFY, "rollback = \"alert\""));
     let daemon = Daemon::start(&place);
-    daemon.waits_for("superseded content delivered again");
+    daemon.waits_for("superseded content is accepted again");
     daemon.until("delivered", || place.path("out/f").exists());
+}
+
+#[test]
+fn a24_superseded_content_is_recognised_in_place_too() {
+    let rule = with(&without(VERIFY, "deliver_to"), "in_place = true");
+    let place = place(&with(&rule, "rollback = \"deny\""));
+    let daemon = Daemon::start(&place);
+    for (n, content) in ["version 1", "version 2"].into_iter().enumerate() {
+        drop_pair(&place, "f", content);
+        daemon.waits_for_nth("valid", n + 1);
+    }
+    drop_pair(&place, "f", "version 1");
+    assert_eq!(daemon.waits_for("held")["cause"], "rollback");
+    assert_eq!(daemon.count("valid"), 2);
 }
 
 // Trouble
@@ -651,6 +665,49 @@ fn p7_what_others_can_write_is_refused() {
         .run(["watch", "--policy", "policy.toml", "--once"])
         .exits(2)
         .complains_of("can be written by others (mode 0666); chmod go-w it");
+}
+
+#[test]
+fn p7_nothing_is_made_for_a_policy_that_is_refused() {
+    let place = Place::new();
+    set_policy(&place, &with(SIGN, "create = true"));
+    fs::set_permissions(place.path("policy.toml"), Permissions::from_mode(0o666)).unwrap();
+    place.run(["watch", "--policy", "policy.toml"]).exits(2).complains_of("can be written by others");
+    // A key of its making would be one that the author of a planted policy has named.
+    assert_eq!(place.names(), ["policy.toml"]);
+}
+
+#[test]
+fn p7_a_store_and_a_keyring_open_to_others_are_refused_by_daemon_and_check_alike() {
+    for (path, what) in [("q", "is open to others (mode 0755); chmod 700 it"), ("k", "chmod go-w it")] {
+        let place = place(VERIFY);
+        for dir in ["q", "k"] {
+            fs::create_dir(place.path(dir)).unwrap();
+            fs::set_permissions(place.path(dir), Permissions::from_mode(0o700)).unwrap();
+        }
+        fs::rename(place.path("keyring"), place.path("k/keyring")).unwrap();
+        let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+        place.write("policy.toml", policy.replace("\"keyring\"", "\"k/keyring\""));
+        place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+        let mode = if path == "q" { 0o755 } else { 0o777 };
+        fs::set_permissions(place.path(path), Permissions::from_mode(mode)).unwrap();
+        place.run(["watch", "--policy", "policy.toml", "--once"]).exits(2).complains_of(what);
+        let run = place.run(["check", "--policy", "policy.toml"]).exits(2);
+        let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+        assert!(said.contains("not trusted: ") && said.contains(what), "{said}");
+    }
+}
+
+#[test]
+fn check_tells_what_will_be_made() {
+    let place = Place::new();
+    set_policy(&place, &with(SIGN, "create = true"));
+    let path = place.path("");
+    let path = path.to_str().unwrap().trim_end_matches('/');
+    place
+        .run(["check", "--policy", "policy.toml"])
+        .exits(0)
+        .says(format!("sign: \"{path}/in\" will be made\n\"{path}/policy.toml\": 1 rule, no fault\n"));
 }
 
 #[test]
@@ -733,11 +790,11 @@ fn check_tells_what_there_is_to_do() {
     let path = place.path("");
     let path = path.to_str().unwrap().trim_end_matches('/');
     place.run(["check", "--policy", "policy.toml"]).exits(0).says(format!(
-        "sign: \"{path}/in\" 2 files stand to be signed\n\"{path}/policy.toml\": 1 rules, no fault\n"
+        "sign: 2 files stand to be signed in \"{path}/in\"\n\"{path}/policy.toml\": 1 rule, no fault\n"
     ));
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
     place.run(["check", "--policy", "policy.toml"]).exits(0).says(format!(
-        "sign: \"{path}/in\" 0 files stand to be signed\n\"{path}/policy.toml\": 1 rules, no fault\n"
+        "sign: 0 files stand to be signed in \"{path}/in\"\n\"{path}/policy.toml\": 1 rule, no fault\n"
     ));
 }
 

@@ -21,6 +21,7 @@ mod moto;
 mod outage;
 #[cfg(feature = "aws")]
 mod proxy;
+mod readme;
 #[cfg(feature = "system-tests")]
 mod system_watching;
 mod watching;

@@ -57,7 +57,7 @@ impl<K: Kms> Line<K> {
         };
         match decide::verified(rule, verdict, work.finality, braked) {
             Verified::Deliver(valid) => self.deliver(post, rule, work, &keys, &context, taken, valid).await,
-            Verified::Accept(valid) => Ok(self.accept(post, work, &taken, &valid).await),
+            Verified::Accept(valid) => self.accept(post, rule, work, &taken, &valid).await,
             Verified::Wait(reason) => {
                 let file = Escaped::new(work.path.as_path());
                 tracing::debug!(rule = post.rule.name, %file, reason = reason.as_str(), "does not verify yet");
@@ -94,7 +94,16 @@ impl<K: Kms> Line<K> {
         Ok(opened)
     }
 
-    async fn accept(&self, post: &Post, work: &Try, taken: &Snapshot, valid: &Valid) -> Ending {
+    async fn accept(
+        &self,
+        post: &Post,
+        rule: &VerifyRule,
+        work: &Try,
+        taken: &Snapshot,
+        valid: &Valid,
+    ) -> Result<Ending, Stop> {
+        self.check_rollback(post, rule, work, valid).await?;
+        self.remember_edition(post, rule, work, valid).await?;
         tracing::info!(
             rule = post.rule.name,
             file = %Escaped::new(work.path.as_path()),
@@ -103,7 +112,7 @@ impl<K: Kms> Line<K> {
             "valid"
         );
         let facts = taken.facts(Some(valid.key().to_string()));
-        self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Valid), facts).await
+        Ok(self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Valid), facts).await)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of `verify`, which has them all")]
@@ -131,10 +140,7 @@ impl<K: Kms> Line<K> {
         let size = taken.hashed.size;
         let taken = Arc::new(taken);
         self.publish(post, work, &taken, &valid, &signature, keys, context).await?;
-        if rule.rollback != Rollback::Off {
-            let digest = valid.digest().to_string();
-            self.state.remember_edition(&post.rule.name, &work.path, &digest).await?;
-        }
+        self.remember_edition(post, rule, work, &valid).await?;
         let settled = Settled::plain(Outcome::Delivered);
         let ending = self.settle(post, &work.path, work.sight, settled, facts).await;
         if matches!(ending, Ending::Hold(_)) {
@@ -198,6 +204,20 @@ impl<K: Kms> Line<K> {
         }
     }
 
+    async fn remember_edition(
+        &self,
+        post: &Post,
+        rule: &VerifyRule,
+        work: &Try,
+        valid: &Valid,
+    ) -> Result<(), Stop> {
+        if rule.rollback != Rollback::Off {
+            let digest = valid.digest().to_string();
+            self.state.remember_edition(&post.rule.name, &work.path, &digest).await?;
+        }
+        Ok(())
+    }
+
     async fn check_rollback(
         &self,
         post: &Post,
@@ -217,7 +237,7 @@ impl<K: Kms> Line<K> {
             Rollback::Deny => Err(Stop::Hold(Hold::Rollback)),
             Rollback::Alert => {
                 let file = Escaped::new(work.path.as_path());
-                tracing::error!(rule = post.rule.name, %file, digest, "superseded content delivered again");
+                tracing::error!(rule = post.rule.name, %file, digest, "superseded content is accepted again");
                 Ok(())
             }
         }
