@@ -203,6 +203,14 @@ pub enum Unfit {
     SetId,
 }
 
+impl Unfit {
+    /// Whether a reason on record is of this type: these begin with `it`, and no other refusal does. Such a
+    /// refusal holds only as long as the file is found unfit again.
+    pub fn wrote(reason: &str) -> bool {
+        reason.starts_with("it ")
+    }
+}
+
 impl Fitness {
     /// Whether a file of this `stat` may be opened.
     ///
@@ -488,10 +496,14 @@ impl Dir {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Whether this process may make, move and remove names in it (faccessat(2), by the effective ids).
-    pub fn is_writable(&self) -> bool {
-        let access = Access::WRITE_OK | Access::EXEC_OK;
-        rustix::fs::accessat(&self.fd, ".", access, AtFlags::EACCESS).is_ok()
+    /// Checks that this process may make, move and remove names in it, as far as that can be known before.
+    ///
+    /// # Errors
+    /// `EACCES`, `EROFS`, and what else faccessat2(2) says, by the effective ids.
+    pub fn check_writable(&self) -> Result<()> {
+        let (access, flags) = (Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+        rustix::fs::accessat(&self.fd, ".", access, flags)
+            .map_err(|e| FsError::new("write to", &self.path, e))
     }
 
     /// Whether changes can be made to this directory that the kernel does not tell about: network, FUSE and
@@ -604,5 +616,23 @@ pub fn stat_path(path: &Path) -> Result<Option<Stat>> {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(FsError::new("examine", path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unfitness_knows_its_own_words() {
+        for unfit in [
+            Unfit::NotRegular("a directory"),
+            Unfit::Links { links: 2, max: 1 },
+            Unfit::TooLarge { size: 2, max: 1 },
+            Unfit::Owner(7),
+            Unfit::SetId,
+        ] {
+            assert!(Unfit::wrote(&unfit.to_string()), "{unfit}");
+        }
     }
 }

@@ -24,7 +24,8 @@ use crate::escape::{Escaped, quoted};
 use crate::fs::lease::{self, Writer};
 use crate::fs::{FsError, Kind, OpenError, RelPath, Staging, Unfit};
 use crate::kms::Kms;
-use crate::policy::{Mode, Rule};
+use crate::policy::{Mode, OnInvalid, OnStale, Rule};
+use crate::seal::Reason;
 use crate::state::{Outcome, Remembered, Version};
 use crate::watch::hint::Hints;
 use crate::watch::scan::{self, Meaning, signature_name};
@@ -50,6 +51,13 @@ const POLL: Duration = Duration::from_secs(10);
 const REATTACH: Duration = Duration::from_secs(5);
 /// After how long without a quiet moment a file is reported.
 const NEVER_SETTLES: Duration = Duration::from_secs(60 * 60);
+/// The shortest pause between two scans. Longer ones take as long a pause as they took, so that a sender who
+/// causes scans without end has at most half of this rule's time.
+const SCAN_PAUSE: Duration = Duration::from_millis(200);
+/// In `--once` there is no other scan: the names present at the start are taken.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// In `--once`: how often to look whether everything left has had its time.
+const ONCE_CHECK: Duration = Duration::from_secs(1);
 /// In `--once`: how long a file may take to settle, beyond `settle` itself, before it is left.
 const ONCE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -66,10 +74,15 @@ pub struct Driver<K> {
     pairs: HashMap<RelPath, Slot>,
     timers: BTreeSet<(Moment, RelPath)>,
     ready: VecDeque<RelPath>,
-    jobs: JoinSet<Tried>,
+    /// Tries under way, each with the attachment it belongs to.
+    jobs: JoinSet<(u64, Tried)>,
+    /// Counts attachments: what a try of an earlier one comes to is about other directories.
+    attachment: u64,
     /// What need not be waited for but at the end.
     chores: JoinSet<()>,
     next_scan: Moment,
+    /// No scan before this.
+    soonest_scan: Moment,
     next_attach: Moment,
     is_first_scan: bool,
     /// The last scan left pairs in the directory for want of room.
@@ -106,7 +119,7 @@ struct Slot {
 /// What lies at a name now.
 pub(super) struct Look {
     pub(super) sight: Sight,
-    /// Why the payload is not handled as it is.
+    /// Why the payload, or else the signature, is not handled as it is.
     pub(super) unfit: Option<Unfit>,
 }
 
@@ -133,7 +146,7 @@ impl<K: Kms> Driver<K> {
         };
         let now = line.clock.now();
         Self {
-            summary: Summary::new(&rule.name),
+            summary: Summary::new(&rule.name, once),
             reopened: line.kms.reopened(),
             fatal: None,
             next_prune: now,
@@ -152,7 +165,9 @@ impl<K: Kms> Driver<K> {
             ready: VecDeque::new(),
             jobs: JoinSet::new(),
             chores: JoinSet::new(),
+            attachment: 0,
             next_scan: now,
+            soonest_scan: now,
             next_attach: now,
             is_first_scan: true,
             overflowed: false,
@@ -176,6 +191,9 @@ impl<K: Kms> Driver<K> {
             if self.post.is_some() {
                 self.take_hints(now);
                 self.miss_cookie(now);
+                if self.overflowed && self.pairs.len() <= MAX_PAIRS / 2 {
+                    self.scan_soon(now);
+                }
                 if now >= self.next_scan {
                     self.scan().await;
                 }
@@ -187,6 +205,10 @@ impl<K: Kms> Driver<K> {
                 break;
             }
             self.wait(&mut stop).await;
+        }
+        if *stop.borrow() {
+            // Tries that only queue for a place are not in hand: a restart begins them again (C17).
+            self.line.hashing.close();
         }
         while let Some(done) = self.jobs.join_next().await {
             self.finish(done);
@@ -203,7 +225,8 @@ impl<K: Kms> Driver<K> {
         let attached = self.post.is_some();
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
         let scheduled = if attached { self.next_scan } else { self.next_attach };
-        let wake = [Some(scheduled), timer, self.cookie_due].into_iter().flatten().min().unwrap_or(scheduled);
+        let check = self.once.then(|| self.line.clock.now() + ONCE_CHECK);
+        let wake = [timer, self.cookie_due, check].into_iter().flatten().fold(scheduled, Moment::min);
         let wake = self.line.clock.instant(wake);
         let hint = async {
             match &self.hints {
@@ -253,7 +276,7 @@ impl<K: Kms> Driver<K> {
             self.hints = None;
         }
         if dirty.everything {
-            self.next_scan = now;
+            self.scan_soon(now);
         }
         let root = post.root.path().to_owned();
         let cookie = self.line.cookies.as_ref().map(|dir| dir.path().join(&self.rule.name));
@@ -264,19 +287,19 @@ impl<K: Kms> Driver<K> {
                 continue;
             }
             if path == root {
-                self.next_scan = now; // moved or removed, perhaps: the scan compares
+                self.scan_soon(now); // moved or removed, perhaps: the scan compares
                 continue;
             }
             let Ok(below) = path.strip_prefix(&root) else { continue };
             let Some(name) = below.file_name() else { continue };
             match scan::meaning(&self.rule, below.parent().unwrap_or(Path::new("")), name) {
                 Meaning::Pair(path) => self.look_soon(path, now),
-                Meaning::Unsignable(..) => self.next_scan = now,
+                Meaning::Unsignable(..) => self.scan_soon(now),
                 Meaning::Nothing => {}
             }
             // What is in a new directory, and watching it, is the scan's.
             if self.rule.recursive && is_directory(&post, below) {
-                self.next_scan = now;
+                self.scan_soon(now);
             }
         }
     }
@@ -306,6 +329,10 @@ impl<K: Kms> Driver<K> {
             self.hints = None;
             self.next_scan = now;
         }
+    }
+
+    fn scan_soon(&mut self, now: Moment) {
+        self.next_scan = self.next_scan.min(now.max(self.soonest_scan));
     }
 
     /// Has a pair looked at in this round, entering it if it is new.
@@ -364,6 +391,7 @@ impl<K: Kms> Driver<K> {
         if self.has_moved(&post) {
             return;
         }
+        let began = self.line.clock.now();
         if self.hints.is_none() && !self.once {
             self.hints = self.new_hints();
         }
@@ -413,15 +441,27 @@ impl<K: Kms> Driver<K> {
                 new.push(path);
             }
         }
+        if self.pairs.len() + new.len() > MAX_PAIRS {
+            self.make_room();
+            // Not always the same names first, or the last ones might never get a place.
+            let first = pick(new.len());
+            new.rotate_left(first);
+        }
         for chunk in new.chunks(LOOKUP) {
             self.enter_unless_known(&post, chunk.to_vec(), now).await;
         }
         self.is_first_scan = false;
         self.send_cookie(now);
-        let pause =
-            if self.hints.is_some() && !post.is_remote && !self.deaf { jittered(RECONCILE) } else { POLL };
-        self.next_scan = self.line.clock.now() + pause;
-        self.prune(&post, now);
+        let listening = self.hints.is_some() && !post.is_remote && !self.deaf;
+        let pause = match (self.once, listening) {
+            (true, _) => NEVER,
+            (false, true) => jittered(RECONCILE),
+            (false, false) => POLL,
+        };
+        let ended = self.line.clock.now();
+        self.next_scan = ended + pause;
+        self.soonest_scan = ended + ended.saturating_sub(began).max(SCAN_PAUSE);
+        self.prune(&post, ended);
     }
 
     /// Has state forget files that are gone, now and then.
@@ -442,6 +482,27 @@ impl<K: Kms> Driver<K> {
             if let Err(error) = line.state.forget_gone(&post.rule.name, is_there).await {
                 tracing::warn!(rule = post.rule.name, %error, "state was not tidied");
             }
+        });
+    }
+
+    /// Lets go of pairs that may wait for ever: those held for what they are themselves, and signatures without
+    /// their files. They stay in the directory for a later scan. Otherwise a sender could fill all places with
+    /// them, and nothing that is valid would be delivered any more.
+    fn make_room(&mut self) {
+        let Self { pairs, timers, overflowed, once, .. } = self;
+        if *once {
+            return; // it lists them at its end
+        }
+        pairs.retain(|path, slot| {
+            let waits = slot.timer.is_none() || slot.hold.as_ref().is_some_and(Hold::is_of_the_file);
+            let keep = slot.running || !waits;
+            if !keep {
+                *overflowed = true;
+                if let Some(at) = slot.timer.take() {
+                    timers.remove(&(at, path.clone()));
+                }
+            }
+            keep
         });
     }
 
@@ -472,10 +533,11 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    /// Looks at every pair whose time has come.
+    /// Looks at pairs whose time has come: not all at once, as looking may mean to record, and tries and the
+    /// order to stop must not wait for that.
     async fn run_timers(&mut self, now: Moment) {
-        let mut looked = 0_u32;
-        while let Some((at, path)) = self.timers.first().cloned() {
+        for _ in 0..LOOKUP {
+            let Some((at, path)) = self.timers.first().cloned() else { return };
             if at > now {
                 return;
             }
@@ -483,10 +545,6 @@ impl<K: Kms> Driver<K> {
             if let Some(slot) = self.pairs.get_mut(&path) {
                 slot.timer = None;
                 self.look_at(&path).await;
-            }
-            looked += 1;
-            if looked.is_multiple_of(LOOKUP as u32) {
-                tokio::task::yield_now().await;
             }
         }
     }
@@ -512,7 +570,8 @@ impl<K: Kms> Driver<K> {
             slot.attempts = 0;
         }
         let mut next = slot.pair.seen(now, sight, &self.timing);
-        if let Some(unfit) = look.unfit {
+        // Not before it is quiet: who publishes by link and unlink has two links for a moment.
+        if let Some(unfit) = look.unfit.filter(|_| slot.pair.is_quiet(now, &self.timing)) {
             self.refuse(&post, path, look.sight, unfit.to_string()).await;
             return;
         }
@@ -565,39 +624,42 @@ impl<K: Kms> Driver<K> {
             let Some(path) = self.ready.pop_front() else { return };
             let Some(slot) = self.pairs.get_mut(&path) else { continue };
             let Some(finality) = slot.pair.trying() else { continue };
-            // The versions of this moment; should they differ from those that settled, the try starts over.
+            // The versions that settled; should others lie there by now, the try starts over.
             let settled = slot.pair.sight();
-            let sight = match look(post, &path) {
-                Ok(look) if look.sight.payload == settled.payload => look.sight,
-                _ => settled,
+            let sight = match &self.rule.mode {
+                Mode::Verify(_) => settled,
+                // With whichever signature lies beside it; settling did not look at that.
+                Mode::Sign(_) => match look(post, &path) {
+                    Ok(look) if look.sight.payload == settled.payload => look.sight,
+                    Ok(_) | Err(_) => settled,
+                },
             };
             let work = Try { path, sight, finality, known: slot.known.take() };
-            self.jobs.spawn(Arc::clone(&self.line).run(Arc::clone(post), work));
+            let (attachment, run) = (self.attachment, Arc::clone(&self.line).run(Arc::clone(post), work));
+            self.jobs.spawn(async move { (attachment, run.await) });
         }
     }
 
     /// Takes the end of a try.
-    fn finish(&mut self, done: Result<Tried, tokio::task::JoinError>) {
+    fn finish(&mut self, done: Result<(u64, Tried), tokio::task::JoinError>) {
         let tried = match done {
-            Ok(tried) => tried,
+            Ok((attachment, _)) if attachment != self.attachment => return, // another directory's
+            Ok((_, tried)) => tried,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic), // the daemon ends, and says so
                 Err(_cancelled) => return,
             },
         };
         let now = self.line.clock.now();
-        if self.overflowed && self.pairs.len() < MAX_PAIRS / 2 {
-            self.next_scan = now;
-        }
         let Some(slot) = self.pairs.get_mut(&tried.path) else { return };
         slot.running = false;
         let touched = std::mem::take(&mut slot.touched);
         slot.known = tried.known;
         let ended = match tried.ending {
             Ending::Settled(settled) => {
-                self.recovered(&settled);
                 self.summary.settled(&settled, &tried.path);
                 self.pairs.remove(&tried.path);
+                self.recovered(&settled);
                 if touched {
                     self.enter(tried.path, now); // what was decided may be about what no longer lies there
                 }
@@ -607,9 +669,14 @@ impl<K: Kms> Driver<K> {
             Ending::NotYet => Ended::NotYet,
             Ending::Hold(hold) => {
                 self.hold(&tried.path, hold);
+                if touched {
+                    self.look_soon(tried.path, now); // other versions are not held
+                }
                 return;
             }
         };
+        slot.hold = None;
+        slot.attempts = 0;
         let next = slot.pair.ended(now, ended, &self.timing);
         // Look again at once: it may have changed while it was tried.
         match next {
@@ -664,7 +731,7 @@ impl<K: Kms> Driver<K> {
             self.next_retry = now + RETRY_ALL;
             self.retry_held();
         }
-        if self.pairs.values().filter(|slot| slot.hold.is_some()).count() <= 1 {
+        if self.pairs.values().all(|slot| slot.hold.is_none()) {
             let causes: Vec<_> = self.told.drain().map(|(cause, _)| cause).collect();
             tracing::info!(rule = self.rule.name, causes = causes.join(","), "working again");
         }
@@ -769,10 +836,14 @@ fn set_timer(timers: &mut BTreeSet<(Moment, RelPath)>, slot: &mut Slot, path: &R
 
 /// Whether a remembered decision is about exactly what lies there now, under the same rule.
 pub(super) fn is_decided(post: &Post, row: &Remembered, look: &Look, dry_run: bool) -> bool {
+    // Where files go and what is done about bad ones is not in the fingerprint: what the rule asks for now and
+    // was not done then is still to be done.
+    let stays = post.rule.delivery().is_none();
     is_of(post, row, &look.sight)
         && match row.outcome {
-            Outcome::Signed | Outcome::Adopted => row.signature.is_some() || dry_run,
-            Outcome::Valid | Outcome::Invalid => true,
+            Outcome::Signed | Outcome::Adopted => stays && (row.signature.is_some() || dry_run),
+            Outcome::Valid => stays,
+            Outcome::Invalid => would_leave(post, row),
             // The rule may have become more generous since.
             Outcome::Refused => would_refuse_again(post, row, look),
             // A rehearsal leaves them in place, and says so once. Otherwise: the same pair is back.
@@ -792,8 +863,20 @@ fn would_refuse_again(post: &Post, row: &Remembered, look: &Look) -> bool {
     let stale = row.reason.as_deref() == Some(super::line::STALE);
     match (&look.unfit, &post.rule.mode) {
         (Some(unfit), _) => row.reason.as_deref() == Some(&unfit.to_string()),
-        (None, Mode::Sign(sign)) => !stale || sign.on_stale == crate::policy::OnStale::Report,
-        (None, Mode::Verify(_)) => look.sight.payload.is_none() && row.reason.as_deref() == Some(ORPHAN),
+        (None, _) if row.reason.as_deref().is_some_and(Unfit::wrote) => false,
+        (None, Mode::Sign(sign)) => !stale || sign.on_stale == OnStale::Report,
+        (None, Mode::Verify(_)) => true, // for the context it would need, which the fingerprint covers
+    }
+}
+
+/// Whether an invalid pair that was left would be left again.
+fn would_leave(post: &Post, row: &Remembered) -> bool {
+    match &post.rule.mode {
+        Mode::Verify(rule) if row.reason.as_deref() == Some(Reason::Missing.as_str()) => {
+            rule.on_missing == OnInvalid::Log
+        }
+        Mode::Verify(rule) => rule.on_invalid == OnInvalid::Log,
+        Mode::Sign(_) => false,
     }
 }
 
@@ -827,7 +910,9 @@ pub(super) fn look(post: &Post, path: &RelPath) -> Result<Look, FsError> {
             payload: payload.as_ref().map(|stat| stat.identity),
             signature: signature.map(|stat| stat.identity),
         },
-        unfit: payload.and_then(|stat| post.fitness().check(&stat).err()),
+        unfit: payload
+            .and_then(|stat| post.fitness().check(&stat).err())
+            .or_else(|| signature.and_then(|stat| post.signature_fitness().check(&stat).err())),
     })
 }
 
@@ -868,10 +953,19 @@ fn jittered(pause: Duration) -> Duration {
 
 /// Uniform in 0..1.
 fn dice() -> f64 {
+    f64::from(random()) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Any of 0..`len`; 0 of nothing.
+fn pick(len: usize) -> usize {
+    (random() as usize).checked_rem(len).unwrap_or_default()
+}
+
+fn random() -> u32 {
     let mut bytes = [0_u8; 4];
     // Only spreads load; a failure of the generator may make it constant.
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap_or_default();
-    f64::from(u32::from_ne_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+    u32::from_ne_bytes(bytes)
 }
 
 impl<K: Kms> Driver<K> {
@@ -910,10 +1004,14 @@ impl<K: Kms> Driver<K> {
     fn detach(&mut self, error: &FsError) {
         tracing::error!(rule = self.rule.name, error = %Hold::Fs(error.clone()), "the watched directory cannot be read");
         self.let_go();
+        // It could be opened and not read, and may be so again at once.
+        self.next_attach = self.line.clock.now() + REATTACH;
+        self.attach_told = Some(Hold::Fs(error.clone()).to_string());
     }
 
     fn let_go(&mut self) {
         self.post = None;
+        self.attachment += 1;
         self.hints = None;
         self.cookie_due = None;
         self.timers.clear();

@@ -88,6 +88,19 @@ impl Hold {
         }
     }
 
+    /// Whether it is about this one file, so that its sender could bring about any number of them. What else
+    /// waits must not wait behind such files.
+    pub const fn is_of_the_file(&self) -> bool {
+        match self {
+            Self::WhoseSignature(_)
+            | Self::Fs(_)
+            | Self::Conflict { .. }
+            | Self::Rollback
+            | Self::Brake(_) => true,
+            Self::Kms(_) | Self::NoSpace { .. } | Self::State(_) => false,
+        }
+    }
+
     /// What a person can do.
     pub fn remedy(&self) -> &'static str {
         match self {

@@ -170,7 +170,7 @@ impl<K: Kms> Line<K> {
 
     /// Takes a snapshot: opens what is there, copies it if it will be delivered, and hashes it.
     async fn take(&self, post: &Arc<Post>, work: &Try, private: bool) -> Result<Snapshot, Stop> {
-        let _place = self.hashing.acquire().await.map_err(|_| Stop::Changed)?; // closed only at the very end
+        let _place = self.hashing.acquire().await.map_err(|_| Stop::Changed)?; // closed when the daemon stops
         let (post, path, sight) = (Arc::clone(post), work.path.clone(), work.sight);
         let floor = (!self.dry_run && private).then_some(self.min_free_space);
         blocking(move || Snapshot::take(&post, &path, sight, floor)).await
@@ -271,9 +271,14 @@ impl Post {
         }
     }
 
-    /// What a signature must be: as a payload, but its size is for the parser to judge.
-    fn signature_fitness(&self) -> Fitness {
-        Fitness { max_size: u64::MAX, ..self.fitness() }
+    /// What a signature must be: as a payload, but its size is for the parser to judge. Beside a file to be
+    /// signed it is the daemon's own, whoever may bring payloads.
+    pub fn signature_fitness(&self) -> Fitness {
+        let owners = match &self.rule.mode {
+            crate::policy::Mode::Sign(_) => None,
+            crate::policy::Mode::Verify(_) => self.rule.allowed_owners.clone(),
+        };
+        Fitness { max_size: u64::MAX, max_links: self.rule.max_links, owners }
     }
 
     fn keys(&self) -> Vec<String> {

@@ -15,7 +15,9 @@ pub struct Summary {
     rule: String,
     counts: BTreeMap<&'static str, usize>,
     left: Vec<Left>,
-    notes: Vec<(RelPath, String)>,
+    /// Files whose outcome is worth a line of its own. `None` for a run without an end, which would gather them
+    /// for ever (P10) and tell them to nobody.
+    notes: Option<Vec<(RelPath, String)>>,
     exit: Exit,
 }
 
@@ -29,13 +31,13 @@ pub struct Left {
 }
 
 impl Summary {
-    /// Of a rule that has done nothing yet.
-    pub fn new(rule: &str) -> Self {
+    /// Of a rule that has done nothing yet. `lists` is whether single files will be listed.
+    pub fn new(rule: &str, lists: bool) -> Self {
         Self {
             rule: rule.to_owned(),
             counts: BTreeMap::new(),
             left: Vec::new(),
-            notes: Vec::new(),
+            notes: lists.then(Vec::new),
             exit: Exit::Done,
         }
     }
@@ -75,7 +77,9 @@ impl Summary {
             Outcome::Refused | Outcome::Signing => Exit::Unfinished,
         };
         self.exit = self.exit.and(exit);
-        self.notes.push((path.clone(), format!("{outcome}: {}", reason.unwrap_or("no reason given"))));
+        if let Some(notes) = &mut self.notes {
+            notes.push((path.clone(), format!("{outcome}: {}", reason.unwrap_or("no reason given"))));
+        }
     }
 }
 
@@ -92,7 +96,7 @@ impl fmt::Display for Summary {
         if !counts.is_empty() {
             write!(f, " {}", counts.join(", "))?;
         }
-        let mut notes: Vec<_> = self.notes.iter().collect();
+        let mut notes: Vec<_> = self.notes.iter().flatten().collect();
         notes.sort();
         for (path, what) in notes {
             write!(f, "\n  {}: {what}", Escaped::new(path.as_path()))?;
@@ -104,5 +108,21 @@ impl fmt::Display for Summary {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p10_a_run_without_an_end_gathers_no_lines() {
+        let path = RelPath::new("f").unwrap();
+        for (lists, lines) in [(true, 101), (false, 1)] {
+            let mut summary = Summary::new("rule", lists);
+            (0..100).for_each(|_| summary.already(Outcome::Refused, None, &path));
+            assert_eq!(summary.to_string().lines().count(), lines);
+            assert_eq!(summary.exit(), Exit::Unfinished);
+        }
     }
 }

@@ -38,56 +38,85 @@ pub struct Part {
 /// Removes the parts of a source, all or none of them.
 ///
 /// # Errors
-/// Any step's; then the next [`recover`] finishes or undoes it.
+/// Any step's before the decision; then the parts are back, or the next [`recover`] puts them back.
 pub fn remove(root: &Dir, parts: &[Part]) -> Result<Removed, FsError> {
     let claims = open_claims(root)?;
     let id = OsString::from(random_hex());
     let claim = claims.make_new_dir(&id, 0o700)?;
-    let mut as_expected = true;
-    for part in parts {
-        let from = root.descend(part.path.parent())?;
-        let to = claim.descend_creating(part.path.parent())?;
-        match from.rename(part.path.name(), &to, part.path.name()) {
-            Err(e) if e.is_not_found() => continue, // removed by the sender: that is what we wanted
-            renamed => renamed?,
+    let mut done = id.clone();
+    done.push(DONE);
+    let decided = match take_all(root, &claim, parts) {
+        Ok(true) => claims.rename(&id, &claims, &done).map(|()| true),
+        other => other,
+    };
+    match decided {
+        Ok(true) => {
+            // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might
+            // throw its copy away, while the next `recover` removes the source.
+            empty(&claim).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
+            Ok(Removed::Done)
         }
-        let there = to.stat_of(part.path.name())?;
-        as_expected &= there.is_some_and(|stat| stat.identity.is_renamed_from(&part.identity));
-    }
-    if as_expected {
-        let mut done = id.clone();
-        done.push(DONE);
-        claims.rename(&id, &claims, &done)?;
-        empty(&claim)?;
-        claims.remove_dir(&done)?;
-        Ok(Removed::Done)
-    } else {
-        put_back(&claim, root)?;
-        remove_if_empty(&claims, &id)?;
-        Ok(Removed::Changed)
+        Ok(false) => {
+            put_back(&claim, root)?;
+            remove_if_empty(&claims, &id)?;
+            Ok(Removed::Changed)
+        }
+        Err(error) => {
+            // As far as possible; `recover` sees to the rest. The first error is the one to tell.
+            put_back(&claim, root).and_then(|()| remove_if_empty(&claims, &id)).unwrap_or_default();
+            Err(error)
+        }
     }
 }
 
+/// Moves the parts into the claim; false if one is not what was judged.
+fn take_all(root: &Dir, claim: &Dir, parts: &[Part]) -> Result<bool, FsError> {
+    for part in parts {
+        let (from, name) = (root.descend(part.path.parent())?, part.path.name());
+        match from.stat_of(name)? {
+            None => continue, // removed by the sender: that is what we wanted
+            // Before the rename, which sets the ctime: the one time that a sender cannot set back (S3).
+            Some(stat) if stat.identity != part.identity => return Ok(false),
+            Some(_) => {}
+        }
+        let to = claim.descend_creating(part.path.parent())?;
+        match from.rename(name, &to, name) {
+            Err(e) if e.is_not_found() => continue,
+            renamed => renamed?,
+        }
+        if !to.stat_of(name)?.is_some_and(|stat| stat.identity.is_renamed_from(&part.identity)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Finishes what a killed process left: removes decided claims, puts back undecided ones. What cannot be put
-/// back because its name is taken stays until it is free. Must not run while [`remove`] does.
+/// back because its name is taken stays until it is free. Must not run while [`remove`] does. Returns what went
+/// wrong with single claims, which stay: a sender who gets a directory of his claimed must not stop the rule.
 ///
 /// # Errors
-/// Any step's.
-pub fn recover(root: &Dir) -> Result<(), FsError> {
+/// The claims cannot be listed.
+pub fn recover(root: &Dir) -> Result<Vec<FsError>, FsError> {
     if root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_none() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let claims = open_claims(root)?;
+    let mut resisting = Vec::new();
     for id in claims.names()?.collect::<Result<Vec<_>, _>>()? {
-        let Ok(claim) = claims.descend(Path::new(&id)) else { continue };
-        if id.as_encoded_bytes().ends_with(DONE.as_bytes()) {
-            empty(&claim)?;
-        } else {
-            put_back(&claim, root)?;
-        }
-        remove_if_empty(&claims, &id)?;
+        resisting.extend(recover_one(root, &claims, &id).err());
     }
-    Ok(())
+    Ok(resisting)
+}
+
+fn recover_one(root: &Dir, claims: &Dir, id: &OsStr) -> Result<(), FsError> {
+    let claim = claims.descend(Path::new(id))?;
+    if id.as_encoded_bytes().ends_with(DONE.as_bytes()) {
+        empty(&claim)?;
+    } else {
+        put_back(&claim, root)?;
+    }
+    remove_if_empty(claims, id)
 }
 
 /// The folder of claims, made if missing. It must be ours alone.
@@ -214,12 +243,39 @@ mod tests {
     }
 
     #[test]
+    fn s3_what_was_rewritten_and_dated_back_is_not_removed() {
+        let f = Fixture::new(&["a", "a.sig"]);
+        let parts = [f.part("a"), f.part("a.sig")];
+        let before = fs::metadata(f.temp.path().join("a")).unwrap().modified().unwrap();
+        fs::write(f.temp.path().join("a"), "b").unwrap();
+        let file = fs::File::options().write(true).open(f.temp.path().join("a")).unwrap();
+        // Until the clock that ctime is taken from has moved on (a tick of it is some milliseconds).
+        while f.part("a").identity.ctime == parts[0].identity.ctime {
+            file.set_modified(before).unwrap();
+        }
+        assert_eq!(remove(&f.root, &parts).unwrap(), Removed::Changed);
+        assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), "b");
+    }
+
+    #[test]
+    fn p4_a_step_that_fails_puts_the_others_back() {
+        let f = Fixture::new(&["a", "d/a.sig"]);
+        let parts = [f.part("a"), f.part("d/a.sig")];
+        fs::rename(f.temp.path().join("d"), f.temp.path().join("e")).unwrap();
+        remove(&f.root, &parts).unwrap_err();
+        assert!(f.there("a") && f.there("e/a.sig"));
+        assert_eq!(f.claims(), 0);
+    }
+
+    #[test]
     fn p4_a_restart_finishes_or_undoes() {
-        let f = Fixture::new(&["a", ".kms-sig/one/d/b", ".kms-sig/two.done/c", ".kms-sig/three/a"]);
+        let f =
+            Fixture::new(&["a", ".kms-sig/one/d/b", ".kms-sig/two.done/c", ".kms-sig/three/a", ".kms-sig/0"]);
         fs::create_dir(f.temp.path().join("d")).unwrap();
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(f.temp.path().join(".kms-sig"), fs::Permissions::from_mode(0o700)).unwrap();
-        recover(&f.root).unwrap();
+        assert_eq!(recover(&f.root).unwrap().len(), 1, "what is no claim stops nothing");
+        fs::remove_file(f.temp.path().join(".kms-sig/0")).unwrap();
         assert!(f.there("d/b") && !f.there("c"));
         assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), "a", "never replaced");
         assert!(f.there(".kms-sig/three/a"), "kept until its name is free");

@@ -142,28 +142,51 @@ pub enum PutAway {
 pub fn put_away(store: &Dir, root: &Dir, case: &Case<'_>) -> Result<PutAway, FsError> {
     let id = fresh_id(&case.digest);
     let item = store.make_new_dir(OsStr::new(&id), 0o700)?;
-    write_record(&item, &record(&id, root, case))?;
-    store.sync()?;
-    let source = root.descend(case.path.parent())?;
-    let moved = if store.stat()?.mount == source.stat()?.mount {
-        move_in(&item, &source, case)
-    } else {
-        copy_in(&item, root, &source, case)
-    };
-    let moved = match moved {
-        // Two bind mounts of one file system look alike and are not (O7).
-        Err(e) if e.source == Errno::XDEV => copy_in(&item, root, &source, case),
-        other => other,
-    };
-    match moved {
+    let mut holds = Holds::Originals;
+    match fill(store, &item, &id, root, case, &mut holds) {
         Ok(true) => Ok(PutAway::Done(id)),
-        Ok(false) => discard(store, &item, &id, Some(case)).map(|()| PutAway::Changed),
+        Ok(false) => discard(store, &item, &id, holds).map(|()| PutAway::Changed),
         Err(e) => {
             // Undone as far as possible; `recover` sees to the rest. The first error is the one to tell.
-            discard(store, &item, &id, Some(case)).unwrap_or_default();
+            discard(store, &item, &id, holds).unwrap_or_default();
             Err(e)
         }
     }
+}
+
+/// What the parts in an item's folder are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// Files moved there: the only ones of their kind, whatever they are.
+    Originals,
+    /// Copies, whose sources are in their places.
+    Copies,
+}
+
+/// Writes the record, then brings in both parts; `false` if either is not what was judged.
+fn fill(
+    store: &Dir,
+    item: &Dir,
+    id: &str,
+    root: &Dir,
+    case: &Case<'_>,
+    holds: &mut Holds,
+) -> Result<bool, FsError> {
+    write_record(item, &record(id, root, case))?;
+    store.sync()?;
+    let source = root.descend(case.path.parent())?;
+    if store.stat()?.mount == source.stat()?.mount {
+        match move_in(item, &source, case) {
+            // Two bind mounts of one file system look alike and are not (O7).
+            Err(e) if e.source == Errno::XDEV => {}
+            moved => return moved,
+        }
+    }
+    if has_part(item)? {
+        return Ok(false); // moved, and could not be put back: not to be taken for a copy
+    }
+    *holds = Holds::Copies;
+    copy_in(item, root, &source, case)
 }
 
 /// Moves both parts; `false` if either is not what was judged, and then both are back.
@@ -270,12 +293,13 @@ pub fn recover(store: &Dir) -> Result<(), FsError> {
 }
 
 fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
-    let has = |name: &str| item.stat_of(OsStr::new(name)).map(|found| found.is_some());
-    if !has(PAYLOAD)? && !has(SIGNATURE)? {
-        return discard(store, item, &id.to_string_lossy(), None);
+    if !has_part(item)? {
+        return discard(store, item, &id.to_string_lossy(), Holds::Originals);
     }
     let Some(record) = read_record(item) else { return Ok(()) };
-    let (Some(signature), false) = (&record.signature, has(SIGNATURE)?) else { return Ok(()) };
+    let (Some(signature), None) = (&record.signature, item.stat_of(OsStr::new(SIGNATURE))?) else {
+        return Ok(());
+    };
     let (Some(root), Some(path)) = (from_hex(&record.root_hex), from_hex(&record.path_hex)) else {
         return Ok(());
     };
@@ -289,20 +313,15 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
     Ok(())
 }
 
-/// Removes an item that came to nothing. A part that was moved and could not be put back keeps it; a copy
-/// may go, because its source is in place.
-fn discard(store: &Dir, item: &Dir, id: &str, case: Option<&Case<'_>>) -> Result<(), FsError> {
-    for name in [PAYLOAD, SIGNATURE] {
-        if let Some(there) = item.stat_of(OsStr::new(name))? {
-            let originals = case.into_iter().flat_map(|c| std::iter::once(&c.payload).chain(&c.signature));
-            let is_copy = case.is_some()
-                && originals
-                    .into_iter()
-                    .all(|o| (o.identity.dev, o.identity.ino) != (there.identity.dev, there.identity.ino));
-            if !is_copy {
-                return Ok(());
-            }
-        }
+fn has_part(item: &Dir) -> Result<bool, FsError> {
+    Ok(item.stat_of(OsStr::new(PAYLOAD))?.is_some() || item.stat_of(OsStr::new(SIGNATURE))?.is_some())
+}
+
+/// Removes an item that came to nothing. A part that was moved and could not be put back keeps it, be it what
+/// was judged or what the sender put in its place; a copy may go, because its source is in place.
+fn discard(store: &Dir, item: &Dir, id: &str, holds: Holds) -> Result<(), FsError> {
+    if holds == Holds::Originals && has_part(item)? {
+        return Ok(());
     }
     for name in [PAYLOAD, SIGNATURE, RECORD] {
         item.unlink(OsStr::new(name))?;
@@ -370,4 +389,25 @@ fn from_hex(text: &str) -> Option<PathBuf> {
     let bytes: Option<Vec<u8>> =
         digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
     Some(PathBuf::from(std::ffi::OsString::from_vec(bytes?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn p4_a_file_that_was_moved_in_and_cannot_be_put_back_is_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Dir::open(temp.path()).unwrap();
+        for (holds, kept) in [(Holds::Originals, true), (Holds::Copies, false)] {
+            let item = store.make_new_dir(OsStr::new("item"), 0o700).unwrap();
+            // What a sender put in the place of the payload that was judged: an inode that no record knows.
+            fs::write(temp.path().join("item/payload"), "new").unwrap();
+            discard(&store, &item, "item", holds).unwrap();
+            assert_eq!(temp.path().join("item/payload").exists(), kept, "{holds:?}");
+            fs::remove_dir_all(temp.path().join("item")).unwrap_or_default();
+        }
+    }
 }

@@ -128,7 +128,8 @@ fn walk_one(
     found.dirs.push(below.to_owned());
     for name in dir.names()? {
         let name = name?;
-        if rule.recursive && is_subdirectory(&dir, &name)? {
+        // One name that cannot be examined (a damaged inode) hides no other; as a pair it is held, and says why.
+        if rule.recursive && is_subdirectory(&dir, &name).unwrap_or(false) {
             if below.components().count() >= MAX_DEPTH || found.dirs.len() + open.len() >= MAX_DIRS {
                 found.capped = true;
             } else {

@@ -262,11 +262,12 @@ impl Pair {
         }
     }
 
-    /// Whether it is quiet and only waits for grace or for a signature.
+    /// Whether it only waits: quiet, for grace or for a signature; or for the file that a signature belongs to.
     pub fn waits_for_time(&self, now: Moment, timing: &Timing) -> bool {
         self.want == Want::Verify
             && match self.step {
                 Step::Doubted => true,
+                Step::Settling if self.sight.payload.is_none() => self.sight.signature.is_some(),
                 Step::Settling => self.is_quiet(now, timing) && self.sight.signature.is_none(),
                 Step::Trying(_) | Step::Held(..) | Step::Done => false,
             }
@@ -286,7 +287,8 @@ impl Pair {
         Next::Try(finality)
     }
 
-    fn is_quiet(&self, now: Moment, timing: &Timing) -> bool {
+    /// Whether two samples at least `settle` apart show the same versions.
+    pub fn is_quiet(&self, now: Moment, timing: &Timing) -> bool {
         self.confirmed && now >= self.since + timing.settle
     }
 
@@ -336,3 +338,60 @@ impl Pair {
 
 #[cfg(test)]
 mod tables;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::FileTime;
+
+    const TIMING: Timing = Timing {
+        settle: Duration::from_secs(2),
+        grace_leased: Duration::from_secs(30),
+        grace_unleased: Duration::from_secs(600),
+        signature_timeout: Duration::from_secs(600),
+        never_settles: Duration::from_secs(3600),
+    };
+
+    fn file(ino: u64) -> Option<Identity> {
+        let time = FileTime { seconds: 1, nanos: 0 };
+        Some(Identity { dev: 1, ino, size: 1, mtime: time, ctime: time })
+    }
+
+    #[test]
+    fn s6_a_file_that_somebody_keeps_open_for_writing_is_reported() {
+        let sight = Sight { payload: file(1), signature: None };
+        let mut now = Duration::ZERO;
+        let mut pair = Pair::new(Want::Sign, now, sight);
+        let mut worries = Vec::new();
+        while now < TIMING.never_settles * 3 {
+            let mut next = pair.seen(now, sight, &TIMING);
+            worries.extend(pair.worry(now, &TIMING));
+            if next == Next::Probe {
+                next = pair.probed(now, Writer::Present, &TIMING);
+            }
+            let Next::LookAt(at) = next else { panic!("{next:?}") };
+            now = at;
+        }
+        assert_eq!(worries, [Worry::NeverSettles]);
+    }
+
+    #[test]
+    fn a_payload_that_waits_quietly_for_its_signature_is_no_worry() {
+        let timing = Timing { signature_timeout: TIMING.never_settles * 3, ..TIMING };
+        let sight = Sight { payload: file(1), signature: None };
+        let mut pair = Pair::new(Want::Verify, Duration::ZERO, sight);
+        for minute in 1..120 {
+            let now = Duration::from_secs(60 * minute);
+            pair.seen(now, sight, &timing);
+            assert_eq!(pair.worry(now, &timing), None);
+        }
+    }
+
+    #[test]
+    fn a_signature_without_its_file_only_waits() {
+        let now = Duration::ZERO;
+        let orphan = Pair::new(Want::Verify, now, Sight { payload: None, signature: file(1) });
+        assert!(orphan.waits_for_time(now, &TIMING));
+        assert!(!Pair::new(Want::Verify, now, Sight::default()).waits_for_time(now, &TIMING));
+    }
+}

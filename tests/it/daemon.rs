@@ -77,6 +77,7 @@ impl Daemon {
     }
 
     /// Waits for a log event whose message begins so, and returns the first.
+    #[cfg(feature = "system-tests")]
     #[track_caller]
     pub(crate) fn waits_for_starting(&self, start: &str) -> Value {
         let begins =
@@ -747,6 +748,43 @@ fn once_deals_with_what_is_there_and_tells_by_its_exit_code() {
          young: left: does not verify, but may still be arriving (grace)\n",
     );
     assert_eq!(names(&place.path("in")), ["alone", "young", "young.sig"]);
+}
+
+#[test]
+fn p5_what_the_rule_asks_for_since_is_still_done() {
+    let once = ["watch", "--policy", "policy.toml", "--once"];
+    let verify = with(VERIFY, "grace = \"1ms\"");
+    let place =
+        place(&with(&with(&without(&verify, "deliver_to"), "in_place = true"), "on_invalid = \"log\""));
+    drop_pair(&place, "good", "content");
+    drop_pair(&place, "bad", "content");
+    place.write("in/bad", "tampered");
+    place.run(once).exits(1).says("verify: 1 invalid, 1 valid\n  bad: invalid: mismatch\n");
+    place.run(once).exits(1).says("verify: 2 unchanged\n  bad: invalid: mismatch\n");
+    // Neither file has changed, nor has what the rule calls valid; only what is done about it.
+    set_policy(&place, &verify);
+    place.run(once).exits(1).says("verify: 1 delivered, 1 quarantined\n  bad: quarantined: mismatch\n");
+}
+
+#[test]
+fn p5_a_rule_that_has_become_more_generous_looks_again() {
+    let once = ["watch", "--policy", "policy.toml", "--once"];
+    let place = place(&with(SIGN, "max_size = 3"));
+    place.write("in/f", "content");
+    place.run(once).exits(3).says("sign: 1 refused\n  f: refused: it has 7 bytes; max_size allows 3\n");
+    set_policy(&place, SIGN);
+    place.run(once).exits(0).says("sign: 1 signed\n");
+}
+
+#[test]
+fn a5_a_signature_that_is_not_handled_is_reported_once() {
+    let once = ["watch", "--policy", "policy.toml", "--once"];
+    let place = place(VERIFY);
+    drop_pair(&place, "f", "content");
+    fs::hard_link(place.path("in/f.sig"), place.path("other-name")).unwrap();
+    let why = "f: refused: it has 2 hard links; max_links allows 1\n";
+    place.run(once).exits(3).says(format!("verify: 1 refused\n  {why}"));
+    place.run(once).exits(3).says(format!("verify: 1 unchanged\n  {why}"));
 }
 
 #[test]

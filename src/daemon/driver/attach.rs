@@ -29,9 +29,6 @@ pub enum AttachError {
     /// Another process has the directory's lock.
     #[error("another process is watching {}", quoted(.0))]
     Locked(std::path::PathBuf),
-    /// Files must be written or moved there, and the daemon may not.
-    #[error("{} cannot be written by the daemon's user; give it write permission there", quoted(.0))]
-    NotWritable(std::path::PathBuf),
     /// Files must be moved away, and the directory does not let the daemon.
     #[error(
         "{} is sticky and belongs to user {owner}, so the daemon may not move others' files out of it; chown it to the daemon's user or chmod -t it",
@@ -89,15 +86,15 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
     if rule.moves_files() && stat.mode & 0o1000 != 0 && stat.uid != me.as_raw() && !me.is_root() {
         return Err(AttachError::Sticky { path: rule.path.clone(), owner: stat.uid });
     }
-    if !dry_run && rule.writes_to_root() && !root.is_writable() {
-        return Err(AttachError::NotWritable(rule.path.clone()));
+    if !dry_run && rule.writes_to_root() {
+        root.check_writable()?;
     }
     let destination = match rule.delivery() {
         Some(delivery) => {
             let dir = if make { Dir::create(&delivery.dir, 0o755)? } else { open(&delivery.dir)? };
             trust::check(&delivery.dir)?;
-            if !dry_run && !dir.is_writable() {
-                return Err(AttachError::NotWritable(delivery.dir.clone()));
+            if !dry_run {
+                dir.check_writable()?;
             }
             Some(dir)
         }
@@ -107,7 +104,13 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         if !root.lock()? {
             return Err(AttachError::Locked(rule.path.clone()));
         }
-        claim::recover(&root)?;
+        for error in claim::recover(&root)? {
+            tracing::error!(
+                rule = rule.name,
+                error = chain::one_line(&error),
+                "what an earlier run had claimed is not back; see .kms-sig in the watched directory"
+            );
+        }
         for dir in std::iter::once(&root).chain(&destination) {
             staging::sweep(dir)?;
         }

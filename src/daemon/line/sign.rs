@@ -149,6 +149,9 @@ impl<K: Kms> Line<K> {
         }
         let facts = facts(Some(Version::from(&written.identity)));
         let ending = self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await;
+        if matches!(ending, Ending::Hold(_)) {
+            return Ok(ending);
+        }
         tracing::info!(
             rule = post.rule.name,
             file = %Escaped::new(work.path.as_path()),
@@ -186,10 +189,10 @@ impl<K: Kms> Line<K> {
         let sealed = seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest).await?;
         self.state.intend(&post.rule.name, &work.path, &sealed.signature).await?;
         let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
-        self.publish_signed(post, rule, work, context, &taken, &sealed).await?;
+        let published = self.publish_signed(post, rule, work, context, &taken, &sealed).await?;
         let facts = Facts {
             digest: Some(taken.hashed.digest.to_string()),
-            signature_digest: Some(sealed.signature.digest().to_string()),
+            signature_digest: Some(published.digest().to_string()),
             key: Some(sealed.key.to_string()),
             signature: None,
         };
@@ -214,6 +217,8 @@ impl<K: Kms> Line<K> {
         })
     }
 
+    /// Publishes the pair. Returns the signature that stands at the destination then: after a restart that may
+    /// be the one of an earlier try.
     async fn publish_signed(
         &self,
         post: &Arc<Post>,
@@ -222,7 +227,7 @@ impl<K: Kms> Line<K> {
         context: &Context,
         taken: &Arc<Snapshot>,
         sealed: &Arc<Sealed>,
-    ) -> Result<(), Stop> {
+    ) -> Result<Signature, Stop> {
         let attempt = || {
             let (here, path) = (Arc::clone(post), work.path.clone());
             let (taken, sealed) = (Arc::clone(taken), Arc::clone(sealed));
@@ -232,19 +237,19 @@ impl<K: Kms> Line<K> {
         };
         let conflict = |what| Stop::Hold(post.conflict(&work.path, what));
         match attempt().await? {
-            Delivered::Done => Ok(()),
+            Delivered::Done => Ok(sealed.signature.clone()),
             // Delivered before, by us if state says so, by someone with the key if KMS does.
             Delivered::Beside(other)
                 if self.is_ours(post, rule, &work.path, context, taken, &other).await? =>
             {
-                Ok(())
+                Ok(other)
             }
             Delivered::Orphan(other)
                 if self.state.was_intended(&post.rule.name, &work.path, &other).await? =>
             {
                 post.remove_orphan(&work.path)?;
                 match attempt().await? {
-                    Delivered::Done => Ok(()),
+                    Delivered::Done => Ok(sealed.signature.clone()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed),
                     Delivered::Conflict(what) => Err(conflict(what)),
                 }

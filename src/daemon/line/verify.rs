@@ -10,6 +10,7 @@ use crate::daemon::limit::Operation;
 use crate::effect::claim::{self, Removed};
 use crate::effect::deliver::{self, Delivered, Warrant};
 use crate::escape::Escaped;
+use crate::fs::lease::Writer;
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::{Place, Rollback, VerifyRule};
@@ -31,8 +32,8 @@ impl<K: Kms> Line<K> {
             self.ask_breaker(&keys, Operation::Decrypt)?;
         }
         let private = matches!(rule.place, Place::Deliver(_));
+        let context = self.context(post, &work.path)?; // first: what can have no context need not be copied
         let taken = self.take(post, work, private).await?;
-        let context = self.context(post, &work.path)?;
         let verdict = match &taken.signature {
             None => Verdict::Invalid(Reason::Missing),
             Some(file) => {
@@ -45,6 +46,11 @@ impl<K: Kms> Line<K> {
         };
         if let (Verdict::Invalid(_), false) = (&verdict, taken.is_pair_unchanged(&work.path)?) {
             return Err(Stop::Changed); // a bad verdict is about what is no longer there
+        }
+        if let (Verdict::Invalid(_), Finality::Final, Writer::Present) =
+            (&verdict, work.finality, taken.writer)
+        {
+            return Err(Stop::Changed); // a writer came while it waited for its turn: the grace begins again
         }
         let braked = {
             let mut brake = post.brake();
@@ -256,6 +262,8 @@ impl Post {
         else {
             return Err(Stop::Changed); // BUG: only rules that deliver come here, with a private copy
         };
+        // What cannot be removed afterwards would be delivered again and again.
+        taken.parent.check_writable()?;
         Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode)?)
     }
 
