@@ -15,6 +15,7 @@ use crate::fs::Dir;
 use crate::kms::local::{Keyring, KeyringError};
 use crate::kms::provider::Providers;
 use crate::policy::{Mode, OnInvalid, Place, Policy, Rule};
+use crate::state;
 
 /// Runs the daemon until SIGTERM or SIGINT, or with `--once` until everything present is dealt with.
 ///
@@ -123,8 +124,8 @@ fn reload(file: &Path) -> Option<Order> {
 }
 
 /// Makes the local keys of sign rules with `create = true`, but only together with the keyring: a key missing
-/// from a keyring that is there may be a lost one, and a new key under its name would make every signature
-/// of the old one look forged.
+/// from a keyring that is there may be a lost one, and so may a keyring that was there before. A new key under
+/// the old name would make every signature of the old one look forged.
 fn create_keys(policy: &Policy, keyring: Option<&PathBuf>) -> Result<(), Failure> {
     let wanted = policy.rules.iter().filter(|rule| rule.create).filter_map(|rule| match &rule.mode {
         Mode::Sign(sign) => sign.key.local_name().map(|_| &sign.key),
@@ -133,6 +134,13 @@ fn create_keys(policy: &Policy, keyring: Option<&PathBuf>) -> Result<(), Failure
     let mut wanted: Vec<_> = wanted.collect();
     wanted.dedup();
     let Some(path) = keyring.filter(|path| !wanted.is_empty() && !path.exists()) else { return Ok(()) };
+    if policy.state_dir.join(state::FILE).exists() {
+        tracing::error!(
+            keyring = %quoted(path),
+            "the keyring is missing although there is state; put it back, or remove the state to begin again"
+        );
+        return Ok(()); // its keys are held until it is back
+    }
     if let Some(parent) = path.parent() {
         Dir::create(parent, 0o755)?;
     }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::driver::{AttachError, attach, is_decided, look};
+use super::driver::AttachError;
+use super::driver::attach;
+use super::driver::look::{is_decided, look};
 use crate::policy::Rule;
 use crate::state::State;
 use crate::watch::scan;

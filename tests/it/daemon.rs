@@ -915,3 +915,20 @@ fn a_file_written_while_it_is_tried_is_looked_at_again() {
             && place.shell("\"$KMS_SIG\" verify in/f --key local:demo --context file=f").succeeds()
     });
 }
+
+#[test]
+fn a_keyring_that_is_lost_is_not_made_anew() {
+    let place = Place::new();
+    set_policy(&place, &with(SIGN, "create = true"));
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    assert!(place.path("keyring").exists());
+    fs::rename(place.path("keyring"), place.path("keyring.lost")).unwrap();
+    place.write("in/f", "content");
+    place
+        .run(["watch", "--policy", "policy.toml", "--once"])
+        .exits(3)
+        .complains_of("the keyring is missing although there is state");
+    assert!(!place.path("keyring").exists());
+    fs::rename(place.path("keyring.lost"), place.path("keyring")).unwrap();
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+}

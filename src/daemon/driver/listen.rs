@@ -1,0 +1,98 @@
+//! Hints: what the kernel says may have changed, and whether it still says anything.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Driver;
+use super::look::is_directory;
+use crate::clock::Moment;
+use crate::fs::Staging;
+use crate::kms::Kms;
+use crate::watch::hint::Hints;
+use crate::watch::scan::{self, Meaning};
+
+/// How long the event of our own file may take.
+const COOKIE: Duration = Duration::from_secs(10);
+
+impl<K: Kms> Driver<K> {
+    /// Turns hints into pairs to look at now.
+    pub(super) fn take_hints(&mut self, now: Moment) {
+        let (Some(hints), Some(post)) = (&self.hints, self.post.clone()) else { return };
+        if self.once {
+            return;
+        }
+        let dirty = hints.take();
+        if dirty.broken {
+            tracing::warn!(rule = self.rule.name, "events were lost; watching anew and scanning");
+            self.hints = None;
+        }
+        if dirty.everything {
+            self.scan_soon(now);
+        }
+        let root = post.root.path().to_owned();
+        let cookie = self.line.cookies.as_ref().map(|dir| dir.path().join(&self.rule.name));
+        for path in dirty.paths {
+            if Some(&path) == cookie.as_ref() {
+                self.cookie_due = None;
+                self.deaf = false;
+                continue;
+            }
+            if path == root {
+                self.scan_soon(now); // moved or removed, perhaps: the scan compares
+                continue;
+            }
+            let Ok(below) = path.strip_prefix(&root) else { continue };
+            let Some(name) = below.file_name() else { continue };
+            match scan::meaning(&self.rule, below.parent().unwrap_or(Path::new("")), name) {
+                Meaning::Pair(path) => self.look_soon(path, now),
+                Meaning::Unsignable(..) => self.scan_soon(now),
+                Meaning::Nothing => {}
+            }
+            // What is in a new directory, and watching it, is the scan's.
+            if self.rule.recursive && is_directory(&post, below) {
+                self.scan_soon(now);
+            }
+        }
+    }
+
+    pub(super) fn new_hints(&self) -> Option<Hints> {
+        match Hints::new() {
+            Ok(hints) => Some(hints),
+            Err(error) => {
+                tracing::error!(rule = self.rule.name, %error, "no events; scanning often instead");
+                None
+            }
+        }
+    }
+
+    /// Makes a file of our own appear where the same watcher watches. Its event proves that events arrive (W11).
+    pub(super) fn send_cookie(&mut self, now: Moment) {
+        let (Some(hints), Some(dir)) = (&mut self.hints, &self.line.cookies) else { return };
+        let name = std::ffi::OsStr::new(&self.rule.name);
+        let sent = hints.watch(dir.path()).is_ok()
+            && Staging::new(dir)
+                .and_then(|file| file.publish(dir, name))
+                .and_then(|_| dir.unlink(name))
+                .is_ok();
+        // One that could not be made proves nothing; the scans go on.
+        self.cookie_due = sent.then_some(now + COOKIE);
+    }
+
+    /// Builds a new watcher if our own event did not come.
+    pub(super) fn miss_cookie(&mut self, now: Moment) {
+        if self.cookie_due.is_some_and(|due| now >= due) {
+            tracing::error!(
+                rule = self.rule.name,
+                "events no longer arrive; watching anew and scanning often"
+            );
+            self.cookie_due = None;
+            self.deaf = true;
+            self.hints = None;
+            self.next_scan = now;
+        }
+    }
+
+    pub(super) fn scan_soon(&mut self, now: Moment) {
+        self.next_scan = self.next_scan.min(now.max(self.soonest_scan));
+    }
+}

@@ -1,0 +1,266 @@
+//! Tries: which pairs are looked at, tried and held, and what their ends lead to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::look::{ORPHAN, is_of, is_old_enough, look, probe};
+use super::{Driver, Slot, chance, set_timer};
+use crate::clock::Moment;
+use crate::daemon::hold::{Hold, back_off};
+use crate::daemon::line::{Ending, Post, Settled, Tried, Try};
+use crate::escape::Escaped;
+use crate::fs::RelPath;
+use crate::kms::Kms;
+use crate::policy::Mode;
+use crate::state::{Outcome, Remembered};
+use crate::watch::settle::{Ended, Next, Sight, Want, Worry};
+
+/// How often at most one success has all held files tried again.
+const RETRY_ALL: Duration = Duration::from_secs(30);
+/// Pairs looked at before tries and orders get their turn.
+const LOOKS: usize = 512;
+
+impl<K: Kms> Driver<K> {
+    /// Looks at pairs whose time has come: not all at once, as looking may mean to record, and tries and the
+    /// order to stop must not wait for that.
+    pub(super) async fn run_timers(&mut self, now: Moment) {
+        for _ in 0..LOOKS {
+            let Some((at, path)) = self.timers.first().cloned() else { return };
+            if at > now {
+                return;
+            }
+            self.timers.pop_first();
+            if let Some(slot) = self.pairs.get_mut(&path) {
+                slot.timer = None;
+                self.look_at(&path).await;
+            }
+        }
+    }
+
+    /// Takes a sample of one pair and does what it says.
+    pub(super) async fn look_at(&mut self, path: &RelPath) {
+        let Some(post) = self.post.clone() else { return };
+        let look = match tokio::task::block_in_place(|| look(&post, path)) {
+            Ok(look) => look,
+            Err(error) => {
+                self.hold(path, Hold::Fs(error));
+                return;
+            }
+        };
+        let (now, want) = (self.line.clock.now(), self.want());
+        let Some(slot) = self.pairs.get_mut(path).filter(|slot| !slot.running) else { return };
+        let sight = match want {
+            Want::Sign => Sight { signature: None, ..look.sight },
+            Want::Verify => look.sight,
+        };
+        if slot.pair.sight() != sight {
+            slot.hold = None;
+            slot.attempts = 0;
+        }
+        let mut next = slot.pair.seen(now, sight, &self.timing);
+        // Not before it is quiet: who publishes by link and unlink has two links for a moment.
+        if let Some(unfit) = look.unfit.filter(|_| slot.pair.is_quiet(now, &self.timing)) {
+            self.refuse(&post, path, look.sight, unfit.to_string()).await;
+            return;
+        }
+        match slot.pair.worry(now, &self.timing) {
+            Some(Worry::NeverSettles) => {
+                let file = Escaped::new(path.as_path());
+                tracing::error!(rule = self.rule.name, %file, "has been changing for an hour; still waiting");
+            }
+            Some(Worry::Orphan) => {
+                // Remembered rather than kept in memory; its payload's arrival is a new sight.
+                self.refuse(&post, path, look.sight, ORPHAN.to_owned()).await;
+                return;
+            }
+            None => {}
+        }
+        if next == Next::Probe {
+            let writer = tokio::task::block_in_place(|| probe(&post, path, look.sight));
+            next = slot.pair.probed(now, writer, &self.timing);
+        }
+        if self.once && slot.pair.waits_for_time(now, &self.timing) {
+            next = if is_old_enough(&look.sight, &slot.pair, &self.timing, &post, path) {
+                slot.pair.hurry(now)
+            } else {
+                Next::Rest
+            };
+        }
+        self.follow(path, next);
+    }
+
+    pub(super) fn follow(&mut self, path: &RelPath, next: Next) {
+        let Some(slot) = self.pairs.get_mut(path) else { return };
+        match next {
+            Next::Gone => {
+                self.pairs.remove(path);
+            }
+            Next::LookAt(at) => set_timer(&mut self.timers, slot, path, at),
+            Next::Probe => set_timer(&mut self.timers, slot, path, self.line.clock.now()),
+            Next::Try(_) => {
+                slot.running = true;
+                self.ready.push_back(path.clone());
+            }
+            Next::Rest => {}
+        }
+    }
+
+    /// Starts tries, as many as may run at once, in the order in which they became ready.
+    pub(super) fn dispatch(&mut self) {
+        let Some(post) = &self.post else { return };
+        while self.jobs.len() < self.max_jobs {
+            let Some(path) = self.ready.pop_front() else { return };
+            let Some(slot) = self.pairs.get_mut(&path) else { continue };
+            let Some(finality) = slot.pair.trying() else { continue };
+            // The versions that settled; should others lie there by now, the try starts over.
+            let settled = slot.pair.sight();
+            let sight = match &self.rule.mode {
+                Mode::Verify(_) => settled,
+                // With whichever signature lies beside it; settling did not look at that.
+                Mode::Sign(_) => match look(post, &path) {
+                    Ok(look) if look.sight.payload == settled.payload => look.sight,
+                    Ok(_) | Err(_) => settled,
+                },
+            };
+            let work = Try { path, sight, finality, known: slot.known.take() };
+            let (attachment, run) = (self.attachment, Arc::clone(&self.line).run(Arc::clone(post), work));
+            self.jobs.spawn(async move { (attachment, run.await) });
+        }
+    }
+
+    /// Takes the end of a try.
+    pub(super) fn finish(&mut self, done: Result<(u64, Tried), tokio::task::JoinError>) {
+        let tried = match done {
+            Ok((attachment, _)) if attachment != self.attachment => return, // another directory's
+            Ok((_, tried)) => tried,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic), // the daemon ends, and says so
+                Err(_cancelled) => return,
+            },
+        };
+        let now = self.line.clock.now();
+        let Some(slot) = self.pairs.get_mut(&tried.path) else { return };
+        slot.running = false;
+        let touched = std::mem::take(&mut slot.touched);
+        slot.known = tried.known;
+        let ended = match tried.ending {
+            Ending::Settled(settled) => {
+                self.summary.settled(&settled, &tried.path);
+                self.pairs.remove(&tried.path);
+                self.recovered(&settled);
+                if touched {
+                    self.enter(tried.path, now); // what was decided may be about what no longer lies there
+                }
+                return;
+            }
+            Ending::Changed => Ended::Changed,
+            Ending::NotYet => Ended::NotYet,
+            Ending::Hold(hold) => {
+                self.hold(&tried.path, hold);
+                if touched {
+                    self.look_soon(tried.path, now); // other versions are not held
+                }
+                return;
+            }
+        };
+        slot.hold = None;
+        slot.attempts = 0;
+        let next = slot.pair.ended(now, ended, &self.timing);
+        // Look again at once: it may have changed while it was tried.
+        match next {
+            Next::Gone => self.follow(&tried.path, next),
+            Next::LookAt(_) | Next::Probe | Next::Try(_) | Next::Rest => {
+                set_timer(&mut self.timers, slot, &tried.path, now);
+            }
+        }
+    }
+
+    /// Keeps a pair for a later try, and tells each cause once.
+    pub(super) fn hold(&mut self, path: &RelPath, hold: Hold) {
+        let now = self.line.clock.now();
+        if hold.is_fatal() {
+            self.fatal.get_or_insert(hold.clone());
+        }
+        let count = self.told.entry(hold.as_str()).or_default();
+        *count += 1;
+        let file = Escaped::new(path.as_path());
+        let (rule, cause, remedy) = (&self.rule.name, hold.as_str(), hold.remedy());
+        match (*count, hold.needs_operator()) {
+            (1, true) => tracing::error!(rule, %file, cause, reason = %hold, remedy, "held"),
+            (1, false) => {
+                tracing::warn!(rule, %file, cause, reason = %hold, remedy, "held; will be tried again")
+            }
+            _ => tracing::debug!(rule, %file, cause, reason = %hold, "held"),
+        }
+        let Some(slot) = self.pairs.get_mut(path) else { return };
+        slot.attempts = slot.attempts.saturating_add(1);
+        slot.hold = Some(hold);
+        let until = now + back_off(slot.attempts, chance::dice());
+        let next = slot.pair.ended(now, Ended::Hold(until), &self.timing);
+        if self.once && slot.attempts >= 2 {
+            return; // retried once round; left, and listed
+        }
+        match next {
+            Next::Gone => self.follow(path, next),
+            Next::LookAt(_) | Next::Probe | Next::Try(_) | Next::Rest => {
+                set_timer(&mut self.timers, slot, path, until);
+            }
+        }
+    }
+
+    /// Says that KMS and everything else works again, after it was told that they did not.
+    pub(super) fn recovered(&mut self, settled: &Settled) {
+        if matches!(settled.outcome, Outcome::Refused) || self.told.is_empty() {
+            return;
+        }
+        // What works for one may work for all. Not again and again: another key may still be in trouble.
+        let now = self.line.clock.now();
+        if now >= self.next_retry {
+            self.next_retry = now + RETRY_ALL;
+            self.retry_held();
+        }
+        if self.pairs.values().all(|slot| slot.hold.is_none()) {
+            let causes: Vec<_> = self.told.drain().map(|(cause, _)| cause).collect();
+            tracing::info!(rule = self.rule.name, causes = causes.join(","), "working again");
+        }
+    }
+
+    /// Has every pair that is held for KMS tried again now, the longest waiting first.
+    pub(super) fn retry_held(&mut self) {
+        let now = self.line.clock.now();
+        let is_held = |slot: &Slot| matches!(slot.hold, Some(Hold::Kms(_) | Hold::WhoseSignature(_)));
+        let mut held: Vec<(Moment, RelPath)> = self
+            .pairs
+            .iter()
+            .filter(|(_, slot)| is_held(slot) && !slot.running)
+            .map(|(path, slot)| (slot.first_seen, path.clone()))
+            .collect();
+        held.sort();
+        for (place, (_, path)) in held.into_iter().enumerate() {
+            if let Some(slot) = self.pairs.get_mut(&path) {
+                slot.pair.retry_now(now);
+                // A nanosecond apart: the order of the timers is the order of the queue.
+                let at = now + Duration::from_nanos(place as u64);
+                set_timer(&mut self.timers, slot, &path, at);
+            }
+        }
+    }
+
+    pub(super) async fn refuse(&mut self, post: &Post, path: &RelPath, sight: Sight, reason: String) {
+        let row = self.line.state.remembered(&self.rule.name, path).await.ok().flatten();
+        let told = |row: &Remembered| row.reason.as_ref() == Some(&reason) && is_of(post, row, &sight);
+        if let Some(row) = row.filter(|row| row.outcome == Outcome::Refused && told(row)) {
+            self.summary.already(row.outcome, row.reason.as_deref(), path);
+            self.pairs.remove(path);
+            return;
+        }
+        match self.line.refuse(post, path, sight, reason).await {
+            Ending::Settled(settled) => {
+                self.summary.settled(&settled, path);
+                self.pairs.remove(path);
+            }
+            Ending::Hold(hold) => self.hold(path, hold),
+            Ending::Changed | Ending::NotYet => {}
+        }
+    }
+}
