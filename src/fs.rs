@@ -9,6 +9,7 @@
 pub mod copy;
 pub mod lease;
 pub mod staging;
+mod stat;
 pub mod trust;
 
 use std::ffi::{OsStr, OsString};
@@ -17,14 +18,14 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{
-    Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
-};
+use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::escape::quoted;
 
 pub use staging::{Publish, Staging};
+pub use stat::{FileTime, Fitness, Identity, Kind, Stat, Unfit, stat_file, stat_path};
+use stat::{stat_fd, statx};
 
 /// The action of a failed fsync of a directory, after which nobody knows what is on the disk.
 pub const SYNC_DIRECTORY: &str = "sync directory";
@@ -95,147 +96,6 @@ impl RelPath {
 impl std::borrow::Borrow<Path> for RelPath {
     fn borrow(&self) -> &Path {
         &self.0
-    }
-}
-
-/// Seconds and nanoseconds of a file time, since the epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileTime {
-    /// Seconds; negative before 1970.
-    pub seconds: i64,
-    /// 0 to 999,999,999.
-    pub nanos: u32,
-}
-
-/// What tells one version of one file from every other: any change of content, and most of anything else,
-/// changes it. The sender can forge mtime but not ctime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// Device number. Compared in memory, never stored: it changes with a remount.
-    pub dev: u64,
-    /// Inode number.
-    pub ino: u64,
-    /// Size in bytes.
-    pub size: u64,
-    /// Last modification, settable by the owner.
-    pub mtime: FileTime,
-    /// Last change of inode or content, not settable.
-    pub ctime: FileTime,
-}
-
-impl Identity {
-    /// The same file with the same content, as far as a rename lets one tell: a rename changes the ctime.
-    pub fn is_renamed_from(&self, before: &Self) -> bool {
-        (self.dev, self.ino, self.size, self.mtime) == (before.dev, before.ino, before.size, before.mtime)
-    }
-}
-
-/// What kind of thing a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link; never followed.
-    Symlink,
-    /// FIFO, socket or device; never opened.
-    Special,
-}
-
-/// What `statx` says of a name, without following it.
-#[derive(Debug, Clone, Copy)]
-pub struct Stat {
-    /// Which version of which file.
-    pub identity: Identity,
-    /// What kind of thing.
-    pub kind: Kind,
-    /// Permission bits, set-id and sticky bits: the low twelve bits of the mode.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Hard links.
-    pub links: u32,
-    /// The mount it lies on; 0 where the kernel does not say.
-    pub mount: u64,
-}
-
-/// What a file must be before it is opened.
-#[derive(Debug, Clone)]
-pub struct Fitness {
-    /// The largest size, in bytes.
-    pub max_size: u64,
-    /// The most hard links.
-    pub max_links: u32,
-    /// Whose files; `None` for anyone's.
-    pub owners: Option<Vec<u32>>,
-}
-
-/// Why a file is not handled as it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
-    /// A link, directory, FIFO, socket or device.
-    #[error("it is {0}, and only regular files are handled")]
-    NotRegular(&'static str),
-    /// More hard links than allowed: another name could change it.
-    #[error("it has {links} hard links; max_links allows {max}")]
-    Links {
-        /// How many it has.
-        links: u32,
-        /// How many are allowed.
-        max: u32,
-    },
-    /// Larger than allowed.
-    #[error("it has {size} bytes; max_size allows {max}")]
-    TooLarge {
-        /// How large it is, as far as is known.
-        size: u64,
-        /// How large it may be.
-        max: u64,
-    },
-    /// Not one of the owners allowed.
-    #[error("it belongs to user {0}, who is not among allowed_owners")]
-    Owner(u32),
-    /// Set-user-id or set-group-id.
-    #[error("it is set-user-id or set-group-id")]
-    SetId,
-}
-
-impl Unfit {
-    /// Whether a reason on record is of this type: these begin with `it`, and no other refusal does. Such a
-    /// refusal holds only as long as the file is found unfit again.
-    pub fn wrote(reason: &str) -> bool {
-        reason.starts_with("it ")
-    }
-}
-
-impl Fitness {
-    /// Whether a file of this `stat` may be opened.
-    ///
-    /// # Errors
-    /// The first reason why not.
-    pub fn check(&self, stat: &Stat) -> std::result::Result<(), Unfit> {
-        match stat.kind {
-            Kind::File => {}
-            Kind::Directory => return Err(Unfit::NotRegular("a directory")),
-            Kind::Symlink => return Err(Unfit::NotRegular("a symbolic link")),
-            Kind::Special => return Err(Unfit::NotRegular("a FIFO, socket or device")),
-        }
-        if stat.links > self.max_links {
-            return Err(Unfit::Links { links: stat.links, max: self.max_links });
-        }
-        if stat.identity.size > self.max_size {
-            return Err(Unfit::TooLarge { size: stat.identity.size, max: self.max_size });
-        }
-        if self.owners.as_ref().is_some_and(|owners| !owners.contains(&stat.uid)) {
-            return Err(Unfit::Owner(stat.uid));
-        }
-        if stat.mode & 0o6000 != 0 {
-            return Err(Unfit::SetId);
-        }
-        Ok(())
     }
 }
 
@@ -560,79 +420,8 @@ impl AsFd for Dir {
     }
 }
 
-/// What an open file is now.
-///
-/// # Errors
-/// What statx(2) says.
-pub fn stat_file(file: &File, path: &Path) -> Result<Stat> {
-    stat_fd(file).map_err(|e| FsError::new("examine", path, e))
-}
-
-fn stat_fd(fd: &impl AsFd) -> rustix::io::Result<Stat> {
-    statx(fd.as_fd(), OsStr::new(""), AtFlags::EMPTY_PATH)
-}
-
-fn statx(dir: BorrowedFd<'_>, name: &OsStr, flags: AtFlags) -> rustix::io::Result<Stat> {
-    let x = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
-    let time = |t: rustix::fs::StatxTimestamp| FileTime { seconds: t.tv_sec, nanos: t.tv_nsec };
-    Ok(Stat {
-        identity: Identity {
-            dev: rustix::fs::makedev(x.stx_dev_major, x.stx_dev_minor),
-            ino: x.stx_ino,
-            size: x.stx_size,
-            mtime: time(x.stx_mtime),
-            ctime: time(x.stx_ctime),
-        },
-        kind: match FileType::from_raw_mode(u32::from(x.stx_mode)) {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Directory,
-            FileType::Symlink => Kind::Symlink,
-            FileType::Fifo
-            | FileType::Socket
-            | FileType::CharacterDevice
-            | FileType::BlockDevice
-            | FileType::Unknown => Kind::Special,
-        },
-        mode: u32::from(x.stx_mode) & 0o7777,
-        uid: x.stx_uid,
-        gid: x.stx_gid,
-        links: x.stx_nlink,
-        mount: x.stx_mnt_id,
-    })
-}
-
 /// The magic link of an open descriptor. Followed in two places only: to open an examined inode, and to
 /// give a staging file its name.
 fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-/// What stands at a path that the policy names, without following a symlink in its last component.
-///
-/// # Errors
-/// What statx(2) says, but for `ENOENT`.
-pub fn stat_path(path: &Path) -> Result<Option<Stat>> {
-    match statx(CWD, path.as_os_str(), AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(e) => Err(FsError::new("examine", path, e)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_unfitness_knows_its_own_words() {
-        for unfit in [
-            Unfit::NotRegular("a directory"),
-            Unfit::Links { links: 2, max: 1 },
-            Unfit::TooLarge { size: 2, max: 1 },
-            Unfit::Owner(7),
-            Unfit::SetId,
-        ] {
-            assert!(Unfit::wrote(&unfit.to_string()), "{unfit}");
-        }
-    }
 }

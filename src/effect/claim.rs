@@ -249,6 +249,7 @@ mod tests {
         let before = fs::metadata(f.temp.path().join("a")).unwrap().modified().unwrap();
         fs::write(f.temp.path().join("a"), "b").unwrap();
         let file = fs::File::options().write(true).open(f.temp.path().join("a")).unwrap();
+        file.set_modified(before).unwrap();
         // Until the clock that ctime is taken from has moved on (a tick of it is some milliseconds).
         while f.part("a").identity.ctime == parts[0].identity.ctime {
             file.set_modified(before).unwrap();

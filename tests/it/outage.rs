@@ -65,6 +65,14 @@ fn what_is_dropped_is_signed_and_what_is_signed_is_delivered() {
     let event = daemon.waits_for("signed");
     assert_eq!(event["key"], key);
     daemon.stop();
+    // A restart asks KMS nothing about what it signed before.
+    let daemon = Daemon::start(&place);
+    place.write("in/g", "another");
+    daemon.waits_for("signed");
+    assert_eq!(proxy.requests().len(), 2, "one Encrypt each");
+    fs::remove_file(place.path("in/g")).unwrap();
+    fs::remove_file(place.path("in/g.sig")).unwrap();
+    daemon.stop();
     policy(&place, &proxy, &verify_rule(&key));
     let daemon = Daemon::start(&place);
     assert_eq!(daemon.waits_for("delivered")["key"], key);
