@@ -175,11 +175,16 @@ impl KeyArn {
         &self.0
     }
 
+    /// Whether it says all there is: account and Region of a KMS key, or that it is a local one.
+    pub fn is_full(&self) -> bool {
+        self.is_local() || self.0.starts_with("arn:")
+    }
+
     /// The same key, as one names it in a request.
     pub fn to_key_id(&self) -> KeyId {
         let form = if self.is_local() {
             Form::Local
-        } else if self.0.starts_with("arn:") {
+        } else if self.is_full() {
             Form::Arn
         } else {
             Form::Id

@@ -178,6 +178,11 @@ pub async fn open<K: Kms>(
             Ok(Decrypted { plaintext, key: answered }) if key.is_answered_by(&answered) => {
                 return Ok(Opened(Inside::Plaintext { key: answered, plaintext }));
             }
+            // Only a full name can be told to be another key's; a bare id leaves account and Region open.
+            Ok(Decrypted { key: answered, .. }) if !answered.is_full() => {
+                let message = format!("the answer names its key as {answered}, not by its ARN");
+                trouble = trouble.or(Some(Trouble::new(TroubleKind::MalformedReply, message)));
+            }
             // Another key answered although one was named: a hole in the service. Not vouched for.
             Ok(_) | Err(KmsError::IncorrectKey) => {}
             Err(KmsError::Rejected) => bad = Reason::Rejected,
@@ -283,6 +288,7 @@ mod tests {
     async fn p1_valid_only_for_the_same_digest_under_the_key_that_was_asked() {
         assert_eq!(judged(&[A], Script::decrypts([Ok((A, good()))])).await, format!("valid {A}"));
         assert_eq!(judged(&[A], Script::decrypts([Ok((B, good()))])).await, "wrong-key", "K4");
+        assert_eq!(judged(&[A], Script::decrypts([Ok(("aaaa", good()))])).await, "hold malformed-reply");
         for plaintext in [vec![], good()[..63].to_vec(), [good(), vec![0]].concat(), vec![0; 64]] {
             assert_eq!(judged(&[A], Script::decrypts([Ok((A, plaintext))])).await, "mismatch", "K6");
         }
