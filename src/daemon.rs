@@ -28,7 +28,7 @@ use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FsError};
 use crate::kms::Kms;
 use crate::policy::Policy;
-use crate::state::{Found, State, StateError};
+use crate::state::{Decision, Found, Outcome, State, StateError};
 
 use driver::Driver;
 use limit::Limited;
@@ -128,6 +128,7 @@ pub async fn run<K: Kms>(
     let clock = Clock::start();
     let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
     let mut quarantine = prepare(&policy, options)?;
+    record_items(&state, quarantine.as_ref()).await?;
     let cookies = match options.dry_run {
         true => None,
         false => Some(Dir::create(&policy.state_dir.join("cookies"), 0o700)?),
@@ -154,6 +155,7 @@ pub async fn run<K: Kms>(
             }
             Relieved::By(next) => {
                 (policy, quarantine) = *next;
+                record_items(&state, quarantine.as_ref()).await?;
                 tracing::info!(rules = policy.rules.len(), "policy reloaded");
             }
         }
@@ -179,6 +181,30 @@ fn prepare(policy: &Policy, options: Options) -> Result<Option<Dir>, DaemonError
         Some(dir) if !options.dry_run => open_quarantine(dir).map(Some),
         _ => Ok(None),
     }
+}
+
+/// Puts on record what lies in quarantine and is not: a kill came between the two, or state was lost.
+async fn record_items(state: &State, store: Option<&Dir>) -> Result<(), DaemonError> {
+    let Some(store) = store else { return Ok(()) };
+    for id in state.unrecorded_items(quarantine::ids(store)?).await? {
+        let Some(record) = quarantine::record_of(store, &id) else { continue };
+        let Some(path) = record.relative_path() else { continue };
+        let decision = Decision {
+            rule: record.rule,
+            path,
+            fingerprint: String::new(),
+            payload: None,
+            signature: None,
+            outcome: Outcome::Quarantined,
+            reason: Some(record.reason),
+            digest: Some(record.digest),
+            signature_digest: record.signature_digest,
+            key: None,
+            item: Some(id),
+        };
+        state.record_item(decision).await?;
+    }
+    Ok(())
 }
 
 /// The drivers of one policy.

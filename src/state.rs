@@ -158,6 +158,8 @@ pub struct Decision {
     pub signature_digest: Option<String>,
     /// The key that signed or vouched.
     pub key: Option<String>,
+    /// The folder in the quarantine store.
+    pub item: Option<String>,
 }
 
 /// The last decision about a path, as state remembers it.
@@ -283,6 +285,32 @@ impl State {
                     .execute(params![decision.rule, decision.path.as_bytes()])?;
             }
             append_history(db, &decision)
+        })
+        .await
+    }
+
+    /// Puts on record what is in quarantine and is not on record: a kill came in between, or state was lost.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record_item(&self, decision: Decision) -> Result<(), StateError> {
+        self.call(move |db| append_history(db, &decision)).await
+    }
+
+    /// Which of these folders of the quarantine store are not on record.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn unrecorded_items(&self, items: Vec<String>) -> Result<Vec<String>, StateError> {
+        self.call(move |db| {
+            let mut known = db.prepare_cached("SELECT 1 FROM history WHERE item = ?1")?;
+            let mut unknown = Vec::new();
+            for item in items {
+                if !known.exists([&item])? {
+                    unknown.push(item);
+                }
+            }
+            Ok(unknown)
         })
         .await
     }
@@ -481,8 +509,8 @@ fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
 
 fn append_history(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT INTO history (at, rule, path, outcome, reason, digest, signature_digest, key)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO history (at, rule, path, outcome, reason, digest, signature_digest, key, item)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
         clock::timestamp(),
@@ -493,6 +521,7 @@ fn append_history(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
         d.digest,
         d.signature_digest,
         d.key,
+        d.item,
     ])
     .map(drop)
 }

@@ -61,6 +61,8 @@ pub enum Existing {
     Nothing,
     /// Ours, for this content, key and context.
     Current,
+    /// The same, but a kill came before it was put on record.
+    Unrecorded,
     /// Vouched for by the rule's key for this content, though not in state.
     Valid,
     /// Ours, for other content, another key or another context.
@@ -76,6 +78,8 @@ pub enum Signing {
     Sign,
     /// It is signed.
     Done,
+    /// It is signed; put that on record.
+    Record,
     /// It is signed; remember the signature as ours.
     Adopt,
     /// Make a new signature in place of the stale one.
@@ -91,6 +95,7 @@ pub const fn signing(existing: Existing, on_stale: OnStale) -> Signing {
     match (existing, on_stale) {
         (Existing::Nothing, _) => Signing::Sign,
         (Existing::Current, _) => Signing::Done,
+        (Existing::Unrecorded, _) => Signing::Record,
         (Existing::Valid, _) => Signing::Adopt,
         (Existing::Stale, OnStale::Resign) => Signing::Replace,
         (Existing::Stale, OnStale::Report) | (Existing::Foreign, _) => Signing::Report,
@@ -179,13 +184,19 @@ mod tests {
 
     #[test]
     fn p8_only_a_stale_signature_of_ours_is_replaced_and_only_if_the_rule_says_so() {
-        for existing in
-            [Existing::Nothing, Existing::Current, Existing::Valid, Existing::Stale, Existing::Foreign]
-        {
+        for existing in [
+            Existing::Nothing,
+            Existing::Current,
+            Existing::Unrecorded,
+            Existing::Valid,
+            Existing::Stale,
+            Existing::Foreign,
+        ] {
             for on_stale in [OnStale::Resign, OnStale::Report, OnStale::Quarantine] {
                 let expected = match existing {
                     Existing::Nothing => Signing::Sign,
                     Existing::Current => Signing::Done,
+                    Existing::Unrecorded => Signing::Record,
                     Existing::Valid => Signing::Adopt,
                     Existing::Foreign => Signing::Report,
                     Existing::Stale => match on_stale {

@@ -68,6 +68,8 @@ pub struct Driver<K> {
     soonest_scan: Moment,
     next_attach: Moment,
     is_first_scan: bool,
+    /// Names that a killed process left may still lie about.
+    unswept: bool,
     /// The last scan left pairs in the directory for want of room.
     overflowed: bool,
     /// Causes of holds already told, so that ten thousand held files are one message.
@@ -146,6 +148,7 @@ impl<K: Kms> Driver<K> {
             soonest_scan: now,
             next_attach: now,
             is_first_scan: true,
+            unswept: true,
             overflowed: false,
             told: HashMap::new(),
             attach_told: None,

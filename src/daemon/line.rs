@@ -223,7 +223,8 @@ impl<K: Kms> Line<K> {
                     item,
                     "quarantined"
                 );
-                Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await)
+                let facts = Facts { item: Some(item), ..taken.facts(None) };
+                Ok(self.settle(post, &work.path, work.sight, settled, facts).await)
             }
         }
     }
@@ -306,6 +307,7 @@ impl Post {
             digest: facts.digest,
             signature_digest: facts.signature_digest,
             key: facts.key,
+            item: facts.item,
         }
     }
 }
@@ -316,6 +318,8 @@ struct Facts {
     digest: Option<String>,
     signature_digest: Option<String>,
     key: Option<String>,
+    /// The folder in the quarantine store.
+    item: Option<String>,
     /// The signature's version, where it is another than the one in sight.
     signature: Option<Version>,
 }
@@ -415,6 +419,7 @@ impl Snapshot {
             digest: Some(self.hashed.digest.to_string()),
             signature_digest: self.signature_digest(),
             key,
+            item: None,
             signature: None,
         }
     }

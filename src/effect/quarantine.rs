@@ -306,11 +306,43 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
     let Some(path) = RelPath::new(path) else { return Ok(()) };
     let source = Dir::open(&root)?.descend(path.parent())?;
     let name = signature_name(path.name());
+    let was_copied = |part: &str, judged: &PartRecord| -> Result<bool, FsError> {
+        Ok(item.stat_of(OsStr::new(part))?.is_some_and(|there| there.identity.ino != judged.inode))
+    };
+    let in_place = source.stat_of(path.name())?.is_some_and(|stat| record.payload.describes(&stat));
+    if in_place && was_copied(PAYLOAD, &record.payload)? {
+        // The copying was cut short: the source is judged anew, and copied whole.
+        return discard(store, item, &id.to_string_lossy(), Holds::Copies);
+    }
     if source.stat_of(&name)?.is_some_and(|stat| signature.describes(&stat)) {
         source.rename(&name, item, OsStr::new(SIGNATURE))?;
         item.sync()?;
     }
     Ok(())
+}
+
+/// The folders of the store, by name.
+///
+/// # Errors
+/// What listing says.
+pub fn ids(store: &Dir) -> Result<Vec<String>, FsError> {
+    let mut ids = Vec::new();
+    for name in store.names()? {
+        ids.extend(name?.into_string()); // ours are ASCII
+    }
+    Ok(ids)
+}
+
+/// The record of an item, if there is a readable one.
+pub fn record_of(store: &Dir, id: &str) -> Option<Record> {
+    read_record(&store.descend(Path::new(id)).ok()?)
+}
+
+impl Record {
+    /// The payload's path below its root, byte-exact; `None` if the record does not hold one.
+    pub fn relative_path(&self) -> Option<RelPath> {
+        RelPath::new(from_hex(&self.path_hex)?)
+    }
 }
 
 fn has_part(item: &Dir) -> Result<bool, FsError> {

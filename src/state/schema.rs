@@ -51,8 +51,11 @@ const TABLES: &str = "
         reason TEXT,
         digest TEXT,
         signature_digest TEXT,
-        key TEXT
+        key TEXT,
+        item TEXT
     ) STRICT;
+
+    CREATE INDEX history_item ON history (item) WHERE item IS NOT NULL;
 ";
 
 /// Why a database did not open.

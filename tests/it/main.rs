@@ -25,3 +25,5 @@ mod readme;
 #[cfg(feature = "system-tests")]
 mod system_watching;
 mod watching;
+#[cfg(feature = "system-tests")]
+mod system;

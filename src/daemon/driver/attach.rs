@@ -58,6 +58,7 @@ impl<K: Kms> Driver<K> {
                     );
                 }
                 self.post = Some(Arc::new(post));
+                self.unswept = true;
                 self.next_scan = now;
             }
             Err(AttachError::Trust(TrustError::Missing(path))) if self.line.dry_run && self.rule.create => {
@@ -111,8 +112,8 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
                 "what an earlier run had claimed is not back; see .kms-sig in the watched directory"
             );
         }
-        for dir in std::iter::once(&root).chain(&destination) {
-            staging::sweep(dir)?;
+        if let Some(dir) = &destination {
+            staging::sweep(dir)?; // the root is swept by the first scan
         }
     }
     Ok(Post {

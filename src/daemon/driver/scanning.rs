@@ -9,7 +9,7 @@ use crate::clock::Moment;
 use crate::daemon::hold::Hold;
 use crate::daemon::line::{Ending, Post};
 use crate::escape::quoted;
-use crate::fs::{FsError, Kind, RelPath};
+use crate::fs::{FsError, Kind, RelPath, staging};
 use crate::kms::Kms;
 use crate::state::{Outcome, Version};
 use crate::watch::scan;
@@ -38,9 +38,13 @@ impl<K: Kms> Driver<K> {
         if self.hints.is_none() && !self.once {
             self.hints = self.new_hints();
         }
-        let mut unwatched = None;
+        let (mut unwatched, sweep) = (None, std::mem::take(&mut self.unswept));
         let walked = tokio::task::block_in_place(|| {
             scan::walk(&self.rule, &post.root, |below| {
+                if sweep && !self.line.dry_run {
+                    // What cannot be swept is swept next time; it is in nobody's way.
+                    post.root.descend(below).and_then(|dir| staging::sweep(&dir)).unwrap_or_default();
+                }
                 if let Some(hints) = &mut self.hints
                     && let Err(e) = hints.watch(&post.root.path().join(below))
                 {

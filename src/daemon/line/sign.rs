@@ -41,6 +41,15 @@ impl<K: Kms> Line<K> {
                 self.write(post, rule, work, &context, taken, old).await
             }
             Signing::Done => Ok(self.remember(post, work, &taken, Outcome::Signed).await),
+            Signing::Record => {
+                tracing::info!(
+                    rule = post.rule.name,
+                    file = %Escaped::new(work.path.as_path()),
+                    "signed before the last end; now on record"
+                );
+                let facts = taken.facts(Some(rule.key.to_string()));
+                Ok(self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await)
+            }
             Signing::Adopt => {
                 tracing::info!(
                     rule = post.rule.name,
@@ -81,7 +90,11 @@ impl<K: Kms> Line<K> {
         {
             let same_content = row.digest.as_deref() == Some(&taken.hashed.digest.to_string());
             let current = same_content && row.fingerprint == post.fingerprint;
-            return Ok(if current { Existing::Current } else { Existing::Stale });
+            return Ok(match (current, row.outcome) {
+                (true, Outcome::Signing) => Existing::Unrecorded,
+                (true, _) => Existing::Current,
+                (false, _) => Existing::Stale,
+            });
         }
         if self.dry_run {
             // A dry run asks KMS nothing for sign rules; report is what leaves everything as it is.
@@ -123,6 +136,7 @@ impl<K: Kms> Line<K> {
             digest: Some(taken.hashed.digest.to_string()),
             signature_digest: Some(sealed.signature.digest().to_string()),
             key: Some(sealed.key.to_string()),
+            item: None,
             signature,
         };
         // Before it is written, so that a restart after a kill at any point knows it for ours.
@@ -194,6 +208,7 @@ impl<K: Kms> Line<K> {
             digest: Some(taken.hashed.digest.to_string()),
             signature_digest: Some(published.digest().to_string()),
             key: Some(sealed.key.to_string()),
+            item: None,
             signature: None,
         };
         let settled = Settled::plain(Outcome::Delivered);

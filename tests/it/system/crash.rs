@@ -1,0 +1,48 @@
+//! C1, C2, C3: killed before each system call that changes anything, then started again.
+
+use super::job::{DELIVER, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN, SIGN_AND_DELIVER, at_each};
+use super::mount;
+use super::trace::Fault;
+
+/// Points of one call at most.
+const CAP: usize = 40;
+
+fn kill_everywhere(job: Job) {
+    mount::private();
+    at_each(&job.points(CAP), 2, |point| {
+        let site = job.lay(None);
+        let run = site.trace(Some((point, Fault::Kill)));
+        let told = |wrong| format!("killed before {} #{}: {wrong}\n{}", point.call, point.nth, run.shown());
+        site.during().and_then(|()| site.finish()).map_err(told)
+    });
+}
+
+#[test]
+fn c1_p4_a_kill_while_delivering() {
+    kill_everywhere(DELIVER);
+}
+
+#[test]
+fn c2_p4_a_kill_while_signing() {
+    kill_everywhere(SIGN);
+}
+
+#[test]
+fn c2_p4_a_kill_while_signing_again() {
+    kill_everywhere(RESIGN);
+}
+
+#[test]
+fn c1_c2_p4_a_kill_while_signing_and_delivering() {
+    kill_everywhere(SIGN_AND_DELIVER);
+}
+
+#[test]
+fn c3_p4_a_kill_while_quarantining() {
+    kill_everywhere(QUARANTINE);
+}
+
+#[test]
+fn c3_c9_p4_a_kill_while_quarantining_across_mounts() {
+    kill_everywhere(QUARANTINE_APART);
+}

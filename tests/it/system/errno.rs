@@ -1,0 +1,89 @@
+//! C5 to C8, C10: every system call that changes anything fails, once or from then on. The daemon holds or ends;
+//! it never crashes, delivers what it should not or loses anything, and it never says that it is done when it is
+//! not. When the fault is gone, the next run finishes.
+
+use rustix::io::Errno;
+
+use super::job::{
+    Check, DELIVER, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN, SIGN_AND_DELIVER, at_each, ensure,
+};
+use super::mount;
+use super::trace::{Fault, Point};
+
+/// Points of one call at most.
+const CAP: usize = 40;
+
+/// Runs at the same time: most of them wait to try again.
+const HANDS: usize = 12;
+
+fn fail_everywhere(job: Job) {
+    mount::private();
+    let mut faults = Vec::new();
+    for point in job.points(CAP) {
+        faults.push((point, Fault::Once(Errno::IO)));
+        faults.extend(other_errno(point).map(|errno| (point, Fault::Once(errno))));
+        if point.nth == 1 || point.nth.is_multiple_of(5) {
+            faults.push((point, Fault::Always(other_errno(point).unwrap_or(Errno::IO))));
+            faults.push((point, Fault::Always(Errno::IO)));
+        }
+    }
+    at_each(&faults, HANDS, |fault| fail(job, fault));
+}
+
+/// What else than EIO the call is likely to say.
+fn other_errno(point: Point) -> Option<Errno> {
+    let full = if point.nth.is_multiple_of(2) { Errno::NOSPC } else { Errno::DQUOT };
+    match point.call {
+        "open" | "openat" | "openat2" => Some(Errno::MFILE),
+        "mkdir" | "mkdirat" | "write" | "pwrite64" | "ftruncate" | "fallocate" | "fsync" | "fdatasync"
+        | "linkat" | "rename" | "renameat" | "renameat2" => Some(full),
+        _ => None,
+    }
+}
+
+fn fail(job: Job, (point, fault): (Point, Fault)) -> Check {
+    let site = job.lay(None);
+    let run = site.trace(Some((point, fault)));
+    let check = || {
+        site.during()?;
+        ensure!(!run.hung, "it hung");
+        ensure!(!run.stderr.contains("panicked") && !run.stderr.contains("BUG"), "it panicked");
+        match run.status.code() {
+            Some(code) if code == job.exit => site.after().map_err(|wrong| format!("it said it was done: {wrong}"))?,
+            Some(3) => {}
+            _ => return Err("neither done nor unfinished".into()),
+        }
+        site.finish()
+    };
+    check().map_err(|wrong| format!("{fault:?} from {} #{}: {wrong}\n{}", point.call, point.nth, run.shown()))
+}
+
+#[test]
+fn c5_c6_c7_c8_errors_while_delivering() {
+    fail_everywhere(DELIVER);
+}
+
+#[test]
+fn c6_c8_errors_while_signing() {
+    fail_everywhere(SIGN);
+}
+
+#[test]
+fn c6_c8_errors_while_signing_again() {
+    fail_everywhere(RESIGN);
+}
+
+#[test]
+fn c6_c8_errors_while_signing_and_delivering() {
+    fail_everywhere(SIGN_AND_DELIVER);
+}
+
+#[test]
+fn c3_c6_c8_errors_while_quarantining() {
+    fail_everywhere(QUARANTINE);
+}
+
+#[test]
+fn c3_c6_c8_c9_errors_while_quarantining_across_mounts() {
+    fail_everywhere(QUARANTINE_APART);
+}

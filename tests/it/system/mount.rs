@@ -1,0 +1,52 @@
+//! Mounts of a test's own: in a mount namespace that nobody else sees, and that ends with the test, even with
+//! one that is killed.
+
+#![allow(unsafe_code, reason = "unshare(2) has no safe wrapper")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Gives this thread, and every thread and process it starts, mounts of their own (mount_namespaces(7)).
+pub(super) fn private() {
+    // SAFETY: takes no memory. It also ends the sharing of the working directory with other threads, which no
+    // test changes.
+    let unshared = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    assert_eq!(unshared, 0, "unshare: {}; run as root", std::io::Error::last_os_error());
+    run(Command::new("mount").args(["--make-rprivate", "/"]));
+}
+
+/// Something mounted at a directory.
+pub(super) struct Mount(PathBuf);
+
+impl Mount {
+    /// An empty file system in memory.
+    pub(super) fn tmpfs(at: &Path, options: &str) -> Self {
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "kms-sig-test"]).arg(at));
+        Self(at.to_owned())
+    }
+
+    /// An image file.
+    pub(super) fn image(image: &Path, at: &Path, options: &str) -> Self {
+        run(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(image).arg(at));
+        Self(at.to_owned())
+    }
+
+    /// Mounts it again with other options.
+    pub(super) fn remount(&self, options: &str) {
+        run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0));
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: what still has a file open there lets go of it when it ends.
+        Command::new("umount").arg("--lazy").arg(&self.0).status().ok();
+    }
+}
+
+/// Runs a command that must succeed.
+#[track_caller]
+pub(super) fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
