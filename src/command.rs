@@ -129,8 +129,9 @@ impl Failure {
             | Self::Foreign { .. }
             | Self::Terminal
             | Self::LogFilter(_)
-            | Self::Policy(_)
             | Self::Keyring(KeyringError::Exists { .. } | KeyringError::NotLocal(_)) => Exit::Usage,
+            Self::Policy(faults) if faults.may_pass() => Exit::Unfinished,
+            Self::Policy(_) => Exit::Usage,
             Self::Daemon(error) => error.exit(),
             Self::Read(_)
             | Self::Write(_)

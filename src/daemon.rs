@@ -128,13 +128,17 @@ pub async fn run<K: Kms>(
     let clock = Clock::start();
     let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
     let mut quarantine = prepare(&policy, options)?;
-    record_items(&state, quarantine.as_ref()).await?;
     let cookies = match options.dry_run {
         true => None,
         false => Some(Dir::create(&policy.state_dir.join("cookies"), 0o700)?),
     };
     let mut ready = Some(ready);
     loop {
+        if let Some(store) = &quarantine {
+            // Only now, when nothing is in hand: what looks half done could be on its way.
+            quarantine::recover(store)?;
+            record_items(&state, store).await?;
+        }
         let line = Arc::new(Line {
             kms: Limited::new(kms(&policy), policy.limits.max_in_flight, policy.limits.kms_per_second, clock),
             state: state.clone(),
@@ -155,7 +159,6 @@ pub async fn run<K: Kms>(
             }
             Relieved::By(next) => {
                 (policy, quarantine) = *next;
-                record_items(&state, quarantine.as_ref()).await?;
                 tracing::info!(rules = policy.rules.len(), "policy reloaded");
             }
         }
@@ -184,8 +187,7 @@ fn prepare(policy: &Policy, options: Options) -> Result<Option<Dir>, DaemonError
 }
 
 /// Puts on record what lies in quarantine and is not: a kill came between the two, or state was lost.
-async fn record_items(state: &State, store: Option<&Dir>) -> Result<(), DaemonError> {
-    let Some(store) = store else { return Ok(()) };
+async fn record_items(state: &State, store: &Dir) -> Result<(), DaemonError> {
     for id in state.unrecorded_items(quarantine::ids(store)?).await? {
         let Some(record) = quarantine::record_of(store, &id) else { continue };
         let Some(path) = record.relative_path() else { continue };
@@ -354,6 +356,5 @@ fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Dir>), DaemonE
 fn open_quarantine(dir: &Path) -> Result<Dir, DaemonError> {
     let store = Dir::create(dir, 0o700)?;
     trust::check_private(dir)?;
-    quarantine::recover(&store)?;
     Ok(store)
 }

@@ -289,7 +289,9 @@ impl Dir {
     pub fn make_new_dir(&self, name: &OsStr, mode: u32) -> Result<Self> {
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
             .map_err(|e| FsError::new("create directory", self.path.join(name), e))?;
-        self.descend(Path::new(name))
+        self.descend(Path::new(name)).inspect_err(|_| {
+            self.remove_dir(name).unwrap_or_default(); // the first error is the one to tell
+        })
     }
 
     /// Renames `name` to `new_name` in `to`, never over anything.

@@ -28,6 +28,8 @@ fn trace(format: LogFormat) -> Result<(), Failure> {
         Err(_) => EnvFilter::new("kms_sig=info"),
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A log that cannot be written must not end the program, as complaining about it to the same place would.
+    let log = log.log_internal_errors(false);
     match format {
         LogFormat::Human => {
             let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

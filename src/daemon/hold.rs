@@ -45,10 +45,11 @@ pub enum Hold {
 
 impl Hold {
     /// One or two words for logs, tables and metrics.
-    pub const fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Kms(trouble) => trouble.kind.as_str(),
             Self::WhoseSignature(_) => "whose-signature",
+            Self::Fs(e) if e.is_no_space() => "no-space",
             Self::Fs(_) => "file-system",
             Self::NoSpace { .. } => "no-space",
             Self::Conflict { .. } => "conflict",
@@ -59,10 +60,10 @@ impl Hold {
     }
 
     /// Whether only a person can end it.
-    pub const fn needs_operator(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
             Self::Kms(trouble) => trouble.kind.needs_operator(),
-            Self::Fs(_) => false,
+            Self::Fs(e) => e.is_no_space(),
             Self::WhoseSignature(_)
             | Self::NoSpace { .. }
             | Self::Conflict { .. }

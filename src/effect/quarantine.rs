@@ -189,43 +189,32 @@ fn fill(
     copy_in(item, root, &source, case)
 }
 
-/// Moves both parts; `false` if either is not what was judged, and then both are back.
+/// Moves both parts, durably; if that fails or either is not what was judged (`false`), both are put back.
 fn move_in(item: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
-    let name = case.path.name();
-    let signature = signature_name(name);
-    if !move_one(item, OsStr::new(PAYLOAD), source, name, &case.payload.identity)? {
-        return Ok(false);
-    }
-    if let Some(stat) = &case.signature {
-        match move_one(item, OsStr::new(SIGNATURE), source, &signature, &stat.identity) {
-            Ok(true) => {}
-            other => {
-                item.rename(OsStr::new(PAYLOAD), source, name)?;
-                return other;
-            }
+    let (name, signature) = (case.path.name(), signature_name(case.path.name()));
+    let moved = move_one(item, PAYLOAD, source, name, &case.payload.identity).and_then(|moved| {
+        let Some(stat) = case.signature.filter(|_| moved) else { return Ok(moved) };
+        move_one(item, SIGNATURE, source, &signature, &stat.identity)
+    });
+    let durable = match moved {
+        Ok(true) => item.sync().and_then(|()| source.sync()).map(|()| true),
+        other => other,
+    };
+    if !matches!(durable, Ok(true)) {
+        for (there, back) in [(SIGNATURE, signature.as_os_str()), (PAYLOAD, name)] {
+            // One whose name is taken again stays here, and keeps the item.
+            item.rename(OsStr::new(there), source, back).unwrap_or_default();
         }
     }
-    item.sync()?;
-    source.sync()?;
-    Ok(true)
+    durable
 }
 
-fn move_one(
-    item: &Dir,
-    to: &OsStr,
-    source: &Dir,
-    name: &OsStr,
-    expected: &Identity,
-) -> Result<bool, FsError> {
-    match source.rename(name, item, to) {
+fn move_one(item: &Dir, to: &str, source: &Dir, name: &OsStr, expected: &Identity) -> Result<bool, FsError> {
+    match source.rename(name, item, OsStr::new(to)) {
         Err(e) if e.is_not_found() => return Ok(false),
         renamed => renamed?,
     }
-    if item.stat_of(to)?.is_some_and(|stat| stat.identity.is_renamed_from(expected)) {
-        return Ok(true);
-    }
-    item.rename(to, source, name)?;
-    Ok(false)
+    Ok(item.stat_of(OsStr::new(to))?.is_some_and(|stat| stat.identity.is_renamed_from(expected)))
 }
 
 /// Copies both parts durably, then removes the source.

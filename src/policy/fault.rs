@@ -23,13 +23,29 @@ pub struct Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults {
     file: PathBuf,
+    /// The file could not be read for a reason that may pass.
+    passing: bool,
     faults: Vec<Fault>,
 }
 
 impl Faults {
     /// A fault of the file as a whole.
     pub(super) fn of_file(file: &Path, message: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), faults: vec![Fault { line: 0, message: message.into() }] }
+        Self {
+            file: file.to_owned(),
+            passing: false,
+            faults: vec![Fault { line: 0, message: message.into() }],
+        }
+    }
+
+    /// A file that is there and could not be read: another try may succeed.
+    pub(super) fn passing(self) -> Self {
+        Self { passing: true, ..self }
+    }
+
+    /// Whether another try may succeed although nobody edits anything.
+    pub const fn may_pass(&self) -> bool {
+        self.passing
     }
 
     /// The policy file, as it was named.
@@ -125,7 +141,7 @@ impl Report {
         }
         faults.sort();
         faults.dedup();
-        Err(Faults { file: file.to_owned(), faults })
+        Err(Faults { file: file.to_owned(), passing: false, faults })
     }
 }
 

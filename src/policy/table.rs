@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use toml::de::DeTable;
 
 use super::endpoint::check_endpoint;
@@ -34,7 +35,7 @@ const MIN_FREE_SPACE: u64 = 64 << 20;
 /// As [`Policy::load`].
 pub(super) fn load(file: &Path) -> Result<Policy, Faults> {
     let source = read(file)?;
-    let base = folder_of(file).map_err(|error| Faults::of_file(file, cannot_read(&error)))?;
+    let base = folder_of(file).map_err(|error| unreadable(file, &error))?;
     let whole_path = base.join(file.file_name().unwrap_or_default());
 
     let mut report = Report::new(&source);
@@ -55,14 +56,14 @@ fn read(file: &Path) -> Result<String, Faults> {
     // NONBLOCK: opening a FIFO must not wait for a writer.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened =
-        rustix::fs::open(file, flags, Mode::empty()).map_err(|errno| fault(cannot_read(&errno.into())))?;
+        rustix::fs::open(file, flags, Mode::empty()).map_err(|errno| unreadable(file, &errno.into()))?;
     let opened = File::from(opened);
-    let metadata = opened.metadata().map_err(|error| fault(cannot_read(&error)))?;
+    let metadata = opened.metadata().map_err(|error| unreadable(file, &error))?;
     if !metadata.is_file() {
         return Err(fault("the policy is no regular file; name the policy file itself".to_owned()));
     }
     let mut bytes = Vec::new();
-    opened.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(|error| fault(cannot_read(&error)))?;
+    opened.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(|error| unreadable(file, &error))?;
     if bytes.len() as u64 > MAX_LEN {
         return Err(fault(format!("the policy is larger than {MAX_LEN} bytes; name the policy file itself")));
     }
@@ -73,11 +74,17 @@ fn read(file: &Path) -> Result<String, Faults> {
     })
 }
 
-fn cannot_read(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::NotFound {
-        return "there is no such policy file; name an existing one".to_owned();
+fn unreadable(file: &Path, error: &io::Error) -> Faults {
+    let cannot = |advice| format!("cannot read the policy: {error}; {advice}");
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => Faults::of_file(file, "there is no such policy file; name an existing one"),
+        Some(Errno::ACCESS | Errno::PERM | Errno::ISDIR | Errno::NOTDIR | Errno::LOOP) => {
+            Faults::of_file(file, cannot("check the permissions of the file and of its folders"))
+        }
+        Some(_) | None => {
+            Faults::of_file(file, cannot("try again, and check the disk if it lasts")).passing()
+        }
     }
-    format!("cannot read the policy: {error}; check the permissions of the file and of its folders")
 }
 
 /// The policy file's folder: absolute, without symbolic links.

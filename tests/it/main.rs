@@ -23,7 +23,7 @@ mod outage;
 mod proxy;
 mod readme;
 #[cfg(feature = "system-tests")]
+mod system;
+#[cfg(feature = "system-tests")]
 mod system_watching;
 mod watching;
-#[cfg(feature = "system-tests")]
-mod system;

@@ -4,5 +4,7 @@
 mod crash;
 mod errno;
 mod job;
+mod limits;
 mod mount;
+mod power;
 mod trace;

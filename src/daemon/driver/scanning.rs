@@ -8,6 +8,7 @@ use super::{Driver, MAX_PAIRS, POLL, REATTACH, chance, set_timer};
 use crate::clock::Moment;
 use crate::daemon::hold::Hold;
 use crate::daemon::line::{Ending, Post};
+use crate::daemon::summary::Left;
 use crate::escape::quoted;
 use crate::fs::{FsError, Kind, RelPath, staging};
 use crate::kms::Kms;
@@ -64,8 +65,13 @@ impl<K: Kms> Driver<K> {
                 return;
             }
         };
+        let all_seen = found.failed.is_empty();
         for error in &found.failed {
-            tracing::warn!(rule = self.rule.name, error = %Hold::Fs(error.clone()), "directory skipped");
+            let error = Hold::Fs(error.clone());
+            tracing::warn!(rule = self.rule.name, %error, "directory skipped");
+            if self.once {
+                self.summary.left(Left { path: None, why: error.to_string() });
+            }
         }
         if found.capped {
             tracing::error!(
@@ -99,7 +105,7 @@ impl<K: Kms> Driver<K> {
         }
         self.is_first_scan = false;
         self.send_cookie(now);
-        let listening = self.hints.is_some() && !post.is_remote && !self.deaf;
+        let listening = self.hints.is_some() && !post.is_remote && !self.deaf && all_seen;
         let pause = match (self.once, listening) {
             (true, _) => NEVER,
             (false, true) => chance::jittered(RECONCILE),

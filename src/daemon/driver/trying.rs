@@ -8,6 +8,7 @@ use super::{Driver, Slot, chance, set_timer};
 use crate::clock::Moment;
 use crate::daemon::hold::{Hold, back_off};
 use crate::daemon::line::{Ending, Post, Settled, Tried, Try};
+use crate::daemon::summary::Left;
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::kms::Kms;
@@ -53,7 +54,8 @@ impl<K: Kms> Driver<K> {
             Want::Sign => Sight { signature: None, ..look.sight },
             Want::Verify => look.sight,
         };
-        if slot.pair.sight() != sight {
+        // Of one that is gone, `follow` tells what held it.
+        if slot.pair.sight() != sight && sight != Sight::default() {
             slot.hold = None;
             slot.attempts = 0;
         }
@@ -93,7 +95,12 @@ impl<K: Kms> Driver<K> {
         let Some(slot) = self.pairs.get_mut(path) else { return };
         match next {
             Next::Gone => {
-                self.pairs.remove(path);
+                let gone = self.pairs.remove(path);
+                if let Some(hold) = gone.and_then(|slot| slot.hold).filter(|_| self.once) {
+                    // Moved before something failed, or taken away: what became of it is not on record yet.
+                    let why = format!("gone while held ({}): {hold}; run again", hold.as_str());
+                    self.summary.left(Left { path: Some(path.clone()), why });
+                }
             }
             Next::LookAt(at) => set_timer(&mut self.timers, slot, path, at),
             Next::Probe => set_timer(&mut self.timers, slot, path, self.line.clock.now()),
@@ -196,7 +203,11 @@ impl<K: Kms> Driver<K> {
         slot.attempts = slot.attempts.saturating_add(1);
         slot.hold = Some(hold);
         let until = now + back_off(slot.attempts, chance::dice());
-        let next = slot.pair.ended(now, Ended::Hold(until), &self.timing);
+        // One that could not even be looked at has not ended a try.
+        let next = match slot.pair.trying() {
+            Some(_) => slot.pair.ended(now, Ended::Hold(until), &self.timing),
+            None => Next::LookAt(until),
+        };
         if self.once && slot.attempts >= 2 {
             return; // retried once round; left, and listed
         }

@@ -49,7 +49,9 @@ fn fail(job: Job, (point, fault): (Point, Fault)) -> Check {
         ensure!(!run.hung, "it hung");
         ensure!(!run.stderr.contains("panicked") && !run.stderr.contains("BUG"), "it panicked");
         match run.status.code() {
-            Some(code) if code == job.exit => site.after().map_err(|wrong| format!("it said it was done: {wrong}"))?,
+            Some(code) if code == job.exit => {
+                site.done().map_err(|wrong| format!("it said it was done: {wrong}"))?
+            }
             Some(3) => {}
             _ => return Err("neither done nor unfinished".into()),
         }

@@ -50,10 +50,10 @@ pub(super) struct Job {
 
 /// A place with a job laid out in it.
 pub(super) struct Site {
+    /// What is mounted in it; goes before the place.
+    pub(super) mount: Option<Mount>,
     pub(super) place: Place,
     pub(super) job: Job,
-    /// Undone before the place is removed.
-    _mount: Option<Mount>,
 }
 
 impl Job {
@@ -77,7 +77,7 @@ impl Job {
         place.write("w/in/.theirs", "not ours to touch");
         place.write("w/out/theirs", "not ours to touch");
         (self.lay)(&place);
-        Site { place, job: *self, _mount: mount }
+        Site { place, job: *self, mount }
     }
 
     /// The points of an undisturbed run: of each call, at most `cap`, evenly, the first and the last among them.
@@ -113,23 +113,36 @@ impl Site {
         (self.job.during)(&self.place)
     }
 
+    /// Whether the work is done. Leftovers of ours may still be about: an error may have kept them.
+    pub(super) fn done(&self) -> Check {
+        self.during()?;
+        (self.job.after)(&self.place)
+    }
+
     /// Whether the work is done, and nothing of ours is left about.
     pub(super) fn after(&self) -> Check {
-        self.during()?;
-        for name in all_below(&self.place.path("w/in")) {
-            ensure!(!name.contains(".kms-sig"), "left over: in/{name}");
+        self.done()?;
+        for dir in ["w/in", "w/out"] {
+            for name in all_below(&self.place.path(dir)) {
+                ensure!(!name.contains(".kms-sig"), "left over in {dir}: {name}");
+            }
         }
-        for name in all_below(&self.place.path("w/out")) {
-            ensure!(!name.contains(".kms-sig"), "left over: out/{name}");
+        for item in items(&self.place) {
+            let names: Vec<_> = item.keys().map(String::as_str).collect();
+            ensure!(names == ["payload", "payload.sig", "record.json"], "an item holds {names:?}");
         }
-        (self.job.after)(&self.place)
+        Ok(())
     }
 
     /// Runs the daemon once more, undisturbed, to the end of its work.
     pub(super) fn finish(&self) -> Check {
         let run = self.trace(None);
         let code = run.status.code();
-        ensure!(code == Some(0) || code == Some(self.job.exit), "the next run did not finish: {}", run.shown());
+        ensure!(
+            code == Some(0) || code == Some(self.job.exit),
+            "the next run did not finish: {}",
+            run.shown()
+        );
         self.after().map_err(|wrong| format!("after the next run: {wrong}\n{}", run.shown()))
     }
 }
@@ -197,14 +210,8 @@ pub(super) const SIGN_AND_DELIVER: Job = Job {
 };
 
 /// A pair that does not verify goes to quarantine, on the same mount.
-pub(super) const QUARANTINE: Job = Job {
-    rule: VERIFY,
-    lay: lay_tampered,
-    during: quarantining,
-    after: quarantined,
-    exit: 1,
-    apart: false,
-};
+pub(super) const QUARANTINE: Job =
+    Job { rule: VERIFY, lay: lay_tampered, during: quarantining, after: quarantined, exit: 1, apart: false };
 
 /// The same with the store on another mount (C9).
 pub(super) const QUARANTINE_APART: Job = Job { apart: true, ..QUARANTINE };
@@ -263,13 +270,20 @@ fn delivered(place: &Place) -> Check {
     ensure!(all_below(&place.path("w/q")).is_empty(), "something is in quarantine");
     let recorded = history(place, "delivered");
     let there = sha512(place, "w/out/f.sig");
-    ensure!(recorded.contains(&Some(there)), "no record is of the signature that was delivered: {recorded:?}");
+    ensure!(
+        recorded.contains(&Some(there)),
+        "no record is of the signature that was delivered: {recorded:?}"
+    );
     Ok(())
 }
 
 fn signing(place: &Place) -> Check {
     let there = below(place, "w/in");
-    ensure!(there.keys().all(|n| ["f", "f.sig", ".theirs"].contains(&n.as_str())), "in in: {:?}", there.keys());
+    ensure!(
+        there.keys().all(|n| ["f", "f.sig", ".theirs"].contains(&n.as_str())),
+        "in in: {:?}",
+        there.keys()
+    );
     ensure!(there.get("f") == Some(&content()), "the payload was touched");
     ensure!(!there.contains_key("f.sig") || verifies(place, "w/in/f"), "f.sig does not verify");
     Ok(())
@@ -288,7 +302,11 @@ fn resigning(place: &Place) -> Check {
     let is_old = *signature == place.read("signature");
     ensure!(is_old || verifies(place, "w/in/sub/f"), "f.sig is neither the old nor a valid one");
     let spare = |n: &String| n.starts_with(".kms-sig-");
-    ensure!(there.keys().all(|n| ["f", "f.sig"].contains(&n.as_str()) || spare(n)), "in sub: {:?}", there.keys());
+    ensure!(
+        there.keys().all(|n| ["f", "f.sig"].contains(&n.as_str()) || spare(n)),
+        "in sub: {:?}",
+        there.keys()
+    );
     Ok(())
 }
 
@@ -300,7 +318,9 @@ fn resigned(place: &Place) -> Check {
 
 fn quarantining(place: &Place) -> Check {
     ensure!(below(place, "w/out").keys().eq(["theirs"]), "something was delivered");
-    for (part, name, judged) in [("f", "payload", content()), ("f.sig", "payload.sig", place.read("signature"))] {
+    for (part, name, judged) in
+        [("f", "payload", content()), ("f.sig", "payload.sig", place.read("signature"))]
+    {
         let mut copies = sources(place, part);
         copies.extend(items(place).into_iter().filter_map(|mut item| item.remove(name)));
         ensure!(!copies.is_empty(), "{part} is nowhere");
@@ -319,13 +339,10 @@ fn quarantining(place: &Place) -> Check {
 fn quarantined(place: &Place) -> Check {
     let left = below(place, "w/in");
     ensure!(left.keys().eq([".theirs"]), "left in place: {:?}", left.keys());
-    let items = items(place);
-    ensure!((1..=2).contains(&items.len()), "{} items are in quarantine", items.len());
-    for item in &items {
-        let names: Vec<_> = item.keys().map(String::as_str).collect();
-        ensure!(names == ["payload", "payload.sig", "record.json"], "an item holds {names:?}");
-    }
-    ensure!(!history(place, "quarantined").is_empty(), "there is no record of it");
+    let whole = items(place).iter().filter(|item| item.len() == 3).count();
+    ensure!((1..=2).contains(&whole), "{whole} whole items are in quarantine");
+    let recorded = history(place, "quarantined").len();
+    ensure!((1..=whole).contains(&recorded), "{recorded} records of {whole} items");
     Ok(())
 }
 

@@ -30,17 +30,15 @@ impl Mount {
         run(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(image).arg(at));
         Self(at.to_owned())
     }
-
-    /// Mounts it again with other options.
-    pub(super) fn remount(&self, options: &str) {
-        run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0));
-    }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // Lazily: what still has a file open there lets go of it when it ends.
-        Command::new("umount").arg("--lazy").arg(&self.0).status().ok();
+        // Lazily only if it must be: a disk that is copied must have got everything.
+        let umount = |options: &[&str]| Command::new("umount").args(options).arg(&self.0).output();
+        if !umount(&[]).is_ok_and(|done| done.status.success()) {
+            umount(&["--lazy"]).ok();
+        }
     }
 }
 

@@ -82,20 +82,17 @@ pub(super) struct Traced {
 }
 
 impl Traced {
-    /// Whether the run got as far as a point.
-    pub(super) fn reached(&self, point: Point) -> bool {
-        self.calls.iter().any(|(made, _)| *made == point)
-    }
-
     /// The run, for a failure's message. The calls end at the fault where it was a kill.
     pub(super) fn shown(&self) -> String {
-        let calls: String = self.calls.iter().map(|(p, on)| format!("  {} #{} {on}\n", p.call, p.nth)).collect();
+        let calls: String =
+            self.calls.iter().map(|(p, on)| format!("  {} #{} {on}\n", p.call, p.nth)).collect();
         let hung = if self.hung { "it did not end; " } else { "" };
         format!("{hung}{}\ncalls:\n{calls}stdout:\n{}\nstderr:\n{}", self.status, self.stdout, self.stderr)
     }
 }
 
 /// Runs a command to its end with this fault, or with none.
+#[expect(clippy::zombie_processes, reason = "the tracer waits for every process it traces")]
 pub(super) fn run(mut command: Command, fault: Option<(Point, Fault)>) -> Traced {
     let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());

@@ -1,0 +1,98 @@
+//! C4: the power fails before a system call that changes anything. What the disk holds at that moment is copied,
+//! mounted and judged: nothing half written shows, and the next run finishes.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use super::job::{DELIVER, Job, QUARANTINE, RESIGN, SIGN, SIGN_AND_DELIVER, Site, at_each};
+use super::mount::{self, Mount, run};
+use super::trace::{Fault, Point};
+
+/// Points of one call at most.
+const CAP: usize = 10;
+
+/// A file system to lose power on.
+#[derive(Clone, Copy)]
+struct Disk {
+    mkfs: &'static [&'static str],
+    /// Bytes; XFS takes no less.
+    size: u64,
+    /// What keeps the kernel from writing by itself during a test, which would hide what is not synced.
+    options: &'static str,
+}
+
+const EXT4: Disk = Disk { mkfs: &["mkfs.ext4", "-q"], size: 64 << 20, options: "commit=300" };
+const XFS: Disk = Disk { mkfs: &["mkfs.xfs", "-q"], size: 300 << 20, options: "nodiscard" };
+
+fn cut_everywhere(job: Job, disk: Disk) {
+    mount::private();
+    let template = tempfile::NamedTempFile::new().unwrap();
+    template.as_file().set_len(disk.size).unwrap();
+    run(Command::new(disk.mkfs[0]).args(&disk.mkfs[1..]).arg(template.path()));
+
+    // What only opens changes nothing: the disk is as it is before the next call.
+    let opens = |point: &Point| ["open", "openat", "openat2", "flock"].contains(&point.call);
+    let mut points: Vec<_> = job.points(CAP).into_iter().filter(|p| !opens(p)).map(Some).collect();
+    points.push(None); // after everything
+    at_each(&points, 2, |point| {
+        let insert = |at: &Path| {
+            copy(template.path(), &at.with_file_name("disk"));
+            Mount::image(&at.with_file_name("disk"), at, disk.options)
+        };
+        let mut site = job.lay(Some(&insert));
+        rustix::fs::syncfs(File::open(site.place.path("w")).unwrap()).unwrap();
+        let traced = site.trace(point.map(|point| (point, Fault::Kill)));
+        power_cycle(&mut site, disk);
+        let told = |wrong| format!("power lost before {point:?}: {wrong}\n{}", traced.shown());
+        site.during().and_then(|()| site.finish()).map_err(told)
+    });
+}
+
+/// Has the disk be what was written to it so far.
+fn power_cycle(site: &mut Site, disk: Disk) {
+    let (now, then) = (site.place.path("disk"), site.place.path("disk.then"));
+    copy(&now, &then);
+    site.mount = None; // writes the rest to the disk that is thrown away
+    fs::remove_file(now).unwrap();
+    site.mount = Some(Mount::image(&then, &site.place.path("w"), disk.options));
+}
+
+fn copy(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("--sparse=always").arg(from).arg(to));
+}
+
+#[test]
+fn c4_power_loss_while_delivering() {
+    cut_everywhere(DELIVER, EXT4);
+}
+
+#[test]
+fn c4_power_loss_while_signing() {
+    cut_everywhere(SIGN, EXT4);
+}
+
+#[test]
+fn c4_power_loss_while_signing_again() {
+    cut_everywhere(RESIGN, EXT4);
+}
+
+#[test]
+fn c4_power_loss_while_signing_and_delivering() {
+    cut_everywhere(SIGN_AND_DELIVER, EXT4);
+}
+
+#[test]
+fn c4_power_loss_while_quarantining() {
+    cut_everywhere(QUARANTINE, EXT4);
+}
+
+#[test]
+fn c4_power_loss_while_delivering_on_xfs() {
+    cut_everywhere(DELIVER, XFS);
+}
+
+#[test]
+fn c4_power_loss_while_quarantining_on_xfs() {
+    cut_everywhere(QUARANTINE, XFS);
+}
