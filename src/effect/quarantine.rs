@@ -322,9 +322,11 @@ pub fn ids(store: &Dir) -> Result<Vec<String>, FsError> {
     Ok(ids)
 }
 
-/// The record of an item, if there is a readable one.
+/// The record of an item, if there is a readable one, and a payload that it is about.
 pub fn record_of(store: &Dir, id: &str) -> Option<Record> {
-    read_record(&store.descend(Path::new(id)).ok()?)
+    let item = store.descend(Path::new(id)).ok()?;
+    item.stat_of(OsStr::new(PAYLOAD)).ok()??;
+    read_record(&item)
 }
 
 impl Record {
@@ -341,12 +343,16 @@ fn has_part(item: &Dir) -> Result<bool, FsError> {
 /// Removes an item that came to nothing. A part that was moved and could not be put back keeps it, be it what
 /// was judged or what the sender put in its place; a copy may go, because its source is in place.
 fn discard(store: &Dir, item: &Dir, id: &str, holds: Holds) -> Result<(), FsError> {
-    if holds == Holds::Originals && has_part(item)? {
-        return Ok(());
+    match holds {
+        Holds::Originals if has_part(item)? => return Ok(()),
+        Holds::Originals => {} // not unlinked by name: one might have come since
+        Holds::Copies => {
+            for name in [PAYLOAD, SIGNATURE] {
+                item.unlink(OsStr::new(name))?;
+            }
+        }
     }
-    for name in [PAYLOAD, SIGNATURE, RECORD] {
-        item.unlink(OsStr::new(name))?;
-    }
+    item.unlink(OsStr::new(RECORD))?;
     store.remove_dir(OsStr::new(id))
 }
 
@@ -430,5 +436,29 @@ mod tests {
             assert_eq!(temp.path().join("item/payload").exists(), kept, "{holds:?}");
             fs::remove_dir_all(temp.path().join("item")).unwrap_or_default();
         }
+    }
+
+    #[test]
+    fn a_record_without_its_payload_records_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, root) = (Dir::open(temp.path()).unwrap(), Dir::open(temp.path()).unwrap());
+        fs::write(temp.path().join("f"), "content").unwrap();
+        let case = Case {
+            reason: "mismatch",
+            rule: "rule",
+            keys: Vec::new(),
+            digest: "00".into(),
+            signature_digest: None,
+            lease_granted: true,
+            path: &RelPath::new("f").unwrap(),
+            payload: root.stat_of(OsStr::new("f")).unwrap().unwrap(),
+            signature: None,
+        };
+        // What a kill before the move leaves, where it cannot be tidied.
+        let item = store.make_new_dir(OsStr::new("item"), 0o700).unwrap();
+        write_record(&item, &record("item", &root, &case)).unwrap();
+        assert!(record_of(&store, "item").is_none());
+        root.rename(OsStr::new("f"), &item, OsStr::new(PAYLOAD)).unwrap();
+        assert_eq!(record_of(&store, "item").unwrap().reason, "mismatch");
     }
 }
