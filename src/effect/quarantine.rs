@@ -295,11 +295,10 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
     let Some(path) = RelPath::new(path) else { return Ok(()) };
     let source = Dir::open(&root)?.descend(path.parent())?;
     let name = signature_name(path.name());
-    let was_copied = |part: &str, judged: &PartRecord| -> Result<bool, FsError> {
-        Ok(item.stat_of(OsStr::new(part))?.is_some_and(|there| there.identity.ino != judged.inode))
-    };
+    let payload = item.stat_of(OsStr::new(PAYLOAD))?;
+    let was_copied = payload.is_some_and(|there| there.identity.ino != record.payload.inode);
     let in_place = source.stat_of(path.name())?.is_some_and(|stat| record.payload.describes(&stat));
-    if in_place && was_copied(PAYLOAD, &record.payload)? {
+    if in_place && was_copied {
         // The copying was cut short: the source is judged anew, and copied whole.
         return discard(store, item, &id.to_string_lossy(), Holds::Copies);
     }
