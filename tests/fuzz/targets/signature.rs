@@ -1,0 +1,214 @@
+//! Signatures and keyrings: nothing but the key's own signature of these bytes under this context is valid (P1).
+//!
+//! The first byte says what the rest is. 0: a `.sig` as it lies in a folder. 1: a keyring as it lies in its
+//! file. 2: what to sign, and how to spoil the signature.
+
+#![no_main]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use kms_sig::context::Context;
+use kms_sig::digest::Digest;
+use kms_sig::key::KeyId;
+use kms_sig::kms::local::{Keyring, KeyringError, Local, claimed_key};
+use kms_sig::seal::{self, Reason, Verdict};
+use kms_sig::signature::{MAX_LEN, Malformed, Signature};
+use kms_sig_fuzz::{Scratch, wait};
+use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
+use libfuzzer_sys::fuzz_target;
+
+static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| Scratch::new("signature"));
+
+/// Two keys made for this process. Signatures among the seeds were made under other secrets, so none of them is
+/// valid here, however far it gets.
+static LOCAL: LazyLock<(PathBuf, Local)> = LazyLock::new(|| {
+    let path = SCRATCH.path().join("own-keyring");
+    for key in [fuzz_key(), other_key()] {
+        Keyring::create_key(&path, &key).expect("a key");
+    }
+    (path.clone(), Local::new(path))
+});
+
+fn fuzz_key() -> KeyId {
+    "local:fuzz".parse().expect("a key's name")
+}
+
+fn other_key() -> KeyId {
+    "local:other".parse().expect("a key's name")
+}
+
+fuzz_target!(|data: &[u8]| match data.split_first() {
+    Some((0, bytes)) => check_signature(bytes),
+    Some((1, text)) => check_keyring(text),
+    Some((2, rest)) => {
+        if let Ok(case) = Case::arbitrary(&mut Unstructured::new(rest)) {
+            check_case(&case);
+        }
+    }
+    Some(_) | None => {}
+});
+
+/// K1, A16: bytes that nobody signed are bad, and never an outage.
+fn check_signature(bytes: &[u8]) {
+    let signature = match Signature::parse(bytes) {
+        Err(Malformed::Empty) => return assert!(bytes.is_empty()),
+        Err(Malformed::TooLong) => return assert!(bytes.len() > MAX_LEN),
+        Err(Malformed::Foreign(_)) => {
+            return assert!(bytes.starts_with(b"-----") || bytes.starts_with(b"untr"));
+        }
+        Ok(signature) => signature,
+    };
+    assert!((1..=MAX_LEN).contains(&bytes.len()));
+    assert_eq!(signature.as_bytes(), bytes);
+    if let Some(key) = claimed_key(bytes) {
+        assert!(bytes.starts_with(b"KSL1") && key.as_str().bytes().all(|b| b.is_ascii_graphic()));
+    }
+    let context = Context::default();
+    let opened = wait(seal::open(&LOCAL.1, &[fuzz_key(), other_key()], &context, &signature));
+    let opened = opened.unwrap_or_else(|trouble| panic!("bytes are no trouble: {trouble}"));
+    assert!(!opened.is_genuine());
+    // The seeds stand for this digest.
+    match opened.judge(&Digest::of(b"payload\n")) {
+        Verdict::Invalid(Reason::Rejected | Reason::WrongKey) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        wait(seal::open_any(&LOCAL.1, &context, &signature)).is_err(),
+        "a local key is named or not used"
+    );
+}
+
+/// A keyring that opens holds usable keys and takes another one without losing any.
+fn check_keyring(text: &[u8]) {
+    let path = SCRATCH.file("keyring", text);
+    let keyring = match Keyring::open(&path) {
+        Ok(keyring) => keyring,
+        Err(error) => {
+            let message = error.to_string();
+            assert!(!message.contains(char::is_control), "{message}");
+            if let KeyringError::Syntax { line, .. } = error {
+                assert!((1..=1 + text.iter().filter(|byte| **byte == b'\n').count()).contains(&line));
+            }
+            return;
+        }
+    };
+    let listed: Vec<_> = keyring.list().collect();
+    assert!(listed.is_sorted_by(|a, b| a.key < b.key), "{listed:?}");
+    let keys: Vec<KeyId> = listed.iter().map(|one| one.key.to_key_id()).collect();
+    let new: KeyId = "local:new".parse().expect("a key's name");
+    if keys.contains(&new) {
+        assert!(matches!(Keyring::create_key(&path, &new), Err(KeyringError::Exists { .. })));
+        return;
+    }
+
+    let (context, digest) = (Context::default(), Digest::of(b"payload"));
+    let sign =
+        |key: &KeyId| wait(seal::sign(&Local::new(path.clone()), key, &context, &digest)).expect("signs");
+    let signatures: Vec<_> = keys.iter().take(3).map(|key| (key, sign(key).signature)).collect();
+    Keyring::create_key(&path, &new).expect("room for another key");
+    let again: Vec<_> = Keyring::open(&path).expect("opens as before").list().collect();
+    assert_eq!(again.len(), listed.len() + 1);
+    let kept = again.iter().filter(|one| one.key.as_str() != "local:new");
+    assert!(kept.map(|one| &one.key).eq(listed.iter().map(|one| &one.key)));
+    for (key, signature) in signatures {
+        let opened =
+            wait(seal::open(&Local::new(path.clone()), std::slice::from_ref(key), &context, &signature));
+        assert!(matches!(opened.expect("no trouble").judge(&digest), Verdict::Valid(_)), "{key} has changed");
+    }
+}
+
+/// What is signed, and what is then presented.
+#[derive(Debug, Arbitrary)]
+struct Case<'a> {
+    payload: &'a [u8],
+    context: Vec<(&'a str, &'a str)>,
+    other_payload: &'a [u8],
+    other_context: Vec<(&'a str, &'a str)>,
+    damages: Vec<Damage<'a>>,
+}
+
+/// How a signature is spoiled.
+#[derive(Debug, Arbitrary)]
+enum Damage<'a> {
+    Flip(u16, u8),
+    Cut(u16),
+    Append(&'a [u8]),
+    Insert(u16, u8),
+    Remove(u16),
+    Swap(u16, u16),
+}
+
+/// A context of these pairs, if they make one.
+fn context_of(pairs: &[(&str, &str)]) -> Option<Context> {
+    let argument = |(key, value): &(&str, &str)| format!("{key}={value}").replace(',', "\\,");
+    Context::parse(&pairs.iter().map(argument).collect::<Vec<_>>()).ok()
+}
+
+fn check_case(case: &Case<'_>) {
+    let Some(context) = context_of(&case.context) else { return };
+    let (kms, key) = (&LOCAL.1, [fuzz_key()]);
+    let digest = Digest::of(case.payload);
+    let sealed = wait(seal::sign(kms, &key[0], &context, &digest)).expect("a local key signs");
+    let genuine = sealed.signature.as_bytes();
+    assert_eq!(claimed_key(genuine), Some(sealed.key.clone()));
+    let open = |keys: &[KeyId], context: &Context, bytes: &[u8]| {
+        let signature = Signature::parse(bytes).ok()?;
+        Some(wait(seal::open(kms, keys, context, &signature)).expect("no trouble"))
+    };
+
+    let opened = open(&key, &context, genuine).expect("a signature");
+    match opened.judge(&digest) {
+        Verdict::Valid(valid) => {
+            assert_eq!((valid.key(), valid.digest().as_bytes()), (&sealed.key, digest.as_bytes()))
+        }
+        Verdict::Invalid(reason) => panic!("our own signature is {reason}"),
+    }
+    let other = Digest::of(case.other_payload);
+    let same = case.payload == case.other_payload;
+    assert_eq!(matches!(opened.judge(&other), Verdict::Valid(_)), same);
+
+    let other_key = open(&[other_key()], &context, genuine).expect("a signature");
+    assert!(matches!(other_key.judge(&digest), Verdict::Invalid(Reason::WrongKey)));
+
+    if let Some(other) = context_of(&case.other_context) {
+        let opened = open(&key, &other, genuine).expect("a signature");
+        assert_eq!(opened.is_genuine(), other == context, "{other:?} for {context:?}");
+        assert_eq!(other.canonical() == context.canonical(), other == context);
+    }
+
+    let mut bytes = genuine.to_vec();
+    for damage in case.damages.iter().take(8) {
+        spoil(&mut bytes, damage);
+    }
+    if bytes != genuine
+        && let Some(opened) = open(&key, &context, &bytes)
+    {
+        assert!(!opened.is_genuine(), "{:?} goes unnoticed", case.damages);
+    }
+}
+
+fn spoil(bytes: &mut Vec<u8>, damage: &Damage<'_>) {
+    let len = bytes.len().max(1);
+    let at = |place: u16| usize::from(place) % len;
+    match *damage {
+        Damage::Flip(place, bit) => {
+            if let Some(byte) = bytes.get_mut(at(place)) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+        Damage::Cut(place) => bytes.truncate(at(place)),
+        Damage::Append(more) => bytes.extend_from_slice(more),
+        Damage::Insert(place, byte) => bytes.insert(at(place).min(bytes.len()), byte),
+        Damage::Remove(place) => {
+            if !bytes.is_empty() {
+                bytes.remove(at(place));
+            }
+        }
+        Damage::Swap(one, other) => {
+            if !bytes.is_empty() {
+                bytes.swap(at(one), at(other));
+            }
+        }
+    }
+}
