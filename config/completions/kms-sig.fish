@@ -1,0 +1,213 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_kms_sig_global_optspecs
+    string join \n keyring= log-format= h/help V/version
+end
+
+function __fish_kms_sig_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_kms_sig_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_kms_sig_using_subcommand
+    set -l cmd (__fish_kms_sig_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -s V -l version -d 'Print version'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "sign" -d 'Signs a file'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "verify" -d 'Verifies a file\'s signature'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "watch" -d 'Watches directories, and signs or verifies what lands in them, by a policy'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "check" -d 'Checks a policy: every fault at once, and what there is to do'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "version" -d 'Prints version, commit and target'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l context -d 'Encryption context, k=v,k=v; may be repeated. A comma inside a value is written \\,' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l key -d 'A key that is trusted; may be repeated [default: any AWS key that you may use]' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l context -d 'Encryption context, k=v,k=v; may be repeated. A comma inside a value is written \\,' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -s v -l verbose -d 'Say why a signature is invalid'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand watch" -l policy -d 'The policy file (TOML)' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand watch" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand watch" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand watch" -l once -d 'Deal with the files that are there, print a summary, and end'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand watch" -l dry-run -d 'Say what would be done, and change nothing'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand watch" -l allow-root -d 'Run as root although the policy does not allow it'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l policy -d 'The policy file (TOML)' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l policy -d 'The policy file (TOML)' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l rule -d 'Only this rule\'s' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l name -d 'Only files of this name: a pattern (*, ?, [a-z], {a,b}), or a name as it is or as it is shown' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l verdict -d 'Only with this verdict' -r -f -a "valid\t''
+invalid\t''
+mismatch\t''
+rejected\t''
+wrong-key\t''
+malformed\t''
+missing\t''"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l outcome -d 'Only with this outcome' -r -f -a "signing\t''
+signed\t''
+adopted\t''
+valid\t''
+delivered\t''
+invalid\t''
+quarantined\t''
+refused\t''
+released\t''
+purged\t''"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l since -d 'Only from then on: 2026-11-24, 2026-11-24T01:00:00Z (UTC), or how long ago: 90m, 7d' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l until -d 'Only before then' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l last -d 'Only the newest so many' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l head -d 'A head that was kept elsewhere and must be on the chain: HASH:ROW, or a file whose last line it is' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l against -d 'An export that must be unbroken, and whose head must be on the chain' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l json -d 'One JSON object per line, for programs'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l verify -d 'Prove that the record is unbroken'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l online -d 'Have KMS open the newest seals as well'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l export -d 'Write the whole record as JSON lines, the head last, to be kept off this host'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand show" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand show" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and not __fish_seen_subcommand_from list show recheck release purge help" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and not __fish_seen_subcommand_from list show recheck release purge help" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and not __fish_seen_subcommand_from list show recheck release purge help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and not __fish_seen_subcommand_from list show recheck release purge help" -f -a "list" -d 'Lists the items, oldest first'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and not __fish_seen_subcommand_from list show recheck release purge help" -f -a "show" -d 'Shows all that is known of an item, and whether its content changed since it was judged'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and not __fish_seen_subcommand_from list show recheck release purge help" -f -a "recheck" -d 'Verifies items again, under the policy as it is now; moves nothing'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and not __fish_seen_subcommand_from list show recheck release purge help" -f -a "release" -d 'Gives items back, if they are valid under the policy as it is now'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and not __fish_seen_subcommand_from list show recheck release purge help" -f -a "purge" -d 'Removes items for good'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and not __fish_seen_subcommand_from list show recheck release purge help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from list" -l policy -d 'The policy file (TOML)' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from list" -l rule -d 'Only items of this rule' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from list" -l reason -d 'Only items that were judged so: mismatch, rejected, wrong-key, malformed, missing' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from list" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from list" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from list" -l json -d 'Answer in JSON, one object per line'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from show" -l policy -d 'The policy file (TOML)' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from show" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from show" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from show" -l json -d 'Answer in JSON, one object per line'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from recheck" -l policy -d 'The policy file (TOML)' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from recheck" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from recheck" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from recheck" -l all -d 'Every item'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from recheck" -l json -d 'Answer in JSON, one object per line'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from recheck" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from release" -l to -d 'Put the files into this directory instead, which must be there' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from release" -l policy -d 'The policy file (TOML)' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from release" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from release" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from release" -l force -d 'Do not verify: release the content that was judged invalid, and no other'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from release" -l json -d 'Answer in JSON, one object per line'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from release" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from purge" -l older-than -d 'Every item that was put away longer ago than this, such as 90days' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from purge" -l rule -d 'Every item of this rule' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from purge" -l policy -d 'The policy file (TOML)' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from purge" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from purge" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from purge" -l yes -d 'Do it; without this, items that are not named by id are only counted'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from purge" -l json -d 'Answer in JSON, one object per line'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from purge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from help" -f -a "list" -d 'Lists the items, oldest first'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from help" -f -a "show" -d 'Shows all that is known of an item, and whether its content changed since it was judged'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from help" -f -a "recheck" -d 'Verifies items again, under the policy as it is now; moves nothing'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from help" -f -a "release" -d 'Gives items back, if they are valid under the policy as it is now'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from help" -f -a "purge" -d 'Removes items for good'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -f -a "create" -d 'Makes a new key, and the keyring if there is none'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -f -a "list" -d 'Lists the keys and when they were made'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from create" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from create" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from list" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from list" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "create" -d 'Makes a new key, and the keyring if there is none'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "list" -d 'Lists the keys and when they were made'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand version" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand version" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "sign" -d 'Signs a file'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "verify" -d 'Verifies a file\'s signature'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "watch" -d 'Watches directories, and signs or verifies what lands in them, by a policy'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "check" -d 'Checks a policy: every fault at once, and what there is to do'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "version" -d 'Prints version, commit and target'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "list" -d 'Lists the items, oldest first'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "show" -d 'Shows all that is known of an item, and whether its content changed since it was judged'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "recheck" -d 'Verifies items again, under the policy as it is now; moves nothing'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "release" -d 'Gives items back, if they are valid under the policy as it is now'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "purge" -d 'Removes items for good'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "create" -d 'Makes a new key, and the keyring if there is none'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "list" -d 'Lists the keys and when they were made'
