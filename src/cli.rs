@@ -3,16 +3,23 @@
 //! Types only. What an argument means beyond its shape (is this a key? a context?) is told by the types
 //! of the library, when the command runs.
 
+mod quarantine;
+
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _, ValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser as _, ValueParser};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
+use crate::seal::Reason;
+use crate::service::journal;
 use crate::signature::SUFFIX;
+use crate::state::Outcome;
+
+pub use quarantine::{Choice, Purge, Quarantine, Recheck, Release, StoreArgs};
 
 /// The environment variable that stands for `--keyring`.
 pub const KEYRING_VARIABLE: &str = "KMS_SIG_KEYRING";
@@ -64,8 +71,13 @@ pub enum Command {
     Watch(Watch),
     /// Checks a policy: every fault at once, and what there is to do
     Check(PolicyArgs),
+    /// Shows what was decided, and proves that the record of it is unbroken
+    History(HistoryCommand),
     /// Shows what a signature says about itself, without asking anyone
     Show(Show),
+    /// Lists what is in quarantine, verifies it again, releases and purges it
+    #[command(subcommand)]
+    Quarantine(Quarantine),
     /// Makes and lists the keys of this host's keyring
     #[command(subcommand)]
     Key(Key),
@@ -81,12 +93,20 @@ pub struct Common {
     /// A file of mode 0600. Needed for local: keys only; never looked for anywhere else.
     #[arg(long, global = true, value_name = "FILE")]
     keyring: Option<PathBuf>,
-    /// How log lines look
-    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
-    pub log_format: LogFormat,
+    /// How log lines look [default: journal where standard error goes there, otherwise human]
+    #[arg(long, global = true, value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
 }
 
 impl Common {
+    /// Whether what is logged is meant to be read as it comes.
+    pub fn logs_for_people(&self) -> bool {
+        match self.log_format {
+            Some(format) => format == LogFormat::Human,
+            None => !journal::has_stderr(),
+        }
+    }
+
     /// The keyring of the option, otherwise of the environment; set to nothing counts as not set.
     pub fn keyring(&self) -> Option<PathBuf> {
         let variable = || std::env::var_os(KEYRING_VARIABLE).filter(|value| !value.is_empty());
@@ -95,13 +115,14 @@ impl Common {
 }
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Time, level and text, for people.
-    #[default]
     Human,
     /// One JSON object per line, for machines.
     Json,
+    /// Entries of the systemd journal, with their fields.
+    Journal,
 }
 
 /// `sign`
@@ -205,6 +226,82 @@ pub struct PolicyArgs {
     /// The policy file (TOML)
     #[arg(long, value_name = "FILE")]
     pub policy: PathBuf,
+}
+
+/// What `--verdict` calls a valid signature.
+pub const VALID: &str = "valid";
+/// What `--verdict` calls a signature that is invalid for any reason.
+pub const INVALID: &str = "invalid";
+
+/// `history`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("filter").multiple(true), after_long_help = "\
+Shows the record of decisions, the newest last; times are UTC. It works while the daemon runs.
+
+The rows are chained by hashes. --verify recomputes them all: exit code 0 if the record is unbroken, 1 with the \
+first bad row if not, 3 if it could not be read or compared. It cannot notice that the whole record was rewritten \
+unless it is given something that was kept elsewhere: a head (HASH:ROW, as --verify prints it), an export, or the \
+seals that KMS made.
+
+Examples:
+  kms-sig history --policy p.toml --last 20
+  kms-sig history --policy p.toml --rule downloads --verdict invalid --since 7d
+  kms-sig history --policy p.toml --name '*.tar.gz' --json
+  kms-sig history --policy p.toml --export > record.jsonl
+  kms-sig history --policy p.toml --verify --against record.jsonl
+  kms-sig history --verify --against record.jsonl          the export alone
+  kms-sig history --policy p.toml --verify --online")]
+pub struct HistoryCommand {
+    /// The policy file (TOML)
+    #[arg(long, value_name = "FILE", required_unless_present = "against")]
+    pub policy: Option<PathBuf>,
+    /// Only this rule's
+    #[arg(long, group = "filter")]
+    pub rule: Option<String>,
+    /// Only files of this name: a pattern (*, ?, [a-z], {a,b}), or a name as it is or as it is shown
+    ///
+    /// With a / in it, it is about the whole path below the rule's directory.
+    #[arg(long, group = "filter")]
+    pub name: Option<OsString>,
+    /// Only with this verdict
+    #[arg(long, group = "filter", value_parser = verdicts())]
+    pub verdict: Option<String>,
+    /// Only with this outcome
+    #[arg(long, group = "filter", value_parser = PossibleValuesParser::new(Outcome::words()))]
+    pub outcome: Option<String>,
+    /// Only from then on: 2026-11-24, 2026-11-24T01:00:00Z (UTC), or how long ago: 90m, 7d
+    #[arg(long, group = "filter", value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only before then
+    #[arg(long, group = "filter", value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only the newest so many
+    #[arg(long, group = "filter", value_name = "N")]
+    pub last: Option<usize>,
+    /// One JSON object per line, for programs
+    #[arg(long, conflicts_with = "export")]
+    pub json: bool,
+    /// Prove that the record is unbroken
+    #[arg(long, conflicts_with_all = ["filter", "export"])]
+    pub verify: bool,
+    /// A head that was kept elsewhere and must be on the chain: HASH:ROW, or a file whose last line it is
+    #[arg(long, value_name = "HEAD", requires = "verify")]
+    pub head: Option<OsString>,
+    /// An export that must be unbroken, and whose head must be on the chain
+    ///
+    /// Without --policy, the export alone is verified.
+    #[arg(long, value_name = "EXPORT", requires = "verify")]
+    pub against: Option<PathBuf>,
+    /// Have KMS open the newest seals as well
+    #[arg(long, requires_all = ["verify", "policy"])]
+    pub online: bool,
+    /// Write the whole record as JSON lines, the head last, to be kept off this host
+    #[arg(long, conflicts_with = "filter")]
+    pub export: bool,
+}
+
+fn verdicts() -> PossibleValuesParser {
+    PossibleValuesParser::new([VALID, INVALID].into_iter().chain(Reason::ALL.map(Reason::as_str)))
 }
 
 /// `show`

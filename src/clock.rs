@@ -38,6 +38,13 @@ pub fn system_time() -> SystemTime {
     SystemTime::now()
 }
 
+/// `CLOCK_MONOTONIC` since its own start, which is what service managers compare with (sd_notify(3),
+/// `MONOTONIC_USEC`).
+pub fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
+}
+
 /// The wall clock, since the epoch; zero before it.
 pub fn since_epoch() -> Duration {
     system_time().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -46,6 +53,11 @@ pub fn since_epoch() -> Duration {
 /// The wall clock as RFC 3339 in UTC with milliseconds, for records.
 pub fn timestamp() -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch()).to_string()
+}
+
+/// The wall clock of so long ago, in the form of [`timestamp`]; never before the epoch.
+pub fn timestamp_ago(ago: Duration) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch().saturating_sub(ago)).to_string()
 }
 
 /// A file time as RFC 3339 in UTC with nanoseconds; the bare seconds where the year is out of range.

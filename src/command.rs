@@ -4,8 +4,10 @@
 //! can go wrong is one enum, and which exit code and which hint belong to it is one `match` each.
 
 pub mod check;
+pub mod history;
 pub mod input;
 pub mod key;
+pub mod quarantine;
 pub mod show;
 pub mod sign;
 pub mod verify;
@@ -27,7 +29,10 @@ use crate::kms::local::KeyringError;
 use crate::kms::{Trouble, TroubleKind};
 use crate::policy::Faults;
 use crate::signature::Foreign;
+use crate::state::StateError;
+use history::HistoryFailure;
 use input::ReadError;
+use quarantine::StoreTrouble;
 
 /// Why a command came to no answer.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,9 @@ pub enum Failure {
     /// The log filter of the environment cannot be read.
     #[error("{LOG_VARIABLE} is no log filter: {}", Escaped::text(.0))]
     LogFilter(String),
+    /// The journal was asked for as the log.
+    #[error("cannot log to the journal")]
+    Journal(#[source] io::Error),
     /// A file cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -103,12 +111,29 @@ pub enum Failure {
     /// Nobody takes the answer.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    /// The record cannot be shown or proven.
+    #[error(transparent)]
+    History(#[from] HistoryFailure),
+    /// KMS or the keyring did not open a seal.
+    #[error("cannot open the seals of the record")]
+    Seal {
+        /// Who keeps the key.
+        provider: Provider,
+        /// What KMS said.
+        source: Trouble,
+    },
     /// A policy with faults.
     #[error(transparent)]
     Policy(#[from] Faults),
     /// The daemon did not start, or ended.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// The quarantine store is not to be had.
+    #[error(transparent)]
+    Store(#[from] StoreTrouble),
+    /// State cannot be written to.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A directory cannot be made or opened.
     #[error(transparent)]
     Directory(#[from] FsError),
@@ -133,14 +158,19 @@ impl Failure {
             Self::Policy(faults) if faults.may_pass() => Exit::Unfinished,
             Self::Policy(_) => Exit::Usage,
             Self::Daemon(error) => error.exit(),
+            Self::Store(trouble) => trouble.exit(),
+            Self::History(error) => error.exit(),
             Self::Read(_)
             | Self::Write(_)
             | Self::Directory(_)
+            | Self::State(_)
             | Self::Keyring(_)
             | Self::Sign { .. }
             | Self::Verify { .. }
+            | Self::Seal { .. }
             | Self::LocalUnnamed { .. }
             | Self::Output(_)
+            | Self::Journal(_)
             | Self::Runtime(_) => Exit::Unfinished,
         }
     }
@@ -159,9 +189,13 @@ impl Failure {
                 "kms-sig key create local:NAME makes a keyring".to_owned()
             }
             Self::Read(ReadError::Changed { .. }) => "sign it again when nobody writes to it".to_owned(),
-            Self::Sign { provider, source, .. } | Self::Verify { provider, source, .. } => {
+            Self::History(error) => return error.hint().map(str::to_owned),
+            Self::Sign { provider, source, .. }
+            | Self::Verify { provider, source, .. }
+            | Self::Seal { provider, source } => {
                 return remedy(*provider, source.kind);
             }
+            Self::Store(trouble) => return trouble.hint(),
             Self::LocalUnnamed { key, .. } => format!("verify with --key {key} --keyring FILE"),
             Self::Key(_)
             | Self::Context(_)
@@ -171,8 +205,10 @@ impl Failure {
             | Self::Keyring(_)
             | Self::Policy(_)
             | Self::Daemon(_)
+            | Self::State(_)
             | Self::Directory(_)
             | Self::Output(_)
+            | Self::Journal(_)
             | Self::Runtime(_) => return None,
         };
         Some(hint)
@@ -212,9 +248,11 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
     match command {
         Command::Sign(arguments) => sign::run(&arguments, common.keyring()),
         Command::Verify(arguments) => verify::run(&arguments, common.keyring()),
-        Command::Watch(arguments) => watch::run(&arguments, common.keyring(), common.log_format),
+        Command::Watch(arguments) => watch::run(&arguments, common.keyring(), common.logs_for_people()),
         Command::Check(arguments) => check::run(&arguments),
+        Command::History(arguments) => history::run(&arguments, common.keyring()),
         Command::Show(arguments) => show::run(&arguments),
+        Command::Quarantine(arguments) => quarantine::run(&arguments, common.keyring()),
         Command::Key(arguments) => key::run(&arguments, common.keyring()),
         Command::Version => version::run(),
     }

@@ -67,6 +67,13 @@ impl Context {
         context.within_limit()
     }
 
+    /// A context of this program's own, whose keys all begin with [`RESERVED_PREFIX`] and together are far
+    /// below the limit. No caller's context can equal it.
+    pub(crate) fn of_this_program<const N: usize>(pairs: [(&'static str, String); N]) -> Self {
+        debug_assert!(pairs.iter().all(|(key, _)| key.starts_with(RESERVED_PREFIX)));
+        Self(pairs.map(|(key, value)| (key.to_owned(), value)).into())
+    }
+
     /// The pairs, sorted by key.
     pub fn pairs(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))

@@ -3,39 +3,54 @@
 //! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody works for
 //! must not look like a quiet one.
 
+pub mod board;
 mod breaker;
 mod decide;
 mod driver;
 mod hold;
+mod keeper;
 mod limit;
 mod line;
+pub mod pulse;
+mod quota;
+mod space;
+mod store;
 mod summary;
 mod survey;
+mod turns;
+mod upkeep;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::chain;
-use crate::clock::Clock;
 use crate::effect::quarantine;
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FsError};
 use crate::kms::Kms;
-use crate::policy::Policy;
+use crate::policy::{Policy, Rule};
 use crate::state::{Decision, Found, Outcome, State, StateError};
 
+use board::Board;
 use driver::Driver;
+use keeper::Keeper;
 use limit::Limited;
 use line::Line;
+use store::Store;
+use turns::Turns;
+use upkeep::Upkeep;
 
 pub use driver::AttachError;
 pub use hold::Hold;
+pub use limit::Operation;
+pub use store::StoreError;
 pub use summary::Summary;
 pub use survey::{SurveyError, survey};
 
@@ -62,6 +77,9 @@ pub enum DaemonError {
     /// Another daemon has the state.
     #[error("another kms-sig is using the state in {}; stop it, or name another state.dir", quoted(.0))]
     Locked(PathBuf),
+    /// The quarantine store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// State cannot be opened.
     #[error(transparent)]
     State(#[from] StateError),
@@ -86,8 +104,9 @@ impl DaemonError {
     /// The exit code it ends the process with.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Root | Self::Trust(_) | Self::Fixed(_) => Exit::Usage,
+            Self::Root | Self::Trust(_) | Self::Store(StoreError::Trust(_)) | Self::Fixed(_) => Exit::Usage,
             Self::Locked(_)
+            | Self::Store(StoreError::Fs(_))
             | Self::State(_)
             | Self::Fs(_)
             | Self::Fatal(_)
@@ -110,23 +129,56 @@ pub enum Order {
 /// reading of a large file. A kill after that is safe (P4), so service managers may be less patient.
 const DRAIN: Duration = Duration::from_secs(60);
 
+/// How long the daemon waits with being ready for rules whose directories neither open nor fail to: a file server
+/// that does not answer holds its rule, and must not hold the start.
+const ATTACHING: Duration = Duration::from_secs(20);
+
 /// Runs until told to stop, or with `once` until everything present is dealt with or left. `ready` fires when
-/// every rule has its watch and its first scan, or is held for a reason that was told. A new policy takes the
-/// place of the old one when nothing is in hand, so that no verdict mixes the two; one that cannot is refused,
-/// and the old one goes on (P7).
+/// every rule watches its directory and its first scan is under way, or is held for a reason that was told; what
+/// goes on from there is on the board. A new policy takes the place of the old one when nothing is in hand, so that
+/// no verdict mixes the two; one that cannot is refused, and the old one goes on (P7).
 ///
 /// # Errors
 /// [`DaemonError`]; nothing is half done then, only undone.
 pub async fn run<K: Kms>(
+    policy: Policy,
+    kms: impl Fn(&Policy) -> K,
+    options: Options,
+    board: &Arc<Board>,
+    ready: oneshot::Sender<()>,
+    orders: mpsc::Receiver<Order>,
+) -> Result<Vec<Summary>, DaemonError> {
+    admit(&policy, options)?;
+    let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
+    let turning = keep_turning(state.clone(), board);
+    tokio::select! {
+        ended = serve(policy, kms, options, board, state, ready, orders) => ended,
+        never = turning => match never {},
+    }
+}
+
+/// Answers for state's thread whenever somebody asks whether it turns.
+async fn keep_turning(state: State, board: &Board) -> Infallible {
+    let mut beat = board.pulse.enlist("state");
+    loop {
+        beat.asked().await;
+        if state.echo().await.is_err() {
+            return std::future::pending().await; // whoever needs it ends the daemon
+        }
+        beat.turn();
+    }
+}
+
+async fn serve<K: Kms>(
     mut policy: Policy,
     kms: impl Fn(&Policy) -> K,
     options: Options,
+    board: &Arc<Board>,
+    state: State,
     ready: oneshot::Sender<()>,
     mut orders: mpsc::Receiver<Order>,
 ) -> Result<Vec<Summary>, DaemonError> {
-    admit(&policy, options)?;
-    let clock = Clock::start();
-    let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
+    let clock = board.clock;
     let mut quarantine = prepare(&policy, options)?;
     let cookies = match options.dry_run {
         true => None,
@@ -136,13 +188,24 @@ pub async fn run<K: Kms>(
     loop {
         if let Some(store) = &quarantine {
             // Only now, when nothing is in hand: what looks half done could be on its way.
-            quarantine::recover(store)?;
-            record_items(&state, store).await?;
+            quarantine::recover(store.dir())?;
+            record_items(&state, store.dir()).await?;
+            store.count()?;
         }
+        let keeper = quarantine.clone().map(|store| {
+            let (state, rules) = (state.clone(), policy.rules.clone());
+            Keeper { store, state, rules, clock }
+        });
+        if let Some(keeper) = keeper.as_ref().filter(|_| options.once) {
+            keeper.purge().await;
+        }
+        board.set_rules(policy.rules.iter().map(|rule| rule.name.as_str()));
         let line = Arc::new(Line {
-            kms: Limited::new(kms(&policy), policy.limits.max_in_flight, policy.limits.kms_per_second, clock),
+            kms: Limited::new(kms(&policy), policy.limits.max_in_flight, policy.limits.kms_per_second, board),
+            board: Arc::clone(board),
             state: state.clone(),
-            hashing: Semaphore::new(policy.limits.hash_threads),
+            hashing: Turns::new(policy.limits.hash_threads),
+            space: Arc::default(),
             quarantine,
             cookies: cookies.as_ref().and_then(|dir| dir.try_clone().ok()),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -150,19 +213,28 @@ pub async fn run<K: Kms>(
             clock,
             dry_run: options.dry_run,
         });
-        let crew = Crew::start(&line, &policy, options.once);
-        match crew.work(&policy, options, &mut ready, &mut orders).await? {
-            Relieved::Done(mut summaries) => {
-                // The rules end in any order; an operator reads them in the policy's.
-                summaries.sort_by_key(|s| policy.rules.iter().position(|rule| rule.name == s.rule()));
-                return Ok(summaries);
+        let crew = Crew::start(&line, &policy, options.once, keeper);
+        match crew.work(&policy, options, board, &mut ready, &mut orders).await? {
+            Relieved::Done(summaries) => {
+                if !options.dry_run {
+                    Upkeep::new(line, policy.record).once().await.map_err(DaemonError::Fatal)?;
+                }
+                return Ok(in_order(summaries, &policy.rules));
             }
+            // Who says stop does not wait for the record to be sealed; the next start sees to it.
+            Relieved::Stopped(summaries) => return Ok(in_order(summaries, &policy.rules)),
             Relieved::By(next) => {
                 (policy, quarantine) = *next;
                 tracing::info!(rules = policy.rules.len(), "policy reloaded");
             }
         }
     }
+}
+
+/// Summaries in the order of the policy: the rules end in any order.
+fn in_order(mut summaries: Vec<Summary>, rules: &[Arc<Rule>]) -> Vec<Summary> {
+    summaries.sort_by_key(|s| rules.iter().position(|rule| rule.name == s.rule()));
+    summaries
 }
 
 /// Whether this process may work by this policy at all: not as root unasked, and not by a policy or keyring that
@@ -179,16 +251,18 @@ pub fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
 }
 
 /// Opens what a policy names for all of its rules: the quarantine store.
-fn prepare(policy: &Policy, options: Options) -> Result<Option<Dir>, DaemonError> {
+fn prepare(policy: &Policy, options: Options) -> Result<Option<Arc<Store>>, DaemonError> {
     match &policy.quarantine_dir {
-        Some(dir) if !options.dry_run => open_quarantine(dir).map(Some),
+        Some(dir) if !options.dry_run => Ok(Some(Arc::new(Store::open(dir)?))),
         _ => Ok(None),
     }
 }
 
 /// Puts on record what lies in quarantine and is not: a kill came between the two, or state was lost.
 async fn record_items(state: &State, store: &Dir) -> Result<(), DaemonError> {
-    for id in state.unrecorded_items(quarantine::ids(store)?).await? {
+    let ids = quarantine::ids(store)?;
+    state.forget_items(ids.clone()).await?;
+    for id in state.unrecorded_items(ids).await? {
         let Some(record) = quarantine::record_of(store, &id) else { continue };
         let Some(path) = record.relative_path() else { continue };
         let decision = Decision {
@@ -212,21 +286,27 @@ async fn record_items(state: &State, store: &Dir) -> Result<(), DaemonError> {
 /// The drivers of one policy.
 struct Crew {
     drivers: JoinSet<Result<Summary, Hold>>,
+    /// Who keeps the quarantine store, if there is one. Ends with the crew.
+    keeper: JoinSet<Infallible>,
     attached: Vec<oneshot::Receiver<()>>,
     stop: watch::Sender<bool>,
     once: bool,
+    /// The record's keeper; `--once` does its work at the end.
+    upkeep: JoinSet<Hold>,
 }
 
 /// Why a crew ended.
 enum Relieved {
     /// Everything is done.
     Done(Vec<Summary>),
+    /// It was told to stop, and what was in hand is done.
+    Stopped(Vec<Summary>),
     /// Another policy comes, with its quarantine store.
-    By(Box<(Policy, Option<Dir>)>),
+    By(Box<(Policy, Option<Arc<Store>>)>),
 }
 
 impl Crew {
-    fn start<K: Kms>(line: &Arc<Line<K>>, policy: &Policy, once: bool) -> Self {
+    fn start<K: Kms>(line: &Arc<Line<K>>, policy: &Policy, once: bool, keeper: Option<Keeper>) -> Self {
         let max_jobs = policy.limits.max_in_flight + policy.limits.hash_threads;
         let (stop, stopped) = watch::channel(false);
         let mut drivers = JoinSet::new();
@@ -237,13 +317,22 @@ impl Crew {
             let driver = Driver::new(Arc::clone(line), Arc::clone(rule), once, max_jobs, ready);
             drivers.spawn(driver.run(stopped.clone()));
         }
-        Self { drivers, attached, stop, once }
+        let mut keepers = JoinSet::new();
+        if let Some(keeper) = keeper.filter(|_| !once) {
+            keepers.spawn(keeper.run());
+        }
+        let mut upkeep = JoinSet::new();
+        if !once && !line.dry_run {
+            upkeep.spawn(Upkeep::new(Arc::clone(line), policy.record.clone()).run());
+        }
+        Self { drivers, keeper: keepers, attached, stop, once, upkeep }
     }
 
     async fn work(
         mut self,
         policy: &Policy,
         options: Options,
+        board: &Board,
         ready: &mut Option<oneshot::Sender<()>>,
         orders: &mut mpsc::Receiver<Order>,
     ) -> Result<Relieved, DaemonError> {
@@ -254,30 +343,48 @@ impl Crew {
                 is_ready.await.unwrap_or_default();
             }
         };
+        let all_attached = tokio::time::timeout(ATTACHING, all_attached);
         tokio::pin!(all_attached);
         let (mut is_attached, mut summaries) = (false, Vec::new());
         loop {
             tokio::select! {
-                () = &mut all_attached, if !is_attached => {
+                biased; // being ready is said before the end, however near that is
+                attached = &mut all_attached, if !is_attached => {
                     is_attached = true;
+                    if attached.is_err() {
+                        tracing::error!("the directories of a rule neither open nor fail to; not waiting for them");
+                    }
+                    board.is_ready();
                     if let Some(ready) = ready.take() {
                         tracing::info!("ready");
                         ready.send(()).ok(); // nobody need be waiting
                     }
                 }
                 Some(order) = orders.recv() => match order {
-                    Order::Stop => return self.drain(orders, summaries).await.map(Relieved::Done),
+                    Order::Stop => {
+                        return self.drain(orders, summaries).await.map(|(all, _)| Relieved::Stopped(all));
+                    }
                     Order::Reload(next) => match accept(policy, &next, options) {
                         Ok(quarantine) => {
-                            self.drain(orders, summaries).await?;
-                            return Ok(Relieved::By(Box::new((*next, quarantine))));
+                            let mut new = (*next, quarantine);
+                            if let (_, Some(last)) = self.drain(orders, summaries).await? {
+                                match accept(policy, &last, options) {
+                                    Ok(quarantine) => new = (*last, quarantine),
+                                    Err(error) => refuse(board, &error),
+                                }
+                            }
+                            return Ok(Relieved::By(Box::new(new)));
                         }
-                        Err(error) => {
-                            let reason = chain::one_line(&error);
-                            tracing::error!(reason, "reload refused; the old policy stays");
-                        }
+                        Err(error) => refuse(board, &error),
                     },
                 },
+                Some(Err(ended)) = self.keeper.join_next() => {
+                    return Err(DaemonError::Driver(format!("the quarantine's: {ended}")));
+                }
+                Some(ended) = self.upkeep.join_next() => return Err(match ended {
+                    Ok(fatal) => DaemonError::Fatal(fatal),
+                    Err(error) => DaemonError::Driver(error.to_string()),
+                }),
                 ended = self.drivers.join_next() => match ended {
                     None => return Ok(Relieved::Done(summaries)),
                     Some(ended) => {
@@ -292,22 +399,26 @@ impl Crew {
         }
     }
 
-    /// Has every driver finish what is in hand.
+    /// Has every driver finish what is in hand. A policy that comes meanwhile is handed back, the last of several.
     async fn drain(
         mut self,
         orders: &mut mpsc::Receiver<Order>,
         mut summaries: Vec<Summary>,
-    ) -> Result<Vec<Summary>, DaemonError> {
+    ) -> Result<(Vec<Summary>, Option<Box<Policy>>), DaemonError> {
+        let mut last = None;
         self.stop.send(true).ok(); // no receiver is left only when every driver has ended
         let deadline = tokio::time::sleep(DRAIN);
         tokio::pin!(deadline);
         loop {
             tokio::select! {
                 ended = self.drivers.join_next() => match ended {
-                    None => return Ok(summaries),
+                    None => return Ok((summaries, last)),
                     Some(ended) => summaries.push(summary_of(ended)?),
                 },
-                Some(Order::Stop) = orders.recv() => return Err(DaemonError::Unfinished),
+                Some(order) = orders.recv() => match order {
+                    Order::Stop => return Err(DaemonError::Unfinished),
+                    Order::Reload(next) => last = Some(next),
+                },
                 () = &mut deadline => return Err(DaemonError::Unfinished),
             }
         }
@@ -322,8 +433,14 @@ fn summary_of(ended: Result<Result<Summary, Hold>, tokio::task::JoinError>) -> R
     }
 }
 
+fn refuse(board: &Board, error: &DaemonError) {
+    let reason = chain::one_line(error);
+    tracing::error!(reason, "reload refused; the old policy stays");
+    board.reload_refused(reason);
+}
+
 /// Whether a running daemon can go on under another policy.
-fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Dir>, DaemonError> {
+fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Arc<Store>>, DaemonError> {
     if old.state_dir != new.state_dir {
         return Err(DaemonError::Fixed("state.dir"));
     }
@@ -351,10 +468,4 @@ fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Dir>), DaemonE
         ),
     }
     Ok((state, Some(handle)))
-}
-
-fn open_quarantine(dir: &Path) -> Result<Dir, DaemonError> {
-    let store = Dir::create(dir, 0o700)?;
-    trust::check_private(dir)?;
-    Ok(store)
 }

@@ -62,19 +62,28 @@ impl fmt::Debug for Escaped<'_> {
     }
 }
 
-/// Invisible, direction-changing and line-breaking characters (Unicode categories Cf, Zl, Zp as far as
-/// they can make one name look like another; the "Trojan Source" set of CVE-2021-42574 among them).
+/// Characters that a display may leave out or take as an order, so that one name looks like another: those with
+/// the property `Default_Ignorable_Code_Point` (Unicode, DerivedCoreProperties.txt; the "Trojan Source" set of
+/// CVE-2021-42574 among them), the separators of lines and paragraphs, and the marks of annotations.
 fn acts_on_display(c: char) -> bool {
     matches!(
         u32::from(c),
-        0xAD | 0x61C
-            | 0x180E
+        0xAD | 0x34F
+            | 0x61C
+            | 0x115F..=0x1160
+            | 0x17B4..=0x17B5
+            | 0x180B..=0x180F
             | 0x200B..=0x200F
             | 0x2028..=0x202E
             | 0x2060..=0x206F
+            | 0x3164
+            | 0xFE00..=0xFE0F
             | 0xFEFF
-            | 0xFFF9..=0xFFFB
-            | 0xE0000..=0xE007F
+            | 0xFFA0
+            | 0xFFF0..=0xFFFB
+            | 0x1BCA0..=0x1BCA3
+            | 0x1D173..=0x1D17A
+            | 0xE0000..=0xE0FFF
     )
 }
 
@@ -84,13 +93,15 @@ mod tests {
 
     #[test]
     fn a13_names_show_on_one_line_and_unambiguously() {
-        let cases: [(&[u8], &str); 7] = [
+        let cases: [(&[u8], &str); 8] = [
             (b"plain.tar.gz", "plain.tar.gz"),
             (b"a\nb\x1b[31m", "a\\x0ab\\x1b[31m"),
             (b"\xff\xfe", "\\xff\\xfe"),
             (b"a\\x0a", "a\\\\x0a"),
             ("gr\u{fc}n.\u{202e}gpj".as_bytes(), "gr\u{fc}n.\\u{202e}gpj"),
             ("\u{85}".as_bytes(), "\\xc2\\x85"),
+            // A Hangul filler and a variation selector show as nothing.
+            ("a\u{3164}b\u{fe0f}\u{e0100}".as_bytes(), "a\\u{3164}b\\u{fe0f}\\u{e0100}"),
             (b"-rf", "-rf"),
         ];
         for (name, shown) in cases {

@@ -7,7 +7,9 @@
 //! Follows openat2(2), statx(2), open(2) for `O_TMPFILE`, link(2) and rename(2).
 
 pub mod copy;
+pub mod give;
 pub mod lease;
+pub mod root;
 pub mod staging;
 mod stat;
 pub mod trust;
@@ -16,7 +18,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -52,6 +55,11 @@ impl FsError {
         self.source == Errno::NOENT
     }
 
+    /// Whether something else stands where a directory was to be opened: a file, or a symlink, which is not followed.
+    pub fn is_no_directory(&self) -> bool {
+        matches!(self.source, Errno::NOTDIR | Errno::LOOP)
+    }
+
     /// Whether the disk or a quota is full.
     pub fn is_no_space(&self) -> bool {
         matches!(self.source, Errno::NOSPC | Errno::DQUOT)
@@ -61,15 +69,19 @@ impl FsError {
 type Result<T> = std::result::Result<T, FsError>;
 
 /// A path below a rule's directory: one or more ordinary names, never empty, absolute, `.` or `..`.
+///
+/// Shared by all who hold it: thousands wait at a time, each in more than one list, and may have 4,095 bytes (P10).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RelPath(PathBuf);
+pub struct RelPath(Arc<Path>);
 
 impl RelPath {
-    /// Takes a relative path of ordinary components; anything else is `None`.
+    /// Takes a relative path of ordinary names with one `/` between them; anything else is `None`. So equal paths
+    /// have equal bytes, which `components` would not give: it overlooks `//`, `/.` and a `/` at the end.
     pub fn new(path: impl Into<PathBuf>) -> Option<Self> {
         let path = path.into();
-        let ordinary = path.components().all(|c| matches!(c, Component::Normal(_)));
-        (ordinary && path.file_name().is_some()).then_some(Self(path))
+        let mut names = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
+        let ordinary = names.all(|name| !matches!(name, b"" | b"." | b".."));
+        ordinary.then(|| Self(path.into()))
     }
 
     /// The last component.
@@ -119,6 +131,28 @@ pub struct Dir {
     fd: OwnedFd,
     /// For messages and for watches only; never resolved again.
     path: PathBuf,
+}
+
+/// The names in a directory, as they are read.
+pub struct Names {
+    entries: rustix::fs::Dir,
+    path: PathBuf,
+}
+
+impl Iterator for Names {
+    type Item = Result<OsString>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.entries.next()? {
+                Ok(entry) => match entry.file_name().to_bytes() {
+                    b"." | b".." => {}
+                    name => return Some(Ok(OsStr::from_bytes(name).to_owned())),
+                },
+                Err(e) => return Some(Err(FsError::new("list", &self.path, e))),
+            }
+        }
+    }
 }
 
 /// Nothing may lead out of the directory that a path is resolved in.
@@ -257,18 +291,12 @@ impl Dir {
     ///
     /// # Errors
     /// What getdents(2) says.
-    pub fn names(&self) -> Result<impl Iterator<Item = Result<OsString>> + '_> {
+    pub fn names(&self) -> Result<Names> {
         let failed = |e| FsError::new("list", &self.path, e);
         // A descriptor of its own: the position is shared between clones.
         let entries = self.open_inside(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC);
         let entries = rustix::fs::Dir::new(entries.map_err(failed)?).map_err(failed)?;
-        Ok(entries.filter_map(move |entry| match entry {
-            Ok(entry) => match entry.file_name().to_bytes() {
-                b"." | b".." => None,
-                name => Some(Ok(OsStr::from_bytes(name).to_owned())),
-            },
-            Err(e) => Some(Err(failed(e))),
-        }))
+        Ok(Names { entries, path: self.path.clone() })
     }
 
     /// Makes the directory `name`; one that is there already is as good.
@@ -426,4 +454,20 @@ impl AsFd for Dir {
 /// give a staging file its name.
 fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p9_a_path_below_a_root_is_written_in_one_way_only() {
+        for path in ["a", "a/b", "..a/b..", "a b", "\u{1}", "...", "a/.b"] {
+            assert_eq!(RelPath::new(path).map(|path| path.as_bytes().to_vec()), Some(path.into()), "{path}");
+        }
+        for path in ["", "/", "/a", "a/", "a//b", ".", "./a", "a/.", "a/./b", "..", "../a", "a/..", "a/../b"]
+        {
+            assert_eq!(RelPath::new(path), None, "{path}");
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! Tests carry these numbers in their names.
 //!
 //! - **P1** Nothing is delivered without a [`seal::Verdict::Valid`], under a key that the rule names.
+//!   Out of quarantine a person may release without one, in so many words (`--force`), and it is put on record.
 //! - **P2** Trouble reaching KMS is a hold, never a verdict. Unknown error codes are holds.
 //! - **P3** What is delivered is byte for byte what was hashed, whatever the sender does meanwhile.
 //! - **P4** Every step may be repeated: a kill at any instruction, then a restart, finishes the work. No
@@ -32,8 +33,9 @@
 //!
 //! [`digest`], [`key`], [`context`], [`signature`], [`kms`] and [`seal`] say what a signature is; [`policy`]
 //! what is wanted; [`watch`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
-//! how files are touched, [`effect`] all that changes them, [`state`] what is remembered; [`cli`] and
-//! [`command`] are what a person asks for.
+//! how files are touched, [`effect`] all that changes them, [`state`] what is remembered and on record, [`witness`]
+//! how KMS comes to vouch for that record; [`cli`] and [`command`] are what a person asks for, [`service`] what the
+//! host is told.
 
 pub mod chain;
 pub mod cli;
@@ -50,6 +52,8 @@ pub mod key;
 pub mod kms;
 pub mod policy;
 pub mod seal;
+pub mod service;
 pub mod signature;
 pub mod state;
 pub mod watch;
+pub mod witness;

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use kms_sig::cli::{self, LogFormat};
 use kms_sig::command::{self, Failure};
+use kms_sig::service::journal::{self, Journal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let cli = match cli::parse() {
@@ -21,21 +24,34 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to standard error: what the program answers goes to standard output.
-fn trace(format: LogFormat) -> Result<(), Failure> {
+/// Logs go to standard error, as what the program answers goes to standard output; or to the journal.
+fn trace(format: Option<LogFormat>) -> Result<(), Failure> {
     let filter = match std::env::var(cli::LOG_VARIABLE) {
         Ok(filter) => EnvFilter::try_new(filter).map_err(|error| Failure::LogFilter(error.to_string()))?,
         Err(_) => EnvFilter::new("kms_sig=info"),
     };
+    let captured = journal::has_stderr();
+    let journal = match format {
+        Some(LogFormat::Journal) => Some(Journal::open().map_err(Failure::Journal)?),
+        None if captured => Journal::open().ok(), // otherwise line by line, as the journal takes them, too
+        None | Some(LogFormat::Human | LogFormat::Json) => None,
+    };
+    if let Some(journal) = journal {
+        tracing_subscriber::registry().with(filter).with(journal).init();
+        return Ok(());
+    }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A log that cannot be written must not end the program, as complaining about it to the same place would.
     let log = log.log_internal_errors(false);
-    match format {
-        LogFormat::Human => {
-            let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            log.with_target(false).with_ansi(!plain && io::stderr().is_terminal()).init();
-        }
-        LogFormat::Json => log.json().flatten_event(true).init(),
+    if format == Some(LogFormat::Json) {
+        log.json().flatten_event(true).init();
+        return Ok(());
+    }
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let log = log.with_target(false).with_ansi(!plain && io::stderr().is_terminal());
+    match captured {
+        true => log.without_time().init(), // the journal has its own
+        false => log.init(),
     }
     Ok(())
 }

@@ -9,10 +9,12 @@ mod cases;
 mod endpoint;
 pub mod fault;
 mod grammar;
+pub mod manual;
 mod owner;
 mod pattern;
 mod place;
 mod reader;
+mod record;
 mod rule;
 mod table;
 
@@ -41,6 +43,8 @@ pub struct Policy {
     pub keyring: Option<PathBuf>,
     /// Where state lives.
     pub state_dir: PathBuf,
+    /// What becomes of the record of decisions.
+    pub record: Record,
     /// The quarantine store. Present whenever a rule quarantines.
     pub quarantine_dir: Option<PathBuf>,
     /// Limits of the whole daemon.
@@ -60,6 +64,24 @@ pub struct AwsSettings {
     pub endpoint_url: Option<String>,
     /// Whether to use the FIPS endpoints.
     pub use_fips: Option<bool>,
+}
+
+/// What `[state]` says about the record of decisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// How long rows are kept. `None`: for ever. Default 400 days.
+    pub keep: Option<Duration>,
+    /// How its head is sealed, if it is.
+    pub seal: Option<Sealing>,
+}
+
+/// How the head of the record is sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealing {
+    /// The key: one that no rule uses.
+    pub key: KeyId,
+    /// How often, if there is anything new.
+    pub interval: Duration,
 }
 
 /// `[limits]`.
@@ -102,6 +124,10 @@ pub struct Rule {
     pub create: bool,
     /// The encryption context of a file.
     pub context: ContextTemplate,
+    /// How many bytes of its files may lie in quarantine; what would exceed it is held.
+    pub quarantine_max_size: u64,
+    /// After how long its items are purged from quarantine. `None`: never.
+    pub quarantine_keep: Option<Duration>,
     /// What is done.
     pub mode: Mode,
 }
@@ -205,6 +231,19 @@ impl Policy {
     }
 }
 
+impl Mode {
+    /// Whether anything of it may ever go to quarantine.
+    pub const fn quarantines(&self) -> bool {
+        match self {
+            Self::Sign(sign) => matches!(sign.on_stale, OnStale::Quarantine),
+            Self::Verify(verify) => {
+                matches!(verify.on_invalid, OnInvalid::Quarantine)
+                    || matches!(verify.on_missing, OnInvalid::Quarantine)
+            }
+        }
+    }
+}
+
 impl Rule {
     /// Whether a payload of this name is meant. Unfinished files and dotfiles are meant only by a pattern of
     /// `include` that says so itself: `.x*` or `*.tmp`, not `*`. Names of signatures are not asked about.
@@ -230,14 +269,7 @@ impl Rule {
 
     /// Whether it may ever move files away: to quarantine, or as the source of a delivery.
     pub const fn moves_files(&self) -> bool {
-        self.delivery().is_some()
-            || match &self.mode {
-                Mode::Sign(sign) => matches!(sign.on_stale, OnStale::Quarantine),
-                Mode::Verify(verify) => {
-                    matches!(verify.on_invalid, OnInvalid::Quarantine)
-                        || matches!(verify.on_missing, OnInvalid::Quarantine)
-                }
-            }
+        self.delivery().is_some() || self.mode.quarantines()
     }
 
     /// Whether it ever writes to its own directory: a `.sig` beside the payload, or files moved away.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::context::Context;
 use crate::digest::Digest;
 use crate::key::{KeyArn, KeyId};
-use crate::kms::{Asked, Decrypted, Kms, KmsError, Trouble, TroubleKind};
+use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
 use crate::signature::{MAX_LEN, Malformed, Signature};
 
 /// A fact about a payload and its signature. Not being able to tell is no verdict but an `Err`.
@@ -57,6 +57,15 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Mismatch, Self::Rejected, Self::WrongKey, Self::Malformed, Self::Missing];
+
+    /// The reason that a word of [`Reason::as_str`] stands for.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+
     /// The word used in records, logs and state.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -95,7 +104,28 @@ pub async fn sign<K: Kms>(
     context: &Context,
     digest: &Digest,
 ) -> Result<Sealed, Trouble> {
-    let answer = kms.encrypt(key, digest.as_bytes(), context).await.map_err(|error| match error {
+    let answer = encrypt(kms, key, context, digest.as_bytes()).await?;
+    let signature = Signature::parse(&answer.ciphertext).map_err(|malformed| {
+        let message = match malformed {
+            Malformed::TooLong => format!("Encrypt answered with more than {MAX_LEN} bytes"),
+            Malformed::Empty | Malformed::Foreign(_) => "Encrypt answered with no ciphertext".to_owned(),
+        };
+        Trouble::new(TroubleKind::MalformedReply, message)
+    })?;
+    Ok(Sealed { signature, key: answer.key })
+}
+
+/// One Encrypt, whose answer is of the key that was asked.
+///
+/// # Errors
+/// [`Trouble`], also when another key answered.
+pub async fn encrypt<K: Kms>(
+    kms: &K,
+    key: &KeyId,
+    context: &Context,
+    plaintext: &[u8],
+) -> Result<Encrypted, Trouble> {
+    let answer = kms.encrypt(key, plaintext, context).await.map_err(|error| match error {
         KmsError::Trouble(trouble) => trouble,
         KmsError::Rejected | KmsError::IncorrectKey => {
             Trouble::new(TroubleKind::MalformedReply, "Encrypt answered with an error of Decrypt")
@@ -105,14 +135,7 @@ pub async fn sign<K: Kms>(
         let message = format!("Encrypt under {key} was answered by {}", answer.key);
         return Err(Trouble::new(TroubleKind::MalformedReply, message));
     }
-    let signature = Signature::parse(&answer.ciphertext).map_err(|malformed| {
-        let message = match malformed {
-            Malformed::TooLong => format!("Encrypt answered with more than {MAX_LEN} bytes"),
-            Malformed::Empty | Malformed::Foreign(_) => "Encrypt answered with no ciphertext".to_owned(),
-        };
-        Trouble::new(TroubleKind::MalformedReply, message)
-    })?;
-    Ok(Sealed { signature, key: answer.key })
+    Ok(answer)
 }
 
 /// What a signature turned out to stand for. Belongs to the exact signature bytes, context and keys it

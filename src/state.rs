@@ -5,14 +5,24 @@
 //! verification before delivery (C13).
 //!
 //! One thread owns the connection. Requests that arrive while it commits are committed together, so that
-//! one fsync serves many files; nobody gets an answer before what they wrote is durable.
+//! one fsync serves many files; nobody gets an answer before what they wrote is durable. Commands may append to
+//! the record beside it, by a [`Journal`].
 
+pub mod audit;
+#[cfg(test)]
+mod cases;
+mod departure;
+pub mod export;
+pub mod ledger;
+pub mod link;
+pub mod reader;
 mod schema;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::oneshot;
@@ -21,6 +31,10 @@ use crate::clock;
 use crate::escape::quoted;
 use crate::fs::{FileTime, Identity, RelPath};
 use crate::signature::Signature;
+use ledger::{Pruned, Seal};
+use link::Head;
+
+pub use departure::{Departed, Departure, Journal};
 
 /// The database's name in the state directory.
 pub const FILE: &str = "state.db";
@@ -28,12 +42,21 @@ pub const FILE: &str = "state.db";
 /// Requests committed together at most; bounds how long one commit keeps the first waiting.
 const MAX_GROUP: usize = 256;
 
+/// Paths listed at a time, so that nobody waits long for state's thread.
+const PAGE: i64 = 512;
+
+/// How long to wait for another process that is writing.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What can be wrong with state.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StateError {
     /// The disk is full; ends when there is room.
     #[error("no room to write state in {}", quoted(.0))]
     Full(PathBuf),
+    /// Another process keeps it locked; ends when that is done.
+    #[error("another process keeps the state in {} locked", quoted(.0))]
+    Busy(PathBuf),
     /// Anything else. What was to be remembered may not be, so nothing more is published.
     #[error("state in {} failed: {}", quoted(.0), .1)]
     Broken(PathBuf, String),
@@ -124,6 +147,12 @@ impl Outcome {
         }
     }
 
+    /// The words of all outcomes on record, those of items that left quarantine included.
+    pub fn words() -> impl Iterator<Item = &'static str> {
+        let departed = [Departed::Released, Departed::Purged].map(Departed::as_str);
+        Self::ALL.into_iter().map(Self::as_str).chain(departed)
+    }
+
     fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == word)
     }
@@ -182,7 +211,8 @@ pub struct Remembered {
 }
 
 type Reply = Box<dyn FnOnce(Result<(), StateError>) + Send>;
-type Request = Box<dyn FnOnce(&Connection) -> Reply + Send>;
+/// Does its work, or is told why no transaction began.
+type Request = Box<dyn FnOnce(Result<&Connection, StateError>) -> Reply + Send>;
 
 /// A handle of the state; cheap to clone.
 #[derive(Clone)]
@@ -229,8 +259,18 @@ impl State {
         let (requests, queue) = mpsc::channel();
         let at = path.clone();
         // Ends when the last handle is dropped. A panic in it closes the channel, which every caller sees.
-        thread::spawn(move || serve(&connection, &queue, &at));
+        let thread = thread::Builder::new().name("state".into());
+        // Without a thread to be had, the first request fails as every later one would.
+        drop(thread.spawn(move || serve(&connection, &queue, &at)));
         Self { requests, path }
+    }
+
+    /// Comes back when everything asked before has been done, successfully or not.
+    ///
+    /// # Errors
+    /// `Broken`: nobody is there any more; or state fails as such.
+    pub async fn echo(&self) -> Result<(), StateError> {
+        self.call(|_| Ok(())).await
     }
 
     /// The last decision about a path.
@@ -247,11 +287,11 @@ impl State {
         let (answer, wait) = mpsc::channel();
         let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
         let request: Request = Box::new(move |db| {
-            drop(answer.send(remembered(db, &rule, &path)));
+            drop(answer.send(db.ok().and_then(|db| remembered(db, &rule, &path).ok())));
             Box::new(drop)
         });
         self.requests.send(request).ok()?;
-        wait.recv().ok()?.ok()?
+        wait.recv().ok()??
     }
 
     /// The last decisions about many paths of one rule, in the order asked.
@@ -278,13 +318,29 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub async fn record(&self, decision: Decision) -> Result<(), StateError> {
+        self.record_all(vec![decision]).await
+    }
+
+    /// [`State::record`] for many decisions, in one commit.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record_all(&self, decisions: Vec<Decision>) -> Result<(), StateError> {
+        if decisions.is_empty() {
+            return Ok(());
+        }
         self.call(move |db| {
-            remember(db, &decision)?;
-            if decision.outcome == Outcome::Delivered {
-                db.prepare_cached("DELETE FROM intent WHERE rule = ?1 AND path = ?2")?
-                    .execute(params![decision.rule, decision.path.as_bytes()])?;
-            }
-            append_history(db, &decision)
+            whole(db, |db| {
+                for decision in decisions {
+                    remember(db, &decision)?;
+                    if decision.outcome == Outcome::Delivered {
+                        db.prepare_cached("DELETE FROM intent WHERE rule = ?1 AND path = ?2")?
+                            .execute(params![decision.rule, decision.path.as_bytes()])?;
+                    }
+                    ledger::append(db, clock::timestamp(), &decision)?;
+                }
+                Ok(())
+            })
         })
         .await
     }
@@ -294,7 +350,15 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub async fn record_item(&self, decision: Decision) -> Result<(), StateError> {
-        self.call(move |db| append_history(db, &decision)).await
+        self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &decision).map(drop))).await
+    }
+
+    /// Puts on record that an item is about to leave quarantine. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record_departure(&self, departure: Departure) -> Result<(), StateError> {
+        self.call(move |db| departure::append(db, &departure)).await
     }
 
     /// Which of these folders of the quarantine store are not on record.
@@ -303,16 +367,48 @@ impl State {
     /// [`StateError`].
     pub async fn unrecorded_items(&self, items: Vec<String>) -> Result<Vec<String>, StateError> {
         self.call(move |db| {
-            let mut known = db.prepare_cached("SELECT 1 FROM history WHERE item = ?1")?;
             let mut unknown = Vec::new();
             for item in items {
-                if !known.exists([&item])? {
+                if !ledger::knows_item(db, &item)? {
                     unknown.push(item);
                 }
             }
             Ok(unknown)
         })
         .await
+    }
+
+    /// Forgets which folders of the quarantine store were on record before retention, but for those that are
+    /// still there.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn forget_items(&self, present: Vec<String>) -> Result<(), StateError> {
+        self.call(move |db| whole(db, |db| ledger::forget_items(db, &present))).await
+    }
+
+    /// Removes at most `most` rows of the record that were written before `before` (RFC 3339, UTC).
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn prune(&self, before: String, most: u32) -> Result<Pruned, StateError> {
+        self.call(move |db| whole(db, |db| ledger::prune(db, &before, most))).await
+    }
+
+    /// The head of the record, if it was not sealed yet.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn unsealed(&self) -> Result<Option<Head>, StateError> {
+        self.call(ledger::unsealed).await
+    }
+
+    /// Keeps what KMS made of a head.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn keep_seal(&self, seal: Seal) -> Result<(), StateError> {
+        self.call(move |db| ledger::keep_seal(db, &seal)).await
     }
 
     /// Remembers a decision without putting it on record: a step on the way, or something merely seen again.
@@ -390,32 +486,48 @@ impl State {
         .await
     }
 
-    /// Forgets decisions about paths of a rule that are no longer there. `is_there` is asked for each path
-    /// remembered, on the state's thread; it must be quick.
+    /// Some of the paths of a rule that have decisions, each with the version of its payload: those after `last`, in
+    /// their order. None when there are no more.
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn forget_gone(
+    pub async fn decided_after(
         &self,
         rule: &str,
-        mut is_there: impl FnMut(&[u8]) -> bool + Send + 'static,
-    ) -> Result<usize, StateError> {
+        last: &[u8],
+    ) -> Result<Vec<(Vec<u8>, Option<Version>)>, StateError> {
+        let (rule, last) = (rule.to_owned(), last.to_vec());
+        self.call(move |db| {
+            db.prepare_cached(
+                "SELECT path, payload FROM decided WHERE rule = ?1 AND path > ?2 ORDER BY path LIMIT ?3",
+            )?
+            .query_map(params![rule, last, PAGE], |row| {
+                // One that cannot be read equals none, and is not forgotten.
+                let version: Option<Vec<u8>> = row.get(1)?;
+                Ok((row.get(0)?, version.and_then(|bytes| bytes.try_into().ok()).map(Version)))
+            })?
+            .collect()
+        })
+        .await
+    }
+
+    /// Forgets decisions about files of a rule that are gone, but for those that were made since they were listed:
+    /// then another version has come.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn forget(&self, rule: &str, gone: Vec<(Vec<u8>, Option<Version>)>) -> Result<(), StateError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
         let rule = rule.to_owned();
         self.call(move |db| {
-            let mut gone = Vec::new();
-            let mut rows = db.prepare_cached("SELECT path FROM decided WHERE rule = ?1")?;
-            let mut rows = rows.query([&rule])?;
-            while let Some(row) = rows.next()? {
-                let path: Vec<u8> = row.get(0)?;
-                if !is_there(&path) {
-                    gone.push(path);
-                }
+            let mut delete =
+                db.prepare_cached("DELETE FROM decided WHERE rule = ?1 AND path = ?2 AND payload IS ?3")?;
+            for (path, payload) in &gone {
+                delete.execute(params![rule, path, payload.map(|version| version.0)])?;
             }
-            let mut delete = db.prepare_cached("DELETE FROM decided WHERE rule = ?1 AND path = ?2")?;
-            for path in &gone {
-                delete.execute(params![rule, path])?;
-            }
-            Ok(gone.len())
+            Ok(())
         })
         .await
     }
@@ -427,9 +539,9 @@ impl State {
         let (answer, wait) = oneshot::channel();
         let path = self.path.clone();
         let request: Request = Box::new(move |db| {
-            let done = work(db);
+            let done = db.and_then(|db| work(db).map_err(|e| state_error(&path, &e)));
             Box::new(move |committed| {
-                let result = committed.and_then(|()| done.map_err(|e| state_error(&path, &e)));
+                let result = committed.and(done);
                 // A caller that no longer waits was cut off by shutdown; what it asked for is done.
                 drop(answer.send(result));
             })
@@ -440,11 +552,13 @@ impl State {
     }
 }
 
+/// IMMEDIATE: commands write history beside the daemon. A transaction that has read cannot begin to write once
+/// another has committed (SQLite, "Isolation"), and that would be no passing error.
 fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, path: &Path) {
     while let Ok(first) = queue.recv() {
-        let begun = db.execute_batch("BEGIN").map_err(|e| state_error(path, &e));
+        let begun = db.execute_batch("BEGIN IMMEDIATE").map_err(|e| state_error(path, &e));
         let group = std::iter::once(first).chain(queue.try_iter().take(MAX_GROUP - 1));
-        let replies: Vec<Reply> = group.map(|request| request(db)).collect();
+        let replies: Vec<Reply> = group.map(|request| request(begun.clone().map(|()| db))).collect();
         let committed = begun.and_then(|()| db.execute_batch("COMMIT").map_err(|e| state_error(path, &e)));
         if committed.is_err() && !db.is_autocommit() {
             // Whatever else is wrong shows at the next request.
@@ -459,6 +573,7 @@ fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, path: &Path) {
 fn state_error(path: &Path, error: &rusqlite::Error) -> StateError {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => StateError::Full(path.to_owned()),
+        Some(rusqlite::ErrorCode::DatabaseBusy) => StateError::Busy(path.to_owned()),
         _ => StateError::Broken(path.to_owned(), error.to_string()),
     }
 }
@@ -468,23 +583,26 @@ fn remembered(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<Opti
         "SELECT fingerprint, payload, signature, outcome, reason, digest, signature_digest
          FROM decided WHERE rule = ?1 AND path = ?2",
     )?
-    .query_row(params![rule, path], |row| {
-        let outcome: String = row.get(3)?;
-        // A word of another version of this program is a decision nobody here can rely on.
-        let Some(outcome) = Outcome::parse(&outcome) else { return Ok(None) };
-        let version = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<[u8; 40]>>(column)?.map(Version));
-        Ok(Some(Remembered {
-            fingerprint: row.get(0)?,
-            payload: version(1)?,
-            signature: version(2)?,
-            outcome,
-            reason: row.get(4)?,
-            digest: row.get(5)?,
-            signature_digest: row.get(6)?,
-        }))
-    })
+    // A row of another version of this program, or one that a disk has spoilt, is a decision nobody here can rely
+    // on. As an error it would end the daemon, and the next one, until somebody removed it.
+    .query_row(params![rule, path], |row| Ok(decoded(row).ok().flatten()))
     .optional()
     .map(Option::flatten)
+}
+
+/// A row of `remembered`; `None` for an outcome that this version does not know.
+fn decoded(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Remembered>> {
+    let Some(outcome) = Outcome::parse(&row.get::<_, String>(3)?) else { return Ok(None) };
+    let version = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<[u8; 40]>>(column)?.map(Version));
+    Ok(Some(Remembered {
+        fingerprint: row.get(0)?,
+        payload: version(1)?,
+        signature: version(2)?,
+        outcome,
+        reason: row.get(4)?,
+        digest: row.get(5)?,
+        signature_digest: row.get(6)?,
+    }))
 }
 
 fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
@@ -507,21 +625,80 @@ fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-fn append_history(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT INTO history (at, rule, path, outcome, reason, digest, signature_digest, key, item)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?
-    .execute(params![
-        clock::timestamp(),
-        d.rule,
-        d.path.as_bytes(),
-        d.outcome.as_str(),
-        d.reason,
-        d.digest,
-        d.signature_digest,
-        d.key,
-        d.item,
-    ])
-    .map(drop)
+/// Does all of `work` or nothing of it, inside the transaction that many share.
+fn whole<T>(db: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    db.prepare_cached("SAVEPOINT whole")?.execute([])?;
+    let done = work(db);
+    // A full disk ends the transaction, and the savepoint with it; then there is nothing left to undo.
+    if done.is_err() && !db.is_autocommit() {
+        db.prepare_cached("ROLLBACK TO whole")?.execute([])?;
+    }
+    if !db.is_autocommit() {
+        db.prepare_cached("RELEASE whole")?.execute([])?;
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(name: &str, version: u8) -> Decision {
+        Decision {
+            rule: "rule".into(),
+            path: RelPath::new(name).unwrap(),
+            fingerprint: String::new(),
+            payload: Some(Version([version; 40])),
+            signature: None,
+            outcome: Outcome::Signed,
+            reason: None,
+            digest: None,
+            signature_digest: None,
+            key: None,
+            item: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_decided_anew_since_it_was_listed_is_not_forgotten() {
+        let temp = tempfile::tempdir().unwrap();
+        let (state, _) = State::open(temp.path()).unwrap();
+        let names: Vec<String> = (0..1000).map(|i| format!("{i:04}")).collect();
+        state.record_all(names.iter().map(|name| decision(name, 1)).collect()).await.unwrap();
+        let (mut listed, mut last) = (Vec::new(), Vec::new());
+        loop {
+            let page = state.decided_after("rule", &last).await.unwrap();
+            let Some((path, _)) = page.last() else { break };
+            last = path.clone();
+            listed.extend(page);
+        }
+        assert_eq!(listed.len(), names.len(), "every page, and each path once");
+        state.record(decision("0007", 2)).await.unwrap();
+        state.forget("rule", listed).await.unwrap();
+        let left = state.decided_after("rule", b"").await.unwrap();
+        assert_eq!(left, [(b"0007".to_vec(), Some(Version([2; 40])))]);
+    }
+
+    #[tokio::test]
+    async fn a_row_that_cannot_be_understood_is_no_decision_and_hides_no_other() {
+        let state = State::rehearsal(Path::new("nowhere")).unwrap();
+        state
+            .call(|db| {
+                db.execute_batch(
+                    "INSERT INTO decided (rule, path, fingerprint, outcome, payload, reason) VALUES
+                     ('r', x'61', 'f', 'valid', zeroblob(40), 'why'),
+                     ('r', x'62', 'f', 'valid', zeroblob(39), NULL),
+                     ('r', x'63', 'f', 'valid', NULL, CAST(x'ff' AS TEXT)),
+                     ('r', x'64', 'f', 'of a later version', NULL, NULL)",
+                )
+            })
+            .await
+            .unwrap();
+        let paths = ["a", "b", "c", "d"].map(|path| RelPath::new(path).unwrap());
+        let found = state.remembered_all("r", paths.to_vec()).await.unwrap();
+        let found: Vec<Option<Option<String>>> =
+            found.into_iter().map(|(_, row)| row.map(|row| row.reason)).collect();
+        assert_eq!(found, [Some(Some("why".to_owned())), None, None, None]);
+        assert!(state.remembered("r", &paths[1]).await.unwrap().is_none());
+    }
 }

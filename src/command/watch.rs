@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Failure, answer};
-use crate::cli::{LogFormat, Watch};
+use crate::cli::Watch;
+use crate::daemon::board::Board;
 use crate::daemon::{self, Options, Order};
 use crate::escape::quoted;
 use crate::exit::Exit;
@@ -15,13 +17,16 @@ use crate::fs::Dir;
 use crate::kms::local::{Keyring, KeyringError};
 use crate::kms::provider::Providers;
 use crate::policy::{Mode, OnInvalid, Place, Policy, Rule};
+use crate::service::Attendant;
+use crate::service::notify::Notifier;
 use crate::state;
 
 /// Runs the daemon until SIGTERM or SIGINT, or with `--once` until everything present is dealt with.
 ///
 /// # Errors
 /// A bad policy; what the daemon cannot start with.
-pub fn run(arguments: &Watch, keyring: Option<PathBuf>, format: LogFormat) -> Result<Exit, Failure> {
+pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Result<Exit, Failure> {
+    let notifier = Notifier::from_environment(); // first: there is one thread as yet
     let policy = Policy::load(&arguments.policy.policy)?;
     let options =
         Options { once: arguments.once, dry_run: arguments.dry_run, allow_root: arguments.allow_root };
@@ -38,7 +43,7 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, format: LogFormat) -> Re
         let signals = Signals::new().map_err(Failure::Runtime)?;
         let (ready, is_ready) = oneshot::channel();
         let (order, orders) = mpsc::channel(1);
-        let welcome = (format == LogFormat::Human && !arguments.once).then(|| welcome(&policy));
+        let welcome = (for_people && !arguments.once).then(|| welcome(&policy));
         let tell = async {
             if let (Ok(()), Some(text)) = (is_ready.await, welcome) {
                 answer(&text)?;
@@ -46,12 +51,17 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, format: LogFormat) -> Re
             Ok(())
         };
         let file = policy.file.clone();
-        let daemon = daemon::run(policy, providers, options, ready, orders);
+        let board = Arc::new(Board::default());
+        let mut attendant = Attendant::new(notifier, Arc::clone(&board));
+        let daemon = daemon::run(policy, providers, options, &board, ready, orders);
         let served = async {
-            tokio::select! {
+            let ended = tokio::select! {
                 ended = daemon => ended,
-                never = signals.pass_on(&file, order) => match never {},
-            }
+                never = signals.pass_on(&file, &board, order) => match never {},
+                never = attendant.attend() => match never {},
+            };
+            attendant.tell_life(); // what came last; nobody is left to repeat it
+            ended
         };
         let (told, ended): (Result<(), Failure>, _) = tokio::join!(tell, served);
         told.and(ended.map_err(Failure::Daemon))
@@ -88,12 +98,12 @@ impl Signals {
     }
 
     /// Turns signals into orders, for as long as it is polled.
-    async fn pass_on(mut self, file: &Path, orders: mpsc::Sender<Order>) -> Infallible {
+    async fn pass_on(mut self, file: &Path, board: &Board, orders: mpsc::Sender<Order>) -> Infallible {
         loop {
             let order = tokio::select! {
-                _ = self.terminate.recv() => Some(stop("SIGTERM")),
-                _ = self.interrupt.recv() => Some(stop("SIGINT")),
-                _ = self.hang_up.recv() => reload(file),
+                _ = self.terminate.recv() => Some(stop("SIGTERM", board)),
+                _ = self.interrupt.recv() => Some(stop("SIGINT", board)),
+                _ = self.hang_up.recv() => reload(file, board),
             };
             if let Some(order) = order {
                 // A daemon that no longer listens is ending.
@@ -103,13 +113,15 @@ impl Signals {
     }
 }
 
-fn stop(signal: &str) -> Order {
+fn stop(signal: &str, board: &Board) -> Order {
+    board.is_stopping();
     tracing::info!(signal, "stopping; files in hand are finished first");
     Order::Stop
 }
 
 /// The policy as it is now, if it is a good one (O1).
-fn reload(file: &Path) -> Option<Order> {
+fn reload(file: &Path, board: &Board) -> Option<Order> {
+    board.reload_asked();
     match Policy::load(file) {
         Ok(policy) => Some(Order::Reload(Box::new(policy))),
         Err(faults) => {
@@ -118,6 +130,7 @@ fn reload(file: &Path) -> Option<Order> {
                 tracing::error!(file = %quoted(file), line, fault, "the new policy has a fault");
             }
             tracing::error!("reload refused; the old policy stays");
+            board.reload_refused("the policy has faults; see the log, or ask kms-sig check".to_owned());
             None
         }
     }

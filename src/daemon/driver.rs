@@ -5,24 +5,27 @@
 //! [`Pair`] says when to look and try, [`Line`] what becomes of it.
 
 pub(super) mod attach;
-mod chance;
+pub(super) mod chance;
 mod listen;
 pub(super) mod look;
+mod mounts;
 mod places;
 mod scanning;
 mod trying;
 
 pub use attach::AttachError;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::board::{Held, Now, Panel, Root};
 use super::hold::Hold;
 use super::line::{Known, Line, Post, Tried};
+use super::pulse::Beat;
 use super::summary::{Left, Summary};
 use crate::clock::Moment;
 use crate::fs::RelPath;
@@ -39,6 +42,8 @@ const POLL: Duration = Duration::from_secs(10);
 const REATTACH: Duration = Duration::from_secs(5);
 /// After how long without a quiet moment a file is reported.
 const NEVER_SETTLES: Duration = Duration::from_secs(60 * 60);
+/// The shortest time between two changes of what is shown on the board.
+const SHOW: Duration = Duration::from_secs(1);
 /// In `--once`: how often to look whether everything left has had its time.
 const ONCE_CHECK: Duration = Duration::from_secs(1);
 /// In `--once`: how long a file may take to settle, beyond `settle` itself, before it is left.
@@ -64,12 +69,18 @@ pub struct Driver<K> {
     /// What need not be waited for but at the end.
     chores: JoinSet<()>,
     next_scan: Moment,
+    /// The one under way.
+    scan: Option<scanning::Scan>,
+    /// Pairs that the last one came upon.
+    last_seen: usize,
     /// No scan before this.
     soonest_scan: Moment,
     next_attach: Moment,
     is_first_scan: bool,
     /// Names that a killed process left may still lie about.
     unswept: bool,
+    /// The last whole scan left out directories; told then.
+    capped: bool,
     /// The last scan left pairs in the directory for want of room.
     overflowed: bool,
     /// Causes of holds already told, so that ten thousand held files are one message.
@@ -77,6 +88,8 @@ pub struct Driver<K> {
     attach_told: Option<String>,
     /// Changes when KMS answers again after it did not.
     reopened: watch::Receiver<u64>,
+    /// Changes when somebody has made room in quarantine.
+    room: Option<watch::Receiver<u64>>,
     /// Why nothing more may be published.
     fatal: Option<Hold>,
     next_prune: Moment,
@@ -85,6 +98,13 @@ pub struct Driver<K> {
     cookie_due: Option<Moment>,
     /// The last one did not come: events are not to be relied on.
     deaf: bool,
+    /// When it was last asked whether it turns, and answered.
+    beat: Beat,
+    panel: Arc<Panel>,
+    /// When the panel may be changed next, and whether it is out of date.
+    next_show: Moment,
+    unshown: bool,
+    last_scan: Option<Moment>,
     summary: Summary,
     ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -98,11 +118,13 @@ struct Slot {
     attempts: u32,
     known: Option<Known>,
     hold: Option<Hold>,
+    /// Since when it is held, where it is.
+    held_since: Moment,
     first_seen: Moment,
 }
 
 impl<K: Kms> Driver<K> {
-    /// A driver that has not begun. `ready` fires after the watch is up and the first scan is done, or when it
+    /// A driver that has not begun. `ready` fires when the watch is up and the first scan under way, or when it
     /// is known that they cannot be for now.
     pub fn new(
         line: Arc<Line<K>>,
@@ -125,7 +147,13 @@ impl<K: Kms> Driver<K> {
         let now = line.clock.now();
         Self {
             summary: Summary::new(&rule.name, once),
+            beat: line.board.pulse.enlist(&rule.name),
+            panel: line.board.rule(&rule.name),
+            next_show: now,
+            unshown: false,
+            last_scan: None,
             reopened: line.kms.reopened(),
+            room: line.quarantine.as_ref().map(|store| store.room()),
             fatal: None,
             next_prune: now,
             next_retry: now,
@@ -145,10 +173,13 @@ impl<K: Kms> Driver<K> {
             chores: JoinSet::new(),
             attachment: 0,
             next_scan: now,
+            scan: None,
+            last_seen: 0,
             soonest_scan: now,
             next_attach: now,
             is_first_scan: true,
             unswept: true,
+            capped: false,
             overflowed: false,
             told: HashMap::new(),
             attach_told: None,
@@ -164,6 +195,9 @@ impl<K: Kms> Driver<K> {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<Summary, Hold> {
         while !*stop.borrow() && self.fatal.is_none() {
             let now = self.line.clock.now();
+            if self.beat.turn() {
+                self.prove_hearing(now);
+            }
             if self.post.is_none() && now >= self.next_attach {
                 self.attach(now);
             }
@@ -173,13 +207,23 @@ impl<K: Kms> Driver<K> {
                 if self.overflowed && self.pairs.len() <= MAX_PAIRS / 2 {
                     self.scan_soon(now);
                 }
-                if now >= self.next_scan {
-                    self.scan().await;
+                if self.scan.is_none() && now >= self.next_scan {
+                    self.begin_scan(now);
                 }
+                self.scan_on().await;
                 self.run_timers(now).await;
                 self.dispatch();
             }
-            self.ready_signal.take().map(|ready| ready.send(()));
+            match self.post {
+                None => self.say_ready(),
+                Some(_) => self.show(),
+            }
+            if self.scan.is_some() {
+                while let Some(done) = self.jobs.try_join_next() {
+                    self.finish(done);
+                }
+                continue;
+            }
             if self.once && self.is_finished() {
                 break;
             }
@@ -187,8 +231,10 @@ impl<K: Kms> Driver<K> {
         }
         if *stop.borrow() {
             // Tries that only queue for a place are not in hand: a restart begins them again (C17).
-            self.line.hashing.close();
+            self.line.hashing.close(self.post.as_ref().map(|post| &post.queue));
         }
+        // From here on it only waits for what is in hand, and whoever ordered that sees to how long.
+        self.beat.retire();
         while let Some(done) = self.jobs.join_next().await {
             self.finish(done);
         }
@@ -205,7 +251,8 @@ impl<K: Kms> Driver<K> {
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
         let scheduled = if attached { self.next_scan } else { self.next_attach };
         let check = self.once.then(|| self.line.clock.now() + ONCE_CHECK);
-        let wake = [timer, self.cookie_due, check].into_iter().flatten().fold(scheduled, Moment::min);
+        let show = self.unshown.then_some(self.next_show);
+        let wake = [timer, self.cookie_due, check, show].into_iter().flatten().fold(scheduled, Moment::min);
         let wake = self.line.clock.instant(wake);
         let hint = async {
             match &self.hints {
@@ -213,13 +260,61 @@ impl<K: Kms> Driver<K> {
                 None => std::future::pending().await,
             }
         };
+        let room = async {
+            match &mut self.room {
+                Some(room) => room.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = stop.changed() => {}
             () = tokio::time::sleep_until(wake) => {}
             () = hint, if !self.once => {}
+            () = self.beat.asked() => {}
             Ok(()) = self.reopened.changed() => self.retry_held(),
+            Ok(()) = room => self.retry(|hold| matches!(hold, Hold::QuarantineFull { .. })),
             Some(done) = self.jobs.join_next() => self.finish(done),
         }
+    }
+
+    /// Says that the first scan is queued, or that it is known why it cannot be.
+    fn say_ready(&mut self) {
+        self.show();
+        self.ready_signal.take().map(|ready| ready.send(()));
+    }
+
+    /// Shows on the board how things stand; not more often than once a second, as it counts all pairs.
+    fn show(&mut self) {
+        let now = self.line.clock.now();
+        if now < self.next_show {
+            self.unshown = true;
+            return;
+        }
+        self.next_show = now + SHOW;
+        self.unshown = false;
+        let root = match (&self.post, &self.attach_told) {
+            (Some(post), _) if self.hints.is_some() && !post.is_remote && !self.deaf => Root::Watched,
+            (Some(_), _) => Root::Scanned,
+            (None, Some(why)) => Root::Held(why.clone()),
+            (None, None) => Root::Opening,
+        };
+        let mut holds: BTreeMap<&'static str, Held> = BTreeMap::new();
+        for slot in self.pairs.values() {
+            if let Some(hold) = &slot.hold {
+                let since = slot.held_since;
+                let held = holds.entry(hold.as_str()).or_insert(Held { count: 0, since });
+                held.count += 1;
+                held.since = held.since.min(since);
+            }
+        }
+        self.panel.show(Now {
+            root,
+            holds,
+            waiting: self.pairs.len(),
+            trying: self.jobs.len(),
+            more: self.overflowed,
+            last_scan: self.last_scan,
+        });
     }
 
     fn want(&self) -> Want {

@@ -28,6 +28,15 @@ pub enum Hold {
         /// Bytes free there.
         free: u64,
     },
+    /// The rule has no room left in quarantine.
+    QuarantineFull {
+        /// Bytes of the rule that are there.
+        used: u64,
+        /// Bytes that would come.
+        size: u64,
+        /// What `quarantine_max_size` allows.
+        max: u64,
+    },
     /// Something else has the name at the destination.
     Conflict {
         /// The destination of the payload.
@@ -52,6 +61,7 @@ impl Hold {
             Self::Fs(e) if e.is_no_space() => "no-space",
             Self::Fs(_) => "file-system",
             Self::NoSpace { .. } => "no-space",
+            Self::QuarantineFull { .. } => "quarantine-full",
             Self::Conflict { .. } => "conflict",
             Self::State(_) => "state",
             Self::Rollback => "rollback",
@@ -66,6 +76,7 @@ impl Hold {
             Self::Fs(e) => e.is_no_space(),
             Self::WhoseSignature(_)
             | Self::NoSpace { .. }
+            | Self::QuarantineFull { .. }
             | Self::Conflict { .. }
             | Self::State(_)
             | Self::Rollback
@@ -81,8 +92,9 @@ impl Hold {
             Self::Fs(error) => error.action == SYNC_DIRECTORY && error.source == rustix::io::Errno::IO,
             Self::Kms(_)
             | Self::WhoseSignature(_)
-            | Self::State(StateError::Full(_))
+            | Self::State(StateError::Full(_) | StateError::Busy(_))
             | Self::NoSpace { .. }
+            | Self::QuarantineFull { .. }
             | Self::Conflict { .. }
             | Self::Rollback
             | Self::Brake(_) => false,
@@ -95,6 +107,7 @@ impl Hold {
         match self {
             Self::WhoseSignature(_)
             | Self::Fs(_)
+            | Self::QuarantineFull { .. }
             | Self::Conflict { .. }
             | Self::Rollback
             | Self::Brake(_) => true,
@@ -113,7 +126,11 @@ impl Hold {
             }
             Self::Fs(_) => "check the file system and its permissions",
             Self::NoSpace { .. } => "make room, or lower limits.min_free_space",
+            Self::QuarantineFull { .. } => {
+                "release or purge items (kms-sig quarantine), or raise quarantine_max_size of the rule"
+            }
             Self::Conflict { .. } => "remove or rename what is at the destination",
+            Self::State(StateError::Busy(_)) => "find the process that keeps state.db locked, and end it",
             Self::State(_) => "make room for state.dir and check its disk",
             Self::Rollback => "deliver it by hand if it is meant, or remove it",
             Self::Brake(_) => "check trusted_keys and context of the rule, then reload the policy (SIGHUP)",
@@ -130,6 +147,10 @@ impl fmt::Display for Hold {
             }
             Self::Fs(error) => f.write_str(&chain::one_line(error)),
             Self::NoSpace { path, free } => write!(f, "only {free} bytes are free in {}", quoted(path)),
+            Self::QuarantineFull { used, size, max } => write!(
+                f,
+                "{used} bytes of the rule are in quarantine, {size} more would come, and quarantine_max_size is {max}"
+            ),
             Self::Conflict { path, what } => write!(f, "{what} at {}", quoted(path)),
             Self::State(error) => error.fmt(f),
             Self::Rollback => f.write_str("this content was superseded earlier under the same name"),

@@ -4,11 +4,12 @@
 //! Waiting for a place is fair: first come, first served. Changes no answer; refuses calls that would fail.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::board::Board;
 use super::breaker::{Breaker, Heard, Turn};
 use crate::clock::{Clock, Moment};
 use crate::context::Context;
@@ -16,7 +17,7 @@ use crate::key::{KeyId, Provider};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
 
 /// The two operations; each has breakers of its own, because a key may allow one and not the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// Encrypt.
     Encrypt,
@@ -33,6 +34,7 @@ pub struct Limited<K> {
     breakers: Mutex<HashMap<(KeyId, Operation), Breaker>>,
     /// Counts how often a breaker closed: whoever is held for KMS may come at once.
     reopened: watch::Sender<u64>,
+    board: Arc<Board>,
     clock: Clock,
 }
 
@@ -76,15 +78,16 @@ impl Bucket {
 
 impl<K> Limited<K> {
     /// Limits `inner` to `in_flight` calls at a time and `per_second` calls a second, with a burst of a
-    /// tenth of a second's worth.
-    pub fn new(inner: K, in_flight: usize, per_second: u32, clock: Clock) -> Self {
+    /// tenth of a second's worth. What it learns of keys, it shows on the board.
+    pub fn new(inner: K, in_flight: usize, per_second: u32, board: &Arc<Board>) -> Self {
         Self {
             inner,
             in_flight: Semaphore::new(in_flight),
             bucket: Mutex::new(Bucket::new(per_second)),
             breakers: Mutex::default(),
             reopened: watch::Sender::new(0),
-            clock,
+            clock: board.clock,
+            board: Arc::clone(board),
         }
     }
 
@@ -134,6 +137,7 @@ impl<K> Limited<K> {
             Some(_) => {}
             None => lock(&self.bucket).answered(),
         }
+        let kind = trouble.map_or(TroubleKind::Unknown, |trouble| trouble.kind);
         let heard = trouble.map_or(Heard::Answer, Heard::of);
         let now = self.clock.now();
         let turn = lock(&self.breakers).entry((key.clone(), operation)).or_default().heard(now, heard);
@@ -141,9 +145,11 @@ impl<K> Limited<K> {
             Turn::Same => {}
             Turn::Opened => {
                 tracing::error!(%key, ?operation, "KMS does not answer; asking again every half minute");
+                self.board.key_fell_silent(&key.to_string(), operation, kind);
             }
             Turn::Closed => {
                 tracing::info!(%key, ?operation, "KMS answers again");
+                self.board.key_answers(&key.to_string(), operation);
                 self.reopened.send_modify(|n| *n += 1);
             }
         }

@@ -11,18 +11,21 @@ pub(super) use sign::STALE;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
-
+use super::board::Board;
 use super::decide::Brake;
 use super::hold::{Hold, Stop};
 use super::limit::{Limited, Operation};
-use crate::clock::Clock;
+use super::quota::Quota;
+use super::space::Space;
+use super::store::Store;
+use super::turns::{Queue, Turns};
+use crate::clock::{Clock, Moment};
 use crate::context::{Context, Filling};
 use crate::effect::claim::Part;
 use crate::effect::quarantine::{self, Case, PutAway};
 use crate::escape::Escaped;
 use crate::fs::lease::{self, Writer};
-use crate::fs::{Dir, Fitness, Identity, RelPath, Staging, Stat, copy, stat_file};
+use crate::fs::{Dir, Fitness, Identity, OpenError, RelPath, Staging, Stat, copy, stat_file};
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::Rule;
@@ -32,6 +35,10 @@ use crate::state::{Decision, Outcome, State, Version};
 use crate::watch::scan::signature_name;
 use crate::watch::settle::{Finality, Sight};
 
+/// The field `verdict` of a log message about a file that was judged.
+const VALID: &str = "valid";
+const INVALID: &str = "invalid";
+
 /// What all rules share.
 pub struct Line<K> {
     /// The key management service, behind its limits.
@@ -39,15 +46,19 @@ pub struct Line<K> {
     /// What was decided.
     pub state: State,
     /// Places for hashing.
-    pub hashing: Semaphore,
+    pub hashing: Turns,
+    /// Room for the copies that are being made.
+    pub space: Arc<Space>,
     /// The quarantine store, where there is one.
-    pub quarantine: Option<Dir>,
+    pub quarantine: Option<Arc<Store>>,
     /// Where the drivers make the files whose events prove that events arrive.
     pub cookies: Option<Dir>,
     /// This host's name, for contexts.
     pub hostname: String,
     /// Bytes to leave free.
     pub min_free_space: u64,
+    /// Where it is shown what goes on.
+    pub board: Arc<Board>,
     /// The daemon's clock.
     pub clock: Clock,
     /// Whether to change nothing.
@@ -66,8 +77,12 @@ pub struct Post {
     pub destination: Option<Dir>,
     /// Whether events cannot be relied on there.
     pub is_remote: bool,
+    /// Its files that wait to be hashed.
+    pub queue: Queue,
     /// The mass-failure brake.
     pub brake: Mutex<Brake>,
+    /// How many refusals were told of late.
+    pub refusals: Mutex<Quota>,
 }
 
 /// A signature that was opened before, for as long as its pair waits.
@@ -117,6 +132,17 @@ impl Settled {
     }
 }
 
+/// A file that is not handled as it is.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The payload below the root, or what has its place.
+    pub path: RelPath,
+    /// The versions it is about.
+    pub sight: Sight,
+    /// Why, in words for the log and for state.
+    pub reason: String,
+}
+
 /// A try and what came of it.
 pub struct Tried {
     /// The payload below the root.
@@ -140,16 +166,33 @@ impl<K: Kms> Line<K> {
             Ok(ending) => ending,
             Err(Stop::Changed) => Ending::Changed,
             Err(Stop::Hold(hold)) => Ending::Hold(hold),
-            Err(Stop::Refused(reason)) => self.refuse(&post, &path, work.sight, reason).await,
+            Err(Stop::Refused(reason)) => {
+                let refusal = Refusal { path: path.clone(), sight: work.sight, reason };
+                match self.refuse(&post, vec![refusal]).await {
+                    Ok(settled) => settled.into_iter().next().map_or(Ending::Changed, Ending::Settled),
+                    Err(hold) => Ending::Hold(hold),
+                }
+            }
         };
         Tried { path, ending, known }
     }
 
-    /// Reports a file that is not handled as it is, and remembers the version so that it is reported once.
-    pub async fn refuse(&self, post: &Post, path: &RelPath, sight: Sight, reason: String) -> Ending {
-        tracing::warn!(rule = post.rule.name, file = %Escaped::new(path.as_path()), reason, "refused");
-        let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
-        self.settle(post, path, sight, settled, Facts::default()).await
+    /// Reports files that are not handled as they are, and remembers these versions so that they are reported once.
+    ///
+    /// # Errors
+    /// State cannot take it; then none of them is remembered.
+    pub async fn refuse(&self, post: &Post, refusals: Vec<Refusal>) -> Result<Vec<Settled>, Hold> {
+        let (mut decisions, mut all) = (Vec::new(), Vec::new());
+        for Refusal { path, sight, reason } in refusals {
+            if post.may_tell(self.clock.now()) {
+                tracing::warn!(rule = post.rule.name, file = %Escaped::new(path.as_path()), reason, "refused");
+            }
+            let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
+            decisions.push(post.decision(&path, sight, &settled, Facts::default()));
+            all.push(settled);
+        }
+        self.state.record_all(decisions).await.map_err(Hold::State)?;
+        Ok(all)
     }
 
     /// Puts a decision on record.
@@ -170,10 +213,10 @@ impl<K: Kms> Line<K> {
 
     /// Takes a snapshot: opens what is there, copies it if it will be delivered, and hashes it.
     async fn take(&self, post: &Arc<Post>, work: &Try, private: bool) -> Result<Snapshot, Stop> {
-        let _place = self.hashing.acquire().await.map_err(|_| Stop::Changed)?; // closed when the daemon stops
+        let _place = self.hashing.take(&post.queue).await.ok_or(Stop::Changed)?; // none when the daemon stops
         let (post, path, sight) = (Arc::clone(post), work.path.clone(), work.sight);
-        let floor = (!self.dry_run && private).then_some(self.min_free_space);
-        blocking(move || Snapshot::take(&post, &path, sight, floor)).await
+        let space = (!self.dry_run && private).then(|| (Arc::clone(&self.space), self.min_free_space));
+        blocking(move || Snapshot::take(&post, &path, sight, space.as_ref().map(|(s, f)| (&**s, *f)))).await
     }
 
     /// Moves a pair to quarantine and puts that on record.
@@ -193,12 +236,14 @@ impl<K: Kms> Line<K> {
             // BUG: a policy whose rules quarantine names a store. Leaving the file is always safe.
             return Ok(Ending::NotYet);
         };
-        let store = store.try_clone()?;
+        let store = Arc::clone(store);
         let (to_move, path, payload, signature) =
             (Arc::clone(post), work.path.clone(), taken.payload, taken.signature.as_ref().map(|s| s.stat));
         let digests = (taken.hashed.digest.to_string(), taken.signature_digest());
         let lease_granted = taken.writer != Writer::Unknown;
         let put_away = blocking(move || {
+            let size = payload.identity.size + signature.map_or(0, |stat| stat.identity.size);
+            let room = store.reserve(&to_move.rule, size)?;
             let case = Case {
                 reason: reason.as_str(),
                 rule: &to_move.rule.name,
@@ -210,7 +255,11 @@ impl<K: Kms> Line<K> {
                 payload,
                 signature,
             };
-            Ok(quarantine::put_away(&store, &to_move.root, &case)?)
+            let put_away = quarantine::put_away(store.dir(), &to_move.root, &case)?;
+            if matches!(put_away, PutAway::Done(_)) {
+                room.keep();
+            }
+            Ok(put_away)
         })
         .await?;
         match put_away {
@@ -219,6 +268,7 @@ impl<K: Kms> Line<K> {
                 tracing::error!(
                     rule = post.rule.name,
                     file = %Escaped::new(work.path.as_path()),
+                    verdict = INVALID,
                     reason = reason.as_str(),
                     item,
                     "quarantined"
@@ -291,6 +341,20 @@ impl Post {
         }
     }
 
+    /// Whether one more thing that a sender did not do well is told; and how many were not, when it is time to.
+    pub fn may_tell(&self, now: Moment) -> bool {
+        self.tell_untold(now);
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admits()
+    }
+
+    /// Tells how many were not told, when it is time to.
+    pub fn tell_untold(&self, now: Moment) {
+        let untold = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).turn(now);
+        if let Some(count) = untold {
+            tracing::warn!(rule = self.rule.name, count, "more were refused in a minute than are told");
+        }
+    }
+
     fn brake(&self) -> std::sync::MutexGuard<'_, Brake> {
         self.brake.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -348,40 +412,34 @@ struct SignatureFile {
 }
 
 impl Snapshot {
-    /// statx, probe, hash, probe, statx; any difference starts over. With `floor`, the payload is copied to
-    /// the destination's file system while it is hashed, leaving that many bytes free there.
-    fn take(post: &Post, path: &RelPath, sight: Sight, floor: Option<u64>) -> Result<Self, Stop> {
+    /// statx, probe, hash, probe, statx; any difference starts over. With `space`, the payload is copied to
+    /// the destination's file system while it is hashed, leaving so many bytes free there.
+    fn take(post: &Post, path: &RelPath, sight: Sight, space: Option<(&Space, u64)>) -> Result<Self, Stop> {
         let parent = post.root.descend(path.parent()).map_err(|e| {
             // The directory went, or became a link: the file is not where it was.
-            if matches!(
-                e.source,
-                rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP
-            ) {
-                Stop::Changed
-            } else {
-                e.into()
-            }
+            if e.is_not_found() || e.is_no_directory() { Stop::Changed } else { e.into() }
         })?;
-        let fitness = post.fitness();
-        let (file, payload) = parent.open_file(path.name(), &fitness)?;
+        let (file, payload) = parent.open_file(path.name(), &post.fitness())?;
         if Some(payload.identity) != sight.payload {
             return Err(Stop::Changed);
         }
         let signature = Self::read_signature(post, &parent, path, sight)?;
         let shown = parent.path().join(path.name());
         let mut writer = lease::probe(&file);
-        let (staging, hashed) = match (&post.destination, floor) {
-            (Some(destination), Some(floor)) => {
-                let free = destination.free_space()?;
-                if free.saturating_sub(payload.identity.size) < floor {
-                    let path = destination.path().to_owned();
-                    return Err(Stop::Hold(Hold::NoSpace { path, free }));
-                }
+        // No further than the size it had: what grows meanwhile has changed (A10).
+        let size = payload.identity.size;
+        let grew = |error| match error {
+            OpenError::Unfit(_) | OpenError::Gone => Stop::Changed,
+            OpenError::Io(e) => e.into(),
+        };
+        let (staging, hashed) = match (&post.destination, space) {
+            (Some(destination), Some((space, floor))) => {
+                let _room = space.take(destination, size, floor)?;
                 let staging = Staging::new(destination)?;
-                let hashed = copy::copy(&file, &shown, fitness.max_size, &staging)?;
+                let hashed = copy::copy(&file, &shown, size, &staging).map_err(grew)?;
                 (Some(staging), hashed)
             }
-            _ => (None, copy::hash(&file, &shown, fitness.max_size)?),
+            _ => (None, copy::hash(&file, &shown, size).map_err(grew)?),
         };
         writer = writer.and(lease::probe(&file));
         if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != payload.identity.size {

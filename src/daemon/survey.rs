@@ -8,7 +8,10 @@ use super::driver::attach;
 use super::driver::look::{is_decided, look};
 use crate::policy::Rule;
 use crate::state::State;
-use crate::watch::scan;
+use crate::watch::scan::Walk;
+
+/// Names read at a time.
+const NAMES: usize = 512;
 
 /// Why a rule cannot be surveyed.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +32,15 @@ pub enum SurveyError {
 pub fn survey(rule: &Arc<Rule>, state_dir: &Path) -> Result<usize, SurveyError> {
     let post = attach::post(rule, true)?;
     let state = State::rehearsal(state_dir).ok();
-    let found = scan::walk(rule, &post.root, |_| {})?;
+    let mut walk = Walk::new(rule);
     let mut waiting = 0;
-    for path in found.pairs {
-        let look = look(&post, &path)?;
-        let row = state.as_ref().and_then(|state| state.remembered_now(&rule.name, &path));
-        if look.sight.payload.is_some() && !row.is_some_and(|row| is_decided(&post, &row, &look, false)) {
-            waiting += 1;
+    while let Some(batch) = walk.next(&post.root, NAMES, |_| {})? {
+        for path in batch.pairs {
+            let look = look(&post, &path)?;
+            let row = state.as_ref().and_then(|state| state.remembered_now(&rule.name, &path));
+            if look.sight.payload.is_some() && !row.is_some_and(|row| is_decided(&post, &row, &look, false)) {
+                waiting += 1;
+            }
         }
     }
     Ok(waiting)

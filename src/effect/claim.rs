@@ -4,7 +4,7 @@
 //! moved into a folder of ours, `.kms-sig/CLAIM/`, which mirrors the path; there it is compared with what was
 //! judged, and only then removed. Something else is put back. Renaming the folder to `CLAIM.done` is the
 //! moment of decision: a restart puts back what is in undecided folders and removes what is in decided ones,
-//! and needs no other memory.
+//! and needs no other memory. What finds its name taken waits in `CLAIM.back`, on which nobody works any more.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -15,6 +15,7 @@ use crate::fs::staging::{RESERVED_PREFIX, random_hex};
 use crate::fs::{Dir, FsError, Identity, Kind, RelPath};
 
 const DONE: &str = ".done";
+const BACK: &str = ".back";
 
 /// How a removal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +59,58 @@ pub fn remove(root: &Dir, parts: &[Part]) -> Result<Removed, FsError> {
         }
         Ok(false) => {
             put_back(&claim, root)?;
-            remove_if_empty(&claims, &id)?;
+            close(&claims, &id)?;
             Ok(Removed::Changed)
         }
         Err(error) => {
             // As far as possible; `recover` sees to the rest. The first error is the one to tell.
-            put_back(&claim, root).and_then(|()| remove_if_empty(&claims, &id)).unwrap_or_default();
+            put_back(&claim, root).and_then(|()| close(&claims, &id)).unwrap_or_default();
             Err(error)
         }
+    }
+}
+
+/// Takes in what stands at `name` in `from`, on the same mount, and belongs at `path`, where something else is by
+/// now: it waits here until that is gone.
+///
+/// # Errors
+/// Any step's; then it is still where it was.
+pub fn shelter(root: &Dir, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(), FsError> {
+    let claims = open_claims(root)?;
+    let id = OsString::from(random_hex() + BACK);
+    let to = claims.make_new_dir(&id, 0o700)?.descend_creating(path.parent())?;
+    from.rename(name, &to, path.name())?;
+    to.sync()
+}
+
+/// Puts back what waits for its name to be free, as far as it is by now. Unlike [`recover`] it may run at any time,
+/// but not twice at once.
+///
+/// # Errors
+/// The claims cannot be listed, or something resists being put back.
+pub fn bring_back(root: &Dir) -> Result<(), FsError> {
+    if root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_none() {
+        return Ok(());
+    }
+    let claims = open_claims(root)?;
+    for id in claims.names()? {
+        let id = id?;
+        if id.as_encoded_bytes().ends_with(BACK.as_bytes()) {
+            recover_one(root, &claims, &id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends work on an undecided claim, whether or not everything could be put back.
+fn close(claims: &Dir, id: &OsStr) -> Result<(), FsError> {
+    match claims.remove_dir(id) {
+        Err(e) if e.source == Errno::NOTEMPTY => {
+            let mut back = id.to_owned();
+            back.push(BACK);
+            claims.rename(id, claims, &back)
+        }
+        closed => closed,
     }
 }
 
@@ -123,7 +168,11 @@ fn recover_one(root: &Dir, claims: &Dir, id: &OsStr) -> Result<(), FsError> {
 fn open_claims(root: &Dir) -> Result<Dir, FsError> {
     let name = OsStr::new(RESERVED_PREFIX);
     root.make_dir(name, 0o700)?;
-    let claims = root.descend(Path::new(name))?;
+    let claims = root.descend(Path::new(name)).map_err(|error| match error.is_no_directory() {
+        // A sender got there first. What is not ours is not removed, and nothing goes through it.
+        true => FsError { action: "use (it must be a directory of the daemon's own; remove it)", ..error },
+        false => error,
+    })?;
     let stat = claims.stat()?;
     if stat.uid != rustix::process::geteuid().as_raw() || stat.mode & 0o077 != 0 {
         let path = claims.path().to_owned();
@@ -136,8 +185,8 @@ fn open_claims(root: &Dir) -> Result<Dir, FsError> {
     Ok(claims)
 }
 
-/// Removes everything in a decided claim.
-fn empty(claim: &Dir) -> Result<(), FsError> {
+/// Removes everything in a decided claim, or in another folder of ours.
+pub(super) fn empty(claim: &Dir) -> Result<(), FsError> {
     for_each(claim, &mut |dir, name, kind| match kind {
         Kind::Directory => dir.remove_dir(name),
         Kind::File | Kind::Symlink | Kind::Special => dir.unlink(name),
@@ -146,19 +195,36 @@ fn empty(claim: &Dir) -> Result<(), FsError> {
 
 /// Moves everything in an undecided claim back to its place; what finds its place taken stays.
 fn put_back(claim: &Dir, root: &Dir) -> Result<(), FsError> {
-    for_each(claim, &mut |dir, name, kind| {
-        let moved = match kind {
-            Kind::Directory => dir.remove_dir(name),
-            Kind::File | Kind::Symlink | Kind::Special => {
-                let below = dir.path().strip_prefix(claim.path()).unwrap_or(Path::new(""));
-                root.descend(below).and_then(|to| dir.rename(name, &to, name))
+    put_back_from(claim, root, Path::new(""))
+}
+
+fn put_back_from(dir: &Dir, root: &Dir, below: &Path) -> Result<(), FsError> {
+    let me = rustix::process::geteuid().as_raw();
+    for name in dir.names()?.collect::<Result<Vec<_>, _>>()? {
+        let Some(stat) = dir.stat_of(&name)? else { continue };
+        // Ours mirror the path. One of the sender's took the place of a file in the instant before it was claimed:
+        // it goes back as it is, however much is in it and whoever may read it.
+        if stat.kind == Kind::Directory && stat.uid == me {
+            put_back_from(&dir.descend(Path::new(&name))?, root, &below.join(&name))?;
+            match dir.remove_dir(&name) {
+                Err(e) if e.source == Errno::NOTEMPTY => {}
+                removed => {
+                    removed?;
+                    continue;
+                }
             }
-        };
-        match moved {
-            Err(e) if matches!(e.source, Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT) => Ok(()),
-            other => other,
         }
-    })
+        match root.descend(below).and_then(|to| dir.rename(&name, &to, &name)) {
+            Err(e) if is_taken(&e) => {}
+            moved => moved?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether a place to put something back to is something else's by now, or gone.
+fn is_taken(error: &FsError) -> bool {
+    error.is_not_found() || error.is_no_directory() || matches!(error.source, Errno::EXIST | Errno::NOTEMPTY)
 }
 
 /// Calls `act` on everything below `dir`, contents before their directory.
@@ -231,6 +297,25 @@ mod tests {
     }
 
     #[test]
+    fn p9_what_a_sender_put_in_place_of_the_claims_is_not_used() {
+        for planted in ["file", "link"] {
+            let f = Fixture::new(&["a", "elsewhere/x"]);
+            match planted {
+                "file" => fs::write(f.temp.path().join(".kms-sig"), "").unwrap(),
+                _ => std::os::unix::fs::symlink("elsewhere", f.temp.path().join(".kms-sig")).unwrap(),
+            }
+            let said = remove(&f.root, &[f.part("a")]).unwrap_err();
+            assert_eq!(recover(&f.root).unwrap_err().to_string(), said.to_string());
+            assert!(
+                said.to_string()
+                    .starts_with("cannot use (it must be a directory of the daemon's own; remove it)")
+            );
+            assert!(f.there("a") && f.there(".kms-sig"));
+            assert_eq!(fs::read_dir(f.temp.path().join("elsewhere")).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
     fn a_file_put_there_meanwhile_is_put_back() {
         let f = Fixture::new(&["a", "a.sig"]);
         let parts = [f.part("a"), f.part("a.sig")];
@@ -266,6 +351,39 @@ mod tests {
         remove(&f.root, &parts).unwrap_err();
         assert!(f.there("a") && f.there("e/a.sig"));
         assert_eq!(f.claims(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_took_a_files_place_is_put_back_whole() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let f = Fixture::new(&[".kms-sig/one/d/f/theirs/deep", ".kms-sig/two/g/theirs", "g"]);
+        fs::create_dir(f.temp.path().join("d")).unwrap();
+        fs::set_permissions(f.temp.path().join(".kms-sig"), fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(recover(&f.root).unwrap().len(), 0, "and a name that is taken is no trouble");
+        assert!(f.there("d/f/theirs/deep") && f.there("g") && f.there(".kms-sig/two/g/theirs"));
+        fs::remove_file(f.temp.path().join("g")).unwrap();
+        recover(&f.root).unwrap();
+        assert!(f.there("g/theirs"));
+        assert_eq!(f.claims(), 0);
+    }
+
+    #[test]
+    fn what_finds_its_name_taken_comes_back_when_it_is_free() {
+        let f = Fixture::new(&["d/f", "q/payload"]);
+        let path = RelPath::new("d/f").unwrap();
+        let from = f.root.descend(Path::new("q")).unwrap();
+        shelter(&f.root, &path, &from, OsStr::new("payload")).unwrap();
+        // Work under way is not disturbed.
+        open_claims(&f.root).unwrap().make_new_dir(OsStr::new("running"), 0o700).unwrap();
+        fs::write(f.temp.path().join(".kms-sig/running/g"), "g").unwrap();
+        bring_back(&f.root).unwrap();
+        assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "d/f", "never replaced");
+        assert_eq!(f.claims(), 2);
+        fs::remove_file(f.temp.path().join("d/f")).unwrap();
+        bring_back(&f.root).unwrap();
+        assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "q/payload");
+        assert!(f.there(".kms-sig/running/g") && !f.there("g"));
+        assert_eq!(f.claims(), 1);
     }
 
     #[test]

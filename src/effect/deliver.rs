@@ -6,6 +6,8 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 
+use rustix::io::Errno;
+
 use crate::digest::Digest;
 use crate::fs::copy::{self, Hashed};
 use crate::fs::{Dir, Fitness, FsError, OpenError, Publish, RelPath, Staging};
@@ -62,12 +64,18 @@ pub fn deliver(
         // BUG: no caller pairs a copy with another copy's verdict. Delivering nothing is always safe.
         return Ok(Delivered::Conflict("the verdict is about other bytes"));
     }
-    let dir = root.descend_creating(path.parent())?;
+    let dir = match root.descend_creating(path.parent()) {
+        // Nothing goes through it (A22), and only a person can take it away.
+        Err(e) if e.is_no_directory() => {
+            return Ok(Delivered::Conflict(NO_WAY));
+        }
+        opened => opened?,
+    };
     let (name, signature_name) = (path.name(), signature_name(path.name()));
     let payload_is_there = match look_at_payload(&dir, name, hashed)? {
         Existing::Nothing => false,
         Existing::Equal => true,
-        Existing::Other => return Ok(Delivered::Conflict("another file has the name")),
+        Existing::Other => return Ok(Delivered::Conflict(TAKEN)),
     };
 
     let signature = Staging::holding(root, warrant.signature.as_bytes())?;
@@ -89,13 +97,35 @@ pub fn deliver(
             Existing::Equal => dir.sync().map(|()| Delivered::Done),
             Existing::Nothing | Existing::Other => {
                 dir.unlink(&signature_name)?;
-                Ok(Delivered::Conflict("another file has the name"))
+                Ok(Delivered::Conflict(TAKEN))
             }
         };
     }
     dir.sync()?;
     Ok(Delivered::Done)
 }
+
+/// What would keep `hashed` from being published as `path` below `root`, as things stand: another file has its name.
+///
+/// # Errors
+/// What opening and reading what is there says.
+pub fn obstacle(root: &Dir, path: &RelPath, hashed: &Hashed) -> Result<Option<&'static str>, FsError> {
+    let dir = match root.descend(path.parent()) {
+        Err(e) if e.is_not_found() => return Ok(None),
+        Err(e) if e.is_no_directory() => return Ok(Some(NO_WAY)),
+        opened => opened?,
+    };
+    Ok(match look_at_payload(&dir, path.name(), hashed)? {
+        Existing::Nothing | Existing::Equal => None,
+        Existing::Other => Some(TAKEN),
+    })
+}
+
+/// Where a directory must be made there is something else.
+const NO_WAY: &str = "a file or link has the name of a directory that is needed";
+
+/// The commonest conflict.
+const TAKEN: &str = "another file has the name";
 
 /// Removes a signature without payload that the caller knows for its own leftover.
 ///
@@ -105,13 +135,15 @@ pub fn remove_orphan(root: &Dir, path: &RelPath) -> Result<(), FsError> {
     root.descend(path.parent())?.unlink(&signature_name(path.name()))
 }
 
-enum Existing {
+/// What has a name at a destination.
+pub(super) enum Existing {
     Nothing,
     Equal,
     Other,
 }
 
-fn look_at_payload(dir: &Dir, name: &OsStr, hashed: &Hashed) -> Result<Existing, FsError> {
+/// Compares what is there, if anything, with a file that was hashed.
+pub(super) fn look_at_payload(dir: &Dir, name: &OsStr, hashed: &Hashed) -> Result<Existing, FsError> {
     let same_size = Fitness { max_size: hashed.size, max_links: u32::MAX, owners: None };
     match dir.open_file(name, &same_size) {
         Ok((file, stat)) if stat.identity.size == hashed.size => {
@@ -163,7 +195,157 @@ pub fn read_open(
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
         action: "read",
         path: dir.path().join(name),
-        source: rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO),
+        source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
     })?;
     Ok(Signature::parse(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    /// A destination, and `content` with its signature on the way to it.
+    struct Fixture {
+        temp: tempfile::TempDir,
+        root: Dir,
+        staging: Staging,
+        hashed: Hashed,
+        signature: Signature,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let root = Dir::open(temp.path()).unwrap();
+            let staging = Staging::holding(&root, b"content").unwrap();
+            let hashed = hash_of(b"content");
+            Self { temp, root, staging, hashed, signature: Signature::parse(b"its signature").unwrap() }
+        }
+
+        fn put(&self, name: &str, content: &str) {
+            let path = self.temp.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let mut file = fs::File::create(path).unwrap();
+            std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
+        }
+
+        fn deliver(&self, path: &str) -> Result<Delivered, FsError> {
+            let warrant = Warrant { digest: &self.hashed.digest, signature: &self.signature };
+            let path = RelPath::new(path).unwrap();
+            deliver(&self.root, &path, &self.staging, &self.hashed, &warrant, 0o755)
+        }
+
+        fn obstacle(&self, path: &str) -> Option<&'static str> {
+            obstacle(&self.root, &RelPath::new(path).unwrap(), &self.hashed).unwrap()
+        }
+
+        /// Mode and content of what is at a name.
+        fn there(&self, name: &str) -> Option<(u32, String)> {
+            let path = self.temp.path().join(name);
+            let mode = fs::metadata(&path).ok()?.permissions().mode() & 0o7777;
+            Some((mode, fs::read_to_string(path).unwrap()))
+        }
+    }
+
+    fn hash_of(bytes: &[u8]) -> Hashed {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, bytes).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        copy::hash(&file, Path::new("f"), u64::MAX).unwrap()
+    }
+
+    #[test]
+    fn both_are_published_with_their_modes() {
+        let f = Fixture::new();
+        assert_eq!(f.obstacle("d/f"), None, "where nothing is, not even the directory");
+        assert!(matches!(f.deliver("d/f").unwrap(), Delivered::Done));
+        assert_eq!(f.there("d/f").unwrap(), (0o755, "content".into()));
+        assert_eq!(f.there("d/f.sig").unwrap(), (0o644, "its signature".into()), "not executable");
+    }
+
+    #[test]
+    fn p4_whatever_a_kill_left_is_completed() {
+        for left in [&["f.sig"][..], &["f"], &["f", "f.sig"]] {
+            let f = Fixture::new();
+            for name in left {
+                f.put(name, if *name == "f" { "content" } else { "its signature" });
+            }
+            assert_eq!(f.obstacle("f"), None);
+            assert!(matches!(f.deliver("f").unwrap(), Delivered::Done), "{left:?}");
+            assert_eq!(f.there("f").unwrap().1, "content");
+            assert_eq!(f.there("f.sig").unwrap().1, "its signature");
+        }
+    }
+
+    #[test]
+    fn a20_an_equal_file_with_another_signature_is_for_the_caller_to_judge() {
+        let f = Fixture::new();
+        f.put("f", "content");
+        f.put("f.sig", "another");
+        let Delivered::Beside(there) = f.deliver("f").unwrap() else { panic!("not beside") };
+        assert_eq!(there.as_bytes(), b"another");
+        assert_eq!(f.there("f.sig").unwrap().1, "another");
+    }
+
+    #[test]
+    fn a_signature_alone_that_is_another_is_left_until_the_caller_knows_it() {
+        let f = Fixture::new();
+        f.put("f.sig", "another");
+        assert!(matches!(f.deliver("f").unwrap(), Delivered::Orphan(_)));
+        assert_eq!((f.there("f"), f.there("f.sig").unwrap().1), (None, "another".into()));
+        remove_orphan(&f.root, &RelPath::new("f").unwrap()).unwrap();
+        assert!(matches!(f.deliver("f").unwrap(), Delivered::Done));
+    }
+
+    #[test]
+    fn a21_a_name_that_is_taken_is_a_conflict_and_nothing_is_changed() {
+        // The same size, so that only its content tells.
+        for other in ["CONTENT", "content and more", ""] {
+            let f = Fixture::new();
+            f.put("f", other);
+            assert_eq!(f.obstacle("f"), Some(TAKEN), "{other}");
+            assert!(matches!(f.deliver("f").unwrap(), Delivered::Conflict(TAKEN)), "{other}");
+            assert_eq!((f.there("f").unwrap().1, f.there("f.sig")), (other.into(), None));
+        }
+    }
+
+    #[test]
+    fn a22_links_and_files_in_the_way_are_conflicts_and_not_gone_through() {
+        let f = Fixture::new();
+        f.put("elsewhere/f", "content");
+        symlink("elsewhere/f", f.temp.path().join("f")).unwrap();
+        symlink("elsewhere", f.temp.path().join("d")).unwrap();
+        f.put("file", "");
+        for path in ["f", "d/f", "file/f"] {
+            assert!(f.obstacle(path).is_some(), "{path}");
+            assert!(matches!(f.deliver(path).unwrap(), Delivered::Conflict(_)), "{path}");
+        }
+        symlink("nowhere", f.temp.path().join("g.sig")).unwrap();
+        assert!(matches!(f.deliver("g").unwrap(), Delivered::Conflict(_)));
+        assert_eq!(f.there("g"), None);
+        assert_eq!(fs::read_dir(f.temp.path().join("elsewhere")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn p1_a_warrant_for_other_bytes_delivers_nothing() {
+        let f = Fixture::new();
+        let other = hash_of(b"other");
+        let warrant = Warrant { digest: &other.digest, signature: &f.signature };
+        let path = RelPath::new("f").unwrap();
+        let delivered = deliver(&f.root, &path, &f.staging, &f.hashed, &warrant, 0o644).unwrap();
+        assert!(matches!(delivered, Delivered::Conflict("the verdict is about other bytes")));
+        assert_eq!((f.there("f"), f.there("f.sig")), (None, None));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_opened_is_an_error_and_no_conflict() {
+        let f = Fixture::new();
+        let name = "d".repeat(256); // ENAMETOOLONG
+        f.deliver(&format!("{name}/f")).unwrap_err();
+        obstacle(&f.root, &RelPath::new(format!("{name}/f")).unwrap(), &f.hashed).unwrap_err();
+    }
 }

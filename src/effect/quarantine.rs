@@ -4,6 +4,12 @@
 //! first, so nothing is ever in the store that cannot be explained. On one mount the pair is moved: the
 //! sender may still hold the payload open, and the record's digest says what was judged. Across mounts it is
 //! copied durably before the source is removed.
+//!
+//! Each item's folder is locked while something is done to it, so that the daemon and commands never work on the
+//! same one: a copy that somebody purged while its source is being removed would be a lost file.
+
+mod item;
+mod release;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,8 +21,11 @@ use super::claim::{self, Part, Removed};
 use crate::clock;
 use crate::escape::Escaped;
 use crate::fs::staging::random_hex;
-use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Publish, RelPath, Staging, Stat, copy};
+use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Publish, RelPath, Staging, Stat, copy, root};
 use crate::watch::scan::signature_name;
+
+pub use item::{Entry, Item, ItemError, Locked, entries, is_id, sweep};
+pub use release::{Licence, Parcel, Published};
 
 const PAYLOAD: &str = "payload";
 const SIGNATURE: &str = "payload.sig";
@@ -140,8 +149,7 @@ pub enum PutAway {
 /// # Errors
 /// Any step's; then the source is in its place, or both it and a copy are.
 pub fn put_away(store: &Dir, root: &Dir, case: &Case<'_>) -> Result<PutAway, FsError> {
-    let id = fresh_id(&case.digest);
-    let item = store.make_new_dir(OsStr::new(&id), 0o700)?;
+    let (id, item) = begin(store, &case.digest)?;
     let mut holds = Holds::Originals;
     match fill(store, &item, &id, root, case, &mut holds) {
         Ok(true) => Ok(PutAway::Done(id)),
@@ -152,6 +160,17 @@ pub fn put_away(store: &Dir, root: &Dir, case: &Case<'_>) -> Result<PutAway, FsE
             Err(e)
         }
     }
+}
+
+/// Makes an item's folder and locks it.
+fn begin(store: &Dir, digest: &str) -> Result<(String, Dir), FsError> {
+    let id = fresh_id(digest);
+    let item = store.make_new_dir(OsStr::new(&id), 0o700)?;
+    if !item.lock().inspect_err(|_| store.remove_dir(OsStr::new(&id)).unwrap_or_default())? {
+        // Its name was made this moment and cannot be guessed: somebody reads the whole store. Left to `recover`.
+        return Err(FsError { action: "lock", path: item.path().to_owned(), source: Errno::WOULDBLOCK });
+    }
+    Ok((id, item))
 }
 
 /// What the parts in an item's folder are.
@@ -176,7 +195,7 @@ fn fill(
     store.sync()?;
     let source = root.descend(case.path.parent())?;
     if store.stat()?.mount == source.stat()?.mount {
-        match move_in(item, &source, case) {
+        match move_in(item, root, &source, case) {
             // Two bind mounts of one file system look alike and are not (O7).
             Err(e) if e.source == Errno::XDEV => {}
             moved => return moved,
@@ -190,7 +209,7 @@ fn fill(
 }
 
 /// Moves both parts, durably; if that fails or either is not what was judged (`false`), both are put back.
-fn move_in(item: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
+fn move_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
     let (name, signature) = (case.path.name(), signature_name(case.path.name()));
     let moved = move_one(item, PAYLOAD, source, name, &case.payload.identity).and_then(|moved| {
         let Some(stat) = case.signature.filter(|_| moved) else { return Ok(moved) };
@@ -201,15 +220,30 @@ fn move_in(item: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
         other => other,
     };
     if !matches!(durable, Ok(true)) {
-        for (there, back) in [(SIGNATURE, signature.as_os_str()), (PAYLOAD, name)] {
-            // One whose name is taken again stays here, and keeps the item.
-            item.rename(OsStr::new(there), source, back).unwrap_or_default();
-        }
+        put_back(item, root, source, case.path);
     }
     durable
 }
 
+/// Puts back what was moved into an item, whatever it is. What finds its name taken must not lie there under a record
+/// of something else: it waits among the claims, to be judged. What cannot go anywhere stays, and keeps the item.
+fn put_back(item: &Dir, root: &Dir, source: &Dir, path: &RelPath) {
+    let signature = signature_name(path.name());
+    for (there, name) in [(SIGNATURE, signature.as_os_str()), (PAYLOAD, path.name())] {
+        let there = OsStr::new(there);
+        match (item.rename(there, source, name), RelPath::new(path.parent().join(name))) {
+            (Err(e), Some(path)) if e.source == Errno::EXIST => claim::shelter(root, &path, item, there),
+            (moved, _) => moved,
+        }
+        .unwrap_or_default();
+    }
+}
+
 fn move_one(item: &Dir, to: &str, source: &Dir, name: &OsStr, expected: &Identity) -> Result<bool, FsError> {
+    // Before the rename, which sets the ctime: the one time that a sender cannot set back (S3).
+    if source.stat_of(name)?.is_none_or(|stat| stat.identity != *expected) {
+        return Ok(false);
+    }
     match source.rename(name, item, OsStr::new(to)) {
         Err(e) if e.is_not_found() => return Ok(false),
         renamed => renamed?,
@@ -267,15 +301,19 @@ fn copy_one(
 }
 
 /// Finishes what a killed process left in the store: takes the signature of a payload that was moved alone,
-/// and removes folders that hold a record and nothing else.
+/// removes folders that hold a record and nothing else, and what is left of items that were let go. Leaves what
+/// another process works on.
 ///
 /// # Errors
 /// The store cannot be listed. Single items that resist are left.
 pub fn recover(store: &Dir) -> Result<(), FsError> {
-    for id in store.names()?.collect::<Result<Vec<_>, _>>()? {
-        if let Ok(item) = store.descend(Path::new(&id)) {
+    sweep(store)?;
+    for id in ids(store)? {
+        if let Ok(item) = store.descend(Path::new(&id))
+            && matches!(item.lock(), Ok(true))
+        {
             // An item that resists is still an item; nothing in it is lost.
-            recover_item(store, &item, &id).unwrap_or_default();
+            recover_item(store, &item, OsStr::new(&id)).unwrap_or_default();
         }
     }
     Ok(())
@@ -293,7 +331,8 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
         return Ok(());
     };
     let Some(path) = RelPath::new(path) else { return Ok(()) };
-    let source = Dir::open(&root)?.descend(path.parent())?;
+    let Ok(root) = root::open(&root) else { return Ok(()) };
+    let source = root.descend(path.parent())?;
     let name = signature_name(path.name());
     let payload = item.stat_of(OsStr::new(PAYLOAD))?;
     let was_copied = payload.is_some_and(|there| there.identity.ino != record.payload.inode);
@@ -309,14 +348,14 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
     Ok(())
 }
 
-/// The folders of the store, by name.
+/// The items of the store, by their folders' names.
 ///
 /// # Errors
 /// What listing says.
 pub fn ids(store: &Dir) -> Result<Vec<String>, FsError> {
     let mut ids = Vec::new();
     for name in store.names()? {
-        ids.extend(name?.into_string()); // ours are ASCII
+        ids.extend(name?.into_string().ok().filter(|name| is_id(name)));
     }
     Ok(ids)
 }
@@ -332,6 +371,11 @@ impl Record {
     /// The payload's path below its root, byte-exact; `None` if the record does not hold one.
     pub fn relative_path(&self) -> Option<RelPath> {
         RelPath::new(from_hex(&self.path_hex)?)
+    }
+
+    /// The watched directory it came from, byte-exact; `None` if the record does not hold one.
+    pub fn root_path(&self) -> Option<PathBuf> {
+        from_hex(&self.root_hex).filter(|root| root.is_absolute())
     }
 }
 
@@ -409,11 +453,14 @@ fn to_hex(path: &Path) -> String {
     path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Two digits for each byte and nothing else: `u8::from_str_radix` alone would take a sign, or one digit.
 fn from_hex(text: &str) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStringExt as _;
-    let digits = text.as_bytes().chunks(2);
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let bytes: Option<Vec<u8>> =
-        digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
+        pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    rest.is_empty().then_some(())?;
     Some(PathBuf::from(std::ffi::OsString::from_vec(bytes?)))
 }
 
@@ -438,21 +485,98 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_its_payload_records_nothing() {
+    fn p4_what_is_being_put_away_cannot_be_purged_from_under_it() {
         let temp = tempfile::tempdir().unwrap();
-        let (store, root) = (Dir::open(temp.path()).unwrap(), Dir::open(temp.path()).unwrap());
-        fs::write(temp.path().join("f"), "content").unwrap();
-        let case = Case {
+        let store = Dir::open(temp.path()).unwrap();
+        let (id, item) = begin(&store, "0123456789").unwrap();
+        // A copy whose source is about to be removed: without it, the file would be nowhere.
+        fs::write(item.path().join(PAYLOAD), "content").unwrap();
+        assert!(matches!(Locked::take(&store, &id), Err(ItemError::Busy)));
+        recover(&store).unwrap();
+        assert!(item.path().join(PAYLOAD).exists());
+        drop(item);
+        assert!(matches!(Locked::take(&store, &id), Err(ItemError::Odd(_))));
+    }
+
+    #[test]
+    fn p4_a_path_on_record_is_read_byte_for_byte_or_not_at_all() {
+        for (digits, path) in [("", Some("")), ("612f62", Some("a/b")), ("6A", Some("j"))] {
+            assert_eq!(from_hex(digits).as_deref(), path.map(Path::new), "{digits}");
+        }
+        for digits in ["6", "61 ", "+f", "-1", "6g", "0x61", "6\u{e4}1"] {
+            assert_eq!(from_hex(digits), None, "{digits}");
+        }
+    }
+
+    #[test]
+    fn a19_what_took_a_bad_files_place_goes_back_or_waits_and_never_lies_in_the_store() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        fs::create_dir_all(path("root/d")).unwrap();
+        fs::create_dir(path("item")).unwrap();
+        let (root, item) = (Dir::open(&path("root")).unwrap(), Dir::open(&path("item")).unwrap());
+        let source = root.descend(Path::new("d")).unwrap();
+        for (file, content) in
+            [("item/payload", "innocent"), ("item/payload.sig", "its signature"), ("root/d/f", "later")]
+        {
+            fs::write(path(file), content).unwrap();
+        }
+        put_back(&item, &root, &source, &RelPath::new("d/f").unwrap());
+        assert!(!has_part(&item).unwrap());
+        assert_eq!(fs::read_to_string(path("root/d/f.sig")).unwrap(), "its signature");
+        assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "later", "never replaced");
+        fs::remove_file(path("root/d/f")).unwrap();
+        claim::bring_back(&root).unwrap();
+        assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "innocent");
+    }
+
+    #[test]
+    fn a19_what_is_planted_in_the_store_is_never_written_over() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        fs::create_dir_all(path("store/planted")).unwrap();
+        fs::create_dir(path("root")).unwrap();
+        fs::write(path("store/planted/payload"), "planted").unwrap();
+        fs::write(path("store/stray"), "stray").unwrap();
+        let (store, root) = (Dir::open(&path("store")).unwrap(), Dir::open(&path("root")).unwrap());
+        let mut items = Vec::new();
+        for _ in 0..2 {
+            fs::write(path("root/f"), "bad").unwrap();
+            let payload = root.stat_of(OsStr::new("f")).unwrap().unwrap();
+            let case = case(payload);
+            let PutAway::Done(item) = put_away(&store, &root, &case).unwrap() else { panic!("not put away") };
+            // The same file at the same second, and a name that somebody was quicker to take.
+            assert!(store.make_new_dir(OsStr::new(&item), 0o700).is_err());
+            items.push(item);
+        }
+        assert_ne!(items[0], items[1]);
+        recover(&store).unwrap();
+        assert_eq!(fs::read_to_string(path("store/planted/payload")).unwrap(), "planted");
+        assert_eq!(fs::read_to_string(path("store/stray")).unwrap(), "stray");
+    }
+
+    /// Of the file `f`.
+    fn case(payload: Stat) -> Case<'static> {
+        static PATH: std::sync::LazyLock<RelPath> = std::sync::LazyLock::new(|| RelPath::new("f").unwrap());
+        Case {
             reason: "mismatch",
             rule: "rule",
             keys: Vec::new(),
             digest: "00".into(),
             signature_digest: None,
             lease_granted: true,
-            path: &RelPath::new("f").unwrap(),
-            payload: root.stat_of(OsStr::new("f")).unwrap().unwrap(),
+            path: &PATH,
+            payload,
             signature: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_record_without_its_payload_records_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, root) = (Dir::open(temp.path()).unwrap(), Dir::open(temp.path()).unwrap());
+        fs::write(temp.path().join("f"), "content").unwrap();
+        let case = case(root.stat_of(OsStr::new("f")).unwrap().unwrap());
         // What a kill before the move leaves, where it cannot be tidied.
         let item = store.make_new_dir(OsStr::new("item"), 0o700).unwrap();
         write_record(&item, &record("item", &root, &case)).unwrap();

@@ -4,7 +4,7 @@
 //! (fcntl(2), "Leases"). It needs ownership of the file or `CAP_LEASE`, and a local file system. The lease is
 //! asked for and given back at once: it is a question, not a lock.
 
-#![expect(unsafe_code, reason = "no safe wrapper of F_SETLEASE exists; this is the only module with any")]
+#![expect(unsafe_code, reason = "no safe wrapper of F_SETLEASE exists")]
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;

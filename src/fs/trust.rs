@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::give::Owner;
 use super::{FsError, Kind, Stat, stat_path};
 use crate::escape::quoted;
 
@@ -23,6 +24,17 @@ pub enum TrustError {
     /// A symlink stands where the thing itself must stand.
     #[error("{} is a symbolic link; name the place it leads to", quoted(.0))]
     Symlink(PathBuf),
+    /// A symlink on the way that is somebody else's.
+    #[error(
+        "{} is a symbolic link of user {uid}, who could have it lead anywhere; name the place it leads to",
+        quoted(path)
+    )]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// Whose.
+        uid: u32,
+    },
     /// Someone else owns it.
     #[error(
         "{} belongs to user {uid}, who could replace what is in it; chown it to root or to the daemon's user",
@@ -68,6 +80,14 @@ pub enum TrustError {
 /// # Errors
 /// [`TrustError`], naming the component at fault.
 pub fn check(path: &Path) -> Result<(), TrustError> {
+    check_for(path, Owner::current())
+}
+
+/// As [`check`], for who acts on behalf of `me`: root, for the daemon's user.
+///
+/// # Errors
+/// [`TrustError`].
+pub fn check_for(path: &Path, me: Owner) -> Result<(), TrustError> {
     let stat = stat_path(path)?.ok_or_else(|| TrustError::Missing(path.to_owned()))?;
     if stat.kind == Kind::Symlink {
         return Err(TrustError::Symlink(path.to_owned()));
@@ -78,9 +98,9 @@ pub fn check(path: &Path) -> Result<(), TrustError> {
         .map_err(|e| FsError::new("resolve", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
     for component in path.ancestors().chain(real.ancestors()).filter(|p| !p.as_os_str().is_empty()) {
         let stat = stat_path(component)?.ok_or_else(|| TrustError::Missing(component.to_owned()))?;
-        check_owner(component, &stat)?;
+        check_owner(component, &stat, me)?;
         if stat.kind != Kind::Symlink {
-            check_mode(component, &stat, component != path && component != real)?;
+            check_mode(component, &stat, me, component != path && component != real)?;
         }
     }
     Ok(())
@@ -91,7 +111,15 @@ pub fn check(path: &Path) -> Result<(), TrustError> {
 /// # Errors
 /// [`TrustError`].
 pub fn check_private(path: &Path) -> Result<(), TrustError> {
-    check(path)?;
+    check_private_for(path, Owner::current())
+}
+
+/// As [`check_private`], for who acts on behalf of `me`.
+///
+/// # Errors
+/// [`TrustError`].
+pub fn check_private_for(path: &Path, me: Owner) -> Result<(), TrustError> {
+    check_for(path, me)?;
     match stat_path(path)? {
         Some(stat) if stat.mode & 0o077 == 0 => Ok(()),
         Some(stat) => Err(TrustError::Open { path: path.to_owned(), mode: stat.mode }),
@@ -111,32 +139,36 @@ pub fn check_if_there(path: &Path) -> Result<(), TrustError> {
 }
 
 /// Checks a watched directory: others may own and fill it, but not everybody may rename everybody's files.
-///
-/// # Errors
-/// [`TrustError`].
-pub fn check_root(path: &Path) -> Result<(), TrustError> {
-    let stat = stat_path(path)?.ok_or_else(|| TrustError::Missing(path.to_owned()))?;
-    if stat.kind == Kind::Symlink {
-        return Err(TrustError::Symlink(path.to_owned()));
-    }
+pub(super) fn check_root(path: &Path, stat: &Stat) -> Result<(), TrustError> {
     if stat.mode & 0o1002 == 0o002 {
         return Err(TrustError::WorldWritable { path: path.to_owned(), mode: stat.mode });
     }
     Ok(())
 }
 
-fn check_owner(path: &Path, stat: &Stat) -> Result<(), TrustError> {
-    if stat.uid == 0 || stat.uid == rustix::process::geteuid().as_raw() {
+/// Checks a directory above the watched directory `root`. Who owns that one may own this one too: whatever he puts in
+/// its place, he could have put into it.
+pub(super) fn check_above(path: &Path, stat: &Stat, root: &Stat, me: Owner) -> Result<(), TrustError> {
+    if stat.uid != root.uid {
+        check_owner(path, stat, me)?;
+    }
+    let writes_to_root = stat.gid == root.gid && root.mode & 0o020 != 0;
+    let stat = &Stat { mode: if writes_to_root { stat.mode & !0o020 } else { stat.mode }, ..*stat };
+    check_mode(path, stat, me, true)
+}
+
+pub(super) fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), TrustError> {
+    if stat.uid == 0 || stat.uid == me.uid {
         Ok(())
     } else {
         Err(TrustError::Owner { path: path.to_owned(), uid: stat.uid })
     }
 }
 
-fn check_mode(path: &Path, stat: &Stat, is_ancestor: bool) -> Result<(), TrustError> {
+pub(super) fn check_mode(path: &Path, stat: &Stat, me: Owner, is_ancestor: bool) -> Result<(), TrustError> {
     let sticky = is_ancestor && stat.mode & 0o1000 != 0;
     let others = stat.mode & 0o002 != 0;
-    let group = stat.mode & 0o020 != 0 && stat.gid != 0 && stat.gid != rustix::process::getegid().as_raw();
+    let group = stat.mode & 0o020 != 0 && stat.gid != 0 && stat.gid != me.gid;
     if (others || group) && !sticky {
         return Err(TrustError::Writable { path: path.to_owned(), mode: stat.mode });
     }
@@ -172,17 +204,5 @@ mod tests {
         assert!(matches!(check(&inner.join("none")), Err(TrustError::Missing(_))));
         symlink("b", temp.path().join("a/link")).unwrap();
         assert!(matches!(check(&temp.path().join("a/link")), Err(TrustError::Symlink(_))));
-    }
-
-    #[test]
-    fn a26_a_root_open_to_everybody_is_refused() {
-        let temp = tempfile::tempdir().unwrap();
-        let chmod = |mode| fs::set_permissions(temp.path(), Permissions::from_mode(mode)).unwrap();
-        chmod(0o777);
-        assert!(matches!(check_root(temp.path()), Err(TrustError::WorldWritable { .. })));
-        chmod(0o1777);
-        check_root(temp.path()).unwrap();
-        chmod(0o770);
-        check_root(temp.path()).unwrap();
     }
 }

@@ -37,13 +37,20 @@ const MAX_PLAINTEXT: usize = 4096;
 #[derive(Debug)]
 pub struct Local {
     path: PathBuf,
+    /// Whose keyrings are good, besides root's.
+    caller: u32,
     opened: Mutex<Option<Arc<Keyring>>>,
 }
 
 impl Local {
     /// The provider of the keys in this keyring. Touches nothing yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, opened: Mutex::new(None) }
+        Self { path, caller: rustix::process::geteuid().as_raw(), opened: Mutex::new(None) }
+    }
+
+    /// The same, for who acts on behalf of this user.
+    pub(super) fn serving(self, uid: u32) -> Self {
+        Self { caller: uid, ..self }
     }
 
     fn keyring(&self) -> Result<Arc<Keyring>, Trouble> {
@@ -55,7 +62,7 @@ impl Local {
             return Ok(Arc::clone(keyring));
         }
         *opened = None;
-        let keyring = Keyring::open(&self.path)
+        let keyring = Keyring::open_for(&self.path, self.caller)
             .map_err(|error| Trouble::new(TroubleKind::Credentials, chain::one_line(&error)))?;
         Ok(Arc::clone(opened.insert(Arc::new(keyring))))
     }

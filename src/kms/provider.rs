@@ -26,6 +26,12 @@ impl Providers {
         Self { aws: Remote::new(aws), local: keyring.map(Local::new) }
     }
 
+    /// The same, for root on behalf of this user: the keyring may be theirs.
+    #[must_use]
+    pub fn serving(self, uid: u32) -> Self {
+        Self { local: self.local.map(|local| local.serving(uid)), ..self }
+    }
+
     fn local(&self) -> Result<&Local, Trouble> {
         self.local
             .as_ref()

@@ -94,6 +94,16 @@ fn o2_every_bad_policy_has_exactly_the_faults_it_lists() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// A key that is not in its dictionary, the fuzzer would have to guess letter by letter.
+#[test]
+fn the_fuzzers_dictionary_has_every_key() {
+    let words = std::fs::read_to_string(root().join("tests/fuzz/policy.dict")).unwrap();
+    for key in SECTIONS.into_iter().flat_map(|section| section.keys) {
+        let entry = format!("\"{}\"", key.name);
+        assert!(words.lines().any(|line| line == entry), "tests/fuzz/policy.dict lacks {entry}");
+    }
+}
+
 /// What the annotated policy does not show, an operator does not find.
 #[test]
 fn the_annotated_policy_shows_every_key() {
@@ -129,6 +139,7 @@ fn a_rule_of_either_mode_has_the_documented_defaults() {
         assert!(rule.include.is_none() && rule.exclude.is_none() && rule.allowed_owners.is_none());
         assert_eq!(rule.settle, Duration::from_secs(2));
         assert_eq!((rule.max_size, rule.max_links), (16 << 30, 1));
+        assert_eq!((rule.quarantine_max_size, rule.quarantine_keep), (32 << 30, None));
     }
     assert_eq!((signing.name.as_str(), signing.line), ("releases", 4));
     assert_eq!(sign(signing).on_stale, OnStale::Report);
@@ -160,6 +171,8 @@ fn every_key_is_taken_over() {
     assert!(signing.recursive && signing.create);
     assert_eq!(signing.settle, Duration::from_millis(1500));
     assert_eq!((signing.max_size, signing.max_links), (100_000_000, 3));
+    assert_eq!(signing.quarantine_max_size, 1);
+    assert_eq!(signing.quarantine_keep, humantime::parse_duration("10years").ok());
     assert_eq!(signing.allowed_owners.as_deref(), Some([0, 1000].as_slice()));
     assert!(signing.include.as_ref().unwrap().matches(OsStr::new("a.deb")));
     assert_eq!(signing.exclude.as_ref().unwrap().sources(), ["*-debug.*"]);
@@ -216,6 +229,51 @@ fn p9_what_a_fault_quotes_is_escaped() {
     let faults = faults_of(b"\"\\u001b[31m\" = 1\n[state]\ndir = \"a\\nb\"\n");
     assert!(faults.contains("`\\x1b[31m`") && faults.contains("\"a\\x0ab\""), "{faults}");
     assert!(!faults.contains('\u{1b}'));
+
+    let nul = "[state]\ndir = \"/s\"\n[limits]\nmax_in_flight = 9_9\0\09\n";
+    let faults = faults_of(nul.as_bytes());
+    assert!(faults.contains("`max_in_flight`: 99\\x00\\x009 is out of bounds; "), "{faults}");
+}
+
+/// A reload reads whatever lies there while the daemon works: it must not take its stack, its memory or an hour.
+#[test]
+fn p7_no_policy_of_the_largest_size_is_too_much() {
+    let one = "[state]\ndir = \"/s\"\n[local]\nkeyring = \"/k\"\n[[watch]]\nname = \"one\"\nmode = \"sign\"\n\
+               path = \"/w\"\nkey = \"local:a\"\n";
+    let faults = |more: String| faults_of(format!("{one}{more}").as_bytes());
+
+    // As a tokio worker has it: a quarter of the main thread's stack.
+    let nested = format!("include = [\"{}{}\"]\n", "{".repeat(300_000), "}".repeat(300_000));
+    let limit = "10: `include`: a pattern has at most 1024 bytes; write several shorter ones";
+    assert_eq!(faults(nested), limit);
+    let nested = format!("include = [\"{}a{}\"]\n", "{".repeat(511), "}".repeat(511));
+    let file = format!("{one}{nested}");
+    let deepest = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("policy.toml"), file.as_bytes());
+        faults_at(&folder.path().join("policy.toml"))
+    });
+    let faults_there = deepest.unwrap().join().unwrap();
+    assert!(faults_there.contains("is no pattern: "), "{faults_there}");
+
+    let long = format!("deliver_to = \"/{}\"\n", "a/".repeat(400_000));
+    assert_eq!(faults(long), "10: `deliver_to`: a path has at most 4095 bytes; write a shorter one");
+
+    let keys: String = (0..60_000).map(|n| format!("k{n} = \"\"\n")).collect();
+    assert!(faults(format!("[watch.context]\n{keys}")).contains("KMS takes at most 8192"));
+
+    let unknown = format!("{} = 1\n", "a".repeat(900_000));
+    assert!(faults(unknown).contains("is no key of [[watch]]; valid here: name, "));
+
+    let rules = "[[watch]]\npath = \"/w\"\n".repeat(30_000);
+    let faults = faults(rules);
+    let too_many = "the policy has 30001 rules, and at most 1000 are taken; ";
+    assert!(
+        faults.lines().any(|fault| fault.starts_with("2008: `watch`: ") && fault.contains(too_many)),
+        "{faults:.300}"
+    );
+    assert!(!faults.contains("\n2009: ") && !faults.contains("\n2010: "), "what is beyond is not read");
+    assert_eq!(faults.lines().filter(|fault| fault.contains("a file must fall to one rule")).count(), 100);
 }
 
 /// Whatever the file holds, loading ends with a policy or with faults.

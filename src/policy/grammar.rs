@@ -88,7 +88,16 @@ pub(super) const LOCAL: Section = Section {
 
 pub(super) const STATE: Section = Section {
     title: "[state]",
-    keys: &[key("dir", "the directory where state lives", r#"dir = "/var/lib/kms-sig""#)],
+    keys: &[
+        key("dir", "the directory where state lives", r#"dir = "/var/lib/kms-sig""#),
+        key("history_keep", "how long decisions stay on record", r#"history_keep = "400d""#),
+        key(
+            "seal_key",
+            "a key of its own for the head of the record",
+            r#"seal_key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab""#,
+        ),
+        key("seal_interval", "how often the head of the record is sealed", r#"seal_interval = "1h""#),
+    ],
 };
 
 pub(super) const QUARANTINE: Section = Section {
@@ -138,6 +147,12 @@ pub(super) const WATCH: Section = Section {
         key("deliver_to", "the directory where valid pairs go", r#"deliver_to = "/srv/kms-sig/verified""#),
         key("deliver_mode", "the permission bits of delivered files", r#"deliver_mode = "0644""#),
         sign("on_stale", "what happens to a signature whose file has changed", r#"on_stale = "report""#),
+        key(
+            "quarantine_max_size",
+            "how much of this rule may lie in quarantine",
+            r#"quarantine_max_size = "32GiB""#,
+        ),
+        key("quarantine_keep", "how long quarantine is kept", r#"quarantine_keep = "90days""#),
         verify("in_place", "whether pairs are judged where they lie", "in_place = true"),
         verify("on_invalid", "what happens to an invalid pair", r#"on_invalid = "quarantine""#),
         verify("on_missing", "what happens to a file without a signature", r#"on_missing = "quarantine""#),
@@ -187,7 +202,10 @@ impl Section {
 /// The candidate that `word` was probably meant to be: at most one edit in three letters away.
 fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase().replace('-', "_");
+    let letters = word.chars().count();
     candidates
+        // Who is that much longer or shorter is that many edits away; a key of a megabyte is not compared.
+        .filter(|candidate| candidate.len().abs_diff(letters) <= (candidate.len() / 3).max(1))
         .map(|candidate| (edit_distance(&word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
@@ -243,7 +261,7 @@ mod tests {
         ] {
             assert_eq!(WATCH.advice(word, mode), advice);
         }
-        assert_eq!(STATE.advice("colour", None), "valid here: dir");
+        assert_eq!(STATE.advice("colour", None), "valid here: dir, history_keep, seal_key, seal_interval");
         let sign = WATCH.advice("colour", Some(ModeName::Sign));
         assert!(sign.contains(" key, ") && !sign.contains("trusted_keys"), "{sign}");
     }

@@ -17,12 +17,19 @@ pub struct Patterns {
     sources: Vec<String>,
 }
 
+/// The longest pattern, in bytes: names have at most 255. The compiler of patterns calls itself for each brace in
+/// a brace, and runs out of stack where they nest a hundred thousand deep.
+const MAX_LEN: usize = 1024;
+
 /// Why a pattern is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PatternError {
     /// An empty pattern.
     #[error("an empty pattern matches no name; write one such as \"*.tar.gz\"")]
     Empty,
+    /// Longer than any name.
+    #[error("a pattern has at most {MAX_LEN} bytes; write several shorter ones")]
+    TooLong,
     /// A pattern with a directory in it.
     #[error(
         "\"{}\" has a '/', but patterns match file names without directories; write the name's part only, such as \"*.tar.gz\"",
@@ -119,6 +126,9 @@ pub(super) fn unfinished_mark(name: &OsStr) -> Option<Mark> {
 pub(super) fn check(pattern: &str, list: List) -> Result<(), PatternError> {
     if pattern.is_empty() {
         return Err(PatternError::Empty);
+    }
+    if pattern.len() > MAX_LEN {
+        return Err(PatternError::TooLong);
     }
     if pattern.contains('/') {
         return Err(PatternError::Slash(pattern.to_owned()));

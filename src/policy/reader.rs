@@ -17,6 +17,9 @@ use super::fault::Report;
 use super::grammar::{Key, ModeName, Section};
 use crate::escape::Escaped;
 
+/// The longest path that Linux takes, in bytes (`PATH_MAX` without the end, limits.h).
+const MAX_PATH: usize = 4095;
+
 /// A table of the policy.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'t> {
@@ -90,6 +93,13 @@ impl<'t> Table<'t> {
         found
     }
 
+    /// [`Table::section`] once more: its type and unknown keys were reported before.
+    pub(super) fn section_quietly(&self, name: &str, section: &'static Section) -> Option<Self> {
+        let field = self.find(name)?;
+        let (entries, line, report) = (field.value.as_table()?, field.line, self.report);
+        Some(Self { section, entries, line, report })
+    }
+
     /// The entry called `name` as a table of its own.
     pub(super) fn section(&self, name: &str, section: &'static Section) -> Option<Self> {
         let field = self.find(name)?;
@@ -129,6 +139,11 @@ impl<'t> Field<'t> {
             self.wrong_type(wanted);
         }
         text
+    }
+
+    /// Whether the value is this string.
+    pub(super) fn is_text(&self, text: &str) -> bool {
+        self.value.as_str() == Some(text)
     }
 
     /// A string that is not empty and is a single line.
@@ -181,7 +196,10 @@ impl<'t> Field<'t> {
         let number = number.filter(|n| bounds.contains(n)).and_then(|n| N::try_from(n).ok());
         if number.is_none() {
             let (least, most) = (bounds.start(), bounds.end());
-            self.fault(format!("{integer} is out of bounds; write a whole number from {least} to {most}"));
+            // The parser lets NUL bytes through in numbers with an underscore.
+            let written = integer.to_string();
+            let shown = Escaped::text(&written);
+            self.fault(format!("{shown} is out of bounds; write a whole number from {least} to {most}"));
         }
         number
     }
@@ -244,6 +262,10 @@ impl<'t> Field<'t> {
         let text = self.line_of_text()?;
         if text == "~" || text.starts_with("~/") {
             self.fault(format!("\"{}\": ~ is not expanded here; write the whole path", Escaped::text(text)));
+            return None;
+        }
+        if text.len() > MAX_PATH {
+            self.fault(format!("a path has at most {MAX_PATH} bytes; write a shorter one"));
             return None;
         }
         Some(normalised(&base.join(text)))

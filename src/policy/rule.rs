@@ -28,12 +28,16 @@ const SETTLE: Duration = Duration::from_secs(2);
 const SIGNATURE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// Default of `max_size`, in bytes: 16 GiB.
 const MAX_SIZE: u64 = 16 << 30;
+/// Default of `quarantine_max_size`, in bytes: 32 GiB, two of the largest files.
+const QUARANTINE_MAX_SIZE: u64 = 32 << 30;
 /// Default of `deliver_mode`.
 const DELIVER_MODE: u32 = 0o644;
 /// What is longer is more likely a slip of the unit than meant.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// As [`DAY`], for signatures that people bring.
 const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// As [`DAY`], for what is kept as evidence.
+const DECADE: Duration = Duration::from_secs(315_576_000);
 /// The longest name of a rule, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -85,12 +89,16 @@ pub(super) fn read<'t>(
     let max_links = common("max_links").and_then(|f| f.number(1..=u32::MAX.into())).unwrap_or(1);
     let allowed_owners = common("allowed_owners").and_then(|f| owners(&f));
     let create = common("create").and_then(|f| f.boolean()).unwrap_or(false);
+    let quarantine_max_size = draft.table.find("quarantine_max_size").and_then(|f| f.size(1));
+    let quarantine_keep =
+        draft.table.find("quarantine_keep").and_then(|f| f.duration(Least::AboveZero, DECADE));
     let context = draft.context();
     let mode = match mode? {
         ModeName::Sign => Mode::Sign(draft.sign()?),
         ModeName::Verify => Mode::Verify(draft.verify()?),
     };
     named_mode?;
+    draft.needs_quarantine(&mode);
     Some(Rule {
         name: name?.to_owned(),
         line,
@@ -104,6 +112,8 @@ pub(super) fn read<'t>(
         allowed_owners,
         create,
         context,
+        quarantine_max_size: quarantine_max_size.unwrap_or(QUARANTINE_MAX_SIZE),
+        quarantine_keep,
         mode,
     })
 }
@@ -193,7 +203,10 @@ impl<'t> Draft<'_, 't> {
             if let Err(error) = template.insert(key, text) {
                 value.fault(error);
             }
-            let of_signer = template.placeholders().any(|(k, hole)| k == key && hole.is_of_the_signer());
+            // Looked for in this pair alone: among all of them, long lists would take minutes.
+            let mut pair = ContextTemplate::default();
+            let of_signer = pair.insert(key, text).is_ok()
+                && pair.placeholders().any(|(_, hole)| hole.is_of_the_signer());
             if of_signer && self.mode == Some(ModeName::Verify) {
                 value.fault(format!(
                     "\"{}\" uses {{watch}} or {{hostname}}, but a verifier's rule and host are not the signer's; \
@@ -333,6 +346,24 @@ impl<'t> Draft<'_, 't> {
         let dir = field.path(self.base)?;
         self.claims.places.push(Place::new(Role::Delivery(self.whose.clone()), field.line, &dir));
         Some(Delivery { dir, mode })
+    }
+
+    /// What says how to quarantine is a mistake where nothing is ever quarantined.
+    fn needs_quarantine(&self, mode: &Mode) {
+        if mode.quarantines() {
+            return;
+        }
+        let remedy = match mode {
+            Mode::Sign(_) => "on_stale = \"quarantine\"",
+            Mode::Verify(_) => "on_invalid = \"quarantine\"",
+        };
+        for name in ["quarantine_max_size", "quarantine_keep"] {
+            if let Some(field) = self.table.find(name) {
+                field.conflict(format!(
+                    "nothing of this rule is ever quarantined; remove it, or write {remedy}"
+                ));
+            }
+        }
     }
 
     fn wants_quarantine(&mut self, field: Field<'t>) {

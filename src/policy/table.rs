@@ -17,12 +17,15 @@ use super::fault::{Faults, Report};
 use super::grammar::{AWS, LIMITS, LOCAL, QUARANTINE, STATE, Section, TOP};
 use super::place::{self, Place, Role};
 use super::reader::{Field, Table};
+use super::record;
 use super::rule::{self, Claims};
 use super::{AwsSettings, Limits, Policy, Rule};
 use crate::escape::Escaped;
 
 /// The largest policy file, in bytes: some thousand rules.
 const MAX_LEN: u64 = 1 << 20;
+/// The most rules: each is compared with every other.
+const MAX_RULES: usize = 1000;
 /// Default of `max_in_flight`.
 const MAX_IN_FLIGHT: usize = 64;
 /// Default of `kms_per_second`: far below the smallest regional quota of KMS.
@@ -125,6 +128,7 @@ fn policy<'t>(tree: &'t DeTable<'t>, file: PathBuf, base: &Path, report: &'t Rep
     let state_dir = place("state", &STATE, "dir", Role::State);
     let quarantine_dir = place("quarantine", &QUARANTINE, "dir", Role::Quarantine);
     place::check(&claims.places, report);
+    let record = record::read(&top, rules.as_deref().unwrap_or_default());
 
     if top.find("state").is_none() {
         report
@@ -142,27 +146,36 @@ fn policy<'t>(tree: &'t DeTable<'t>, file: PathBuf, base: &Path, report: &'t Rep
         aws,
         keyring,
         state_dir: state_dir?,
+        record,
         quarantine_dir,
         limits,
         rules: rules?,
     })
 }
 
-/// How to add a section: its header and its entries.
-fn add(section: &Section) -> String {
-    let entries: Vec<&str> = section.keys.iter().map(|key| key.example).collect();
-    format!("add {} with {}", section.title, entries.join(" and "))
+/// How to add a section: its header and its first entry, which is the one that is required.
+pub(super) fn add(section: &Section) -> String {
+    let entry = section.keys.first().map_or("its keys", |key| key.example);
+    format!("add {} with {entry}", section.title)
 }
 
 /// Every rule, or none if one of them is incomplete.
 fn rules<'t>(top: &Table<'t>, base: &Path, claims: &mut Claims<'t>) -> Option<Vec<Arc<Rule>>> {
-    let entries = match top.find("watch") {
+    let mut entries = match top.find("watch") {
         Some(field) => field.list()?,
         None => Vec::new(),
     };
     if entries.is_empty() {
         let message = "the policy watches nothing; add a [[watch]] table with name, mode and path".to_owned();
         top.report.fault_of_whole(top.line, message);
+    }
+    if let Some(first_too_many) = entries.get(MAX_RULES) {
+        first_too_many.conflict(format!(
+            "the policy has {} rules, and at most {MAX_RULES} are taken; watch a directory above several of them with \
+             recursive = true, or run another daemon with the rest",
+            entries.len()
+        ));
+        entries.truncate(MAX_RULES);
     }
     let read =
         |entry: Field<'t>| Some(rule::read(entry.entries()?, entry.line, base, top.report, claims)?.into());

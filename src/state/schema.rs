@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, backup};
 
-use super::{StateError, state_error};
+use super::link::{LEN, Point, Row};
+use super::{PATIENCE, StateError, ledger, state_error};
 use crate::clock;
 use crate::fs::FsError;
 
 /// The version this program writes (`PRAGMA user_version`). Earlier ones are migrated, later ones refused.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 const TABLES: &str = "
     CREATE TABLE decided (
@@ -41,21 +42,6 @@ const TABLES: &str = "
         digest TEXT NOT NULL,
         UNIQUE (rule, path, digest)
     ) STRICT;
-
-    CREATE TABLE history (
-        id INTEGER PRIMARY KEY,
-        at TEXT NOT NULL,
-        rule TEXT NOT NULL,
-        path BLOB NOT NULL,
-        outcome TEXT NOT NULL,
-        reason TEXT,
-        digest TEXT,
-        signature_digest TEXT,
-        key TEXT,
-        item TEXT
-    ) STRICT;
-
-    CREATE INDEX history_item ON history (item) WHERE item IS NOT NULL;
 ";
 
 /// Why a database did not open.
@@ -100,12 +86,35 @@ pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW,
     )?;
-    db.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;",
-    )?;
+    set_up(&db)?;
     check(&db)?;
     migrate(&db)?;
     Ok(db)
+}
+
+/// Opens what a daemon has begun, beside that daemon if it runs: makes, checks and mends nothing.
+pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
+    let db = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW,
+    )?;
+    set_up(&db)?;
+    match version(&db)? {
+        VERSION => Ok(db),
+        other => Err(OpenError::Version(other)),
+    }
+}
+
+fn set_up(db: &Connection) -> Result<(), OpenError> {
+    db.busy_timeout(PATIENCE)?;
+    Ok(db.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON;",
+    )?)
+}
+
+/// The version of a database; 0 of an empty one.
+pub(super) fn version(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 /// A copy in memory of what is at `path`, or an empty one.
@@ -126,11 +135,63 @@ fn check(db: &Connection) -> Result<(), OpenError> {
 }
 
 fn migrate(db: &Connection) -> Result<(), OpenError> {
-    match db.query_row("PRAGMA user_version", [], |row| row.get(0))? {
-        VERSION => Ok(()),
-        0 => Ok(db.execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?),
-        other => Err(OpenError::Version(other)),
+    if version(db)? == VERSION {
+        return Ok(());
     }
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let done = match version(db)? {
+        0 => db.execute_batch(TABLES).map_err(OpenError::from).and_then(|()| begin(db)),
+        1 => chain_up(db),
+        VERSION => Ok(()),
+        other => Err(OpenError::Version(other)),
+    };
+    match done.and_then(|()| Ok(db.execute_batch(&format!("PRAGMA user_version = {VERSION}; COMMIT"))?)) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            // The error is what is worth telling; a transaction left open would end with the connection.
+            db.execute_batch("ROLLBACK").unwrap_or_default();
+            Err(error)
+        }
+    }
+}
+
+/// Makes the tables of the record, and begins it.
+fn begin(db: &Connection) -> Result<(), OpenError> {
+    let mut nonce = [0; LEN];
+    rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| OpenError::Io(e.into()))?;
+    db.execute_batch(ledger::TABLES)?;
+    Ok(ledger::begin(db, nonce, clock::timestamp())?)
+}
+
+/// Version 1 had a history without hashes: its rows are taken over as they are, in their order.
+fn chain_up(db: &Connection) -> Result<(), OpenError> {
+    db.execute_batch("ALTER TABLE history RENAME TO history_1; DROP INDEX history_item;")?;
+    begin(db)?;
+    let (chain, mut last) = ledger::head_of(db)?;
+    let mut query = db.prepare(
+        "SELECT at, rule, path, outcome, reason, digest, signature_digest, key, item FROM history_1 ORDER BY id",
+    )?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let row = Row {
+            seq: last.seq + 1,
+            at: row.get(0)?,
+            rule: row.get(1)?,
+            path: row.get(2)?,
+            outcome: row.get(3)?,
+            reason: row.get(4)?,
+            digest: row.get(5)?,
+            signature_digest: row.get(6)?,
+            key: row.get(7)?,
+            item: row.get(8)?,
+        };
+        let point: Point = ledger::append_row(db, &chain, &last, &row)?.point;
+        last = point;
+    }
+    drop(rows);
+    drop(query);
+    Ok(db.execute_batch("DROP TABLE history_1")?)
 }
 
 /// Moves a damaged database and its journal out of the way, under a name that says when.

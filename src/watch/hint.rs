@@ -8,7 +8,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use notify::{Config, ErrorKind, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{
+    Config, ErrorKind, Event, EventKindMask, RecommendedWatcher, RecursiveMode, WatchPathConfig, Watcher as _,
+};
 use tokio::sync::Notify;
 
 /// Names kept before the set gives up and asks for a scan: at 100 to 300 bytes a path, some megabytes.
@@ -42,7 +44,9 @@ impl Shared {
 /// A watcher of one rule's directories.
 pub struct Hints {
     shared: Arc<Shared>,
-    watcher: RecommendedWatcher,
+    /// There until it is dropped.
+    watcher: Option<RecommendedWatcher>,
+    once: HashSet<PathBuf>,
 }
 
 /// Why there are no hints. The rule then lives by scanning alone.
@@ -93,7 +97,7 @@ impl Hints {
             | EventKindMask::MODIFY_META
             | EventKindMask::ACCESS_CLOSE;
         let watcher = RecommendedWatcher::new(handler, Config::default().with_event_kinds(mask))?;
-        Ok(Self { shared, watcher })
+        Ok(Self { shared, watcher: Some(watcher), once: HashSet::new() })
     }
 
     /// Watches one directory, not what is below it. Again for a directory already watched is as good.
@@ -101,7 +105,28 @@ impl Hints {
     /// # Errors
     /// [`HintError`].
     pub fn watch(&mut self, dir: &Path) -> Result<(), HintError> {
-        Ok(self.watcher.watch(dir, RecursiveMode::NonRecursive)?)
+        match &mut self.watcher {
+            Some(watcher) => {
+                // A sender may have put a link in its place by now: what happens where it leads is not ours to hear (P9).
+                let only_this =
+                    WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(false);
+                Ok(watcher.watch_with(dir, only_this)?)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// [`Hints::watch`] for a directory that is not going to be replaced: the watcher's thread is asked only the first
+    /// time, and need not be well after that.
+    ///
+    /// # Errors
+    /// [`HintError`].
+    pub fn watch_once(&mut self, dir: &Path) -> Result<(), HintError> {
+        if !self.once.contains(dir) {
+            self.watch(dir)?;
+            self.once.insert(dir.to_owned());
+        }
+        Ok(())
     }
 
     /// Takes what has gathered.
@@ -112,6 +137,21 @@ impl Hints {
     /// Waits until there is something to take; returns at once if something came since the last wait.
     pub async fn wait(&self) {
         self.shared.bell.notified().await;
+    }
+}
+
+impl Drop for Hints {
+    /// `notify` panics when it is to stop a thread that has died by itself, and waits for one that hangs (W11). So
+    /// the thread is asked for a sign of life first, and by a thread that may wait; a dead one has let go of
+    /// everything already.
+    fn drop(&mut self) {
+        let Some(watcher) = self.watcher.take() else { return };
+        let parting = std::thread::Builder::new().name("watch-end".into());
+        let parted = parting.spawn(move || match watcher.watched_paths() {
+            Ok(_) => drop(watcher),
+            Err(_) => std::mem::forget(watcher),
+        });
+        drop(parted); // nobody waits for it; without a thread to be had, the closure is dropped and so is the watcher
     }
 }
 
@@ -136,5 +176,58 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
             dirty.everything = true;
             dirty.broken = true;
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w11_a_watcher_whose_thread_has_died_is_put_away_quietly() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut hints = Hints::new().unwrap();
+        let died = Arc::new(Mutex::new(()));
+        let handler = {
+            let died = Arc::clone(&died);
+            move |_: notify::Result<Event>| {
+                let _held = died.lock().unwrap();
+                panic!("the thread of a watcher dies; this is meant");
+            }
+        };
+        hints.watcher = Some(RecommendedWatcher::new(handler, Config::default()).unwrap());
+        hints.watch(temp.path()).unwrap();
+        std::fs::File::create(temp.path().join("f")).unwrap();
+        while !died.is_poisoned() || hints.watch(temp.path()).is_ok() {
+            std::thread::yield_now();
+        }
+        let mut thread = None;
+        if let Some(watcher) = &hints.watcher {
+            thread = watcher.watched_paths().err();
+        }
+        assert!(thread.is_some(), "it can be told");
+        drop(hints); // would panic, or be a panic of another thread, which the next line would not see
+    }
+
+    #[test]
+    fn p9_what_a_link_leads_to_is_not_listened_to() {
+        let temp = tempfile::tempdir().unwrap();
+        for dir in ["elsewhere", "here"] {
+            std::fs::create_dir(temp.path().join(dir)).unwrap();
+        }
+        std::os::unix::fs::symlink("elsewhere", temp.path().join("link")).unwrap();
+        let mut hints = Hints::new().unwrap();
+        for dir in ["link", "here"] {
+            hints.watch(&temp.path().join(dir)).unwrap();
+        }
+        for dir in ["elsewhere", "here"] {
+            std::fs::create_dir(temp.path().join(dir).join("new")).unwrap();
+        }
+        // Events come in order: when the second one is here, the first one is not to come.
+        let mut heard = HashSet::new();
+        while !heard.contains(&temp.path().join("here/new")) {
+            heard.extend(hints.take().paths);
+        }
+        assert!(!heard.contains(&temp.path().join("link/new")), "{heard:?}");
     }
 }

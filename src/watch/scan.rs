@@ -7,11 +7,10 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-
-use rustix::io::Errno;
+use std::sync::Arc;
 
 use crate::fs::staging::RESERVED_PREFIX;
-use crate::fs::{Dir, FsError, Kind, RelPath};
+use crate::fs::{Dir, FsError, Kind, Names, RelPath};
 use crate::policy::{Mode, Rule};
 use crate::signature::SUFFIX;
 
@@ -19,6 +18,12 @@ use crate::signature::SUFFIX;
 pub const MAX_DEPTH: usize = 64;
 /// How many directories of one rule are watched at most.
 pub const MAX_DIRS: usize = 100_000;
+/// How many bytes the path of a directory below the root has at most. A sender could give it 4,095, and so each of
+/// the thousands of pairs that wait in it (P10).
+const MAX_DIR_PATH: usize = 1024;
+/// How many bytes all of them have together at most, 160 each if there are as many as may be: the watcher keeps them,
+/// twice.
+const MAX_DIR_BYTES: usize = 16 << 20;
 
 /// The longest payload name whose signature still has a name, in bytes (NAME_MAX is 255).
 const MAX_NAME: usize = 255 - SUFFIX.len();
@@ -80,72 +85,132 @@ fn pair(rule: &Rule, path: Option<RelPath>) -> Meaning {
     }
 }
 
-/// What one walk found.
+/// What a few names of a walk came to.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// Every pair, in order of name.
+pub struct Batch {
+    /// Pairs, in order of name. In a verify rule one that lies there whole comes once, by its payload's name.
     pub pairs: BTreeSet<RelPath>,
     /// Names that can have no signature.
     pub unsignable: Vec<(RelPath, Unsignable)>,
-    /// Every directory walked, relative to the root; the root itself is the empty path.
-    pub dirs: Vec<PathBuf>,
     /// Directories that could not be walked, and why. What is in them is not known to be absent.
     pub failed: Vec<FsError>,
-    /// Whether the walk stopped at one of its caps.
+}
+
+/// A walk through a rule's directory, a few names at a time: a directory of a million files needs no more
+/// memory than a small one (P10), and whoever walks can do something else in between (A11).
+pub struct Walk {
+    rule: Arc<Rule>,
+    /// Directories to be walked.
+    open: Vec<PathBuf>,
+    /// Directories begun.
+    begun: usize,
+    /// Bytes left for the paths of directories.
+    room: usize,
+    /// The one being read.
+    listing: Option<(Dir, PathBuf, Names)>,
+    /// Whether it left out directories, because there are too many or they lie too deep.
     pub capped: bool,
 }
 
-/// Walks a rule's directory. `on_dir` is called with each directory before its names are read, so that a
-/// watch placed there misses nothing that the walk does not see.
-///
-/// # Errors
-/// The root itself cannot be listed.
-pub fn walk(rule: &Rule, root: &Dir, mut on_dir: impl FnMut(&Path)) -> Result<Found, FsError> {
-    let mut found = Found::default();
-    let mut open = vec![PathBuf::new()];
-    while let Some(below) = open.pop() {
-        match walk_one(rule, root, &below, &mut found, &mut open, &mut on_dir) {
-            Ok(()) => {}
-            Err(e) if below.as_os_str().is_empty() => return Err(e),
-            // Gone, or swapped for a link since it was listed: not ours to follow.
-            Err(e) if matches!(e.source, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-            Err(e) => found.failed.push(e),
+impl Walk {
+    /// A walk that has read nothing yet.
+    pub fn new(rule: &Arc<Rule>) -> Self {
+        Self {
+            rule: Arc::clone(rule),
+            open: vec![PathBuf::new()],
+            begun: 0,
+            room: MAX_DIR_BYTES,
+            listing: None,
+            capped: false,
         }
     }
-    Ok(found)
-}
 
-fn walk_one(
-    rule: &Rule,
-    root: &Dir,
-    below: &Path,
-    found: &mut Found,
-    open: &mut Vec<PathBuf>,
-    on_dir: &mut impl FnMut(&Path),
-) -> Result<(), FsError> {
-    let dir = root.descend(below)?;
-    on_dir(below);
-    found.dirs.push(below.to_owned());
-    for name in dir.names()? {
-        let name = name?;
-        // One name that cannot be examined (a damaged inode) hides no other; as a pair it is held, and says why.
-        if rule.recursive && is_subdirectory(&dir, &name).unwrap_or(false) {
-            if below.components().count() >= MAX_DEPTH || found.dirs.len() + open.len() >= MAX_DIRS {
-                found.capped = true;
-            } else {
-                open.push(below.join(&name));
+    /// Reads about as many names as `limit`; `None` when there are no more. `on_dir` is called with each directory
+    /// before its names are read, so that a watch placed there misses nothing that the walk does not see.
+    ///
+    /// # Errors
+    /// The root itself cannot be listed. The walk is over then.
+    pub fn next(
+        &mut self,
+        root: &Dir,
+        limit: usize,
+        mut on_dir: impl FnMut(&Path),
+    ) -> Result<Option<Batch>, FsError> {
+        let mut batch = Batch::default();
+        for _ in 0..limit {
+            let Some((dir, below, mut names)) = self.listing.take() else {
+                let Some(below) = self.open.pop() else { break };
+                match self.begin(root, &below, &mut on_dir) {
+                    Ok(listing) => self.listing = Some(listing),
+                    Err(e) => self.could_not_read(&below, e, &mut batch)?,
+                }
+                continue;
+            };
+            match names.next() {
+                None => {}
+                Some(Ok(name)) => {
+                    self.take(&dir, &below, &name, &mut batch);
+                    self.listing = Some((dir, below, names));
+                }
+                Some(Err(e)) => self.could_not_read(&below, e, &mut batch)?,
             }
-            continue;
         }
-        match meaning(rule, below, &name) {
-            Meaning::Pair(path) => {
-                found.pairs.insert(path);
+        let is_over = self.open.is_empty() && self.listing.is_none() && batch.is_empty();
+        Ok((!is_over).then_some(batch))
+    }
+
+    fn begin(
+        &mut self,
+        root: &Dir,
+        below: &Path,
+        on_dir: &mut impl FnMut(&Path),
+    ) -> Result<(Dir, PathBuf, Names), FsError> {
+        let dir = root.descend(below)?;
+        on_dir(below);
+        self.begun += 1;
+        let names = dir.names()?;
+        Ok((dir, below.to_owned(), names))
+    }
+
+    fn could_not_read(&self, below: &Path, error: FsError, batch: &mut Batch) -> Result<(), FsError> {
+        if below.as_os_str().is_empty() {
+            return Err(error);
+        }
+        // Gone, or swapped for a link since it was listed: not ours to follow.
+        if !(error.is_not_found() || error.is_no_directory()) {
+            batch.failed.push(error);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, dir: &Dir, below: &Path, name: &OsStr, batch: &mut Batch) {
+        // One name that cannot be examined (a damaged inode) hides no other; as a pair it is held, and says why.
+        if self.rule.recursive && is_subdirectory(dir, name).unwrap_or(false) {
+            let path = below.join(name);
+            let (len, is_too_deep) = (path.as_os_str().len(), below.components().count() >= MAX_DEPTH);
+            if is_too_deep || len > MAX_DIR_PATH.min(self.room) || self.begun + self.open.len() >= MAX_DIRS {
+                self.capped = true;
+            } else {
+                self.room -= len;
+                self.open.push(path);
             }
-            Meaning::Unsignable(path, why) => found.unsignable.push((path, why)),
+            return;
+        }
+        match meaning(&self.rule, below, name) {
+            // By its payload's name, which is in this directory too: the walk comes to it, or, if it is so new that
+            // the walk does not, its event does.
+            Meaning::Pair(path) if path.name() != name && has_payload(dir, &path) => {}
+            Meaning::Pair(path) => drop(batch.pairs.insert(path)),
+            Meaning::Unsignable(path, why) => batch.unsignable.push((path, why)),
             Meaning::Nothing => {}
         }
     }
-    Ok(())
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.pairs.is_empty() && self.unsignable.is_empty() && self.failed.is_empty()
+    }
 }
 
 /// Whether a name is a directory to walk. Ours are not.
@@ -154,4 +219,126 @@ fn is_subdirectory(dir: &Dir, name: &OsStr) -> Result<bool, FsError> {
         return Ok(false);
     }
     Ok(dir.stat_of(name)?.is_some_and(|stat| stat.kind == Kind::Directory))
+}
+
+/// Whether there is a file to a signature. What cannot be examined is not known to be there.
+fn has_payload(dir: &Dir, path: &RelPath) -> bool {
+    dir.stat_of(path.name()).is_ok_and(|stat| stat.is_some_and(|stat| stat.kind != Kind::Directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, create_dir};
+
+    use super::*;
+    use crate::policy::Policy;
+
+    /// A verify rule over a fresh directory, and the directory.
+    fn downloads() -> (tempfile::TempDir, Arc<Rule>, Dir) {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy/good/every-key.toml");
+        let mut policy = Policy::load(&policy).unwrap_or_else(|faults| panic!("{faults}"));
+        let place = policy.rules.iter().position(|rule| matches!(rule.mode, Mode::Verify(_))).unwrap();
+        let mut rule = Arc::into_inner(policy.rules.remove(place)).unwrap();
+        rule.recursive = true;
+        rule.include = None;
+        rule.exclude = None;
+        let root = Dir::open(folder.path()).unwrap();
+        (folder, Arc::new(rule), root)
+    }
+
+    /// The pairs of each batch, in order.
+    fn batches(walk: &mut Walk, root: &Dir, limit: usize) -> Vec<Vec<PathBuf>> {
+        let mut batches = Vec::new();
+        while let Some(batch) = walk.next(root, limit, |_| ()).unwrap() {
+            assert!(batch.failed.is_empty());
+            batches.push(batch.pairs.iter().map(|pair| pair.as_path().to_owned()).collect());
+        }
+        batches
+    }
+
+    #[test]
+    fn a_pair_that_lies_there_whole_comes_once_and_a_lone_half_still_comes() {
+        let (folder, rule, root) = downloads();
+        for name in ["whole", "whole.sig", "payload-only", "signature-only.sig"] {
+            File::create(folder.path().join(name)).unwrap();
+        }
+        // One name at a time, so that no set can hide a pair that comes twice.
+        let mut found = batches(&mut Walk::new(&rule), &root, 1).concat();
+        found.sort();
+        assert_eq!(found, ["payload-only", "signature-only", "whole"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn p10_a_batch_is_no_longer_than_asked_and_the_next_goes_on_where_it_ended() {
+        let (folder, rule, root) = downloads();
+        create_dir(folder.path().join("below")).unwrap();
+        let mut expected = BTreeSet::new();
+        for number in 0..40 {
+            let name =
+                PathBuf::from(if number % 2 == 0 { "below" } else { "" }).join(format!("file-{number}"));
+            File::create(folder.path().join(&name)).unwrap();
+            expected.insert(name);
+        }
+        let batches = batches(&mut Walk::new(&rule), &root, 7);
+        assert!(batches.iter().all(|batch| batch.len() <= 7), "{batches:?}");
+        let found = batches.concat();
+        assert_eq!(found.len(), expected.len(), "none twice");
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
+    }
+
+    #[test]
+    fn w2_each_directory_is_announced_before_its_names_are_read() {
+        let (folder, rule, root) = downloads();
+        create_dir(folder.path().join("below")).unwrap();
+        let mut found = Vec::new();
+        let mut walk = Walk::new(&rule);
+        // What is written while it is announced stands for what a producer writes at that moment.
+        let mut announce = |below: &Path| {
+            if below == Path::new("below") {
+                File::create(folder.path().join("below/just-in-time")).unwrap();
+            }
+        };
+        while let Some(batch) = walk.next(&root, 3, &mut announce).unwrap() {
+            found.extend(batch.pairs);
+        }
+        assert_eq!(found, [RelPath::new("below/just-in-time").unwrap()]);
+    }
+
+    #[test]
+    fn a12_what_lies_too_deep_is_left_out_and_said() {
+        let (folder, rule, root) = downloads();
+        let mut deep = folder.path().to_owned();
+        for _ in 0..=MAX_DEPTH {
+            deep.push("d");
+            create_dir(&deep).unwrap();
+            File::create(deep.join("file")).unwrap();
+        }
+        let mut walk = Walk::new(&rule);
+        assert_eq!(batches(&mut walk, &root, 10).concat().len(), MAX_DEPTH);
+        assert!(walk.capped);
+    }
+
+    #[test]
+    fn a12_p10_paths_that_are_too_long_alone_or_together_are_left_out_and_said() {
+        let (folder, rule, root) = downloads();
+        let mut long = folder.path().to_owned();
+        for _ in 0..MAX_DIR_PATH / 101 + 1 {
+            long.push("d".repeat(100));
+            create_dir(&long).unwrap();
+            File::create(long.join("file")).unwrap();
+        }
+        let mut walk = Walk::new(&rule);
+        assert_eq!(batches(&mut walk, &root, 10).concat().len(), MAX_DIR_PATH / 101);
+        assert!(walk.capped);
+
+        let (folder, rule, root) = downloads();
+        for number in 0..10 {
+            create_dir(folder.path().join(format!("dir-{number}"))).unwrap();
+            File::create(folder.path().join(format!("dir-{number}/file"))).unwrap();
+        }
+        let mut walk = Walk { room: 4 * "dir-0".len() + 1, ..Walk::new(&rule) };
+        assert_eq!(batches(&mut walk, &root, 10).concat().len(), 4);
+        assert!(walk.capped);
+    }
 }

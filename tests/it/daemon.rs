@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::harness::{PROGRAM, Place, name};
 
 /// How long anything may take before a test fails. Far more than anything takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon that is running, and everything it has logged.
 pub(crate) struct Daemon {
@@ -90,6 +90,12 @@ impl Daemon {
     /// How often a message was logged so far.
     pub(crate) fn count(&self, message: &str) -> usize {
         self.log.0.lock().unwrap().iter().filter(|e| e["message"] == message).count()
+    }
+
+    /// Whether any event has this text in it.
+    #[cfg(feature = "system-tests")]
+    pub(crate) fn said(&self, text: &str) -> bool {
+        self.log.0.lock().unwrap().iter().any(|event| event.to_string().contains(text))
     }
 
     /// Waits until something holds.

@@ -13,6 +13,8 @@ mod aws;
 mod cli;
 mod daemon;
 mod harness;
+mod history;
+mod manual;
 
 mod model;
 #[cfg(feature = "aws")]
@@ -21,9 +23,15 @@ mod moto;
 mod outage;
 #[cfg(feature = "aws")]
 mod proxy;
+mod quarantine;
 mod readme;
+mod service;
 #[cfg(feature = "system-tests")]
 mod system;
 #[cfg(feature = "system-tests")]
+mod system_service;
+#[cfg(feature = "system-tests")]
 mod system_watching;
+mod units;
+mod vectors;
 mod watching;

@@ -136,6 +136,38 @@ fn p2_no_fault_of_kms_leaves_half_a_signature() {
 }
 
 #[test]
+fn a_signer_needs_no_decrypt_for_signatures_that_it_replaced() {
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &with(&sign_rule(&key), "on_stale = \"resign\""));
+    place.write("in/f", "content");
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    let old = place.read("in/f.sig");
+    place.write("in/f", "other content");
+    daemon.waits_for_nth("signed", 2);
+    daemon.stop();
+    // As after a kill between its note in state and the exchange of the files.
+    place.write("in/f.sig", &old);
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    assert_ne!(place.read("in/f.sig"), old);
+    assert!(proxy.requests().iter().all(|request| request.operation == "Encrypt"), "{:?}", proxy.requests());
+}
+
+#[test]
+fn a21_a_name_that_is_taken_at_the_destination_costs_no_call() {
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &with(&sign_rule(&key), "deliver_to = \"out\""));
+    fs::create_dir_all(place.path("out")).unwrap();
+    place.write("out/f", "what is there");
+    place.write("in/f", "content");
+    let daemon = Daemon::start(&place);
+    assert_eq!(daemon.waits_for("held")["cause"], "conflict");
+    assert_eq!(proxy.requests().len(), 0);
+    assert_eq!(place.read("out/f"), b"what is there");
+}
+
+#[test]
 fn k2_another_keys_signature_is_a_wrong_key() {
     let (place, proxy, key) = at_proxy();
     policy(&place, &proxy, &verify_rule(&key));

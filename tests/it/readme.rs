@@ -2,9 +2,11 @@
 //!
 //! Prose cannot be compiled; names, tables and commands can be compared with the program that they describe.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use kms_sig::service::message::ALL;
 
 use crate::harness::Place;
 
@@ -163,6 +165,64 @@ fn readme_lists_messages_and_causes_that_the_program_uses() {
         text.split('"').skip(1).step_by(2).map(str::to_owned).collect()
     };
     assert_eq!(told, &words("impl TroubleKind {") | &words("impl Hold {"));
+}
+
+/// The last text literal of each `tracing::info!`, `warn!` and `error!` of the sources: their messages.
+fn messages() -> BTreeSet<String> {
+    let code = code();
+    let mut messages = BTreeSet::new();
+    for call in ["tracing::info!(", "tracing::warn!(", "tracing::error!("] {
+        for rest in code.split(call).skip(1) {
+            let (mut depth, mut chars, mut message) = (1, rest.chars(), None);
+            while depth > 0 {
+                match chars.next().unwrap() {
+                    '(' => depth += 1,
+                    ')' => depth -= 1,
+                    '"' => {
+                        let mut text = String::new();
+                        while let Some(c) = chars.next().filter(|c| *c != '"') {
+                            text.push(if c == '\\' { chars.next().unwrap() } else { c });
+                        }
+                        message = Some(text);
+                    }
+                    _ => {}
+                }
+            }
+            messages.insert(message.unwrap_or_else(|| panic!("no message: {}", &rest[..80])));
+        }
+    }
+    // Made up by the tests of the journal's own code.
+    assert!(messages.len() > 40);
+    messages
+}
+
+/// A number for a message that has none yet: a UUID, as journald likes them, made from its words.
+fn new_id(message: &str) -> u128 {
+    let digest = <sha2::Sha512 as sha2::Digest>::digest(message);
+    let id = u128::from_be_bytes(digest[..16].try_into().unwrap());
+    id & !(0xf << 76) & !(0b11 << 62) | 0x4 << 76 | 0b10 << 62
+}
+
+#[test]
+fn readme_lists_the_number_of_every_message_and_none_is_used_twice() {
+    let listed: BTreeMap<&str, u128> = ALL.iter().copied().collect();
+    let numbers: BTreeSet<u128> = listed.values().copied().collect();
+    assert_eq!((listed.len(), numbers.len()), (ALL.len(), ALL.len()), "each message and each number once");
+    let used = messages();
+    let gone: Vec<_> = listed.keys().filter(|message| !used.contains(**message)).collect();
+    assert!(gone.is_empty(), "nothing logs {gone:?}; if it was reworded, keep its number with the new words");
+    let missing: Vec<_> = used.iter().filter(|message| !listed.contains_key(message.as_str())).collect();
+    let rows: String =
+        missing.iter().map(|message| format!("    ({message:?}, {:#034x}),\n", new_id(message))).collect();
+    assert!(missing.is_empty(), "put into src/service/message.rs, in its order:\n{rows}");
+    let section = section("### Numbers of messages");
+    let told: BTreeSet<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected: Vec<String> =
+        ALL.iter().map(|(message, id)| format!("| `{message}` | `{id:032x}` |")).collect();
+    let rows: String =
+        expected.iter().filter(|row| !told.contains(row.as_str())).map(|row| format!("{row}\n")).collect();
+    assert!(rows.is_empty(), "put into the README's table of numbers, in its order:\n{rows}");
+    assert_eq!(told.len(), ALL.len(), "the README lists numbers that are no longer");
 }
 
 #[test]

@@ -1,10 +1,16 @@
 //! What needs root, mounts or minutes: the daemon killed at every system call, failed at every one, cut off
-//! from power, and out of room, descriptors and rights.
+//! from power, and out of room, descriptors and rights; and its package in a Debian of its own.
 
+mod attacker;
 mod crash;
 mod errno;
 mod job;
 mod limits;
 mod mount;
+mod pages;
 mod power;
+mod quarantine;
+mod roots;
+mod systemd;
 mod trace;
+mod users;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::daemon::{Daemon, SIGN, place, verifies, with};
+use crate::daemon::{Daemon, SIGN, VERIFY, names, place, verifies, with};
 use crate::harness::{PROGRAM, Place};
 
 /// The daemon of a place, started by a shell script that ends in `exec "$@"`.
@@ -86,4 +86,39 @@ impl Drop for Unmount<'_> {
     fn drop(&mut self) {
         self.0.shell("while umount -l in 2>/dev/null; do :; done");
     }
+}
+
+#[test]
+fn o7_quarantine_on_another_mount_of_the_same_disk_is_told_and_copied_to() {
+    // What ReadWritePaths= with two paths does.
+    let place = place(VERIFY);
+    let script = "mkdir -m 700 q && mount --bind in in && mount --bind q q && exec \"$@\"";
+    let daemon = start_in(&place, &["--mount"], script);
+    let told = daemon.waits_for(
+        "quarantine is on another mount of the same disk; files are copied there instead of moved",
+    );
+    let parent = place.path("");
+    let parent = parent.to_str().unwrap().trim_end_matches('/');
+    assert_eq!(
+        told["remedy"],
+        format!("under systemd, name \"{parent}\" alone in ReadWritePaths=, instead of several paths in it")
+    );
+    place.write("in/f", "content");
+    place.write("in/f.sig", "nonsense");
+    daemon.waits_for("quarantined");
+    assert_eq!(names(&place.path("in")), [""; 0]);
+    assert_eq!(names(&place.path("q")).len(), 1);
+}
+
+#[test]
+fn o7_quarantine_on_the_same_mount_is_nothing_to_tell() {
+    let place = place(VERIFY);
+    let daemon = start_in(&place, &["--mount"], "mount --bind . . && cd . && exec \"$@\"");
+    daemon.waits_for("ready");
+    assert_eq!(
+        daemon.count(
+            "quarantine is on another mount of the same disk; files are copied there instead of moved"
+        ),
+        0
+    );
 }

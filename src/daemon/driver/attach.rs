@@ -5,15 +5,16 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Driver, POLL, REATTACH};
+use super::{Driver, POLL, REATTACH, mounts};
 use crate::chain;
 use crate::clock::Moment;
 use crate::daemon::decide::Brake;
 use crate::daemon::line::Post;
+use crate::daemon::turns::Queue;
 use crate::effect::claim;
 use crate::escape::quoted;
 use crate::fs::trust::{self, TrustError};
-use crate::fs::{Dir, FsError, staging};
+use crate::fs::{Dir, FsError, root, staging};
 use crate::kms::Kms;
 use crate::policy::Rule;
 
@@ -45,18 +46,20 @@ pub enum AttachError {
 impl<K: Kms> Driver<K> {
     /// Attaches, or says why not and sets the time of the next attempt.
     pub(super) fn attach(&mut self, now: Moment) {
-        match tokio::task::block_in_place(|| post(&self.rule, self.line.dry_run)) {
+        match self.beat.at_disk(|| post(&self.rule, self.line.dry_run)) {
             Ok(post) => {
                 if self.attach_told.take().is_some() {
                     tracing::info!(rule = self.rule.name, "the directories are there again");
                 }
                 if post.is_remote {
-                    let pause = humantime::format_duration(POLL);
+                    let every = humantime::format_duration(POLL);
                     tracing::info!(
                         rule = self.rule.name,
-                        "events cannot be relied on there; scanning every {pause}"
+                        %every,
+                        "events cannot be relied on there; scanning often instead"
                     );
                 }
+                mounts::tell(&self.line, &post);
                 self.post = Some(Arc::new(post));
                 self.unswept = true;
                 self.next_scan = now;
@@ -66,22 +69,26 @@ impl<K: Kms> Driver<K> {
                 self.next_attach = now + REATTACH;
             }
             Err(error) => {
-                let reason = chain::one_line(&error);
-                if self.attach_told.as_ref() != Some(&reason) {
-                    tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");
-                    self.attach_told = Some(reason);
-                }
-                self.next_attach = now + REATTACH;
+                self.cannot_work(&error, now);
             }
         }
+    }
+
+    /// Says why the rule cannot work, if that was not said before, and sets the time of the next attempt.
+    pub(super) fn cannot_work(&mut self, error: &(dyn std::error::Error + 'static), now: Moment) {
+        let reason = chain::one_line(error);
+        if self.attach_told.as_ref() != Some(&reason) {
+            tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");
+            self.attach_told = Some(reason);
+        }
+        self.next_attach = now + REATTACH;
     }
 }
 
 /// Opens and checks the directories of a rule. A rehearsal makes, locks and mends nothing.
 pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, AttachError> {
     let make = rule.create && !dry_run;
-    let root = if make { Dir::create(&rule.path, 0o755)? } else { open(&rule.path)? };
-    trust::check_root(&rule.path)?;
+    let root = if make { root::create(&rule.path)? } else { root::open(&rule.path)? };
     let me = rustix::process::geteuid();
     let stat = root.stat()?;
     if rule.moves_files() && stat.mode & 0o1000 != 0 && stat.uid != me.as_raw() && !me.is_root() {
@@ -116,13 +123,16 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
             staging::sweep(dir)?; // the root is swept by the first scan
         }
     }
+    let is_remote = root.is_remote()?;
     Ok(Post {
         rule: Arc::clone(rule),
         fingerprint: rule.fingerprint(),
-        is_remote: root.is_remote()?,
+        is_remote,
+        queue: Queue::new(is_remote),
         root,
         destination,
         brake: Mutex::new(Brake::default()),
+        refusals: Mutex::default(),
     })
 }
 

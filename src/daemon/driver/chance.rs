@@ -8,7 +8,7 @@ pub(super) fn jittered(pause: Duration) -> Duration {
 }
 
 /// Uniform in 0..1.
-pub(super) fn dice() -> f64 {
+pub(in crate::daemon) fn dice() -> f64 {
     f64::from(random()) / (f64::from(u32::MAX) + 1.0)
 }
 

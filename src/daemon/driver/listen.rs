@@ -13,6 +13,8 @@ use crate::watch::scan::{self, Meaning};
 
 /// How long the event of our own file may take.
 const COOKIE: Duration = Duration::from_secs(10);
+/// How late this rule may be itself to notice that it did not come.
+const LATE: Duration = Duration::from_secs(1);
 
 impl<K: Kms> Driver<K> {
     /// Turns hints into pairs to look at now.
@@ -49,7 +51,7 @@ impl<K: Kms> Driver<K> {
                 Meaning::Nothing => {}
             }
             // What is in a new directory, and watching it, is the scan's.
-            if self.rule.recursive && is_directory(&post, below) {
+            if self.rule.recursive && self.beat.briefly_at_disk(|| is_directory(&post, below)) {
                 self.scan_soon(now);
             }
         }
@@ -69,18 +71,29 @@ impl<K: Kms> Driver<K> {
     pub(super) fn send_cookie(&mut self, now: Moment) {
         let (Some(hints), Some(dir)) = (&mut self.hints, &self.line.cookies) else { return };
         let name = std::ffi::OsStr::new(&self.rule.name);
-        let sent = hints.watch(dir.path()).is_ok()
-            && Staging::new(dir)
-                .and_then(|file| file.publish(dir, name))
-                .and_then(|_| dir.unlink(name))
-                .is_ok();
+        let sent = self.beat.at_disk(|| {
+            let make = || Staging::new(dir)?.publish(dir, name).and_then(|_| dir.unlink(name));
+            hints.watch_once(dir.path()).is_ok() && make().is_ok()
+        });
         // One that could not be made proves nothing; the scans go on.
         self.cookie_due = sent.then_some(now + COOKIE);
     }
 
+    /// Has the watcher prove that it hears, when somebody asked whether the daemon is well: a rule that relies on
+    /// events is not if none come. One that does not rely on them has nothing to prove.
+    pub(super) fn prove_hearing(&mut self, now: Moment) {
+        let relies = self.post.as_ref().is_some_and(|post| !post.is_remote) && !self.deaf && !self.once;
+        if relies && self.cookie_due.is_none() && self.scan.is_none() {
+            self.send_cookie(now);
+        }
+    }
+
     /// Builds a new watcher if our own event did not come.
     pub(super) fn miss_cookie(&mut self, now: Moment) {
-        if self.cookie_due.is_some_and(|due| now >= due) {
+        if self.cookie_due.is_some_and(|due| now > due + LATE) {
+            // The process stood still (stopped, frozen, its machine paused), and so did the watcher.
+            self.cookie_due = Some(now + COOKIE);
+        } else if self.cookie_due.is_some_and(|due| now >= due) {
             tracing::error!(
                 rule = self.rule.name,
                 "events no longer arrive; watching anew and scanning often"

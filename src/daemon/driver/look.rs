@@ -26,17 +26,22 @@ pub(in crate::daemon) struct Look {
     pub(in crate::daemon) unfit: Option<Unfit>,
 }
 
-/// What `statx` says of a pair. A signature that is no regular file counts as none (A2).
+/// What `statx` says of a pair. A signature that is no regular file counts as none (A2), but is seen, and reported, as
+/// long as nothing else of the pair is there (A8).
 pub(in crate::daemon) fn look(post: &Post, path: &RelPath) -> Result<Look, FsError> {
     let dir = match post.root.descend(path.parent()) {
         Ok(dir) => dir,
-        Err(e) if matches!(e.source, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+        Err(e) if e.is_not_found() || e.is_no_directory() => {
             return Ok(Look { sight: Sight::default(), unfit: None });
         }
         Err(e) => return Err(e),
     };
     let payload = dir.stat_of(path.name())?.filter(|stat| stat.kind != Kind::Directory);
-    let signature = dir.stat_of(&signature_name(path.name()))?.filter(|stat| stat.kind == Kind::File);
+    let signature = dir.stat_of(&signature_name(path.name()))?.filter(|stat| match stat.kind {
+        Kind::File => true,
+        Kind::Symlink | Kind::Special => payload.is_none(),
+        Kind::Directory => false,
+    });
     Ok(Look {
         sight: Sight {
             payload: payload.as_ref().map(|stat| stat.identity),

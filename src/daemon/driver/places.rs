@@ -38,6 +38,7 @@ impl<K: Kms> Driver<K> {
             attempts: 0,
             known: None,
             hold: None,
+            held_since: now,
             first_seen: now,
         };
         set_timer(&mut self.timers, &mut slot, &path, now);

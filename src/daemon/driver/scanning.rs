@@ -1,4 +1,6 @@
 //! Scans: the truth about what lies in the directory, and about which directory it is.
+//!
+//! A scan goes a few hundred names at a time, and between them the driver does everything else it has to do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +9,18 @@ use super::look::{is_decided, look};
 use super::{Driver, MAX_PAIRS, POLL, REATTACH, chance, set_timer};
 use crate::clock::Moment;
 use crate::daemon::hold::Hold;
-use crate::daemon::line::{Ending, Post};
+use crate::daemon::line::{Post, Refusal};
 use crate::daemon::summary::Left;
+use crate::effect::claim;
 use crate::escape::quoted;
-use crate::fs::{FsError, Kind, RelPath, staging};
+use crate::fs::trust::TrustError;
+use crate::fs::{FsError, Kind, RelPath, root, staging};
 use crate::kms::Kms;
-use crate::state::{Outcome, Version};
-use crate::watch::scan;
+use crate::state::{State, StateError};
+use crate::watch::scan::{self, Walk};
 use crate::watch::settle::Sight;
 
-/// Paths asked of state at a time.
+/// Names read, and paths asked of state, at a time.
 const LOOKUP: usize = 512;
 /// Time between reconcile scans where hints arrive, before jitter.
 const RECONCILE: Duration = Duration::from_secs(5 * 60);
@@ -28,21 +32,60 @@ const SCAN_PAUSE: Duration = Duration::from_millis(200);
 /// Time between looks for decisions about files that are gone.
 const PRUNE: Duration = Duration::from_secs(60 * 60);
 
+/// A scan under way.
+pub(super) struct Scan {
+    walk: Walk,
+    began: Moment,
+    /// Names that a killed process left are removed on the way.
+    sweeps: bool,
+    /// Every directory could be read so far.
+    all_seen: bool,
+    /// Pairs come upon so far.
+    seen: usize,
+    /// The pair that places are given from, where there were too few last time; those before it come last. Otherwise
+    /// the first names in the directory would get them every time, and the last never.
+    from: usize,
+    /// Whether those before `from` are being entered.
+    is_second_round: bool,
+    /// Pairs that may wait have been let go to make room.
+    made_room: bool,
+}
+
 impl<K: Kms> Driver<K> {
-    /// Walks the directory and enters everything in it that is not dealt with.
-    pub(super) async fn scan(&mut self) {
+    /// Begins to walk the directory.
+    pub(super) fn begin_scan(&mut self, now: Moment) {
         let Some(post) = self.post.clone() else { return };
         if self.has_moved(&post) {
             return;
         }
-        let began = self.line.clock.now();
         if self.hints.is_none() && !self.once {
             self.hints = self.new_hints();
         }
-        let (mut unwatched, sweep) = (None, std::mem::take(&mut self.unswept));
-        let walked = tokio::task::block_in_place(|| {
-            scan::walk(&self.rule, &post.root, |below| {
-                if sweep && !self.line.dry_run {
+        let from = if std::mem::take(&mut self.overflowed) { chance::pick(self.last_seen) } else { 0 };
+        self.next_scan = now + NEVER; // what asks for another one from here on is about what this one may miss
+        self.scan = Some(Scan {
+            walk: Walk::new(&self.rule),
+            began: now,
+            sweeps: std::mem::take(&mut self.unswept) && !self.line.dry_run,
+            all_seen: true,
+            seen: 0,
+            from,
+            is_second_round: false,
+            made_room: false,
+        });
+    }
+
+    /// Takes the scan a few names on: enters what is not dealt with, ends it when there are no more. Everything else
+    /// has its turn in between, however many files a sender puts there.
+    pub(super) async fn scan_on(&mut self) {
+        let (Some(mut scan), Some(post)) = (self.scan.take(), self.post.clone()) else { return };
+        let mut unwatched = None;
+        let read = self.beat.at_disk(|| {
+            scan.walk.next(&post.root, LOOKUP, |below| {
+                if scan.is_second_round {
+                    return;
+                }
+                if scan.sweeps {
                     // What cannot be swept is swept next time; it is in nobody's way.
                     post.root.descend(below).and_then(|dir| staging::sweep(&dir)).unwrap_or_default();
                 }
@@ -57,64 +100,93 @@ impl<K: Kms> Driver<K> {
             tracing::error!(rule = self.rule.name, %error, "not all directories are watched; scanning often instead");
             self.hints = None;
         }
-        let now = self.line.clock.now();
-        let found = match walked {
-            Ok(found) => found,
-            Err(error) => {
-                self.detach(&error);
-                return;
+        if read.is_ok() {
+            self.say_ready(); // the root is watched; what the scan comes upon takes as long as it takes
+        }
+        match read {
+            Err(error) => self.detach(&error),
+            Ok(Some(batch)) => {
+                self.take_batch(&post, &mut scan, batch).await;
+                self.scan = Some(scan);
             }
-        };
-        let all_seen = found.failed.is_empty();
-        for error in &found.failed {
-            let error = Hold::Fs(error.clone());
-            tracing::warn!(rule = self.rule.name, %error, "directory skipped");
-            if self.once {
-                self.summary.left(Left { path: None, why: error.to_string() });
+            Ok(None) if scan.from > 0 && !scan.is_second_round && self.pairs.len() < MAX_PAIRS => {
+                self.last_seen = scan.seen;
+                scan.is_second_round = true;
+                scan.seen = 0;
+                scan.walk = Walk::new(&self.rule);
+                self.scan = Some(scan);
+            }
+            Ok(None) => self.end_scan(&post, &scan),
+        }
+    }
+
+    async fn take_batch(&mut self, post: &Arc<Post>, scan: &mut Scan, batch: scan::Batch) {
+        let now = self.line.clock.now();
+        scan.all_seen &= batch.failed.is_empty();
+        if !scan.is_second_round {
+            for error in batch.failed {
+                let error = Hold::Fs(error);
+                if post.may_tell(now) {
+                    tracing::warn!(rule = self.rule.name, %error, "directory skipped");
+                }
+                if self.once {
+                    self.summary.left(Left { path: None, why: error.to_string() });
+                }
+            }
+            self.refuse_names(post, batch.unsignable).await;
+        }
+        let mut new = Vec::new();
+        for path in batch.pairs {
+            let is_second_half = scan.seen >= scan.from;
+            scan.seen += 1;
+            if let Some(slot) = self.pairs.get_mut(&path) {
+                // One that is being tried is compared with what was tried at its end.
+                if !slot.running && !scan.is_second_round {
+                    set_timer(&mut self.timers, slot, &path, now);
+                }
+            } else if is_second_half != scan.is_second_round {
+                new.push(path);
             }
         }
-        if found.capped {
+        if self.pairs.len() + new.len() > MAX_PAIRS && !std::mem::replace(&mut scan.made_room, true) {
+            self.make_room();
+        }
+        if self.pairs.len() < MAX_PAIRS {
+            self.enter_unless_known(post, new, now).await;
+        } else {
+            self.overflowed |= !new.is_empty();
+        }
+    }
+
+    fn end_scan(&mut self, post: &Arc<Post>, scan: &Scan) {
+        post.tell_untold(self.line.clock.now());
+        if std::mem::replace(&mut self.capped, scan.walk.capped) != scan.walk.capped && self.capped {
             tracing::error!(
                 rule = self.rule.name,
                 "too many or too deep directories; the rest is not watched"
             );
         }
-        for (path, why) in found.unsignable {
-            self.refuse_name(&post, path, &why).await;
+        if !scan.is_second_round {
+            self.last_seen = scan.seen;
+            self.overflowed |= scan.from > 0; // those before it had no turn
         }
-        self.overflowed = false;
-        let mut new = Vec::new();
-        for path in found.pairs {
-            if let Some(slot) = self.pairs.get_mut(&path) {
-                // One that is being tried is compared with what was tried at its end.
-                if !slot.running {
-                    set_timer(&mut self.timers, slot, &path, now);
-                }
-            } else {
-                new.push(path);
-            }
+        if !self.line.dry_run {
+            // What resists was told when the rule attached, or is when it attaches again.
+            tokio::task::block_in_place(|| claim::bring_back(&post.root)).unwrap_or_default();
         }
-        if self.pairs.len() + new.len() > MAX_PAIRS {
-            self.make_room();
-            // Not always the same names first, or the last ones might never get a place.
-            let first = chance::pick(new.len());
-            new.rotate_left(first);
-        }
-        for chunk in new.chunks(LOOKUP) {
-            self.enter_unless_known(&post, chunk.to_vec(), now).await;
-        }
+        let ended = self.line.clock.now();
         self.is_first_scan = false;
-        self.send_cookie(now);
-        let listening = self.hints.is_some() && !post.is_remote && !self.deaf && all_seen;
+        self.last_scan = Some(ended);
+        self.send_cookie(ended);
+        let listening = self.hints.is_some() && !post.is_remote && !self.deaf && scan.all_seen;
         let pause = match (self.once, listening) {
             (true, _) => NEVER,
             (false, true) => chance::jittered(RECONCILE),
             (false, false) => POLL,
         };
-        let ended = self.line.clock.now();
-        self.next_scan = ended + pause;
-        self.soonest_scan = ended + ended.saturating_sub(began).max(SCAN_PAUSE);
-        self.prune(&post, ended);
+        self.soonest_scan = ended + ended.saturating_sub(scan.began).max(SCAN_PAUSE);
+        self.next_scan = self.next_scan.max(self.soonest_scan).min(ended + pause);
+        self.prune(post, ended);
     }
 
     /// Enters the paths whose present versions state has no final decision about.
@@ -128,7 +200,7 @@ impl<K: Kms> Driver<K> {
         };
         for (path, row) in remembered {
             if let Some(row) = row
-                && let Ok(look) = look(post, &path)
+                && let Ok(look) = self.beat.briefly_at_disk(|| look(post, &path))
                 && is_decided(post, &row, &look, self.line.dry_run)
             {
                 if self.is_first_scan {
@@ -144,30 +216,35 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    /// Refuses a name that can have no signature, once for each version of the file.
-    pub(super) async fn refuse_name(&mut self, post: &Post, path: RelPath, why: &scan::Unsignable) {
-        let dir = post.root.descend(path.parent());
-        let stat = dir.and_then(|dir| dir.stat_of(path.name()));
-        let Ok(Some(stat)) = stat else { return };
-        if stat.kind == Kind::Directory {
-            return;
+    /// Refuses names that can have no signature, once for each version of the file.
+    async fn refuse_names(&mut self, post: &Post, names: Vec<(RelPath, scan::Unsignable)>) {
+        let mut refusals = Vec::new();
+        for (path, why) in names {
+            let stat = self.beat.briefly_at_disk(|| post.root.descend(path.parent())?.stat_of(path.name()));
+            let Ok(Some(stat)) = stat else { continue };
+            if stat.kind != Kind::Directory {
+                let sight = Sight { payload: Some(stat.identity), signature: None };
+                refusals.push(Refusal { path, sight, reason: why.to_string() });
+            }
         }
-        let sight = Sight { payload: Some(stat.identity), signature: None };
-        let row = self.line.state.remembered(&self.rule.name, &path).await.ok().flatten();
-        let version = Some(Version::from(&stat.identity));
-        if let Some(row) = row.filter(|row| row.outcome == Outcome::Refused && row.payload == version) {
-            self.summary.already(row.outcome, row.reason.as_deref(), &path);
-            return;
-        }
-        if let Ending::Settled(settled) = self.line.refuse(post, &path, sight, why.to_string()).await {
-            self.summary.settled(&settled, &path);
-        }
+        self.refuse(post, refusals).await;
     }
 
     /// Whether another directory stands at the rule's path by now. Then the old one is let go.
     pub(super) fn has_moved(&mut self, post: &Post) -> bool {
-        let now = crate::fs::stat_path(&self.rule.path).ok().flatten();
-        let then = post.root.stat().ok();
+        // The same way as when it was attached: what stands above it may have changed hands as well.
+        let (now, then) = self.beat.briefly_at_disk(|| {
+            (root::open(&self.rule.path).map(|dir| dir.stat().ok()), post.root.stat().ok())
+        });
+        let now = match now {
+            Ok(now) => now,
+            Err(TrustError::Missing(_)) => None,
+            Err(error) => {
+                self.let_go();
+                self.cannot_work(&error, self.line.clock.now());
+                return true;
+            }
+        };
         let same = match (now, then) {
             (Some(now), Some(then)) => {
                 (now.identity.dev, now.identity.ino, now.mount)
@@ -182,6 +259,7 @@ impl<K: Kms> Driver<K> {
                 "the watched directory was replaced or removed; holding until it is there"
             );
             self.let_go();
+            self.attach_told = Some("the watched directory was replaced or removed".to_owned());
         }
         !same
     }
@@ -196,6 +274,7 @@ impl<K: Kms> Driver<K> {
 
     pub(super) fn let_go(&mut self) {
         self.post = None;
+        self.scan = None;
         self.attachment += 1;
         self.hints = None;
         self.cookie_due = None;
@@ -214,18 +293,35 @@ impl<K: Kms> Driver<K> {
             return;
         }
         self.next_prune = now + PRUNE;
-        let (line, post) = (Arc::clone(&self.line), Arc::clone(post));
+        let (line, post, rule) = (Arc::clone(&self.line), Arc::clone(post), Arc::clone(&self.rule));
         self.chores.spawn(async move {
-            let here = Arc::clone(&post);
-            let is_there = move |path: &[u8]| {
-                use std::os::unix::ffi::OsStrExt as _;
-                let Some(path) = RelPath::new(std::ffi::OsStr::from_bytes(path)) else { return false };
-                // What cannot be looked at now is not known to be gone.
-                look(&here, &path).map_or(true, |look| look.sight != Sight::default())
-            };
-            if let Err(error) = line.state.forget_gone(&post.rule.name, is_there).await {
-                tracing::warn!(rule = post.rule.name, %error, "state was not tidied");
+            if let Err(error) = forget_gone(&line.state, post).await {
+                tracing::warn!(rule = rule.name, %error, "state was not tidied");
             }
         });
     }
+}
+
+/// Has state forget the decisions about files that are gone. Looks for them here and not on state's thread, which all
+/// rules wait for: a file server that does not answer is its own rule's trouble.
+async fn forget_gone(state: &State, post: Arc<Post>) -> Result<(), StateError> {
+    let mut last = Vec::new();
+    loop {
+        let page = state.decided_after(&post.rule.name, &last).await?;
+        let Some((path, _)) = page.last() else { return Ok(()) };
+        last = path.clone();
+        let here = Arc::clone(&post);
+        let gone = tokio::task::spawn_blocking(move || {
+            page.into_iter().filter(|(path, _)| is_gone(&here, path)).collect()
+        });
+        let Ok(gone) = gone.await else { return Ok(()) }; // the runtime is going down
+        state.forget(&post.rule.name, gone).await?;
+    }
+}
+
+fn is_gone(post: &Post, path: &[u8]) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Some(path) = RelPath::new(std::ffi::OsStr::from_bytes(path)) else { return true };
+    // What cannot be looked at now is not known to be gone.
+    look(post, &path).is_ok_and(|look| look.sight == Sight::default())
 }

@@ -1,5 +1,6 @@
 //! Tries: which pairs are looked at, tried and held, and what their ends lead to.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use super::look::{ORPHAN, is_of, is_old_enough, look, probe};
 use super::{Driver, Slot, chance, set_timer};
 use crate::clock::Moment;
 use crate::daemon::hold::{Hold, back_off};
-use crate::daemon::line::{Ending, Post, Settled, Tried, Try};
+use crate::daemon::line::{Ending, Post, Refusal, Settled, Tried, Try};
 use crate::daemon::summary::Left;
 use crate::escape::Escaped;
 use crate::fs::RelPath;
@@ -25,31 +26,34 @@ impl<K: Kms> Driver<K> {
     /// Looks at pairs whose time has come: not all at once, as looking may mean to record, and tries and the
     /// order to stop must not wait for that.
     pub(super) async fn run_timers(&mut self, now: Moment) {
+        let Some(post) = self.post.clone() else { return };
+        let mut refusals = Vec::new();
         for _ in 0..LOOKS {
-            let Some((at, path)) = self.timers.first().cloned() else { return };
+            let Some((at, path)) = self.timers.first().cloned() else { break };
             if at > now {
-                return;
+                break;
             }
             self.timers.pop_first();
             if let Some(slot) = self.pairs.get_mut(&path) {
                 slot.timer = None;
-                self.look_at(&path).await;
+                refusals.extend(self.look_at(&post, &path));
             }
         }
+        self.refuse(&post, refusals).await;
     }
 
-    /// Takes a sample of one pair and does what it says.
-    pub(super) async fn look_at(&mut self, path: &RelPath) {
-        let Some(post) = self.post.clone() else { return };
-        let look = match tokio::task::block_in_place(|| look(&post, path)) {
+    /// Takes a sample of one pair and does what it says; but for a refusal, which the caller puts on record.
+    fn look_at(&mut self, post: &Arc<Post>, path: &RelPath) -> Option<Refusal> {
+        let look = match self.beat.at_disk(|| look(post, path)) {
             Ok(look) => look,
             Err(error) => {
                 self.hold(path, Hold::Fs(error));
-                return;
+                return None;
             }
         };
+        let refusal = |reason| Some(Refusal { path: path.clone(), sight: look.sight, reason });
         let (now, want) = (self.line.clock.now(), self.want());
-        let Some(slot) = self.pairs.get_mut(path).filter(|slot| !slot.running) else { return };
+        let slot = self.pairs.get_mut(path).filter(|slot| !slot.running)?;
         let sight = match want {
             Want::Sign => Sight { signature: None, ..look.sight },
             Want::Verify => look.sight,
@@ -62,8 +66,7 @@ impl<K: Kms> Driver<K> {
         let mut next = slot.pair.seen(now, sight, &self.timing);
         // Not before it is quiet: who publishes by link and unlink has two links for a moment.
         if let Some(unfit) = look.unfit.filter(|_| slot.pair.is_quiet(now, &self.timing)) {
-            self.refuse(&post, path, look.sight, unfit.to_string()).await;
-            return;
+            return refusal(unfit.to_string());
         }
         match slot.pair.worry(now, &self.timing) {
             Some(Worry::NeverSettles) => {
@@ -72,23 +75,23 @@ impl<K: Kms> Driver<K> {
             }
             Some(Worry::Orphan) => {
                 // Remembered rather than kept in memory; its payload's arrival is a new sight.
-                self.refuse(&post, path, look.sight, ORPHAN.to_owned()).await;
-                return;
+                return refusal(ORPHAN.to_owned());
             }
             None => {}
         }
         if next == Next::Probe {
-            let writer = tokio::task::block_in_place(|| probe(&post, path, look.sight));
+            let writer = self.beat.at_disk(|| probe(post, path, look.sight));
             next = slot.pair.probed(now, writer, &self.timing);
         }
         if self.once && slot.pair.waits_for_time(now, &self.timing) {
-            next = if is_old_enough(&look.sight, &slot.pair, &self.timing, &post, path) {
+            next = if self.beat.at_disk(|| is_old_enough(&look.sight, &slot.pair, &self.timing, post, path)) {
                 slot.pair.hurry(now)
             } else {
                 Next::Rest
             };
         }
         self.follow(path, next);
+        None
     }
 
     pub(super) fn follow(&mut self, path: &RelPath, next: Next) {
@@ -124,7 +127,7 @@ impl<K: Kms> Driver<K> {
             let sight = match &self.rule.mode {
                 Mode::Verify(_) => settled,
                 // With whichever signature lies beside it; settling did not look at that.
-                Mode::Sign(_) => match look(post, &path) {
+                Mode::Sign(_) => match self.beat.briefly_at_disk(|| look(post, &path)) {
                     Ok(look) if look.sight.payload == settled.payload => look.sight,
                     Ok(_) | Err(_) => settled,
                 },
@@ -153,6 +156,7 @@ impl<K: Kms> Driver<K> {
         let ended = match tried.ending {
             Ending::Settled(settled) => {
                 self.summary.settled(&settled, &tried.path);
+                self.panel.count(settled.outcome);
                 self.pairs.remove(&tried.path);
                 self.recovered(&settled);
                 if touched {
@@ -201,7 +205,9 @@ impl<K: Kms> Driver<K> {
         }
         let Some(slot) = self.pairs.get_mut(path) else { return };
         slot.attempts = slot.attempts.saturating_add(1);
-        slot.hold = Some(hold);
+        if slot.hold.replace(hold).is_none() {
+            slot.held_since = now;
+        }
         let until = now + back_off(slot.attempts, chance::dice());
         // One that could not even be looked at has not ended a try.
         let next = match slot.pair.trying() {
@@ -238,8 +244,13 @@ impl<K: Kms> Driver<K> {
 
     /// Has every pair that is held for KMS tried again now, the longest waiting first.
     pub(super) fn retry_held(&mut self) {
+        self.retry(|hold| matches!(hold, Hold::Kms(_) | Hold::WhoseSignature(_)));
+    }
+
+    /// Has every pair that is held like this tried again now, the longest waiting first.
+    pub(super) fn retry(&mut self, like_this: impl Fn(&Hold) -> bool) {
         let now = self.line.clock.now();
-        let is_held = |slot: &Slot| matches!(slot.hold, Some(Hold::Kms(_) | Hold::WhoseSignature(_)));
+        let is_held = |slot: &Slot| slot.hold.as_ref().is_some_and(&like_this);
         let mut held: Vec<(Moment, RelPath)> = self
             .pairs
             .iter()
@@ -257,21 +268,38 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    pub(super) async fn refuse(&mut self, post: &Post, path: &RelPath, sight: Sight, reason: String) {
-        let row = self.line.state.remembered(&self.rule.name, path).await.ok().flatten();
-        let told = |row: &Remembered| row.reason.as_ref() == Some(&reason) && is_of(post, row, &sight);
-        if let Some(row) = row.filter(|row| row.outcome == Outcome::Refused && told(row)) {
-            self.summary.already(row.outcome, row.reason.as_deref(), path);
-            self.pairs.remove(path);
+    /// Refuses what was not refused before as it is; many at once are one commit.
+    pub(super) async fn refuse(&mut self, post: &Post, refusals: Vec<Refusal>) {
+        if refusals.is_empty() {
             return;
         }
-        match self.line.refuse(post, path, sight, reason).await {
-            Ending::Settled(settled) => {
-                self.summary.settled(&settled, path);
-                self.pairs.remove(path);
+        let paths = refusals.iter().map(|refusal| refusal.path.clone()).collect();
+        let rows = self.line.state.remembered_all(&self.rule.name, paths).await.unwrap_or_default();
+        let rows: HashMap<RelPath, Option<Remembered>> = rows.into_iter().collect();
+        let mut new = Vec::new();
+        for refusal in refusals {
+            match rows.get(&refusal.path) {
+                Some(Some(row))
+                    if row.outcome == Outcome::Refused
+                        && row.reason.as_ref() == Some(&refusal.reason)
+                        && is_of(post, row, &refusal.sight) =>
+                {
+                    self.summary.already(row.outcome, row.reason.as_deref(), &refusal.path);
+                    self.pairs.remove(&refusal.path);
+                }
+                _ => new.push(refusal),
             }
-            Ending::Hold(hold) => self.hold(path, hold),
-            Ending::Changed | Ending::NotYet => {}
+        }
+        let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
+        match self.line.refuse(post, new).await {
+            Ok(settled) => {
+                for (path, settled) in paths.iter().zip(settled) {
+                    self.summary.settled(&settled, path);
+                    self.panel.count(settled.outcome);
+                    self.pairs.remove(path);
+                }
+            }
+            Err(hold) => paths.iter().for_each(|path| self.hold(path, hold.clone())),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::daemon::decide::{self, Existing, Signing};
 use crate::daemon::hold::{Hold, Stop};
 use crate::daemon::limit::Operation;
 use crate::effect::claim::{self, Removed};
-use crate::effect::deliver::{Delivered, Warrant};
+use crate::effect::deliver::{self, Delivered, Warrant};
 use crate::effect::sign::{self, Replaced};
 use crate::escape::Escaped;
 use crate::fs::lease::Writer;
@@ -37,7 +37,13 @@ impl<K: Kms> Line<K> {
         match decide::signing(existing, rule.on_stale) {
             Signing::Sign => self.write(post, rule, work, &context, taken, None).await,
             Signing::Replace => {
-                let old = taken.signature.as_ref().map(|file| file.stat);
+                let old = taken.signature.as_ref();
+                if let Some(signature) = old.and_then(|file| file.parsed.as_ref()) {
+                    // The row will be about the new one before the old one is gone: a signer who may not Decrypt
+                    // would not know it for ours after a kill in between.
+                    self.state.intend(&post.rule.name, &work.path, signature).await?;
+                }
+                let old = old.map(|file| file.stat);
                 self.write(post, rule, work, &context, taken, old).await
             }
             Signing::Done => Ok(self.remember(post, work, &taken, Outcome::Signed).await),
@@ -95,6 +101,9 @@ impl<K: Kms> Line<K> {
                 (true, _) => Existing::Current,
                 (false, _) => Existing::Stale,
             });
+        }
+        if self.state.was_intended(&post.rule.name, &work.path, signature).await? {
+            return Ok(Existing::Stale); // ours, and about to be replaced when the process was killed
         }
         if self.dry_run {
             // A dry run asks KMS nothing for sign rules; report is what leaves everything as it is.
@@ -200,6 +209,9 @@ impl<K: Kms> Line<K> {
             let settled = Settled::plain(Outcome::Delivered);
             return Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await);
         }
+        if let Some(what) = self.obstacle(post, work, &taken).await? {
+            return Err(Stop::Hold(post.conflict(&work.path, what))); // before a call is spent on it
+        }
         let sealed = seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest).await?;
         self.state.intend(&post.rule.name, &work.path, &sealed.signature).await?;
         let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
@@ -230,6 +242,21 @@ impl<K: Kms> Line<K> {
             Removed::Done => ending,
             Removed::Changed => Ending::Changed,
         })
+    }
+
+    /// What else has the payload's name at the destination.
+    async fn obstacle(
+        &self,
+        post: &Arc<Post>,
+        work: &Try,
+        taken: &Snapshot,
+    ) -> Result<Option<&'static str>, Stop> {
+        let (here, path, hashed) = (Arc::clone(post), work.path.clone(), taken.hashed.clone());
+        blocking(move || match &here.destination {
+            Some(root) => Ok(deliver::obstacle(root, &path, &hashed)?),
+            None => Ok(None),
+        })
+        .await
     }
 
     /// Publishes the pair. Returns the signature that stands at the destination then: after a restart that may

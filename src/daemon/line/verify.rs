@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Ending, Known, Line, Post, Settled, Snapshot, Try, blocking};
+use super::{Ending, INVALID, Known, Line, Post, Settled, Snapshot, Try, VALID, blocking};
 use crate::context::Context;
 use crate::daemon::decide::{self, Verified};
 use crate::daemon::hold::{Hold, Stop};
@@ -74,6 +74,7 @@ impl<K: Kms> Line<K> {
                 tracing::error!(
                     rule = post.rule.name,
                     file = %Escaped::new(work.path.as_path()),
+                    verdict = INVALID,
                     reason = reason.as_str(),
                     "invalid"
                 );
@@ -113,6 +114,7 @@ impl<K: Kms> Line<K> {
         tracing::info!(
             rule = post.rule.name,
             file = %Escaped::new(work.path.as_path()),
+            verdict = VALID,
             key = %valid.key(),
             size = taken.hashed.size,
             "valid"
@@ -155,6 +157,7 @@ impl<K: Kms> Line<K> {
         tracing::info!(
             rule = post.rule.name,
             file = %Escaped::new(work.path.as_path()),
+            verdict = VALID,
             key = %valid.key(),
             size,
             "delivered"

@@ -156,7 +156,15 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`]: it is missing, may not be trusted, or is no keyring.
     pub fn open(path: &Path) -> Result<Self, KeyringError> {
-        let (mut file, metadata) = open_trusted(path)?;
+        Self::open_for(path, rustix::process::geteuid().as_raw())
+    }
+
+    /// As [`Keyring::open`], for who acts on behalf of a user: root, for the daemon's. That user's keyrings are good.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_for(path: &Path, caller: u32) -> Result<Self, KeyringError> {
+        let (mut file, metadata) = open_trusted(path, caller)?;
         let mut text = Zeroizing::new(String::with_capacity(capacity(&metadata)));
         let mut bounded = (&mut file).take(MAX_LEN + 1);
         match bounded.read_to_string(&mut text) {
@@ -230,7 +238,7 @@ impl Identity {
     }
 }
 
-fn open_trusted(path: &Path) -> Result<(File, Metadata), KeyringError> {
+fn open_trusted(path: &Path, caller: u32) -> Result<(File, Metadata), KeyringError> {
     // O_NONBLOCK: a pipe in its place must not hold us up before fstat has shown what it is.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let read = |source| KeyringError::Read { path: path.to_owned(), source };
@@ -240,7 +248,7 @@ fn open_trusted(path: &Path) -> Result<(File, Metadata), KeyringError> {
         Err(error) => return Err(read(error.into())),
     };
     let metadata = file.metadata().map_err(read)?;
-    check(path, &metadata, rustix::process::geteuid().as_raw())?;
+    check(path, &metadata, caller)?;
     Ok((file, metadata))
 }
 

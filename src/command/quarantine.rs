@@ -1,0 +1,337 @@
+//! `kms-sig quarantine`: the store, for people.
+//!
+//! Works on the store itself, beside a daemon that runs: each item is locked while something is done to it, and what
+//! leaves is put on record first. Believes no more of an item than [`quarantine::Item`] does, and shows no name as it is (P9).
+
+mod judge;
+mod purge;
+mod release;
+mod show;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Failure, answer, block_on, complain};
+use crate::chain;
+use crate::cli::{Choice, PolicyArgs, Quarantine, Recheck};
+use crate::context::ContextError;
+use crate::effect::quarantine::{self, Entry, ItemError, Locked};
+use crate::escape::{Escaped, quoted};
+use crate::exit::Exit;
+use crate::fs::give::Owner;
+use crate::fs::trust::{self, TrustError};
+use crate::fs::{Dir, FsError, OpenError, stat_path};
+use crate::kms::Trouble;
+use crate::policy::Policy;
+use crate::seal::{Reason, Verdict};
+use crate::state::{Journal, StateError};
+use judge::Judge;
+
+/// Why a command cannot work on the store, or on what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreTrouble {
+    /// The policy quarantines nothing.
+    #[error("the policy has no [quarantine]")]
+    NoStore,
+    /// Only its owner and root have business there.
+    #[error("the quarantine {} belongs to user {uid}", quoted(dir))]
+    Foreign {
+        /// The store.
+        dir: PathBuf,
+        /// Whose it is.
+        uid: u32,
+    },
+    /// Others could have changed what is relied on.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// An id of nothing.
+    #[error("nothing in quarantine has an id that begins with \"{}\"", Escaped::text(.0))]
+    NoItem(String),
+    /// An id too short.
+    #[error("\"{}\" stands for {count} items", Escaped::text(text))]
+    Ambiguous {
+        /// What was written.
+        text: String,
+        /// How many ids begin so.
+        count: usize,
+    },
+    /// Many items, and nobody has said yes.
+    #[error("{count} {} would be purged for good", if *.count == 1 { "item" } else { "items" })]
+    Unconfirmed {
+        /// How many.
+        count: usize,
+    },
+    /// Files that are released must leave the store.
+    #[error("{} lies in the quarantine", quoted(.0))]
+    Inside(PathBuf),
+}
+
+impl StoreTrouble {
+    /// The exit code it ends the process with: in each case the command line or what it names must be changed.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Trust(TrustError::Io(_)) => Exit::Unfinished,
+            Self::NoStore
+            | Self::Foreign { .. }
+            | Self::Trust(_)
+            | Self::NoItem(_)
+            | Self::Ambiguous { .. }
+            | Self::Unconfirmed { .. }
+            | Self::Inside(_) => Exit::Usage,
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoStore => "name the policy of the daemon whose quarantine is meant",
+            Self::Foreign { .. } => "run this as that user, or as root",
+            Self::NoItem(_) => "kms-sig quarantine list shows the ids",
+            Self::Ambiguous { .. } => "write more of the id",
+            Self::Unconfirmed { .. } => "look with kms-sig quarantine list, then add --yes",
+            Self::Inside(_) => "name another directory",
+            Self::Trust(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Why nothing came of one item. The others are worked on all the same.
+#[derive(Debug, thiserror::Error)]
+enum ItemTrouble {
+    #[error(transparent)]
+    Item(#[from] ItemError),
+    #[error("its files cannot be read")]
+    Open(#[source] OpenError),
+    #[error("cannot verify it: the policy has no rule \"{}\" any more", Escaped::text(.0))]
+    NoRule(String),
+    #[error("cannot verify it")]
+    Context(#[from] ContextError),
+    #[error("cannot verify it")]
+    Kms(#[source] Trouble),
+    #[error("not released: {}", judge::explain(*.0))]
+    Invalid(Reason),
+    #[error("not released to {}: {what}", quoted(at))]
+    Refused { at: PathBuf, what: &'static str },
+    #[error("not released: only {free} bytes are free in {}, and min_free_space is to stay", quoted(path))]
+    NoSpace { path: PathBuf, free: u64 },
+    #[error(
+        "not released: it came from {}, which the rule \"{rule}\" does not watch; name --to DIR",
+        quoted(root)
+    )]
+    Moved { root: PathBuf, rule: String },
+    #[error("not released")]
+    Trust(#[from] TrustError),
+    #[error("not put on record, so it stays")]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
+
+impl From<OpenError> for ItemTrouble {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl ItemTrouble {
+    /// Invalid is a fact; anything else may be otherwise at the next try.
+    const fn exit(&self) -> Exit {
+        match self {
+            Self::Invalid(_) => Exit::Invalid,
+            Self::Item(_)
+            | Self::Open(_)
+            | Self::NoRule(_)
+            | Self::Context(_)
+            | Self::Kms(_)
+            | Self::Refused { .. }
+            | Self::NoSpace { .. }
+            | Self::Moved { .. }
+            | Self::Trust(_)
+            | Self::State(_)
+            | Self::Fs(_) => Exit::Unfinished,
+        }
+    }
+
+    /// Says it on standard error, and hands back its exit code.
+    fn tell(&self, id: &str) -> Exit {
+        complain(&format!("kms-sig: {}: {}", Escaped::text(id), chain::one_line(self)));
+        self.exit()
+    }
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// [`Failure`]; single items that resist are told and are none.
+pub fn run(arguments: &Quarantine, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+    match arguments {
+        Quarantine::List { store, choice } => show::list(&Store::open(&store.policy)?, choice, store.json),
+        Quarantine::Show { id, store } => show::show(&Store::open(&store.policy)?, id, store.json),
+        Quarantine::Recheck(recheck) => self::recheck(recheck, keyring),
+        Quarantine::Release(release) => release::run(release, keyring),
+        Quarantine::Purge(purge) => purge::run(purge),
+    }
+}
+
+/// An id, and the item or why there is none.
+type Found = (String, Result<Entry, ItemError>);
+
+/// A policy's store.
+struct Store {
+    policy: Policy,
+    /// `None` if no daemon has made it yet.
+    dir: Option<Dir>,
+    owner: Owner,
+}
+
+impl Store {
+    /// Opens the store of a policy, if this user has any business there. Makes nothing.
+    fn open(arguments: &PolicyArgs) -> Result<Self, Failure> {
+        let policy = Policy::load(&arguments.policy)?;
+        let path = policy.quarantine_dir.as_deref().ok_or(StoreTrouble::NoStore)?;
+        let Some(stat) = stat_path(path)? else {
+            return Ok(Self { policy, dir: None, owner: Owner::current() });
+        };
+        let owner = Owner::of(&stat);
+        if !owner.is_served() {
+            return Err(StoreTrouble::Foreign { dir: path.to_owned(), uid: owner.uid }.into());
+        }
+        trust::check_private_for(path, owner).map_err(StoreTrouble::Trust)?;
+        let dir = Dir::open(path)?;
+        Ok(Self { policy, dir: Some(dir), owner })
+    }
+
+    /// Removes what a killed process left of items that it had let go. What resists is for the next time.
+    fn sweep(&self) {
+        if let Some(dir) = &self.dir {
+            quarantine::sweep(dir).unwrap_or_default();
+        }
+    }
+
+    /// Every item that passes, and every folder that is none although it has the name of one; oldest first.
+    fn entries(&self, choice: &Choice) -> Result<Vec<Found>, Failure> {
+        let Some(dir) = &self.dir else { return Ok(Vec::new()) };
+        let passes = |entry: &Entry| {
+            let is =
+                |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|wanted| wanted == has);
+            is(&choice.rule, &entry.record.rule) && is(&choice.reason, &entry.record.reason)
+        };
+        let mut found: Vec<_> =
+            quarantine::entries(dir)?.filter(|(_, entry)| entry.as_ref().map_or(true, passes)).collect();
+        // Within a second, ids are in no order.
+        let when = |found: &Found| found.1.as_ref().map(|entry| entry.record.quarantined_at.clone()).ok();
+        found.sort_by(|a, b| (when(a), &a.0).cmp(&(when(b), &b.0)));
+        Ok(found)
+    }
+
+    /// The whole ids that these stand for, each once.
+    fn resolve(&self, texts: &[String]) -> Result<Vec<String>, Failure> {
+        let all = self.dir.as_ref().map(quarantine::ids).transpose()?.unwrap_or_default();
+        let mut ids: Vec<String> = Vec::new();
+        for text in texts {
+            let mut found = all.iter().filter(|id| !text.is_empty() && id.starts_with(text));
+            let id = found.next().ok_or_else(|| StoreTrouble::NoItem(text.clone()))?;
+            let others = found.count();
+            if others > 0 {
+                return Err(StoreTrouble::Ambiguous { text: text.clone(), count: others + 1 }.into());
+            }
+            if !ids.contains(id) {
+                ids.push(id.clone());
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Opens history, for what is about to leave.
+    fn journal(&self) -> Result<Journal, Failure> {
+        trust::check_for(&self.policy.state_dir, self.owner).map_err(StoreTrouble::Trust)?;
+        Ok(Journal::open(&self.policy.state_dir)?)
+    }
+
+    /// Removes an item that is on record as gone.
+    fn remove(&self, locked: Locked) -> Result<(), ItemTrouble> {
+        let dir = self.dir.as_ref().ok_or(ItemError::Gone)?;
+        Ok(locked.remove(dir)?)
+    }
+
+    /// Locks an item.
+    fn take(&self, id: &str) -> Result<Locked, ItemError> {
+        Locked::take(self.dir.as_ref().ok_or(ItemError::Gone)?, id)
+    }
+}
+
+/// Verifies items again.
+fn recheck(arguments: &Recheck, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+    let store = Store::open(&arguments.store.policy)?;
+    let ids = match arguments.all {
+        true => {
+            let all = store.entries(&Choice { rule: None, reason: None })?;
+            all.into_iter().map(|(id, _)| id).collect()
+        }
+        false => store.resolve(&arguments.ids)?,
+    };
+    let judge = Judge::new(&store.policy, store.owner, keyring)?;
+    block_on(async {
+        let mut exit = Exit::Done;
+        for id in ids {
+            exit = exit.and(recheck_one(&store, &judge, &id, arguments.store.json).await?);
+        }
+        Ok(exit)
+    })?
+}
+
+async fn recheck_one(store: &Store, judge: &Judge<'_>, id: &str, json: bool) -> Result<Exit, Failure> {
+    let judged = async {
+        let locked = store.take(id)?;
+        judge.verify(locked.item()).await
+    };
+    let judged = judged.await;
+    let exit = match &judged {
+        Ok(Verdict::Valid(_)) => Exit::Done,
+        Ok(Verdict::Invalid(_)) => Exit::Invalid,
+        Err(trouble) => trouble.tell(id),
+    };
+    let (verdict, reason, key) = match &judged {
+        Ok(Verdict::Valid(valid)) => ("valid", None, Some(valid.key().to_string())),
+        Ok(Verdict::Invalid(reason)) => ("invalid", Some(reason.as_str()), None),
+        Err(_) => ("unknown", None, None),
+    };
+    if json {
+        answer_json(&serde_json::json!({ "id": id, "verdict": verdict, "reason": reason, "key": key }))?;
+    } else if let Some(key) = key {
+        answer(&format!("{id}: valid signature from {key}"))?;
+    } else if let Some(reason) = reason {
+        answer(&format!("{id}: invalid: {reason}"))?;
+    }
+    Ok(exit)
+}
+
+/// Answers with one line of JSON, in ASCII: a record may hold what a terminal would act on.
+fn answer_json(value: &Value) -> Result<(), Failure> {
+    let mut text = String::new();
+    let mut units = [0_u16; 2];
+    for c in value.to_string().chars() {
+        if matches!(c, ' '..='~') {
+            text.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut units) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    answer(&text)
+}
+
+/// A count of bytes for people.
+fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
+}
+
+/// A path for JSON: as it reads, and byte for byte.
+fn both_ways(path: &Path) -> (String, String) {
+    use std::os::unix::ffi::OsStrExt as _;
+    let hex = path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    (Escaped::new(path).to_string(), hex)
+}

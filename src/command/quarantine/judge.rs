@@ -1,0 +1,115 @@
+//! Verifying what is in quarantine again, under the policy as it is now.
+//!
+//! The rule that had judged an item judges it again: its keys, its context. Nothing is moved. An outage is no
+//! verdict here either (P2).
+
+use std::path::PathBuf;
+
+use super::{ItemTrouble, StoreTrouble};
+use crate::context::Filling;
+use crate::digest::Digest;
+use crate::effect::quarantine::{Item, Parcel};
+use crate::fs::copy;
+use crate::fs::give::Owner;
+use crate::fs::trust;
+use crate::key::{KeyArn, KeyId};
+use crate::kms::provider::Providers;
+use crate::policy::{Mode, Policy, Rule};
+use crate::seal::{self, Opened, Reason, Verdict};
+use crate::signature::{MAX_LEN, Malformed, Signature};
+
+/// Judges by a policy.
+pub(super) struct Judge<'p> {
+    policy: &'p Policy,
+    kms: Providers,
+    hostname: String,
+}
+
+impl<'p> Judge<'p> {
+    /// A judge by this policy, if nobody but root and the daemon's user could have changed the policy and its keyring.
+    pub(super) fn new(
+        policy: &'p Policy,
+        owner: Owner,
+        keyring: Option<PathBuf>,
+    ) -> Result<Self, StoreTrouble> {
+        trust::check_for(&policy.file, owner)?;
+        if let Some(keyring) = policy.keyring.as_deref().filter(|keyring| keyring.exists()) {
+            trust::check_for(keyring, owner)?;
+        }
+        let kms = Providers::new(policy.aws.clone(), policy.keyring.clone().or(keyring));
+        let kms = kms.serving(owner.uid);
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Ok(Self { policy, kms, hostname })
+    }
+
+    /// The rule that quarantined an item, if the policy still has it.
+    pub(super) fn rule(&self, item: &Item) -> Result<&'p Rule, ItemTrouble> {
+        let name = &item.record().rule;
+        let rule = self.policy.rules.iter().find(|rule| rule.name == *name);
+        rule.map(|rule| &**rule).ok_or_else(|| ItemTrouble::NoRule(name.clone()))
+    }
+
+    /// Judges an item where it lies.
+    pub(super) async fn verify(&self, item: &Item) -> Result<Verdict, ItemTrouble> {
+        let rule = self.rule(item)?; // first: without it, nothing need be read
+        let (file, stat) = item.payload()?;
+        let hashed = copy::hash(&file, item.folder(), stat.identity.size)?;
+        let signature = match item.signature()? {
+            None => None,
+            Some((file, _)) => {
+                // One byte past what may be one tells that it is none.
+                let mut bytes = Vec::new();
+                std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_LEN as u64 + 1), &mut bytes)
+                    .map_err(|error| unreadable(item, &error))?;
+                Some(Signature::parse(&bytes))
+            }
+        };
+        self.judge(rule, item, &hashed.digest, signature).await
+    }
+
+    /// Judges the copy of an item that is about to be released.
+    pub(super) async fn verify_copy(&self, item: &Item, parcel: &Parcel) -> Result<Verdict, ItemTrouble> {
+        let rule = self.rule(item)?;
+        self.judge(rule, item, parcel.digest(), parcel.signature()?).await
+    }
+
+    async fn judge(
+        &self,
+        rule: &Rule,
+        item: &Item,
+        digest: &Digest,
+        signature: Option<Result<Signature, Malformed>>,
+    ) -> Result<Verdict, ItemTrouble> {
+        let relpath = item.path().as_path();
+        let filling = Filling { relpath, watch: &rule.name, hostname: &self.hostname };
+        let context = rule.context.expand(filling)?;
+        let keys: Vec<KeyId> = match &rule.mode {
+            Mode::Sign(sign) => vec![sign.key.clone()],
+            Mode::Verify(verify) => verify.trusted_keys.iter().map(KeyArn::to_key_id).collect(),
+        };
+        let opened = match signature {
+            None => return Ok(Verdict::Invalid(Reason::Missing)),
+            Some(Err(_)) => Opened::malformed(),
+            Some(Ok(signature)) => {
+                seal::open(&self.kms, &keys, &context, &signature).await.map_err(ItemTrouble::Kms)?
+            }
+        };
+        Ok(opened.judge(digest))
+    }
+}
+
+fn unreadable(item: &Item, error: &std::io::Error) -> ItemTrouble {
+    let source = rustix::io::Errno::from_io_error(error).unwrap_or(rustix::io::Errno::IO);
+    ItemTrouble::Fs(crate::fs::FsError { action: "read", path: item.folder().to_owned(), source })
+}
+
+/// A reason, for someone who wanted to release it.
+pub(super) const fn explain(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Mismatch => "it is still invalid (mismatch)",
+        Reason::Rejected => "it is still invalid (rejected)",
+        Reason::WrongKey => "it is still invalid (wrong-key)",
+        Reason::Malformed => "it is still invalid (malformed)",
+        Reason::Missing => "it is still invalid (missing)",
+    }
+}

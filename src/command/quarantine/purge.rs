@@ -1,0 +1,60 @@
+//! `kms-sig quarantine purge`: items go for good, on record.
+
+use super::{ItemTrouble, Store, StoreTrouble, answer_json};
+use crate::cli::{Choice, Purge};
+use crate::command::{Failure, answer};
+use crate::effect::quarantine::Entry;
+use crate::exit::Exit;
+use crate::state::{Departed, Journal};
+
+/// Purges what was asked for.
+pub(super) fn run(arguments: &Purge) -> Result<Exit, Failure> {
+    let store = Store::open(&arguments.store.policy)?;
+    store.sweep();
+    let ids = match arguments.ids.as_slice() {
+        [] => chosen(&store, arguments)?,
+        ids => store.resolve(ids)?,
+    };
+    if ids.is_empty() {
+        if !arguments.store.json {
+            answer("nothing to purge")?;
+        }
+        return Ok(Exit::Done);
+    }
+    let mut journal = store.journal()?;
+    let mut exit = Exit::Done;
+    for id in ids {
+        match purge(&store, &mut journal, &id) {
+            Ok(()) if arguments.store.json => answer_json(&serde_json::json!({ "id": id, "purged": true }))?,
+            Ok(()) => answer(&format!("{id}: purged"))?,
+            Err(trouble) => exit = exit.and(trouble.tell(&id)),
+        }
+    }
+    Ok(exit)
+}
+
+/// The items that the filters choose, if somebody has said yes.
+fn chosen(store: &Store, arguments: &Purge) -> Result<Vec<String>, Failure> {
+    let entries = store.entries(&Choice { rule: arguments.rule.clone(), reason: None })?;
+    let ids: Vec<String> = entries
+        .into_iter()
+        .filter(|(_, entry)| entry.as_ref().is_ok_and(|entry| is_chosen(entry, arguments)))
+        .map(|(id, _)| id)
+        .collect();
+    if !ids.is_empty() && !arguments.yes {
+        return Err(StoreTrouble::Unconfirmed { count: ids.len() }.into());
+    }
+    Ok(ids)
+}
+
+fn is_chosen(Entry { record, .. }: &Entry, arguments: &Purge) -> bool {
+    arguments.rule.as_ref().is_none_or(|rule| *rule == record.rule)
+        && arguments.older_than.is_none_or(|age| record.is_older_than(age))
+}
+
+fn purge(store: &Store, journal: &mut Journal, id: &str) -> Result<(), ItemTrouble> {
+    let locked = store.take(id)?;
+    let why = format!("by uid {}", rustix::process::getuid().as_raw());
+    journal.record(&locked.item().departure(Departed::Purged, why))?;
+    store.remove(locked)
+}

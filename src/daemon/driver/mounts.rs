@@ -1,0 +1,82 @@
+//! The trap of several `ReadWritePaths=`: systemd makes each a mount of its own, and the kernel renames nothing from
+//! one mount to another, be they the same disk. What could be moved to quarantine is copied then.
+//!
+//! Nothing is lost by it, so it is told and no more. Two different disks are nobody's slip, and not mentioned.
+
+use std::path::{Path, PathBuf};
+
+use super::Post;
+use crate::daemon::line::Line;
+use crate::escape::quoted;
+use crate::fs::{Dir, FsError, Stat};
+
+/// Says so if a rule's directory and quarantine are one disk and two mounts.
+pub(super) fn tell<K>(line: &Line<K>, post: &Post) {
+    let Some(store) = line.quarantine.as_ref().filter(|_| post.rule.mode.quarantines()) else { return };
+    let store = store.dir();
+    // Who cannot be asked is in trouble that shows by itself.
+    if let Ok(Some(remedy)) = remedy(&post.root, store) {
+        tracing::warn!(
+            rule = post.rule.name,
+            path = %quoted(post.root.path()),
+            quarantine = %quoted(store.path()),
+            remedy,
+            "quarantine is on another mount of the same disk; files are copied there instead of moved"
+        );
+    }
+}
+
+fn remedy(root: &Dir, store: &Dir) -> Result<Option<String>, FsError> {
+    Ok(are_split(&root.stat()?, &store.stat()?).then(|| advice(root.path(), store.path())))
+}
+
+/// One disk, two mounts. A kernel that does not number mounts says 0 of each.
+const fn are_split(a: &Stat, b: &Stat) -> bool {
+    a.identity.dev == b.identity.dev && a.mount != b.mount
+}
+
+fn advice(root: &Path, store: &Path) -> String {
+    match shared_parent(root, store) {
+        Some(parent) => format!(
+            "under systemd, name {} alone in ReadWritePaths=, instead of several paths in it",
+            quoted(&parent)
+        ),
+        None => format!(
+            "put [quarantine] dir beside {}, and name the folder that holds both in ReadWritePaths=",
+            quoted(root)
+        ),
+    }
+}
+
+/// The deepest directory above both, or the one that lies in the other; not `/` and not what lies directly in it, such
+/// as `/var`: nobody opens that to a service.
+fn shared_parent(a: &Path, b: &Path) -> Option<PathBuf> {
+    let shared: PathBuf =
+        a.components().zip(b.components()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+    (shared.components().count() > 2).then_some(shared)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o7_the_one_parent_to_write_is_the_deepest_that_is_no_system_folder() {
+        for (root, store, parent) in [
+            ("/srv/kms-sig/incoming", "/srv/kms-sig/quarantine", Some("/srv/kms-sig")),
+            ("/srv/kms-sig/a/in", "/srv/kms-sig/b/bad", Some("/srv/kms-sig")),
+            ("/srv/in", "/srv/quarantine", None),
+            ("/srv/kms-sig/incoming", "/var/lib/kms-sig/quarantine", None),
+        ] {
+            assert_eq!(
+                shared_parent(root.as_ref(), store.as_ref()).as_deref(),
+                parent.map(Path::new),
+                "{root}"
+            );
+        }
+        assert_eq!(
+            advice("/srv/in".as_ref(), "/var/bad".as_ref()),
+            "put [quarantine] dir beside \"/srv/in\", and name the folder that holds both in ReadWritePaths="
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! The pulse: whether every loop of the daemon still turns.
+//!
+//! By question and answer, at the pace of whoever asks: [`Pulse::ask`] raises a number, each loop takes it over
+//! when it next comes round, [`Pulse::silent`] names those that have not for too long. Without a watchdog nobody
+//! asks, and nobody wakes up for it. It knows nothing of success: a loop that has been holding every file for a
+//! week turns.
+//!
+//! A loop that waits for a system call on files is told apart from one that hangs. What does not return then is a
+//! disk or a file server; a restart would wait for it again, and stop the rules that still work.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Moment};
+
+/// All loops of a daemon.
+#[derive(Debug)]
+pub struct Pulse {
+    clock: Clock,
+    question: watch::Sender<u64>,
+    turning: Arc<Mutex<Vec<Arc<Turning>>>>,
+}
+
+/// What is known of one loop.
+#[derive(Debug)]
+struct Turning {
+    name: String,
+    now: Mutex<Since>,
+}
+
+#[derive(Debug, Default)]
+struct Since {
+    /// The last question that it answered.
+    answered: u64,
+    /// Since when an answer is owed.
+    owes: Option<Moment>,
+    /// Since when it waits for a system call on files.
+    at_disk: Option<Moment>,
+}
+
+/// A loop that has owed its answer for too long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silent {
+    /// Which: the rule of a driver, or `state`.
+    pub name: String,
+    /// Whether it waits for a file system; then nobody but that is to blame.
+    pub at_disk: bool,
+}
+
+/// A loop's own end: it answers with it, and is asked no more once it is dropped.
+#[derive(Debug)]
+pub struct Beat {
+    clock: Clock,
+    question: watch::Receiver<u64>,
+    own: Arc<Turning>,
+    all: Arc<Mutex<Vec<Arc<Turning>>>>,
+}
+
+impl Pulse {
+    /// Of nobody yet.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, question: watch::Sender::new(0), turning: Arc::default() }
+    }
+
+    /// Adds a loop, which owes nothing before the next question.
+    pub fn enlist(&self, name: &str) -> Beat {
+        let question = self.question.subscribe();
+        let since = Since { answered: *question.borrow(), ..Since::default() };
+        let own = Arc::new(Turning { name: name.to_owned(), now: Mutex::new(since) });
+        lock(&self.turning).push(Arc::clone(&own));
+        Beat { clock: self.clock, question, own, all: Arc::clone(&self.turning) }
+    }
+
+    /// Asks every loop.
+    pub fn ask(&self) {
+        let now = self.clock.now();
+        for one in lock(&self.turning).iter() {
+            lock(&one.now).owes.get_or_insert(now);
+        }
+        self.question.send_modify(|n| *n += 1);
+    }
+
+    /// The loops that have owed an answer for so long.
+    pub fn silent(&self, allowance: Duration) -> Vec<Silent> {
+        let now = self.clock.now();
+        let mut silent = Vec::new();
+        for one in lock(&self.turning).iter() {
+            let since = lock(&one.now);
+            if since.owes.is_some_and(|owes| now.saturating_sub(owes) >= allowance) {
+                silent.push(Silent { name: one.name.clone(), at_disk: since.at_disk.is_some() });
+            }
+        }
+        silent
+    }
+}
+
+impl Beat {
+    /// The loop has come round: it answers what was asked. Returns whether anything was.
+    pub fn turn(&mut self) -> bool {
+        let question = *self.question.borrow_and_update();
+        let mut since = lock(&self.own.now);
+        since.owes = None;
+        std::mem::replace(&mut since.answered, question) != question
+    }
+
+    /// Waits for a question.
+    pub async fn asked(&mut self) {
+        if self.question.changed().await.is_err() {
+            std::future::pending().await // nobody is left to ask
+        }
+    }
+
+    /// Runs work on files, which may wait for a disk or a file server, where that stops no other task.
+    pub fn at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
+        tokio::task::block_in_place(|| self.briefly_at_disk(work))
+    }
+
+    /// [`Beat::at_disk`] for a call or two that are done at once unless something is wrong.
+    pub fn briefly_at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _visit = self.visit();
+        work()
+    }
+
+    /// The loop ends: it is asked no more.
+    pub fn retire(&self) {
+        lock(&self.all).retain(|one| !Arc::ptr_eq(one, &self.own));
+    }
+
+    fn visit(&self) -> Visit<'_> {
+        lock(&self.own.now).at_disk = Some(self.clock.now());
+        Visit(self)
+    }
+}
+
+/// A system call on files, or a few hundred.
+struct Visit<'a>(&'a Beat);
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        let mut since = lock(&self.0.own.now);
+        since.at_disk = None;
+        // A slow disk is work, too: what it took is not held against the loop.
+        since.owes = since.owes.map(|_| self.0.clock.now());
+    }
+}
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        self.retire();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept here is right after every single step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT_ONCE: Duration = Duration::ZERO;
+    const LATER: Duration = Duration::from_secs(60 * 60);
+
+    fn silent(name: &str, at_disk: bool) -> Silent {
+        Silent { name: name.to_owned(), at_disk }
+    }
+
+    #[test]
+    fn o4_who_does_not_answer_is_named_and_nobody_before_a_question() {
+        let pulse = Pulse::new(Clock::start());
+        let (mut turns, hangs) = (pulse.enlist("turns"), pulse.enlist("hangs"));
+        assert_eq!(pulse.silent(AT_ONCE), []);
+        assert!(!turns.turn());
+        pulse.ask();
+        assert_eq!(pulse.silent(LATER), [], "everybody has time to answer");
+        assert!(turns.turn());
+        assert_eq!(pulse.silent(AT_ONCE), [silent("hangs", false)]);
+        pulse.ask();
+        assert!(turns.turn());
+        assert_eq!(pulse.silent(AT_ONCE), [silent("hangs", false)]);
+        drop(hangs);
+        assert_eq!(pulse.silent(AT_ONCE), [], "who has ended owes nothing");
+    }
+
+    #[test]
+    fn o4_who_waits_for_a_file_system_is_not_to_blame() {
+        let pulse = Pulse::new(Clock::start());
+        let mut beat = pulse.enlist("rule");
+        pulse.ask();
+        let visit = beat.visit();
+        assert_eq!(pulse.silent(AT_ONCE), [silent("rule", true)]);
+        drop(visit);
+        assert_eq!(pulse.silent(LATER), []);
+        assert_eq!(pulse.silent(AT_ONCE), [silent("rule", false)], "back from there, it owes its answer");
+        beat.turn();
+        assert_eq!(pulse.silent(AT_ONCE), []);
+    }
+
+    #[tokio::test]
+    async fn a_question_wakes_and_one_is_enough() {
+        let pulse = Pulse::new(Clock::start());
+        let mut beat = pulse.enlist("rule");
+        pulse.ask();
+        pulse.ask();
+        beat.asked().await;
+        assert!(beat.turn());
+        assert!(!beat.turn());
+    }
+}

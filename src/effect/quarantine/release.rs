@@ -1,0 +1,212 @@
+//! Out of quarantine: a private copy is made, judged, and that very copy published.
+//!
+//! The way of delivery, for the same reasons: the sender may still have the file in the store open (P3), and nothing
+//! may be overwritten (P8). Never removes the item, and never judges: a [`Licence`] says that somebody has.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::Path;
+
+use rustix::fs::{Timespec, Timestamps};
+
+use super::{Item, PartRecord};
+use crate::digest::Digest;
+use crate::effect::deliver::{Existing, look_at_payload};
+use crate::fs::copy::{self, Hashed};
+use crate::fs::give::Owner;
+use crate::fs::{Dir, FsError, OpenError, Publish, RelPath, Staging, Stat};
+use crate::seal::Valid;
+use crate::signature::{MAX_LEN, Malformed, Signature};
+use crate::watch::scan::signature_name;
+
+/// What allows an item's files to be published.
+#[derive(Debug)]
+pub enum Licence<'a> {
+    /// A valid verdict on this copy.
+    Verified(&'a Valid),
+    /// An operator's word for the content that was judged; no other is released by it.
+    Forced,
+}
+
+/// How publishing ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// Everything is there, durably.
+    Done,
+    /// Something else has one of the names, or the licence is for other content. Nothing was changed.
+    Refused(&'static str),
+}
+
+/// Copies of an item's files, made at their destination and not yet to be seen there.
+#[derive(Debug)]
+pub struct Parcel {
+    payload: Part,
+    signature: Option<Part>,
+    /// SHA-512 of the payload as it was judged, hexadecimal.
+    judged: String,
+    owner: Owner,
+}
+
+#[derive(Debug)]
+struct Part {
+    staging: Staging,
+    hashed: Hashed,
+}
+
+impl Parcel {
+    /// Copies an item's files to where `destination` is, with the times and the mode that they had, as files of
+    /// `owner`'s.
+    ///
+    /// # Errors
+    /// [`OpenError`]; `TooLarge` for one that somebody is writing to.
+    pub fn pack(item: &Item, destination: &Dir, owner: Owner) -> Result<Self, OpenError> {
+        let record = item.record();
+        let payload = Part::copy(item.payload()?, item.folder(), destination, owner)?;
+        payload.seal(&record.payload, record.payload.safe_mode())?;
+        let signature = match item.signature()? {
+            None => None,
+            Some(opened) => {
+                let part = Part::copy(opened, item.folder(), destination, owner)?;
+                let was = record.signature.as_ref().unwrap_or(&record.payload);
+                part.seal(was, was.safe_mode() & 0o644)?;
+                Some(part)
+            }
+        };
+        Ok(Self { payload, signature, judged: record.digest.clone(), owner })
+    }
+
+    /// The digest of the copy.
+    pub const fn digest(&self) -> &Digest {
+        &self.payload.hashed.digest
+    }
+
+    /// The digest of the signature's copy.
+    pub fn signature_digest(&self) -> Option<String> {
+        Some(self.signature.as_ref()?.hashed.digest.to_string())
+    }
+
+    /// The signature in the copy, if there is one, and if it can be one.
+    ///
+    /// # Errors
+    /// What read(2) says.
+    pub fn signature(&self) -> Result<Option<Result<Signature, Malformed>>, FsError> {
+        let Some(part) = &self.signature else { return Ok(None) };
+        let bytes = part.staging.read_back(MAX_LEN as u64 + 1)?;
+        Ok(Some(Signature::parse(&bytes)))
+    }
+
+    /// Publishes the copies as `path` below `destination`, signature first. May be repeated after a kill: what is
+    /// there and equal is as good.
+    ///
+    /// # Errors
+    /// Any step's. Then nothing new shows, or the signature alone, which the next try takes up.
+    pub fn publish(
+        &self,
+        destination: &Dir,
+        path: &RelPath,
+        licence: &Licence<'_>,
+    ) -> Result<Published, FsError> {
+        match licence {
+            Licence::Verified(valid) if self.digest().matches(valid.digest().as_bytes()) => {}
+            Licence::Verified(_) => return Ok(Published::Refused("the verdict is about other bytes")),
+            Licence::Forced if self.digest().to_string() == self.judged => {}
+            Licence::Forced => return Ok(Published::Refused("its content changed since it was judged")),
+        }
+        let dir = descend_creating(destination, path.parent(), self.owner)?;
+        let (name, signature_name) = (path.name(), signature_name(path.name()));
+        let is_there = match look_at_payload(&dir, name, &self.payload.hashed)? {
+            Existing::Nothing => false,
+            Existing::Equal => true,
+            Existing::Other => return Ok(Published::Refused(TAKEN)),
+        };
+        let mut is_new = false;
+        match &self.signature {
+            None if dir.stat_of(&signature_name)?.is_some() => {
+                return Ok(Published::Refused("something has the name of its signature, and it has none"));
+            }
+            None => {}
+            Some(signature) => match signature.publish(&dir, &signature_name)? {
+                Placed::New => is_new = true,
+                Placed::Equal => {}
+                Placed::Taken => return Ok(Published::Refused("another signature has its signature's name")),
+            },
+        }
+        if !is_there && self.payload.publish(&dir, name)? == Placed::Taken {
+            if is_new {
+                dir.unlink(&signature_name)?; // it would belong to what somebody was quicker to put there
+            }
+            return Ok(Published::Refused(TAKEN));
+        }
+        dir.sync()?;
+        Ok(Published::Done)
+    }
+}
+
+const TAKEN: &str = "another file has the name";
+
+/// How one file found its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placed {
+    New,
+    Equal,
+    Taken,
+}
+
+impl Part {
+    fn copy(
+        (file, stat): (File, Stat),
+        folder: &Path,
+        destination: &Dir,
+        owner: Owner,
+    ) -> Result<Self, OpenError> {
+        let staging = Staging::new(destination)?;
+        // No further than the size it had: a sender who writes faster than we read must not keep us at it.
+        let hashed = copy::copy(&file, folder, stat.identity.size, &staging)?;
+        owner.take_file(staging.file(), destination)?;
+        Ok(Self { staging, hashed })
+    }
+
+    fn seal(&self, was: &PartRecord, mode: u32) -> Result<(), FsError> {
+        if let Some(time) = was.modified_at() {
+            let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
+            rustix::fs::futimens(
+                self.staging.file(),
+                &Timestamps { last_access: time, last_modification: time },
+            )
+            .map_err(|source| FsError {
+                action: "set the time of a file in",
+                path: self.staging.dir().path().to_owned(),
+                source,
+            })?;
+        }
+        self.staging.seal(mode)
+    }
+
+    fn publish(&self, dir: &Dir, name: &OsStr) -> Result<Placed, FsError> {
+        match self.staging.publish(dir, name)? {
+            Publish::Done => Ok(Placed::New),
+            Publish::Exists => Ok(match look_at_payload(dir, name, &self.hashed)? {
+                Existing::Equal => Placed::Equal,
+                Existing::Nothing | Existing::Other => Placed::Taken,
+            }),
+        }
+    }
+}
+
+/// Opens the directory `below`, making what is missing, as directories of `owner`'s.
+fn descend_creating(root: &Dir, below: &Path, owner: Owner) -> Result<Dir, FsError> {
+    let mut dir = root.try_clone()?;
+    for component in below.components() {
+        let name = component.as_os_str();
+        dir = match dir.descend(Path::new(name)) {
+            Err(e) if e.is_not_found() => {
+                let new = dir.make_new_dir(name, 0o755)?;
+                owner.take_dir(&new, &dir)?;
+                dir.sync()?;
+                new
+            }
+            other => other?,
+        };
+    }
+    Ok(dir)
+}

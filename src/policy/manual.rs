@@ -1,0 +1,483 @@
+//! What a policy says, key by key, for operators: what the manual page kms-sig-policy(5) is made of.
+//!
+//! Beside `grammar`, which says how keys are written. A test demands that every key it knows is explained here,
+//! and no other. Never reads anything, and decides nothing: the defaults told here are those that `table` and `rule`
+//! apply.
+
+use super::grammar::{self, ModeName};
+
+/// A table of the policy, explained.
+#[derive(Debug)]
+pub struct Chapter {
+    /// How it is written, as in `[aws]`; empty for the top level.
+    pub table: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Its keys, in the order in which they are best read.
+    pub keys: &'static [Entry],
+}
+
+/// A key, explained.
+#[derive(Debug)]
+pub struct Entry {
+    /// The key.
+    pub name: &'static str,
+    /// What it does, and what may be written.
+    pub effect: &'static str,
+    /// What holds without it.
+    pub default: Absent,
+    /// What follows from it: what to mind.
+    pub consequence: &'static str,
+}
+
+/// What holds where a key is not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// It must be written.
+    Required,
+    /// It must be written if this holds.
+    RequiredIf(&'static str),
+    /// This, as it would be written.
+    Value(&'static str),
+    /// This, in words.
+    Words(&'static str),
+}
+
+/// Which rules may have a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// All of them; also any key of another table.
+    All,
+    /// Those with `mode = "sign"`.
+    Sign,
+    /// Those with `mode = "verify"`.
+    Verify,
+}
+
+impl Chapter {
+    /// How `entry` is written, and which rules may have it. `None` for a key that the policy does not know.
+    pub fn grammar(&self, entry: &Entry) -> Option<(&'static str, Only)> {
+        let title = if self.table.is_empty() { grammar::TOP.title } else { self.table };
+        let section = grammar::SECTIONS.into_iter().find(|section| section.title == title)?;
+        let key = section.find(entry.name)?;
+        let only = match key.only {
+            None => Only::All,
+            Some(ModeName::Sign) => Only::Sign,
+            Some(ModeName::Verify) => Only::Verify,
+        };
+        Some((key.example, only))
+    }
+}
+
+const fn entry(
+    name: &'static str,
+    default: Absent,
+    effect: &'static str,
+    consequence: &'static str,
+) -> Entry {
+    Entry { name, effect, default, consequence }
+}
+
+use Absent::{Required, RequiredIf, Value, Words};
+
+/// The whole policy.
+pub const CHAPTERS: [Chapter; 7] = [
+    Chapter {
+        table: "",
+        about: "Stands above the first table, as TOML has it.",
+        keys: &[
+            entry(
+                "allow_root",
+                Value("false"),
+                "Whether the daemon may run as root. `--allow-root` says the same.",
+                "It needs no root: as root, no check of permissions holds it back, and the daemon can be no safer than \
+                 its own checks. With `false` it refuses to start as root.",
+            ),
+            entry(
+                "aws",
+                Words("the environment, profile and role that every AWS program finds"),
+                "How AWS is reached.",
+                "Without this table nothing is lost: credentials, Region and proxies are looked for as usual.",
+            ),
+            entry(
+                "local",
+                RequiredIf("a rule names a key `local:NAME`"),
+                "Where local keys are.",
+                "Local keys are for hosts without AWS, for tests and for trying out.",
+            ),
+            entry(
+                "state",
+                Required,
+                "Where the daemon remembers what it decided.",
+                "On a reload it cannot be changed; restart for that.",
+            ),
+            entry(
+                "quarantine",
+                RequiredIf("a rule quarantines"),
+                "Where failed pairs are kept.",
+                "There is one store for all rules; each item in it says which rule it comes from.",
+            ),
+            entry(
+                "limits",
+                Words("the defaults of its keys"),
+                "What the daemon may use, all rules together.",
+                "They do not limit one rule against another.",
+            ),
+            entry(
+                "watch",
+                Required,
+                "A rule. One `[[watch]]` for each directory, at least one.",
+                "Watched directories must not lie inside each other, or a file would have two rules.",
+            ),
+        ],
+    },
+    Chapter {
+        table: "[aws]",
+        about: "Optional. What is written here goes before the environment and the profile.",
+        keys: &[
+            entry(
+                "region",
+                Words("`AWS_REGION`, then the profile's"),
+                "The Region of keys that are named without one: key ids and aliases.",
+                "A key ARN names its own Region, and is asked there whatever is written here.",
+            ),
+            entry(
+                "profile",
+                Words("`AWS_PROFILE`, then the usual chain of credentials"),
+                "A profile of the AWS configuration files to take credentials and settings from.",
+                "The files are those of the daemon's user, not yours: `~/.aws` below its home, unless `AWS_CONFIG_FILE` \
+                 and `AWS_SHARED_CREDENTIALS_FILE` say otherwise.",
+            ),
+            entry(
+                "endpoint_url",
+                Words("`AWS_ENDPOINT_URL_KMS`, `AWS_ENDPOINT_URL`, the profile's, then AWS's own"),
+                "Where KMS answers: a VPC endpoint, or something that speaks its protocol.",
+                "`https` only, but for this machine itself: whoever sits on the path of a plain connection could invent \
+                 verdicts. What answers there is believed, so it is as much to be trusted as KMS.",
+            ),
+            entry(
+                "use_fips",
+                Words("the profile's, then `false`"),
+                "Whether AWS's FIPS 140 endpoints are used.",
+                "Not together with `endpoint_url`. Not every Region has them.",
+            ),
+        ],
+    },
+    Chapter {
+        table: "[local]",
+        about: "Needed if a rule names a key `local:NAME`.",
+        keys: &[entry(
+            "keyring",
+            Required,
+            "The file of local keys. `kms-sig key` makes it, and the keys in it.",
+            "Whoever can read it can sign, and no log tells of it; it must have mode 0600. Keep a copy as you would of a \
+             private key: a keyring that is lost takes its signatures with it.",
+        )],
+    },
+    Chapter {
+        table: "[state]",
+        about: "Required.",
+        keys: &[
+            entry(
+                "dir",
+                Required,
+                "The directory of `state.db`, made with mode 0700 if it is missing.",
+                "Losing it loses time, history and the memory of `rollback`, never a file. One daemon uses it at a time. It \
+             must not lie in a directory that is watched or delivered to.",
+            ),
+            entry(
+                "history_keep",
+                Value("\"400d\""),
+                "How long decisions stay on record, by the host's clock; `\"forever\"` keeps them all.",
+                "What is removed is gone: export it before. The record goes on from a checkpoint, and the newest row stays.",
+            ),
+            entry(
+                "seal_key",
+                Words("none: the head of the record is not sealed"),
+                "A key of its own, which no rule uses, under which the head of the record and its number are encrypted, so \
+                 that CloudTrail remembers them.",
+                "The daemon needs `kms:Encrypt` on it, and makes one call each `seal_interval`. A seal that fails holds no \
+                 file.",
+            ),
+            entry(
+                "seal_interval",
+                Value("\"1h\""),
+                "How often the head of the record is sealed if anything was decided, up to 30 days. Only with `seal_key`.",
+                "What was decided since the last seal has no witness.",
+            ),
+        ],
+    },
+    Chapter {
+        table: "[quarantine]",
+        about: "Needed if a rule quarantines.",
+        keys: &[entry(
+            "dir",
+            Required,
+            "The directory of the store, made with mode 0700 if it is missing. Each item is a folder with `payload`, \
+             `payload.sig` and `record.json`, which says what was found and why.",
+            "Best on the file system of the watched directories, and under systemd on the same mount: there a file is \
+             moved at once, elsewhere it is copied first. It must lie apart from what is watched and delivered to; it may \
+             lie in the state directory.",
+        )],
+    },
+    Chapter {
+        table: "[limits]",
+        about: "Optional. They hold for all rules together.",
+        keys: &[
+            entry(
+                "max_in_flight",
+                Value("64"),
+                "How many calls of KMS may be under way, 1 to 1024.",
+                "More makes many small files quicker while KMS answers, and costs a connection each.",
+            ),
+            entry(
+                "kms_per_second",
+                Value("50"),
+                "How many calls of KMS may start in a second, 1 to 100000. Local keys are not counted.",
+                "What exceeds it waits. The quota of your account and Region is shared with everything that uses KMS there, \
+                 S3 with SSE-KMS included: stay well below it.",
+            ),
+            entry(
+                "hash_threads",
+                Words("the number of processors"),
+                "How many files are hashed at the same time, 1 to 256.",
+                "Fewer leave more of the machine to others.",
+            ),
+            entry(
+                "min_free_space",
+                Value("\"64MiB\""),
+                "What a delivery must leave free on its file system.",
+                "Below it, files are held and tried again; none is lost. It guards deliveries, not quarantine or state.",
+            ),
+        ],
+    },
+    Chapter {
+        table: "[[watch]]",
+        about: "A rule. Some keys belong to sign rules or to verify rules only.",
+        keys: &[
+            entry(
+                "name",
+                Required,
+                "What the rule is called in the log, in records and in state: 1 to 64 letters, digits, `.`, `_` or `-`, \
+                 unlike every other rule's.",
+                "A rule that gets another name forgets its history.",
+            ),
+            entry(
+                "mode",
+                Required,
+                "`\"sign\"`: every file gets a signature. `\"verify\"`: every file is judged by the signature that came \
+                 with it.",
+                "There is no default, because each is wrong for the other's folder.",
+            ),
+            entry(
+                "path",
+                Required,
+                "The directory that is watched.",
+                "If it is missing, the rule is held and tried again while the others run. It may belong to anyone, but must \
+                 not be writable by everybody unless it is sticky; to move files out of a sticky directory, the daemon must \
+                 own it.",
+            ),
+            entry(
+                "key",
+                Required,
+                "The key that signs: a key id, a key ARN, `alias/NAME`, an alias ARN, or `local:NAME`.",
+                "Needs `kms:Encrypt`; also `kms:Decrypt`, to recognise signatures that the daemon does not remember \
+                 making. Whoever may move an alias chooses the key.",
+            ),
+            entry(
+                "trusted_keys",
+                Required,
+                "The keys that may vouch for a file: full key ARNs, or `local:NAME`. They are asked in this order until one \
+                 recognises the signature.",
+                "Everyone who may call `kms:Encrypt` on one of them can have files accepted. Aliases are refused: whoever \
+                 may move an alias would choose the key. Needs `kms:Decrypt` on each. A second key costs a second call \
+                 for what the first did not sign.",
+            ),
+            entry(
+                "context",
+                Words("none"),
+                "The encryption context: pairs of text, with placeholders (see below).",
+                "Must be the same when signing and verifying, or every signature is `rejected`. Without `{name}` or \
+                 `{relpath}` a valid pair can be renamed to stand for another file. CloudTrail logs it in clear: no \
+                 secrets. Key policies can demand it.",
+            ),
+            entry(
+                "include",
+                Words("all names but those of unfinished files (see below)"),
+                "Only files whose name matches one of these patterns: `*`, `?`, `[a-z]`, `{a,b}`, no slash.",
+                "What does not match is not looked at, and stays where it is.",
+            ),
+            entry(
+                "exclude",
+                Words("none"),
+                "No file whose name matches one of these patterns, even if `include` has it.",
+                "What matches is not looked at, and stays where it is.",
+            ),
+            entry(
+                "recursive",
+                Value("false"),
+                "Whether directories below are watched too.",
+                "Other mounts are not entered; at most 64 deep, and 100,000 directories. Deliveries keep their place below \
+                 `deliver_to`.",
+            ),
+            entry(
+                "settle",
+                Value("\"2s\""),
+                "How long a file must be unchanged, with nobody writing to it, before it counts as complete: above 0, at \
+                 most a day.",
+                "Where the kernel cannot tell who is writing (network file systems; files of others without CAP_LEASE), too \
+                 short a time signs half of an upload. Best are senders who write under another name and rename.",
+            ),
+            entry(
+                "max_size",
+                Value("\"16GiB\""),
+                "The largest file that is handled.",
+                "Larger ones are refused: left alone, and reported once. It also bounds what a sender can make the daemon \
+                 read.",
+            ),
+            entry(
+                "max_links",
+                Value("1"),
+                "The most hard links that a file may have.",
+                "Another name of the file may be somebody else's to write to. More is needed for senders who link their \
+                 files into place and keep the first name.",
+            ),
+            entry(
+                "allowed_owners",
+                Words("anyone"),
+                "Whose files are handled, by name in /etc/passwd or by user id.",
+                "Files and signatures of others are refused. A name is looked up when the policy is read.",
+            ),
+            entry(
+                "create",
+                Value("false"),
+                "Whether missing directories are made: `path` and `deliver_to`; for a sign rule also a missing keyring with \
+                 its key.",
+                "With `false`, a directory whose disk is not mounted is not mistaken for an empty one.",
+            ),
+            entry(
+                "quarantine_max_size",
+                Value("\"32GiB\""),
+                "How much of this rule may lie in quarantine, counted by content. Only for rules that quarantine.",
+                "What would exceed it is held as `quarantine-full` and stays in the watched directory, until items are \
+                 released or purged; nothing is deleted for it.",
+            ),
+            entry(
+                "quarantine_keep",
+                Words("for ever"),
+                "After how long items of this rule are purged from quarantine, up to ten years. Only for rules that \
+                 quarantine.",
+                "The daemon purges at its start and once a day, logs each item and puts it on record. It believes the \
+                 host's clock.",
+            ),
+            entry(
+                "deliver_to",
+                Words(
+                    "none: a sign rule writes the signature beside the file; a verify rule needs this or `in_place`",
+                ),
+                "Where file and signature are published, as a private copy of exactly the bytes that were signed or \
+                 verified. The source is removed when the copy is safe on the disk.",
+                "Nothing there is ever overwritten: a name that is taken by other content holds the file. It must lie apart \
+                 from every watched directory; rules may share it. Delivery is at least once: take files out of it when \
+                 you have used them.",
+            ),
+            entry(
+                "deliver_mode",
+                Value("\"0644\""),
+                "The permission bits of what is delivered, as octal digits.",
+                "No set-id or sticky bits; signatures get no execute bits. The owner is the daemon, the group that of a \
+                 set-gid directory, else the daemon's. Only with `deliver_to`.",
+            ),
+            entry(
+                "on_stale",
+                Value("\"report\""),
+                "What becomes of a signature of ours whose file has changed since: `\"resign\"` replaces it, `\"report\"` \
+                 leaves both and says so, `\"quarantine\"` moves both away.",
+                "`\"resign\"` signs whatever the file has become, whoever changed it. Signatures that are not ours are \
+                 never replaced.",
+            ),
+            entry(
+                "in_place",
+                Value("false"),
+                "Judge pairs where they lie and leave them there, instead of `deliver_to`.",
+                "Whoever can write to the directory can change a file after its verdict and before it is used. Delivery \
+                 closes that gap.",
+            ),
+            entry(
+                "on_invalid",
+                Required,
+                "What becomes of an invalid pair: `\"quarantine\"` moves it to the store, `\"log\"` leaves it and says so.",
+                "A pair that cannot be judged is not invalid: it is held, and tried again. Signatures of other programs \
+                 that end in `.sig` are `malformed`, and so invalid.",
+            ),
+            entry(
+                "on_missing",
+                Required,
+                "The same, for a file whose signature did not come within `signature_timeout`.",
+                "With `\"log\"` it stays, and its signature may still come.",
+            ),
+            entry(
+                "signature_timeout",
+                Value("\"10m\""),
+                "How long a file waits for its signature: above 0, at most 30 days.",
+                "Longer than the slowest upload of a signature after its file, or good files are quarantined.",
+            ),
+            entry(
+                "grace",
+                Words("`\"30s\"` where the kernel tells who is writing, `\"10m\"` where it cannot"),
+                "How long an invalid pair must stay unchanged before the verdict is final: `\"0s\"` to a day.",
+                "Half of a file does not verify either: too short a time quarantines slow uploads. Valid pairs never wait \
+                 for it.",
+            ),
+            entry(
+                "rollback",
+                Value("\"off\""),
+                "What becomes of a file that is valid but was superseded before by another under its name: `\"off\"` does \
+                 not look, `\"alert\"` delivers it and tells an operator, `\"deny\"` holds it and tells an operator.",
+                "It remembers only what this rule accepted while it was on, and going back on purpose is denied as well.",
+            ),
+            entry(
+                "accept_batch",
+                Value("false"),
+                "Whether batch signatures are accepted.",
+                "This version has none: `true` is refused.",
+            ),
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_key_is_explained_and_no_other() {
+        let known: BTreeSet<_> = grammar::SECTIONS
+            .iter()
+            .flat_map(|section| section.keys.iter().map(|key| (section.title, key.name)))
+            .collect();
+        let title = |chapter: &Chapter| match chapter.table {
+            "" => grammar::TOP.title,
+            table => table,
+        };
+        let explained: BTreeSet<_> = CHAPTERS
+            .iter()
+            .flat_map(|chapter| chapter.keys.iter().map(move |entry| (title(chapter), entry.name)))
+            .collect();
+        assert_eq!(explained, known);
+        let entries = CHAPTERS.iter().map(|chapter| chapter.keys.len()).sum::<usize>();
+        assert_eq!(entries, known.len(), "a key is explained once");
+    }
+
+    #[test]
+    fn every_explanation_is_whole() {
+        for entry in CHAPTERS.iter().flat_map(|chapter| chapter.keys) {
+            for text in [entry.effect, entry.consequence] {
+                assert!(text.ends_with('.') && !text.contains("  "), "{}: {text}", entry.name);
+                assert_eq!(text.matches('`').count() % 2, 0, "{}: {text}", entry.name);
+            }
+        }
+    }
+}

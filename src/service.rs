@@ -1,0 +1,243 @@
+//! What the program tells the host that runs it: the service manager ([`notify`]) and the journal ([`journal`]).
+//!
+//! [`Attendant`] reads the daemon's board and says what a service manager wants to know. It changes nothing about
+//! the daemon, and where no service manager listens it does nothing.
+
+pub mod journal;
+pub mod message;
+pub mod notify;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::daemon::board::{Board, Phase, Reading, Root};
+use crate::escape::Escaped;
+use notify::{Notifier, State};
+
+/// The shortest time between two status lines, and before one that could not be sent is sent again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The least time that a loop has for its answer: a machine under load is none that hangs.
+const LEAST_ALLOWANCE: Duration = Duration::from_secs(2);
+
+/// Tells the service manager how the daemon stands.
+#[derive(Debug)]
+pub struct Attendant {
+    notifier: Notifier,
+    board: Arc<Board>,
+    /// What the service manager knows.
+    told: Told,
+    /// The loops that were found not to answer.
+    silent: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    ready: bool,
+    reloads: u64,
+    /// It was told of the last reload, and not yet of its end.
+    reloading: bool,
+    stopping: bool,
+    status: String,
+}
+
+impl Attendant {
+    /// One that has said nothing yet.
+    pub fn new(notifier: Notifier, board: Arc<Board>) -> Self {
+        Self { notifier, board, told: Told::default(), silent: BTreeSet::new() }
+    }
+
+    /// Says what changes, and feeds the watchdog for as long as every loop of the daemon turns. At rest it wakes up
+    /// for the watchdog alone.
+    pub async fn attend(&mut self) -> Infallible {
+        if !self.notifier.is_listened_to() {
+            return std::future::pending().await;
+        }
+        let clock = self.board.clock;
+        let (mut life, mut changes) = (self.board.life(), self.board.changes());
+        // Twice in its time, as sd_watchdog_enabled(3) advises.
+        let beat = self.notifier.watchdog().map(|limit| limit / 2);
+        let mut next_beat: Option<Moment> = beat.map(|_| clock.now());
+        let mut next_status = clock.now();
+        loop {
+            life.mark_unchanged();
+            let mut all_told = self.tell_life();
+            let now = clock.now();
+            if now >= next_status {
+                changes.mark_unchanged();
+                all_told &= self.tell_status();
+                next_status = now + PAUSE;
+            }
+            if let (Some(at), Some(every)) = (&mut next_beat, beat)
+                && now >= *at
+            {
+                self.feed(every.max(LEAST_ALLOWANCE));
+                *at = now + every;
+            }
+            let may_speak = clock.now() >= next_status;
+            let is_due = !all_told || changes.has_changed().unwrap_or_default();
+            let speak = (is_due && !may_speak).then_some(next_status);
+            let wake = [speak, next_beat].into_iter().flatten().min();
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(clock.instant(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Ok(()) = life.changed() => {}
+                Ok(()) = changes.changed(), if speak.is_none() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    /// Says what has not been said yet of starting, reloading and ending.
+    pub fn tell_life(&mut self) -> bool {
+        let reading = self.board.read();
+        let (life, told) = (&reading.life, &mut self.told);
+        if life.phase == Phase::Stopping {
+            if !told.stopping {
+                told.stopping =
+                    self.notifier.send(&[State::Stopping, State::Status("finishing the files in hand")]);
+            }
+            return told.stopping;
+        }
+        // A reload while it starts is part of the start.
+        if told.ready && told.reloads < life.reloads {
+            let sent = self.notifier.send(&[
+                State::Reloading { asked: life.reload_asked },
+                State::Status("reading the policy anew"),
+            ]);
+            if !sent {
+                return false;
+            }
+            told.reloads = life.reloads;
+            told.reloading = true;
+        }
+        if life.phase == Phase::Ready && (!told.ready || told.reloading) {
+            let status = status(&reading);
+            if !self.notifier.send(&[State::Ready, State::Status(&status)]) {
+                return false;
+            }
+            *told = Told { ready: true, reloads: life.reloads, status, ..Told::default() };
+        }
+        true
+    }
+
+    fn tell_status(&mut self) -> bool {
+        let reading = self.board.read();
+        let status = match reading.life.phase {
+            Phase::Starting => "starting".to_owned(),
+            Phase::Ready => status(&reading),
+            Phase::Reloading | Phase::Stopping => return true, // said with the change
+        };
+        if status != self.told.status {
+            if !self.notifier.send(&[State::Status(&status)]) {
+                return false;
+            }
+            self.told.status = status;
+        }
+        true
+    }
+
+    /// Feeds the watchdog if every loop has answered the last question or still has time to, and asks the next.
+    fn feed(&mut self, allowance: Duration) {
+        let silent = self.board.pulse.silent(allowance);
+        for one in silent.iter().filter(|one| !self.silent.contains(&one.name)) {
+            let part = &one.name;
+            if one.at_disk {
+                tracing::error!(part, "the file system does not answer; only this waits for it");
+            } else {
+                tracing::error!(part, "a loop of the daemon does not turn; the watchdog is not fed");
+            }
+        }
+        let names: BTreeSet<String> = silent.iter().map(|one| one.name.clone()).collect();
+        for part in self.silent.difference(&names) {
+            tracing::info!(part, "it turns again");
+        }
+        self.silent = names;
+        if silent.iter().all(|one| one.at_disk) {
+            self.notifier.send(&[State::Watchdog]); // the next one is never far
+        }
+        self.board.pulse.ask();
+    }
+}
+
+/// How it stands, on one line for people.
+fn status(reading: &Reading) -> String {
+    let mut parts = vec![match reading.rules.len() {
+        1 => "1 rule".to_owned(),
+        n => format!("{n} rules"),
+    }];
+    let sum = |count: &dyn Fn(&crate::daemon::board::Figures) -> u64| reading.rules.values().map(count).sum();
+    for outcome in ["signed", "adopted", "valid", "delivered", "invalid", "quarantined", "refused"] {
+        let n: u64 = sum(&|rule| rule.outcomes.get(outcome).copied().unwrap_or_default());
+        if n > 0 {
+            parts.push(format!("{n} {outcome}"));
+        }
+    }
+    let mut holds = std::collections::BTreeMap::new();
+    for (cause, held) in reading.rules.values().flat_map(|rule| &rule.now.holds) {
+        *holds.entry(*cause).or_insert(0) += held.count;
+    }
+    if !holds.is_empty() {
+        let causes: Vec<_> = holds.iter().map(|(cause, n)| format!("{n} {cause}")).collect();
+        parts.push(format!("{} held ({})", holds.values().sum::<usize>(), causes.join(", ")));
+    }
+    let named = |is: &dyn Fn(&Root) -> bool| {
+        let rules = reading.rules.iter().filter(|(_, rule)| is(&rule.now.root));
+        rules.map(|(name, _)| Escaped::text(name).to_string()).collect::<Vec<_>>().join(" ")
+    };
+    for (word, rules) in [
+        ("cannot work: ", named(&|root| matches!(root, Root::Held(_)))),
+        ("waits for its directory: ", named(&|root| *root == Root::Opening)),
+    ] {
+        if !rules.is_empty() {
+            parts.push(format!("{word}{rules}"));
+        }
+    }
+    let keys: BTreeSet<_> = reading.silent_keys.keys().map(|(key, _)| key).collect();
+    match keys.len() {
+        0 => {}
+        1 => parts.push("KMS does not answer under 1 key".to_owned()),
+        n => parts.push(format!("KMS does not answer under {n} keys")),
+    }
+    if let Some(why) = &reading.life.refused {
+        parts.push(format!("the last reload was refused: {}", Escaped::text(why)));
+    }
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::Operation;
+    use crate::daemon::board::{Held, Now};
+    use crate::kms::TroubleKind;
+    use crate::state::Outcome;
+
+    #[test]
+    fn the_status_line_tells_what_an_operator_asks_first() {
+        let board = Board::default();
+        board.set_rules(["incoming", "gone"].into_iter());
+        assert_eq!(status(&board.read()), "2 rules; waits for its directory: gone incoming");
+        (0..3).for_each(|_| board.rule("incoming").count(Outcome::Delivered));
+        let held = |count| Held { count, since: Duration::ZERO };
+        board.rule("incoming").show(Now {
+            root: Root::Watched,
+            holds: [("network", held(2)), ("conflict", held(1))].into(),
+            ..Now::default()
+        });
+        board.rule("gone").show(Now { root: Root::Held("no such directory".into()), ..Now::default() });
+        board.key_fell_silent("key", Operation::Decrypt, TroubleKind::Network);
+        board.reload_refused("two\nfaults".into());
+        assert_eq!(
+            status(&board.read()),
+            "2 rules; 3 delivered; 3 held (1 conflict, 2 network); cannot work: gone; \
+             KMS does not answer under 1 key; the last reload was refused: two\\x0afaults"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! Items that leave quarantine: released by a person, or purged.
+//!
+//! The row is written before the item goes, so that nothing goes unrecorded. A kill between the two leaves the item,
+//! and another row when it is let go again. Commands write theirs beside a daemon that runs; they never make,
+//! migrate or mend the database, which is the daemon's.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::ledger;
+use super::link::Row;
+use super::{FILE, StateError, schema, state_error};
+use crate::clock;
+use crate::fs::RelPath;
+
+/// How an item left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departed {
+    /// To where its files are wanted.
+    Released,
+    /// For good.
+    Purged,
+}
+
+impl Departed {
+    /// The word used as outcome in history.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Purged => "purged",
+        }
+    }
+}
+
+/// One row about an item that leaves.
+#[derive(Debug, Clone)]
+pub struct Departure {
+    /// How.
+    pub how: Departed,
+    /// The rule that had quarantined it.
+    pub rule: String,
+    /// The payload, below that rule's root.
+    pub path: RelPath,
+    /// Who did it and how, in words.
+    pub why: String,
+    /// SHA-512 of what was released, or of what was judged before it was purged.
+    pub digest: String,
+    /// SHA-512 of the signature.
+    pub signature_digest: Option<String>,
+    /// The key that vouched for what was released.
+    pub key: Option<String>,
+    /// The folder in the quarantine store.
+    pub item: String,
+}
+
+/// History, opened by a command.
+pub struct Journal {
+    db: Connection,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Opens the history that the daemon keeps in a state directory.
+    ///
+    /// # Errors
+    /// [`StateError`]; among them that no daemon has begun it yet.
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        let path = dir.join(FILE);
+        match schema::open_beside(&path) {
+            Ok(db) => Ok(Self { db, path }),
+            Err(_) if !path.exists() => {
+                let why = "there is none; start the daemon once, which begins it".to_owned();
+                Err(StateError::Broken(path, why))
+            }
+            Err(error) => Err(error.into_state_error(&path)),
+        }
+    }
+
+    /// Puts it on record. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn record(&mut self, departure: &Departure) -> Result<(), StateError> {
+        self.put(|db| append(db, departure))
+    }
+
+    /// Does something to the record in a transaction of its own; the busy timeout waits for the daemon's.
+    pub(super) fn put<T>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StateError> {
+        let failed = |error: rusqlite::Error| state_error(&self.path, &error);
+        let transaction =
+            self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let done = work(&transaction).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(done)
+    }
+}
+
+/// Appends the row. Inside a write transaction only.
+pub(super) fn append(db: &Connection, departure: &Departure) -> rusqlite::Result<()> {
+    let departure = departure.clone();
+    ledger::append_with(db, |seq| Row {
+        seq,
+        at: clock::timestamp(),
+        rule: departure.rule,
+        path: departure.path.as_bytes().to_vec(),
+        outcome: departure.how.as_str().to_owned(),
+        reason: Some(departure.why),
+        digest: Some(departure.digest),
+        signature_digest: departure.signature_digest,
+        key: departure.key,
+        item: Some(departure.item),
+    })
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::state::State;
+
+    fn departure(item: &str) -> Departure {
+        Departure {
+            how: Departed::Purged,
+            rule: "rule".into(),
+            path: RelPath::new("f").unwrap(),
+            why: "by uid 0".into(),
+            digest: "00".into(),
+            signature_digest: None,
+            key: None,
+            item: item.into(),
+        }
+    }
+
+    fn rows(db: &Connection) -> i64 {
+        db.query_row("SELECT count(*) FROM history", [], |row| row.get(0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_command_writes_while_the_daemon_has_read_and_is_about_to_write() {
+        let temp = tempfile::tempdir().unwrap();
+        let (state, _) = State::open(temp.path()).unwrap();
+        let mut journal = Journal::open(temp.path()).unwrap();
+        let (done, is_done) = mpsc::channel();
+        let group = state.call(move |db| {
+            let before = rows(db);
+            let command = std::thread::spawn(move || {
+                let recorded = journal.record(&departure("command"));
+                done.send(()).ok(); // nobody waits for it any more
+                recorded
+            });
+            // Gives the command its chance to come in between. It must not; how long it is given decides nothing.
+            is_done.recv_timeout(Duration::from_millis(100)).unwrap_err();
+            append(db, &departure("daemon"))?;
+            Ok((before, command))
+        });
+        let (before, command) = group.await.unwrap();
+        command.join().unwrap().unwrap();
+        assert_eq!(before, 0);
+        assert_eq!(state.call(|db| Ok(rows(db))).await.unwrap(), 2);
+    }
+
+    #[test]
+    fn a_command_begins_no_history_of_its_own() {
+        let temp = tempfile::tempdir().unwrap();
+        let Err(StateError::Broken(_, why)) = Journal::open(temp.path()) else { panic!("it did") };
+        assert!(why.contains("start the daemon once"), "{why}");
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+}

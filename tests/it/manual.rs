@@ -1,0 +1,669 @@
+//! Manual pages and shell completions: made from the command line and the policy's explanations, and kept in `config/`
+//! for packages. They must be what would be made now; `KMS_SIG_BLESS=1 cargo test --test it -- manual` makes them anew.
+
+use std::fs;
+use std::path::Path;
+
+use clap::{Arg, Command, CommandFactory as _};
+use clap_complete::Shell;
+use kms_sig::cli::Cli;
+use kms_sig::policy::manual::{Absent, CHAPTERS, Chapter, Entry, Only};
+use roff::{Inline, Roff, bold, italic, roman};
+
+/// The command line, complete: with the names and texts that clap adds.
+fn cli() -> Command {
+    let mut cli = Cli::command().disable_help_subcommand(true).term_width(0);
+    cli.build();
+    cli
+}
+
+/// A generated file below `config/`.
+fn is_up_to_date(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    if std::env::var_os("KMS_SIG_BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+    }
+    let there = fs::read_to_string(&path).unwrap_or_default();
+    if there != text {
+        let differing = there.lines().zip(text.lines()).position(|(a, b)| a != b);
+        let line = differing.unwrap_or_else(|| there.lines().count().min(text.lines().count()));
+        panic!(
+            "config/{name} is not what would be made now, from line {} on:\n  it has   {:?}\n  now      {:?}\n\
+             make it anew: KMS_SIG_BLESS=1 cargo test --test it -- manual",
+            line + 1,
+            there.lines().nth(line),
+            text.lines().nth(line)
+        );
+    }
+}
+
+/// A manual page under way.
+///
+/// The second is whether nothing has followed the last heading yet.
+struct Page(Roff, bool);
+
+impl Page {
+    fn new(name: &str, section: &str, kind: &str, what: &str) -> Self {
+        let mut page = Self(Roff::new(), true);
+        let version = format!("kms-sig {}", env!("CARGO_PKG_VERSION"));
+        page.0.control("TH", [name.to_uppercase().as_str(), section, "\"\"", &version, kind]);
+        page.section("NAME");
+        page.0.text([roman(format!("{name} - {what}"))]);
+        page
+    }
+
+    fn section(&mut self, heading: &str) {
+        self.0.control("SH", [heading]);
+        self.1 = true;
+    }
+
+    fn subsection(&mut self, heading: &str) {
+        self.0.control("SS", [heading]);
+        self.1 = true;
+    }
+
+    /// Text of one or more paragraphs; `code` is bold.
+    fn text(&mut self, text: &str) {
+        for (i, paragraph) in text.split("\n\n").enumerate() {
+            if i > 0 {
+                self.0.control("PP", []);
+            }
+            self.sentences(paragraph);
+        }
+    }
+
+    /// A paragraph, each sentence on a line of its own, as man(7) has it.
+    fn sentences(&mut self, paragraph: &str) {
+        self.1 = false;
+        let paragraph = paragraph.replace('\n', " ");
+        let mut rest = paragraph.as_str();
+        let mut from = 0;
+        while let Some(at) = rest[from..].find(". ").map(|at| from + at + 1) {
+            // Not inside of code.
+            from = at;
+            if rest[..at].matches('`').count().is_multiple_of(2) {
+                self.0.text(inlines(&rest[..at]));
+                rest = &rest[at + 1..];
+                from = 0;
+            }
+        }
+        self.0.text(inlines(rest));
+    }
+
+    /// An empty line, unless a heading has made one.
+    fn gap(&mut self) {
+        if !std::mem::take(&mut self.1) {
+            self.0.control("PP", []);
+        }
+    }
+
+    /// A paragraph after other text.
+    fn paragraph(&mut self, text: &str) {
+        self.gap();
+        self.text(text);
+    }
+
+    /// A term and what is said about it.
+    fn term(&mut self, term: impl Into<Vec<Inline>>, text: &str) {
+        self.0.control("TP", []);
+        self.0.text(term.into());
+        for (i, paragraph) in text.split("\n\n").enumerate() {
+            if i > 0 {
+                self.0.control("IP", []);
+            }
+            self.sentences(paragraph);
+        }
+    }
+
+    /// Lines as they are.
+    fn literal<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) {
+        self.gap();
+        self.0.control("RS", ["4"]).control("nf", []);
+        for line in lines {
+            self.0.text([roman(line)]);
+        }
+        self.0.control("fi", []).control("RE", []);
+    }
+
+    /// What stands below a help text: paragraphs, and after a line that ends in a colon what is indented as it is.
+    fn help(&mut self, text: &str) {
+        let mut lines = text.lines().peekable();
+        while let Some(line) = lines.next() {
+            if let Some(first) = line.strip_prefix("  ") {
+                let mut block = vec![first];
+                while let Some(next) = lines.next_if(|next| next.starts_with("  ")) {
+                    block.push(&next[2..]);
+                }
+                self.literal(block);
+            } else if !line.is_empty() {
+                self.paragraph(line);
+            }
+        }
+    }
+
+    fn see_also(&mut self, pages: &[(&str, &str)]) {
+        self.section("SEE ALSO");
+        let mut line = Vec::new();
+        for (i, (name, section)) in pages.iter().enumerate() {
+            line.push(roman(if i > 0 { ", " } else { "" }));
+            line.push(bold(*name));
+            line.push(roman(format!("({section})")));
+        }
+        self.0.text(line);
+    }
+
+    fn render(&self) -> String {
+        self.0.render()
+    }
+}
+
+/// Text with what stands between backquotes in bold.
+fn inlines(text: &str) -> Vec<Inline> {
+    let parts = text.split('`').enumerate();
+    parts
+        .filter(|(_, part)| !part.is_empty())
+        .map(|(i, part)| if i % 2 == 1 { bold(part) } else { roman(part) })
+        .collect()
+}
+
+/// How a command is called.
+fn synopsis(page: &mut Page, words: &str, command: &Command) {
+    page.1 = false;
+    let mut line = vec![bold(words)];
+    if command.get_arguments().any(|arg| arg.is_positional() || !is_common(arg)) {
+        for arg in command.get_arguments().filter(|arg| !arg.is_positional() && !is_common(arg)) {
+            let required = arg.is_required_set();
+            line.push(roman(if required { " " } else { " [" }));
+            line.extend(flag(arg));
+            line.push(roman(if required { "" } else { "]" }));
+            if takes_many(arg) {
+                line.push(roman("..."));
+            }
+        }
+        for arg in command.get_positionals() {
+            line.push(roman(if arg.is_required_set() { " " } else { " [" }));
+            line.push(italic(value(arg)));
+            line.push(roman(if arg.is_required_set() { "" } else { "]" }));
+        }
+    }
+    page.0.text(line);
+}
+
+/// What every command takes, and is explained once.
+fn is_common(arg: &Arg) -> bool {
+    arg.is_global_set() || ["help", "version"].contains(&arg.get_id().as_str())
+}
+
+fn takes_many(arg: &Arg) -> bool {
+    matches!(arg.get_action(), clap::ArgAction::Append)
+}
+
+fn value(arg: &Arg) -> String {
+    let names = arg.get_value_names().unwrap_or_default();
+    names.first().map_or_else(|| arg.get_id().as_str().to_uppercase(), ToString::to_string)
+}
+
+fn flag(arg: &Arg) -> Vec<Inline> {
+    let mut line = Vec::new();
+    if let Some(short) = arg.get_short() {
+        line.push(bold(format!("-{short}")));
+        line.push(roman(", "));
+    }
+    line.push(bold(format!("--{}", arg.get_long().expect("every option has a long name"))));
+    if arg.get_action().takes_values() {
+        line.push(roman(" "));
+        line.push(italic(value(arg)));
+    }
+    line
+}
+
+/// An argument and its explanation.
+fn argument(page: &mut Page, arg: &Arg) {
+    let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
+    assert!(!help.is_empty(), "{} is explained", arg.get_id());
+    let mut text = sentence(&help);
+    let possible: Vec<_> =
+        arg.get_possible_values().into_iter().filter(|_| arg.get_action().takes_values()).collect();
+    for value in possible {
+        let about = value.get_help().map(ToString::to_string).unwrap_or_default();
+        text.push_str(&format!(" `{}`: {}", value.get_name(), lower(&sentence(&about))));
+    }
+    if let [default] = arg.get_default_values()
+        && arg.get_action().takes_values()
+    {
+        text.push_str(&format!(" Default: `{}`.", default.to_string_lossy()));
+    }
+    let term = if arg.is_positional() { vec![italic(value(arg))] } else { flag(arg) };
+    page.term(term, &text);
+}
+
+/// As help has no full stop at the end of a line, a manual page has one.
+fn sentence(text: &str) -> String {
+    let paragraphs = text.split("\n\n").map(|paragraph| {
+        let ends = paragraph.ends_with(['.', ':', '!', '?']);
+        if ends { paragraph.to_owned() } else { format!("{paragraph}.") }
+    });
+    paragraphs.collect::<Vec<_>>().join("\n\n")
+}
+
+fn lower(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// A command, and those below it.
+fn command(page: &mut Page, words: &str, command: &Command) {
+    let words = format!("{words} {}", command.get_name());
+    let below: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();
+    if below.is_empty() {
+        page.subsection(&words);
+        synopsis(page, &words, command);
+        page.paragraph(&sentence(&about(command)));
+        for arg in command.get_arguments().filter(|arg| !is_common(arg)) {
+            argument(page, arg);
+        }
+        if let Some(more) = command.get_after_long_help() {
+            page.help(&more.to_string());
+        }
+    }
+    for inner in below {
+        self::command(page, &words, inner);
+    }
+}
+
+fn about(command: &Command) -> String {
+    command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default()
+}
+
+fn common_options(page: &mut Page, cli: &Command) {
+    for arg in cli.get_arguments().filter(|arg| arg.is_global_set()) {
+        argument(page, arg);
+    }
+}
+
+fn environment(page: &mut Page) {
+    page.section("ENVIRONMENT");
+    page.term([bold("KMS_SIG_KEYRING")], "The keyring, where neither `--keyring` nor a policy names one.");
+    page.term(
+        [bold("KMS_SIG_LOG")],
+        "What is logged: `kms_sig=info` by default, `kms_sig=debug` for every single file.",
+    );
+    page.term([bold("NO_COLOR")], "If set and not empty, no colour in the log.");
+    page.term(
+        [bold("AWS_REGION"), roman(", "), bold("AWS_PROFILE"), roman(", "), bold("AWS_ENDPOINT_URL")],
+        "And the others that AWS programs read, for credentials, Region, proxies and endpoints. A plain http endpoint is \
+         refused unless it is this machine.",
+    );
+}
+
+const EXIT: [(&str, &str); 4] = [
+    ("0", "Done; everything is signed or valid."),
+    ("1", "A signature is invalid or missing."),
+    ("2", "A person must change the command line, the policy, or something that it names."),
+    (
+        "3",
+        "It could not be told, or is not finished: KMS, credentials, input and output. This is never a verdict.",
+    ),
+];
+
+fn exit_status(page: &mut Page) {
+    page.section("EXIT STATUS");
+    for (code, text) in EXIT {
+        page.term([bold(code)], text);
+    }
+    page.paragraph("Over several files and rules the largest counts.");
+}
+
+const FILES: [(&str, &str); 6] = [
+    ("/etc/kms-sig/policy.toml", "The policy of kms-sig.service; see `kms-sig-policy`(5)."),
+    ("/etc/kms-sig/NAME.toml", "The policy of the instance kms-sig@NAME.service."),
+    (
+        "/var/lib/kms-sig",
+        "State, the home of the user kms-sig, and the keyring of the example policy; mode 0700.",
+    ),
+    ("/var/lib/kms-sig-NAME", "The same for an instance."),
+    ("/srv/kms-sig", "The watched folders, deliveries and quarantine of the example policy."),
+    ("/usr/share/doc/kms-sig/examples", "Drop-ins for the units, key and IAM policies of AWS."),
+];
+
+fn files(page: &mut Page) {
+    page.section("FILES");
+    for (path, text) in FILES {
+        page.term([italic(path)], text);
+    }
+}
+
+fn main_page() -> String {
+    let cli = cli();
+    let mut page = Page::new("kms-sig", "1", "User Commands", "sign and verify files with AWS KMS");
+    page.section("SYNOPSIS");
+    page.0.text([
+        bold("kms-sig"),
+        roman(" "),
+        italic("COMMAND"),
+        roman(" ["),
+        italic("ARGUMENTS"),
+        roman("]..."),
+    ]);
+    page.section("DESCRIPTION");
+    page.text(&about(&cli));
+    page.section("COMMANDS");
+    for inner in cli.get_subcommands() {
+        if inner.get_name() == "watch" {
+            page.subsection("kms-sig watch");
+            synopsis(&mut page, "kms-sig watch", inner);
+            page.paragraph(&sentence(&about(inner)));
+            page.paragraph("This is the daemon, and has a page of its own: `kms-sig-watch`(8).");
+        } else {
+            command(&mut page, "kms-sig", inner);
+        }
+    }
+    page.section("COMMON OPTIONS");
+    common_options(&mut page, &cli);
+    exit_status(&mut page);
+    environment(&mut page);
+    page.section("EXAMPLES");
+    let examples = cli.get_after_long_help().unwrap().to_string();
+    let (_, examples) = examples.split_once("\n\n").expect("examples follow the exit codes");
+    page.help(examples);
+    page.see_also(&[("kms-sig-watch", "8"), ("kms-sig-policy", "5"), ("aws", "1")]);
+    page.render()
+}
+
+fn watch_page() -> String {
+    let cli = cli();
+    let watch = cli.find_subcommand("watch").unwrap();
+    let mut page = Page::new(
+        "kms-sig-watch",
+        "8",
+        "System Administration",
+        "watch directories, and sign or verify what lands in them",
+    );
+    page.section("SYNOPSIS");
+    synopsis(&mut page, "kms-sig watch", watch);
+    page.0.control("br", []);
+    page.0.text([bold("systemctl enable --now kms-sig.service")]);
+    page.0.control("br", []);
+    page.0.text([bold("systemctl enable --now kms-sig@"), italic("NAME"), bold(".service")]);
+    page.section("DESCRIPTION");
+    page.text(
+        "The daemon of `kms-sig`. It watches the directories that its policy names. In some it signs every file, once the \
+         file is complete. In others it verifies every file by the signature that came with it: what is valid is \
+         delivered as a private copy of exactly the bytes that were verified, what is not is quarantined or logged.\n\n\
+         What cannot be judged (KMS out of reach, access denied, a full disk) is held: it stays where it is and is tried \
+         again, is never delivered, and never called invalid. The directory is the queue. A kill at any moment loses \
+         nothing: the next start finishes.",
+    );
+    page.section("OPTIONS");
+    for arg in watch.get_arguments().filter(|arg| !is_common(arg)) {
+        argument(&mut page, arg);
+    }
+    common_options(&mut page, &cli);
+    page.section("SIGNALS");
+    page.term(
+        [bold("SIGTERM"), roman(", "), bold("SIGINT")],
+        "End after the files in hand, within a minute. A second one ends it at once.",
+    );
+    page.term(
+        [bold("SIGHUP")],
+        "Read the policy anew. A good one takes over between two files; a bad one is told line by line, and the old one \
+         goes on. `[state] dir` cannot change that way.",
+    );
+    page.section("SERVICE");
+    page.text(
+        "`kms-sig.service` works by /etc/kms-sig/policy.toml, as the user kms-sig. It is neither enabled nor started by \
+         installing the package: the policy there is an example, and names keys and folders that are yours to choose.",
+    );
+    page.literal([
+        "# editor /etc/kms-sig/policy.toml",
+        "# runuser -u kms-sig -- kms-sig check --policy /etc/kms-sig/policy.toml",
+        "# systemctl enable --now kms-sig",
+        "# systemctl reload kms-sig",
+    ]);
+    page.paragraph(
+        "A reload checks the policy first. If it has a fault, `systemctl reload` fails, the journal has every fault with \
+         its line, and the daemon goes on by the old policy. Exit status 2 is not tried again: somebody has to change \
+         something. Any other failure, and a daemon that no longer gets on with its work, is started anew after five \
+         seconds, for as long as it takes.",
+    );
+    page.paragraph(
+        "The unit may write to its state directory and to /srv/kms-sig, and to nothing else. For other folders, and for \
+         credentials in a file, use drop-ins (`systemctl edit kms-sig`); there are examples of both.",
+    );
+    page.literal([
+        "[Service]",
+        "ReadWritePaths=",
+        "ReadWritePaths=/data/exchange",
+        "LoadCredential=aws-credentials:/etc/kms-sig/aws-credentials",
+        "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws-credentials",
+    ]);
+    page.paragraph(
+        "`ReadWritePaths=` should name one path above all folders of the policy. systemd makes each path that it names a \
+         mount of its own, and no file can be renamed from one mount to another: then files are copied to quarantine \
+         instead of moved, and the daemon warns of it when it starts.",
+    );
+    page.subsection("Instances");
+    page.text(
+        "kms-sig@NAME.service is a daemon of its own for a tenant: policy /etc/kms-sig/NAME.toml, state \
+         /var/lib/kms-sig-NAME, and /srv/kms-sig/NAME to write to, which you make. All instances share the user kms-sig, \
+         and so can reach each other's files and keyrings, unless a drop-in gives one a user of its own:",
+    );
+    page.literal(["[Service]", "User=kms-sig-NAME", "Group=kms-sig-NAME"]);
+    exit_status(&mut page);
+    page.paragraph(
+        "Without `--once`, 0 means ended by a signal with the files in hand finished. With it, 1 means that something was \
+         quarantined or is invalid, and 3 that something is left.",
+    );
+    environment(&mut page);
+    files(&mut page);
+    page.section("EXAMPLES");
+    let examples = watch.get_after_long_help().unwrap().to_string();
+    let (_, examples) = examples.split_once("Examples:\n").expect("it has examples");
+    page.help(examples);
+    page.see_also(&[
+        ("kms-sig", "1"),
+        ("kms-sig-policy", "5"),
+        ("systemd.exec", "5"),
+        ("systemd.service", "5"),
+        ("journalctl", "1"),
+    ]);
+    page.render()
+}
+
+/// A key of the policy: how it is written, what it does, what holds without it, what to mind.
+fn policy_key(page: &mut Page, chapter: &Chapter, entry: &Entry) {
+    let (example, only) = chapter.grammar(entry).expect("a key of the policy");
+    page.0.control("TP", []);
+    page.0.text([bold(entry.name)]);
+    page.sentences(entry.effect);
+    page.0.control("RS", []).control("PP", []);
+    let default = match entry.default {
+        Absent::Required => "Required.".to_owned(),
+        Absent::RequiredIf(when) => format!("Required if {when}."),
+        Absent::Value(value) => format!("Default: `{value}`."),
+        Absent::Words(words) => format!("Default: {words}."),
+    };
+    let only = match only {
+        Only::All => "",
+        Only::Sign => "Sign rules only. ",
+        Only::Verify => "Verify rules only. ",
+    };
+    page.text(&format!("{only}{default}"));
+    page.paragraph(entry.consequence);
+    page.0.control("PP", []).control("nf", []);
+    page.0.text([roman("Example: "), bold(example)]);
+    page.0.control("fi", []).control("RE", []);
+}
+
+const PLACEHOLDERS: [(&str, &str); 5] = [
+    ("{name}", "The file's name."),
+    ("{stem}", "The name without what follows its last dot."),
+    ("{relpath}", "The path below the rule's directory."),
+    ("{watch}", "The rule's name; in sign rules only."),
+    ("{hostname}", "This host's name; in sign rules only."),
+];
+
+fn policy_page() -> String {
+    let mut page =
+        Page::new("kms-sig-policy", "5", "File Formats", "what kms-sig watch does, and with which keys");
+    page.section("SYNOPSIS");
+    page.0.text([italic("/etc/kms-sig/policy.toml")]);
+    page.section("DESCRIPTION");
+    page.text(
+        "The policy of `kms-sig-watch`(8), a TOML file. It has tables for the whole daemon and one `[[watch]]` for each \
+         directory.\n\n\
+         There is no daemon without a policy. Keys, directories and the action on failure have no defaults. An unknown key \
+         is an error, and all faults are reported at once, with their lines:",
+    );
+    page.literal(["kms-sig check --policy /etc/kms-sig/policy.toml"]);
+    page.paragraph(
+        "Durations are written `\"500ms\"`, `\"2s\"`, `\"10m\"`, `\"1h 30m\"`; sizes `\"64MiB\"`, `\"100MB\"`, or as a \
+         number of bytes. Relative paths begin at the policy's folder; `~` and variables are not expanded.",
+    );
+    page.paragraph(
+        "The policy, the keyring, `[state] dir`, `[quarantine] dir`, `deliver_to` and everything above them must belong to \
+         root or to the daemon's user, and nobody else may write there. Sticky directories above them, such as /tmp, are \
+         accepted, and so is the daemon's own primary group.",
+    );
+    for chapter in &CHAPTERS {
+        let heading = match chapter.table {
+            "" => "TOP LEVEL".to_owned(),
+            table => format!("{table} TABLE"),
+        };
+        page.section(&heading);
+        page.text(chapter.about);
+        for entry in chapter.keys {
+            policy_key(&mut page, chapter, entry);
+        }
+    }
+    page.section("CONTEXT");
+    page.text(
+        "The encryption context is part of what is signed: verifying has to name exactly the same. Values may have \
+         placeholders:",
+    );
+    for (name, text) in PLACEHOLDERS {
+        page.term([bold(name)], text);
+    }
+    page.paragraph(
+        "A brace is written twice. `%`, control characters and bytes that are not UTF-8 are percent-encoded, so for \
+         `kms-sig verify` the name 100%.txt is `--context file=100%25.txt`. Keys and values have 8192 bytes together at \
+         most, and no key begins with `kms-sig:`.",
+    );
+    page.section("UNFINISHED FILES");
+    page.text(
+        "Never picked up, unless a pattern of `include` says so itself (`*.tmp`, not `*`): dotfiles, `*~`, `*.part`, \
+         `*.partial`, `*.crdownload`, `*.filepart`, `*.tmp` and `*.swp`. A name that ends in .sig is never a payload.",
+    );
+    page.section("EXAMPLE");
+    page.text("Files are signed in one folder, and verified in another:");
+    page.literal(EXAMPLE.trim_matches('\n').lines());
+    page.section("FILES");
+    page.term(
+        [italic("/etc/kms-sig/policy.toml")],
+        "The policy of kms-sig.service. As installed it is an example with every key.",
+    );
+    page.see_also(&[("kms-sig-watch", "8"), ("kms-sig", "1")]);
+    page.render()
+}
+
+const EXAMPLE: &str = r#"
+[state]
+dir = "/var/lib/kms-sig"
+
+[quarantine]
+dir = "/srv/kms-sig/quarantine"
+
+[[watch]]
+name = "releases"
+mode = "sign"
+path = "/srv/kms-sig/releases"
+key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+context = { channel = "stable", file = "{name}" }
+
+[[watch]]
+name = "downloads"
+mode = "verify"
+path = "/srv/kms-sig/incoming"
+trusted_keys = ["arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"]
+context = { channel = "stable", file = "{name}" }
+deliver_to = "/srv/kms-sig/verified"
+on_invalid = "quarantine"
+on_missing = "quarantine"
+"#;
+
+fn completions(shell: Shell) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "kms-sig", &mut text);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn manual_pages_are_up_to_date() {
+    is_up_to_date("man/kms-sig.1", &main_page());
+    is_up_to_date("man/kms-sig-watch.8", &watch_page());
+    is_up_to_date("man/kms-sig-policy.5", &policy_page());
+}
+
+#[test]
+fn manual_completions_are_up_to_date() {
+    is_up_to_date("completions/kms-sig.bash", &completions(Shell::Bash));
+    is_up_to_date("completions/_kms-sig", &completions(Shell::Zsh));
+    is_up_to_date("completions/kms-sig.fish", &completions(Shell::Fish));
+}
+
+#[test]
+fn manual_example_is_a_good_policy() {
+    let place = crate::harness::Place::new();
+    place.write("policy.toml", EXAMPLE);
+    place.run(["check", "--policy", "policy.toml"]).exits(0);
+}
+
+#[test]
+fn manual_tells_every_exit_code_option_and_command() {
+    let pages = main_page() + &watch_page();
+    let plain = pages.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "");
+    let mut open = vec![cli()];
+    while let Some(command) = open.pop() {
+        for arg in command.get_arguments().filter_map(Arg::get_long).filter(|long| *long != "help") {
+            assert!(
+                plain.contains(&format!("--{arg}")) || arg == "version",
+                "--{arg} of {}",
+                command.get_name()
+            );
+        }
+        open.extend(command.get_subcommands().cloned());
+    }
+}
+
+/// Defaults stand in three places: here, in the README and in the annotated example.
+#[test]
+fn manual_readme_and_example_tell_the_same_defaults() {
+    let readme = include_str!("../../README.md").split_once("## Policy reference").unwrap().1;
+    let example = include_str!("../../config/policy.toml");
+    for chapter in &CHAPTERS {
+        for entry in chapter.keys {
+            let cell = format!("`{}` |", entry.name);
+            let row = readme.lines().find(|line| {
+                line.starts_with("| `")
+                    && line.contains(&cell)
+                    && (chapter.table != "[aws]" || line.contains("`[aws]`"))
+            });
+            let is_table = chapter.table.is_empty() && entry.name != "allow_root";
+            let Some(row) = row.filter(|_| !is_table) else {
+                assert!(is_table, "the README has no row for {}", entry.name);
+                continue;
+            };
+            let default = row.split(" | ").nth(2).unwrap();
+            match entry.default {
+                Absent::Required | Absent::RequiredIf(_) => assert!(default.contains("*required"), "{row}"),
+                Absent::Value(value) => {
+                    assert_eq!(default, format!("`{value}`"), "{row}");
+                    let line = format!("#{} = {value}", entry.name);
+                    assert!(example.lines().any(|l| l == line), "config/policy.toml has no {line:?}");
+                }
+                Absent::Words(_) => assert!(!default.contains("*required"), "{row}"),
+            }
+        }
+    }
+}

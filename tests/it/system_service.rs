@@ -1,0 +1,206 @@
+//! A daemon of which one thread stands still, and a real journal. Needs root, ptrace, namespaces and
+//! systemd-journald.
+
+#![allow(unsafe_code, reason = "ptrace(2) has no safe wrapper")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::daemon::{Daemon, SIGN, VERIFY, place, with};
+use crate::service::Manager;
+
+const SILENT: &str = "a loop of the daemon does not turn; the watchdog is not fed";
+
+const NOT_WAITING: &str = "the directories of a rule neither open nor fail to; not waiting for them";
+
+/// A thread that stands still, until this is dropped.
+struct Frozen(libc::pid_t);
+
+impl Frozen {
+    /// Stops the thread of this name.
+    fn thread(daemon: &Daemon, name: &str) -> Self {
+        let tasks = format!("/proc/{}/task", daemon.pid());
+        let is_it = |task: &fs::DirEntry| {
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let task = fs::read_dir(tasks).unwrap().map(Result::unwrap).find(is_it).expect(name);
+        let thread: libc::pid_t = task.file_name().to_str().unwrap().parse().unwrap();
+        for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
+            // SAFETY: neither request takes memory of ours.
+            let done = unsafe { libc::ptrace(request, thread, 0, 0) };
+            assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        }
+        let mut status = 0;
+        // SAFETY: the status is ours and lives for the call.
+        let stopped = unsafe { libc::waitpid(thread, &raw mut status, libc::__WALL) };
+        assert_eq!(stopped, thread, "{}", std::io::Error::last_os_error());
+        Self(thread)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // SAFETY: takes no memory of ours. One that is gone needs no detaching.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, 0, 0) };
+    }
+}
+
+#[test]
+fn o4_a_loop_that_hangs_is_not_fed_for_and_one_that_comes_back_is() {
+    let mut place = place(SIGN);
+    place.set("WATCHDOG_USEC", "2000000");
+    let manager = Manager::of(&mut place);
+    let daemon = Daemon::start(&place);
+    manager.waits_for("WATCHDOG=1");
+    let frozen = Frozen::thread(&daemon, "state");
+    assert_eq!(daemon.waits_for(SILENT)["part"], "state");
+    manager.so_far();
+    // A refusal is put on record at once, so the rule's own loop comes to wait as well; which takes a while to be told.
+    symlink("nowhere", place.path("in/link")).unwrap();
+    assert_eq!(daemon.waits_for_nth(SILENT, 2)["part"], "sign");
+    place.write("in/f", "content");
+    let said = manager.so_far();
+    assert!(!said.iter().any(|message| message.contains("WATCHDOG=1")), "{said:?}");
+    drop(frozen);
+    daemon.waits_for("it turns again");
+    manager.waits_for("WATCHDOG=1");
+    daemon.waits_for("signed");
+}
+
+#[test]
+fn ready_does_not_wait_for_the_first_scan_to_end() {
+    let mut place = place("");
+    let policy = format!("allow_root = true\nlocal.keyring = \"keyring\"\nstate.dir = \"state\"\n{SIGN}");
+    place.write("policy.toml", policy);
+    let manager = Manager::of(&mut place);
+    let daemon = Daemon::start(&place);
+    manager.waits_for("READY=1");
+    // A scan asks state about what it comes upon, so the next rule's first one cannot end.
+    let frozen = Frozen::thread(&daemon, "state");
+    place.write("in/f", "content");
+    daemon.hang_up();
+    manager.waits_for("RELOADING=1");
+    manager.waits_for("READY=1");
+    assert_eq!(daemon.count("signed"), 0);
+    assert_eq!(daemon.count(NOT_WAITING), 0, "and it is not that it gave up waiting");
+    drop(frozen);
+    daemon.waits_for("signed");
+}
+
+#[test]
+fn w11_a_watcher_that_falls_silent_is_replaced_when_the_watchdog_asks() {
+    let mut place = place(SIGN);
+    place.set("WATCHDOG_USEC", "2000000");
+    let manager = Manager::of(&mut place);
+    let daemon = Daemon::start(&place);
+    place.write("in/f", "content");
+    daemon.waits_for("signed");
+    let _frozen = Frozen::thread(&daemon, "notify-rs inoti");
+    daemon.waits_for("events no longer arrive; watching anew and scanning often");
+    place.write("in/g", "content");
+    daemon.waits_for_nth("signed", 2);
+    // Events are a convenience, and the rule does without: no reason to restart.
+    manager.so_far();
+    manager.waits_for("WATCHDOG=1");
+    assert_eq!(daemon.count(SILENT), 0);
+}
+
+/// A file system that answers nothing, until this is dropped: FUSE, with nobody on the other side.
+struct Stuck {
+    server: Child,
+    path: PathBuf,
+}
+
+impl Stuck {
+    fn at(path: PathBuf) -> Self {
+        let program = "
+import ctypes, os, sys
+fd = os.open('/dev/fuse', os.O_RDWR)
+options = f'fd={fd},rootmode=40000,user_id=0,group_id=0'
+failed = ctypes.CDLL(None).mount(b'stuck', sys.argv[1].encode(), b'fuse', 0, options.encode())
+print('failed' if failed else 'mounted', flush=True)
+sys.stdin.read()
+";
+        let mut command = Command::new("python3");
+        command.args(["-c", program]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut server = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "mounted\n");
+        Self { server, path }
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.server.kill().ok(); // whoever waits gets an error
+        self.server.wait().ok();
+        Command::new("umount").arg("-l").arg(&self.path).status().ok();
+    }
+}
+
+#[test]
+fn o4_a_file_server_that_does_not_answer_holds_its_rule_alone_and_is_no_reason_to_restart() {
+    let rule = SIGN.replace("\"sign\"\nmode", "\"stuck\"\nmode").replace("\"in\"", "\"stuck\"");
+    let mut place = place(&format!("{SIGN}{rule}"));
+    place.set("WATCHDOG_USEC", "2000000");
+    fs::create_dir(place.path("stuck")).unwrap();
+    let manager = Manager::of(&mut place);
+    let stuck = Stuck::at(place.path("stuck"));
+    let daemon = Daemon::start_unready(&place);
+    // Files are signed before the start is over; the start is, after a while, without that rule.
+    place.write("in/f", "content");
+    daemon.waits_for("signed");
+    daemon.waits_for(NOT_WAITING);
+    manager.waits_for("READY=1");
+    assert_eq!(daemon.waits_for("the file system does not answer; only this waits for it")["part"], "stuck");
+    manager.so_far();
+    manager.waits_for("WATCHDOG=1");
+    place.write("in/g", "content");
+    manager.waits_for_status("2 signed; waits for its directory: stuck");
+    assert_eq!(daemon.count(SILENT), 0);
+    drop(stuck);
+    daemon.waits_for("it turns again");
+    place.write("stuck/h", "content");
+    daemon.waits_for_nth("signed", 3);
+}
+
+#[test]
+fn the_journal_finds_what_was_invalid() {
+    let place = place(&with(VERIFY, "signature_timeout = \"1ms\""));
+    place.write("in/bad\nname", "content");
+    // A journald of its own, in a /run of its own.
+    let script = r#"
+        set -e
+        mount -t tmpfs none /run
+        mkdir -p /run/systemd/journal /run/log/journal
+        cat /etc/machine-id >/dev/null 2>&1 || mount -t tmpfs none /etc
+        [ -s /etc/machine-id ] || echo 0123456789abcdef0123456789abcdef > /run/machine-id
+        [ -s /etc/machine-id ] || mount --bind /run/machine-id /etc/machine-id
+        /lib/systemd/systemd-journald >journald.log 2>&1 &
+        journald=$!
+        for i in $(seq 1000); do [ -S /run/systemd/journal/socket ] && break; sleep 0.01; done
+        "$KMS_SIG" watch --policy policy.toml --once --log-format journal || [ $? = 1 ]
+        journalctl --sync 2>/dev/null || kill -s RTMIN+1 $journald
+        for i in $(seq 1000); do
+            journalctl -q -D /run/log/journal -t kms-sig KMSSIG_VERDICT=invalid -o cat >found 2>/dev/null
+            [ -s found ] && break
+            sleep 0.01
+        done
+        journalctl -q -D /run/log/journal MESSAGE_ID=155857381a8e4249bc6cece5196d3028 -o json >by-id
+        kill $journald
+    "#;
+    place.write("script", script);
+    place.shell("unshare --mount sh script >log 2>&1 || { cat log journald.log >&2; exit 9; }").exits(0);
+    let found = String::from_utf8(place.read("found")).unwrap();
+    assert!(
+        found.starts_with("quarantined rule=\"verify\" file=bad\\x0aname verdict=\"invalid\""),
+        "{found}"
+    );
+    let by_id: serde_json::Value = serde_json::from_slice(&place.read("by-id")).unwrap();
+    assert_eq!(by_id["KMSSIG_REASON"], "missing");
+    assert_eq!(by_id["PRIORITY"], "3");
+}
