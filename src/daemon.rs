@@ -3,6 +3,7 @@
 //! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody works for
 //! must not look like a quiet one.
 
+pub mod ask;
 pub mod board;
 mod breaker;
 mod decide;
@@ -17,6 +18,7 @@ mod space;
 mod store;
 mod summary;
 mod survey;
+pub mod tally;
 mod turns;
 mod upkeep;
 
@@ -150,6 +152,7 @@ pub async fn run<K: Kms>(
 ) -> Result<Vec<Summary>, DaemonError> {
     admit(&policy, options)?;
     let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
+    board.opened(state.commits());
     let turning = keep_turning(state.clone(), board);
     tokio::select! {
         ended = serve(policy, kms, options, board, state, ready, orders) => ended,
@@ -199,7 +202,7 @@ async fn serve<K: Kms>(
         if let Some(keeper) = keeper.as_ref().filter(|_| options.once) {
             keeper.purge().await;
         }
-        board.set_rules(policy.rules.iter().map(|rule| rule.name.as_str()));
+        board.adopt(&policy);
         let line = Arc::new(Line {
             kms: Limited::new(kms(&policy), policy.limits.max_in_flight, policy.limits.kms_per_second, board),
             board: Arc::clone(board),
@@ -443,6 +446,9 @@ fn refuse(board: &Board, error: &DaemonError) {
 fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Arc<Store>>, DaemonError> {
     if old.state_dir != new.state_dir {
         return Err(DaemonError::Fixed("state.dir"));
+    }
+    if old.control.socket != new.control.socket {
+        return Err(DaemonError::Fixed("control.socket"));
     }
     admit(new, options)?;
     prepare(new, options)

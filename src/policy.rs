@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod cases;
+mod control;
 mod endpoint;
 pub mod fault;
 mod grammar;
@@ -19,6 +20,7 @@ mod rule;
 mod table;
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,8 @@ pub struct Policy {
     pub record: Record,
     /// The quarantine store. Present whenever a rule quarantines.
     pub quarantine_dir: Option<PathBuf>,
+    /// Where the daemon answers questions about itself.
+    pub control: ControlSettings,
     /// Limits of the whole daemon.
     pub limits: Limits,
     /// The rules, in the order of the file. At least one.
@@ -82,6 +86,15 @@ pub struct Sealing {
     pub key: KeyId,
     /// How often, if there is anything new.
     pub interval: Duration,
+}
+
+/// `[control]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ControlSettings {
+    /// The control socket; `None` for the usual place.
+    pub socket: Option<PathBuf>,
+    /// Where metrics are told besides: an address of loopback.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// `[limits]`.

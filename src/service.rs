@@ -180,7 +180,8 @@ fn status(reading: &Reading) -> String {
         }
     }
     let mut holds = std::collections::BTreeMap::new();
-    for (cause, held) in reading.rules.values().flat_map(|rule| &rule.now.holds) {
+    let causes = reading.rules.values().flat_map(|rule| &rule.now.causes);
+    for (cause, held) in causes.filter(|(_, cause)| cause.is_held) {
         *holds.entry(*cause).or_insert(0) += held.count;
     }
     if !holds.is_empty() {
@@ -215,8 +216,8 @@ fn status(reading: &Reading) -> String {
 mod tests {
     use super::*;
     use crate::daemon::Operation;
-    use crate::daemon::board::{Held, Now};
-    use crate::kms::TroubleKind;
+    use crate::daemon::board::{Cause, Now};
+    use crate::kms::{Trouble, TroubleKind};
     use crate::state::Outcome;
 
     #[test]
@@ -225,14 +226,27 @@ mod tests {
         board.set_rules(["incoming", "gone"].into_iter());
         assert_eq!(status(&board.read()), "2 rules; waits for its directory: gone incoming");
         (0..3).for_each(|_| board.rule("incoming").count(Outcome::Delivered));
-        let held = |count| Held { count, since: Duration::ZERO };
+        let cause = |count, is_held| Cause {
+            count,
+            is_held,
+            since: Duration::ZERO,
+            reason: String::new(),
+            remedy: "",
+            needs_operator: false,
+            next_try: None,
+        };
         board.rule("incoming").show(Now {
             root: Root::Watched,
-            holds: [("network", held(2)), ("conflict", held(1))].into(),
+            causes: [
+                ("network", cause(2, true)),
+                ("conflict", cause(1, true)),
+                ("being-written", cause(5, false)),
+            ]
+            .into(),
             ..Now::default()
         });
         board.rule("gone").show(Now { root: Root::Held("no such directory".into()), ..Now::default() });
-        board.key_fell_silent("key", Operation::Decrypt, TroubleKind::Network);
+        board.key_fell_silent("key", Operation::Decrypt, &Trouble::new(TroubleKind::Network, ""));
         board.reload_refused("two\nfaults".into());
         assert_eq!(
             status(&board.read()),

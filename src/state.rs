@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::clock;
 use crate::escape::quoted;
@@ -219,6 +219,7 @@ type Request = Box<dyn FnOnce(Result<&Connection, StateError>) -> Reply + Send>;
 pub struct State {
     requests: mpsc::Sender<Request>,
     path: PathBuf,
+    commits: watch::Receiver<u64>,
 }
 
 impl State {
@@ -257,12 +258,18 @@ impl State {
 
     fn serve(connection: Connection, path: PathBuf) -> Self {
         let (requests, queue) = mpsc::channel();
+        let (commit, commits) = watch::channel(0);
         let at = path.clone();
         // Ends when the last handle is dropped. A panic in it closes the channel, which every caller sees.
         let thread = thread::Builder::new().name("state".into());
         // Without a thread to be had, the first request fails as every later one would.
-        drop(thread.spawn(move || serve(&connection, &queue, &at)));
-        Self { requests, path }
+        drop(thread.spawn(move || serve(&connection, &queue, &at, &commit)));
+        Self { requests, path, commits }
+    }
+
+    /// Changes when something was written: perhaps the record has more rows.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
     }
 
     /// Comes back when everything asked before has been done, successfully or not.
@@ -554,7 +561,8 @@ impl State {
 
 /// IMMEDIATE: commands write history beside the daemon. A transaction that has read cannot begin to write once
 /// another has committed (SQLite, "Isolation"), and that would be no passing error.
-fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, path: &Path) {
+fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, path: &Path, commit: &watch::Sender<u64>) {
+    let mut changes = db.total_changes();
     while let Ok(first) = queue.recv() {
         let begun = db.execute_batch("BEGIN IMMEDIATE").map_err(|e| state_error(path, &e));
         let group = std::iter::once(first).chain(queue.try_iter().take(MAX_GROUP - 1));
@@ -563,6 +571,9 @@ fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, path: &Path) {
         if committed.is_err() && !db.is_autocommit() {
             // Whatever else is wrong shows at the next request.
             db.execute_batch("ROLLBACK").unwrap_or_default();
+        }
+        if std::mem::replace(&mut changes, db.total_changes()) != changes {
+            commit.send_modify(|n| *n += 1);
         }
         for reply in replies {
             reply(committed.clone());

@@ -1,20 +1,26 @@
 //! The board: what the daemon shows of itself while it runs, for whoever looks in from outside.
 //!
-//! The one place of live figures: the service manager's status line reads it, and so may a status command or
+//! The one place of live figures: the service manager's status line reads it, and so do the control socket and
 //! metrics. Those who work write to it, cheaply and at most once a second for each rule; nobody who reads it can
 //! delay them. It decides nothing, and nothing is decided by it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::ask::{Ask, Unanswered};
 use super::limit::Operation;
 use super::pulse::Pulse;
+use super::tally::Tally;
 use crate::clock::{self, Clock, Moment};
-use crate::kms::TroubleKind;
+use crate::kms::Trouble;
+use crate::policy::Policy;
 use crate::state::Outcome;
+
+/// Questions that may wait for one driver.
+const QUESTIONS: usize = 16;
 
 /// The board of one daemon.
 #[derive(Debug)]
@@ -23,11 +29,27 @@ pub struct Board {
     pub clock: Clock,
     /// Whether its loops turn.
     pub pulse: Pulse,
+    /// Calls of KMS.
+    pub tally: Tally,
+    /// Changes when the record may have more rows; there once state is open.
+    commits: OnceLock<watch::Receiver<u64>>,
     life: watch::Sender<Life>,
+    plan: watch::Sender<Option<Arc<Plan>>>,
     rules: Mutex<BTreeMap<String, Arc<Panel>>>,
     silent_keys: Mutex<BTreeMap<(String, Operation), SilentKey>>,
     /// Counts changes of figures.
     changes: Arc<watch::Sender<u64>>,
+}
+
+/// The policy in force.
+#[derive(Debug)]
+pub struct Plan {
+    /// The policy.
+    pub policy: Policy,
+    /// Which one since the daemon started, from 1.
+    pub generation: u64,
+    /// Since when.
+    pub since: Moment,
 }
 
 /// Where the daemon is between start and end.
@@ -61,6 +83,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Panel {
     figures: Mutex<Figures>,
+    /// Where its driver takes questions.
+    driver: Mutex<Option<mpsc::Sender<Ask>>>,
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -69,6 +93,16 @@ pub struct Panel {
 pub struct Figures {
     /// Files dealt with since the daemon started, by outcome. Only ever grows.
     pub outcomes: BTreeMap<&'static str, u64>,
+    /// How often files were held since the daemon started, by cause. Only ever grows.
+    pub holds: BTreeMap<&'static str, u64>,
+    /// Bytes of files hashed since the daemon started.
+    pub hashed: u64,
+    /// Scans ended since the daemon started, and how long they took together.
+    pub scans: u64,
+    /// See `scans`.
+    pub scanning: Duration,
+    /// Watchers built since the daemon started, but for the first.
+    pub rebuilds: u64,
     /// What is so now.
     pub now: Now,
 }
@@ -78,25 +112,54 @@ pub struct Figures {
 pub struct Now {
     /// How it stands with its directory.
     pub root: Root,
-    /// Held pairs, by cause.
-    pub holds: BTreeMap<&'static str, Held>,
+    /// Pairs that are held or wait for something, by cause.
+    pub causes: BTreeMap<&'static str, Cause>,
     /// Pairs that something is still to be done about, those held included.
     pub waiting: usize,
+    /// Pairs that are held; the rest of those that wait only need time.
+    pub held: usize,
     /// Pairs that are being tried.
     pub trying: usize,
+    /// The one that has waited longest.
+    pub oldest: Option<Oldest>,
+    /// The mass-failure brake is on.
+    pub braked: bool,
     /// More wait in the directory than are counted here.
     pub more: bool,
     /// When the last scan ended.
     pub last_scan: Option<Moment>,
+    /// How long it took.
+    pub last_scan_took: Duration,
 }
 
-/// Pairs held for one cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+/// Pairs that wait for one cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
     /// How many.
     pub count: usize,
-    /// Since when the one that has been held longest.
+    /// Whether they are held, and not only waiting for something that is bound to come.
+    pub is_held: bool,
+    /// Since when the one that has waited longest.
     pub since: Moment,
+    /// What that one says, in full.
+    pub reason: String,
+    /// What a person can do.
+    pub remedy: &'static str,
+    /// Whether only a person can end it.
+    pub needs_operator: bool,
+    /// When the first of them is looked at next.
+    pub next_try: Option<Moment>,
+}
+
+/// The pair that has waited longest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oldest {
+    /// The payload below the root, escaped.
+    pub file: String,
+    /// Since when, since the epoch: its change time, or when it was first seen if that was before.
+    pub since: Duration,
+    /// What it waits for.
+    pub cause: &'static str,
 }
 
 /// How it stands with a rule's directory.
@@ -107,19 +170,59 @@ pub enum Root {
     Opening,
     /// Events arrive, and scans find what they miss.
     Watched,
-    /// Events cannot be relied on; it is scanned every few seconds.
-    Scanned,
+    /// Events cannot be relied on, for this reason; it is scanned every few seconds.
+    Scanned(Deaf),
     /// The rule cannot work, for this reason.
     Held(String),
 }
 
+/// Why events cannot be relied on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deaf {
+    /// The file system has none.
+    Remote,
+    /// The kernel gives none, for this reason.
+    Refused(String),
+    /// They stopped to come.
+    Silent,
+    /// Directories could not be read at the last scan.
+    Unseen,
+}
+
+impl Deaf {
+    /// Why, for people.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Remote => "the file system (network, FUSE or overlay) tells of no changes that others make",
+            Self::Refused(why) => why,
+            Self::Silent => "events no longer arrive",
+            Self::Unseen => "not every directory could be read",
+        }
+    }
+
+    /// What a person can do.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Remote => "nothing: it is scanned every ten seconds",
+            Self::Refused(_) => {
+                "raise the limit, for example sysctl fs.inotify.max_user_watches=1048576 \
+                 fs.inotify.max_user_instances=1024; until then it is scanned every ten seconds"
+            }
+            Self::Silent => {
+                "nothing at first: a new watcher is built; if it lasts, restart the daemon and report it"
+            }
+            Self::Unseen => "let the daemon's user read the directories; the log names them",
+        }
+    }
+}
+
 /// A key under which KMS does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SilentKey {
     /// Since when it is not asked but for a probe now and then.
     pub since: Moment,
     /// What it said last.
-    pub trouble: TroubleKind,
+    pub trouble: Trouble,
 }
 
 /// The whole board at one moment.
@@ -127,6 +230,8 @@ pub struct SilentKey {
 pub struct Reading {
     /// Where the daemon is.
     pub life: Life,
+    /// The policy in force, once there is one.
+    pub plan: Option<Arc<Plan>>,
     /// Each rule's figures, by name.
     pub rules: BTreeMap<String, Figures>,
     /// Keys under which KMS does not answer.
@@ -145,11 +250,34 @@ impl Board {
         Self {
             clock,
             pulse: Pulse::new(clock),
+            tally: Tally::default(),
+            commits: OnceLock::new(),
             life: watch::Sender::default(),
+            plan: watch::Sender::default(),
             rules: Mutex::default(),
             silent_keys: Mutex::default(),
             changes: Arc::new(watch::Sender::new(0)),
         }
+    }
+
+    /// State is open. Only the first is taken: a daemon has one state.
+    pub fn opened(&self, commits: watch::Receiver<u64>) {
+        self.commits.get_or_init(|| commits);
+    }
+
+    /// Changes when the record may have more rows.
+    pub fn commits(&self) -> Option<watch::Receiver<u64>> {
+        self.commits.get().cloned()
+    }
+
+    /// A policy is in force from now on.
+    pub fn adopt(&self, policy: &Policy) {
+        let since = self.clock.now();
+        self.plan.send_modify(|plan| {
+            let generation = plan.as_ref().map_or(0, |old| old.generation) + 1;
+            *plan = Some(Arc::new(Plan { policy: policy.clone(), generation, since }));
+        });
+        self.set_rules(policy.rules.iter().map(|rule| rule.name.as_str()));
     }
 
     /// Takes the rules of a policy: new ones begin, those of the same name go on, others are taken off. What was
@@ -158,9 +286,7 @@ impl Board {
         let mut rules = lock(&self.rules);
         let mut old = std::mem::take(&mut *rules);
         for name in names {
-            let panel = old.remove(name).unwrap_or_else(|| {
-                Arc::new(Panel { figures: Mutex::default(), changes: Arc::clone(&self.changes) })
-            });
+            let panel = old.remove(name).unwrap_or_else(|| self.new_panel());
             lock(&panel.figures).now = Now::default();
             rules.insert(name.to_owned(), panel);
         }
@@ -171,15 +297,24 @@ impl Board {
 
     /// The panel of a rule, for its driver; a new one if the rule is not among those that were set.
     pub fn rule(&self, name: &str) -> Arc<Panel> {
-        let changes = || Arc::clone(&self.changes);
-        let new = || Arc::new(Panel { figures: Mutex::default(), changes: changes() });
-        Arc::clone(lock(&self.rules).entry(name.to_owned()).or_insert_with(new))
+        Arc::clone(lock(&self.rules).entry(name.to_owned()).or_insert_with(|| self.new_panel()))
+    }
+
+    /// The panels of all rules, by name.
+    pub fn panels(&self) -> BTreeMap<String, Arc<Panel>> {
+        lock(&self.rules).clone()
+    }
+
+    fn new_panel(&self) -> Arc<Panel> {
+        let changes = Arc::clone(&self.changes);
+        Arc::new(Panel { figures: Mutex::default(), driver: Mutex::default(), changes })
     }
 
     /// KMS no longer answers under a key.
-    pub fn key_fell_silent(&self, key: &str, operation: Operation, trouble: TroubleKind) {
+    pub fn key_fell_silent(&self, key: &str, operation: Operation, trouble: &Trouble) {
         let since = self.clock.now();
-        lock(&self.silent_keys).insert((key.to_owned(), operation), SilentKey { since, trouble });
+        let silent = SilentKey { since, trouble: trouble.clone() };
+        lock(&self.silent_keys).insert((key.to_owned(), operation), silent);
         self.changed();
     }
 
@@ -230,6 +365,11 @@ impl Board {
         self.life.subscribe()
     }
 
+    /// Changes with the policy in force.
+    pub fn plan(&self) -> watch::Receiver<Option<Arc<Plan>>> {
+        self.plan.subscribe()
+    }
+
     /// Changes with the figures.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -238,7 +378,12 @@ impl Board {
     /// All of it, now.
     pub fn read(&self) -> Reading {
         let rules = lock(&self.rules).iter().map(|(name, panel)| (name.clone(), panel.read())).collect();
-        Reading { life: self.life.borrow().clone(), rules, silent_keys: lock(&self.silent_keys).clone() }
+        Reading {
+            life: self.life.borrow().clone(),
+            plan: self.plan.borrow().clone(),
+            rules,
+            silent_keys: lock(&self.silent_keys).clone(),
+        }
     }
 
     fn changed(&self) {
@@ -250,6 +395,48 @@ impl Panel {
     /// Counts a file that was dealt with. Shown with the next [`Panel::show`], or to who reads before.
     pub fn count(&self, outcome: Outcome) {
         *lock(&self.figures).outcomes.entry(outcome.as_str()).or_default() += 1;
+    }
+
+    /// Counts a file that is held, for this cause.
+    pub fn count_hold(&self, cause: &'static str) {
+        *lock(&self.figures).holds.entry(cause).or_default() += 1;
+    }
+
+    /// Counts what was hashed, in bytes.
+    pub fn count_hashed(&self, bytes: u64) {
+        let mut figures = lock(&self.figures);
+        figures.hashed = figures.hashed.saturating_add(bytes);
+    }
+
+    /// Counts a scan that took so long.
+    pub fn count_scan(&self, took: Duration) {
+        let mut figures = lock(&self.figures);
+        figures.scans += 1;
+        figures.scanning += took;
+    }
+
+    /// Counts a watcher that took another one's place.
+    pub fn count_rebuild(&self) {
+        lock(&self.figures).rebuilds += 1;
+    }
+
+    /// Questions for the driver, from now on the caller.
+    pub fn take_questions(&self) -> mpsc::Receiver<Ask> {
+        let (asks, questions) = mpsc::channel(QUESTIONS);
+        *lock(&self.driver) = Some(asks);
+        questions
+    }
+
+    /// Asks the rule's driver.
+    ///
+    /// # Errors
+    /// It is not there, or is asked too much already.
+    pub fn ask(&self, ask: Ask) -> Result<(), Unanswered> {
+        let driver = lock(&self.driver).clone().ok_or(Unanswered::Gone)?;
+        driver.try_send(ask).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Unanswered::Busy,
+            mpsc::error::TrySendError::Closed(_) => Unanswered::Gone,
+        })
     }
 
     /// Shows what is so now, and wakes who waits for changes.
@@ -272,6 +459,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kms::TroubleKind;
 
     #[test]
     fn what_was_counted_outlives_a_reload_and_rules_that_went_are_gone() {
@@ -279,7 +467,7 @@ mod tests {
         board.set_rules(["a", "b"].into_iter());
         board.rule("a").count(Outcome::Signed);
         board.rule("a").show(Now { waiting: 3, ..Now::default() });
-        board.key_fell_silent("key", Operation::Encrypt, TroubleKind::Network);
+        board.key_fell_silent("key", Operation::Encrypt, &Trouble::new(TroubleKind::Network, ""));
         board.set_rules(["a", "c"].into_iter());
         board.rule("a").count(Outcome::Signed);
         let reading = board.read();

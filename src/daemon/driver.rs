@@ -5,6 +5,7 @@
 //! [`Pair`] says when to look and try, [`Line`] what becomes of it.
 
 pub(super) mod attach;
+mod backlog;
 pub(super) mod chance;
 mod listen;
 pub(super) mod look;
@@ -15,14 +16,15 @@ mod trying;
 
 pub use attach::AttachError;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::board::{Held, Now, Panel, Root};
+use super::ask::Ask;
+use super::board::{Deaf, Now, Panel, Root};
 use super::hold::Hold;
 use super::line::{Known, Line, Post, Tried};
 use super::pulse::Beat;
@@ -32,7 +34,7 @@ use crate::fs::RelPath;
 use crate::kms::Kms;
 use crate::policy::{Mode, Rule};
 use crate::watch::hint::Hints;
-use crate::watch::settle::{Pair, Sight, Timing, Want};
+use crate::watch::settle::{Pair, Timing, Want};
 
 /// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan (P10).
 const MAX_PAIRS: usize = 20_000;
@@ -96,15 +98,20 @@ pub struct Driver<K> {
     next_retry: Moment,
     /// Until when the event of our own file must have come, while it is awaited.
     cookie_due: Option<Moment>,
-    /// The last one did not come: events are not to be relied on.
-    deaf: bool,
+    /// Why events are not to be relied on, as far as it is known.
+    deaf: Option<Deaf>,
+    /// Watchers built so far.
+    watchers: u64,
     /// When it was last asked whether it turns, and answered.
     beat: Beat,
     panel: Arc<Panel>,
+    /// What is asked from outside.
+    questions: mpsc::Receiver<Ask>,
     /// When the panel may be changed next, and whether it is out of date.
     next_show: Moment,
     unshown: bool,
     last_scan: Option<Moment>,
+    last_scan_took: Duration,
     summary: Summary,
     ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -145,20 +152,24 @@ impl<K: Kms> Driver<K> {
             never_settles: NEVER_SETTLES,
         };
         let now = line.clock.now();
+        let panel = line.board.rule(&rule.name);
         Self {
             summary: Summary::new(&rule.name, once),
             beat: line.board.pulse.enlist(&rule.name),
-            panel: line.board.rule(&rule.name),
+            questions: panel.take_questions(),
+            panel,
             next_show: now,
             unshown: false,
             last_scan: None,
+            last_scan_took: Duration::ZERO,
             reopened: line.kms.reopened(),
             room: line.quarantine.as_ref().map(|store| store.room()),
             fatal: None,
             next_prune: now,
             next_retry: now,
             cookie_due: None,
-            deaf: false,
+            deaf: None,
+            watchers: 0,
             line,
             rule,
             timing,
@@ -218,6 +229,9 @@ impl<K: Kms> Driver<K> {
                 None => self.say_ready(),
                 Some(_) => self.show(),
             }
+            while let Ok(ask) = self.questions.try_recv() {
+                self.answer(ask);
+            }
             if self.scan.is_some() {
                 while let Some(done) = self.jobs.try_join_next() {
                     self.finish(done);
@@ -273,6 +287,7 @@ impl<K: Kms> Driver<K> {
             () = self.beat.asked() => {}
             Ok(()) = self.reopened.changed() => self.retry_held(),
             Ok(()) = room => self.retry(|hold| matches!(hold, Hold::QuarantineFull { .. })),
+            Some(ask) = self.questions.recv() => self.answer(ask),
             Some(done) = self.jobs.join_next() => self.finish(done),
         }
     }
@@ -293,27 +308,25 @@ impl<K: Kms> Driver<K> {
         self.next_show = now + SHOW;
         self.unshown = false;
         let root = match (&self.post, &self.attach_told) {
-            (Some(post), _) if self.hints.is_some() && !post.is_remote && !self.deaf => Root::Watched,
-            (Some(_), _) => Root::Scanned,
+            (Some(post), _) => match self.unheard(post) {
+                None => Root::Watched,
+                Some(why) => Root::Scanned(why),
+            },
             (None, Some(why)) => Root::Held(why.clone()),
             (None, None) => Root::Opening,
         };
-        let mut holds: BTreeMap<&'static str, Held> = BTreeMap::new();
-        for slot in self.pairs.values() {
-            if let Some(hold) = &slot.hold {
-                let since = slot.held_since;
-                let held = holds.entry(hold.as_str()).or_insert(Held { count: 0, since });
-                held.count += 1;
-                held.since = held.since.min(since);
-            }
-        }
+        let (causes, held, oldest) = self.survey_pairs(now);
         self.panel.show(Now {
             root,
-            holds,
+            causes,
             waiting: self.pairs.len(),
+            held,
             trying: self.jobs.len(),
+            oldest,
+            braked: self.post.as_ref().is_some_and(|post| post.is_braked()),
             more: self.overflowed,
             last_scan: self.last_scan,
+            last_scan_took: self.last_scan_took,
         });
     }
 
@@ -348,19 +361,13 @@ impl<K: Kms> Driver<K> {
         if self.overflowed {
             self.summary.left(Left { path: None, why: "more files wait; run again".into() });
         }
+        let want = self.want();
         let mut pairs: Vec<_> = self.pairs.into_iter().collect();
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (path, slot) in pairs {
-            let why = match (&slot.hold, slot.pair.sight()) {
-                (Some(hold), _) => format!("{} ({}): {hold}; {}", "held", hold.as_str(), hold.remedy()),
-                (None, Sight { payload: None, .. }) => "a signature without its file".into(),
-                (None, Sight { signature: None, .. }) if self.timing.signature_timeout < Duration::MAX => {
-                    "its signature may still come (signature_timeout)".into()
-                }
-                (None, _) if slot.pair.is_doubted() => {
-                    "does not verify, but may still be arriving (grace)".into()
-                }
-                (None, _) => "still changing".into(),
+            let why = match &slot.hold {
+                Some(hold) => format!("held ({}): {hold}; {}", hold.as_str(), hold.remedy()),
+                None => slot.wait(want).text().to_owned(),
             };
             self.summary.left(Left { path: Some(path), why });
         }

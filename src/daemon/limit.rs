@@ -125,9 +125,24 @@ impl<K> Limited<K> {
         Ok(Some(permit))
     }
 
+    /// Makes a call that was admitted, counts it and learns from it.
+    async fn call<T>(
+        &self,
+        key: Option<&KeyId>,
+        operation: Operation,
+        call: impl Future<Output = Result<T, KmsError>>,
+    ) -> Result<T, KmsError> {
+        let Some(key) = key.filter(|key| key.provider() == Provider::Aws) else { return call.await };
+        let _in_flight = self.board.tally.begin();
+        let began = self.clock.now();
+        let answer = call.await;
+        self.board.tally.ended(operation, &answer, self.clock.now().saturating_sub(began));
+        self.learn(key, operation, &answer);
+        answer
+    }
+
     /// Lets rate and breaker learn from an answer.
-    fn learn<T>(&self, key: Option<&KeyId>, operation: Operation, answer: &Result<T, KmsError>) {
-        let Some(key) = key.filter(|key| key.provider() == Provider::Aws) else { return };
+    fn learn<T>(&self, key: &KeyId, operation: Operation, answer: &Result<T, KmsError>) {
         let trouble = match answer {
             Ok(_) | Err(KmsError::Rejected | KmsError::IncorrectKey) => None,
             Err(KmsError::Trouble(trouble)) => Some(trouble),
@@ -137,7 +152,7 @@ impl<K> Limited<K> {
             Some(_) => {}
             None => lock(&self.bucket).answered(),
         }
-        let kind = trouble.map_or(TroubleKind::Unknown, |trouble| trouble.kind);
+        self.board.tally.set_interval(lock(&self.bucket).interval);
         let heard = trouble.map_or(Heard::Answer, Heard::of);
         let now = self.clock.now();
         let turn = lock(&self.breakers).entry((key.clone(), operation)).or_default().heard(now, heard);
@@ -145,11 +160,13 @@ impl<K> Limited<K> {
             Turn::Same => {}
             Turn::Opened => {
                 tracing::error!(%key, ?operation, "KMS does not answer; asking again every half minute");
-                self.board.key_fell_silent(&key.to_string(), operation, kind);
+                if let Some(trouble) = trouble {
+                    self.board.key_fell_silent(key.as_str(), operation, trouble);
+                }
             }
             Turn::Closed => {
                 tracing::info!(%key, ?operation, "KMS answers again");
-                self.board.key_answers(&key.to_string(), operation);
+                self.board.key_answers(key.as_str(), operation);
                 self.reopened.send_modify(|n| *n += 1);
             }
         }
@@ -159,9 +176,7 @@ impl<K> Limited<K> {
 impl<K: Kms> Kms for Limited<K> {
     async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
         let _permit = self.admit(Some(key), Operation::Encrypt).await?;
-        let answer = self.inner.encrypt(key, plaintext, context).await;
-        self.learn(Some(key), Operation::Encrypt, &answer);
-        answer
+        self.call(Some(key), Operation::Encrypt, self.inner.encrypt(key, plaintext, context)).await
     }
 
     async fn decrypt(
@@ -175,9 +190,7 @@ impl<K: Kms> Kms for Limited<K> {
             Asked::AnyKey => None,
         };
         let _permit = self.admit(key, Operation::Decrypt).await?;
-        let answer = self.inner.decrypt(asked, ciphertext, context).await;
-        self.learn(key, Operation::Decrypt, &answer);
-        answer
+        self.call(key, Operation::Decrypt, self.inner.decrypt(asked, ciphertext, context)).await
     }
 }
 

@@ -216,7 +216,12 @@ impl<K: Kms> Line<K> {
         let _place = self.hashing.take(&post.queue).await.ok_or(Stop::Changed)?; // none when the daemon stops
         let (post, path, sight) = (Arc::clone(post), work.path.clone(), work.sight);
         let space = (!self.dry_run && private).then(|| (Arc::clone(&self.space), self.min_free_space));
-        blocking(move || Snapshot::take(&post, &path, sight, space.as_ref().map(|(s, f)| (&**s, *f)))).await
+        let panel = self.board.rule(&post.rule.name);
+        let taken =
+            blocking(move || Snapshot::take(&post, &path, sight, space.as_ref().map(|(s, f)| (&**s, *f))));
+        let taken = taken.await?;
+        panel.count_hashed(taken.hashed.size);
+        Ok(taken)
     }
 
     /// Moves a pair to quarantine and puts that on record.
@@ -353,6 +358,11 @@ impl Post {
         if let Some(count) = untold {
             tracing::warn!(rule = self.rule.name, count, "more were refused in a minute than are told");
         }
+    }
+
+    /// Whether the mass-failure brake is on.
+    pub fn is_braked(&self) -> bool {
+        self.brake().is_on()
     }
 
     fn brake(&self) -> std::sync::MutexGuard<'_, Brake> {

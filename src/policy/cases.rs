@@ -162,6 +162,8 @@ fn every_key_is_taken_over() {
     assert_eq!(policy.aws.use_fips, Some(false));
     assert_eq!(policy.keyring.as_deref(), Some(Path::new("/var/lib/kms-sig-test/keyring")));
     assert_eq!(policy.quarantine_dir.as_deref(), Some(Path::new("/var/lib/kms-sig-test/quarantine")));
+    assert_eq!(policy.control.socket.as_deref(), Some(Path::new("/run/kms-sig-test/control.sock")));
+    assert_eq!(policy.control.metrics, "[::1]:65535".parse().ok());
     let limits = Limits { max_in_flight: 1, kms_per_second: 100_000, hash_threads: 256, min_free_space: 0 };
     assert_eq!(policy.limits, limits);
 

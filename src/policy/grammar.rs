@@ -66,6 +66,7 @@ pub(super) const TOP: Section = Section {
         key("local", "where local keys are, as a table", "[local]"),
         key("state", "where state lives, as a table", "[state]"),
         key("quarantine", "where failed pairs go, as a table", "[quarantine]"),
+        key("control", "where the daemon answers questions, as a table", "[control]"),
         key("limits", "the limits of the daemon, as a table", "[limits]"),
         key("watch", "each rule as a table of its own", "[[watch]]"),
     ],
@@ -103,6 +104,14 @@ pub(super) const STATE: Section = Section {
 pub(super) const QUARANTINE: Section = Section {
     title: "[quarantine]",
     keys: &[key("dir", "the directory where failed pairs go", r#"dir = "/srv/kms-sig/quarantine""#)],
+};
+
+pub(super) const CONTROL: Section = Section {
+    title: "[control]",
+    keys: &[
+        key("socket", "the control socket", r#"socket = "/run/kms-sig/control.sock""#),
+        key("metrics", "a loopback address where metrics are told", r#"metrics = "127.0.0.1:9464""#),
+    ],
 };
 
 pub(super) const LIMITS: Section = Section {
@@ -172,7 +181,8 @@ pub(super) const WATCH: Section = Section {
 };
 
 /// All sections, to say where a misplaced key belongs.
-pub(super) const SECTIONS: [&Section; 7] = [&TOP, &AWS, &LOCAL, &STATE, &QUARANTINE, &LIMITS, &WATCH];
+pub(super) const SECTIONS: [&Section; 8] =
+    [&TOP, &AWS, &LOCAL, &STATE, &QUARANTINE, &CONTROL, &LIMITS, &WATCH];
 
 impl Section {
     /// The key called `name`.

@@ -81,7 +81,7 @@ const fn entry(
 use Absent::{Required, RequiredIf, Value, Words};
 
 /// The whole policy.
-pub const CHAPTERS: [Chapter; 7] = [
+pub const CHAPTERS: [Chapter; 8] = [
     Chapter {
         table: "",
         about: "Stands above the first table, as TOML has it.",
@@ -116,6 +116,12 @@ pub const CHAPTERS: [Chapter; 7] = [
                 RequiredIf("a rule quarantines"),
                 "Where failed pairs are kept.",
                 "There is one store for all rules; each item in it says which rule it comes from.",
+            ),
+            entry(
+                "control",
+                Words("the defaults of its keys"),
+                "Where the daemon answers `kms-sig status` and its like.",
+                "Without this table there is a control socket, and no metrics over TCP.",
             ),
             entry(
                 "limits",
@@ -219,6 +225,30 @@ pub const CHAPTERS: [Chapter; 7] = [
              moved at once, elsewhere it is copied first. It must lie apart from what is watched and delivered to; it may \
              lie in the state directory.",
         )],
+    },
+    Chapter {
+        table: "[control]",
+        about: "Optional.",
+        keys: &[
+            entry(
+                "socket",
+                Words(
+                    "`control.sock` in the directory that systemd makes (`RuntimeDirectory=`), otherwise in `[state] dir`",
+                ),
+                "The Unix socket at which `kms-sig status`, `backlog`, `events`, `rescan` and `reload` ask the daemon. Its \
+                 mode is 0660 and its group the daemon's.",
+                "Whoever may connect can read what waits and what was decided, names of files included; `rescan` and \
+                 `reload` are for the daemon's own user and root. Its directory must belong to root or the daemon, and \
+                 nobody else may write there. On a reload it cannot be changed; restart for that.",
+            ),
+            entry(
+                "metrics",
+                Words("none: metrics are told at the control socket alone"),
+                "An address of loopback, with a port, where `GET /metrics` gives metrics in the OpenMetrics format.",
+                "Every user of this host can read them: names of rules and keys, and figures. An address that other hosts \
+                 can reach is refused; put a proxy that asks who is there in front.",
+            ),
+        ],
     },
     Chapter {
         table: "[limits]",

@@ -27,6 +27,8 @@ pub(super) enum Role {
     Quarantine,
     State,
     Keyring,
+    /// The control socket.
+    Socket,
 }
 
 /// How a rule is called in messages: by its name, or by its line as long as it has none.
@@ -100,6 +102,7 @@ impl fmt::Display for Place {
             Role::Quarantine => write!(f, "the quarantine {path}"),
             Role::State => write!(f, "the state directory {path}"),
             Role::Keyring => write!(f, "the keyring {path}"),
+            Role::Socket => write!(f, "the control socket {path}"),
         }
     }
 }
@@ -142,7 +145,7 @@ pub(super) fn check(places: &[Place], report: &Report) {
 
 /// What to do about `a` lying so to `b`, if it may not.
 fn clash(a: &Role, lies: Lies, b: &Role) -> Option<&'static str> {
-    use Role::{Delivery, Keyring, Quarantine, State, Watched};
+    use Role::{Delivery, Keyring, Quarantine, Socket, State, Watched};
     match (a, b) {
         (Watched(_), Watched(_)) => Some("a file must fall to one rule; watch directories that lie apart"),
         (Watched(_), Delivery(_)) | (Delivery(_), Watched(_)) => {
@@ -151,11 +154,11 @@ fn clash(a: &Role, lies: Lies, b: &Role) -> Option<&'static str> {
         (Quarantine, Watched(_) | Delivery(_)) | (Watched(_) | Delivery(_), Quarantine) => {
             Some("failed files must not be taken in or picked up; quarantine apart from them")
         }
-        (State | Keyring, Watched(_) | Delivery(_)) if lies != Lies::Around => Some(OPEN_TO_SENDERS),
-        (Watched(_) | Delivery(_), State | Keyring) if lies != Lies::Inside => Some(OPEN_TO_SENDERS),
-        (State | Keyring, Quarantine) if lies != Lies::Around => Some(IN_THE_STORE),
-        (Quarantine, State | Keyring) if lies != Lies::Inside => Some(IN_THE_STORE),
-        (State | Keyring | Quarantine | Delivery(_) | Watched(_), _) => None,
+        (State | Keyring | Socket, Watched(_) | Delivery(_)) if lies != Lies::Around => Some(OPEN_TO_SENDERS),
+        (Watched(_) | Delivery(_), State | Keyring | Socket) if lies != Lies::Inside => Some(OPEN_TO_SENDERS),
+        (State | Keyring | Socket, Quarantine) if lies != Lies::Around => Some(IN_THE_STORE),
+        (Quarantine, State | Keyring | Socket) if lies != Lies::Inside => Some(IN_THE_STORE),
+        (State | Keyring | Socket | Quarantine | Delivery(_) | Watched(_), _) => None,
     }
 }
 
@@ -202,6 +205,9 @@ mod tests {
             (Role::Quarantine, Role::State, [false, true, false]),
             (Role::Quarantine, Role::Keyring, [false, true, false]),
             (Role::State, Role::Keyring, [true, true, true]),
+            (watched(), Role::Socket, [false, true, false]),
+            (delivery(), Role::Socket, [false, true, false]),
+            (Role::Quarantine, Role::Socket, [false, true, false]),
         ];
         for (row, (a, b, allowed)) in table.iter().enumerate() {
             for (lies, allowed) in [Same, Inside, Around].into_iter().zip(allowed) {

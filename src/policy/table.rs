@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use toml::de::DeTable;
 
+use super::control;
 use super::endpoint::check_endpoint;
 use super::fault::{Faults, Report};
 use super::grammar::{AWS, LIMITS, LOCAL, QUARANTINE, STATE, Section, TOP};
@@ -127,6 +128,7 @@ fn policy<'t>(tree: &'t DeTable<'t>, file: PathBuf, base: &Path, report: &'t Rep
     let keyring = place("local", &LOCAL, "keyring", Role::Keyring);
     let state_dir = place("state", &STATE, "dir", Role::State);
     let quarantine_dir = place("quarantine", &QUARANTINE, "dir", Role::Quarantine);
+    let control = control::read(&top, base, &mut claims.places);
     place::check(&claims.places, report);
     let record = record::read(&top, rules.as_deref().unwrap_or_default());
 
@@ -148,6 +150,7 @@ fn policy<'t>(tree: &'t DeTable<'t>, file: PathBuf, base: &Path, report: &'t Rep
         state_dir: state_dir?,
         record,
         quarantine_dir,
+        control,
         limits,
         rules: rules?,
     })

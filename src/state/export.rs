@@ -106,6 +106,13 @@ pub fn row_line(row: &Row, link: &Link) -> String {
     }))
 }
 
+/// The line of a row for who follows the record: as in an export, with the cursor to go on from.
+pub fn event_line(row: &Row, link: &Link) -> String {
+    let line = row_line(row, link);
+    let open = line.strip_suffix('}').unwrap_or(&line);
+    format!("{open},\"cursor\":\"{link}:{}\"}}", row.seq)
+}
+
 /// The last line of an export, made at `at`.
 pub fn head_line(head: &Head, at: String) -> String {
     let Head { chain, point } = head;

@@ -228,6 +228,28 @@ impl History {
         Ok(newest)
     }
 
+    /// The rows after row `seq`, oldest first, at most so many.
+    ///
+    /// # Errors
+    /// The record is not to be read.
+    pub fn after(&self, seq: i64, most: usize) -> Result<Vec<Read>, HistoryError> {
+        let sql = format!("SELECT {COLUMNS} FROM history WHERE seq > ?1 ORDER BY seq LIMIT ?2");
+        let mut query = self.db.prepare(&sql).map_err(|e| self.failed(&e))?;
+        let limit = i64::try_from(most).unwrap_or(i64::MAX);
+        let mut rows = query.query(params![seq, limit]).map_err(|e| self.failed(&e))?;
+        let mut read = Vec::new();
+        loop {
+            match rows.next() {
+                Ok(None) => return Ok(read),
+                Ok(Some(row)) => read.push(ledger::read(row)),
+                Err(error) => {
+                    read.push(Err(self.broken(&error, seq)?));
+                    return Ok(read);
+                }
+            }
+        }
+    }
+
     /// The seals, oldest first.
     ///
     /// # Errors

@@ -153,6 +153,11 @@ impl Pair {
         }
     }
 
+    /// What the lease last said of these versions.
+    pub const fn writer(&self) -> Writer {
+        self.writer
+    }
+
     /// Whether it was tried in vain and waits for grace.
     pub const fn is_doubted(&self) -> bool {
         matches!(self.step, Step::Doubted)

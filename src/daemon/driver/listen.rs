@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Driver;
 use super::look::is_directory;
 use crate::clock::Moment;
+use crate::daemon::board::Deaf;
 use crate::fs::Staging;
 use crate::kms::Kms;
 use crate::watch::hint::Hints;
@@ -36,7 +37,9 @@ impl<K: Kms> Driver<K> {
         for path in dirty.paths {
             if Some(&path) == cookie.as_ref() {
                 self.cookie_due = None;
-                self.deaf = false;
+                if self.deaf == Some(Deaf::Silent) {
+                    self.deaf = None;
+                }
                 continue;
             }
             if path == root {
@@ -57,11 +60,18 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    pub(super) fn new_hints(&self) -> Option<Hints> {
+    pub(super) fn new_hints(&mut self) -> Option<Hints> {
         match Hints::new() {
-            Ok(hints) => Some(hints),
+            Ok(hints) => {
+                self.watchers += 1;
+                if self.watchers > 1 {
+                    self.panel.count_rebuild();
+                }
+                Some(hints)
+            }
             Err(error) => {
                 tracing::error!(rule = self.rule.name, %error, "no events; scanning often instead");
+                self.deaf = Some(Deaf::Refused(error.to_string()));
                 None
             }
         }
@@ -82,7 +92,9 @@ impl<K: Kms> Driver<K> {
     /// Has the watcher prove that it hears, when somebody asked whether the daemon is well: a rule that relies on
     /// events is not if none come. One that does not rely on them has nothing to prove.
     pub(super) fn prove_hearing(&mut self, now: Moment) {
-        let relies = self.post.as_ref().is_some_and(|post| !post.is_remote) && !self.deaf && !self.once;
+        let relies = self.post.as_ref().is_some_and(|post| !post.is_remote)
+            && self.deaf != Some(Deaf::Silent)
+            && !self.once;
         if relies && self.cookie_due.is_none() && self.scan.is_none() {
             self.send_cookie(now);
         }
@@ -99,7 +111,7 @@ impl<K: Kms> Driver<K> {
                 "events no longer arrive; watching anew and scanning often"
             );
             self.cookie_due = None;
-            self.deaf = true;
+            self.deaf = Some(Deaf::Silent);
             self.hints = None;
             self.next_scan = now;
         }

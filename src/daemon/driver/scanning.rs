@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::look::{is_decided, look};
 use super::{Driver, MAX_PAIRS, POLL, REATTACH, chance, set_timer};
 use crate::clock::Moment;
+use crate::daemon::board::Deaf;
 use crate::daemon::hold::Hold;
 use crate::daemon::line::{Post, Refusal};
 use crate::daemon::summary::Left;
@@ -99,6 +100,7 @@ impl<K: Kms> Driver<K> {
         if let Some(error) = unwatched {
             tracing::error!(rule = self.rule.name, %error, "not all directories are watched; scanning often instead");
             self.hints = None;
+            self.deaf = Some(Deaf::Refused(error.to_string()));
         }
         if read.is_ok() {
             self.say_ready(); // the root is watched; what the scan comes upon takes as long as it takes
@@ -177,8 +179,13 @@ impl<K: Kms> Driver<K> {
         let ended = self.line.clock.now();
         self.is_first_scan = false;
         self.last_scan = Some(ended);
+        self.last_scan_took = ended.saturating_sub(scan.began);
+        self.panel.count_scan(self.last_scan_took);
         self.send_cookie(ended);
-        let listening = self.hints.is_some() && !post.is_remote && !self.deaf && scan.all_seen;
+        if self.hints.is_some() && self.deaf != Some(Deaf::Silent) {
+            self.deaf = (!scan.all_seen).then_some(Deaf::Unseen);
+        }
+        let listening = self.hints.is_some() && !post.is_remote && self.deaf.is_none();
         let pause = match (self.once, listening) {
             (true, _) => NEVER,
             (false, true) => chance::jittered(RECONCILE),

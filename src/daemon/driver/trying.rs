@@ -205,6 +205,7 @@ impl<K: Kms> Driver<K> {
         }
         let Some(slot) = self.pairs.get_mut(path) else { return };
         slot.attempts = slot.attempts.saturating_add(1);
+        self.panel.count_hold(hold.as_str());
         if slot.hold.replace(hold).is_none() {
             slot.held_since = now;
         }
