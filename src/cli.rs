@@ -3,6 +3,7 @@
 //! Types only. What an argument means beyond its shape (is this a key? a context?) is told by the types
 //! of the library, when the command runs.
 
+mod control;
 mod quarantine;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use crate::service::journal;
 use crate::signature::SUFFIX;
 use crate::state::Outcome;
 
+pub use control::{BacklogCommand, DaemonArgs, EventsCommand, ReloadCommand, RescanCommand, StatusCommand};
 pub use quarantine::{Choice, Purge, Quarantine, Recheck, Release, StoreArgs};
 
 /// The environment variable that stands for `--keyring`.
@@ -71,6 +73,16 @@ pub enum Command {
     Watch(Watch),
     /// Checks a policy: every fault at once, and what there is to do
     Check(PolicyArgs),
+    /// Shows how a running daemon stands, and what to do about it
+    Status(StatusCommand),
+    /// Lists what waits, why, since when, and what to do
+    Backlog(BacklogCommand),
+    /// Prints decisions as they are made, a line of JSON each
+    Events(EventsCommand),
+    /// Has a running daemon look at its directories now
+    Rescan(RescanCommand),
+    /// Has a running daemon take over its changed policy
+    Reload(ReloadCommand),
     /// Shows what was decided, and proves that the record of it is unbroken
     History(HistoryCommand),
     /// Shows what a signature says about itself, without asking anyone

@@ -55,16 +55,23 @@ pub fn timestamp() -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch()).to_string()
 }
 
+/// A moment of the wall clock, as the time since the epoch, in the form of [`timestamp`].
+pub fn timestamp_at(since_epoch: Duration) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch.min(LAST_TIMESTAMP)).to_string()
+}
+
 /// The wall clock of so long ago, in the form of [`timestamp`]; never before the epoch.
 pub fn timestamp_ago(ago: Duration) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch().saturating_sub(ago)).to_string()
 }
 
+/// 9999-12-31T23:59:59Z, the last that RFC 3339 can write.
+const LAST_TIMESTAMP: Duration = Duration::from_secs(253_402_300_799);
+
 /// A file time as RFC 3339 in UTC with nanoseconds; the bare seconds where the year is out of range.
 pub fn file_timestamp(time: FileTime) -> String {
-    const LAST: u64 = 253_402_300_799; // 9999-12-31T23:59:59Z, the last that RFC 3339 can write
     match u64::try_from(time.seconds) {
-        Ok(seconds) if seconds <= LAST => {
+        Ok(seconds) if seconds <= LAST_TIMESTAMP.as_secs() => {
             humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::new(seconds, time.nanos)).to_string()
         }
         _ => format!("{}s since the epoch", time.seconds),

@@ -3,13 +3,19 @@
 //! A command answers on standard output, complains on standard error, and hands back its exit code. What
 //! can go wrong is one enum, and which exit code and which hint belong to it is one `match` each.
 
+mod asked;
+pub mod backlog;
 pub mod check;
+pub mod events;
 pub mod history;
 pub mod input;
 pub mod key;
+pub mod order;
 pub mod quarantine;
 pub mod show;
 pub mod sign;
+pub mod status;
+mod table;
 pub mod verify;
 pub mod version;
 pub mod watch;
@@ -19,6 +25,7 @@ use std::io::{self, ErrorKind, Write as _};
 use crate::chain;
 use crate::cli::{Cli, Command, KEYRING_VARIABLE, LOG_VARIABLE, Stream};
 use crate::context::ContextError;
+use crate::control::client::ControlError;
 use crate::daemon::DaemonError;
 use crate::effect::write::WriteError;
 use crate::escape::Escaped;
@@ -114,6 +121,9 @@ pub enum Failure {
     /// The record cannot be shown or proven.
     #[error(transparent)]
     History(#[from] HistoryFailure),
+    /// The daemon was not asked, or did not do what it was asked for.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// KMS or the keyring did not open a seal.
     #[error("cannot open the seals of the record")]
     Seal {
@@ -160,6 +170,7 @@ impl Failure {
             Self::Daemon(error) => error.exit(),
             Self::Store(trouble) => trouble.exit(),
             Self::History(error) => error.exit(),
+            Self::Control(error) => error.exit(),
             Self::Read(_)
             | Self::Write(_)
             | Self::Directory(_)
@@ -190,6 +201,7 @@ impl Failure {
             }
             Self::Read(ReadError::Changed { .. }) => "sign it again when nobody writes to it".to_owned(),
             Self::History(error) => return error.hint().map(str::to_owned),
+            Self::Control(error) => return error.hint().map(str::to_owned),
             Self::Sign { provider, source, .. }
             | Self::Verify { provider, source, .. }
             | Self::Seal { provider, source } => {
@@ -250,6 +262,11 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Verify(arguments) => verify::run(&arguments, common.keyring()),
         Command::Watch(arguments) => watch::run(&arguments, common.keyring(), common.logs_for_people()),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Backlog(arguments) => backlog::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
+        Command::Rescan(arguments) => order::rescan(&arguments),
+        Command::Reload(arguments) => order::reload(&arguments),
         Command::History(arguments) => history::run(&arguments, common.keyring()),
         Command::Show(arguments) => show::run(&arguments),
         Command::Quarantine(arguments) => quarantine::run(&arguments, common.keyring()),

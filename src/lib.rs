@@ -42,6 +42,7 @@ pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod context;
+pub mod control;
 pub mod daemon;
 pub mod digest;
 pub mod effect;

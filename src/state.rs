@@ -147,6 +147,11 @@ impl Outcome {
         }
     }
 
+    /// The words of the outcomes that a file ends with.
+    pub fn ended() -> impl Iterator<Item = &'static str> {
+        Self::ALL.into_iter().filter(|outcome| *outcome != Self::Signing).map(Self::as_str)
+    }
+
     /// The words of all outcomes on record, those of items that left quarantine included.
     pub fn words() -> impl Iterator<Item = &'static str> {
         let departed = [Departed::Released, Departed::Purged].map(Departed::as_str);

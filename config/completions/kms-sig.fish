@@ -34,6 +34,11 @@ complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "sign" -d 'Signs a f
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "verify" -d 'Verifies a file\'s signature'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "watch" -d 'Watches directories, and signs or verifies what lands in them, by a policy'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "check" -d 'Checks a policy: every fault at once, and what there is to do'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "status" -d 'Shows how a running daemon stands, and what to do about it'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "backlog" -d 'Lists what waits, why, since when, and what to do'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "events" -d 'Prints decisions as they are made, a line of JSON each'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "rescan" -d 'Has a running daemon look at its directories now'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "reload" -d 'Has a running daemon take over its changed policy'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
@@ -69,6 +74,50 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l log-format -d 
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand status" -l policy -d 'Ask the daemon of this policy [default: the one at /run/kms-sig/control.sock]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand status" -l socket -d 'Ask the daemon at this socket' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand status" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand status" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand status" -l json -d 'One JSON object, for programs'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l policy -d 'Ask the daemon of this policy [default: the one at /run/kms-sig/control.sock]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l socket -d 'Ask the daemon at this socket' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l rule -d 'Only this rule\'s' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l cause -d 'Only what waits for this cause, such as access-denied or being-written' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l most -d 'At most so many of each rule, those that have waited longest [default: 20, with --json all]' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l held -d 'Only what is held; not what only needs time'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l json -d 'One JSON object per line, for programs'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand events" -l policy -d 'Ask the daemon of this policy [default: the one at /run/kms-sig/control.sock]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand events" -l socket -d 'Ask the daemon at this socket' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand events" -l after -d 'The last line that is known: its cursor HASH:ROW, or the number of its row' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand events" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand events" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand events" -s f -l follow -d 'Wait for more, also while the daemon is restarted'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand rescan" -l policy -d 'Ask the daemon of this policy [default: the one at /run/kms-sig/control.sock]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand rescan" -l socket -d 'Ask the daemon at this socket' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand rescan" -l rule -d 'Only this rule' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand rescan" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand rescan" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand rescan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand reload" -l policy -d 'Ask the daemon of this policy [default: the one at /run/kms-sig/control.sock]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand reload" -l socket -d 'Ask the daemon at this socket' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand reload" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand reload" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l policy -d 'The policy file (TOML)' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l rule -d 'Only this rule\'s' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l name -d 'Only files of this name: a pattern (*, ?, [a-z], {a,b}), or a name as it is or as it is shown' -r
@@ -194,16 +243,21 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand version" -l log-format -
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "sign" -d 'Signs a file'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "verify" -d 'Verifies a file\'s signature'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "watch" -d 'Watches directories, and signs or verifies what lands in them, by a policy'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "check" -d 'Checks a policy: every fault at once, and what there is to do'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "version" -d 'Prints version, commit and target'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "sign" -d 'Signs a file'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "verify" -d 'Verifies a file\'s signature'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "watch" -d 'Watches directories, and signs or verifies what lands in them, by a policy'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "check" -d 'Checks a policy: every fault at once, and what there is to do'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "status" -d 'Shows how a running daemon stands, and what to do about it'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "backlog" -d 'Lists what waits, why, since when, and what to do'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "events" -d 'Prints decisions as they are made, a line of JSON each'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "rescan" -d 'Has a running daemon look at its directories now'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "reload" -d 'Has a running daemon take over its changed policy'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "version" -d 'Prints version, commit and target'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check status backlog events rescan reload history show quarantine key version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "list" -d 'Lists the items, oldest first'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "show" -d 'Shows all that is known of an item, and whether its content changed since it was judged'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "recheck" -d 'Verifies items again, under the policy as it is now; moves nothing'

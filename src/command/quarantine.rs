@@ -325,7 +325,7 @@ fn answer_json(value: &Value) -> Result<(), Failure> {
 }
 
 /// A count of bytes for people.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     bytesize::ByteSize(bytes).display().iec().to_string()
 }
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::{Failure, answer};
 use crate::cli::Watch;
+use crate::control;
 use crate::daemon::board::Board;
-use crate::daemon::{self, Options, Order};
+use crate::daemon::{self, DaemonError, Options, Order};
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::Dir;
@@ -53,13 +55,21 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
         let file = policy.file.clone();
         let board = Arc::new(Board::default());
         let mut attendant = Attendant::new(notifier, Arc::clone(&board));
+        let (asked, asks) = mpsc::channel(1);
+        // In a task of its own: it answers also while the daemon waits for a disk.
+        let mut control = JoinSet::new();
+        if !arguments.once && !arguments.dry_run {
+            control.spawn(control::serve(Arc::clone(&board), control::socket_of_daemon(&policy), asked));
+        }
         let daemon = daemon::run(policy, providers, options, &board, ready, orders);
         let served = async {
             let ended = tokio::select! {
                 ended = daemon => ended,
-                never = signals.pass_on(&file, &board, order) => match never {},
+                never = signals.pass_on(&file, &board, asks, order) => match never {},
+                Some(Err(ended)) = control.join_next() => Err(DaemonError::Driver(format!("the control socket's: {ended}"))),
                 never = attendant.attend() => match never {},
             };
+            control.shutdown().await;
             attendant.tell_life(); // what came last; nobody is left to repeat it
             ended
         };
@@ -98,12 +108,19 @@ impl Signals {
     }
 
     /// Turns signals into orders, for as long as it is polled.
-    async fn pass_on(mut self, file: &Path, board: &Board, orders: mpsc::Sender<Order>) -> Infallible {
+    async fn pass_on(
+        mut self,
+        file: &Path,
+        board: &Board,
+        mut asks: mpsc::Receiver<control::Order>,
+        orders: mpsc::Sender<Order>,
+    ) -> Infallible {
         loop {
             let order = tokio::select! {
                 _ = self.terminate.recv() => Some(stop("SIGTERM", board)),
                 _ = self.interrupt.recv() => Some(stop("SIGINT", board)),
                 _ = self.hang_up.recv() => reload(file, board),
+                Some(control::Order::Reload) = asks.recv() => reload(file, board),
             };
             if let Some(order) = order {
                 // A daemon that no longer listens is ending.

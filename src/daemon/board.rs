@@ -190,6 +190,14 @@ pub enum Deaf {
 }
 
 impl Deaf {
+    /// Whether it should not be so, and is not just what the file system is like.
+    pub const fn is_a_fault(&self) -> bool {
+        match self {
+            Self::Remote => false,
+            Self::Refused(_) | Self::Silent | Self::Unseen => true,
+        }
+    }
+
     /// Why, for people.
     pub fn reason(&self) -> &str {
         match self {

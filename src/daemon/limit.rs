@@ -25,6 +25,16 @@ pub enum Operation {
     Decrypt,
 }
 
+impl Operation {
+    /// The name of the operation in the API of KMS.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Encrypt => "Encrypt",
+            Self::Decrypt => "Decrypt",
+        }
+    }
+}
+
 /// A provider behind the limits of the policy.
 #[derive(Debug)]
 pub struct Limited<K> {

@@ -90,8 +90,10 @@ fn readme_explains_every_policy_key_and_no_other() {
         explained.insert(names.last().unwrap().clone());
     }
     let mut known = valid_keys("zzzzzz = 1\n");
-    let tables: Vec<_> =
-        ["aws", "local", "state", "quarantine", "limits"].iter().map(|t| (*t).to_owned()).collect();
+    let tables: Vec<_> = ["aws", "local", "state", "quarantine", "control", "limits"]
+        .iter()
+        .map(|t| (*t).to_owned())
+        .collect();
     for table in &tables {
         assert!(known.remove(table), "{table} is a table of the policy");
         known.extend(valid_keys(&format!("[{table}]\nzzzzzz = 1\n")));

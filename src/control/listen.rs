@@ -1,0 +1,216 @@
+//! Where the daemon listens: the control socket, and loopback for metrics.
+//!
+//! Both take so many connections at a time and no more, so that nobody can use up the daemon's descriptors. The
+//! socket's directory must be one where nobody else could put another socket in its place.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::serve::Listener;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::routes::Peer;
+use crate::escape::quoted;
+use crate::fs::trust::{self, TrustError};
+
+/// Connections at the same time: people and scrapers, not crowds.
+const CONNECTIONS: usize = 64;
+/// The mode of the socket: its group may ask, others not.
+const MODE: u32 = 0o660;
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BindError {
+    /// Others could put another one in its place.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Another daemon answers there.
+    #[error("another daemon answers at {}; give each a [control] socket of its own", quoted(.0))]
+    Taken(PathBuf),
+    /// Something that is no socket has the name.
+    #[error("{} is no socket; remove it", quoted(.0))]
+    Foreign(PathBuf),
+    /// The operating system refused.
+    #[error("cannot listen at {}", quoted(path))]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The control socket.
+pub(super) struct Socket {
+    listener: UnixListener,
+    places: Arc<Semaphore>,
+    place: Arc<Place>,
+}
+
+/// Where the socket stands; it goes when the last handle of this does.
+pub(super) struct Place {
+    dir: OwnedFd,
+    name: std::ffi::OsString,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // One that stays is found dead by the next daemon, which removes it.
+        rustix::fs::unlinkat(&self.dir, &self.name, AtFlags::empty()).ok();
+    }
+}
+
+/// The path of `name` in an open directory: of any length, as the kernel takes 107 bytes for a socket's (unix(7)).
+pub(super) fn short(dir: &OwnedFd, name: &std::ffi::OsStr) -> PathBuf {
+    Path::new("/proc/self/fd").join(dir.as_fd().as_raw_fd().to_string()).join(name)
+}
+
+/// A path as its directory, opened, and its name there.
+pub(super) fn split(path: &Path) -> io::Result<(OwnedFd, std::ffi::OsString)> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok((rustix::fs::open(dir, flags, Mode::empty())?, name.to_owned()))
+}
+
+impl Socket {
+    /// Makes the socket. One that a killed daemon left is removed; one at which somebody answers is not.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        trust::check(path.parent().unwrap_or(path))?;
+        let failed = |source: io::Error| BindError::Io { path: path.to_owned(), source };
+        let (dir, name) = split(path).map_err(failed)?;
+        let at = short(&dir, &name);
+        let listener = match UnixListener::bind(&at) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let stat = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
+                let is_socket = stat.is_ok_and(|stat| {
+                    rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
+                });
+                if !is_socket {
+                    return Err(BindError::Foreign(path.to_owned()));
+                }
+                if std::os::unix::net::UnixStream::connect(&at).is_ok() {
+                    return Err(BindError::Taken(path.to_owned()));
+                }
+                rustix::fs::unlinkat(&dir, &name, AtFlags::empty()).map_err(|e| failed(e.into()))?;
+                UnixListener::bind(&at).map_err(failed)?
+            }
+            bound => bound.map_err(failed)?,
+        };
+        // Until then the umask decides, and nobody has given others the right to write.
+        rustix::fs::chmodat(&dir, &name, Mode::from_raw_mode(MODE), AtFlags::empty())
+            .map_err(|e| failed(e.into()))?;
+        Ok(Self {
+            listener,
+            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            place: Arc::new(Place { dir, name }),
+        })
+    }
+
+    /// What has the socket removed once it is dropped.
+    pub fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place)
+    }
+}
+
+impl Listener for Socket {
+    type Io = Placed<UnixStream>;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (Self::Io, Peer) {
+        loop {
+            let place = place(&self.places).await;
+            let (stream, _) = Listener::accept(&mut self.listener).await;
+            // Who is gone already needs no answer.
+            if let Ok(peer) = stream.peer_cred() {
+                return (Placed { stream, _place: place }, Peer::user(peer.uid()));
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        Ok(Peer::user(rustix::process::geteuid().as_raw()))
+    }
+}
+
+/// Loopback.
+pub(super) struct Loopback {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Loopback {
+    /// Listens there.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) })
+    }
+}
+
+impl Listener for Loopback {
+    type Io = Placed<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        let place = place(&self.places).await;
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        (Placed { stream, _place: place }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// Waits for a place. The semaphore is never closed; without it, nobody else is let in.
+async fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    match Arc::clone(places).acquire_owned().await {
+        Ok(place) => place,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// A connection that has a place for as long as it lasts.
+pub(super) struct Placed<S> {
+    stream: S,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

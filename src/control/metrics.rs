@@ -1,0 +1,264 @@
+//! Metrics in the OpenMetrics text format (github.com/prometheus/OpenMetrics), made of the board when somebody asks.
+//!
+//! Nothing is counted here, and nothing is kept between two scrapes. Names of rules and keys are labels; names of files
+//! are not, for senders choose them. `config/alerts.yml` and `config/grafana.json` use these names; a test keeps them
+//! together.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::clock;
+use crate::daemon::board::{Board, Figures, Reading, Root};
+use crate::daemon::tally::{BOUNDS_MS, Calls};
+use crate::state::Outcome;
+
+/// The format: its content type.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The older one of Prometheus, for who takes that alone.
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a rule's directory may be found to be, as the label `state`.
+const ROOTS: [&str; 4] = ["opening", "watched", "scanned", "held"];
+
+/// All metrics, now, with their content type. `accept` is what who asks would take (RFC 9110, section 12.5.1).
+///
+/// # Errors
+/// None that can be brought about from outside.
+pub(super) fn text(board: &Arc<Board>, accept: &str) -> Result<(&'static str, String), fmt::Error> {
+    let mut registry = Registry::with_prefix("kms_sig");
+    registry.register_collector(Box::new(Scrape(Arc::clone(board))));
+    let mut text = String::new();
+    if accept.contains("text/plain") && !accept.contains("application/openmetrics-text") {
+        prometheus_text::encode(&mut text, &registry)?;
+        return Ok((PLAIN, text));
+    }
+    text::encode(&mut text, &registry)?;
+    Ok((OPENMETRICS, text))
+}
+
+/// The board as a collector.
+#[derive(Debug)]
+struct Scrape(Arc<Board>);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut page = Page(encoder);
+        let (board, reading) = (&*self.0, self.0.read());
+        of_daemon(&mut page, board, &reading)?;
+        of_rules(&mut page, board, &reading)?;
+        of_kms(&mut page, board, &reading)
+    }
+}
+
+/// The text under way.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+/// A figure with the labels that say whose it is.
+type Labelled<const N: usize, T> = ([(&'static str, String); N], T);
+
+impl Page<'_> {
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        values: impl IntoIterator<Item = Labelled<N, f64>>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        for (labels, value) in values {
+            ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        values: impl IntoIterator<Item = Labelled<N, f64>>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        for (labels, value) in values {
+            ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn of_daemon(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result {
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    page.0.encode_descriptor("build", "The program", None, MetricType::Info)?.encode_info(&version)?;
+    let now = board.clock.now();
+    let started = clock::since_epoch().saturating_sub(now).as_secs_f64();
+    page.gauges(
+        "start_time",
+        "When the daemon started, since the epoch",
+        Some(Unit::Seconds),
+        [([], started)],
+    )?;
+    let plan = reading.plan.as_deref();
+    let generation = plan.map_or(0, |plan| plan.generation);
+    page.gauges(
+        "policy_generation",
+        "Which policy is in force since the start, from 1",
+        None,
+        [([], float(generation))],
+    )?;
+    let refused = f64::from(u8::from(reading.life.refused.is_some()));
+    page.gauges("policy_reload_refused", "1 if the last reload was refused", None, [([], refused)])
+}
+
+fn of_rules(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result {
+    let rules = &reading.rules;
+    let each = |of: &dyn Fn(&Figures) -> f64| -> Vec<Labelled<1, f64>> {
+        rules.iter().map(|(rule, figures)| ([("rule", rule.clone())], of(figures))).collect()
+    };
+    let outcomes = rules.iter().flat_map(|(rule, figures)| {
+        Outcome::ended().map(|word| {
+            let n = figures.outcomes.get(word).copied().unwrap_or_default();
+            ([("rule", rule.clone()), ("outcome", word.to_owned())], float(n))
+        })
+    });
+    page.counters("files", "Files dealt with, by outcome", None, outcomes)?;
+    let by_cause = |counts: &dyn Fn(&Figures) -> BTreeMap<&'static str, f64>| -> Vec<Labelled<2, f64>> {
+        let of = |(rule, figures): (&String, &Figures)| {
+            let labels = |cause: &str| [("rule", rule.clone()), ("cause", cause.to_owned())];
+            counts(figures).into_iter().map(move |(cause, n)| (labels(cause), n)).collect::<Vec<_>>()
+        };
+        rules.iter().flat_map(of).collect()
+    };
+    let holds = by_cause(&|figures| figures.holds.iter().map(|(cause, n)| (*cause, float(*n))).collect());
+    page.counters("holds", "Tries that ended in a hold, by cause", None, holds)?;
+    let now_held = by_cause(&|figures| {
+        let held = figures.now.causes.iter().filter(|(_, of)| of.is_held);
+        // One that was, and is no more, is zero and not absent: alerts on it end.
+        let none = figures.holds.keys().map(|cause| (*cause, 0.0));
+        none.chain(held.map(|(cause, of)| (*cause, count(of.count)))).collect()
+    });
+    page.gauges("held_files", "Files that are held now, by cause", None, now_held)?;
+    page.gauges(
+        "waiting_files",
+        "Files in memory that something is still to be done about, those held included",
+        None,
+        each(&|f| count(f.now.waiting)),
+    )?;
+    page.gauges("trying_files", "Files that are being tried now", None, each(&|f| count(f.now.trying)))?;
+    page.gauges(
+        "more_waiting",
+        "1 if more files lie in the directory than there is room for in memory",
+        None,
+        each(&|f| truth(f.now.more)),
+    )?;
+    let wall = clock::since_epoch();
+    let age = |figures: &Figures| {
+        let oldest = figures.now.oldest.as_ref();
+        oldest.map_or(0.0, |oldest| wall.saturating_sub(oldest.since).as_secs_f64())
+    };
+    page.gauges(
+        "oldest_unhandled",
+        "How long the file that waits longest has been there; 0 if none waits",
+        Some(Unit::Seconds),
+        each(&age),
+    )?;
+    page.counters("hashed", "Bytes of files hashed", Some(Unit::Bytes), each(&|f| float(f.hashed)))?;
+    page.counters(
+        "watcher_rebuilds",
+        "Watchers built anew, because events were lost or no longer came",
+        None,
+        each(&|f| float(f.rebuilds)),
+    )?;
+    page.counters("scans", "Scans of the directory", None, each(&|f| float(f.scans)))?;
+    page.counters("scan", "How long scans took", Some(Unit::Seconds), each(&|f| f.scanning.as_secs_f64()))?;
+    page.gauges(
+        "last_scan",
+        "How long the last scan took",
+        Some(Unit::Seconds),
+        each(&|f| f.now.last_scan_took.as_secs_f64()),
+    )?;
+    let now = board.clock.now();
+    let ago =
+        |figures: &Figures| figures.now.last_scan.map_or(f64::NAN, |at| now.saturating_sub(at).as_secs_f64());
+    page.gauges(
+        "last_scan_age",
+        "How long ago the last scan ended; NaN before the first",
+        Some(Unit::Seconds),
+        each(&ago),
+    )?;
+    page.gauges("brake", "1 if the mass-failure brake is on", None, each(&|f| truth(f.now.braked)))?;
+    let roots = rules.iter().flat_map(|(rule, figures)| {
+        let is = match figures.now.root {
+            Root::Opening => "opening",
+            Root::Watched => "watched",
+            Root::Scanned(_) => "scanned",
+            Root::Held(_) => "held",
+        };
+        ROOTS.map(|state| ([("rule", rule.clone()), ("state", state.to_owned())], truth(state == is)))
+    });
+    page.gauges("rule_state", "1 for how it stands with the rule's directory, 0 for the others", None, roots)
+}
+
+fn of_kms(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result {
+    let tally = &board.tally;
+    page.gauges("kms_calls_in_flight", "Calls of KMS under way", None, [([], count(tally.in_flight()))])?;
+    let normal = reading.plan.as_ref().map_or(0.0, |plan| f64::from(plan.policy.limits.kms_per_second));
+    let rate = tally.rate().map_or(normal, |rate| rate.min(normal));
+    page.gauges(
+        "kms_rate_limit",
+        "Calls of KMS that may start in a second; falls while KMS throttles",
+        None,
+        [([], rate)],
+    )?;
+    let silent = reading
+        .silent_keys
+        .keys()
+        .map(|(key, operation)| ([("key", key.clone()), ("operation", operation.as_str().to_owned())], 1.0));
+    page.gauges(
+        "kms_circuit_open",
+        "1 for a key under which KMS does not answer: it is only probed",
+        None,
+        silent,
+    )?;
+    let help = "How long calls of KMS took, by operation and result";
+    let mut metric =
+        page.0.encode_descriptor("kms_call", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    for ((operation, result), calls) in tally.calls() {
+        let labels = [("operation", operation.as_str().to_owned()), ("result", result.to_owned())];
+        let buckets = buckets(&calls);
+        metric.encode_family(&labels)?.encode_histogram::<[(&str, &str); 0]>(
+            calls.time.as_secs_f64(),
+            calls.count,
+            &buckets,
+            None,
+        )?;
+    }
+    Ok(())
+}
+
+/// The classes of a histogram, each with its upper bound in seconds; the last has none.
+fn buckets(calls: &Calls) -> Vec<(f64, u64)> {
+    let bounds = BOUNDS_MS.iter().map(|ms| Duration::from_millis(*ms).as_secs_f64());
+    bounds.chain([f64::MAX]).zip(calls.classes).collect()
+}
+
+const fn truth(is: bool) -> f64 {
+    if is { 1.0 } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures above 2^53 are told to sixteen digits")]
+const fn float(n: u64) -> f64 {
+    n as f64
+}
+
+fn count(n: usize) -> f64 {
+    float(n as u64)
+}

@@ -1,0 +1,515 @@
+//! What the daemon says of itself, in the shapes that go over the control socket as JSON.
+//!
+//! Made of the board by the daemon, read by the commands. Times are RFC 3339 in UTC, durations seconds; names of files
+//! are escaped, with the bytes in hexadecimal beside them where a program may want to act on them. Fields may be added;
+//! those that are there keep their meaning.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{self, Moment};
+use crate::daemon::ask::{Backlog as Pairs, Unanswered, Waiting};
+use crate::daemon::board::{Board, Figures, Phase, Plan, Reading, Root};
+use crate::escape::Escaped;
+use crate::policy::Mode;
+use crate::state::link::hex;
+
+/// `GET /status`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When this was so.
+    pub time: String,
+    /// When it started.
+    pub started: String,
+    /// `starting`, `ready`, `reloading` or `stopping`.
+    pub phase: String,
+    /// The policy in force, once there is one.
+    pub policy: Option<PolicyStatus>,
+    /// What a person should know of or do, the worst first. Empty: all is well.
+    pub concerns: Vec<Concern>,
+    /// The rules, in the order of the policy.
+    pub rules: Vec<RuleStatus>,
+    /// How it stands with KMS.
+    pub kms: KmsStatus,
+}
+
+/// The policy in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Its file, escaped.
+    pub file: String,
+    /// Which one since the start, from 1.
+    pub generation: u64,
+    /// Since when.
+    pub since: String,
+    /// Why the last reload was refused, if it was.
+    pub refused: Option<String>,
+}
+
+/// Something that a person should know of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Concern {
+    /// In a word: the cause of a hold, or `rule-held`, `no-events`, `kms-silent`, `brake`, `reload-refused`,
+    /// `not-turning`.
+    pub kind: String,
+    /// The rule, if it is about one.
+    pub rule: Option<String>,
+    /// How many files it is about.
+    pub files: Option<usize>,
+    /// Since when, where it is known.
+    pub since: Option<String>,
+    /// In full.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+    /// Whether only a person can end it.
+    pub needs_operator: bool,
+}
+
+/// One rule.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// Its name.
+    pub name: String,
+    /// `sign` or `verify`.
+    pub mode: String,
+    /// The watched directory, escaped.
+    pub path: String,
+    /// `opening`, `watched` (events and scans), `scanned` (scans alone) or `held` (it cannot work).
+    pub state: String,
+    /// Why it is `scanned` or `held`.
+    pub reason: Option<String>,
+    /// Files in memory that something is still to be done about.
+    pub waiting: usize,
+    /// Those of them that are held.
+    pub held: usize,
+    /// Those of them that are being tried.
+    pub trying: usize,
+    /// Still more lie in the directory.
+    pub more: bool,
+    /// What they wait for.
+    pub causes: Vec<CauseStatus>,
+    /// The one that has waited longest.
+    pub oldest: Option<OldestStatus>,
+    /// Files dealt with since the daemon started, by outcome.
+    pub outcomes: BTreeMap<String, u64>,
+    /// The mass-failure brake is on.
+    pub brake: bool,
+    /// When the last scan ended.
+    pub last_scan: Option<String>,
+    /// How long it took, in seconds.
+    pub last_scan_seconds: f64,
+    /// Watchers built anew since the daemon started.
+    pub watcher_rebuilds: u64,
+    /// Bytes hashed since the daemon started.
+    pub hashed_bytes: u64,
+}
+
+/// Files that wait for one cause.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CauseStatus {
+    /// In a word.
+    pub cause: String,
+    /// How many.
+    pub files: usize,
+    /// Whether they are held.
+    pub held: bool,
+    /// Since when the one that has waited longest.
+    pub since: String,
+    /// What that one says.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+    /// Whether only a person can end it.
+    pub needs_operator: bool,
+    /// When the first of them is tried next.
+    pub next_try: Option<String>,
+}
+
+/// The file that has waited longest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OldestStatus {
+    /// Its path below the rule's directory, escaped.
+    pub file: String,
+    /// Since when it is there: its change time.
+    pub since: String,
+    /// How long that is, in seconds.
+    pub age_seconds: f64,
+    /// What it waits for.
+    pub cause: String,
+}
+
+/// How it stands with KMS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KmsStatus {
+    /// Calls under way.
+    pub in_flight: usize,
+    /// Calls that may start in a second: the policy's, or fewer while KMS throttles.
+    pub calls_per_second: f64,
+    /// Calls since the daemon started, by operation and result.
+    pub calls: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Keys under which it does not answer: they are not asked but for a probe now and then.
+    pub silent: Vec<SilentStatus>,
+}
+
+/// A key under which KMS does not answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SilentStatus {
+    /// The key.
+    pub key: String,
+    /// `Encrypt` or `Decrypt`.
+    pub operation: String,
+    /// Since when.
+    pub since: String,
+    /// What it said last.
+    pub reason: String,
+}
+
+/// `GET /backlog`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Backlog {
+    /// When this was so.
+    pub time: String,
+    /// The files, those that have waited longest first within each rule.
+    pub files: Vec<WaitingFile>,
+    /// What else there is to say of each rule that was asked.
+    pub rules: Vec<RuleBacklog>,
+}
+
+/// What is not in the list of a rule's files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RuleBacklog {
+    /// The rule.
+    pub rule: String,
+    /// How many files there are that were asked for.
+    pub total: usize,
+    /// Still more lie in the directory, for which there was no room in memory.
+    pub more: bool,
+    /// Why it did not answer, if it did not.
+    pub unanswered: Option<String>,
+}
+
+/// A file that something is still to be done about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WaitingFile {
+    /// The rule.
+    pub rule: String,
+    /// Its path below the rule's directory, escaped.
+    pub file: String,
+    /// The bytes of that, in hexadecimal.
+    pub path_hex: String,
+    /// In a word: the cause of a hold, or what it waits for.
+    pub cause: String,
+    /// Whether it is held.
+    pub held: bool,
+    /// Whether only a person can end it.
+    pub needs_operator: bool,
+    /// In full.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+    /// Since when it is there: its change time.
+    pub since: String,
+    /// Tries that ended in a hold.
+    pub attempts: u32,
+    /// When it is looked at next; `null` for when something happens to it.
+    pub next_try: Option<String>,
+    /// Its size in bytes, if it is there.
+    pub size: Option<u64>,
+}
+
+/// The answer to an order, or why there is none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What was done, or why not.
+    pub message: String,
+}
+
+/// The wall clock at one moment of the daemon's.
+#[derive(Clone, Copy)]
+struct Now {
+    moment: Moment,
+    wall: Duration,
+}
+
+impl Now {
+    fn of(board: &Board) -> Self {
+        Self { moment: board.clock.now(), wall: clock::since_epoch() }
+    }
+
+    /// A moment of the daemon, past or to come, as a timestamp.
+    fn stamp(self, moment: Moment) -> String {
+        let passed = self.moment.saturating_sub(moment);
+        let to_come = moment.saturating_sub(self.moment);
+        clock::timestamp_at(self.wall.saturating_sub(passed).saturating_add(to_come))
+    }
+}
+
+impl Status {
+    /// All of it, now.
+    pub fn of(board: &Board) -> Self {
+        let (reading, now) = (board.read(), Now::of(board));
+        let plan = reading.plan.as_deref();
+        let silent = reading.silent_keys.iter().map(|((key, operation), silent)| SilentStatus {
+            key: Escaped::text(key).to_string(),
+            operation: operation.as_str().to_owned(),
+            since: now.stamp(silent.since),
+            reason: silent.trouble.to_string(),
+        });
+        let mut calls: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for ((operation, result), counted) in board.tally.calls() {
+            calls.entry(operation.as_str().to_owned()).or_default().insert(result.to_owned(), counted.count);
+        }
+        let normal = plan.map_or(0.0, |plan| f64::from(plan.policy.limits.kms_per_second));
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            time: clock::timestamp(),
+            started: now.stamp(Moment::ZERO),
+            phase: phase(reading.life.phase).to_owned(),
+            policy: plan.map(|plan| PolicyStatus {
+                file: Escaped::new(&plan.policy.file).to_string(),
+                generation: plan.generation,
+                since: now.stamp(plan.since),
+                refused: reading.life.refused.as_deref().map(|why| Escaped::text(why).to_string()),
+            }),
+            concerns: concerns(board, &reading, now),
+            rules: plan.map(|plan| rules(plan, &reading, now)).unwrap_or_default(),
+            kms: KmsStatus {
+                in_flight: board.tally.in_flight(),
+                calls_per_second: board.tally.rate().map_or(normal, |rate| rate.min(normal)),
+                calls,
+                silent: silent.collect(),
+            },
+        }
+    }
+}
+
+const fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Ready => "ready",
+        Phase::Reloading => "reloading",
+        Phase::Stopping => "stopping",
+    }
+}
+
+fn rules(plan: &Plan, reading: &Reading, now: Now) -> Vec<RuleStatus> {
+    let of = |rule: &std::sync::Arc<crate::policy::Rule>| {
+        let Figures { outcomes, now: shown, hashed, rebuilds, .. } =
+            reading.rules.get(&rule.name).cloned().unwrap_or_default();
+        let (state, reason) = match shown.root {
+            Root::Opening => ("opening", None),
+            Root::Watched => ("watched", None),
+            Root::Scanned(why) => ("scanned", Some(why.reason().to_owned())),
+            Root::Held(why) => ("held", Some(why)),
+        };
+        RuleStatus {
+            name: rule.name.clone(),
+            mode: match rule.mode {
+                Mode::Sign(_) => "sign",
+                Mode::Verify(_) => "verify",
+            }
+            .to_owned(),
+            path: Escaped::new(&rule.path).to_string(),
+            state: state.to_owned(),
+            reason,
+            waiting: shown.waiting,
+            held: shown.held,
+            trying: shown.trying,
+            more: shown.more,
+            causes: shown
+                .causes
+                .into_iter()
+                .map(|(cause, of)| CauseStatus {
+                    cause: cause.to_owned(),
+                    files: of.count,
+                    held: of.is_held,
+                    since: now.stamp(of.since),
+                    reason: of.reason,
+                    remedy: of.remedy.to_owned(),
+                    needs_operator: of.needs_operator,
+                    next_try: of.next_try.map(|at| now.stamp(at)),
+                })
+                .collect(),
+            oldest: shown.oldest.map(|oldest| OldestStatus {
+                file: oldest.file,
+                since: clock::timestamp_at(oldest.since),
+                age_seconds: now.wall.saturating_sub(oldest.since).as_secs_f64(),
+                cause: oldest.cause.to_owned(),
+            }),
+            outcomes: outcomes.into_iter().map(|(outcome, n)| (outcome.to_owned(), n)).collect(),
+            brake: shown.braked,
+            last_scan: shown.last_scan.map(|at| now.stamp(at)),
+            last_scan_seconds: shown.last_scan_took.as_secs_f64(),
+            watcher_rebuilds: rebuilds,
+            hashed_bytes: hashed,
+        }
+    };
+    plan.policy.rules.iter().map(of).collect()
+}
+
+/// What a person should know of: what stops a rule, then what only a person can end, then what passes by itself.
+fn concerns(board: &Board, reading: &Reading, now: Now) -> Vec<Concern> {
+    let mut all = Vec::new();
+    for silent in board.pulse.silent(NOT_TURNING) {
+        all.push(Concern {
+            kind: "not-turning".to_owned(),
+            rule: reading.rules.contains_key(&silent.name).then(|| silent.name.clone()),
+            files: None,
+            since: None,
+            reason: match silent.at_disk {
+                true => format!("{} waits for a file system that does not answer", silent.name),
+                false => format!("the loop of {} does not turn", silent.name),
+            },
+            remedy: match silent.at_disk {
+                true => "see to the disk or the file server; the other rules go on".to_owned(),
+                false => "restart the daemon (the watchdog of systemd does), and report it".to_owned(),
+            },
+            needs_operator: true,
+        });
+    }
+    for ((key, operation), silent) in &reading.silent_keys {
+        all.push(Concern {
+            kind: "kms-silent".to_owned(),
+            rule: None,
+            files: None,
+            since: Some(now.stamp(silent.since)),
+            reason: format!(
+                "KMS does not answer {} under {}: {}",
+                operation.as_str(),
+                Escaped::text(key),
+                silent.trouble
+            ),
+            remedy: format!("{}; it is asked again every half minute", silent.trouble.kind.remedy()),
+            needs_operator: silent.trouble.kind.needs_operator(),
+        });
+    }
+    if let Some(why) = &reading.life.refused {
+        all.push(Concern {
+            kind: "reload-refused".to_owned(),
+            rule: None,
+            files: None,
+            since: None,
+            reason: format!(
+                "the last reload was refused, and the old policy goes on: {}",
+                Escaped::text(why)
+            ),
+            remedy: "correct the policy (kms-sig check) and reload".to_owned(),
+            needs_operator: true,
+        });
+    }
+    for (rule, figures) in &reading.rules {
+        all.extend(rule_concerns(rule, figures, now));
+    }
+    all.sort_by_key(|concern| (!concern.needs_operator, concern.kind != "rule-held"));
+    all
+}
+
+/// A loop that owes its answer for so long is told. Nobody asks where no watchdog is, and then none is.
+const NOT_TURNING: Duration = Duration::from_secs(10);
+
+fn rule_concerns(rule: &str, figures: &Figures, now: Now) -> Vec<Concern> {
+    let concern = |kind: &str, reason: &str, remedy: &str, needs_operator| Concern {
+        kind: kind.to_owned(),
+        rule: Some(rule.to_owned()),
+        files: None,
+        since: None,
+        reason: reason.to_owned(),
+        remedy: remedy.to_owned(),
+        needs_operator,
+    };
+    let mut all = Vec::new();
+    match &figures.now.root {
+        Root::Held(why) => {
+            let remedy = "do what it says; it is tried again every five seconds";
+            all.push(concern("rule-held", why, remedy, true));
+        }
+        // What a network file system is like is no concern.
+        Root::Scanned(why) if why.is_a_fault() => {
+            all.push(concern("no-events", why.reason(), why.remedy(), true));
+        }
+        Root::Opening | Root::Watched | Root::Scanned(_) => {}
+    }
+    if figures.now.braked {
+        all.push(concern(
+            "brake",
+            "nearly every signature is rejected or of another key; such pairs are held, valid ones go on",
+            "check trusted_keys and context of the rule, then reload",
+            true,
+        ));
+    }
+    for (cause, of) in &figures.now.causes {
+        if (of.is_held && *cause != "brake") || of.needs_operator {
+            all.push(Concern {
+                files: Some(of.count),
+                since: Some(now.stamp(of.since)),
+                ..concern(cause, &of.reason, of.remedy, of.needs_operator)
+            });
+        }
+    }
+    all
+}
+
+impl Backlog {
+    /// What the drivers answered, each with its rule.
+    pub(super) fn of(board: &Board, answers: Vec<(String, Result<Pairs, Silence>)>) -> Self {
+        let now = Now::of(board);
+        let (mut files, mut rules) = (Vec::new(), Vec::new());
+        for (rule, answer) in answers {
+            let (pairs, unanswered) = match answer {
+                Ok(pairs) => (pairs, None),
+                Err(silence) => (Pairs::default(), Some(silence.to_string())),
+            };
+            rules.push(RuleBacklog { rule: rule.clone(), total: pairs.total, more: pairs.more, unanswered });
+            files.extend(pairs.pairs.into_iter().map(|pair| waiting(&rule, pair, now)));
+        }
+        Self { time: clock::timestamp(), files, rules }
+    }
+}
+
+fn waiting(rule: &str, pair: Waiting, now: Now) -> WaitingFile {
+    WaitingFile {
+        rule: rule.to_owned(),
+        file: Escaped::new(pair.path.as_path()).to_string(),
+        path_hex: hex(pair.path.as_bytes()),
+        cause: pair.cause.to_owned(),
+        held: pair.is_held,
+        needs_operator: pair.needs_operator,
+        reason: pair.reason,
+        remedy: pair.remedy.to_owned(),
+        since: clock::timestamp_at(pair.since),
+        attempts: pair.attempts,
+        next_try: pair.next_try.map(|at| now.stamp(at)),
+        size: pair.size,
+    }
+}
+
+/// Why a driver did not say what waits.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Silence {
+    /// It was not there.
+    #[error("it starts or ends just now; ask again")]
+    Gone,
+    /// It is asked too much.
+    #[error("it is asked by too many at once; ask again")]
+    Busy,
+    /// It did not come to it.
+    #[error("it waits for a file system, or has very much to do; ask again, and see to the disk if it lasts")]
+    Late,
+}
+
+impl From<Unanswered> for Silence {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Gone => Self::Gone,
+            Unanswered::Busy => Self::Busy,
+        }
+    }
+}
