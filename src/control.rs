@@ -65,12 +65,16 @@ pub fn sockets(policy: &Policy) -> Vec<PathBuf> {
 /// Answers until it is dropped. `socket` is where; orders go to `orders`.
 pub async fn serve(board: Arc<Board>, socket: PathBuf, orders: mpsc::Sender<Order>) -> Infallible {
     let routes = Arc::new(routes::Routes::new(Arc::clone(&board), orders));
-    tokio::join!(serve_socket(&socket, &routes), serve_metrics(&board, &routes)).0
+    tokio::join!(serve_socket(&board, &socket, &routes), serve_metrics(&board, &routes)).0
 }
 
-async fn serve_socket(path: &Path, routes: &Arc<routes::Routes>) -> Infallible {
+async fn serve_socket(board: &Board, path: &Path, routes: &Arc<routes::Routes>) -> Infallible {
+    // Once there is a policy in force, state is open and its directory there.
+    board.plan().wait_for(Option::is_some).await.map(drop).unwrap_or_default();
     loop {
-        let error = match Socket::bind(path) {
+        let bound = Socket::bind(path);
+        board.control_was_tried();
+        let error = match bound {
             Ok(socket) => {
                 let _place = socket.place();
                 let app = routes::all(Arc::clone(routes)).into_make_service_with_connect_info::<Peer>();

@@ -345,6 +345,7 @@ impl Crew {
                 // A driver that ended before is seen below.
                 is_ready.await.unwrap_or_default();
             }
+            board.control().await;
         };
         let all_attached = tokio::time::timeout(ATTACHING, all_attached);
         tokio::pin!(all_attached);

@@ -59,6 +59,7 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
         // In a task of its own: it answers also while the daemon waits for a disk.
         let mut control = JoinSet::new();
         if !arguments.once && !arguments.dry_run {
+            board.expect_control();
             control.spawn(control::serve(Arc::clone(&board), control::socket_of_daemon(&policy), asked));
         }
         let daemon = daemon::run(policy, providers, options, &board, ready, orders);

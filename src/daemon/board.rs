@@ -35,6 +35,8 @@ pub struct Board {
     commits: OnceLock<watch::Receiver<u64>>,
     life: watch::Sender<Life>,
     plan: watch::Sender<Option<Arc<Plan>>>,
+    /// Whether nobody is still to open a control socket.
+    doors: watch::Sender<bool>,
     rules: Mutex<BTreeMap<String, Arc<Panel>>>,
     silent_keys: Mutex<BTreeMap<(String, Operation), SilentKey>>,
     /// Counts changes of figures.
@@ -262,6 +264,7 @@ impl Board {
             commits: OnceLock::new(),
             life: watch::Sender::default(),
             plan: watch::Sender::default(),
+            doors: watch::Sender::new(true),
             rules: Mutex::default(),
             silent_keys: Mutex::default(),
             changes: Arc::new(watch::Sender::new(0)),
@@ -276,6 +279,22 @@ impl Board {
     /// Changes when the record may have more rows.
     pub fn commits(&self) -> Option<watch::Receiver<u64>> {
         self.commits.get().cloned()
+    }
+
+    /// Somebody is going to open a control socket: the daemon is not ready before they have tried.
+    pub fn expect_control(&self) {
+        self.doors.send_replace(false);
+    }
+
+    /// They have tried.
+    pub fn control_was_tried(&self) {
+        self.doors.send_replace(true);
+    }
+
+    /// Waits until a control socket was tried, if one is expected.
+    pub async fn control(&self) {
+        // The sender is this board's own.
+        self.doors.subscribe().wait_for(|tried| *tried).await.map(drop).unwrap_or_default();
     }
 
     /// A policy is in force from now on.

@@ -11,6 +11,7 @@
 #[cfg(feature = "aws")]
 mod aws;
 mod cli;
+mod control;
 mod daemon;
 mod harness;
 mod history;
@@ -30,6 +31,8 @@ mod service;
 mod system;
 #[cfg(feature = "system-tests")]
 mod system_service;
+#[cfg(all(feature = "system-tests", feature = "aws"))]
+mod system_status;
 #[cfg(feature = "system-tests")]
 mod system_watching;
 mod units;

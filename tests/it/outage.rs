@@ -9,7 +9,7 @@ use crate::moto::{Moto, REGION};
 use crate::proxy::{Fault, OTHER_KEY, Proxy};
 
 /// A place whose KMS is moto behind a proxy, and a key there.
-fn at_proxy() -> (Place, Proxy, String) {
+pub(crate) fn at_proxy() -> (Place, Proxy, String) {
     let proxy = Proxy::start(Moto::start().url());
     let mut place = place(SIGN);
     for (name, value) in [

@@ -78,6 +78,7 @@ pub(crate) struct Proxy {
 struct Script {
     next: VecDeque<Fault>,
     always: Option<Fault>,
+    of_keys: Vec<(String, Fault)>,
     requests: Vec<Request>,
     ended: bool,
 }
@@ -117,6 +118,12 @@ impl Proxy {
         locked(&self.script).always = fault;
     }
 
+    /// What happens to every request under this key from now on.
+    #[cfg(feature = "system-tests")]
+    pub(crate) fn always_under(&self, key: &str, fault: Fault) {
+        locked(&self.script).of_keys.push((key.to_owned(), fault));
+    }
+
     /// The requests so far, in the order of their arrival.
     pub(crate) fn requests(&self) -> Vec<Request> {
         locked(&self.script).requests.clone()
@@ -148,8 +155,11 @@ fn serve(mut client: TcpStream, upstream: &str, script: &Mutex<Script>) -> io::R
         }
         let fault = {
             let mut script = locked(script);
+            // The body may lack its last byte, a brace.
+            let text = String::from_utf8_lossy(&body).into_owned();
+            let of_key = script.of_keys.iter().find(|(key, _)| text.contains(key)).map(|(_, fault)| *fault);
             script.requests.push(Request::new(&head, &body));
-            script.next.pop_front().or(script.always)
+            script.next.pop_front().or(of_key).or(script.always)
         };
         if fault == Some(Fault::Reset) {
             return Ok(());

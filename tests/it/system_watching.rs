@@ -8,7 +8,7 @@ use crate::daemon::{Daemon, SIGN, VERIFY, names, place, verifies, with};
 use crate::harness::{PROGRAM, Place};
 
 /// The daemon of a place, started by a shell script that ends in `exec "$@"`.
-fn start_in(place: &Place, unshare: &[&str], script: &str) -> Daemon {
+pub(crate) fn start_in(place: &Place, unshare: &[&str], script: &str) -> Daemon {
     let mut command = Command::new("unshare");
     command.args(unshare).args(["sh", "-c", script, "sh", PROGRAM]);
     command.args(["watch", "--policy", "policy.toml", "--log-format", "json"]);

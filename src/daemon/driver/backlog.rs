@@ -184,7 +184,7 @@ impl<K: Kms> Driver<K> {
             remedy: slot.remedy(want),
             since,
             attempts: slot.attempts,
-            next_try: slot.timer,
+            next_try: if slot.running { Some(epoch.now) } else { slot.timer },
             size: slot.pair.sight().payload.map(|payload| payload.size),
         });
         Backlog { pairs: pairs.collect(), total, more: self.overflowed }

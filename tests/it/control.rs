@@ -1,0 +1,329 @@
+//! Asking a running daemon: status, backlog, events, and the two orders.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, with};
+use crate::harness::{PROGRAM, Place};
+
+const NO_SOCKET: &str = "no control socket; status and its like cannot be asked";
+
+/// What a command answers in JSON, one value a line, whatever its exit code.
+pub(crate) fn asked(place: &Place, command: &str) -> Vec<Value> {
+    let run = place.shell(&format!("\"$KMS_SIG\" {command} --policy policy.toml"));
+    let text = String::from_utf8(run.stdout().to_vec()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+pub(crate) fn status(place: &Place) -> Value {
+    asked(place, "status --json").pop().unwrap_or_else(|| panic!("no status"))
+}
+
+fn rule<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let rules = status["rules"].as_array().unwrap();
+    rules.iter().find(|rule| rule["name"] == name).unwrap_or_else(|| panic!("{status:#}"))
+}
+
+/// A `kms-sig events` that is running.
+struct Follower {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Follower {
+    fn start(place: &Place, arguments: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(["events", "--follow", "--policy", "policy.toml"]).args(arguments);
+        let mut command = place.prepare(command);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn status_says_that_all_is_well_and_what_was_done() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    place.write("in/f", "content");
+    daemon.waits_for("signed");
+    daemon.until("counted", || rule(&status(&place), "sign")["outcomes"]["signed"] == 1);
+    let said = status(&place);
+    assert_eq!(said["phase"], "ready");
+    assert_eq!(said["pid"], daemon.pid());
+    assert_eq!(said["policy"]["generation"], 1);
+    assert_eq!(said["concerns"], Value::Array(Vec::new()));
+    assert_eq!(rule(&said, "sign")["state"], "watched");
+    assert_eq!(rule(&said, "sign")["hashed_bytes"], 7);
+    place.run(["status", "--policy", "policy.toml"]).exits(0);
+    let words = place.run(["status", "--policy", "policy.toml"]);
+    let words = String::from_utf8_lossy(words.stdout()).into_owned();
+    assert!(words.contains("all is well") && words.contains("1 signed"), "{words}");
+}
+
+#[test]
+fn a_conflict_is_a_concern_with_its_remedy_and_ends_as_one() {
+    let place = place(VERIFY);
+    place.write("out/f\n", "other");
+    let daemon = Daemon::start(&place);
+    place.write("made", "content");
+    place.run(["sign", "local:demo", "made", "--context", "file=f%0A"]).exits(0);
+    fs::rename(place.path("made.sig"), place.path("in/f\n.sig")).unwrap();
+    fs::rename(place.path("made"), place.path("in/f\n")).unwrap();
+    daemon.waits_for("held");
+    daemon.until("shown", || status(&place)["concerns"].as_array().is_some_and(|all| all.len() == 1));
+    let concern = status(&place)["concerns"][0].clone();
+    assert_eq!(
+        (&concern["kind"], &concern["rule"], &concern["files"]),
+        (&"conflict".into(), &"verify".into(), &1.into())
+    );
+    assert_eq!(concern["remedy"], "remove or rename what is at the destination");
+    place.run(["status", "--policy", "policy.toml"]).exits(3);
+
+    let [file] = asked(&place, "backlog --json").try_into().unwrap();
+    assert_eq!((&file["file"], &file["path_hex"]), (&"f\\x0a".into(), &"660a".into()), "P9, and byte-exact");
+    assert_eq!((&file["cause"], &file["held"]), (&"conflict".into(), &true.into()));
+    assert!(file["attempts"].as_u64().unwrap() >= 1 && file["next_try"].is_string(), "{file}");
+    assert!(file["reason"].as_str().unwrap().contains("out/f\\x0a"), "{file}");
+    let words = place.run(["backlog", "--policy", "policy.toml"]).exits(3);
+    let words = String::from_utf8_lossy(words.stdout()).into_owned();
+    assert!(
+        words.contains("! verify: f\\x0a (7 B, ") && words.contains("\n  -> remove or rename"),
+        "{words}"
+    );
+    // What is asked for and is not there.
+    assert!(asked(&place, "backlog --json --cause network").is_empty());
+    assert!(asked(&place, "backlog --json --held --rule verify --most 0").is_empty());
+    place
+        .run(["backlog", "--policy", "policy.toml", "--rule", "none"])
+        .exits(2)
+        .complains("kms-sig: the policy in force has no such rule\n");
+
+    fs::remove_file(place.path("out/f\n")).unwrap();
+    place.run(["rescan", "--policy", "policy.toml"]).exits(0);
+    daemon.waits_for("delivered");
+    daemon.until("well", || status(&place)["concerns"] == Value::Array(Vec::new()));
+    place.run(["backlog", "--policy", "policy.toml"]).exits(0).says("nothing waits\n");
+}
+
+#[test]
+fn what_only_needs_time_is_told_and_no_concern() {
+    let place = place(&with(VERIFY, "signature_timeout = \"1h\""));
+    let daemon = Daemon::start(&place);
+    place.write("in/f", "content");
+    daemon.until("shown", || rule(&status(&place), "verify")["causes"][0]["cause"] == "no-signature");
+    place.run(["status", "--policy", "policy.toml"]).exits(0);
+    assert_eq!(rule(&status(&place), "verify")["oldest"]["file"], "f");
+    let [file] = asked(&place, "backlog --json").try_into().unwrap();
+    assert_eq!((&file["cause"], &file["held"]), (&"no-signature".into(), &false.into()));
+    place.run(["backlog", "--policy", "policy.toml"]).exits(0);
+}
+
+#[test]
+fn a_writer_that_does_not_close_is_named() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    let upload = fs::File::create(place.path("in/upload")).unwrap();
+    daemon.until("shown", || rule(&status(&place), "sign")["causes"][0]["cause"] == "being-written");
+    let [file] = asked(&place, "backlog --json").try_into().unwrap();
+    assert_eq!(file["cause"], "being-written");
+    assert!(file["remedy"].as_str().unwrap().contains("fuser"), "{file}");
+    drop(upload);
+    daemon.waits_for("signed");
+}
+
+#[test]
+fn events_have_no_gap_across_restarts_of_either_side() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    let mut follower = Follower::start(&place, &["--after", "0"]);
+    place.write("in/0", "content");
+    let mut first = follower.next();
+    let mut names = vec![first["path"].as_str().unwrap().to_owned()];
+    daemon.stop();
+    for i in 1..4 {
+        place.write(format!("in/{i}"), "content");
+    }
+    let daemon = Daemon::start(&place); // the follower waited for it
+    for _ in 1..4 {
+        let next = follower.next();
+        assert_eq!(next["seq"].as_i64(), first["seq"].as_i64().map(|seq| seq + 1));
+        names.push(next["path"].as_str().unwrap().to_owned());
+        first = next;
+    }
+    names.sort();
+    assert_eq!(names, ["0", "1", "2", "3"]);
+    drop(follower);
+    place.write("in/4", "content");
+    daemon.waits_for_nth("signed", 4);
+    // Another one goes on where the first stopped.
+    let mut follower = Follower::start(&place, &["--after", first["cursor"].as_str().unwrap()]);
+    assert_eq!(follower.next()["path"], "4");
+    // Without --follow: all there is, or what comes after a cursor.
+    assert_eq!(asked(&place, "events").len(), 5);
+    assert_eq!(asked(&place, "events --after 3").len(), 2);
+    let history = asked(&place, "history --json");
+    let events = asked(&place, "events");
+    for (row, mut event) in history.into_iter().zip(events) {
+        let cursor = event.as_object_mut().unwrap().remove("cursor").unwrap();
+        assert_eq!(cursor, format!("{}:{}", row["hash"].as_str().unwrap(), row["seq"]));
+        assert_eq!(event, row, "an event is a row of the record");
+    }
+}
+
+#[test]
+fn a_cursor_of_another_record_is_an_error_and_no_gap() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    place.write("in/f", "content");
+    daemon.waits_for("signed");
+    daemon.until("on record", || asked(&place, "events").len() == 1);
+    let events = |after: &str| place.run(["events", "--policy", "policy.toml", "--after", after]);
+    events("99").exits(3).complains_of("the record has 1 rows, and none with the cursor's number 99");
+    let other = format!("{}:1", "0".repeat(64));
+    events(&other).exits(3).complains_of("row 1 has another hash than the cursor's");
+    events("yesterday").exits(2).complains_of("the cursor is no HASH:ROW");
+    // Retention says what it removed.
+    daemon.stop();
+    set_policy(&place, &format!("state.history_keep = \"1ms\"\n{SIGN}"));
+    let daemon = Daemon::start(&place);
+    place.write("in/g", "content");
+    daemon.waits_for("signed");
+    daemon.stop();
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("record pruned");
+    events("0").exits(3).complains_of("retention has removed the rows up to 1; go on with --after 1");
+    events("1").exits(0);
+}
+
+#[test]
+fn o1_reload_says_what_came_of_it() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    let reload = || place.run(["reload", "--policy", "policy.toml"]);
+    set_policy(&place, &with(SIGN, "settle = \"60ms\""));
+    reload().exits(0).says("policy reloaded (generation 2)\n");
+    daemon.waits_for("policy reloaded");
+    set_policy(&place, &with(SIGN, "colour = 1"));
+    // Asked at the socket: the policy is bad by now.
+    let reload = || place.run(["reload", "--socket", "state/control.sock"]);
+    reload().exits(2).complains_of("`colour` is no key of [[watch]]");
+    let concern = asked_at_socket(&place)["concerns"][0].clone();
+    assert_eq!(concern["kind"], "reload-refused");
+    set_policy(&place, SIGN);
+    place.shell("sed -i 's/\"state\"/\"elsewhere\"/' policy.toml").exits(0);
+    reload().exits(2).complains_of("state.dir cannot change while the daemon runs; restart it");
+    set_policy(&place, SIGN);
+    reload().exits(0);
+    assert_eq!(status(&place)["concerns"], Value::Array(Vec::new()));
+}
+
+fn asked_at_socket(place: &Place) -> Value {
+    let run = place.run(["status", "--json", "--socket", "state/control.sock"]);
+    serde_json::from_slice(run.stdout()).unwrap()
+}
+
+#[test]
+fn a_rule_that_cannot_work_is_the_first_concern() {
+    let place = place(SIGN);
+    fs::remove_dir(place.path("in")).unwrap();
+    let daemon = Daemon::start(&place);
+    let said = status(&place);
+    assert_eq!(said["concerns"][0]["kind"], "rule-held");
+    assert_eq!(rule(&said, "sign")["state"], "held");
+    assert!(said["concerns"][0]["reason"].as_str().unwrap().contains("does not exist"), "{said:#}");
+    fs::create_dir(place.path("in")).unwrap();
+    place.run(["rescan", "--policy", "policy.toml"]).exits(0);
+    daemon.waits_for("the directories are there again");
+    daemon.until("well", || rule(&status(&place), "sign")["state"] == "watched");
+}
+
+#[test]
+fn the_socket_is_for_its_group_and_goes_with_the_daemon() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    let socket = place.path("state/control.sock");
+    let metadata = fs::metadata(&socket).unwrap();
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+    daemon.stop();
+    assert!(!socket.exists());
+    place.run(["status", "--policy", "policy.toml"]).exits(3).complains_of("no daemon answers at ");
+    // One that was killed leaves it, and the next one takes its place.
+    let daemon = Daemon::start(&place);
+    daemon.signal(rustix::process::Signal::KILL);
+    drop(daemon);
+    assert!(socket.exists());
+    place.run(["status", "--policy", "policy.toml"]).exits(3).complains_of("no daemon answers at ");
+    let _daemon = Daemon::start(&place);
+    place.run(["status", "--policy", "policy.toml"]).exits(0);
+}
+
+#[test]
+fn what_has_the_sockets_name_is_left_alone_and_stops_nothing() {
+    let place = place(SIGN);
+    fs::create_dir(place.path("run")).unwrap();
+    place.write("run/s", "mine");
+    set_policy(&place, &format!("control.socket = \"run/s\"\n{SIGN}"));
+    let daemon = Daemon::start(&place);
+    let told = daemon.waits_for(NO_SOCKET);
+    assert!(told["reason"].as_str().unwrap().ends_with("run/s\" is no socket; remove it"), "{told}");
+    place.write("in/f", "content");
+    daemon.waits_for("signed");
+    assert_eq!(place.read("run/s"), b"mine");
+    daemon.stop();
+    // Nor is a socket at which another daemon answers taken from it.
+    fs::remove_file(place.path("run/s")).unwrap();
+    let first = Daemon::start(&place);
+    place
+        .shell(
+            "mkdir -m 700 other && sed 's/\"state\"/\"other\"/; s/\"in\"/\"out\"/' policy.toml > other.toml",
+        )
+        .exits(0);
+    let mut command = Command::new(PROGRAM);
+    command.args(["watch", "--policy", "other.toml", "--log-format", "json"]);
+    let second = Daemon::spawn(place.prepare(command));
+    let told = second.waits_for(NO_SOCKET);
+    assert!(told["reason"].as_str().unwrap().starts_with("another daemon answers at "), "{told}");
+    assert_eq!(status(&place)["pid"], first.pid());
+    second.stop();
+    assert_eq!(status(&place)["pid"], first.pid(), "who could not have it does not remove it");
+}
+
+#[test]
+fn p7_no_socket_where_others_could_put_another() {
+    let place = place(SIGN);
+    fs::create_dir(place.path("open")).unwrap();
+    fs::set_permissions(place.path("open"), fs::Permissions::from_mode(0o777)).unwrap();
+    set_policy(&place, &format!("control.socket = \"open/s\"\n{SIGN}"));
+    let daemon = Daemon::start(&place);
+    let told = daemon.waits_for(NO_SOCKET);
+    assert!(told["reason"].as_str().unwrap().contains("can be written by others"), "{told}");
+    assert!(!place.path("open/s").exists());
+}
+
+#[test]
+fn a_socket_deep_below_is_reached() {
+    // Longer than the 107 bytes that the kernel takes for the name of a socket.
+    let place = place(SIGN);
+    let deep = format!("{}/s", ["a-directory-with-a-long-name"; 8].join("/"));
+    fs::create_dir_all(place.path(&deep).parent().unwrap()).unwrap();
+    set_policy(&place, &format!("control.socket = \"{deep}\"\n{SIGN}"));
+    let _daemon = Daemon::start(&place);
+    place.run(["status", "--policy", "policy.toml"]).exits(0);
+}
