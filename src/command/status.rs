@@ -33,7 +33,7 @@ fn in_words(status: &Status) -> String {
 
 fn head(status: &Status) -> String {
     let Status { version, pid, phase, started, time, .. } = status;
-    let mut head = format!("kms-sig {version} (pid {pid}): {phase}, started {}", ago(started, time));
+    let mut head = format!("{phase}, started {} (version {version}, pid {pid})", ago(started, time));
     if let Some(policy) = &status.policy {
         let (file, generation) = (&policy.file, policy.generation);
         head += &format!(
