@@ -30,6 +30,7 @@ use crate::kms::{Trouble, TroubleKind};
 use crate::policy::Faults;
 use crate::signature::Foreign;
 use crate::state::StateError;
+use crate::terminal::{self, progress};
 use history::HistoryFailure;
 use input::ReadError;
 use quarantine::StoreTrouble;
@@ -272,7 +273,8 @@ fn answer(text: &str) -> Result<(), Failure> {
 
 /// Complains on standard error. Where that cannot be written, there is nobody left to tell.
 fn complain(line: &str) {
-    writeln!(io::stderr().lock(), "{line}").ok();
+    let line = terminal::stderr().labelled(line) + "\n";
+    progress::stderr().write_all(line.as_bytes()).ok();
 }
 
 /// `sig`'s absence, told once for all commands.

@@ -122,7 +122,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 8] = [
+    /// All of them.
+    pub const ALL: [Self; 8] = [
         Self::Signing,
         Self::Signed,
         Self::Adopted,

@@ -26,6 +26,7 @@ use crate::kms::Trouble;
 use crate::policy::Policy;
 use crate::seal::{Reason, Verdict};
 use crate::state::{Journal, StateError};
+use crate::terminal;
 use judge::Judge;
 
 /// Why a command cannot work on the store, or on what it was asked to.
@@ -301,9 +302,9 @@ async fn recheck_one(store: &Store, judge: &Judge<'_>, id: &str, json: bool) -> 
     if json {
         answer_json(&serde_json::json!({ "id": id, "verdict": verdict, "reason": reason, "key": key }))?;
     } else if let Some(key) = key {
-        answer(&format!("{id}: valid signature from {key}"))?;
+        answer(&format!("{id}: {} from {key}", terminal::stdout().good("valid signature")))?;
     } else if let Some(reason) = reason {
-        answer(&format!("{id}: invalid: {reason}"))?;
+        answer(&format!("{id}: {} {reason}", terminal::stdout().bad("invalid:")))?;
     }
     Ok(exit)
 }

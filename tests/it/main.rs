@@ -32,6 +32,7 @@ mod system;
 mod system_service;
 #[cfg(feature = "system-tests")]
 mod system_watching;
+mod terminal;
 mod units;
 mod vectors;
 mod watching;
