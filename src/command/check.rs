@@ -42,7 +42,14 @@ pub fn run(arguments: &PolicyArgs) -> Result<Exit, Failure> {
                 answer(&format!("{name}: {} will be made", quoted(&path)))?;
             }
             Err(error) => {
-                answer(&format!("{name}: {} {}", colours.waiting("held:"), chain::one_line(&error)))?;
+                let why = chain::one_line(&error);
+                let hint = match &error {
+                    SurveyError::Attach(AttachError::Trust(TrustError::Missing(_))) => {
+                        ", or set create = true in the rule"
+                    }
+                    SurveyError::Attach(_) | SurveyError::Fs(_) => "",
+                };
+                answer(&format!("{name}: {} {why}{hint}", colours.waiting("held:")))?;
             }
         }
     }

@@ -62,13 +62,17 @@ impl HistoryFailure {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Record(HistoryError::Missing(_)) => Some("the daemon makes it when it first runs"),
+            Self::Record(HistoryError::Missing(_)) => {
+                Some("start the daemon, which makes it, or name the policy that it runs by")
+            }
             Self::Record(HistoryError::Earlier(_)) => {
                 Some("start the daemon of this version once; it takes the rows over")
             }
             Self::Record(HistoryError::Later(..)) => Some("use the program that wrote it"),
             Self::Record(HistoryError::Changed(_)) => Some("try again"),
-            Self::Record(HistoryError::Failed(..)) => Some("run it as the daemon's user"),
+            Self::Record(HistoryError::Failed(..)) => {
+                Some("run it as the daemon's user; what is damaged is set aside when the daemon starts")
+            }
             Self::Export(_) => Some("name the whole output of kms-sig history --export"),
             Self::Time(_) => Some("write 2026-11-24, 2026-11-24T01:00:00Z (UTC), or how long ago: 90m, 7d"),
             Self::Head(_) => Some("write HASH:ROW, or name an export or its last line"),
