@@ -7,11 +7,13 @@ mod control;
 mod quarantine;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser as _, ValueParser};
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgGroup, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
 
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
@@ -19,6 +21,7 @@ use crate::seal::Reason;
 use crate::service::journal;
 use crate::signature::SUFFIX;
 use crate::state::Outcome;
+use crate::terminal::{self, progress};
 
 pub use control::{BacklogCommand, DaemonArgs, EventsCommand, ReloadCommand, RescanCommand, StatusCommand};
 pub use quarantine::{Choice, Purge, Quarantine, Recheck, Release, StoreArgs};
@@ -402,16 +405,22 @@ fn with_suffix(path: &Path) -> PathBuf {
 /// The exit code, after what is to be said has been printed: help and version to standard output with code
 /// 0, a usage error to standard error with code 2.
 pub fn parse() -> Result<Cli, Exit> {
-    Cli::try_parse().map_err(|said| {
+    // Help goes to standard output, in clap's colours by our rules.
+    let colours = if terminal::stdout().is_coloured() { ColorChoice::Always } else { ColorChoice::Never };
+    let mut command = Cli::command().color(colours);
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|said| {
+        let said = said.format(&mut command);
         if !said.use_stderr() {
             // Who asked for help and closed the pipe has seen enough.
             said.print().ok();
             return Exit::Done;
         }
         // A usage error quotes the argument, which may come from a file's name (P9).
-        let mut stderr = io::stderr().lock();
+        let colours = terminal::stderr();
         for line in said.to_string().lines() {
-            writeln!(stderr, "{}", Escaped::text(line)).ok();
+            let line = colours.labelled(&Escaped::text(line).to_string());
+            writeln!(progress::stderr(), "{line}").ok();
         }
         Exit::Usage
     })

@@ -12,6 +12,7 @@ pub mod input;
 pub mod key;
 pub mod order;
 pub mod quarantine;
+mod remedy;
 pub mod show;
 pub mod sign;
 pub mod status;
@@ -32,11 +33,12 @@ use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::fs::FsError;
 use crate::key::{KeyArn, KeyError, KeyId, Provider};
+use crate::kms::Trouble;
 use crate::kms::local::KeyringError;
-use crate::kms::{Trouble, TroubleKind};
 use crate::policy::Faults;
 use crate::signature::Foreign;
 use crate::state::StateError;
+use crate::terminal::{self, progress};
 use history::HistoryFailure;
 use input::ReadError;
 use quarantine::StoreTrouble;
@@ -196,32 +198,30 @@ impl Failure {
                 "name another file for the signature: kms-sig sign KEY FILE SIG".to_owned()
             }
             Self::Terminal => "name a file for the signature, or redirect standard output".to_owned(),
-            Self::Keyring(KeyringError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                "kms-sig key create local:NAME makes a keyring".to_owned()
-            }
+            Self::LogFilter(_) => format!("write for example {LOG_VARIABLE}=kms_sig=debug"),
+            Self::Journal(_) => "use --log-format human or json where no journald listens".to_owned(),
             Self::Read(ReadError::Changed { .. }) => "sign it again when nobody writes to it".to_owned(),
-            Self::History(error) => return error.hint().map(str::to_owned),
             Self::Control(error) => return error.hint().map(str::to_owned),
+            Self::Read(ReadError::Payload { source, .. } | ReadError::Signature { source, .. }) => {
+                remedy::reading(source).to_owned()
+            }
+            Self::Write(error) => remedy::writing(error).to_owned(),
+            Self::Directory(error) => remedy::directory(error).to_owned(),
+            Self::Output(error) | Self::Runtime(error) => remedy::stream(error).to_owned(),
+            Self::LocalUnnamed { key, .. } => format!("verify with --key {key} --keyring FILE"),
             Self::Sign { provider, source, .. }
             | Self::Verify { provider, source, .. }
             | Self::Seal { provider, source } => {
-                return remedy(*provider, source.kind);
+                return remedy::trouble(*provider, source).map(str::to_owned);
             }
             Self::Store(trouble) => return trouble.hint(),
-            Self::LocalUnnamed { key, .. } => format!("verify with --key {key} --keyring FILE"),
-            Self::Key(_)
-            | Self::Context(_)
-            | Self::LogFilter(_)
-            | Self::Read(_)
-            | Self::Write(_)
-            | Self::Keyring(_)
-            | Self::Policy(_)
-            | Self::Daemon(_)
-            | Self::State(_)
-            | Self::Directory(_)
-            | Self::Output(_)
-            | Self::Journal(_)
-            | Self::Runtime(_) => return None,
+            Self::History(error) => return error.hint().map(str::to_owned),
+            Self::Key(error) => return remedy::key(error).map(str::to_owned),
+            Self::Context(error) => return remedy::context(error).map(str::to_owned),
+            Self::Keyring(error) => return remedy::keyring(error).map(str::to_owned),
+            Self::Daemon(error) => return remedy::daemon(error).map(str::to_owned),
+            Self::State(error) => return remedy::state(error).map(str::to_owned),
+            Self::Policy(_) => return None, // each fault says what to write instead
         };
         Some(hint)
     }
@@ -236,18 +236,6 @@ impl Failure {
         if let Some(hint) = self.hint() {
             complain(&format!("hint: {hint}"));
         }
-    }
-}
-
-fn remedy(provider: Provider, kind: TroubleKind) -> Option<String> {
-    match provider {
-        Provider::Aws if cfg!(feature = "aws") => Some(kind.remedy().to_owned()),
-        Provider::Aws => None,
-        Provider::Local if kind == TroubleKind::NotFound => {
-            Some("kms-sig key list shows its keys, kms-sig key create local:NAME makes one".to_owned())
-        }
-        // The message of a keyring says what to do with it.
-        Provider::Local => None,
     }
 }
 
@@ -289,7 +277,8 @@ fn answer(text: &str) -> Result<(), Failure> {
 
 /// Complains on standard error. Where that cannot be written, there is nobody left to tell.
 fn complain(line: &str) {
-    writeln!(io::stderr().lock(), "{line}").ok();
+    let line = terminal::stderr().labelled(line) + "\n";
+    progress::stderr().write_all(line.as_bytes()).ok();
 }
 
 /// `sig`'s absence, told once for all commands.

@@ -34,8 +34,8 @@
 //! [`digest`], [`key`], [`context`], [`signature`], [`kms`] and [`seal`] say what a signature is; [`policy`]
 //! what is wanted; [`watch`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
 //! how files are touched, [`effect`] all that changes them, [`state`] what is remembered and on record, [`witness`]
-//! how KMS comes to vouch for that record; [`cli`] and [`command`] are what a person asks for, [`service`] what the
-//! host is told.
+//! how KMS comes to vouch for that record; [`cli`] and [`command`] are what a person asks for, [`terminal`] what is
+//! shown to people only, [`service`] what the host is told.
 
 pub mod chain;
 pub mod cli;
@@ -56,5 +56,6 @@ pub mod seal;
 pub mod service;
 pub mod signature;
 pub mod state;
+pub mod terminal;
 pub mod watch;
 pub mod witness;

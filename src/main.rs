@@ -1,11 +1,11 @@
 //! The program `kms-sig`: arguments, tracing, exit code. Decides nothing.
 
-use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use kms_sig::cli::{self, LogFormat};
 use kms_sig::command::{self, Failure};
 use kms_sig::service::journal::{self, Journal};
+use kms_sig::terminal::{self, progress};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -40,15 +40,14 @@ fn trace(format: Option<LogFormat>) -> Result<(), Failure> {
         tracing_subscriber::registry().with(filter).with(journal).init();
         return Ok(());
     }
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(progress::stderr);
     // A log that cannot be written must not end the program, as complaining about it to the same place would.
     let log = log.log_internal_errors(false);
     if format == Some(LogFormat::Json) {
         log.json().flatten_event(true).init();
         return Ok(());
     }
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let log = log.with_target(false).with_ansi(!plain && io::stderr().is_terminal());
+    let log = log.with_target(false).with_ansi(terminal::stderr().is_coloured());
     match captured {
         true => log.without_time().init(), // the journal has its own
         false => log.init(),

@@ -27,6 +27,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{oneshot, watch};
 
+use crate::chain;
 use crate::clock;
 use crate::escape::quoted;
 use crate::fs::{FileTime, Identity, RelPath};
@@ -122,7 +123,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 8] = [
+    /// All of them.
+    pub const ALL: [Self; 8] = [
         Self::Signing,
         Self::Signed,
         Self::Adopted,
@@ -240,8 +242,8 @@ impl State {
             Ok(connection) if existed => (connection, Found::Whole),
             Ok(connection) => (connection, Found::New),
             Err(schema::OpenError::Damaged(_)) => {
-                let aside =
-                    schema::set_aside(&path).map_err(|e| StateError::Broken(path.clone(), e.to_string()))?;
+                let aside = schema::set_aside(&path)
+                    .map_err(|e| StateError::Broken(path.clone(), chain::one_line(&e)))?;
                 let connection = schema::open(&path).map_err(|e| e.into_state_error(&path))?;
                 (connection, Found::SetAside(aside))
             }

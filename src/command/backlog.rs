@@ -7,6 +7,7 @@ use crate::cli::BacklogCommand;
 use crate::control::report::{Backlog, WaitingFile};
 use crate::exit::Exit;
 use crate::state::export;
+use crate::terminal::{self, Meaning, Palette};
 
 /// Files of a rule that people are shown unless they ask for more.
 const MOST: usize = 20;
@@ -27,12 +28,13 @@ pub fn run(arguments: &BacklogCommand) -> Result<Exit, Failure> {
         target += &format!("&most={most}");
     }
     let backlog: Backlog = asked::get(&arguments.daemon, &target)?;
+    let colours = terminal::stdout();
     let mut exit = Exit::Done;
     for file in &backlog.files {
         if arguments.json {
             answer(&export::json(file))?;
         } else {
-            answer(&entry(file, &backlog.time))?;
+            answer(&entry(file, &backlog.time, colours))?;
         }
         if file.held {
             exit = exit.and(Exit::Unfinished);
@@ -57,7 +59,7 @@ pub fn run(arguments: &BacklogCommand) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn entry(file: &WaitingFile, now: &str) -> String {
+fn entry(file: &WaitingFile, now: &str, colours: Palette) -> String {
     let WaitingFile { rule, file: name, cause, reason, remedy, since, attempts, .. } = file;
     let size = file.size.map(|bytes| format!("{}, ", size(bytes))).unwrap_or_default();
     let tries = match attempts {
@@ -69,13 +71,12 @@ fn entry(file: &WaitingFile, now: &str) -> String {
         Some(at) => format!(", next look {}", until(at, now)),
         None => ", looked at again when something happens to it".to_owned(),
     };
-    let mark = if file.needs_operator {
-        "!"
-    } else if file.held {
-        "~"
-    } else {
-        " "
+    let (mark, meaning) = match (file.needs_operator, file.held) {
+        (true, _) => ("!", Some(Meaning::Bad)),
+        (false, true) => ("~", Some(Meaning::Waiting)),
+        (false, false) => (" ", None),
     };
+    let cause = colours.paint(meaning, cause);
     format!(
         "{mark} {rule}: {name} ({size}there since {})\n  {cause}{tries}{next}: {reason}\n  -> {remedy}",
         ago(since, now)

@@ -8,6 +8,7 @@ use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::trust::{self, TrustError};
 use crate::policy::{Mode, Policy, Rule};
+use crate::terminal;
 
 /// Checks a policy and what it names on this host. Changes nothing and asks no KMS.
 ///
@@ -15,10 +16,11 @@ use crate::policy::{Mode, Policy, Rule};
 /// The faults of the policy, all of them.
 pub fn run(arguments: &PolicyArgs) -> Result<Exit, Failure> {
     let policy = Policy::load(&arguments.policy)?;
+    let colours = terminal::stdout();
     let mut exit = Exit::Done;
     let mut refuse = |what: &TrustError| -> Result<(), Failure> {
         exit = Exit::Usage;
-        answer(&format!("not trusted: {}", chain::one_line(what)))
+        answer(&format!("{} {}", colours.bad("not trusted:"), chain::one_line(what)))
     };
     let checked = [
         trust::check(&policy.file),
@@ -33,21 +35,33 @@ pub fn run(arguments: &PolicyArgs) -> Result<Exit, Failure> {
         }
     }
     for rule in &policy.rules {
+        let name = colours.heading(&rule.name);
         match daemon::survey(rule, &policy.state_dir) {
-            Ok(waiting) => answer(&describe(rule, waiting))?,
+            Ok(waiting) => answer(&format!("{name}: {}", describe(rule, waiting)))?,
             Err(SurveyError::Attach(AttachError::Trust(TrustError::Missing(path)))) if rule.create => {
-                answer(&format!("{}: {} will be made", rule.name, quoted(&path)))?;
+                answer(&format!("{name}: {} will be made", quoted(&path)))?;
             }
-            Err(error) => answer(&format!("{}: held: {}", rule.name, chain::one_line(&error)))?,
+            Err(error) => {
+                let why = chain::one_line(&error);
+                let hint = match &error {
+                    SurveyError::Attach(AttachError::Trust(TrustError::Missing(_))) => {
+                        ", or set create = true in the rule"
+                    }
+                    SurveyError::Attach(_) | SurveyError::Fs(_) => "",
+                };
+                answer(&format!("{name}: {} {why}{hint}", colours.waiting("held:")))?;
+            }
         }
     }
     answer(&match exit {
         Exit::Done => {
             let rules = if policy.rules.len() == 1 { "rule" } else { "rules" };
-            format!("{}: {} {rules}, no fault", quoted(&policy.file), policy.rules.len())
+            let good = colours.good("no fault");
+            format!("{}: {} {rules}, {good}", quoted(&policy.file), policy.rules.len())
         }
         Exit::Invalid | Exit::Usage | Exit::Unfinished => {
-            format!("{}: the daemon would refuse to start", quoted(&policy.file))
+            let bad = colours.bad("the daemon would refuse to start");
+            format!("{}: {bad}", quoted(&policy.file))
         }
     })?;
     Ok(exit)
@@ -59,5 +73,5 @@ fn describe(rule: &Rule, waiting: usize) -> String {
         Mode::Verify(_) => "to be judged",
     };
     let files = if waiting == 1 { "file stands" } else { "files stand" };
-    format!("{}: {waiting} {files} {what} in {}", rule.name, quoted(&rule.path))
+    format!("{waiting} {files} {what} in {}", quoted(&rule.path))
 }

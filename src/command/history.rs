@@ -24,6 +24,7 @@ use crate::state::export::{self, ExportError, escaped};
 use crate::state::ledger::Read;
 use crate::state::link::{Head, Judged, Point, Row};
 use crate::state::reader::{Expected, Filter, History, HistoryError, JudgedFilter, NameFilter};
+use crate::terminal::{self, Palette, progress};
 use crate::witness::{self, Opened};
 
 /// Seals that `--online` opens: the newest. Each binds all rows before it.
@@ -61,13 +62,17 @@ impl HistoryFailure {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Record(HistoryError::Missing(_)) => Some("the daemon makes it when it first runs"),
+            Self::Record(HistoryError::Missing(_)) => {
+                Some("start the daemon, which makes it, or name the policy that it runs by")
+            }
             Self::Record(HistoryError::Earlier(_)) => {
                 Some("start the daemon of this version once; it takes the rows over")
             }
             Self::Record(HistoryError::Later(..)) => Some("use the program that wrote it"),
             Self::Record(HistoryError::Changed(_)) => Some("try again"),
-            Self::Record(HistoryError::Failed(..)) => Some("run it as the daemon's user"),
+            Self::Record(HistoryError::Failed(..)) => {
+                Some("run it as the daemon's user; what is damaged is set aside when the daemon starts")
+            }
             Self::Export(_) => Some("name the whole output of kms-sig history --export"),
             Self::Time(_) => Some("write 2026-11-24, 2026-11-24T01:00:00Z (UTC), or how long ago: 90m, 7d"),
             Self::Head(_) => Some("write HASH:ROW, or name an export or its last line"),
@@ -99,19 +104,19 @@ fn show(arguments: &HistoryCommand, policy: &Policy) -> Result<Exit, Failure> {
     let filter = filter(arguments)?;
     let record = open(&policy.state_dir)?;
     let width = policy.rules.iter().map(|rule| rule.name.len()).max().unwrap_or_default().max("RULE".len());
+    let colours = terminal::stdout();
     let mut out = Lines::new();
     let mut exit = Exit::Done;
     let mut heading = !arguments.json;
     let mut each = |read: Read| -> Result<(), Halt> {
         if std::mem::take(&mut heading) {
-            out.line(&format!(
-                "{:>7}  {:24}  {:width$}  {:11}  NAME",
-                "ROW", "TIME (UTC)", "RULE", "OUTCOME"
-            ))?;
+            let heads =
+                format!("{:>7}  {:24}  {:width$}  {:11}  NAME", "ROW", "TIME (UTC)", "RULE", "OUTCOME");
+            out.line(&colours.heading(&heads).to_string())?;
         }
         match read {
             Ok((row, link)) if arguments.json => out.line(&export::row_line(&row, &link)),
-            Ok((row, _)) => out.line(&line(&row, width)),
+            Ok((row, _)) => out.line(&line(&row, width, colours)),
             Err(broken) => {
                 exit = Exit::Invalid;
                 complain(&format!("kms-sig: {broken}"));
@@ -133,7 +138,7 @@ fn show(arguments: &HistoryCommand, policy: &Policy) -> Result<Exit, Failure> {
 
 /// A row for people. Nothing in it reaches the terminal as it is, for who can write to the state can put
 /// anything there.
-fn line(row: &Row, width: usize) -> String {
+fn line(row: &Row, width: usize, colours: Palette) -> String {
     let text = |text: &str| Escaped::text(text).to_string();
     let reason = row.reason.as_deref().map(|reason| format!("  ({})", text(reason))).unwrap_or_default();
     format!(
@@ -141,7 +146,7 @@ fn line(row: &Row, width: usize) -> String {
         row.seq,
         text(&row.at),
         text(&row.rule),
-        text(&row.outcome),
+        colours.outcome(&text(&row.outcome)),
         escaped(&row.path),
     )
 }
@@ -287,7 +292,10 @@ fn verify(
         };
         let keyring = policy.keyring.clone().or(keyring);
         let kms = Providers::new(policy.aws.clone(), keyring);
-        seals = match block_on(open_seals(&record, &unbroken, &sealing.key, &kms))?? {
+        let asking = progress::asking_kms();
+        let opened = block_on(open_seals(&record, &unbroken, &sealing.key, &kms));
+        drop(asking);
+        seals = match opened?? {
             Ok(seals) => seals,
             Err(broken) => return tell_broken(&broken, arguments.json),
         };
@@ -371,7 +379,8 @@ fn conclude(unbroken: &Unbroken, heads: usize, seals: &Seals, as_json: bool) -> 
             "heads": heads, "seals": on_it, "seals_opened": seals.opened, "not_comparable": pruned,
         })))?;
     } else {
-        let mut said = format!("the record is unbroken: {}", counted(rows, "row"));
+        let good = terminal::stdout().good("the record is unbroken:");
+        let mut said = format!("{good} {}", counted(rows, "row"));
         if checkpoint.seq > 0 {
             said += &format!("\nbefore it: {} pruned", counted(&checkpoint.seq, "row"));
         }

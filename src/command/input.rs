@@ -3,13 +3,14 @@
 //! Memory does not grow with the file (P10). Pipes are read like files; a directory is refused.
 
 use std::fs::{File, Metadata};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, IsTerminal as _, Read};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::cli::Stream;
 use crate::digest::{Digest, Hasher};
 use crate::signature::MAX_LEN;
+use crate::terminal::progress::Reading;
 
 /// Bytes read at once: enough that system calls do not count beside the hashing.
 const BUFFER: usize = 1024 * 1024;
@@ -83,14 +84,26 @@ impl Payload {
         let failed = |source| ReadError::Payload { file: self.shown.clone(), source };
         let mut hasher = Hasher::default();
         let mut buffer = vec![0; BUFFER];
+        let reading = self.reading();
         loop {
             match self.file.read(&mut buffer) {
                 Ok(0) => return Ok(hasher.finish()),
-                // `read` never says more than it was given room for.
-                Ok(len) => hasher.update(buffer.get(..len).unwrap_or_default()),
+                Ok(len) => {
+                    // `read` never says more than it was given room for.
+                    hasher.update(buffer.get(..len).unwrap_or_default());
+                    reading.add(len);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(error)),
             }
+        }
+    }
+
+    /// Shows how much was read, but not to who types it.
+    fn reading(&self) -> Reading {
+        match self.file.is_terminal() {
+            true => Reading::unseen(),
+            false => Reading::of(self.opened.is_file().then(|| self.opened.size())),
         }
     }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Failure, answer, block_on, complain};
+use super::{Failure, answer, block_on, complain, remedy};
 use crate::chain;
 use crate::cli::{Choice, PolicyArgs, Quarantine, Recheck};
 use crate::context::ContextError;
@@ -26,6 +26,7 @@ use crate::kms::Trouble;
 use crate::policy::Policy;
 use crate::seal::{Reason, Verdict};
 use crate::state::{Journal, StateError};
+use crate::terminal;
 use judge::Judge;
 
 /// Why a command cannot work on the store, or on what it was asked to.
@@ -91,7 +92,7 @@ impl StoreTrouble {
             Self::Ambiguous { .. } => "write more of the id",
             Self::Unconfirmed { .. } => "look with kms-sig quarantine list, then add --yes",
             Self::Inside(_) => "name another directory",
-            Self::Trust(_) => return None,
+            Self::Trust(error) => return remedy::trust(error).map(str::to_owned),
         };
         Some(hint.to_owned())
     }
@@ -154,9 +155,43 @@ impl ItemTrouble {
         }
     }
 
+    /// What a person can do about it, where that is not plain from the message.
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Item(ItemError::Gone) => Some("kms-sig quarantine list shows what is there"),
+            Self::Item(ItemError::Unfinished) => {
+                Some("try again; what a killed daemon left so is tidied when it starts")
+            }
+            Self::Item(ItemError::Odd(_)) => {
+                Some("look into its folder in the quarantine directory; nothing was done to it")
+            }
+            Self::Item(ItemError::Fs(error)) | Self::Fs(error) | Self::Open(OpenError::Io(error)) => {
+                Some(remedy::directory(error))
+            }
+            Self::NoRule(_) => Some("name the rule so again, or release it with --force --to DIR"),
+            Self::Kms(trouble) => Some(trouble.kind.remedy()),
+            Self::Invalid(_) => {
+                Some("kms-sig quarantine show ID says what it is; release --force releases it all the same")
+            }
+            Self::Refused { .. } => Some("look at what is there, or name another directory with --to DIR"),
+            Self::NoSpace { .. } => Some("make room there, or name another directory with --to DIR"),
+            Self::Trust(error) => remedy::trust(error),
+            Self::State(error) => remedy::state(error),
+            Self::Context(error) => remedy::context(error),
+            Self::Open(OpenError::Gone | OpenError::Unfit(_)) => {
+                Some("kms-sig quarantine show ID looks again")
+            }
+            // They say so.
+            Self::Item(ItemError::Busy) | Self::Moved { .. } => None,
+        }
+    }
+
     /// Says it on standard error, and hands back its exit code.
     fn tell(&self, id: &str) -> Exit {
         complain(&format!("kms-sig: {}: {}", Escaped::text(id), chain::one_line(self)));
+        if let Some(hint) = self.hint() {
+            complain(&format!("hint: {hint}"));
+        }
         self.exit()
     }
 }
@@ -301,9 +336,9 @@ async fn recheck_one(store: &Store, judge: &Judge<'_>, id: &str, json: bool) -> 
     if json {
         answer_json(&serde_json::json!({ "id": id, "verdict": verdict, "reason": reason, "key": key }))?;
     } else if let Some(key) = key {
-        answer(&format!("{id}: valid signature from {key}"))?;
+        answer(&format!("{id}: {} from {key}", terminal::stdout().good("valid signature")))?;
     } else if let Some(reason) = reason {
-        answer(&format!("{id}: invalid: {reason}"))?;
+        answer(&format!("{id}: {} {reason}", terminal::stdout().bad("invalid:")))?;
     }
     Ok(exit)
 }

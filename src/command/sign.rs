@@ -17,6 +17,7 @@ use crate::kms::provider::Providers;
 use crate::policy::AwsSettings;
 use crate::seal;
 use crate::signature::{Malformed, Signature};
+use crate::terminal::progress;
 
 /// Signs one file.
 ///
@@ -35,7 +36,10 @@ pub fn run(arguments: &Sign, keyring: Option<PathBuf>) -> Result<Exit, Failure> 
 
     let digest = payload.hash_unchanged()?;
     let kms = Providers::new(AwsSettings::default(), keyring);
-    let sealed = block_on(seal::sign(&kms, &key, &context, &digest))?.map_err(|source| Failure::Sign {
+    let asking = progress::asking_kms();
+    let sealed = block_on(seal::sign(&kms, &key, &context, &digest))?;
+    drop(asking);
+    let sealed = sealed.map_err(|source| Failure::Sign {
         file: payload.shown().to_owned(),
         provider: key.provider(),
         source,

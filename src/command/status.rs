@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::asked::{ago, span};
-use super::table::table;
+use super::table::{Cell, table};
 use super::{Failure, answer, asked};
 use crate::cli::StatusCommand;
 use crate::control::report::{Concern, RuleStatus, Status};
 use crate::exit::Exit;
 use crate::state::export;
+use crate::terminal::{self, Meaning, Palette};
 
 /// Shows it.
 ///
@@ -25,8 +26,9 @@ pub fn run(arguments: &StatusCommand) -> Result<Exit, Failure> {
 }
 
 fn in_words(status: &Status) -> String {
-    let mut parts = vec![head(status), verdict(&status.concerns), rules(status)];
-    parts.extend(status.concerns.iter().map(|concern| of_concern(concern, status)));
+    let colours = terminal::stdout();
+    let mut parts = vec![head(status), verdict(&status.concerns, colours), rules(status, colours)];
+    parts.extend(status.concerns.iter().map(|concern| of_concern(concern, status, colours)));
     parts.extend(status.rules.iter().flat_map(|rule| waits(rule, status)));
     parts.join("\n")
 }
@@ -44,50 +46,58 @@ fn head(status: &Status) -> String {
     head
 }
 
-fn verdict(concerns: &[Concern]) -> String {
+fn verdict(concerns: &[Concern], colours: Palette) -> String {
     let persons = concerns.iter().filter(|concern| concern.needs_operator).count();
     let passing = concerns.len() - persons;
     let need =
         |n| if n == 1 { "1 thing needs a person".to_owned() } else { format!("{n} things need a person") };
     let pass =
         |n| if n == 1 { "1 may pass by itself".to_owned() } else { format!("{n} may pass by themselves") };
-    match (persons, passing) {
-        (0, 0) => "all is well\n".to_owned(),
-        (0, n) => format!("{}\n", pass(n)),
-        (n, 0) => format!("{}\n", need(n)),
-        (n, m) => format!("{}, {}\n", need(n), pass(m)),
-    }
+    let (meaning, text) = match (persons, passing) {
+        (0, 0) => (Meaning::Good, "all is well".to_owned()),
+        (0, n) => (Meaning::Waiting, pass(n)),
+        (n, 0) => (Meaning::Bad, need(n)),
+        (n, m) => (Meaning::Bad, format!("{}, {}", need(n), pass(m))),
+    };
+    format!("{}\n", colours.paint(Some(meaning), &text))
 }
 
-fn rules(status: &Status) -> String {
-    let rows: Vec<[String; 7]> = status.rules.iter().map(row).collect();
-    table(["RULE", "MODE", "STATE", "WAITING", "HELD", "OLDEST", "SINCE THE START"], &rows)
+fn rules(status: &Status, colours: Palette) -> String {
+    let rows: Vec<[Cell; 7]> = status.rules.iter().map(row).collect();
+    table(["RULE", "MODE", "STATE", "WAITING", "HELD", "OLDEST", "SINCE THE START"], &rows, colours)
 }
 
-fn row(rule: &RuleStatus) -> [String; 7] {
-    let done: Vec<String> =
-        rule.outcomes.iter().filter(|(_, n)| **n > 0).map(|(outcome, n)| format!("{n} {outcome}")).collect();
+fn row(rule: &RuleStatus) -> [Cell; 7] {
+    let done = rule.outcomes.iter().filter(|(_, n)| **n > 0).map(|(outcome, n)| format!("{n} {outcome}"));
+    let done: Vec<String> = done.collect();
+    let oldest = rule.oldest.as_ref();
+    let oldest =
+        oldest.map(|oldest| span(Duration::try_from_secs_f64(oldest.age_seconds).unwrap_or_default()));
+    let state = match rule.state.as_str() {
+        "held" => Some(Meaning::Bad),
+        "watched" => Some(Meaning::Good),
+        _ => Some(Meaning::Waiting),
+    };
+    let held = (rule.held > 0).then_some(Meaning::Waiting);
     [
-        rule.name.clone(),
-        rule.mode.clone(),
-        rule.state.clone(),
-        format!("{}{}", rule.waiting, if rule.more { "+" } else { "" }),
-        rule.held.to_string(),
-        rule.oldest.as_ref().map_or("-".to_owned(), |oldest| {
-            span(Duration::try_from_secs_f64(oldest.age_seconds).unwrap_or_default())
-        }),
-        if done.is_empty() { "-".to_owned() } else { done.join(", ") },
+        Cell::plain(&rule.name),
+        Cell::plain(&rule.mode),
+        Cell::of(state, &rule.state),
+        Cell::plain(format!("{}{}", rule.waiting, if rule.more { "+" } else { "" })),
+        Cell::of(held, rule.held.to_string()),
+        Cell::plain(oldest.unwrap_or_else(|| "-".to_owned())),
+        Cell::plain(if done.is_empty() { "-".to_owned() } else { done.join(", ") }),
     ]
 }
 
-fn of_concern(concern: &Concern, status: &Status) -> String {
-    let mark = if concern.needs_operator { "!" } else { "~" };
+fn of_concern(concern: &Concern, status: &Status, colours: Palette) -> String {
+    let (mark, meaning) = if concern.needs_operator { ("!", Meaning::Bad) } else { ("~", Meaning::Waiting) };
     let whose = concern.rule.as_ref().map(|rule| format!(" in {rule}")).unwrap_or_default();
     let files = concern.files.map(|n| if n == 1 { ", 1 file".to_owned() } else { format!(", {n} files") });
     let since = concern.since.as_ref().map(|since| format!(", since {}", ago(since, &status.time)));
     format!(
         "\n{mark} {}{whose}{}{}\n  {}\n  -> {}",
-        concern.kind,
+        colours.paint(Some(meaning), &concern.kind),
         files.unwrap_or_default(),
         since.unwrap_or_default(),
         concern.reason,

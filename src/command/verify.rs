@@ -16,6 +16,7 @@ use crate::kms::provider::Providers;
 use crate::policy::AwsSettings;
 use crate::seal::{self, Reason, Verdict};
 use crate::signature::Signature;
+use crate::terminal::{self, progress};
 
 /// Verifies one file.
 ///
@@ -47,12 +48,14 @@ pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure
 
     let digest = payload.hash()?;
     let kms = Providers::new(AwsSettings::default(), keyring);
+    let asking = progress::asking_kms();
     let opened = block_on(async {
         match trusted.as_slice() {
             [] => seal::open_any(&kms, &context, &signature).await,
             keys => seal::open(&kms, keys, &context, &signature).await,
         }
     })?;
+    drop(asking);
     let opened = opened.map_err(|source| Failure::Verify {
         file: payload.shown().to_owned(),
         provider: provider(&trusted),
@@ -61,7 +64,7 @@ pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure
     match opened.judge(&digest) {
         Verdict::Invalid(reason) => Ok(invalid(arguments.verbose.then(|| explain(reason).to_owned()))),
         Verdict::Valid(valid) => {
-            answer(&format!("valid signature from {}", valid.key()))?;
+            answer(&format!("{} from {}", terminal::stdout().good("valid signature"), valid.key()))?;
             if trusted.is_empty() {
                 warn_unpinned(valid.key());
             }

@@ -22,6 +22,8 @@ use crate::policy::{Mode, OnInvalid, Place, Policy, Rule};
 use crate::service::Attendant;
 use crate::service::notify::Notifier;
 use crate::state;
+use crate::terminal;
+use crate::terminal::progress::{self, Drawn, Files};
 
 /// Runs the daemon until SIGTERM or SIGINT, or with `--once` until everything present is dealt with.
 ///
@@ -62,6 +64,7 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
             board.expect_control();
             control.spawn(control::serve(Arc::clone(&board), control::socket_of_daemon(&policy), asked));
         }
+        let progress = (for_people && arguments.once).then(|| show_progress(&board)).flatten();
         let daemon = daemon::run(policy, providers, options, &board, ready, orders);
         let served = async {
             let ended = tokio::select! {
@@ -75,6 +78,7 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
             ended
         };
         let (told, ended): (Result<(), Failure>, _) = tokio::join!(tell, served);
+        drop(progress);
         told.and(ended.map_err(Failure::Daemon))
     });
     // A name look-up that hangs is not waited for, nor a file in hand when somebody said stop twice.
@@ -87,9 +91,24 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
         answer("dry run: nothing was changed; this is what would have come of it")?;
     }
     for summary in &summaries {
-        answer(&summary.to_string())?;
+        answer(&summary.shown(terminal::stdout()))?;
     }
     Ok(summaries.iter().fold(Exit::Done, |exit, summary| exit.and(summary.exit())))
+}
+
+/// Shows how far `--once` has come.
+fn show_progress(board: &Arc<Board>) -> Option<Drawn> {
+    let board = Arc::clone(board);
+    progress::dealing(move || {
+        let mut files = Files::default();
+        for rule in board.read().rules.values() {
+            let done = rule.dealt_with();
+            files.done += done;
+            files.known += rule.known.max(done); // which is shown a moment later
+            files.held += rule.now.held as u64;
+        }
+        files
+    })
 }
 
 /// SIGTERM, SIGINT and SIGHUP, caught from before the daemon starts.

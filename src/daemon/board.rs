@@ -105,6 +105,8 @@ pub struct Figures {
     pub scanning: Duration,
     /// Watchers built since the daemon started, but for the first.
     pub rebuilds: u64,
+    /// Files known when [`Figures::now`] was shown: dealt with by then, or waiting.
+    pub known: u64,
     /// What is so now.
     pub now: Now,
 }
@@ -418,6 +420,13 @@ impl Board {
     }
 }
 
+impl Figures {
+    /// How many files were dealt with since the daemon started.
+    pub fn dealt_with(&self) -> u64 {
+        self.outcomes.values().sum()
+    }
+}
+
 impl Panel {
     /// Counts a file that was dealt with. Shown with the next [`Panel::show`], or to who reads before.
     pub fn count(&self, outcome: Outcome) {
@@ -468,7 +477,10 @@ impl Panel {
 
     /// Shows what is so now, and wakes who waits for changes.
     pub fn show(&self, now: Now) {
-        lock(&self.figures).now = now;
+        let mut figures = lock(&self.figures);
+        figures.known = figures.dealt_with() + now.waiting as u64;
+        figures.now = now;
+        drop(figures);
         self.changes.send_modify(|n| *n = n.wrapping_add(1));
     }
 
@@ -502,6 +514,17 @@ mod tests {
         assert_eq!(reading.rules["a"].outcomes["signed"], 2);
         assert_eq!(reading.rules["a"].now.waiting, 0, "the new driver has seen nothing yet");
         assert!(reading.silent_keys.is_empty());
+    }
+
+    #[test]
+    fn files_that_are_known_were_dealt_with_or_wait_at_one_moment() {
+        let board = Board::default();
+        let panel = board.rule("a");
+        panel.count(Outcome::Signed);
+        panel.show(Now { waiting: 3, ..Now::default() });
+        panel.count(Outcome::Quarantined); // one of the three
+        let figures = panel.read();
+        assert_eq!((figures.dealt_with(), figures.known), (2, 4));
     }
 
     #[test]

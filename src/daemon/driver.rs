@@ -46,6 +46,8 @@ const REATTACH: Duration = Duration::from_secs(5);
 const NEVER_SETTLES: Duration = Duration::from_secs(60 * 60);
 /// The shortest time between two changes of what is shown on the board.
 const SHOW: Duration = Duration::from_secs(1);
+/// The same in `--once`, which somebody may be watching.
+const SHOW_ONCE: Duration = Duration::from_millis(200);
 /// In `--once`: how often to look whether everything left has had its time.
 const ONCE_CHECK: Duration = Duration::from_secs(1);
 /// In `--once`: how long a file may take to settle, beyond `settle` itself, before it is left.
@@ -298,14 +300,14 @@ impl<K: Kms> Driver<K> {
         self.ready_signal.take().map(|ready| ready.send(()));
     }
 
-    /// Shows on the board how things stand; not more often than once a second, as it counts all pairs.
+    /// Shows on the board how things stand; not more often than it must, as it counts all pairs.
     fn show(&mut self) {
         let now = self.line.clock.now();
         if now < self.next_show {
             self.unshown = true;
             return;
         }
-        self.next_show = now + SHOW;
+        self.next_show = now + if self.once { SHOW_ONCE } else { SHOW };
         self.unshown = false;
         let root = match (&self.post, &self.attach_told) {
             (Some(post), _) => match self.unheard(post) {

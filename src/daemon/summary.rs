@@ -8,6 +8,7 @@ use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::fs::RelPath;
 use crate::state::Outcome;
+use crate::terminal::{Meaning, Palette};
 
 /// What one rule did.
 #[derive(Debug, Clone)]
@@ -17,7 +18,7 @@ pub struct Summary {
     left: Vec<Left>,
     /// Files whose outcome is worth a line of its own. `None` for a run without an end, which would gather them
     /// for ever (P10) and tell them to nobody.
-    notes: Option<Vec<(RelPath, String)>>,
+    notes: Option<Vec<(RelPath, Outcome, String)>>,
     exit: Exit,
 }
 
@@ -70,6 +71,36 @@ impl Summary {
         self.exit
     }
 
+    /// In words and colours: what was done, and a line for each file that is worth one.
+    pub fn shown(&self, colours: Palette) -> String {
+        let mut counts: Vec<String> = self
+            .counts
+            .iter()
+            .map(|(word, n)| colours.paint(Meaning::of_outcome(word), &format!("{n} {word}")).to_string())
+            .collect();
+        if !self.left.is_empty() {
+            counts.push(colours.waiting(&format!("{} left", self.left.len())).to_string());
+        }
+        if counts.is_empty() {
+            counts.push("nothing to do".to_owned());
+        }
+        let mut text = format!("{}: {}", colours.heading(&self.rule), counts.join(", "));
+        let mut notes: Vec<_> = self.notes.iter().flatten().collect();
+        notes.sort_by_key(|(path, outcome, why)| (path, outcome.as_str(), why));
+        for (path, outcome, why) in notes {
+            let what = colours.outcome(outcome.as_str());
+            text += &format!("\n  {}: {what}: {why}", Escaped::new(path.as_path()));
+        }
+        for left in &self.left {
+            let what = colours.waiting("left");
+            text += &match &left.path {
+                Some(path) => format!("\n  {}: {what}: {}", Escaped::new(path.as_path()), left.why),
+                None => format!("\n  {what}: {}", left.why),
+            };
+        }
+        text
+    }
+
     fn judge(&mut self, outcome: Outcome, reason: Option<&str>, path: &RelPath) {
         let exit = match outcome {
             Outcome::Signed | Outcome::Adopted | Outcome::Valid | Outcome::Delivered => return,
@@ -78,36 +109,14 @@ impl Summary {
         };
         self.exit = self.exit.and(exit);
         if let Some(notes) = &mut self.notes {
-            notes.push((path.clone(), format!("{outcome}: {}", reason.unwrap_or("no reason given"))));
+            notes.push((path.clone(), outcome, reason.unwrap_or("no reason given").to_owned()));
         }
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.rule)?;
-        if self.counts.is_empty() && self.left.is_empty() {
-            write!(f, " nothing to do")?;
-        }
-        let mut counts: Vec<String> = self.counts.iter().map(|(word, n)| format!("{n} {word}")).collect();
-        if !self.left.is_empty() {
-            counts.push(format!("{} left", self.left.len()));
-        }
-        if !counts.is_empty() {
-            write!(f, " {}", counts.join(", "))?;
-        }
-        let mut notes: Vec<_> = self.notes.iter().flatten().collect();
-        notes.sort();
-        for (path, what) in notes {
-            write!(f, "\n  {}: {what}", Escaped::new(path.as_path()))?;
-        }
-        for left in &self.left {
-            match &left.path {
-                Some(path) => write!(f, "\n  {}: left: {}", Escaped::new(path.as_path()), left.why)?,
-                None => write!(f, "\n  left: {}", left.why)?,
-            }
-        }
-        Ok(())
+        f.write_str(&self.shown(Palette::PLAIN))
     }
 }
 

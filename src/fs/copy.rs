@@ -29,7 +29,23 @@ pub struct Hashed {
 /// # Errors
 /// `Unfit::TooLarge` past `limit` bytes; what read(2) says.
 pub fn hash(file: &File, path: &Path, limit: u64) -> Result<Hashed, OpenError> {
-    through(file, path, limit, |_| Ok(()))
+    hash_counted(file, path, limit, &|_| ())
+}
+
+/// As [`hash`], and tells `count` how many bytes each read gave.
+///
+/// # Errors
+/// As [`hash`].
+pub fn hash_counted(
+    file: &File,
+    path: &Path,
+    limit: u64,
+    count: &dyn Fn(usize),
+) -> Result<Hashed, OpenError> {
+    through(file, path, limit, |bytes| {
+        count(bytes.len());
+        Ok(())
+    })
 }
 
 /// Copies an open file into `staging` and hashes the very bytes that went there (P3). Shares the blocks
@@ -38,11 +54,26 @@ pub fn hash(file: &File, path: &Path, limit: u64) -> Result<Hashed, OpenError> {
 /// # Errors
 /// As [`hash`], and of write(2).
 pub fn copy(file: &File, path: &Path, limit: u64, staging: &Staging) -> Result<Hashed, OpenError> {
+    copy_counted(file, path, limit, staging, &|_| ())
+}
+
+/// As [`copy`], and tells `count` how many bytes each read gave.
+///
+/// # Errors
+/// As [`copy`].
+pub fn copy_counted(
+    file: &File,
+    path: &Path,
+    limit: u64,
+    staging: &Staging,
+    count: &dyn Fn(usize),
+) -> Result<Hashed, OpenError> {
     if rustix::fs::ioctl_ficlone(staging.file(), file).is_ok() {
-        return hash(staging.file(), path, limit);
+        return hash_counted(staging.file(), path, limit, count);
     }
     let mut out = staging.file();
     through(file, path, limit, |bytes| {
+        count(bytes.len());
         out.write_all(bytes).map_err(|e| FsError::new("copy into", staging.dir().path(), errno(&e)))
     })
 }

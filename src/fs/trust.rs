@@ -19,7 +19,7 @@ pub enum TrustError {
     #[error(transparent)]
     Io(#[from] FsError),
     /// It is not there.
-    #[error("{} does not exist", quoted(.0))]
+    #[error("{} does not exist; make it", quoted(.0))]
     Missing(PathBuf),
     /// A symlink stands where the thing itself must stand.
     #[error("{} is a symbolic link; name the place it leads to", quoted(.0))]

@@ -15,6 +15,7 @@ use super::audit::{Audit, Break, Claims, Unbroken};
 use super::ledger::{self, COLUMNS, Read, Seal};
 use super::link::{Head, Judged, Link, Point, Row};
 use super::{FILE, PATIENCE, schema};
+use crate::chain;
 use crate::escape::{Escaped, quoted};
 
 /// Why the record cannot be read. Says nothing about whether it is unbroken.
@@ -126,7 +127,7 @@ impl History {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(HistoryError::Missing(dir.to_owned()));
             }
-            Err(error) => return Err(failed(&error)),
+            Err(error) => return Err(failed(&chain::one_line(&error))),
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
             | OpenFlags::SQLITE_OPEN_NO_MUTEX

@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, backup};
 
 use super::link::{LEN, Point, Row};
 use super::{PATIENCE, StateError, ledger, state_error};
+use crate::chain;
 use crate::clock;
 use crate::fs::FsError;
 
@@ -62,7 +63,7 @@ impl OpenError {
             Self::Damaged(what) => StateError::Broken(path.to_owned(), what),
             Self::Version(version) => StateError::Version(path.to_owned(), version),
             Self::Failed(error) => state_error(path, &error),
-            Self::Io(error) => StateError::Broken(path.to_owned(), error.to_string()),
+            Self::Io(error) => StateError::Broken(path.to_owned(), chain::one_line(&error)),
         }
     }
 }

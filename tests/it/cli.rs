@@ -214,7 +214,8 @@ fn a_reader_that_goes_away_changes_no_verdict() {
 #[test]
 fn an_answer_that_cannot_be_written_is_no_success() {
     let place = Place::with_signed_file();
-    let full = "kms-sig: cannot write to standard output: no space left on device\n";
+    let full = "kms-sig: cannot write to standard output: no space left on device\n\
+                hint: make room there, or name another place\n";
     place.shell("\"$KMS_SIG\" verify f --key local:demo >/dev/full").exits(3).complains(full);
     place.shell("\"$KMS_SIG\" sign local:demo f - >/dev/full").exits(3).complains(full);
     // With nobody to tell, the exit code still does.
@@ -267,18 +268,18 @@ fn a_signature_that_cannot_be_written_is_told() {
     let place = Place::with_keyring();
     place.write("f", "payload");
     fs::create_dir(place.path("dir")).unwrap();
-    for (sig, why) in [
-        ("none/f.sig", "no such file or directory"),
-        ("dir", "is a directory"),
-        ("new/", "is a directory"),
-        ("f/x", "not a directory"),
-        ("/dev/full", "no space left on device"),
+    for (sig, why, hint) in [
+        ("none/f.sig", "no such file or directory", "make its directory first, or name another place"),
+        ("dir", "is a directory", "name a file in it"),
+        ("new/", "is a directory", "name a file in it"),
+        ("f/x", "not a directory", "check the path"),
+        ("/dev/full", "no space left on device", "make room there, or name another place"),
     ] {
         place
             .run(["sign", "local:demo", "f", sig])
             .exits(3)
             .says("")
-            .complains(&format!("kms-sig: cannot write \"{sig}\": {why}\n"));
+            .complains(&format!("kms-sig: cannot write \"{sig}\": {why}\nhint: {hint}\n"));
     }
     assert_eq!(place.names(), ["dir", "f", "keyring"]);
     assert_eq!(fs::read_dir(place.path("dir")).unwrap().count(), 0);
@@ -369,26 +370,31 @@ fn o9_an_unreadable_signature_is_3() {
             .run(command)
             .exits(3)
             .says("")
-            .complains("kms-sig: cannot read signature \"f.sig\": is a directory\n");
+            .complains("kms-sig: cannot read signature \"f.sig\": is a directory\nhint: name a file; of a directory, make an archive first\n");
     }
     place
         .run(["verify", "f", "f/sig"])
         .exits(3)
-        .complains("kms-sig: cannot read signature \"f/sig\": not a directory\n");
+        .complains("kms-sig: cannot read signature \"f/sig\": not a directory\nhint: check the path\n");
 }
 
 #[test]
 fn o9_a_file_that_cannot_be_read_is_3() {
     let place = Place::with_signed_file();
     fs::create_dir(place.path("d")).unwrap();
-    for (file, why) in [
-        ("missing", "no such file or directory"),
-        ("d", "is a directory"),
-        ("f/g", "not a directory"),
+    let archive = "name a file; of a directory, make an archive first";
+    for (file, why, hint) in [
+        ("missing", "no such file or directory", "check the path"),
+        ("d", "is a directory", archive),
+        ("f/g", "not a directory", "check the path"),
         // Opens, and then fails to read, for root as for anyone.
-        ("/proc/self/mem", "input/output error"),
+        (
+            "/proc/self/mem",
+            "input/output error",
+            "try again; if it stays so, the kernel's log (dmesg) may know more",
+        ),
     ] {
-        let told = format!("kms-sig: cannot read \"{file}\": {why}\n");
+        let told = format!("kms-sig: cannot read \"{file}\": {why}\nhint: {hint}\n");
         place.run(["verify", file, "f.sig", "--key=local:demo"]).exits(3).says("").complains(&told);
         place.run(["sign", "local:demo", file, "out"]).exits(3).says("").complains(&told);
     }
@@ -396,7 +402,7 @@ fn o9_a_file_that_cannot_be_read_is_3() {
     place
         .shell("\"$KMS_SIG\" verify - f.sig --key local:demo <d")
         .exits(3)
-        .complains("kms-sig: cannot read standard input: is a directory\n");
+        .complains(&format!("kms-sig: cannot read standard input: is a directory\nhint: {archive}\n"));
 }
 
 #[test]
@@ -525,16 +531,34 @@ fn a_keyring_that_cannot_be_trusted_is_no_verdict() {
 
     symlink("keyring", place.path("link")).unwrap();
     verify("link").complains(&format!("{cannot}keyring \"link\" is a symbolic link; name the file itself\n"));
+    let hint = "hint: name the keyring that has the key (--keyring FILE), or put back a copy of it\n";
     verify("nowhere")
-        .complains(&format!("{cannot}cannot read keyring \"nowhere\": no such file or directory\n"));
-    verify("/").complains(&format!("{cannot}keyring \"/\" is not a regular file\n"));
+        .complains(&format!("{cannot}cannot read keyring \"nowhere\": no such file or directory\n{hint}"));
+    verify("/").complains(&format!("{cannot}keyring \"/\" is not a regular file\n{hint}"));
     place.shell("umask 077; echo 'version = 9' >new").exits(0);
     verify("new")
         .complains(&format!("{cannot}keyring \"new\" has version 9; this program knows version 1\n"));
     place.shell("umask 077; printf 'version = 1\\nsecret\\n' >bad").exits(0);
-    verify("bad").complains(&format!("{cannot}line 2 of keyring \"bad\" is not what a keyring holds\n"));
+    verify("bad")
+        .complains(&format!("{cannot}line 2 of keyring \"bad\" is not what a keyring holds\n{hint}"));
     place.shell("umask 077; mkfifo pipe").exits(0);
-    verify("pipe").complains(&format!("{cannot}keyring \"pipe\" is not a regular file\n"));
+    verify("pipe").complains(&format!("{cannot}keyring \"pipe\" is not a regular file\n{hint}"));
+    for (keyring, told, hint) in [
+        (
+            "new",
+            "keyring \"new\" has version 9; this program knows version 1",
+            "use the kms-sig that wrote it, or a newer one",
+        ),
+        (
+            "bad",
+            "line 2 of keyring \"bad\" is not what a keyring holds",
+            "put back a copy of it, or begin another keyring",
+        ),
+        ("pipe", "keyring \"pipe\" is not a regular file", "name a file that kms-sig key create made"),
+    ] {
+        let listed = place.run(["key", "list", "--keyring", keyring]).exits(3);
+        listed.complains(&format!("kms-sig: {told}\nhint: {hint}\n"));
+    }
 }
 
 #[test]
@@ -574,7 +598,8 @@ fn key_create_takes_local_names_only() {
          the first of them a letter or digit\n",
     );
     place.run(["key", "create", "local:a", "--keyring", "none/keyring"]).exits(3).complains(
-        "kms-sig: cannot lock the directory of keyring \"none/keyring\": no such file or directory\n",
+        "kms-sig: cannot lock the directory of keyring \"none/keyring\": no such file or directory\n\
+         hint: make the directory first\n",
     );
     assert_eq!(place.names(), ["keyring"]);
 }
@@ -605,10 +630,9 @@ fn key_list_shows_names_and_times_and_no_secret() {
 fn a13_names_are_shown_on_one_line_and_harmlessly() {
     let place = Place::with_keyring();
     let hostile = name(b"a\n\x1b[2Jb\xff");
-    place
-        .run([name(b"verify"), hostile])
-        .exits(3)
-        .complains("kms-sig: cannot read \"a\\x0a\\x1b[2Jb\\xff\": no such file or directory\n");
+    place.run([name(b"verify"), hostile]).exits(3).complains(
+        "kms-sig: cannot read \"a\\x0a\\x1b[2Jb\\xff\": no such file or directory\nhint: check the path\n",
+    );
     place.write(hostile, "payload");
     place
         .run([name(b"verify"), hostile])
@@ -647,10 +671,9 @@ fn a14_a_name_too_long_for_its_signature_fails_cleanly() {
     place.run(["verify", &longest, "--key=local:demo"]).exits(0).says(VALID);
     let too_long = "m".repeat(252);
     place.write(&too_long, "payload");
-    place
-        .run(["sign", "local:demo", &too_long])
-        .exits(3)
-        .complains(&format!("kms-sig: cannot write \"{too_long}.sig\": file name too long\n"));
+    place.run(["sign", "local:demo", &too_long]).exits(3).complains(&format!(
+        "kms-sig: cannot write \"{too_long}.sig\": file name too long\nhint: name a shorter one\n"
+    ));
     place.run(["sign", "local:demo", &too_long, "short.sig"]).exits(0);
 }
 
@@ -808,4 +831,69 @@ fn show_names_what_is_no_signature_of_ours() {
     for (bytes, told) in cases {
         place.run_with(["show", "-"], bytes).exits(1).says(told).complains("");
     }
+}
+
+// What to do about it
+
+#[test]
+fn what_stands_in_the_way_of_a_daemon_is_told_with_what_to_do() {
+    let place = crate::daemon::place(crate::daemon::SIGN);
+    let at = |name: &str| fs::canonicalize(place.path(".")).unwrap().join(name);
+    let watch = || place.run(["watch", "--policy", "policy.toml", "--once"]).says("");
+    let history = || place.run(["history", "--policy", "policy.toml"]).exits(3).says("");
+    let move_away = "hint: move away what is there, or name another directory\n";
+    history().complains(&format!(
+        "kms-sig: there is no state in {:?}\nhint: start the daemon, which makes it, or name the policy that it runs by\n",
+        at("state")
+    ));
+    place.write("state", "a file");
+    watch().exits(3).complains(&format!(
+        "kms-sig: cannot open directory {:?}: not a directory\n{move_away}",
+        at("state")
+    ));
+    history().complains(&format!(
+        "kms-sig: cannot read the state in {:?}: not a directory\n\
+         hint: run it as the daemon's user; what is damaged is set aside when the daemon starts\n",
+        at("state")
+    ));
+    fs::remove_file(place.path("state")).unwrap();
+    fs::create_dir_all(place.path("state/state.db")).unwrap();
+    watch().exits(3).complains(&format!(
+        "kms-sig: state in {:?} failed: is a directory\n\
+         hint: check its disk and permissions; without state.db the daemon begins a new one\n",
+        at("state/state.db")
+    ));
+    fs::remove_dir(place.path("state/state.db")).unwrap();
+    place.shell("umask 077; echo >q").exits(0);
+    watch()
+        .exits(3)
+        .complains_of(&format!("cannot open directory {:?}: not a directory\n{move_away}", at("q")));
+    fs::remove_file(place.path("q")).unwrap();
+    fs::remove_dir(place.path("in")).unwrap();
+    place.run(["check", "--policy", "policy.toml"]).exits(0).says(format!(
+        "sign: held: {:?} does not exist; make it, or set create = true in the rule\n\
+         {:?}: 1 rule, no fault\n",
+        at("in"),
+        at("policy.toml")
+    ));
+}
+
+#[test]
+fn what_has_no_remedy_in_its_message_has_one_below_it() {
+    let mut place = Place::with_signed_file();
+    let long = "a".repeat(2049);
+    place.run(["sign", &long, "f"]).exits(2).complains(
+        "kms-sig: a key has at most 2048 characters\n\
+         hint: write a key id, key ARN, alias/NAME, alias ARN or local:NAME\n",
+    );
+    let long = format!("--context=a={}", "x".repeat(8192));
+    place.run(["sign", "local:demo", "f", &long]).exits(2).complains(
+        "kms-sig: the context has 8193 bytes; KMS takes at most 8192 for keys and values together\n\
+         hint: leave out what verifying need not know, or shorten it\n",
+    );
+    place.run(["key", "list", "--keyring", "none/k"]).exits(3).complains_of("\nhint: ");
+    let limited = place.shell("ulimit -n 4; \"$KMS_SIG\" verify f --key local:demo").exits(3);
+    limited.complains_of("too many open files\nhint: raise the limit of open files (ulimit -n)\n");
+    place.set("KMS_SIG_LOG", "kms_sig=loud");
+    place.run(["version"]).exits(2).complains_of("\nhint: write for example KMS_SIG_LOG=kms_sig=debug\n");
 }

@@ -35,6 +35,7 @@ mod system_service;
 mod system_status;
 #[cfg(feature = "system-tests")]
 mod system_watching;
+mod terminal;
 mod units;
 mod vectors;
 mod watching;

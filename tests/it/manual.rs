@@ -289,7 +289,11 @@ fn environment(page: &mut Page) {
         [bold("KMS_SIG_LOG")],
         "What is logged: `kms_sig=info` by default, `kms_sig=debug` for every single file.",
     );
-    page.term([bold("NO_COLOR")], "If set and not empty, no colour in the log.");
+    page.term([bold("NO_COLOR")], "If set and not empty, no colours.");
+    page.term(
+        [bold("CLICOLOR_FORCE"), roman(", "), bold("FORCE_COLOR")],
+        "If set and neither empty nor `0`, colours even where no terminal is. `NO_COLOR` wins.",
+    );
     page.term(
         [bold("AWS_REGION"), roman(", "), bold("AWS_PROFILE"), roman(", "), bold("AWS_ENDPOINT_URL")],
         "And the others that AWS programs read, for credentials, Region, proxies and endpoints. A plain http endpoint is \

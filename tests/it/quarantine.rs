@@ -93,6 +93,9 @@ pub(crate) fn good_after_all(place: &Place, rule: &str, content: &str) -> String
     id
 }
 
+/// The hint when a release finds something in its way.
+const LOOK: &str = "hint: look at what is there, or name another directory with --to DIR\n";
+
 // Looking
 
 #[test]
@@ -244,7 +247,8 @@ fn recheck_judges_by_the_policy_as_it_is_now_and_moves_nothing() {
     // A rule that is gone judges no more.
     set_policy(&place, &with(&rule(), "name = \"renamed\""));
     run(&place, &["recheck", &good]).exits(3).says("").complains(&format!(
-        "kms-sig: {good}: cannot verify it: the policy has no rule \"verify\" any more\n"
+        "kms-sig: {good}: cannot verify it: the policy has no rule \"verify\" any more\n\
+         hint: name the rule so again, or release it with --force --to DIR\n"
     ));
 }
 
@@ -276,10 +280,10 @@ fn what_is_valid_after_all_is_released_to_where_the_rule_delivers() {
 fn p1_what_is_still_invalid_is_not_released() {
     let place = place(&rule());
     let id = quarantined(&place, "f", "1234");
-    run(&place, &["release", &id])
-        .exits(1)
-        .says("")
-        .complains(&format!("kms-sig: {id}: not released: it is still invalid (mismatch)\n"));
+    run(&place, &["release", &id]).exits(1).says("").complains(&format!(
+        "kms-sig: {id}: not released: it is still invalid (mismatch)\n\
+             hint: kms-sig quarantine show ID says what it is; release --force releases it all the same\n"
+    ));
     assert_eq!(ids(&place), [&id[..]]);
     assert_eq!(names(&place.path("out")), [""; 0]);
     assert_eq!(history(&place, "released"), []);
@@ -315,7 +319,7 @@ fn force_releases_what_was_judged_and_nothing_else() {
     let id = quarantined(&place, "g", "1234");
     fs::write(place.path(format!("q/{id}/payload")), "evil").unwrap();
     run(&place, &["release", &id, "--force", "--to", "to"]).exits(3).says("").complains(&format!(
-        "kms-sig: {id}: not released to \"{}\": its content changed since it was judged\n",
+        "kms-sig: {id}: not released to \"{}\": its content changed since it was judged\n{LOOK}",
         to.join("g").display()
     ));
     assert_eq!(names(&place.path("to")), ["f", "f.sig"]);
@@ -353,7 +357,7 @@ fn p8_nothing_is_overwritten_by_a_release() {
         run(&place, &["release", &id])
             .exits(3)
             .says("")
-            .complains(&format!("kms-sig: {id}: not released to \"{}\": {what}\n", at.display()));
+            .complains(&format!("kms-sig: {id}: not released to \"{}\": {what}\n{LOOK}", at.display()));
         assert_eq!(place.read(file), content.as_bytes());
         assert_eq!(names(&place.path("out")).len(), 1);
         assert_eq!(ids(&place), [&id[..]]);
@@ -480,7 +484,12 @@ fn a19_what_does_not_hold_together_is_told_and_left_alone() {
     let link = format!("{head}-00000004");
     symlink(place.path("out"), place.path(format!("q/{link}"))).unwrap();
     fs::create_dir(place.path("q/not ours")).unwrap();
-    let why = |id: &str, why: &str| format!("kms-sig: {id}: it is not as the daemon left it: {why}\n");
+    let why = |id: &str, why: &str| {
+        format!(
+            "kms-sig: {id}: it is not as the daemon left it: {why}\n\
+         hint: look into its folder in the quarantine directory; nothing was done to it\n"
+        )
+    };
     let path = "its record does not hold a path inside the watched directory";
     let told = format!(
         "{}{}{}{}",

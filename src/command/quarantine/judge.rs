@@ -17,6 +17,7 @@ use crate::kms::provider::Providers;
 use crate::policy::{Mode, Policy, Rule};
 use crate::seal::{self, Opened, Reason, Verdict};
 use crate::signature::{MAX_LEN, Malformed, Signature};
+use crate::terminal::progress;
 
 /// Judges by a policy.
 pub(super) struct Judge<'p> {
@@ -53,7 +54,10 @@ impl<'p> Judge<'p> {
     pub(super) async fn verify(&self, item: &Item) -> Result<Verdict, ItemTrouble> {
         let rule = self.rule(item)?; // first: without it, nothing need be read
         let (file, stat) = item.payload()?;
-        let hashed = copy::hash(&file, item.folder(), stat.identity.size)?;
+        let size = stat.identity.size;
+        let reading = progress::Reading::of(Some(size));
+        let hashed = copy::hash_counted(&file, item.folder(), size, &|len| reading.add(len))?;
+        drop(reading);
         let signature = match item.signature()? {
             None => None,
             Some((file, _)) => {
@@ -91,7 +95,10 @@ impl<'p> Judge<'p> {
             None => return Ok(Verdict::Invalid(Reason::Missing)),
             Some(Err(_)) => Opened::malformed(),
             Some(Ok(signature)) => {
-                seal::open(&self.kms, &keys, &context, &signature).await.map_err(ItemTrouble::Kms)?
+                let asking = progress::asking_kms();
+                let opened = seal::open(&self.kms, &keys, &context, &signature).await;
+                drop(asking);
+                opened.map_err(ItemTrouble::Kms)?
             }
         };
         Ok(opened.judge(digest))

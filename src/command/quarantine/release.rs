@@ -14,6 +14,7 @@ use crate::fs::{Dir, RelPath, root};
 use crate::policy::Rule;
 use crate::seal::{Valid, Verdict};
 use crate::state::{Departed, Departure, Journal};
+use crate::terminal::{self, progress};
 
 /// Releases what was asked for.
 pub(super) fn run(arguments: &Release, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
@@ -33,7 +34,9 @@ pub(super) fn run(arguments: &Release, keyring: Option<PathBuf>) -> Result<Exit,
                         "id": id, "released": true, "to": to, "to_hex": to_hex, "forced": arguments.force,
                     }))?;
                 }
-                Ok(at) => answer(&format!("{id}: released to {}", quoted(&at)))?,
+                Ok(at) => {
+                    answer(&format!("{id}: {} to {}", terminal::stdout().good("released"), quoted(&at)))?;
+                }
                 Err(trouble) => exit = exit.and(trouble.tell(&id)),
             }
         }
@@ -72,7 +75,9 @@ async fn release(
     if free.saturating_sub(item.size()) < store.policy.limits.min_free_space {
         return Err(ItemTrouble::NoSpace { path: destination.path().to_owned(), free });
     }
-    let parcel = Parcel::pack(item, &destination, store.owner)?;
+    let reading = progress::Reading::of(Some(item.record().payload.size));
+    let parcel = Parcel::pack(item, &destination, store.owner, &|len| reading.add(len))?;
+    drop(reading);
     let valid = match force {
         true => None,
         false => match judge.verify_copy(item, &parcel).await? {

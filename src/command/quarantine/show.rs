@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 
 use super::{ItemTrouble, Store, answer_json, both_ways, size};
 use crate::cli::Choice;
+use crate::command::table::{Cell, table};
 use crate::command::{Failure, answer};
 use crate::effect::quarantine::{Entry, Item, ItemError, Record};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::copy;
+use crate::terminal::{self, Meaning, progress};
 
 /// The heads of the table. The last column is not padded.
 const HEADS: [&str; 6] = ["ID", "WHEN", "RULE", "REASON", "SIZE", "FILE"];
@@ -33,39 +35,23 @@ pub(super) fn list(store: &Store, choice: &Choice, json: bool) -> Result<Exit, F
         answer("nothing is in quarantine")?;
         return Ok(exit);
     }
-    let rows: Vec<[String; 6]> = items.iter().map(row).collect();
-    answer(&table(&rows))?;
+    let rows: Vec<[Cell; 6]> = items.iter().map(row).collect();
+    answer(&table(HEADS, &rows, terminal::stdout()))?;
     if choice.reason.is_none() {
         answer(&format!("\n{}", shares(store, &items)))?;
     }
     Ok(exit)
 }
 
-fn row(Entry { record, path, size: bytes }: &Entry) -> [String; 6] {
+fn row(Entry { record, path, size: bytes }: &Entry) -> [Cell; 6] {
     [
-        record.id.clone(),
-        Escaped::text(&record.quarantined_at).to_string(),
-        record.shown_rule(),
-        record.shown_reason(),
-        size(*bytes),
-        Escaped::new(path.as_path()).to_string(),
+        Cell::plain(&record.id),
+        Cell::plain(Escaped::text(&record.quarantined_at).to_string()),
+        Cell::plain(record.shown_rule()),
+        Cell::of(Some(Meaning::Bad), record.shown_reason()),
+        Cell::plain(size(*bytes)),
+        Cell::plain(Escaped::new(path.as_path()).to_string()),
     ]
-}
-
-fn table(rows: &[[String; 6]]) -> String {
-    let heads = HEADS.map(str::to_owned);
-    let all: Vec<&[String; 6]> = std::iter::once(&heads).chain(rows).collect();
-    let mut widths = [0; 6];
-    for row in &all {
-        for (width, cell) in widths.iter_mut().zip(row.iter()) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |row: &&[String; 6]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    all.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// How much of each rule is in quarantine, and how much may be.
@@ -120,7 +106,10 @@ struct Now {
 
 fn look(item: &Item) -> Result<Now, ItemTrouble> {
     let (file, stat) = item.payload()?;
-    let payload = copy::hash(&file, item.folder(), stat.identity.size)?;
+    let size = stat.identity.size;
+    let reading = progress::Reading::of(Some(size));
+    let payload = copy::hash_counted(&file, item.folder(), size, &|len| reading.add(len))?;
+    drop(reading);
     let signature = match item.signature()? {
         None => None,
         Some((file, stat)) => {
@@ -147,12 +136,13 @@ impl Now {
 fn in_words(item: &Item, now: &Now) -> String {
     let record = item.record();
     let text = |text: &str| Escaped::text(text).to_string();
+    let colours = terminal::stdout();
     let payload = &record.payload;
     let mut lines = vec![
         format!("id: {}", record.id),
         format!("quarantined: {}", text(&record.quarantined_at)),
         format!("rule: {}", record.shown_rule()),
-        format!("reason: {}", record.shown_reason()),
+        format!("reason: {}", colours.bad(&record.shown_reason())),
         format!("file: {}", Escaped::new(item.path().as_path())),
         format!("from: {}", quoted(&record.root_path().unwrap_or_default())),
         format!("keys asked: {}", text(&record.keys.join(", "))),
@@ -164,9 +154,9 @@ fn in_words(item: &Item, now: &Now) -> String {
         format!("judged sha512: {}", text(&record.digest)),
     ];
     if now.is_as_judged(record) {
-        lines.push("content: as it was judged".to_owned());
+        lines.push(format!("content: {}", colours.good("as it was judged")));
     } else {
-        lines.push("content: changed since it was judged".to_owned());
+        lines.push(format!("content: {}", colours.bad("changed since it was judged")));
         lines.push(format!("size now: {} bytes", now.bytes));
         lines.push(format!("sha512 now: {}", now.digest));
     }

@@ -55,18 +55,23 @@ struct Part {
 
 impl Parcel {
     /// Copies an item's files to where `destination` is, with the times and the mode that they had, as files of
-    /// `owner`'s.
+    /// `owner`'s. Tells `count` how many bytes of the payload each read gave.
     ///
     /// # Errors
     /// [`OpenError`]; `TooLarge` for one that somebody is writing to.
-    pub fn pack(item: &Item, destination: &Dir, owner: Owner) -> Result<Self, OpenError> {
+    pub fn pack(
+        item: &Item,
+        destination: &Dir,
+        owner: Owner,
+        count: &dyn Fn(usize),
+    ) -> Result<Self, OpenError> {
         let record = item.record();
-        let payload = Part::copy(item.payload()?, item.folder(), destination, owner)?;
+        let payload = Part::copy(item.payload()?, item.folder(), destination, owner, count)?;
         payload.seal(&record.payload, record.payload.safe_mode())?;
         let signature = match item.signature()? {
             None => None,
             Some(opened) => {
-                let part = Part::copy(opened, item.folder(), destination, owner)?;
+                let part = Part::copy(opened, item.folder(), destination, owner, &|_| ())?;
                 let was = record.signature.as_ref().unwrap_or(&record.payload);
                 part.seal(was, was.safe_mode() & 0o644)?;
                 Some(part)
@@ -158,10 +163,11 @@ impl Part {
         folder: &Path,
         destination: &Dir,
         owner: Owner,
+        count: &dyn Fn(usize),
     ) -> Result<Self, OpenError> {
         let staging = Staging::new(destination)?;
         // No further than the size it had: a sender who writes faster than we read must not keep us at it.
-        let hashed = copy::copy(&file, folder, stat.identity.size, &staging)?;
+        let hashed = copy::copy_counted(&file, folder, stat.identity.size, &staging, count)?;
         owner.take_file(staging.file(), destination)?;
         Ok(Self { staging, hashed })
     }

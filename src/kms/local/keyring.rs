@@ -150,6 +150,32 @@ pub enum KeyringError {
     Random,
 }
 
+impl KeyringError {
+    /// What a person can do, where the message does not say so.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+                Some("kms-sig key create local:NAME makes a keyring")
+            }
+            Self::Read { .. } => Some("run this as its owner, or name another keyring"),
+            Self::NotAFile(_) | Self::TooLarge(_) => Some("name a file that kms-sig key create made"),
+            Self::Version { .. } => Some("use the kms-sig that wrote it, or a newer one"),
+            Self::Syntax { .. } => Some("put back a copy of it, or begin another keyring"),
+            Self::Lock { source, .. } if source.kind() == ErrorKind::NotFound => {
+                Some("make the directory first")
+            }
+            Self::Lock { .. } => Some("run this as a user who may write there"),
+            Self::Random => Some("try again"),
+            Self::Link(_)
+            | Self::Open { .. }
+            | Self::Owner { .. }
+            | Self::Exists { .. }
+            | Self::NotLocal(_)
+            | Self::Write(_) => None,
+        }
+    }
+}
+
 impl Keyring {
     /// Reads a keyring.
     ///
