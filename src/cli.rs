@@ -3,6 +3,8 @@
 //! Types only. What an argument means beyond its shape (is this a key? a context?) is told by the types
 //! of the library, when the command runs.
 
+mod check;
+mod explain;
 mod quarantine;
 
 use std::ffi::OsString;
@@ -19,6 +21,8 @@ use crate::service::journal;
 use crate::signature::SUFFIX;
 use crate::state::Outcome;
 
+pub use check::Check;
+pub use explain::Explain;
 pub use quarantine::{Choice, Purge, Quarantine, Recheck, Release, StoreArgs};
 
 /// The environment variable that stands for `--keyring`.
@@ -70,7 +74,9 @@ pub enum Command {
     /// Watches directories, and signs or verifies what lands in them, by a policy
     Watch(Watch),
     /// Checks a policy: every fault at once, and what there is to do
-    Check(PolicyArgs),
+    Check(Check),
+    /// Explains which rule a file falls to, and what would happen to it now
+    Explain(Explain),
     /// Shows what was decided, and proves that the record of it is unbroken
     History(HistoryCommand),
     /// Shows what a signature says about itself, without asking anyone

@@ -4,6 +4,7 @@
 //! can go wrong is one enum, and which exit code and which hint belong to it is one `match` each.
 
 pub mod check;
+pub mod explain;
 pub mod history;
 pub mod input;
 pub mod key;
@@ -249,7 +250,8 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Sign(arguments) => sign::run(&arguments, common.keyring()),
         Command::Verify(arguments) => verify::run(&arguments, common.keyring()),
         Command::Watch(arguments) => watch::run(&arguments, common.keyring(), common.logs_for_people()),
-        Command::Check(arguments) => check::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments, common.keyring()),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::History(arguments) => history::run(&arguments, common.keyring()),
         Command::Show(arguments) => show::run(&arguments),
         Command::Quarantine(arguments) => quarantine::run(&arguments, common.keyring()),

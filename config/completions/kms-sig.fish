@@ -34,6 +34,7 @@ complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "sign" -d 'Signs a f
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "verify" -d 'Verifies a file\'s signature'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "watch" -d 'Watches directories, and signs or verifies what lands in them, by a policy'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "check" -d 'Checks a policy: every fault at once, and what there is to do'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "explain" -d 'Explains which rule a file falls to, and what would happen to it now'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
@@ -68,7 +69,16 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l keyring -d 'Th
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l online -d 'Also ask KMS whether it would allow each call, and look at this host'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l json -d 'One JSON object with everything, for programs'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand explain" -l policy -d 'The policy file (TOML)' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand explain" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand explain" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand explain" -l json -d 'One JSON object, for programs'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l policy -d 'The policy file (TOML)' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l rule -d 'Only this rule\'s' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand history" -l name -d 'Only files of this name: a pattern (*, ?, [a-z], {a,b}), or a name as it is or as it is shown' -r
@@ -194,16 +204,17 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand version" -l log-format -
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "sign" -d 'Signs a file'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "verify" -d 'Verifies a file\'s signature'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "watch" -d 'Watches directories, and signs or verifies what lands in them, by a policy'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "check" -d 'Checks a policy: every fault at once, and what there is to do'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "version" -d 'Prints version, commit and target'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check history show quarantine key version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "sign" -d 'Signs a file'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "verify" -d 'Verifies a file\'s signature'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "watch" -d 'Watches directories, and signs or verifies what lands in them, by a policy'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "check" -d 'Checks a policy: every fault at once, and what there is to do'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "explain" -d 'Explains which rule a file falls to, and what would happen to it now'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "version" -d 'Prints version, commit and target'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain history show quarantine key version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "list" -d 'Lists the items, oldest first'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "show" -d 'Shows all that is known of an item, and whether its content changed since it was judged'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "recheck" -d 'Verifies items again, under the policy as it is now; moves nothing'

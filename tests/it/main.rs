@@ -12,6 +12,7 @@
 mod aws;
 mod cli;
 mod daemon;
+mod explain;
 mod harness;
 mod history;
 mod manual;
@@ -19,6 +20,9 @@ mod manual;
 mod model;
 #[cfg(feature = "aws")]
 mod moto;
+mod online;
+#[cfg(feature = "aws")]
+mod online_aws;
 #[cfg(feature = "aws")]
 mod outage;
 #[cfg(feature = "aws")]

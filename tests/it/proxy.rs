@@ -42,6 +42,8 @@ pub(crate) enum Fault {
     Flood,
     /// Status 418, no body, no code.
     Teapot,
+    /// The upstream's answer, with this as its `Date`.
+    Dated(&'static str),
 }
 
 impl Fault {
@@ -78,6 +80,8 @@ pub(crate) struct Proxy {
 struct Script {
     next: VecDeque<Fault>,
     always: Option<Fault>,
+    /// Operation, key, and what happens to that.
+    of_key: Vec<(&'static str, String, Fault)>,
     requests: Vec<Request>,
     ended: bool,
 }
@@ -117,6 +121,11 @@ impl Proxy {
         locked(&self.script).always = fault;
     }
 
+    /// What happens to every request of this operation under this key from now on.
+    pub(crate) fn always_of(&self, operation: &'static str, key: &str, fault: Fault) {
+        locked(&self.script).of_key.push((operation, key.to_owned(), fault));
+    }
+
     /// The requests so far, in the order of their arrival.
     pub(crate) fn requests(&self) -> Vec<Request> {
         locked(&self.script).requests.clone()
@@ -148,8 +157,13 @@ fn serve(mut client: TcpStream, upstream: &str, script: &Mutex<Script>) -> io::R
         }
         let fault = {
             let mut script = locked(script);
-            script.requests.push(Request::new(&head, &body));
-            script.next.pop_front().or(script.always)
+            let request = Request::new(&head, &body);
+            let of_key = script.of_key.iter().find(|(operation, key, _)| {
+                request.operation == *operation && request.key_id.as_ref() == Some(key)
+            });
+            let of_key = of_key.map(|(.., fault)| *fault);
+            script.requests.push(request);
+            script.next.pop_front().or(of_key).or(script.always)
         };
         if fault == Some(Fault::Reset) {
             return Ok(());
@@ -191,6 +205,11 @@ fn misbehave(
         }
         Fault::Flood => edited(honest()?, "Padding", &"a".repeat(1 << 20)),
         Fault::Teapot => http::Reply::new(418, "text/plain", Vec::new()),
+        Fault::Dated(date) => {
+            let mut reply = honest()?;
+            reply.date = Some(date);
+            reply
+        }
         Fault::Hang => {
             // Until the client has had enough.
             io::copy(client, &mut io::sink())?;
@@ -288,11 +307,12 @@ pub(crate) mod http {
         status: u16,
         content_type: String,
         pub(crate) body: Vec<u8>,
+        pub(crate) date: Option<&'static str>,
     }
 
     impl Reply {
         pub(crate) fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
-            Self { status, content_type: content_type.to_owned(), body }
+            Self { status, content_type: content_type.to_owned(), body, date: None }
         }
 
         pub(crate) fn json(status: u16, body: &Value) -> Self {
@@ -304,8 +324,9 @@ pub(crate) mod http {
         }
 
         pub(crate) fn head(&self) -> String {
+            let date = self.date.map(|date| format!("date: {date}\r\n")).unwrap_or_default();
             format!(
-                "HTTP/1.1 {} -\r\ncontent-type: {}\r\ncontent-length: {}\r\nx-amzn-requestid: from-the-proxy\r\n\r\n",
+                "HTTP/1.1 {} -\r\ncontent-type: {}\r\ncontent-length: {}\r\n{date}x-amzn-requestid: from-the-proxy\r\n\r\n",
                 self.status,
                 self.content_type,
                 self.body.len()
