@@ -169,7 +169,7 @@ fn leases(post: &Post) -> Finding {
             "lease",
             "the kernel tells who has a file open for writing, whoever owns it (CAP_LEASE)",
         ),
-        Support::Yes if owns_all(&post.rule) => {
+        Support::Yes if owns_all(post) => {
             Finding::fine("lease", "the kernel tells who has a file open for writing")
         }
         Support::Yes => Finding::note(
@@ -216,10 +216,12 @@ fn of_a_file(post: &Post) -> Support {
     }
 }
 
-/// Whether only files of this process's user are handled.
-fn owns_all(rule: &Rule) -> bool {
+/// Whether only files of this process's user are handled, or nobody else but root can put any there.
+fn owns_all(post: &Post) -> bool {
     let me = rustix::process::geteuid().as_raw();
-    rule.allowed_owners.as_ref().is_some_and(|owners| owners.iter().all(|owner| *owner == me))
+    let are_mine = |owners: &Vec<u32>| owners.iter().all(|owner| *owner == me);
+    post.rule.allowed_owners.as_ref().is_some_and(are_mine)
+        || post.root.stat().is_ok_and(|root| root.uid == me && root.mode & 0o022 == 0)
 }
 
 /// Whether this process has a capability that counts on this host's files: one of a user namespace does not.

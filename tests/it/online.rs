@@ -159,6 +159,9 @@ fn a_user_without_capabilities_learns_what_it_may_not_do() {
     let place = place(VERIFY);
     place.write("in/f", "content");
     let output = as_plain_user(&place, &["in/f"]);
+    Found::read(&output.stdout, 0).is("verify", "the kernel tells who has a file open for writing", "fine");
+    fs::set_permissions(place.path("in"), Permissions::from_mode(0o1777)).unwrap();
+    let output = as_plain_user(&place, &["in/f"]);
     let found = Found::read(&output.stdout, 0);
     let (level, to_do) = found.says("verify", "of the daemon's own files only");
     assert_eq!(level, "note");
