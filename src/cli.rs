@@ -3,7 +3,9 @@
 //! Types only. What an argument means beyond its shape (is this a key? a context?) is told by the types
 //! of the library, when the command runs.
 
+mod check;
 mod control;
+mod explain;
 mod quarantine;
 
 use std::ffi::OsString;
@@ -23,7 +25,9 @@ use crate::signature::SUFFIX;
 use crate::state::Outcome;
 use crate::terminal::{self, progress};
 
+pub use check::Check;
 pub use control::{BacklogCommand, DaemonArgs, EventsCommand, ReloadCommand, RescanCommand, StatusCommand};
+pub use explain::Explain;
 pub use quarantine::{Choice, Purge, Quarantine, Recheck, Release, StoreArgs};
 
 /// The environment variable that stands for `--keyring`.
@@ -75,7 +79,9 @@ pub enum Command {
     /// Watches directories, and signs or verifies what lands in them, by a policy
     Watch(Watch),
     /// Checks a policy: every fault at once, and what there is to do
-    Check(PolicyArgs),
+    Check(Check),
+    /// Explains which rule a file falls to, and what would happen to it now
+    Explain(Explain),
     /// Shows how a running daemon stands, and what to do about it
     Status(StatusCommand),
     /// Lists what waits, why, since when, and what to do

@@ -57,7 +57,7 @@ pub fn timestamp() -> String {
 
 /// A moment of the wall clock, as the time since the epoch, in the form of [`timestamp`].
 pub fn timestamp_at(since_epoch: Duration) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch.min(LAST_TIMESTAMP)).to_string()
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch.min(Duration::from_secs(LAST))).to_string()
 }
 
 /// The wall clock of so long ago, in the form of [`timestamp`]; never before the epoch.
@@ -65,17 +65,24 @@ pub fn timestamp_ago(ago: Duration) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch().saturating_sub(ago)).to_string()
 }
 
-/// 9999-12-31T23:59:59Z, the last that RFC 3339 can write.
-const LAST_TIMESTAMP: Duration = Duration::from_secs(253_402_300_799);
+/// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
+const LAST: u64 = 253_402_300_799;
 
 /// A file time as RFC 3339 in UTC with nanoseconds; the bare seconds where the year is out of range.
 pub fn file_timestamp(time: FileTime) -> String {
     match u64::try_from(time.seconds) {
-        Ok(seconds) if seconds <= LAST_TIMESTAMP.as_secs() => {
+        Ok(seconds) if seconds <= LAST => {
             humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::new(seconds, time.nanos)).to_string()
         }
         _ => format!("{}s since the epoch", time.seconds),
     }
+}
+
+/// When a wait that began at a file time is over, as RFC 3339 in UTC with seconds; the latest that can be written
+/// where it is later.
+pub fn end_of_wait(began: FileTime, wait: Duration) -> String {
+    let seconds = u64::try_from(began.seconds).unwrap_or_default().saturating_add(wait.as_secs()).min(LAST);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
 /// How long ago a file time was by the wall clock; zero for one in the future.

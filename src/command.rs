@@ -7,6 +7,7 @@ mod asked;
 pub mod backlog;
 pub mod check;
 pub mod events;
+pub mod explain;
 pub mod history;
 pub mod input;
 pub mod key;
@@ -249,12 +250,13 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Sign(arguments) => sign::run(&arguments, common.keyring()),
         Command::Verify(arguments) => verify::run(&arguments, common.keyring()),
         Command::Watch(arguments) => watch::run(&arguments, common.keyring(), common.logs_for_people()),
-        Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Backlog(arguments) => backlog::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
         Command::Rescan(arguments) => order::rescan(&arguments),
         Command::Reload(arguments) => order::reload(&arguments),
+        Command::Check(arguments) => check::run(&arguments, common.keyring()),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::History(arguments) => history::run(&arguments, common.keyring()),
         Command::Show(arguments) => show::run(&arguments),
         Command::Quarantine(arguments) => quarantine::run(&arguments, common.keyring()),

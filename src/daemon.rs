@@ -8,7 +8,9 @@ pub mod board;
 mod breaker;
 mod decide;
 mod driver;
+pub mod explain;
 mod hold;
+pub mod inspect;
 mod keeper;
 mod limit;
 mod line;
@@ -54,7 +56,7 @@ pub use hold::Hold;
 pub use limit::Operation;
 pub use store::StoreError;
 pub use summary::Summary;
-pub use survey::{SurveyError, survey};
+pub use survey::{Survey, SurveyError, survey};
 
 /// How to run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -211,7 +213,7 @@ async fn serve<K: Kms>(
             space: Arc::default(),
             quarantine,
             cookies: cookies.as_ref().and_then(|dir| dir.try_clone().ok()),
-            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            hostname: hostname(),
             min_free_space: policy.limits.min_free_space,
             clock,
             dry_run: options.dry_run,
@@ -232,6 +234,11 @@ async fn serve<K: Kms>(
             }
         }
     }
+}
+
+/// This host's name, as contexts have it.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Summaries in the order of the policy: the rules end in any order.

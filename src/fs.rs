@@ -12,6 +12,7 @@ pub mod lease;
 pub mod root;
 pub mod staging;
 mod stat;
+pub mod system;
 pub mod trust;
 
 use std::ffi::{OsStr, OsString};
@@ -394,31 +395,6 @@ impl Dir {
         let (access, flags) = (Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
         rustix::fs::accessat(&self.fd, ".", access, flags)
             .map_err(|e| FsError::new("write to", &self.path, e))
-    }
-
-    /// Whether changes can be made to this directory that the kernel does not tell about: network, FUSE and
-    /// overlay file systems (inotify(7), "Limitations and caveats").
-    ///
-    /// # Errors
-    /// What statfs(2) says.
-    pub fn is_remote(&self) -> Result<bool> {
-        // linux/magic.h, and the magic numbers of statfs(2).
-        const TOLD_BY_NOBODY: [u64; 12] = [
-            0x6969,      // NFS
-            0xff53_4d42, // CIFS
-            0xfe53_4d42, // SMB2
-            0x517b,      // SMB
-            0x6573_5546, // FUSE
-            0x794c_7630, // overlayfs
-            0x0102_1997, // 9p
-            0x00c3_6400, // Ceph
-            0x5346_414f, // AFS
-            0x0116_1970, // GFS2
-            0x7461_636f, // OCFS2
-            0x0bd0_0bd0, // Lustre
-        ];
-        let stat = rustix::fs::fstatfs(&self.fd).map_err(|e| FsError::new("examine", &self.path, e))?;
-        Ok(TOLD_BY_NOBODY.contains(&(stat.f_type as u64 & 0xffff_ffff)))
     }
 
     /// Takes the directory's advisory lock for as long as it is open; false if another process has it.

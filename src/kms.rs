@@ -6,6 +6,7 @@
 
 pub mod local;
 pub mod provider;
+pub mod rehearsal;
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -42,6 +43,25 @@ pub trait Kms: Send + Sync + 'static {
         ciphertext: &[u8],
         context: &Context,
     ) -> impl Future<Output = Result<Decrypted, KmsError>> + Send;
+}
+
+/// The two operations. A key may allow one and not the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// Encrypt.
+    Encrypt,
+    /// Decrypt.
+    Decrypt,
+}
+
+impl Operation {
+    /// Its name in the AWS API; with `kms:` before it, the right to it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Encrypt => "Encrypt",
+            Self::Decrypt => "Decrypt",
+        }
+    }
 }
 
 /// Under which key a Decrypt is asked for.

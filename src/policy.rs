@@ -27,7 +27,8 @@ use std::time::Duration;
 
 pub use endpoint::{EndpointError, check_endpoint, is_loopback};
 pub use fault::{Fault, Faults};
-pub use pattern::Patterns;
+pub use pattern::{Patterns, Unwanted};
+pub(crate) use place::resolved;
 
 use crate::context::ContextTemplate;
 use crate::key::{KeyArn, KeyId};
@@ -245,6 +246,22 @@ impl Policy {
 }
 
 impl Mode {
+    /// The word in the policy.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Sign(_) => "sign",
+            Self::Verify(_) => "verify",
+        }
+    }
+
+    /// The keys that it uses, in the order in which they are asked.
+    pub fn keys(&self) -> Vec<KeyId> {
+        match self {
+            Self::Sign(sign) => vec![sign.key.clone()],
+            Self::Verify(verify) => verify.trusted_keys.iter().map(KeyArn::to_key_id).collect(),
+        }
+    }
+
     /// Whether anything of it may ever go to quarantine.
     pub const fn quarantines(&self) -> bool {
         match self {
@@ -261,13 +278,20 @@ impl Rule {
     /// Whether a payload of this name is meant. Unfinished files and dotfiles are meant only by a pattern of
     /// `include` that says so itself: `.x*` or `*.tmp`, not `*`. Names of signatures are not asked about.
     pub fn wants(&self, name: &OsStr) -> bool {
-        if self.exclude.as_ref().is_some_and(|patterns| patterns.matches(name)) {
-            return false;
+        self.unwanted(name).is_none()
+    }
+
+    /// Why a payload of this name is not meant, if it is not.
+    pub fn unwanted(&self, name: &OsStr) -> Option<Unwanted<'_>> {
+        if let Some(pattern) = self.exclude.as_ref().and_then(|patterns| patterns.matching(name)) {
+            return Some(Unwanted::Excluded(pattern));
         }
         match (&self.include, pattern::unfinished_mark(name)) {
-            (None, mark) => mark.is_none(),
-            (Some(patterns), None) => patterns.matches(name),
-            (Some(patterns), Some(mark)) => patterns.matches_naming(name, mark),
+            (None, mark) => mark.map(|mark| Unwanted::Unfinished(mark.as_str())),
+            (Some(patterns), None) => (!patterns.matches(name)).then_some(Unwanted::NotIncluded),
+            (Some(patterns), Some(mark)) => {
+                (!patterns.matches_naming(name, mark)).then_some(Unwanted::Unfinished(mark.as_str()))
+            }
         }
     }
 

@@ -296,18 +296,6 @@ impl State {
         self.call(move |db| remembered(db, &rule, &path)).await
     }
 
-    /// [`State::remembered`] for callers without a runtime; what cannot be read counts as nothing.
-    pub fn remembered_now(&self, rule: &str, path: &RelPath) -> Option<Remembered> {
-        let (answer, wait) = mpsc::channel();
-        let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
-        let request: Request = Box::new(move |db| {
-            drop(answer.send(db.ok().and_then(|db| remembered(db, &rule, &path).ok())));
-            Box::new(drop)
-        });
-        self.requests.send(request).ok()?;
-        wait.recv().ok()??
-    }
-
     /// The last decisions about many paths of one rule, in the order asked.
     ///
     /// # Errors

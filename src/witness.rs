@@ -9,7 +9,7 @@ use crate::key::{KeyArn, KeyId};
 use crate::kms::{Asked, Kms, KmsError, Trouble, TroubleKind};
 use crate::seal;
 use crate::signature::MAX_LEN;
-use crate::state::link::Head;
+use crate::state::link::{Head, LEN, Link, Point};
 
 /// What every sealed plaintext begins with.
 const PREFIX: &[u8] = b"kms-sig:head:";
@@ -70,12 +70,17 @@ fn context(head: &Head) -> Context {
     ])
 }
 
+/// The context of a seal as a rehearsal has it: of a head that no record has.
+pub fn example_context() -> Context {
+    let link = Link::new([0; LEN]);
+    context(&Head { chain: link, point: Point { seq: 0, link } })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::digest;
     use crate::kms::local::{Keyring, Local};
-    use crate::state::link::{Link, Point};
 
     fn head(seq: i64, link: u8) -> Head {
         Head { chain: Link::new([1; 32]), point: Point { seq, link: Link::new([link; 32]) } }

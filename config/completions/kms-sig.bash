@@ -25,6 +25,9 @@ _kms__sig() {
             kms__sig,events)
                 cmd="kms__sig__subcmd__events"
                 ;;
+            kms__sig,explain)
+                cmd="kms__sig__subcmd__explain"
+                ;;
             kms__sig,help)
                 cmd="kms__sig__subcmd__help"
                 ;;
@@ -69,6 +72,9 @@ _kms__sig() {
                 ;;
             kms__sig__subcmd__help,events)
                 cmd="kms__sig__subcmd__help__subcmd__events"
+                ;;
+            kms__sig__subcmd__help,explain)
+                cmd="kms__sig__subcmd__help__subcmd__explain"
                 ;;
             kms__sig__subcmd__help,help)
                 cmd="kms__sig__subcmd__help__subcmd__help"
@@ -188,7 +194,7 @@ _kms__sig() {
 
     case "${cmd}" in
         kms__sig)
-            opts="-h -V --keyring --log-format --help --version sign verify watch check status backlog events rescan reload history show quarantine key version help"
+            opts="-h -V --keyring --log-format --help --version sign verify watch check explain status backlog events rescan reload history show quarantine key version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -252,7 +258,7 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__check)
-            opts="-h --policy --keyring --log-format --help"
+            opts="-h --policy --online --json --keyring --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -311,8 +317,34 @@ _kms__sig() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        kms__subcmd__sig__subcmd__explain)
+            opts="-h --policy --json --keyring --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --policy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keyring)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "human json journal" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         kms__subcmd__sig__subcmd__help)
-            opts="sign verify watch check status backlog events rescan reload history show quarantine key version help"
+            opts="sign verify watch check explain status backlog events rescan reload history show quarantine key version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -354,6 +386,20 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__help__subcmd__events)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kms__subcmd__sig__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -365,7 +365,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// A path for JSON: as it reads, and byte for byte.
-fn both_ways(path: &Path) -> (String, String) {
+pub(super) fn both_ways(path: &Path) -> (String, String) {
     use std::os::unix::ffi::OsStrExt as _;
     let hex = path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     (Escaped::new(path).to_string(), hex)

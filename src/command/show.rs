@@ -12,6 +12,10 @@ use crate::signature::{MAX_LEN, Malformed, Signature};
 /// Characters of a UUID in its usual form.
 const UUID_LEN: usize = 36;
 
+/// The two formats, in words.
+const LOCAL_FORMAT: &str = "plain ciphertext of a kms-sig keyring";
+const AWS_FORMAT: &str = "plain ciphertext, opaque";
+
 /// Shows one signature.
 ///
 /// # Errors
@@ -37,11 +41,11 @@ fn describe(signature: &Signature) -> String {
     let bytes = signature.as_bytes();
     let mut lines = vec![format!("size: {} bytes", bytes.len())];
     if let Some(key) = local::claimed_key(bytes) {
-        lines.push("format: plain ciphertext of a kms-sig keyring".to_owned());
+        lines.push(format!("format: {LOCAL_FORMAT}"));
         lines.push("provider: local".to_owned());
         lines.push(format!("claims key: {key}"));
     } else {
-        lines.push("format: plain ciphertext, opaque".to_owned());
+        lines.push(format!("format: {AWS_FORMAT}"));
         lines.push("provider: AWS KMS or a service like it".to_owned());
         if let Some(id) = leading_uuid(bytes) {
             lines.push(format!("claims key: {id}"));
@@ -57,6 +61,16 @@ fn describe_malformed(malformed: Malformed, len: usize) -> String {
         Malformed::Empty | Malformed::Foreign(_) => {
             format!("size: {len} bytes\nformat: none of ours: {malformed}")
         }
+    }
+}
+
+/// Which format a signature is of, and whose key it claims, on one line.
+pub(super) fn format_of(signature: &Signature) -> String {
+    let bytes = signature.as_bytes();
+    match (local::claimed_key(bytes), leading_uuid(bytes)) {
+        (Some(key), _) => format!("{LOCAL_FORMAT}, claims key {key}"),
+        (None, Some(id)) => format!("{AWS_FORMAT}, claims key {id}"),
+        (None, None) => AWS_FORMAT.to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ mod backlog;
 pub(super) mod chance;
 mod listen;
 pub(super) mod look;
-mod mounts;
+pub(super) mod mounts;
 mod places;
 mod scanning;
 mod trying;
@@ -132,6 +132,21 @@ struct Slot {
     first_seen: Moment,
 }
 
+/// The waits of a rule.
+pub(super) fn timing(rule: &Rule) -> Timing {
+    let (timeout, grace) = match &rule.mode {
+        Mode::Sign(_) => (Duration::MAX, None),
+        Mode::Verify(verify) => (verify.signature_timeout, verify.grace),
+    };
+    Timing {
+        settle: rule.settle,
+        grace_leased: grace.unwrap_or(Duration::from_secs(30)),
+        grace_unleased: grace.unwrap_or(Duration::from_secs(10 * 60)),
+        signature_timeout: timeout,
+        never_settles: NEVER_SETTLES,
+    }
+}
+
 impl<K: Kms> Driver<K> {
     /// A driver that has not begun. `ready` fires when the watch is up and the first scan under way, or when it
     /// is known that they cannot be for now.
@@ -142,17 +157,7 @@ impl<K: Kms> Driver<K> {
         max_jobs: usize,
         ready: tokio::sync::oneshot::Sender<()>,
     ) -> Self {
-        let (timeout, grace) = match &rule.mode {
-            Mode::Sign(_) => (Duration::MAX, None),
-            Mode::Verify(verify) => (verify.signature_timeout, verify.grace),
-        };
-        let timing = Timing {
-            settle: rule.settle,
-            grace_leased: grace.unwrap_or(Duration::from_secs(30)),
-            grace_unleased: grace.unwrap_or(Duration::from_secs(10 * 60)),
-            signature_timeout: timeout,
-            never_settles: NEVER_SETTLES,
-        };
+        let timing = timing(&rule);
         let now = line.clock.now();
         let panel = line.board.rule(&rule.name);
         Self {

@@ -16,24 +16,8 @@ use crate::context::Context;
 use crate::key::{KeyId, Provider};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
 
-/// The two operations; each has breakers of its own, because a key may allow one and not the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Operation {
-    /// Encrypt.
-    Encrypt,
-    /// Decrypt.
-    Decrypt,
-}
-
-impl Operation {
-    /// The name of the operation in the API of KMS.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Encrypt => "Encrypt",
-            Self::Decrypt => "Decrypt",
-        }
-    }
-}
+/// The two operations; each has breakers of its own.
+pub use crate::kms::Operation;
 
 /// A provider behind the limits of the policy.
 #[derive(Debug)]

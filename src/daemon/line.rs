@@ -7,7 +7,7 @@
 mod sign;
 mod verify;
 
-pub(super) use sign::STALE;
+pub(super) use sign::{FOREIGN, STALE};
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -338,12 +338,7 @@ impl Post {
     }
 
     fn keys(&self) -> Vec<String> {
-        match &self.rule.mode {
-            crate::policy::Mode::Sign(sign) => vec![sign.key.to_string()],
-            crate::policy::Mode::Verify(verify) => {
-                verify.trusted_keys.iter().map(ToString::to_string).collect()
-            }
-        }
+        self.rule.mode.keys().iter().map(ToString::to_string).collect()
     }
 
     /// Whether one more thing that a sender did not do well is told; and how many were not, when it is time to.

@@ -1,13 +1,14 @@
-//! How many files of a rule stand to be signed or judged, without touching any.
+//! What lies in a rule's directory, and how much of it stands to be signed or judged, without touching any.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::driver::AttachError;
 use super::driver::attach;
 use super::driver::look::{is_decided, look};
+use super::line::Post;
+use crate::fs::FsError;
 use crate::policy::Rule;
-use crate::state::State;
+use crate::state::reader::Decisions;
 use crate::watch::scan::Walk;
 
 /// Names read at a time.
@@ -21,27 +22,47 @@ pub enum SurveyError {
     Attach(#[from] AttachError),
     /// Its directory cannot be read.
     #[error(transparent)]
-    Fs(#[from] crate::fs::FsError),
+    Fs(#[from] FsError),
 }
 
-/// Counts the pairs in a rule's directory that state has no decision about. State that cannot be read counts
-/// as empty. Changes nothing.
+/// What a walk through a rule's directory found.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Files that state has no decision about.
+    pub waiting: usize,
+    /// Directories that the daemon would watch, the rule's own among them.
+    pub directories: usize,
+    /// Directories that cannot be read, and why.
+    pub unread: Vec<FsError>,
+    /// Whether there are more directories than are watched, or deeper ones.
+    pub capped: bool,
+}
+
+/// Walks a rule's directory. What state remembers is in `decisions`; without any, every file stands to be dealt with.
+/// Changes nothing.
 ///
 /// # Errors
 /// [`SurveyError`].
-pub fn survey(rule: &Arc<Rule>, state_dir: &Path) -> Result<usize, SurveyError> {
+pub fn survey(rule: &Arc<Rule>, decisions: Option<&Decisions>) -> Result<Survey, SurveyError> {
     let post = attach::post(rule, true)?;
-    let state = State::rehearsal(state_dir).ok();
-    let mut walk = Walk::new(rule);
-    let mut waiting = 0;
-    while let Some(batch) = walk.next(&post.root, NAMES, |_| {})? {
+    Ok(survey_at(&post, decisions)?)
+}
+
+/// [`survey`], for a rule that is attached already.
+pub(super) fn survey_at(post: &Post, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
+    let mut walk = Walk::new(&post.rule);
+    let mut survey = Survey::default();
+    while let Some(batch) = walk.next(&post.root, NAMES, |_| survey.directories += 1)? {
         for path in batch.pairs {
-            let look = look(&post, &path)?;
-            let row = state.as_ref().and_then(|state| state.remembered_now(&rule.name, &path));
-            if look.sight.payload.is_some() && !row.is_some_and(|row| is_decided(&post, &row, &look, false)) {
-                waiting += 1;
+            let look = look(post, &path)?;
+            // A row that cannot be read is no decision.
+            let row = decisions.and_then(|d| d.remembered(&post.rule.name, &path).ok().flatten());
+            if look.sight.payload.is_some() && !row.is_some_and(|row| is_decided(post, &row, &look, false)) {
+                survey.waiting += 1;
             }
         }
+        survey.unread.extend(batch.failed);
     }
-    Ok(waiting)
+    survey.capped = walk.capped;
+    Ok(survey)
 }

@@ -164,11 +164,25 @@ fn recover_one(root: &Dir, claims: &Dir, id: &OsStr) -> Result<(), FsError> {
     remove_if_empty(claims, id)
 }
 
+/// Checks the folder of claims, if it is there.
+///
+/// # Errors
+/// What is there cannot be used.
+pub fn check(root: &Dir) -> Result<(), FsError> {
+    match trusted_claims(root) {
+        Err(error) if error.is_not_found() => Ok(()),
+        checked => checked.map(drop),
+    }
+}
+
 /// The folder of claims, made if missing. It must be ours alone.
 fn open_claims(root: &Dir) -> Result<Dir, FsError> {
-    let name = OsStr::new(RESERVED_PREFIX);
-    root.make_dir(name, 0o700)?;
-    let claims = root.descend(Path::new(name)).map_err(|error| match error.is_no_directory() {
+    root.make_dir(OsStr::new(RESERVED_PREFIX), 0o700)?;
+    trusted_claims(root)
+}
+
+fn trusted_claims(root: &Dir) -> Result<Dir, FsError> {
+    let claims = root.descend(Path::new(RESERVED_PREFIX)).map_err(|error| match error.is_no_directory() {
         // A sender got there first. What is not ours is not removed, and nothing goes through it.
         true => FsError { action: "use (it must be a directory of the daemon's own; remove it)", ..error },
         false => error,

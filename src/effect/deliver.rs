@@ -4,6 +4,7 @@
 //! published without a [`Warrant`], which only a valid verdict or a signature just made gives (P1).
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Read as _;
 
 use rustix::io::Errno;
@@ -110,15 +111,59 @@ pub fn deliver(
 /// # Errors
 /// What opening and reading what is there says.
 pub fn obstacle(root: &Dir, path: &RelPath, hashed: &Hashed) -> Result<Option<&'static str>, FsError> {
-    let dir = match root.descend(path.parent()) {
-        Err(e) if e.is_not_found() => return Ok(None),
-        Err(e) if e.is_no_directory() => return Ok(Some(NO_WAY)),
-        opened => opened?,
-    };
-    Ok(match look_at_payload(&dir, path.name(), hashed)? {
-        Existing::Nothing | Existing::Equal => None,
-        Existing::Other => Some(TAKEN),
+    Ok(match destination(root, path)? {
+        Destination::Missing => None,
+        Destination::NoWay => Some(NO_WAY),
+        Destination::There(dir) => match look_at_payload(&dir, path.name(), hashed)? {
+            Existing::Nothing | Existing::Equal => None,
+            Existing::Other => Some(TAKEN),
+        },
     })
+}
+
+/// How far publishing can be foreseen without reading anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// The name is free.
+    Free,
+    /// A file of this size has it: the same, or another.
+    Same,
+    /// Something else has it.
+    Conflict(&'static str),
+}
+
+/// What publishing a file of `size` bytes as `path` below `root` would meet, as things stand.
+///
+/// # Errors
+/// What opening what is there says.
+pub fn foresee(root: &Dir, path: &RelPath, size: u64) -> Result<Outlook, FsError> {
+    Ok(match destination(root, path)? {
+        Destination::Missing => Outlook::Free,
+        Destination::NoWay => Outlook::Conflict(NO_WAY),
+        Destination::There(dir) => match of_size(&dir, path.name(), size)? {
+            OfSize::Nothing => Outlook::Free,
+            OfSize::Same(_) => Outlook::Same,
+            OfSize::Other => Outlook::Conflict(TAKEN),
+        },
+    })
+}
+
+/// The directory that something is published in.
+enum Destination {
+    There(Dir),
+    /// It would be made.
+    Missing,
+    /// It cannot be.
+    NoWay,
+}
+
+fn destination(root: &Dir, path: &RelPath) -> Result<Destination, FsError> {
+    match root.descend(path.parent()) {
+        Ok(dir) => Ok(Destination::There(dir)),
+        Err(e) if e.is_not_found() => Ok(Destination::Missing),
+        Err(e) if e.is_no_directory() => Ok(Destination::NoWay),
+        Err(e) => Err(e),
+    }
 }
 
 /// Where a directory must be made there is something else.
@@ -144,17 +189,31 @@ pub(super) enum Existing {
 
 /// Compares what is there, if anything, with a file that was hashed.
 pub(super) fn look_at_payload(dir: &Dir, name: &OsStr, hashed: &Hashed) -> Result<Existing, FsError> {
-    let same_size = Fitness { max_size: hashed.size, max_links: u32::MAX, owners: None };
+    let file = match of_size(dir, name, hashed.size)? {
+        OfSize::Nothing => return Ok(Existing::Nothing),
+        OfSize::Other => return Ok(Existing::Other),
+        OfSize::Same(file) => file,
+    };
+    match copy::hash(&file, &dir.path().join(name), hashed.size) {
+        Ok(there) if there.digest.matches(hashed.digest.as_bytes()) => Ok(Existing::Equal),
+        Ok(_) | Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(Existing::Other),
+        Err(OpenError::Io(e)) => Err(e),
+    }
+}
+
+/// What has a name, as far as its size tells.
+enum OfSize {
+    Nothing,
+    Same(File),
+    Other,
+}
+
+fn of_size(dir: &Dir, name: &OsStr, size: u64) -> Result<OfSize, FsError> {
+    let same_size = Fitness { max_size: size, max_links: u32::MAX, owners: None };
     match dir.open_file(name, &same_size) {
-        Ok((file, stat)) if stat.identity.size == hashed.size => {
-            match copy::hash(&file, &dir.path().join(name), hashed.size) {
-                Ok(there) if there.digest.matches(hashed.digest.as_bytes()) => Ok(Existing::Equal),
-                Ok(_) | Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(Existing::Other),
-                Err(OpenError::Io(e)) => Err(e),
-            }
-        }
-        Ok(_) | Err(OpenError::Unfit(_)) => Ok(Existing::Other),
-        Err(OpenError::Gone) => Ok(Existing::Nothing),
+        Ok((file, stat)) if stat.identity.size == size => Ok(OfSize::Same(file)),
+        Ok(_) | Err(OpenError::Unfit(_)) => Ok(OfSize::Other),
+        Err(OpenError::Gone) => Ok(OfSize::Nothing),
         Err(OpenError::Io(e)) => Err(e),
     }
 }
@@ -186,11 +245,7 @@ pub fn read_bounded(
 ///
 /// # Errors
 /// What read(2) says.
-pub fn read_open(
-    file: &std::fs::File,
-    dir: &Dir,
-    name: &OsStr,
-) -> Result<Result<Signature, Malformed>, OpenError> {
+pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<Result<Signature, Malformed>, OpenError> {
     let mut bytes = Vec::with_capacity(MAX_LEN + 1);
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
         action: "read",

@@ -5,6 +5,7 @@
 //! error code. Never decides what a failure means for a file, never caches an answer, and never sends
 //! anything over plain HTTP to another machine (K24).
 
+mod rehearsal;
 mod wire;
 
 use std::collections::HashMap;
@@ -33,7 +34,7 @@ use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind, classify};
 use crate::policy::{AwsSettings, EndpointError, check_endpoint};
-use wire::{ATTEMPT_TIMEOUT, Oversized, Wire};
+use wire::{ATTEMPT_TIMEOUT, Dates, Oversized, Wire};
 
 /// All attempts, the pauses between them and the loading of credentials.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -51,6 +52,8 @@ struct Shared {
     sdk: SdkConfig,
     endpoint: Option<String>,
     http: SharedHttpClient,
+    /// The dates of the answers.
+    clock: Dates,
     /// One client per Region, made when a key of that Region is first used.
     clients: Mutex<HashMap<String, Client>>,
 }
@@ -121,9 +124,10 @@ pub async fn connect(settings: &AwsSettings) -> Result<Aws, AwsError> {
             return Err(AwsError::FipsEndpoint(origin));
         }
     }
-    let wire = SharedHttpConnector::new(Wire::new());
+    let clock = Dates::default();
+    let wire = SharedHttpConnector::new(Wire::new(clock.clone()));
     let http = http_client_fn(move |_, _| wire.clone());
-    Ok(Aws(Arc::new(Shared { sdk, endpoint, http, clients: Mutex::default() })))
+    Ok(Aws(Arc::new(Shared { sdk, endpoint, http, clock, clients: Mutex::default() })))
 }
 
 /// The endpoint that environment or profile name, found by the rule of the SDK: the one of the service goes
@@ -149,7 +153,7 @@ impl fmt::Debug for Shared {
 impl Aws {
     /// The client of the key's Region, or of the configured one.
     fn client(&self, key: Option<&KeyId>) -> Result<Client, Trouble> {
-        let Shared { sdk, endpoint, http, clients } = &*self.0;
+        let Shared { sdk, endpoint, http, clients, clock: _ } = &*self.0;
         let region =
             key.and_then(KeyId::region).or_else(|| sdk.region().map(Region::as_ref)).ok_or_else(|| {
                 let what = key.map_or_else(|| "the signature's key".to_owned(), |key| format!("key {key}"));

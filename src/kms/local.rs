@@ -24,7 +24,8 @@ pub use keyring::{Keyring, KeyringError, Listed};
 use crate::chain;
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
-use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
+use crate::kms::rehearsal::{Reached, Rehearse};
+use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
 use keyring::{SECRET_LEN, Secret};
 
 const MAGIC: &[u8] = b"KSL1";
@@ -98,6 +99,18 @@ impl Kms for Local {
         }
         let plaintext = parts.decrypt(secret, context).map_err(|Unspecified| KmsError::Rejected)?;
         Ok(Decrypted { plaintext, key: answer(key)? })
+    }
+}
+
+impl Rehearse for Local {
+    /// Whether the keyring opens and has the key; whoever can read it may do everything with it.
+    async fn rehearse(&self, _: Operation, key: &KeyId, _: &Context) -> Result<Reached, Trouble> {
+        let keyring = self.keyring()?;
+        match find(&keyring, key) {
+            Ok(_) => Ok(Reached::Allowed),
+            Err(KmsError::Trouble(trouble)) => Err(trouble),
+            Err(KmsError::Rejected | KmsError::IncorrectKey) => Ok(Reached::Answered),
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use crate::context::Context;
 use crate::key::{KeyId, Provider};
 use crate::kms::local::Local;
-use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
+use crate::kms::rehearsal::{ClockError, Reached, Rehearse};
+use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
 use crate::policy::AwsSettings;
 
 /// Both providers, as one.
@@ -30,6 +31,11 @@ impl Providers {
     #[must_use]
     pub fn serving(self, uid: u32) -> Self {
         Self { local: self.local.map(|local| local.serving(uid)), ..self }
+    }
+
+    /// How far this host's clock is from that of KMS, if KMS has answered and told the time.
+    pub fn clock_error(&self) -> Option<ClockError> {
+        self.aws.clock_error()
     }
 
     fn local(&self) -> Result<&Local, Trouble> {
@@ -60,6 +66,20 @@ impl Kms for Providers {
         match provider {
             Provider::Aws => self.aws.decrypt(asked, ciphertext, context).await,
             Provider::Local => self.local()?.decrypt(asked, ciphertext, context).await,
+        }
+    }
+}
+
+impl Rehearse for Providers {
+    async fn rehearse(
+        &self,
+        operation: Operation,
+        key: &KeyId,
+        context: &Context,
+    ) -> Result<Reached, Trouble> {
+        match key.provider() {
+            Provider::Aws => self.aws.rehearse(operation, key, context).await,
+            Provider::Local => self.local()?.rehearse(operation, key, context).await,
         }
     }
 }
@@ -98,6 +118,10 @@ mod connected {
             };
             self.aws.get_or_try_init(connect).await
         }
+
+        pub(super) fn clock_error(&self) -> Option<ClockError> {
+            self.aws.get()?.clock_error()
+        }
     }
 
     impl fmt::Debug for Remote {
@@ -125,6 +149,17 @@ mod connected {
             self.aws().await?.decrypt(asked, ciphertext, context).await
         }
     }
+
+    impl Rehearse for Remote {
+        async fn rehearse(
+            &self,
+            operation: Operation,
+            key: &KeyId,
+            context: &Context,
+        ) -> Result<Reached, Trouble> {
+            self.aws().await?.rehearse(operation, key, context).await
+        }
+    }
 }
 
 /// A build without the feature `aws`.
@@ -139,18 +174,28 @@ mod left_out {
         pub(super) fn new(_: AwsSettings) -> Self {
             Self
         }
+
+        pub(super) fn clock_error(&self) -> Option<ClockError> {
+            None
+        }
     }
 
-    fn left_out() -> KmsError {
-        Trouble::new(TroubleKind::Request, "this kms-sig was built without AWS support").into()
+    fn left_out() -> Trouble {
+        Trouble::new(TroubleKind::Request, "this kms-sig was built without AWS support")
     }
 
     impl Kms for Remote {
         async fn encrypt(&self, _: &KeyId, _: &[u8], _: &Context) -> Result<Encrypted, KmsError> {
-            Err(left_out())
+            Err(left_out().into())
         }
 
         async fn decrypt(&self, _: Asked<'_>, _: &[u8], _: &Context) -> Result<Decrypted, KmsError> {
+            Err(left_out().into())
+        }
+    }
+
+    impl Rehearse for Remote {
+        async fn rehearse(&self, _: Operation, _: &KeyId, _: &Context) -> Result<Reached, Trouble> {
             Err(left_out())
         }
     }

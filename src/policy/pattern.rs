@@ -87,10 +87,30 @@ impl Patterns {
         })
     }
 
+    /// The first pattern that a file name matches, as the policy writes it.
+    pub fn matching(&self, name: &OsStr) -> Option<&str> {
+        let first = self.set.matches(name).into_iter().min()?;
+        self.sources.get(first).map(String::as_str)
+    }
+
     /// The patterns as the policy writes them.
     pub fn sources(&self) -> &[String] {
         &self.sources
     }
+}
+
+/// Why a rule does not mean a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unwanted<'r> {
+    /// A pattern of `exclude` matches it.
+    #[error("its name matches \"{}\" of exclude", Escaped::text(.0))]
+    Excluded(&'r str),
+    /// There is an `include`, and no pattern of it matches.
+    #[error("its name matches no pattern of include")]
+    NotIncluded,
+    /// It is called like an unfinished or private file, and no pattern of `include` says so itself.
+    #[error("\"{0}\" in its name marks an unfinished or private file, and no pattern of include has it")]
+    Unfinished(&'static str),
 }
 
 /// What marks a name as that of an unfinished or private file.
@@ -98,6 +118,14 @@ impl Patterns {
 pub(super) enum Mark {
     Start(&'static str),
     End(&'static str),
+}
+
+impl Mark {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start(mark) | Self::End(mark) => mark,
+        }
+    }
 }
 
 /// How programs mark files that are not (yet) for others: dotfiles, editors' backups and swap files, and

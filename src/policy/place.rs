@@ -167,7 +167,7 @@ const IN_THE_STORE: &str =
     "the quarantine holds failed files only; keep it outside, or the quarantine inside [state] dir";
 
 /// Where `path` leads: its longest beginning that exists, with symbolic links resolved, and the rest as it is.
-fn resolved(path: &Path) -> PathBuf {
+pub(crate) fn resolved(path: &Path) -> PathBuf {
     path.ancestors()
         .find_map(|ancestor| {
             let real = ancestor.canonicalize().ok()?;

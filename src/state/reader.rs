@@ -3,6 +3,8 @@
 //! What is read is one snapshot: rows that are appended meanwhile are the next reader's. Decides nothing about
 //! what it finds.
 
+mod decided;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,6 +19,8 @@ use super::link::{Head, Judged, Link, Point, Row};
 use super::{FILE, PATIENCE, schema};
 use crate::chain;
 use crate::escape::{Escaped, quoted};
+
+pub use decided::Decisions;
 
 /// Why the record cannot be read. Says nothing about whether it is unbroken.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +124,16 @@ impl History {
     /// # Errors
     /// [`HistoryError`].
     pub fn open(dir: &Path) -> Result<Self, HistoryError> {
+        match Self::connect(dir)? {
+            (history, schema::VERSION) => Ok(history),
+            (_, 0) => Err(HistoryError::Missing(dir.to_owned())),
+            (_, version) if version < schema::VERSION => Err(HistoryError::Earlier(dir.to_owned())),
+            (_, version) => Err(HistoryError::Later(dir.to_owned(), version)),
+        }
+    }
+
+    /// The same, whatever version it is of: that is handed out.
+    fn connect(dir: &Path) -> Result<(Self, i64), HistoryError> {
         let path = dir.join(FILE);
         let failed = |error: &dyn std::fmt::Display| HistoryError::Failed(dir.to_owned(), error.to_string());
         match fs::symlink_metadata(&path) {
@@ -143,12 +157,8 @@ impl History {
             }
             opened => (opened.map_err(|e| failed(&e))?, false),
         };
-        match schema::version(&db).map_err(|e| failed(&e))? {
-            schema::VERSION => Ok(Self { db, path, unlocked }),
-            0 => Err(HistoryError::Missing(dir.to_owned())),
-            version if version < schema::VERSION => Err(HistoryError::Earlier(dir.to_owned())),
-            version => Err(HistoryError::Later(dir.to_owned(), version)),
-        }
+        let version = schema::version(&db).map_err(|e| failed(&e))?;
+        Ok((Self { db, path, unlocked }, version))
     }
 
     fn failed(&self, error: &rusqlite::Error) -> HistoryError {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Kind, Names, RelPath};
-use crate::policy::{Mode, Rule};
+use crate::policy::{Mode, Rule, Unwanted};
 use crate::signature::SUFFIX;
 
 /// How deep directories are followed, and how many (A12). Beyond that a sender is playing games.
@@ -20,7 +20,7 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_DIRS: usize = 100_000;
 /// How many bytes the path of a directory below the root has at most. A sender could give it 4,095, and so each of
 /// the thousands of pairs that wait in it (P10).
-const MAX_DIR_PATH: usize = 1024;
+pub const MAX_DIR_PATH: usize = 1024;
 /// How many bytes all of them have together at most, 160 each if there are as many as may be: the watcher keeps them,
 /// twice.
 const MAX_DIR_BYTES: usize = 16 << 20;
@@ -37,6 +37,29 @@ pub enum Meaning {
     Nothing,
     /// Would be a payload, but can have no signature; reported once.
     Unsignable(RelPath, Unsignable),
+}
+
+/// Why a name means nothing to a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Overlooked<'r> {
+    /// A name of this program's own.
+    #[error("names that begin with {RESERVED_PREFIX} are kms-sig's own")]
+    Reserved,
+    /// A signature, to a rule that signs.
+    #[error("it is a signature, and signatures are not signed")]
+    Signature,
+    /// The rule's patterns leave it out.
+    #[error("{0}")]
+    Unwanted(Unwanted<'r>),
+}
+
+/// What a name is, to a rule that it means something to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'n> {
+    /// A payload, or the signature of one; the payload's name.
+    Of(&'n OsStr),
+    /// What can have no signature.
+    Unsignable(Unsignable),
 }
 
 /// Why a name can have no signature.
@@ -57,32 +80,45 @@ pub fn signature_name(payload: &OsStr) -> OsString {
 
 /// What `name`, in the directory `below` the rule's root, means.
 pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
-    let bytes = name.as_bytes();
-    if bytes.starts_with(RESERVED_PREFIX.as_bytes()) {
-        return Meaning::Nothing;
-    }
     let path = |name: &OsStr| RelPath::new(below.join(name));
-    match (bytes.strip_suffix(SUFFIX.as_bytes()), &rule.mode) {
-        (Some(_), Mode::Sign(_)) => Meaning::Nothing,
-        (Some(payload), Mode::Verify(_)) => {
-            if payload.is_empty() || payload.ends_with(SUFFIX.as_bytes()) {
-                return path(name)
-                    .map_or(Meaning::Nothing, |p| Meaning::Unsignable(p, Unsignable::SignatureOfSignature));
-            }
-            pair(rule, path(OsStr::from_bytes(payload)))
+    match part(rule, name) {
+        Err(_) => Meaning::Nothing,
+        Ok(Part::Of(payload)) => path(payload).map_or(Meaning::Nothing, Meaning::Pair),
+        Ok(Part::Unsignable(why)) => {
+            path(name).map_or(Meaning::Nothing, |path| Meaning::Unsignable(path, why))
         }
-        (None, _) if bytes.len() > MAX_NAME => {
-            path(name).map_or(Meaning::Nothing, |p| Meaning::Unsignable(p, Unsignable::NameTooLong))
-        }
-        (None, _) => pair(rule, path(name)),
     }
 }
 
-fn pair(rule: &Rule, path: Option<RelPath>) -> Meaning {
-    match path {
-        Some(path) if rule.wants(path.name()) => Meaning::Pair(path),
-        _ => Meaning::Nothing,
+/// What a name is to a rule, whatever directory it is in.
+///
+/// # Errors
+/// Why it is nothing to it.
+pub fn part<'n, 'r>(rule: &'r Rule, name: &'n OsStr) -> Result<Part<'n>, Overlooked<'r>> {
+    if is_reserved(name) {
+        return Err(Overlooked::Reserved);
     }
+    let bytes = name.as_bytes();
+    let payload = match (bytes.strip_suffix(SUFFIX.as_bytes()), &rule.mode) {
+        (Some(_), Mode::Sign(_)) => return Err(Overlooked::Signature),
+        (Some(payload), Mode::Verify(_)) if payload.is_empty() || payload.ends_with(SUFFIX.as_bytes()) => {
+            return Ok(Part::Unsignable(Unsignable::SignatureOfSignature));
+        }
+        (Some(payload), Mode::Verify(_)) => OsStr::from_bytes(payload),
+        (None, _) if bytes.len() > MAX_NAME => return Ok(Part::Unsignable(Unsignable::NameTooLong)),
+        (None, _) => name,
+    };
+    rule.unwanted(payload).map_or(Ok(Part::Of(payload)), |why| Err(Overlooked::Unwanted(why)))
+}
+
+/// Whether a name is of this program's own, and neither a payload nor a directory to walk.
+pub fn is_reserved(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(RESERVED_PREFIX.as_bytes())
+}
+
+/// Whether a directory, by its path below the root, is too deep or its path too long to be walked.
+pub fn is_too_far(below: &Path) -> bool {
+    below.components().count() > MAX_DEPTH || below.as_os_str().len() > MAX_DIR_PATH
 }
 
 /// What a few names of a walk came to.
@@ -187,8 +223,8 @@ impl Walk {
         // One name that cannot be examined (a damaged inode) hides no other; as a pair it is held, and says why.
         if self.rule.recursive && is_subdirectory(dir, name).unwrap_or(false) {
             let path = below.join(name);
-            let (len, is_too_deep) = (path.as_os_str().len(), below.components().count() >= MAX_DEPTH);
-            if is_too_deep || len > MAX_DIR_PATH.min(self.room) || self.begun + self.open.len() >= MAX_DIRS {
+            let len = path.as_os_str().len();
+            if is_too_far(&path) || len > self.room || self.begun + self.open.len() >= MAX_DIRS {
                 self.capped = true;
             } else {
                 self.room -= len;
@@ -215,7 +251,7 @@ impl Batch {
 
 /// Whether a name is a directory to walk. Ours are not.
 fn is_subdirectory(dir: &Dir, name: &OsStr) -> Result<bool, FsError> {
-    if name.as_bytes().starts_with(RESERVED_PREFIX.as_bytes()) {
+    if is_reserved(name) {
         return Ok(false);
     }
     Ok(dir.stat_of(name)?.is_some_and(|stat| stat.kind == Kind::Directory))

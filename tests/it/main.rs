@@ -13,6 +13,7 @@ mod aws;
 mod cli;
 mod control;
 mod daemon;
+mod explain;
 mod harness;
 mod history;
 mod manual;
@@ -20,6 +21,9 @@ mod manual;
 mod model;
 #[cfg(feature = "aws")]
 mod moto;
+mod online;
+#[cfg(feature = "aws")]
+mod online_aws;
 #[cfg(feature = "aws")]
 mod outage;
 #[cfg(feature = "aws")]

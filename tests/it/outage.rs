@@ -25,16 +25,16 @@ pub(crate) fn at_proxy() -> (Place, Proxy, String) {
 }
 
 /// The rules with `[aws]` pointed at the proxy.
-fn policy(place: &Place, proxy: &Proxy, rules: &str) {
+pub(crate) fn policy(place: &Place, proxy: &Proxy, rules: &str) {
     let aws = format!("aws.region = \"{REGION}\"\naws.endpoint_url = \"{}\"\n", proxy.url());
     set_policy(place, &format!("{aws}{rules}"));
 }
 
-fn verify_rule(key: &str) -> String {
+pub(crate) fn verify_rule(key: &str) -> String {
     with(VERIFY, &format!("trusted_keys = [\"{key}\"]"))
 }
 
-fn sign_rule(key: &str) -> String {
+pub(crate) fn sign_rule(key: &str) -> String {
     with(SIGN, &format!("key = \"{key}\""))
 }
 

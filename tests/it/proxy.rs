@@ -42,6 +42,8 @@ pub(crate) enum Fault {
     Flood,
     /// Status 418, no body, no code.
     Teapot,
+    /// The upstream's answer, with this as its `Date`.
+    Dated(&'static str),
 }
 
 impl Fault {
@@ -78,7 +80,8 @@ pub(crate) struct Proxy {
 struct Script {
     next: VecDeque<Fault>,
     always: Option<Fault>,
-    of_keys: Vec<(String, Fault)>,
+    /// Operation, key, and what happens to that.
+    of_key: Vec<(&'static str, String, Fault)>,
     requests: Vec<Request>,
     ended: bool,
 }
@@ -118,10 +121,9 @@ impl Proxy {
         locked(&self.script).always = fault;
     }
 
-    /// What happens to every request under this key from now on.
-    #[cfg(feature = "system-tests")]
-    pub(crate) fn always_under(&self, key: &str, fault: Fault) {
-        locked(&self.script).of_keys.push((key.to_owned(), fault));
+    /// What happens to every request of this operation under this key from now on.
+    pub(crate) fn always_of(&self, operation: &'static str, key: &str, fault: Fault) {
+        locked(&self.script).of_key.push((operation, key.to_owned(), fault));
     }
 
     /// The requests so far, in the order of their arrival.
@@ -155,10 +157,12 @@ fn serve(mut client: TcpStream, upstream: &str, script: &Mutex<Script>) -> io::R
         }
         let fault = {
             let mut script = locked(script);
-            // The body may lack its last byte, a brace.
-            let text = String::from_utf8_lossy(&body).into_owned();
-            let of_key = script.of_keys.iter().find(|(key, _)| text.contains(key)).map(|(_, fault)| *fault);
-            script.requests.push(Request::new(&head, &body));
+            let request = Request::new(&head, &body);
+            let of_key = script.of_key.iter().find(|(operation, key, _)| {
+                request.operation == *operation && request.key_id.as_ref() == Some(key)
+            });
+            let of_key = of_key.map(|(.., fault)| *fault);
+            script.requests.push(request);
             script.next.pop_front().or(of_key).or(script.always)
         };
         if fault == Some(Fault::Reset) {
@@ -201,6 +205,11 @@ fn misbehave(
         }
         Fault::Flood => edited(honest()?, "Padding", &"a".repeat(1 << 20)),
         Fault::Teapot => http::Reply::new(418, "text/plain", Vec::new()),
+        Fault::Dated(date) => {
+            let mut reply = honest()?;
+            reply.date = Some(date);
+            reply
+        }
         Fault::Hang => {
             // Until the client has had enough.
             io::copy(client, &mut io::sink())?;
@@ -298,11 +307,12 @@ pub(crate) mod http {
         status: u16,
         content_type: String,
         pub(crate) body: Vec<u8>,
+        pub(crate) date: Option<&'static str>,
     }
 
     impl Reply {
         pub(crate) fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
-            Self { status, content_type: content_type.to_owned(), body }
+            Self { status, content_type: content_type.to_owned(), body, date: None }
         }
 
         pub(crate) fn json(status: u16, body: &Value) -> Self {
@@ -314,8 +324,9 @@ pub(crate) mod http {
         }
 
         pub(crate) fn head(&self) -> String {
+            let date = self.date.map(|date| format!("date: {date}\r\n")).unwrap_or_default();
             format!(
-                "HTTP/1.1 {} -\r\ncontent-type: {}\r\ncontent-length: {}\r\nx-amzn-requestid: from-the-proxy\r\n\r\n",
+                "HTTP/1.1 {} -\r\ncontent-type: {}\r\ncontent-length: {}\r\n{date}x-amzn-requestid: from-the-proxy\r\n\r\n",
                 self.status,
                 self.content_type,
                 self.body.len()

@@ -4,6 +4,7 @@
 mod attacker;
 mod crash;
 mod errno;
+mod inspection;
 mod job;
 mod limits;
 mod mount;

@@ -30,8 +30,8 @@ fn concerns(status: &Value, kind: &str) -> Vec<Value> {
 fn five_troubles_at_once_are_named_each_with_its_remedy() {
     let (place, proxy, away) = at_proxy();
     let denied = Moto::start().create_key();
-    proxy.always_under(&away, Fault::Reset);
-    proxy.always_under(&denied, Fault::ACCESS_DENIED);
+    proxy.always_of("Encrypt", &away, Fault::Reset);
+    proxy.always_of("Encrypt", &denied, Fault::ACCESS_DENIED);
     let sign = |name: &str, key: &str| with(&named(SIGN, "sign", name), &format!("key = \"{key}\""));
     let rules = [
         format!("aws.region = \"{REGION}\"\naws.endpoint_url = \"{}\"\n", proxy.url()),

@@ -17,7 +17,8 @@ use crate::watch::scan::signature_name;
 use crate::watch::settle::{Pair, Sight, Timing};
 
 /// Why a signature is left although it is of no use.
-pub(super) const ORPHAN: &str = "a signature without its file; it is kept, and judged when the file comes";
+pub(in crate::daemon) const ORPHAN: &str =
+    "a signature without its file; it is kept, and judged when the file comes";
 
 /// What lies at a name now.
 pub(in crate::daemon) struct Look {
@@ -60,7 +61,7 @@ pub(super) fn is_directory(post: &Post, below: &Path) -> bool {
 }
 
 /// Asks the lease about both files of a pair. What cannot be opened is unknown here; the try will say why.
-pub(super) fn probe(post: &Post, path: &RelPath, sight: Sight) -> Writer {
+pub(in crate::daemon) fn probe(post: &Post, path: &RelPath, sight: Sight) -> Writer {
     let Ok(dir) = post.root.descend(path.parent()) else { return Writer::Unknown };
     let ask = |name: &std::ffi::OsStr| match dir.open_file(name, &post.fitness()) {
         Ok((file, _)) => lease::probe(&file),
@@ -114,7 +115,7 @@ pub(in crate::daemon) fn is_decided(post: &Post, row: &Remembered, look: &Look, 
 }
 
 /// Whether a remembered decision is about these versions, under the same rule.
-pub(super) fn is_of(post: &Post, row: &Remembered, sight: &Sight) -> bool {
+pub(in crate::daemon) fn is_of(post: &Post, row: &Remembered, sight: &Sight) -> bool {
     row.fingerprint == post.fingerprint
         && row.payload == sight.payload.as_ref().map(Version::from)
         && row.signature == sight.signature.as_ref().map(Version::from)

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use super::Post;
 use crate::daemon::line::Line;
 use crate::escape::quoted;
-use crate::fs::{Dir, FsError, Stat};
+use crate::fs::{Dir, FsError};
 
 /// Says so if a rule's directory and quarantine are one disk and two mounts.
 pub(super) fn tell<K>(line: &Line<K>, post: &Post) {
     let Some(store) = line.quarantine.as_ref().filter(|_| post.rule.mode.quarantines()) else { return };
     let store = store.dir();
     // Who cannot be asked is in trouble that shows by itself.
-    if let Ok(Some(remedy)) = remedy(&post.root, store) {
+    if let Ok(Reach::Split(remedy)) = reach(&post.root, store) {
         tracing::warn!(
             rule = post.rule.name,
             path = %quoted(post.root.path()),
@@ -26,13 +26,25 @@ pub(super) fn tell<K>(line: &Line<K>, post: &Post) {
     }
 }
 
-fn remedy(root: &Dir, store: &Dir) -> Result<Option<String>, FsError> {
-    Ok(are_split(&root.stat()?, &store.stat()?).then(|| advice(root.path(), store.path())))
+/// How files get from one directory to another.
+pub(in crate::daemon) enum Reach {
+    /// They are renamed.
+    Moved,
+    /// They are copied, to another disk.
+    Copied,
+    /// They are copied, although it is one disk; with what to do about it.
+    Split(String),
 }
 
-/// One disk, two mounts. A kernel that does not number mounts says 0 of each.
-const fn are_split(a: &Stat, b: &Stat) -> bool {
-    a.identity.dev == b.identity.dev && a.mount != b.mount
+/// How files get from a rule's directory to quarantine.
+pub(in crate::daemon) fn reach(root: &Dir, store: &Dir) -> Result<Reach, FsError> {
+    let (a, b) = (root.stat()?, store.stat()?);
+    Ok(match a.identity.dev == b.identity.dev {
+        false => Reach::Copied,
+        // A kernel that does not number mounts says 0 of each.
+        true if a.mount == b.mount => Reach::Moved,
+        true => Reach::Split(advice(root.path(), store.path())),
+    })
 }
 
 fn advice(root: &Path, store: &Path) -> String {

@@ -331,7 +331,7 @@ pub(in crate::daemon) const STALE: &str =
     "its signature is of ours and out of date; on_stale = \"report\" leaves it";
 
 /// Why a signature is left that is not ours.
-const FOREIGN: &str =
+pub(in crate::daemon) const FOREIGN: &str =
     "something that is not known to be our signature lies beside it; remove it to have the file signed";
 
 const fn lease_word(writer: Writer) -> &'static str {

@@ -1,10 +1,10 @@
 //! The only way out to AWS KMS: one connector, whatever the Region.
 //!
 //! Looks at the address of every request as it is about to leave, wherever the SDK got that address from
-//! (K24), and bounds every reply in time and size. Knows nothing of what a request says, and never tries
-//! again.
+//! (K24), and bounds every reply in time and size. Notes the date of every reply. Knows nothing of what a request
+//! says, and never tries again.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -15,7 +15,10 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_types::date_time::{DateTime, Format};
 
+use crate::clock;
+use crate::kms::rehearsal::ClockError;
 use crate::policy::{EndpointError, check_endpoint};
 
 /// TCP and TLS together. KMS is in the same Region or one ocean away; what takes longer is not coming.
@@ -41,12 +44,36 @@ pub(super) struct Wire {
     tls: LazyLock<Connector>,
     /// Plain HTTP on loopback. Never through a proxy: `HTTP_PROXY` would take it off this machine.
     loopback: LazyLock<Connector>,
+    dates: Dates,
+}
+
+/// What the replies say about the time. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Dates(Arc<Mutex<Option<ClockError>>>);
+
+impl Dates {
+    /// How far this host's clock was from that of the last reply that had a date.
+    pub(super) fn last(&self) -> Option<ClockError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the date of a reply that arrives now (RFC 9110, section 6.6.1). What is none says nothing.
+    fn note(&self, reply: &HttpResponse) {
+        let date =
+            reply.headers().get("date").and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
+        if let Some(theirs) = date {
+            let ours = i64::try_from(clock::since_epoch().as_secs()).unwrap_or(i64::MAX);
+            let error = ClockError::between(ours, theirs.secs());
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(error);
+        }
+    }
 }
 
 impl Wire {
     /// Opens nothing yet.
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(dates: Dates) -> Self {
         Self {
+            dates,
             tls: LazyLock::new(|| connector(ProxyConfig::from_env())),
             loopback: LazyLock::new(|| connector(ProxyConfig::disabled())),
         }
@@ -63,9 +90,10 @@ impl HttpConnector for Wire {
         let scheme = url.get(.."https:".len()).unwrap_or_default();
         let connector = if scheme.eq_ignore_ascii_case("https:") { &self.tls } else { &self.loopback };
         let reply = whole(connector.call(request));
-        HttpConnectorFuture::new(async {
+        let dates = self.dates.clone();
+        HttpConnectorFuture::new(async move {
             match tokio::time::timeout(ATTEMPT_TIMEOUT, reply).await {
-                Ok(reply) => reply,
+                Ok(reply) => reply.inspect(|reply| dates.note(reply)),
                 Err(elapsed) => Err(ConnectorError::timeout(elapsed.into())),
             }
         })
@@ -125,7 +153,7 @@ mod tests {
         {
             let mut request = HttpRequest::new(SdkBody::empty());
             request.set_uri(url).unwrap();
-            let error = Wire::new().call(request).await.unwrap_err();
+            let error = Wire::new(Dates::default()).call(request).await.unwrap_err();
             assert!(error.is_user(), "{error:?}");
             let refused = error.source().unwrap();
             assert_eq!(refused.to_string(), format!("the request to {url} was not sent"));

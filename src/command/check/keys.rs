@@ -1,0 +1,227 @@
+//! Which keys a policy needs, for what, and whether their keepers would let it. Asks by rehearsal only.
+//!
+//! All calls are asked at the same time, within the policy's limit: where KMS does not answer, that costs the time of
+//! one call.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::command::remedy;
+use crate::context::{Context, Filling};
+use crate::daemon::hostname;
+use crate::daemon::inspect::Finding;
+use crate::key::{KeyId, Provider};
+use crate::kms::rehearsal::{ClockError, Reached, Rehearse};
+use crate::kms::{Operation, Trouble, TroubleKind};
+use crate::policy::{Mode, Policy, Rule};
+use crate::witness;
+
+/// The file that contexts are expanded for.
+const EXAMPLE: &str = "example";
+
+/// The longest that a clock may be off: KMS refuses requests that were signed by one that is further off (AWS
+/// documentation of Signature Version 4).
+const MAX_CLOCK_ERROR: Duration = Duration::from_secs(5 * 60);
+
+/// A call that the daemon would make.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Call {
+    operation: Operation,
+    key: KeyId,
+    context: Context,
+}
+
+/// Why a call would be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing goes without it.
+    Always,
+    /// To find out whose a signature is that nobody remembers.
+    ForUnknownSignatures,
+}
+
+/// The calls of one rule. A context that KMS would not take is the file's own trouble, and none here.
+pub(super) fn calls_of(rule: &Rule) -> Vec<(Call, Need)> {
+    let filling = Filling { relpath: Path::new(EXAMPLE), watch: &rule.name, hostname: &hostname() };
+    let context = rule.context.expand(filling).unwrap_or_default();
+    let call = |operation, key: KeyId| Call { operation, key, context: context.clone() };
+    let mut calls = Vec::new();
+    for key in rule.mode.keys() {
+        match &rule.mode {
+            Mode::Verify(_) => calls.push((call(Operation::Decrypt, key), Need::Always)),
+            Mode::Sign(_) => {
+                calls.push((call(Operation::Encrypt, key.clone()), Need::Always));
+                // Whoever has a keyring has both.
+                if key.provider() == Provider::Aws {
+                    calls.push((call(Operation::Decrypt, key), Need::ForUnknownSignatures));
+                }
+            }
+        }
+    }
+    calls
+}
+
+/// The call that seals the record, if it is sealed.
+pub(super) fn seal_call(policy: &Policy) -> Option<Call> {
+    let key = policy.record.seal.as_ref()?.key.clone();
+    Some(Call { operation: Operation::Encrypt, key, context: witness::example_context() })
+}
+
+/// The answers to calls, each asked once.
+pub(super) struct Answers(Vec<(Call, Result<Reached, Trouble>)>);
+
+/// Rehearses all calls, at most `at_once` at a time.
+pub(super) async fn ask<K: Rehearse>(kms: Arc<K>, calls: Vec<Call>, at_once: usize) -> Answers {
+    let places = Arc::new(Semaphore::new(at_once));
+    let mut asked: Vec<Call> = Vec::new();
+    let mut answers = JoinSet::new();
+    for call in calls {
+        if asked.contains(&call) {
+            continue;
+        }
+        asked.push(call.clone());
+        let (kms, places) = (Arc::clone(&kms), Arc::clone(&places));
+        answers.spawn(async move {
+            let _place = places.acquire().await;
+            let answer = kms.rehearse(call.operation, &call.key, &call.context).await;
+            (call, answer)
+        });
+    }
+    Answers(answers.join_all().await)
+}
+
+impl Answers {
+    /// What came of a call, in words.
+    pub(super) fn finding(&self, call: &Call, need: Need) -> Finding {
+        let Call { operation, key, .. } = call;
+        let what = format!("{} with {key}", operation.as_str());
+        let Some((_, answer)) = self.0.iter().find(|(asked, _)| asked == call) else {
+            return Finding::unknown("key", format!("{what}: not asked"), "");
+        };
+        let trouble = match answer {
+            Ok(Reached::Allowed) if key.provider() == Provider::Local => {
+                return Finding::fine("key", format!("{key} is in the keyring"));
+            }
+            Ok(Reached::Allowed) => return Finding::fine("key", format!("{what} is allowed")),
+            Ok(Reached::Answered) => {
+                return Finding::fine("key", format!("{what}: KMS answers, and does not deny it"));
+            }
+            Err(trouble) => trouble,
+        };
+        let says = format!("{what}: {trouble}");
+        match need {
+            Need::ForUnknownSignatures if trouble.kind == TroubleKind::Denied => Finding::note(
+                "key",
+                format!("{says}; without kms:Decrypt a signature that is not remembered is held"),
+                "allow it kms:Decrypt, if the daemon is to adopt signatures that others made",
+            ),
+            Need::Always | Need::ForUnknownSignatures => {
+                Finding::unknown("key", says, remedy::trouble(key.provider(), trouble).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Whether anything was asked of AWS.
+    pub(super) fn are_of_aws(&self) -> bool {
+        self.0.iter().any(|(call, _)| call.key.provider() == Provider::Aws)
+    }
+}
+
+/// How this host's clock is, by what KMS says.
+pub(super) fn clock(error: Option<ClockError>, answers: &Answers) -> Finding {
+    let Some(error) = error else {
+        let says = match answers.are_of_aws() {
+            true => "no answer of KMS told the time, so it is not known whether this host's clock is right",
+            false => "no key is in AWS, so nobody was asked whether this host's clock is right",
+        };
+        return Finding::note("clock", says, "");
+    };
+    let by = humantime::format_duration(error.size());
+    match error {
+        ClockError::Ahead(off) | ClockError::Behind(off) if off <= MAX_CLOCK_ERROR => {
+            Finding::fine("clock", format!("this host's clock is within {by} of that of KMS"))
+        }
+        ClockError::Ahead(_) | ClockError::Behind(_) => {
+            let which = if matches!(error, ClockError::Ahead(_)) { "ahead of" } else { "behind" };
+            Finding::fix(
+                "clock",
+                format!(
+                    "this host's clock is {by} {which} that of KMS, which refuses requests signed with a clock that \
+                     is more than five minutes off"
+                ),
+                "set the clock, and have it kept (systemd-timesyncd, chrony)",
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::daemon::inspect::Level;
+
+    /// Answers by the key's name, and counts.
+    #[derive(Default)]
+    struct Keeper(Mutex<Vec<(Operation, String)>>);
+
+    impl Rehearse for Keeper {
+        async fn rehearse(&self, operation: Operation, key: &KeyId, _: &Context) -> Result<Reached, Trouble> {
+            self.0.lock().unwrap().push((operation, key.to_string()));
+            // All are under way before the first ends.
+            while self.0.lock().unwrap().len() < 3 {
+                tokio::task::yield_now().await;
+            }
+            match key.as_str() {
+                "alias/good" => Ok(Reached::Allowed),
+                "alias/denied" => Err(Trouble::new(TroubleKind::Denied, "no")),
+                _ => Err(Trouble::new(TroubleKind::Network, "no route")),
+            }
+        }
+    }
+
+    fn call(operation: Operation, key: &str) -> Call {
+        Call { operation, key: key.parse().unwrap(), context: Context::default() }
+    }
+
+    #[tokio::test]
+    async fn each_call_is_asked_once_and_all_at_the_same_time() {
+        let keeper = Arc::new(Keeper::default());
+        let good = call(Operation::Encrypt, "alias/good");
+        let denied = call(Operation::Decrypt, "alias/denied");
+        let away = call(Operation::Decrypt, "alias/away");
+        let calls = vec![good.clone(), denied.clone(), good.clone(), away.clone()];
+        let answers = ask(Arc::clone(&keeper), calls, 64).await;
+        assert_eq!(keeper.0.lock().unwrap().len(), 3);
+        assert_eq!(
+            answers.finding(&good, Need::Always),
+            Finding::fine("key", "Encrypt with alias/good is allowed")
+        );
+        let told = answers.finding(&denied, Need::Always);
+        assert_eq!(
+            (told.level, told.says.as_str()),
+            (Level::Unknown, "Decrypt with alias/denied: access-denied: no")
+        );
+        assert_eq!(answers.finding(&denied, Need::ForUnknownSignatures).level, Level::Note);
+        assert_eq!(answers.finding(&away, Need::ForUnknownSignatures).level, Level::Unknown);
+    }
+
+    #[test]
+    fn k13_a_clock_is_wrong_when_kms_would_say_so() {
+        let answers = Answers(Vec::new());
+        let level = |error| clock(error, &answers).level;
+        let off = Duration::from_secs;
+        assert_eq!(level(Some(ClockError::Ahead(off(300)))), Level::Fine);
+        assert_eq!(level(Some(ClockError::Behind(off(300)))), Level::Fine);
+        assert_eq!(level(Some(ClockError::Ahead(off(301)))), Level::Fix);
+        assert_eq!(level(Some(ClockError::Behind(off(301)))), Level::Fix);
+        assert_eq!(level(None), Level::Note);
+        let says = clock(Some(ClockError::Behind(off(600))), &answers).says;
+        assert!(says.starts_with("this host's clock is 10m behind that of KMS"), "{says}");
+    }
+}

@@ -1,0 +1,360 @@
+//! What would happen to a file as it lies there now, in words, and why.
+//!
+//! Foretells no verdict: that is KMS's. Where the daemon would read the payload first, both ways are told.
+
+use super::{Look, Scene, SignatureThere, Unseen};
+use crate::clock;
+use crate::daemon::decide::{self, Existing, Signing, Verified};
+use crate::daemon::driver::look::{ORPHAN, is_decided};
+use crate::daemon::driver::timing;
+use crate::daemon::hold::{Hold, Stop};
+use crate::daemon::line::{FOREIGN, STALE};
+use crate::daemon::space::Space;
+use crate::effect::deliver::{self, Outlook};
+use crate::escape::{Escaped, quoted};
+use crate::fs::lease::Writer;
+use crate::fs::{FsError, Identity};
+use crate::policy::{Mode, OnStale, Place, SignRule, VerifyRule};
+use crate::seal::{Reason, Verdict};
+use crate::signature::Signature;
+use crate::state::Outcome;
+use crate::watch::scan::signature_name;
+use crate::watch::settle::{Finality, Sight};
+
+/// What would happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prospect {
+    /// In one word.
+    pub what: What,
+    /// In a sentence.
+    pub why: String,
+}
+
+/// What would happen, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Nothing lies there.
+    Nothing,
+    /// Everything is done.
+    Done,
+    /// It is not yet time.
+    Waits,
+    /// It is signed.
+    Signs,
+    /// KMS is asked about its signature.
+    Judges,
+    /// It is invalid, whatever KMS says.
+    Invalid,
+    /// It is not handled as it is.
+    Refuses,
+    /// It is held until somebody does something.
+    Holds,
+}
+
+impl What {
+    /// The word, for programs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Done => "done",
+            Self::Waits => "waits",
+            Self::Signs => "signs",
+            Self::Judges => "judges",
+            Self::Invalid => "invalid",
+            Self::Refuses => "refuses",
+            Self::Holds => "holds",
+        }
+    }
+}
+
+impl Prospect {
+    fn new(what: What, why: impl Into<String>) -> Self {
+        Self { what, why: why.into() }
+    }
+
+    fn held(hold: &Hold) -> Self {
+        Self::new(What::Holds, format!("held ({}): {hold}; {}", hold.as_str(), hold.remedy()))
+    }
+
+    fn refused(reason: &str) -> Self {
+        Self::new(What::Refuses, format!("refused: {reason}"))
+    }
+
+    /// The same, but not before something else.
+    fn after(self, wait: Option<String>) -> Self {
+        match (wait, self.what) {
+            (None, _) => self,
+            (Some(wait), What::Signs | What::Judges | What::Invalid | What::Waits) => {
+                Self::new(What::Waits, format!("{wait}; then: {}", self.why))
+            }
+            (Some(_), What::Nothing | What::Done | What::Refuses | What::Holds) => self,
+        }
+    }
+}
+
+impl Scene<'_> {
+    /// What would happen now.
+    pub(super) fn prospect(
+        &self,
+        look: &Look,
+        signature: Option<&SignatureThere>,
+        writer: Option<Writer>,
+    ) -> Result<Prospect, Unseen> {
+        if look.sight == Sight::default() {
+            return Ok(Prospect::new(What::Nothing, format!("nothing lies there; {}", self.would_be())));
+        }
+        if let Some(row) = self.row
+            && is_decided(self.post, row, look, false)
+        {
+            return Ok(decided(row.outcome, row.reason.as_deref()));
+        }
+        if let Some(unfit) = &look.unfit {
+            return Ok(Prospect::refused(&unfit.to_string()));
+        }
+        let Some(payload) = look.sight.payload else { return Ok(self.orphan(look.sight)) };
+        if let Err(error) = self.context {
+            return Ok(Prospect::refused(&error.to_string()));
+        }
+        let prospect = match &self.post.rule.mode {
+            Mode::Sign(rule) => self.signing(rule, &payload, signature)?,
+            Mode::Verify(rule) => self.judging(rule, &payload, signature, look.sight, writer)?,
+        };
+        Ok(prospect.after(self.wait_to_settle(look.sight, writer)))
+    }
+
+    /// What would become of a file, if one came.
+    fn would_be(&self) -> String {
+        match &self.post.rule.mode {
+            Mode::Sign(rule) => format!("a file of this name would be {}", self.signed(rule)),
+            Mode::Verify(rule) => {
+                format!("a file of this name and its signature would be judged; {}", self.if_valid(rule))
+            }
+        }
+    }
+
+    fn orphan(&self, sight: Sight) -> Prospect {
+        match (&self.post.rule.mode, sight.signature) {
+            (Mode::Verify(_), Some(_)) => Prospect::new(What::Waits, ORPHAN),
+            _ => Prospect::new(What::Nothing, "only a signature lies there, and there is nothing to sign"),
+        }
+    }
+
+    /// What it waits for before it is tried at all.
+    fn wait_to_settle(&self, sight: Sight, writer: Option<Writer>) -> Option<String> {
+        let signs = matches!(self.post.rule.mode, Mode::Sign(_));
+        let settle = self.post.rule.settle;
+        let ages = youngest(sight, signs).map(|identity| clock::age(identity.ctime));
+        if writer == Some(Writer::Present) && signs {
+            return Some("waits until nobody has it open for writing".to_owned());
+        }
+        ages.is_some_and(|age| age < settle)
+            .then(|| format!("waits until it has been unchanged for {}", humantime::format_duration(settle)))
+    }
+
+    // Signing
+
+    fn signing(
+        &self,
+        rule: &SignRule,
+        payload: &Identity,
+        signature: Option<&SignatureThere>,
+    ) -> Result<Prospect, Unseen> {
+        let signs = || Prospect::new(What::Signs, format!("would be {}", self.signed(rule)));
+        if rule.deliver_to.is_some() {
+            return Ok(self.delivery(payload, signs())?);
+        }
+        let existing = match signature {
+            None => Existing::Nothing,
+            Some(SignatureThere { content: Ok(Ok(signature)), .. }) => match self.whose(signature)? {
+                Some(existing) => existing,
+                None => return Ok(self.unknown_signature(rule)),
+            },
+            Some(_) => Existing::Foreign,
+        };
+        Ok(match decide::signing(existing, rule.on_stale) {
+            Signing::Sign => signs(),
+            Signing::Replace => Prospect::new(
+                What::Signs,
+                format!(
+                    "its signature is ours and of an earlier state of it (or of the rule); unless the content is the \
+                     same, it would be signed anew with {}",
+                    rule.key
+                ),
+            ),
+            Signing::Done | Signing::Record | Signing::Adopt => {
+                Prospect::new(What::Done, "its signature is ours and would be put on record")
+            }
+            Signing::Report if existing == Existing::Stale => Prospect::refused(STALE),
+            Signing::Report => Prospect::refused(FOREIGN),
+            Signing::Quarantine => Prospect::new(
+                What::Invalid,
+                "its signature is ours and of an earlier state of it; unless the content is the same, both would be \
+                 quarantined",
+            ),
+        })
+    }
+
+    /// What the signature beside the file is, as far as state knows. `None`: KMS would be asked.
+    fn whose(&self, signature: &Signature) -> Result<Option<Existing>, Unseen> {
+        let digest = signature.digest().to_string();
+        let is_ours = self.row.is_some_and(|row| {
+            row.signature_digest.as_deref() == Some(&digest)
+                && matches!(row.outcome, Outcome::Signing | Outcome::Signed | Outcome::Adopted)
+        });
+        if is_ours {
+            return Ok(Some(Existing::Stale));
+        }
+        let Some(decisions) = self.terms.decisions else { return Ok(None) };
+        let intended = decisions.was_intended(&self.post.rule.name, self.path, &digest)?;
+        Ok(intended.then_some(Existing::Stale))
+    }
+
+    fn unknown_signature(&self, rule: &SignRule) -> Prospect {
+        let stale = match rule.on_stale {
+            OnStale::Resign => "is replaced",
+            OnStale::Report => "is left and reported",
+            OnStale::Quarantine => "is quarantined with the file",
+        };
+        Prospect::new(
+            What::Judges,
+            format!(
+                "nobody remembers making its signature, so KMS is asked to decrypt it under {}: a valid one is \
+                 adopted, one of other content {stale}, any other is left and reported; without kms:Decrypt it is held",
+                rule.key
+            ),
+        )
+    }
+
+    fn signed(&self, rule: &SignRule) -> String {
+        let sig = Escaped::new(&signature_name(self.path.name())).to_string();
+        match &rule.deliver_to {
+            None => format!("signed with {}; \"{sig}\" appears beside it", rule.key),
+            Some(delivery) => format!(
+                "signed with {} and published with \"{sig}\" as {}",
+                rule.key,
+                quoted(&delivery.dir.join(self.path.as_path()))
+            ),
+        }
+    }
+
+    // Verifying
+
+    fn judging(
+        &self,
+        rule: &VerifyRule,
+        payload: &Identity,
+        signature: Option<&SignatureThere>,
+        sight: Sight,
+        writer: Option<Writer>,
+    ) -> Result<Prospect, Unseen> {
+        let Some(there) = signature.filter(|_| sight.signature.is_some()) else {
+            return Ok(self.missing(rule, payload));
+        };
+        let grace = match writer {
+            Some(Writer::Absent | Writer::Present) => timing(&self.post.rule).grace_leased,
+            Some(Writer::Unknown) | None => timing(&self.post.rule).grace_unleased,
+        };
+        let grace = humantime::format_duration(grace);
+        if let Ok(Err(malformed)) = there.content {
+            let what = self.action(rule, Reason::Malformed);
+            let why = format!(
+                "{malformed}: malformed, and once it has been unchanged for {grace} it would be {what}"
+            );
+            return Ok(Prospect::new(What::Invalid, why));
+        }
+        let keys: Vec<_> = rule.trusted_keys.iter().map(|key| key.as_str()).collect();
+        let judges = Prospect::new(
+            What::Judges,
+            format!(
+                "would be judged under {}; {}; an invalid one that has been unchanged for {grace} would be {}",
+                keys.join(", "),
+                self.if_valid(rule),
+                self.action(rule, Reason::Mismatch)
+            ),
+        );
+        Ok(self.delivery(payload, judges)?)
+    }
+
+    fn missing(&self, rule: &VerifyRule, payload: &Identity) -> Prospect {
+        let what = self.action(rule, Reason::Missing);
+        if clock::age(payload.ctime) >= rule.signature_timeout {
+            let why = format!(
+                "its signature has not come within signature_timeout: missing, and it would be {what}"
+            );
+            return Prospect::new(What::Invalid, why);
+        }
+        let until = clock::end_of_wait(payload.ctime, rule.signature_timeout);
+        let why = format!(
+            "waits for its signature until {until}, or as long after the daemon first saw it; then missing, and it \
+             would be {what}"
+        );
+        Prospect::new(What::Waits, why)
+    }
+
+    fn if_valid(&self, rule: &VerifyRule) -> String {
+        match &rule.place {
+            Place::InPlace => "a valid pair stays where it lies and is put on record".to_owned(),
+            Place::Deliver(delivery) => {
+                format!("a valid pair is delivered as {}", quoted(&delivery.dir.join(self.path.as_path())))
+            }
+        }
+    }
+
+    /// What is done about an invalid pair when that is final.
+    fn action(&self, rule: &VerifyRule, reason: Reason) -> &'static str {
+        match decide::verified(rule, Verdict::Invalid(reason), Finality::Final, false) {
+            Verified::Quarantine(_) => "quarantined",
+            Verified::Leave(_) => "left and logged",
+            Verified::Deliver(_) | Verified::Accept(_) | Verified::Wait(_) | Verified::Hold(_) => "held",
+        }
+    }
+
+    // Delivering
+
+    /// What would happen, unless delivery would be in trouble.
+    fn delivery(&self, payload: &Identity, otherwise: Prospect) -> Result<Prospect, FsError> {
+        let Some(root) = &self.post.destination else { return Ok(otherwise) };
+        let outlook = deliver::foresee(root, self.path, payload.size)?;
+        if let Outlook::Conflict(what) = outlook {
+            let path = root.path().join(self.path.as_path());
+            return Ok(Prospect::held(&Hold::Conflict { path, what }));
+        }
+        if let Err(Stop::Hold(hold)) = Space::default().take(root, payload.size, self.terms.min_free_space) {
+            return Ok(Prospect::held(&hold));
+        }
+        Ok(match outlook {
+            Outlook::Free | Outlook::Conflict(_) => otherwise,
+            Outlook::Same => Prospect {
+                why: format!(
+                    "{}; a file of that name and size is there already, which is a conflict unless it is the same",
+                    otherwise.why
+                ),
+                ..otherwise
+            },
+        })
+    }
+}
+
+/// What is decided already.
+fn decided(outcome: Outcome, reason: Option<&str>) -> Prospect {
+    let reason = Escaped::text(reason.unwrap_or_default()).to_string();
+    let why = match outcome {
+        Outcome::Signed => "already signed".to_owned(),
+        Outcome::Adopted => "already signed by somebody else who has the key".to_owned(),
+        Outcome::Valid => "already judged: valid where it lies".to_owned(),
+        Outcome::Invalid => {
+            format!("already judged: {reason}; it is left, as the rule says, until it changes")
+        }
+        Outcome::Refused => {
+            return Prospect::new(What::Refuses, format!("refused already, until it changes: {reason}"));
+        }
+        Outcome::Signing | Outcome::Delivered | Outcome::Quarantined => format!("already {outcome}"),
+    };
+    Prospect::new(What::Done, why)
+}
+
+/// The file of a pair that changed last; to be signed, only the payload counts.
+fn youngest(sight: Sight, signs: bool) -> Option<Identity> {
+    let signature = sight.signature.filter(|_| !signs);
+    [sight.payload, signature].into_iter().flatten().max_by_key(|identity| identity.ctime)
+}

@@ -1,0 +1,77 @@
+//! One thing that an inspection found: how it is, and what to do about it if anything.
+
+use crate::exit::Exit;
+
+/// How a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// As it should be.
+    Fine,
+    /// Worth knowing; the daemon works so.
+    Note,
+    /// Somebody must change something.
+    Fix,
+    /// It could not be told.
+    Unknown,
+}
+
+impl Level {
+    /// The word, for tables and for programs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::Note => "note",
+            Self::Fix => "fix",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The exit code that it leads to.
+    pub const fn exit(self) -> Exit {
+        match self {
+            Self::Fine | Self::Note => Exit::Done,
+            Self::Fix => Exit::Usage,
+            Self::Unknown => Exit::Unfinished,
+        }
+    }
+}
+
+/// One thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about, in one word for programs.
+    pub about: &'static str,
+    /// How it is.
+    pub level: Level,
+    /// How it is, in words.
+    pub says: String,
+    /// What to do, where the words do not say that themselves.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    /// As it should be.
+    pub fn fine(about: &'static str, says: impl Into<String>) -> Self {
+        Self::new(about, Level::Fine, says, "")
+    }
+
+    /// Worth knowing. An empty remedy is none.
+    pub fn note(about: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(about, Level::Note, says, remedy)
+    }
+
+    /// To be changed.
+    pub fn fix(about: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(about, Level::Fix, says, remedy)
+    }
+
+    /// Not to be told.
+    pub fn unknown(about: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(about, Level::Unknown, says, remedy)
+    }
+
+    fn new(about: &'static str, level: Level, says: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let remedy = Some(remedy.into()).filter(|remedy: &String| !remedy.is_empty());
+        Self { about, level, says: says.into(), remedy }
+    }
+}

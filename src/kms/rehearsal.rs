@@ -1,0 +1,73 @@
+//! Would a call be allowed? Asked of KMS without making it.
+//!
+//! KMS has the parameter `DryRun` for that (AWS KMS developer guide, "Testing your permissions"): it checks the key,
+//! its state and the caller's rights, and answers with an error that says so. Nothing that comes back is ever taken
+//! for a signature or a verdict.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::key::KeyId;
+use crate::kms::{Operation, Trouble};
+
+/// A provider that can be asked what it would allow.
+pub trait Rehearse: Send + Sync + 'static {
+    /// Asks whether the caller may do this under `key` with `context`.
+    ///
+    /// # Errors
+    /// Why not, or why it cannot be told.
+    fn rehearse(
+        &self,
+        operation: Operation,
+        key: &KeyId,
+        context: &Context,
+    ) -> impl Future<Output = Result<Reached, Trouble>> + Send;
+}
+
+/// How far a rehearsal came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// The call would be allowed.
+    Allowed,
+    /// The key's keeper looked at the made-up ciphertext and refused that. Who may not use the key is refused for
+    /// that instead.
+    Answered,
+}
+
+/// How far this host's clock is from that of KMS, as its last answer told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockError {
+    /// This clock is behind by so much, to the second.
+    Behind(Duration),
+    /// This clock is ahead by so much.
+    Ahead(Duration),
+}
+
+impl ClockError {
+    /// From two readings at one moment, in seconds since the epoch.
+    pub const fn between(ours: i64, theirs: i64) -> Self {
+        let off = Duration::from_secs(ours.abs_diff(theirs));
+        if ours < theirs { Self::Behind(off) } else { Self::Ahead(off) }
+    }
+
+    /// How much it is, either way.
+    pub const fn size(self) -> Duration {
+        match self {
+            Self::Behind(off) | Self::Ahead(off) => off,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_ahead_or_behind_by_whole_seconds() {
+        assert_eq!(ClockError::between(100, 400), ClockError::Behind(Duration::from_secs(300)));
+        assert_eq!(ClockError::between(401, 100), ClockError::Ahead(Duration::from_secs(301)));
+        assert_eq!(ClockError::between(7, 7).size(), Duration::ZERO);
+        assert_eq!(ClockError::between(i64::MAX, -1).size(), Duration::from_secs(1 << 63));
+    }
+}

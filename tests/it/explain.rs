@@ -1,0 +1,280 @@
+//! `kms-sig explain`: the right rule, the right reason, what is sent to KMS, and what would happen, with nothing changed.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, with};
+use crate::harness::{Doorbell, Place, name};
+
+/// The answer about one path, as JSON.
+#[track_caller]
+fn explain(place: &Place, path: &str) -> Value {
+    let run = place.run(["explain", path, "--policy", "policy.toml", "--json"]).exits(0).complains("");
+    serde_json::from_slice(run.stdout()).unwrap()
+}
+
+/// Why the only rule does not apply.
+#[track_caller]
+fn why_not(place: &Place, path: &str) -> String {
+    let said = explain(place, path);
+    assert_eq!(said["applies"], Value::Null, "{said}");
+    said["other_rules"][0]["why_not"].as_str().unwrap().to_owned()
+}
+
+/// What would happen, in one word and in a sentence.
+#[track_caller]
+fn would(place: &Place, path: &str) -> (String, String) {
+    let said = explain(place, path);
+    let text = |key: &str| said["applies"][key].as_str().unwrap_or_else(|| panic!("{said}")).to_owned();
+    (text("would"), text("why"))
+}
+
+#[track_caller]
+fn expect(place: &Place, path: &str, word: &str, part: &str) {
+    let (what, why) = would(place, path);
+    assert!(what == word && why.contains(part), "{path}: {what}: {why}");
+}
+
+/// The names below the place with times and sizes, but for SQLite's own.
+fn tree(place: &Place) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![place.path("")];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let stat = fs::symlink_metadata(&path).unwrap();
+            let is_sqlite = path.to_string_lossy().contains("state.db");
+            if stat.is_dir() {
+                open.push(path.clone());
+            }
+            if !is_sqlite && !path.ends_with("state") {
+                found.push(format!("{path:?} {} {}.{}", stat.size(), stat.ctime(), stat.ctime_nsec()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn settle() {
+    // Longer than any wait of these rules: they count from the ctime, which nobody can set.
+    std::thread::sleep(Duration::from_millis(120));
+}
+
+#[test]
+fn every_reason_why_a_rule_does_not_apply_is_told() {
+    let place = place(&with(SIGN, "exclude = [\"*.log\", \"old*\"]"));
+    fs::create_dir(place.path("in/below")).unwrap();
+    for (path, why) in [
+        ("elsewhere", format!("it is not in \"{}\"", place.path("in").display())),
+        ("in", "it is the watched directory itself".to_owned()),
+        ("in/below/f", "it lies in a directory below, and the rule is not recursive".to_owned()),
+        ("in/below", "a directory is there, and only files are signed and verified".to_owned()),
+        ("in/old.log", "its name matches \"*.log\" of exclude".to_owned()),
+        ("in/older", "its name matches \"old*\" of exclude".to_owned()),
+        (
+            "in/f.part",
+            "\".part\" in its name marks an unfinished or private file, and no pattern of include has it"
+                .to_owned(),
+        ),
+        ("in/f.sig", "it is a signature, and signatures are not signed".to_owned()),
+        ("in/.kms-sig-x", "names that begin with .kms-sig are kms-sig's own".to_owned()),
+    ] {
+        assert_eq!(why_not(&place, path), why, "{path}");
+    }
+    let long = format!("in/{}", "n".repeat(252));
+    assert!(why_not(&place, &long).starts_with("refused: its name is longer than 251 bytes"));
+    set_policy(&place, &with(SIGN, "include = [\"*.gz\"]"));
+    assert_eq!(why_not(&place, "in/f"), "its name matches no pattern of include");
+    set_policy(&place, &with(VERIFY, "recursive = true"));
+    let sig = "refused: .sig is the suffix of signatures, and signatures are not signed";
+    assert_eq!(why_not(&place, "in/f.sig.sig"), sig);
+    fs::create_dir(place.path("aside")).unwrap();
+    symlink(place.path("aside"), place.path("in/link")).unwrap();
+    assert_eq!(
+        why_not(&place, "in/link/f"),
+        "a symbolic link or a file is on the way, and links are not followed"
+    );
+    let deep = format!("in/{}f", "d/".repeat(65));
+    assert!(why_not(&place, &deep).starts_with("it lies too deep"));
+    assert!(why_not(&place, "in/.kms-sig/x/f").starts_with("names that begin with .kms-sig"));
+    expect(&place, &format!("in/{}f", "d/".repeat(64)), "nothing", "nothing lies there");
+}
+
+#[test]
+fn a_path_may_be_written_in_any_way() {
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    symlink(place.path("in"), place.path("way")).unwrap();
+    let whole = place.path("in/f");
+    for path in ["in/f", "./in//f", "out/../in/f", "in/../in/f", "way/f", whole.to_str().unwrap()] {
+        let said = explain(&place, path);
+        assert_eq!(said["applies"]["file"], "f", "{path}: {said}");
+    }
+}
+
+#[test]
+fn p9_a_hostile_name_is_escaped_and_reaches_the_context_as_kms_gets_it() {
+    let place = place(SIGN);
+    let hostile = name(b"in/a\x1b[2J\nb\xff%");
+    place.write(hostile, "content");
+    let run = place
+        .run([name(b"explain"), hostile, name(b"--policy"), name(b"policy.toml")])
+        .exits(0)
+        .complains("");
+    let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+    assert!(said.contains("\nfile: a\\x1b[2J\\x0ab\\xff%\n"), "{said}");
+    assert!(said.contains("\ncontext:\n  file=a%1B[2J%0Ab%FF%25\n"), "{said}");
+    assert!(!said.contains('\x1b'));
+}
+
+#[test]
+fn a_file_to_be_signed_is_followed_from_its_absence_to_its_change() {
+    let place = place(&with(SIGN, "settle = \"1h\""));
+    expect(
+        &place,
+        "in/f",
+        "nothing",
+        "nothing lies there; a file of this name would be signed with local:demo",
+    );
+    place.write("in/f", "content");
+    expect(&place, "in/f", "waits", "waits until it has been unchanged for 1h; then: would be signed");
+    set_policy(&place, SIGN);
+    settle();
+    let (what, why) = would(&place, "in/f");
+    assert_eq!(
+        (what.as_str(), why.as_str()),
+        ("signs", "would be signed with local:demo; \"f.sig\" appears beside it")
+    );
+    let writer = fs::OpenOptions::new().append(true).open(place.path("in/f")).unwrap();
+    expect(&place, "in/f", "waits", "waits until nobody has it open for writing");
+    drop(writer);
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    let said = explain(&place, "in/f");
+    assert_eq!(said["applies"]["would"], "done");
+    assert_eq!(
+        said["applies"]["remembered"],
+        json!({ "outcome": "signed", "reason": null, "of_this": true })
+    );
+    assert_eq!(said["applies"]["last_row"]["row"], 1);
+    assert_eq!(said["applies"]["context"], json!({ "file": "f" }));
+    assert_eq!(
+        said["applies"]["signature"]["format"],
+        "plain ciphertext of a kms-sig keyring, claims key local:demo"
+    );
+    place.write("in/f", "changed");
+    settle();
+    assert_eq!(explain(&place, "in/f")["applies"]["remembered"]["of_this"], false);
+    expect(&place, "in/f", "refuses", "on_stale = \"report\" leaves it");
+    set_policy(&place, &with(SIGN, "on_stale = \"resign\""));
+    expect(&place, "in/f", "signs", "signed anew with local:demo");
+    place.write("in/f.sig", "untrusted comment: of somebody else");
+    expect(&place, "in/f", "refuses", "not known to be our signature");
+    place.write("in/g", "content");
+    place.write("in/g.sig", "what may be a signature");
+    settle();
+    expect(&place, "in/g", "judges", "without kms:Decrypt it is held");
+}
+
+#[test]
+fn what_explain_foretells_of_a_changed_file_the_daemon_does() {
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    place.write("in/f", "changed");
+    settle();
+    let (_, foretold) = would(&place, "in/f");
+    place.run(["watch", "--policy", "policy.toml", "--once"]);
+    let said = explain(&place, "in/f");
+    let reason = said["applies"]["remembered"]["reason"].as_str().unwrap();
+    assert_eq!(foretold, format!("refused: {reason}"));
+    expect(&place, "in/f", "refuses", "refused already, until it changes");
+}
+
+#[test]
+fn a_pair_to_be_verified_is_followed_to_every_end() {
+    let place = place(&with(VERIFY, "signature_timeout = \"1h\""));
+    place.write("in/f", "content");
+    settle();
+    let (what, why) = would(&place, "in/f");
+    assert!(what == "waits" && why.starts_with("waits for its signature until 20"), "{why}");
+    assert!(why.ends_with("then missing, and it would be quarantined"), "{why}");
+    place.write("in/lone.sig", "x");
+    expect(&place, "in/lone.sig", "waits", "a signature without its file");
+    set_policy(&place, &with(VERIFY, "signature_timeout = \"20ms\""));
+    expect(&place, "in/f", "invalid", "missing, and it would be quarantined");
+    set_policy(&place, &with(VERIFY, "on_missing = \"log\""));
+    expect(&place, "in/f", "invalid", "missing, and it would be left and logged");
+    place.write("in/f.sig", "");
+    settle();
+    expect(&place, "in/f", "invalid", "the signature is empty: malformed");
+    place.write("in/f.sig", "may be one");
+    settle();
+    let out = format!("a valid pair is delivered as \"{}\"", place.path("out/f").display());
+    expect(&place, "in/f.sig", "judges", &out);
+    place.write("out/f", "content");
+    expect(&place, "in/f", "judges", "which is a conflict unless it is the same");
+    place.write("out/f", "other");
+    expect(&place, "in/f", "holds", "held (conflict): another file has the name at");
+    fs::remove_file(place.path("out/f")).unwrap();
+    set_policy(&place, &format!("limits.min_free_space = \"1EiB\"\n{VERIFY}"));
+    expect(&place, "in/f", "holds", "held (no-space)");
+    set_policy(&place, &with(VERIFY, "max_size = \"3B\""));
+    expect(&place, "in/f", "refuses", "it has 7 bytes; max_size allows 3");
+    assert_eq!(explain(&place, "in/f")["applies"]["unfit"], "it has 7 bytes; max_size allows 3");
+    fs::remove_file(place.path("in/f")).unwrap();
+    symlink("/etc/passwd", place.path("in/f")).unwrap();
+    expect(&place, "in/f", "refuses", "it is a symbolic link");
+}
+
+#[test]
+fn a_rule_that_cannot_work_is_told_with_code_3() {
+    let place = place(SIGN);
+    fs::remove_dir(place.path("in")).unwrap();
+    let run = place.run(["explain", "in/f", "--policy", "policy.toml"]).exits(3).complains("");
+    let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+    let path = place.path("in");
+    assert!(said.contains(&format!("\nnow: held: \"{}\" does not exist", path.display())), "{said}");
+    place.run(["explain", "in/f", "--policy", "none.toml"]).exits(2);
+}
+
+#[test]
+fn it_asks_no_kms_changes_nothing_and_works_beside_the_daemon() {
+    let mut place = place(SIGN);
+    let bell = Doorbell::at(&mut place);
+    place.write("in/f", "content");
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    set_policy(&place, &with(SIGN, "key = \"alias/any\""));
+    place.write("in/g", "content");
+    place.write("in/g.sig", "what may be a signature");
+    let before = tree(&place);
+    for file in ["in/f", "in/g", "in/none"] {
+        place.run(["explain", file, "--policy", "policy.toml"]).exits(0);
+    }
+    assert_eq!(tree(&place), before);
+    assert_eq!(explain(&place, "in/f")["applies"]["last_row"]["outcome"], "signed");
+    bell.is_untouched();
+    drop(daemon);
+}
+
+#[test]
+fn it_does_not_read_the_whole_record() {
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    // 256 MiB of it: copied into memory, it would not fit below.
+    let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
+    db.execute_batch("CREATE TABLE ballast (bytes BLOB); INSERT INTO ballast VALUES (zeroblob(268435456))")
+        .unwrap();
+    db.close().unwrap();
+    let began = SystemTime::now();
+    for command in ["explain in/f", "check"] {
+        let script = format!("ulimit -d 65536; \"$KMS_SIG\" {command} --policy policy.toml");
+        place.shell(&script).exits(0).complains("");
+    }
+    assert!(began.elapsed().unwrap() < Duration::from_secs(30));
+}

@@ -1,0 +1,203 @@
+//! `kms-sig check` as JSON, and `--online` for what needs no KMS: local keys, the host, and the directories, as whoever
+//! the daemon is.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::daemon::{SIGN, VERIFY, place, set_policy, with};
+use crate::harness::{Doorbell, PROGRAM, Place};
+
+/// What a check found, with its exit code.
+pub(crate) struct Found(Value);
+
+impl Found {
+    /// `check --online --json` of a place.
+    #[track_caller]
+    pub(crate) fn online(place: &Place, code: i32) -> Self {
+        let run = place.run(["check", "--policy", "policy.toml", "--online", "--json"]).exits(code);
+        Self::read(run.stdout(), code)
+    }
+
+    #[track_caller]
+    fn read(stdout: &[u8], code: i32) -> Self {
+        let found: Value = serde_json::from_slice(stdout).unwrap();
+        assert_eq!(found["exit"], code, "{found:#}");
+        Self(found)
+    }
+
+    /// The level of the finding that says this, and what is to be done about it.
+    #[track_caller]
+    pub(crate) fn says(&self, part: &str, text: &str) -> (String, String) {
+        let parts = self.0["parts"].as_array().unwrap().iter();
+        let of_part = parts.filter(|found| found["part"] == part || found["rule"] == part);
+        let mut findings = of_part.flat_map(|found| found["findings"].as_array().unwrap());
+        let finding = findings.find(|finding| finding["says"].as_str().unwrap().contains(text));
+        let finding = finding.unwrap_or_else(|| panic!("nothing of {part} says {text:?} in {:#}", self.0));
+        let word = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+        (word("level"), word("to_do"))
+    }
+
+    #[track_caller]
+    pub(crate) fn is(&self, part: &str, text: &str, level: &str) {
+        assert_eq!(self.says(part, text).0, level, "{text}");
+    }
+}
+
+/// Runs the check as a user without any capability, who owns everything in the place but `theirs`.
+fn as_plain_user(place: &Place, theirs: &[&str]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.args(["check", "--policy", "policy.toml", "--online", "--json"]);
+    let mut command = place.prepare(command);
+    if rustix::process::geteuid().is_root() {
+        give(&place.path(""), 7001);
+        for name in theirs {
+            give(&place.path(name), 7002);
+        }
+        command.uid(7001).gid(7001);
+    }
+    command.output().unwrap()
+}
+
+fn give(path: &Path, user: u32) {
+    chown(path, Some(user), Some(user)).unwrap();
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), user));
+    }
+}
+
+fn names(place: &Place) -> Vec<String> {
+    ["", "in", "out", "q", "state"]
+        .iter()
+        .filter_map(|dir| fs::read_dir(place.path(dir)).ok())
+        .flat_map(|dir| dir.map(|entry| format!("{:?}", entry.unwrap().path())))
+        .collect()
+}
+
+#[test]
+fn a_good_policy_with_local_keys_is_well_and_nothing_is_left_behind() {
+    let place = place(&format!("{VERIFY}{}", with(&with(SIGN, "path = \"rel\""), "create = true")));
+    fs::create_dir(place.path("rel")).unwrap();
+    place.write("in/f", "content");
+    let before = names(&place);
+    let found = Found::online(&place, 0);
+    for (part, text) in [
+        ("policy", "nobody else can change what it names"),
+        ("policy", "state\" will be made"),
+        ("sign", "local:demo is in the keyring"),
+        ("sign", "0 files stand to be signed"),
+        ("verify", "1 file stands to be judged"),
+        ("verify", "events"),
+        ("verify", "open for writing"),
+        ("verify", "the directory can be written to"),
+        ("verify", "copies"),
+        ("verify", "will be made"),
+        ("host", "4 of "),
+        ("host", "2 of "),
+        ("host", "open files"),
+    ] {
+        let (level, _) = found.says(part, text);
+        assert!(["fine", "note"].contains(&level.as_str()), "{part}: {text}: {level}");
+    }
+    found.is("host", "no key is in AWS", "note");
+    assert_eq!(names(&place), before);
+    let words = place.run(["check", "--policy", "policy.toml", "--online"]).exits(0).complains("");
+    let words = String::from_utf8(words.stdout().to_vec()).unwrap();
+    let path = place.path("policy.toml").display().to_string();
+    assert!(words.starts_with(&format!("policy \"{path}\"\n  fine     nobody else")), "{words}");
+    assert!(words.contains("\n  fine     local:demo is in the keyring\n"), "{words}");
+    assert!(words.ends_with(&format!("\"{path}\": all is well\n")), "{words}");
+}
+
+#[test]
+fn a_key_that_is_not_in_the_keyring_is_told_with_code_3() {
+    let place = place(&with(VERIFY, "trusted_keys = [\"local:demo\", \"local:lost\"]"));
+    let found = Found::online(&place, 3);
+    found.is("verify", "local:demo is in the keyring", "fine");
+    let (level, to_do) = found.says("verify", "the keyring has no key local:lost");
+    assert_eq!(level, "unknown");
+    assert!(to_do.contains("kms-sig key create"), "{to_do}");
+    fs::remove_file(place.path("keyring")).unwrap();
+    Found::online(&place, 3).is("verify", "cannot read keyring", "unknown");
+}
+
+#[test]
+fn what_somebody_must_change_is_told_with_code_2() {
+    let place = place(&format!("limits.min_free_space = \"1EiB\"\n{VERIFY}"));
+    let (level, to_do) = Found::online(&place, 2).says("verify", "less than limits.min_free_space");
+    assert_eq!((level.as_str(), to_do.as_str()), ("fix", "make room, or lower limits.min_free_space"));
+    set_policy(&place, VERIFY);
+    place.write("in/.kms-sig", "in the way");
+    Found::online(&place, 2).is("verify", "it must be a directory of the daemon's own; remove it", "fix");
+    fs::remove_file(place.path("in/.kms-sig")).unwrap();
+    fs::set_permissions(place.path("keyring"), Permissions::from_mode(0o666)).unwrap();
+    Found::online(&place, 3).is("policy", "not trusted", "fix");
+    fs::set_permissions(place.path("keyring"), Permissions::from_mode(0o600)).unwrap();
+    fs::remove_dir(place.path("out")).unwrap();
+    let (level, to_do) = Found::online(&place, 2).says("verify", "does not exist");
+    assert_eq!((level.as_str(), to_do.as_str()), ("fix", "make it, or write create = true"));
+    set_policy(&place, &with(VERIFY, "create = true"));
+    Found::online(&place, 0).is("verify", "will be made", "fine");
+}
+
+#[test]
+fn state_that_cannot_be_read_is_told_with_code_3() {
+    let place = place(SIGN);
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
+    db.execute_batch("PRAGMA user_version = 99").unwrap();
+    db.close().unwrap();
+    Found::online(&place, 3).is("policy", "has version 99", "unknown");
+}
+
+#[test]
+fn a_user_without_capabilities_learns_what_it_may_not_do() {
+    let place = place(VERIFY);
+    place.write("in/f", "content");
+    let output = as_plain_user(&place, &["in/f"]);
+    Found::read(&output.stdout, 0).is("verify", "the kernel tells who has a file open for writing", "fine");
+    fs::set_permissions(place.path("in"), Permissions::from_mode(0o1777)).unwrap();
+    let output = as_plain_user(&place, &["in/f"]);
+    let found = Found::read(&output.stdout, 0);
+    let (level, to_do) = found.says("verify", "of the daemon's own files only");
+    assert_eq!(level, "note");
+    assert!(to_do.contains("CAP_LEASE"), "{to_do}");
+    found.is("verify", "wait for a grace of 100ms", "note");
+    for dir in ["in", "out"] {
+        fs::set_permissions(place.path(dir), Permissions::from_mode(0o555)).unwrap();
+    }
+    let output = as_plain_user(&place, &["in/f"]);
+    let found = Found::read(&output.stdout, 2);
+    for dir in ["in", "out"] {
+        let text = format!("cannot write to \"{}\": permission denied", place.path(dir).display());
+        let (level, to_do) = found.says("verify", &text);
+        assert_eq!((level.as_str(), to_do.as_str()), ("fix", "let the daemon's user write there"));
+    }
+    fs::set_permissions(place.path("in"), Permissions::from_mode(0o000)).unwrap();
+    let output = as_plain_user(&place, &[]);
+    Found::read(&output.stdout, 3).is("verify", "permission denied", "unknown");
+    fs::set_permissions(place.path("in"), Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn without_online_nobody_is_asked_and_json_says_what_words_do() {
+    let mut place = place(&with(SIGN, "key = \"alias/any\""));
+    let bell = Doorbell::at(&mut place);
+    place.write("in/f", "content");
+    let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(0).complains("");
+    let found = Found::read(run.stdout(), 0);
+    found.is("sign", "1 file stands to be signed", "fine");
+    assert_eq!(found.0["online"], false);
+    bell.is_untouched();
+    fs::remove_dir_all(place.path("in")).unwrap();
+    let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(0);
+    Found::read(run.stdout(), 0).is("sign", "held: ", "note");
+    set_policy(&place, &with(SIGN, "colour = \"red\""));
+    let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(2).complains("");
+    let faults = Found::read(run.stdout(), 2);
+    assert!(faults.0["faults"][0]["message"].as_str().unwrap().contains("colour"), "{}", faults.0);
+}
