@@ -3,6 +3,8 @@
 //! A [`Digest`] cannot be compared with `==`. The one comparison is [`Digest::matches`], in constant
 //! time, so that no second, sloppier one can grow.
 
+pub mod stream;
+
 use std::fmt;
 
 use sha2::{Digest as _, Sha512};

@@ -8,12 +8,9 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::cli::Stream;
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Digest, stream};
 use crate::signature::MAX_LEN;
 use crate::terminal::progress::Reading;
-
-/// Bytes read at once: enough that system calls do not count beside the hashing.
-const BUFFER: usize = 1024 * 1024;
 
 /// Why something cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -81,22 +78,19 @@ impl Payload {
     /// # Errors
     /// `Payload`.
     pub fn hash(&mut self) -> Result<Digest, ReadError> {
-        let failed = |source| ReadError::Payload { file: self.shown.clone(), source };
-        let mut hasher = Hasher::default();
-        let mut buffer = vec![0; BUFFER];
         let reading = self.reading();
-        loop {
-            match self.file.read(&mut buffer) {
-                Ok(0) => return Ok(hasher.finish()),
-                Ok(len) => {
-                    // `read` never says more than it was given room for.
-                    hasher.update(buffer.get(..len).unwrap_or_default());
-                    reading.add(len);
+        stream::hash(|piece| {
+            loop {
+                match self.file.read(piece) {
+                    Ok(len) => {
+                        reading.add(len);
+                        return Ok(len);
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(source) => return Err(ReadError::Payload { file: self.shown.clone(), source }),
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
             }
-        }
+        })
     }
 
     /// Shows how much was read, but not to who types it.
@@ -157,6 +151,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::digest::stream::PIECE;
 
     fn payload(path: &Path) -> Payload {
         Payload::open(&Stream::File(path.to_owned())).unwrap()
@@ -170,7 +165,7 @@ mod tests {
     fn hashes_what_is_there_whatever_its_size() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        for len in [0, 1, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER] {
+        for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE] {
             let bytes = vec![5; len];
             write(&path, &bytes);
             let digest = payload(&path).hash_unchanged().unwrap();

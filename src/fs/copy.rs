@@ -10,10 +10,7 @@ use rustix::fs::Advice;
 use rustix::io::Errno;
 
 use super::{FsError, OpenError, Staging, Unfit};
-use crate::digest::{Digest, Hasher};
-
-/// Bytes per read: large enough that system calls do not show, small enough to stay in the cache.
-const CHUNK: usize = 256 * 1024;
+use crate::digest::{Digest, stream};
 
 /// What was read.
 #[derive(Debug, Clone)]
@@ -90,24 +87,23 @@ fn through(
 ) -> Result<Hashed, OpenError> {
     // Advice only; a file system that takes none reads all the same.
     rustix::fs::fadvise(file, 0, None, Advice::Sequential).unwrap_or_default();
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; CHUNK];
     let mut size = 0_u64;
-    loop {
-        let read = match file.read(&mut buffer) {
-            Ok(0) => return Ok(Hashed { digest: hasher.finish(), size }),
-            Ok(read) => read,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(FsError::new("read", path, errno(&e)).into()),
+    let digest = stream::hash(|piece| {
+        let read = loop {
+            match file.read(piece) {
+                Ok(read) => break read,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(OpenError::from(FsError::new("read", path, errno(&e)))),
+            }
         };
-        let bytes = buffer.get(..read).unwrap_or_default();
         size += read as u64;
         if size > limit {
             return Err(Unfit::TooLarge { size, max: limit }.into());
         }
-        hasher.update(bytes);
-        sink(bytes)?;
-    }
+        sink(piece.get(..read).unwrap_or_default())?;
+        Ok(read)
+    })?;
+    Ok(Hashed { digest, size })
 }
 
 #[cfg(test)]
@@ -120,7 +116,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         let path = temp.path().join("f");
-        let content: Vec<u8> = (0..CHUNK * 2 + 17).map(|i| (i % 251) as u8).collect();
+        let content: Vec<u8> = (0..600_000).map(|i| (i % 251) as u8).collect();
         std::fs::write(&path, &content).unwrap();
         let staging = Staging::new(&dir).unwrap();
         let file = File::open(&path).unwrap();
