@@ -21,7 +21,7 @@ use super::store::Store;
 use super::turns::{Queue, Turns};
 use crate::clock::{Clock, Moment};
 use crate::context::{Context, Filling};
-use crate::effect::claim::Part;
+use crate::effect::claim::{Claim, Part, Removed};
 use crate::effect::quarantine::{self, Case, PutAway};
 use crate::escape::Escaped;
 use crate::fs::lease::{self, Writer};
@@ -284,6 +284,39 @@ impl<K: Kms> Line<K> {
         }
     }
 
+    /// Makes room for a source that is about to be delivered.
+    async fn claim(&self, post: &Arc<Post>, parts: Vec<Part>) -> Result<Claim, Stop> {
+        let here = Arc::clone(post);
+        let open = move || match Claim::open(&here.root, parts) {
+            Err(e) if e.is_not_found() => Err(Stop::Changed), // its directory went
+            opened => Ok(opened?),
+        };
+        blocking(open).await
+    }
+
+    /// Whether state says that these very versions were delivered, durably: only their removal failed, or was cut
+    /// short. Publishing them again would be once more for whoever took them, and once more on record.
+    async fn was_delivered(&self, post: &Post, work: &Try) -> Result<bool, Stop> {
+        if self.dry_run || post.rule.delivery().is_none() {
+            return Ok(false);
+        }
+        let row = self.state.remembered(&post.rule.name, &work.path).await?;
+        Ok(row.is_some_and(|row| {
+            row.outcome == Outcome::Delivered
+                && row.fingerprint == post.fingerprint
+                && row.payload == work.sight.payload.as_ref().map(Version::from)
+                && (post.leaves_signature()
+                    || row.signature == work.sight.signature.as_ref().map(Version::from))
+        }))
+    }
+
+    /// Removes a source that was delivered before.
+    async fn remove_delivered(&self, post: &Arc<Post>, work: &Try) -> Result<Ending, Stop> {
+        let signature = work.sight.signature.filter(|_| !post.leaves_signature());
+        let claim = self.claim(post, parts(&work.path, work.sight.payload, signature)).await?;
+        remove(claim, Ending::Settled(Settled::plain(Outcome::Delivered))).await
+    }
+
     /// Stops a try before its file is read if KMS would not be asked anyway.
     fn ask_breaker(&self, keys: &[KeyId], operation: Operation) -> Result<(), Stop> {
         match keys.iter().find_map(|key| self.kms.refusal(key, operation)) {
@@ -302,6 +335,22 @@ impl<K: Kms> Line<K> {
         let reason = reason.map(Reason::as_str);
         tracing::info!(rule = post.rule.name, file = %Escaped::new(path.as_path()), action, reason, "dry run: would");
     }
+}
+
+/// Removes a source that is delivered and on record; `ending` is what came of it.
+async fn remove(claim: Claim, ending: Ending) -> Result<Ending, Stop> {
+    Ok(match blocking(move || Ok(claim.remove()?)).await? {
+        Removed::Done => ending,
+        Removed::Changed => Ending::Changed,
+    })
+}
+
+/// A source, as a [`Claim`] wants it.
+fn parts(path: &RelPath, payload: Option<Identity>, signature: Option<Identity>) -> Vec<Part> {
+    let payload = payload.map(|identity| Part { path: path.clone(), identity });
+    let signature =
+        signature.and_then(|identity| Some(Part { path: RelPath::new(sibling(path))?, identity }));
+    payload.into_iter().chain(signature).collect()
 }
 
 /// Runs blocking file work where it stops no other task. A panic there is passed on.
@@ -335,6 +384,11 @@ impl Post {
             crate::policy::Mode::Verify(_) => self.rule.allowed_owners.clone(),
         };
         Fitness { max_size: u64::MAX, max_links: self.rule.max_links, owners }
+    }
+
+    /// Whether a signature beside a source stays when the source goes: beside a file to be signed it is none of it.
+    fn leaves_signature(&self) -> bool {
+        matches!(self.rule.mode, crate::policy::Mode::Sign(_))
     }
 
     fn keys(&self) -> Vec<String> {
@@ -505,13 +559,10 @@ impl Snapshot {
         Ok(self.is_unchanged(path)? && signature == self.signature.as_ref().map(|s| s.stat.identity))
     }
 
-    /// The source, as [`crate::effect::claim::remove`] wants it.
+    /// The source.
     fn parts(&self, path: &RelPath, with_signature: bool) -> Vec<Part> {
-        let mut parts = vec![Part { path: path.clone(), identity: self.payload.identity }];
         let signature = self.signature.as_ref().filter(|_| with_signature);
-        let signature = signature.and_then(|s| Some((RelPath::new(sibling(path))?, s.stat.identity)));
-        parts.extend(signature.map(|(path, identity): (RelPath, Identity)| Part { path, identity }));
-        parts
+        parts(path, Some(self.payload.identity), signature.map(|file| file.stat.identity))
     }
 }
 

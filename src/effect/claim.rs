@@ -36,36 +36,109 @@ pub struct Part {
     pub identity: Identity,
 }
 
-/// Removes the parts of a source, all or none of them.
-///
-/// # Errors
-/// Any step's before the decision; then the parts are back, or the next [`recover`] puts them back.
-pub fn remove(root: &Dir, parts: &[Part]) -> Result<Removed, FsError> {
-    let claims = open_claims(root)?;
-    let id = OsString::from(random_hex());
-    let claim = claims.make_new_dir(&id, 0o700)?;
-    let mut done = id.clone();
-    done.push(DONE);
-    let decided = match take_all(root, &claim, parts) {
-        Ok(true) => claims.rename(&id, &claims, &done).map(|()| true),
-        other => other,
-    };
-    match decided {
-        Ok(true) => {
-            // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might
-            // throw its copy away, while the next `recover` removes the source.
-            empty(&claim).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
-            Ok(Removed::Done)
+/// Room for the parts of a source among the claims: made before a copy is published, so that nothing is published whose
+/// source could not be removed afterwards, to be published again and again. Goes away unused if it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    root: Dir,
+    claims: Dir,
+    dir: Dir,
+    id: OsString,
+    parts: Vec<Part>,
+    is_open: bool,
+}
+
+impl Claim {
+    /// Makes room for these parts, and moves none of them yet.
+    ///
+    /// # Errors
+    /// The parts could not be moved there: no room, no permission, another's `.kms-sig`, or a sticky directory
+    /// ([`STICKY`]).
+    pub fn open(root: &Dir, parts: Vec<Part>) -> Result<Self, FsError> {
+        for part in &parts {
+            check_movable(&root.descend(part.path.parent())?, part.path.name())?;
         }
-        Ok(false) => {
-            put_back(&claim, root)?;
-            close(&claims, &id)?;
-            Ok(Removed::Changed)
+        let root = root.try_clone()?;
+        let claims = open_claims(&root)?;
+        let id = OsString::from(random_hex());
+        let dir = claims.make_new_dir(&id, 0o700)?;
+        let claim = Self { root, claims, dir, id, parts, is_open: true };
+        for part in &claim.parts {
+            claim.dir.descend_creating(part.path.parent())?;
         }
-        Err(error) => {
-            // As far as possible; `recover` sees to the rest. The first error is the one to tell.
-            put_back(&claim, root).and_then(|()| close(&claims, &id)).unwrap_or_default();
-            Err(error)
+        Ok(claim)
+    }
+
+    /// Removes the parts, all or none of them.
+    ///
+    /// # Errors
+    /// Any step's before the decision; then the parts are back, or the next [`recover`] puts them back.
+    pub fn remove(mut self) -> Result<Removed, FsError> {
+        self.is_open = false;
+        let Self { root, claims, dir, id, parts, .. } = &self;
+        let mut done = id.clone();
+        done.push(DONE);
+        let decided = match take_all(root, dir, parts) {
+            Ok(true) => claims.rename(id, claims, &done).map(|()| true),
+            other => other,
+        };
+        match decided {
+            Ok(true) => {
+                // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might
+                // throw its copy away, while the next `recover` removes the source.
+                empty(dir).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
+                Ok(Removed::Done)
+            }
+            Ok(false) => {
+                let back = put_back(dir, root);
+                close(claims, id)?;
+                back.map(|()| Removed::Changed)
+            }
+            Err(error) => {
+                // As far as possible; the next scan sees to the rest. The first error is the one to tell.
+                put_back(dir, root).unwrap_or_default();
+                close(claims, id).unwrap_or_default();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.is_open {
+            // Nothing was moved here. What is left of it the next `recover` removes.
+            remove_dirs(&self.dir);
+            self.claims.remove_dir(&self.id).unwrap_or_default();
+        }
+    }
+}
+
+/// The action of a move that a sticky directory would refuse.
+pub const STICKY: &str = "move files of others out of (it is sticky, and not the daemon's own)";
+
+/// Checks that this process may move `name` out of its directory, as far as that can be known before.
+fn check_movable(parent: &Dir, name: &OsStr) -> Result<(), FsError> {
+    parent.check_writable()?;
+    let (me, dir) = (rustix::process::geteuid().as_raw(), parent.stat()?);
+    // In a sticky directory a file is moved by its owner, the directory's, or root (rename(2), EPERM).
+    if me == 0 || dir.uid == me || dir.mode & 0o1000 == 0 {
+        return Ok(());
+    }
+    match parent.stat_of(name)? {
+        Some(file) if file.uid != me => {
+            Err(FsError { action: STICKY, path: parent.path().to_owned(), source: Errno::PERM })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the empty directories below `dir`.
+fn remove_dirs(dir: &Dir) {
+    for name in dir.names().into_iter().flatten().flatten() {
+        if let Ok(below) = dir.descend(Path::new(&name)) {
+            remove_dirs(&below);
+            dir.remove_dir(&name).unwrap_or_default();
         }
     }
 }
@@ -286,6 +359,10 @@ mod tests {
         fn claims(&self) -> usize {
             fs::read_dir(self.temp.path().join(".kms-sig")).map_or(0, Iterator::count)
         }
+    }
+
+    fn remove(root: &Dir, parts: &[Part]) -> Result<Removed, FsError> {
+        Claim::open(root, parts.to_vec())?.remove()
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::claim::{self, Part, Removed};
+use super::claim::{self, Claim, Part, Removed};
 use crate::clock;
 use crate::escape::Escaped;
 use crate::fs::staging::random_hex;
@@ -256,18 +256,21 @@ fn copy_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool
     let name = case.path.name();
     let signature = signature_name(name);
     let mut parts = vec![Part { path: case.path.clone(), identity: case.payload.identity }];
-    if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {
-        return Ok(false);
-    }
     if let Some(stat) = &case.signature {
-        if !copy_one(item, SIGNATURE, source, &signature, &stat.identity, case.signature_digest.as_deref())? {
-            return Ok(false);
-        }
         let path = RelPath::new(case.path.parent().join(&signature));
         parts.extend(path.map(|path| Part { path, identity: stat.identity }));
     }
+    let claim = Claim::open(root, parts)?; // first: what cannot be removed need not be copied
+    if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {
+        return Ok(false);
+    }
+    if let Some(stat) = &case.signature
+        && !copy_one(item, SIGNATURE, source, &signature, &stat.identity, case.signature_digest.as_deref())?
+    {
+        return Ok(false);
+    }
     item.sync()?;
-    Ok(claim::remove(root, &parts)? == Removed::Done)
+    Ok(claim.remove()? == Removed::Done)
 }
 
 fn copy_one(

@@ -10,6 +10,7 @@ mod mount;
 mod pages;
 mod power;
 mod quarantine;
+mod removal;
 mod roots;
 mod systemd;
 mod trace;

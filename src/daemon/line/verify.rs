@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Ending, INVALID, Known, Line, Post, Settled, Snapshot, Try, VALID, blocking};
+use super::{Ending, INVALID, Known, Line, Post, Settled, Snapshot, Try, VALID, blocking, remove};
 use crate::context::Context;
 use crate::daemon::decide::{self, Verified};
 use crate::daemon::hold::{Hold, Stop};
 use crate::daemon::limit::Operation;
-use crate::effect::claim::{self, Removed};
 use crate::effect::deliver::{self, Delivered, Warrant};
 use crate::escape::Escaped;
 use crate::fs::lease::Writer;
@@ -27,6 +26,9 @@ impl<K: Kms> Line<K> {
         work: &Try,
         known: &mut Option<Known>,
     ) -> Result<Ending, Stop> {
+        if self.was_delivered(post, work).await? {
+            return self.remove_delivered(post, work).await;
+        }
         let keys: Vec<KeyId> = rule.trusted_keys.iter().map(crate::key::KeyArn::to_key_id).collect();
         if known.is_none() && work.sight.signature.is_some() {
             self.ask_breaker(&keys, Operation::Decrypt)?;
@@ -144,6 +146,7 @@ impl<K: Kms> Line<K> {
         let Some(signature) = taken.signature.as_ref().and_then(|file| file.parsed.clone()) else {
             return Err(Stop::Changed); // BUG: a valid verdict needs a signature. Starting over is always safe.
         };
+        let claim = self.claim(post, taken.parts(&work.path, true)).await?;
         self.state.intend(&post.rule.name, &work.path, &signature).await?;
         let size = taken.hashed.size;
         let taken = Arc::new(taken);
@@ -162,12 +165,7 @@ impl<K: Kms> Line<K> {
             size,
             "delivered"
         );
-        let (here, path) = (Arc::clone(post), work.path.clone());
-        let removed = blocking(move || Ok(claim::remove(&here.root, &taken.parts(&path, true))?)).await?;
-        Ok(match removed {
-            Removed::Done => ending,
-            Removed::Changed => Ending::Changed,
-        })
+        remove(claim, ending).await
     }
 
     /// Publishes the pair, seeing to what may lie at the destination already.
@@ -265,8 +263,6 @@ impl Post {
         else {
             return Err(Stop::Changed); // BUG: only rules that deliver come here, with a private copy
         };
-        // What cannot be removed afterwards would be delivered again and again.
-        taken.parent.check_writable()?;
         Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode)?)
     }
 
