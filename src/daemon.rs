@@ -106,6 +106,9 @@ impl DaemonError {
     /// The exit code it ends the process with.
     pub const fn exit(&self) -> Exit {
         match self {
+            Self::Trust(TrustError::Io(_)) | Self::Store(StoreError::Trust(TrustError::Io(_))) => {
+                Exit::Unfinished
+            }
             Self::Root | Self::Trust(_) | Self::Store(StoreError::Trust(_)) | Self::Fixed(_) => Exit::Usage,
             Self::Locked(_)
             | Self::Store(StoreError::Fs(_))
@@ -459,8 +462,7 @@ fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Dir>), DaemonE
     if dry_run {
         return Ok((State::rehearsal(dir)?, None));
     }
-    let handle = Dir::create(dir, 0o700)?;
-    trust::check(dir)?;
+    let handle = trust::create(dir, 0o700)?;
     if !handle.lock()? {
         return Err(DaemonError::Locked(dir.to_owned()));
     }

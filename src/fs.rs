@@ -13,6 +13,7 @@ pub mod root;
 pub mod staging;
 mod stat;
 pub mod trust;
+mod way;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -72,8 +72,7 @@ impl Store {
     /// # Errors
     /// It cannot be trusted, written to or listed.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let dir = Dir::create(path, 0o700)?;
-        trust::check_private(path)?;
+        let dir = trust::create_private(path)?;
         dir.check_writable()?;
         let store = Self { dir, shares: Mutex::default(), room: watch::Sender::new(0), short: Notify::new() };
         store.count()?;

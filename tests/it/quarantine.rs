@@ -662,3 +662,17 @@ fn o1_a_reload_whose_store_cannot_be_used_is_refused() {
     assert!(!Path::new(&place.path("open")).join("f").exists());
     assert_eq!(daemon.stop().code(), Some(0));
 }
+
+#[test]
+fn p7_nothing_is_released_to_where_others_may_write() {
+    let place = place(&rule());
+    let id = quarantined(&place, "f", "1234");
+    fs::create_dir(place.path("to")).unwrap();
+    fs::set_permissions(place.path("to"), Permissions::from_mode(0o777)).unwrap();
+    let said = format!(
+        "kms-sig: \"{}\" can be written by others (mode 0777); chmod go-w it\n",
+        fs::canonicalize(place.path("to")).unwrap().display()
+    );
+    run(&place, &["release", &id, "--force", "--to", "to"]).exits(2).says("").complains(&said);
+    assert_eq!((names(&place.path("to")).len(), ids(&place)), (0, vec![id]));
+}

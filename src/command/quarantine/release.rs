@@ -43,8 +43,9 @@ pub(super) fn run(arguments: &Release, keyring: Option<PathBuf>) -> Result<Exit,
 
 /// The directory of `--to`, which must not lie in the store: what is put there would be no item.
 fn outside(store: &Store, to: &Path) -> Result<Dir, Failure> {
-    // On record it must mean the same to who reads it elsewhere.
-    let dir = Dir::open(&std::path::absolute(to).unwrap_or_else(|_| to.to_owned()))?;
+    // On record it must mean the same to who reads it elsewhere. What others could change there is released to them.
+    let absolute = std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
+    let dir = trust::open_for(&absolute, store.owner).map_err(StoreTrouble::Trust)?;
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if store.policy.quarantine_dir.as_deref().is_some_and(|store| real(to).starts_with(real(store))) {
         return Err(StoreTrouble::Inside(to.to_owned()).into());
@@ -94,8 +95,7 @@ async fn release(
 /// Where a rule's files go: where it delivers, or back to the folder that it watches.
 fn destination(store: &Store, rule: &Rule, item: &Item) -> Result<Dir, ItemTrouble> {
     if let Some(delivery) = rule.delivery() {
-        trust::check_for(&delivery.dir, store.owner)?;
-        return Ok(Dir::open(&delivery.dir)?);
+        return Ok(trust::open_for(&delivery.dir, store.owner)?);
     }
     let was = item.record().root_path().unwrap_or_default();
     if was != rule.path {

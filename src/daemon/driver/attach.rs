@@ -14,7 +14,7 @@ use crate::daemon::turns::Queue;
 use crate::effect::claim;
 use crate::escape::quoted;
 use crate::fs::trust::{self, TrustError};
-use crate::fs::{Dir, FsError, root, staging};
+use crate::fs::{FsError, root, staging};
 use crate::kms::Kms;
 use crate::policy::Rule;
 
@@ -99,8 +99,7 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
     }
     let destination = match rule.delivery() {
         Some(delivery) => {
-            let dir = if make { Dir::create(&delivery.dir, 0o755)? } else { open(&delivery.dir)? };
-            trust::check(&delivery.dir)?;
+            let dir = if make { trust::create(&delivery.dir, 0o755)? } else { trust::open(&delivery.dir)? };
             if !dry_run {
                 dir.check_writable()?;
             }
@@ -134,11 +133,4 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         brake: Mutex::new(Brake::default()),
         refusals: Mutex::default(),
     })
-}
-
-fn open(path: &std::path::Path) -> Result<Dir, AttachError> {
-    match Dir::open(path) {
-        Err(e) if e.is_not_found() => Err(TrustError::Missing(path.to_owned()).into()),
-        opened => Ok(opened?),
-    }
 }
