@@ -1,16 +1,19 @@
 //! Delivery: publishing the private copy that was hashed, signature first, never over anything.
 //!
-//! Every step may be repeated after a kill (P4): an equal pair at the destination is success. Nothing is
-//! published without a [`Warrant`], which only a valid verdict or a signature just made gives (P1).
+//! Every step may be repeated after a kill (P4): an equal pair at the destination is success, as soon as it is durable and
+//! if nobody else could change it. Nothing is published without a [`Warrant`], which only a valid verdict or a signature just made gives (P1).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 
 use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::fs::copy::{self, Hashed};
-use crate::fs::{Dir, Fitness, FsError, OpenError, Publish, RelPath, Staging};
+use crate::fs::give::Owner;
+use crate::fs::{Dir, Fitness, FsError, OpenError, Publish, RelPath, Staging, Stat, trust};
 use crate::seal::{Sealed, Valid};
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::watch::scan::signature_name;
@@ -72,9 +75,11 @@ pub fn deliver(
         opened => opened?,
     };
     let (name, signature_name) = (path.name(), signature_name(path.name()));
-    let payload_is_there = match look_at_payload(&dir, name, hashed)? {
+    let wanted = Wanted { owner: Owner::current(), mode };
+    let payload_is_there = match look_at_payload(&dir, name, hashed, wanted)? {
         Existing::Nothing => false,
         Existing::Equal => true,
+        Existing::Loose => return Ok(Delivered::Conflict(LOOSE)),
         Existing::Other => return Ok(Delivered::Conflict(TAKEN)),
     };
 
@@ -82,24 +87,31 @@ pub fn deliver(
     signature.seal(mode & 0o666)?; // a signature is not executable
     staging.seal(mode)?;
     if signature.publish(&dir, &signature_name)? == Publish::Exists {
-        match read_signature(&dir, &signature_name)? {
-            Some(there) if there == *warrant.signature => {}
-            Some(there) if payload_is_there => return Ok(Delivered::Beside(there)),
-            Some(there) => return Ok(Delivered::Orphan(there)),
-            None => {
+        match read_signature(&dir, &signature_name, wanted)? {
+            ExistingSignature::Of(there) if there == *warrant.signature => {}
+            ExistingSignature::Of(there) if payload_is_there => {
+                return dir.sync().map(|()| Delivered::Beside(there));
+            }
+            ExistingSignature::Of(there) => return Ok(Delivered::Orphan(there)),
+            ExistingSignature::Loose => {
+                return Ok(Delivered::Conflict(
+                    "a signature that others could change has the signature's name",
+                ));
+            }
+            ExistingSignature::None => {
                 return Ok(Delivered::Conflict("something that is no signature has the signature's name"));
             }
         }
     }
     if !payload_is_there && staging.publish(&dir, name)? == Publish::Exists {
         // Somebody was quicker; our signature stays only if it belongs to what they put there.
-        return match look_at_payload(&dir, name, hashed)? {
-            Existing::Equal => dir.sync().map(|()| Delivered::Done),
-            Existing::Nothing | Existing::Other => {
-                dir.unlink(&signature_name)?;
-                Ok(Delivered::Conflict(TAKEN))
-            }
+        let taken = match look_at_payload(&dir, name, hashed, wanted)? {
+            Existing::Equal => return dir.sync().map(|()| Delivered::Done),
+            Existing::Loose => LOOSE,
+            Existing::Nothing | Existing::Other => TAKEN,
         };
+        dir.unlink(&signature_name)?;
+        return Ok(Delivered::Conflict(taken));
     }
     dir.sync()?;
     Ok(Delivered::Done)
@@ -109,14 +121,20 @@ pub fn deliver(
 ///
 /// # Errors
 /// What opening and reading what is there says.
-pub fn obstacle(root: &Dir, path: &RelPath, hashed: &Hashed) -> Result<Option<&'static str>, FsError> {
+pub fn obstacle(
+    root: &Dir,
+    path: &RelPath,
+    hashed: &Hashed,
+    mode: u32,
+) -> Result<Option<&'static str>, FsError> {
     let dir = match root.descend(path.parent()) {
         Err(e) if e.is_not_found() => return Ok(None),
         Err(e) if e.is_no_directory() => return Ok(Some(NO_WAY)),
         opened => opened?,
     };
-    Ok(match look_at_payload(&dir, path.name(), hashed)? {
+    Ok(match look_at_payload(&dir, path.name(), hashed, Wanted { owner: Owner::current(), mode })? {
         Existing::Nothing | Existing::Equal => None,
+        Existing::Loose => Some(LOOSE),
         Existing::Other => Some(TAKEN),
     })
 }
@@ -125,7 +143,11 @@ pub fn obstacle(root: &Dir, path: &RelPath, hashed: &Hashed) -> Result<Option<&'
 const NO_WAY: &str = "a file or link has the name of a directory that is needed";
 
 /// The commonest conflict.
-const TAKEN: &str = "another file has the name";
+pub(super) const TAKEN: &str = "another file has the name";
+
+/// As good as nothing: whoever could change it may do so once the source is gone.
+pub(super) const LOOSE: &str =
+    "an equal file has the name, but others could change it (its owner, its mode, or a second link)";
 
 /// Removes a signature without payload that the caller knows for its own leftover.
 ///
@@ -138,18 +160,47 @@ pub fn remove_orphan(root: &Dir, path: &RelPath) -> Result<(), FsError> {
 /// What has a name at a destination.
 pub(super) enum Existing {
     Nothing,
+    /// Equal, durable, and nobody else's to change.
     Equal,
+    /// Equal, but others could change it.
+    Loose,
     Other,
 }
 
-/// Compares what is there, if anything, with a file that was hashed.
-pub(super) fn look_at_payload(dir: &Dir, name: &OsStr, hashed: &Hashed) -> Result<Existing, FsError> {
+/// Whose an equal file has to be, and which permissions it may have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) owner: Owner,
+    pub(super) mode: u32,
+}
+
+impl Wanted {
+    /// Whether a file is as safe from others as the one that would be published in its place.
+    fn is_met_by(self, stat: &Stat, path: &Path) -> bool {
+        let beyond = Stat { mode: stat.mode & !self.mode, ..*stat };
+        stat.links == 1
+            && trust::check_owner(path, stat, self.owner).is_ok()
+            && trust::check_mode(path, &beyond, self.owner, false).is_ok()
+    }
+}
+
+/// Compares what is there, if anything, with a file that was hashed, and makes it durable if it is equal: whoever put
+/// it there may not have, and the source is removed on its account (P4).
+pub(super) fn look_at_payload(
+    dir: &Dir,
+    name: &OsStr,
+    hashed: &Hashed,
+    wanted: Wanted,
+) -> Result<Existing, FsError> {
+    let path = dir.path().join(name);
     let same_size = Fitness { max_size: hashed.size, max_links: u32::MAX, owners: None };
     match dir.open_file(name, &same_size) {
         Ok((file, stat)) if stat.identity.size == hashed.size => {
-            match copy::hash(&file, &dir.path().join(name), hashed.size) {
-                Ok(there) if there.digest.matches(hashed.digest.as_bytes()) => Ok(Existing::Equal),
-                Ok(_) | Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(Existing::Other),
+            match copy::hash(&file, &path, hashed.size) {
+                Ok(there) if !there.digest.matches(hashed.digest.as_bytes()) => Ok(Existing::Other),
+                Ok(_) if wanted.is_met_by(&stat, &path) => sync(&file, &path).map(|()| Existing::Equal),
+                Ok(_) => Ok(Existing::Loose),
+                Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(Existing::Other),
                 Err(OpenError::Io(e)) => Err(e),
             }
         }
@@ -159,38 +210,45 @@ pub(super) fn look_at_payload(dir: &Dir, name: &OsStr, hashed: &Hashed) -> Resul
     }
 }
 
-/// The signature at a name, if what is there can be one.
-fn read_signature(dir: &Dir, name: &OsString) -> Result<Option<Signature>, FsError> {
+fn sync(file: &File, path: &Path) -> Result<(), FsError> {
+    rustix::fs::fsync(file).map_err(|source| FsError { action: "sync", path: path.to_owned(), source })
+}
+
+/// What has a signature's name at a destination.
+enum ExistingSignature {
+    /// What can be one, durable and nobody else's to change.
+    Of(Signature),
+    /// What can be one, but others could change it.
+    Loose,
+    /// What can be none.
+    None,
+}
+
+fn read_signature(dir: &Dir, name: &OsStr, wanted: Wanted) -> Result<ExistingSignature, FsError> {
     let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };
-    match read_bounded(dir, name, &fitness) {
-        Ok(signature) => Ok(signature.ok()),
-        Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(None),
+    let read = dir.open_file(name, &fitness).and_then(|(file, stat)| {
+        let path = dir.path().join(name);
+        Ok(match read_open(&file, dir, name)? {
+            Err(_) => ExistingSignature::None,
+            Ok(_) if !wanted.is_met_by(&stat, &path) => ExistingSignature::Loose,
+            Ok(signature) => {
+                sync(&file, &path)?;
+                ExistingSignature::Of(signature)
+            }
+        })
+    });
+    match read {
+        Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(ExistingSignature::None),
         Err(OpenError::Io(e)) => Err(e),
+        Ok(read) => Ok(read),
     }
 }
 
-/// Opens and reads what may be a signature: never more than one byte past the limit (A16).
-///
-/// # Errors
-/// [`OpenError`]; what it holds not being a signature is the inner result.
-pub fn read_bounded(
-    dir: &Dir,
-    name: &OsStr,
-    fitness: &Fitness,
-) -> Result<Result<Signature, Malformed>, OpenError> {
-    let (file, _) = dir.open_file(name, fitness)?;
-    read_open(&file, dir, name)
-}
-
-/// Reads an open file that may be a signature.
+/// Reads an open file that may be a signature: never more than one byte past the limit (A16).
 ///
 /// # Errors
 /// What read(2) says.
-pub fn read_open(
-    file: &std::fs::File,
-    dir: &Dir,
-    name: &OsStr,
-) -> Result<Result<Signature, Malformed>, OpenError> {
+pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<Result<Signature, Malformed>, OpenError> {
     let mut bytes = Vec::with_capacity(MAX_LEN + 1);
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
         action: "read",
@@ -204,7 +262,6 @@ pub fn read_open(
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
-    use std::path::Path;
 
     use super::*;
 
@@ -240,7 +297,7 @@ mod tests {
         }
 
         fn obstacle(&self, path: &str) -> Option<&'static str> {
-            obstacle(&self.root, &RelPath::new(path).unwrap(), &self.hashed).unwrap()
+            obstacle(&self.root, &RelPath::new(path).unwrap(), &self.hashed, 0o755).unwrap()
         }
 
         /// Mode and content of what is at a name.
@@ -289,6 +346,32 @@ mod tests {
         let Delivered::Beside(there) = f.deliver("f").unwrap() else { panic!("not beside") };
         assert_eq!(there.as_bytes(), b"another");
         assert_eq!(f.there("f.sig").unwrap().1, "another");
+    }
+
+    #[test]
+    fn a20_an_equal_file_that_others_could_change_is_a_conflict() {
+        let loose: [(&str, fn(&Path)); 3] = [
+            ("mode", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o757)).unwrap()),
+            ("links", |path| fs::hard_link(path, path.with_file_name("other")).unwrap()),
+            ("set-id", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o4755)).unwrap()),
+        ];
+        for (what, loosen) in loose {
+            for name in ["f", "f.sig"] {
+                let f = Fixture::new();
+                f.put("f", "content");
+                f.put("f.sig", "its signature");
+                loosen(&f.temp.path().join(name));
+                assert_eq!(f.obstacle("f").is_some(), name == "f", "{what} of {name}");
+                assert!(matches!(f.deliver("f").unwrap(), Delivered::Conflict(_)), "{what} of {name}");
+            }
+        }
+        // What the rule itself would make so is no looser.
+        let f = Fixture::new();
+        f.put("f", "content");
+        fs::set_permissions(f.temp.path().join("f"), fs::Permissions::from_mode(0o666)).unwrap();
+        let wanted = |mode| Wanted { owner: Owner::current(), mode };
+        let look = |mode| look_at_payload(&f.root, OsStr::new("f"), &f.hashed, wanted(mode)).unwrap();
+        assert!(matches!((look(0o666), look(0o664)), (Existing::Equal, Existing::Loose)));
     }
 
     #[test]
@@ -346,6 +429,6 @@ mod tests {
         let f = Fixture::new();
         let name = "d".repeat(256); // ENAMETOOLONG
         f.deliver(&format!("{name}/f")).unwrap_err();
-        obstacle(&f.root, &RelPath::new(format!("{name}/f")).unwrap(), &f.hashed).unwrap_err();
+        obstacle(&f.root, &RelPath::new(format!("{name}/f")).unwrap(), &f.hashed, 0o755).unwrap_err();
     }
 }

@@ -184,7 +184,11 @@ pub(super) fn check_above(path: &Path, stat: &Stat, root: &Stat, me: Owner) -> R
     check_mode(path, stat, me, true)
 }
 
-pub(super) fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), TrustError> {
+/// Whether something belongs to root or to `me`.
+///
+/// # Errors
+/// `Owner`.
+pub fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), TrustError> {
     if stat.uid == 0 || stat.uid == me.uid {
         Ok(())
     } else {
@@ -192,7 +196,11 @@ pub(super) fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), Tru
     }
 }
 
-pub(super) fn check_mode(path: &Path, stat: &Stat, me: Owner, is_ancestor: bool) -> Result<(), TrustError> {
+/// Whether nobody but root, `me` and their groups may write to something, or, in a sticky ancestor, to what others made.
+///
+/// # Errors
+/// `Writable`.
+pub fn check_mode(path: &Path, stat: &Stat, me: Owner, is_ancestor: bool) -> Result<(), TrustError> {
     let sticky = is_ancestor && stat.mode & 0o1000 != 0;
     let others = stat.mode & 0o002 != 0;
     let group = stat.mode & 0o020 != 0 && stat.gid != 0 && stat.gid != me.gid;

@@ -250,9 +250,9 @@ impl<K: Kms> Line<K> {
         taken: &Snapshot,
     ) -> Result<Option<&'static str>, Stop> {
         let (here, path, hashed) = (Arc::clone(post), work.path.clone(), taken.hashed.clone());
-        blocking(move || match &here.destination {
-            Some(root) => Ok(deliver::obstacle(root, &path, &hashed)?),
-            None => Ok(None),
+        blocking(move || match (&here.destination, here.deliver_mode()) {
+            (Some(root), Some(mode)) => Ok(deliver::obstacle(root, &path, &hashed, mode)?),
+            _ => Ok(None),
         })
         .await
     }

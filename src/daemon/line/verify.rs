@@ -278,7 +278,7 @@ impl Post {
         Hold::Conflict { path: root.join(path.as_path()), what }
     }
 
-    fn deliver_mode(&self) -> Option<u32> {
+    pub(super) fn deliver_mode(&self) -> Option<u32> {
         self.rule.delivery().map(|delivery| delivery.mode)
     }
 }

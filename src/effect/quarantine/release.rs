@@ -11,7 +11,7 @@ use rustix::fs::{Timespec, Timestamps};
 
 use super::{Item, PartRecord};
 use crate::digest::Digest;
-use crate::effect::deliver::{Existing, look_at_payload};
+use crate::effect::deliver::{Existing, LOOSE, TAKEN, Wanted, look_at_payload};
 use crate::fs::copy::{self, Hashed};
 use crate::fs::give::Owner;
 use crate::fs::{Dir, FsError, OpenError, Publish, RelPath, Staging, Stat};
@@ -51,6 +51,8 @@ pub struct Parcel {
 struct Part {
     staging: Staging,
     hashed: Hashed,
+    /// What an equal file must be to be as good.
+    wanted: Wanted,
 }
 
 impl Parcel {
@@ -61,14 +63,16 @@ impl Parcel {
     /// [`OpenError`]; `TooLarge` for one that somebody is writing to.
     pub fn pack(item: &Item, destination: &Dir, owner: Owner) -> Result<Self, OpenError> {
         let record = item.record();
-        let payload = Part::copy(item.payload()?, item.folder(), destination, owner)?;
-        payload.seal(&record.payload, record.payload.safe_mode())?;
+        let wanted = Wanted { owner, mode: record.payload.safe_mode() };
+        let payload = Part::copy(item.payload()?, item.folder(), destination, wanted)?;
+        payload.seal(&record.payload)?;
         let signature = match item.signature()? {
             None => None,
             Some(opened) => {
-                let part = Part::copy(opened, item.folder(), destination, owner)?;
                 let was = record.signature.as_ref().unwrap_or(&record.payload);
-                part.seal(was, was.safe_mode() & 0o644)?;
+                let wanted = Wanted { owner, mode: was.safe_mode() & 0o644 };
+                let part = Part::copy(opened, item.folder(), destination, wanted)?;
+                part.seal(was)?;
                 Some(part)
             }
         };
@@ -114,9 +118,10 @@ impl Parcel {
         }
         let dir = descend_creating(destination, path.parent(), self.owner)?;
         let (name, signature_name) = (path.name(), signature_name(path.name()));
-        let is_there = match look_at_payload(&dir, name, &self.payload.hashed)? {
+        let is_there = match self.payload.look(&dir, name)? {
             Existing::Nothing => false,
             Existing::Equal => true,
+            Existing::Loose => return Ok(Published::Refused(LOOSE)),
             Existing::Other => return Ok(Published::Refused(TAKEN)),
         };
         let mut is_new = false;
@@ -142,8 +147,6 @@ impl Parcel {
     }
 }
 
-const TAKEN: &str = "another file has the name";
-
 /// How one file found its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Placed {
@@ -157,16 +160,16 @@ impl Part {
         (file, stat): (File, Stat),
         folder: &Path,
         destination: &Dir,
-        owner: Owner,
+        wanted: Wanted,
     ) -> Result<Self, OpenError> {
         let staging = Staging::new(destination)?;
         // No further than the size it had: a sender who writes faster than we read must not keep us at it.
         let hashed = copy::copy(&file, folder, stat.identity.size, &staging)?;
-        owner.take_file(staging.file(), destination)?;
-        Ok(Self { staging, hashed })
+        wanted.owner.take_file(staging.file(), destination)?;
+        Ok(Self { staging, hashed, wanted })
     }
 
-    fn seal(&self, was: &PartRecord, mode: u32) -> Result<(), FsError> {
+    fn seal(&self, was: &PartRecord) -> Result<(), FsError> {
         if let Some(time) = was.modified_at() {
             let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
             rustix::fs::futimens(
@@ -179,15 +182,19 @@ impl Part {
                 source,
             })?;
         }
-        self.staging.seal(mode)
+        self.staging.seal(self.wanted.mode)
+    }
+
+    fn look(&self, dir: &Dir, name: &OsStr) -> Result<Existing, FsError> {
+        look_at_payload(dir, name, &self.hashed, self.wanted)
     }
 
     fn publish(&self, dir: &Dir, name: &OsStr) -> Result<Placed, FsError> {
         match self.staging.publish(dir, name)? {
             Publish::Done => Ok(Placed::New),
-            Publish::Exists => Ok(match look_at_payload(dir, name, &self.hashed)? {
+            Publish::Exists => Ok(match self.look(dir, name)? {
                 Existing::Equal => Placed::Equal,
-                Existing::Nothing | Existing::Other => Placed::Taken,
+                Existing::Nothing | Existing::Loose | Existing::Other => Placed::Taken,
             }),
         }
     }
