@@ -463,7 +463,7 @@ impl State {
         .await
     }
 
-    /// Whether a digest was delivered under this path before and another one after it.
+    /// Whether a digest was delivered, or about to be, under this path before and another one after it.
     ///
     /// # Errors
     /// [`StateError`].
@@ -479,14 +479,34 @@ impl State {
         .await
     }
 
-    /// Remembers a digest as the newest one delivered under this path.
+    /// Remembers a digest as the newest one under this path; whether it was not remembered before. To be called before
+    /// it is delivered: a kill in between must not let an older one be taken for the newest.
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn remember_edition(&self, rule: &str, path: &RelPath, digest: &str) -> Result<(), StateError> {
+    pub async fn remember_edition(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        digest: &str,
+    ) -> Result<bool, StateError> {
         let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
         self.call(move |db| {
             db.prepare_cached("INSERT OR IGNORE INTO edition (rule, path, digest) VALUES (?1, ?2, ?3)")?
+                .execute(params![rule, path, digest])
+                .map(|rows| rows > 0)
+        })
+        .await
+    }
+
+    /// Forgets a digest that was not delivered after all: what came before it is not superseded.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn forget_edition(&self, rule: &str, path: &RelPath, digest: &str) -> Result<(), StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
+        self.call(move |db| {
+            db.prepare_cached("DELETE FROM edition WHERE rule = ?1 AND path = ?2 AND digest = ?3")?
                 .execute(params![rule, path, digest])
                 .map(drop)
         })
@@ -688,6 +708,18 @@ mod tests {
         state.forget("rule", listed).await.unwrap();
         let left = state.decided_after("rule", b"").await.unwrap();
         assert_eq!(left, [(b"0007".to_vec(), Some(Version([2; 40])))]);
+    }
+
+    #[tokio::test]
+    async fn a24_what_was_not_delivered_after_all_supersedes_nothing() {
+        let state = State::rehearsal(Path::new("nowhere")).unwrap();
+        let path = RelPath::new("f").unwrap();
+        assert!(state.remember_edition("r", &path, "1").await.unwrap());
+        assert!(!state.remember_edition("r", &path, "1").await.unwrap());
+        assert!(state.remember_edition("r", &path, "2").await.unwrap());
+        assert!(state.is_superseded("r", &path, "1").await.unwrap());
+        state.forget_edition("r", &path, "2").await.unwrap();
+        assert!(!state.is_superseded("r", &path, "1").await.unwrap());
     }
 
     #[tokio::test]

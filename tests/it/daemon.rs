@@ -938,3 +938,19 @@ fn a_keyring_that_is_lost_is_not_made_anew() {
     fs::rename(place.path("keyring.lost"), place.path("keyring")).unwrap();
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
 }
+
+#[test]
+fn a24_a_version_that_found_no_way_in_supersedes_nothing() {
+    let place = place(&with(VERIFY, "rollback = \"deny\""));
+    let once = |code| drop(place.run(["watch", "--policy", "policy.toml", "--once"]).exits(code));
+    let take = |dir: &str| ["f", "f.sig"].map(|name| fs::remove_file(place.path(dir).join(name)).unwrap());
+    drop_pair(&place, "f", "older");
+    once(0);
+    drop_pair(&place, "f", "newer");
+    once(3); // the older one is still there
+    take("in"); // the sender thinks better of it,
+    take("out"); // and somebody takes the older one, which is sent once more
+    drop_pair(&place, "f", "older");
+    once(0);
+    assert_eq!(place.read("out/f"), b"older");
+}

@@ -243,7 +243,7 @@ impl<K: Kms> Line<K> {
     }
 
     /// What else has the payload's name at the destination.
-    async fn obstacle(
+    pub(super) async fn obstacle(
         &self,
         post: &Arc<Post>,
         work: &Try,

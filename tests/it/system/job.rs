@@ -179,6 +179,10 @@ const RECURSIVE: &str = "recursive = true\nmode = \"verify\"\ntrusted_keys = [\"
     deliver_to = \"out\"\non_invalid = \"quarantine\"\non_missing = \"quarantine\"\ngrace = \"1ms\"\n\
     signature_timeout = \"1ms\"\n";
 
+const NO_WAY_BACK: &str = "rollback = \"deny\"\nmode = \"verify\"\ntrusted_keys = [\"local:demo\"]\n\
+    deliver_to = \"out\"\non_invalid = \"quarantine\"\non_missing = \"quarantine\"\ngrace = \"1ms\"\n\
+    signature_timeout = \"1ms\"\n";
+
 /// A valid pair is delivered.
 pub(super) const DELIVER: Job =
     Job { rule: VERIFY, lay: lay_pair, during: delivering, after: delivered, exit: 0, apart: false };
@@ -189,6 +193,9 @@ pub(super) const DELIVER_BELOW: Job =
 
 /// A valid pair is delivered where somebody has put an equal one.
 pub(super) const DELIVER_ONTO: Job = Job { lay: lay_equal, ..DELIVER };
+
+/// A valid pair is delivered that supersedes one that was delivered and taken; that one is in `older`.
+pub(super) const DELIVER_NEWER: Job = Job { rule: NO_WAY_BACK, lay: lay_newer, ..DELIVER };
 
 /// A file is signed where it lies.
 pub(super) const SIGN: Job = Job {
@@ -249,6 +256,20 @@ fn lay_equal(place: &Place) {
     for name in ["w/out/f", "w/out/f.sig"] {
         fs::set_permissions(place.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     }
+}
+
+fn lay_newer(place: &Place) {
+    place.write("w/in/f", "what was delivered before");
+    sign(place, "w/in/f");
+    fs::create_dir(place.path("older")).unwrap();
+    for name in ["f", "f.sig"] {
+        fs::copy(place.path("w/in").join(name), place.path("older").join(name)).unwrap();
+    }
+    place.run(["watch", "--policy", "w/policy.toml", "--once"]).exits(0);
+    for name in ["f", "f.sig"] {
+        fs::remove_file(place.path("w/out").join(name)).unwrap();
+    }
+    lay_pair(place);
 }
 
 fn lay_tampered(place: &Place) {

@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::job::{DELIVER, Job, SIGN_AND_DELIVER};
+use super::job::{DELIVER, DELIVER_NEWER, Job, SIGN_AND_DELIVER, at_each, ensure};
 use super::trace::{Fault, Point};
 use super::users::{Leases, SENDER, Site, quick, write};
 use crate::daemon::{Daemon, with};
@@ -99,4 +99,35 @@ fn is_delivered_once(job: Job) {
 fn p4_what_is_on_record_as_delivered_is_only_removed() {
     is_delivered_once(DELIVER);
     is_delivered_once(SIGN_AND_DELIVER);
+}
+
+/// Killed wherever somebody can already have taken the newer file; then the sender puts the older one in its place.
+#[test]
+fn a24_p4_a_kill_does_not_let_an_older_file_back_in() {
+    let points = DELIVER_NEWER.points(20);
+    let replayed = std::sync::atomic::AtomicUsize::new(0);
+    at_each(&points, 2, |point| {
+        let site = DELIVER_NEWER.lay(None);
+        let run = site.trace(Some((point, Fault::Kill)));
+        let path = |name: &str| site.place.path(name);
+        if !path("w/out/f").exists() {
+            return Ok(());
+        }
+        for name in ["f", "f.sig"] {
+            fs::remove_file(path("w/out").join(name)).unwrap();
+            fs::copy(path("older").join(name), path("w/in").join(name)).unwrap();
+        }
+        let again = site.trace(None);
+        replayed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        ensure!(
+            !path("w/out/f").exists() && again.stdout.contains("held (rollback)"),
+            "killed before {} #{}: {}\n{}",
+            point.call,
+            point.nth,
+            run.shown(),
+            again.shown()
+        );
+        Ok(())
+    });
+    assert!(replayed.into_inner() > 5);
 }
