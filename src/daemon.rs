@@ -23,6 +23,7 @@ mod turns;
 mod upkeep;
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ use crate::effect::quarantine;
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::trust::{self, TrustError};
-use crate::fs::{Dir, FsError};
+use crate::fs::{Dir, FsError, Lock};
 use crate::kms::Kms;
 use crate::policy::{Policy, Rule};
 use crate::state::{Decision, Found, Outcome, State, StateError};
@@ -457,15 +458,13 @@ fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Arc<Sto
     prepare(new, options)
 }
 
-/// Opens state and takes its lock, which lasts as long as the directory's handle.
-fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Dir>), DaemonError> {
+/// Opens state and takes its lock.
+fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Lock>), DaemonError> {
     if dry_run {
         return Ok((State::rehearsal(dir)?, None));
     }
-    let handle = trust::create(dir, 0o700)?;
-    if !handle.lock()? {
-        return Err(DaemonError::Locked(dir.to_owned()));
-    }
+    let lock = trust::create(dir, 0o700)?.lock_file(OsStr::new("lock"))?;
+    let lock = lock.ok_or_else(|| DaemonError::Locked(dir.to_owned()))?;
     let (state, found) = State::open(dir)?;
     match found {
         Found::Whole => {}
@@ -475,5 +474,5 @@ fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Dir>), DaemonE
             "state was damaged and is set aside; every file will be looked at anew, history begins again"
         ),
     }
-    Ok((state, Some(handle)))
+    Ok((state, Some(lock)))
 }

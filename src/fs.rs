@@ -134,6 +134,10 @@ pub struct Dir {
     path: PathBuf,
 }
 
+/// A lock file that is locked, for as long as this lives.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "what keeps it locked")] OwnedFd);
+
 /// The names in a directory, as they are read.
 pub struct Names {
     entries: rustix::fs::Dir,
@@ -422,7 +426,8 @@ impl Dir {
         Ok(TOLD_BY_NOBODY.contains(&(stat.f_type as u64 & 0xffff_ffff)))
     }
 
-    /// Takes the directory's advisory lock for as long as it is open; false if another process has it.
+    /// Takes the directory's advisory lock for as long as it is open; false if another process has it. Only for
+    /// directories that others cannot open: see [`Dir::lock_file`].
     ///
     /// # Errors
     /// What flock(2) says, but for `EWOULDBLOCK`.
@@ -431,6 +436,30 @@ impl Dir {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(e) => Err(FsError::new("lock", &self.path, e)),
+        }
+    }
+
+    /// Takes the lock of the file `name` in this directory, which is made if it is missing; `None` if another process
+    /// has it. Unlike a directory, which whoever may list it can lock for as long as they like (flock(2)), the file can
+    /// be opened by nobody else (mode 0600).
+    ///
+    /// # Errors
+    /// What openat2(2) and flock(2) say, but for `EWOULDBLOCK`; `EPERM` for a file that others may open.
+    pub fn lock_file(&self, name: &OsStr) -> Result<Option<Lock>> {
+        let path = || self.path.join(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(&self.fd, name, flags, Mode::RUSR | Mode::WUSR, INSIDE)
+            .map_err(|e| FsError::new("open the lock", path(), e))?;
+        let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", path(), e))?;
+        let is_ours = stat.uid == rustix::process::geteuid().as_raw();
+        if stat.kind != Kind::File || !is_ours || stat.mode & 0o077 != 0 {
+            let action = "use the lock (it must be a file of the daemon's own, mode 0600; remove it)";
+            return Err(FsError::new(action, path(), Errno::PERM));
+        }
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(fd))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(FsError::new("lock", path(), e)),
         }
     }
 
@@ -460,6 +489,23 @@ fn proc_path(fd: BorrowedFd<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_file_is_one_process_s_and_nobody_else_s() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, lock) = (Dir::open(temp.path()).unwrap(), OsStr::new("lock"));
+        let held = dir.lock_file(lock).unwrap().unwrap();
+        assert!(dir.lock_file(lock).unwrap().is_none());
+        drop(held);
+        assert!(dir.lock_file(lock).unwrap().is_some());
+        let at = temp.path().join("lock");
+        assert_eq!(std::fs::metadata(&at).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o644)).unwrap();
+        dir.lock_file(lock).unwrap_err();
+        symlink("lock", temp.path().join("link")).unwrap();
+        dir.lock_file(OsStr::new("link")).unwrap_err();
+    }
 
     #[test]
     fn p9_a_path_below_a_root_is_written_in_one_way_only() {

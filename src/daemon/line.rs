@@ -25,7 +25,7 @@ use crate::effect::claim::{Claim, Part, Removed};
 use crate::effect::quarantine::{self, Case, PutAway};
 use crate::escape::Escaped;
 use crate::fs::lease::{self, Writer};
-use crate::fs::{Dir, Fitness, Identity, OpenError, RelPath, Staging, Stat, copy, stat_file};
+use crate::fs::{Dir, Fitness, Identity, Lock, OpenError, RelPath, Staging, Stat, copy, stat_file};
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::Rule;
@@ -73,6 +73,8 @@ pub struct Post {
     pub fingerprint: String,
     /// The watched directory.
     pub root: Dir,
+    /// Keeps other daemons out of it, where this one writes to it.
+    pub lock: Option<Lock>,
     /// The destination, for rules that deliver.
     pub destination: Option<Dir>,
     /// Whether events cannot be relied on there.

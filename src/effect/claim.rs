@@ -5,6 +5,9 @@
 //! judged, and only then removed. Something else is put back. Renaming the folder to `CLAIM.done` is the
 //! moment of decision: a restart puts back what is in undecided folders and removes what is in decided ones,
 //! and needs no other memory. What finds its name taken waits in `CLAIM.back`, on which nobody works any more.
+//!
+//! `.kms-sig/lock` is locked by whoever works there. It lies where only the daemon's user can open it, or the sender
+//! could lock the daemon out; and while it is there, the folder cannot be removed.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -12,10 +15,13 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use crate::fs::staging::{RESERVED_PREFIX, random_hex};
-use crate::fs::{Dir, FsError, Identity, Kind, RelPath};
+use crate::fs::{Dir, FsError, Identity, Kind, Lock, RelPath};
 
 const DONE: &str = ".done";
 const BACK: &str = ".back";
+
+/// The file among the claims whose lock says who works in the watched directory.
+const LOCK: &str = "lock";
 
 /// How a removal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +149,23 @@ fn remove_dirs(dir: &Dir) {
     }
 }
 
+/// Takes the lock of a watched directory; `None` if another process has it. Two daemons in one directory would recover
+/// each other's claims.
+///
+/// # Errors
+/// The folder of claims cannot be made or is another's.
+pub fn lock(root: &Dir) -> Result<Option<Lock>, FsError> {
+    open_claims(root)?.lock_file(OsStr::new(LOCK))
+}
+
+/// Whether there is a folder of claims.
+///
+/// # Errors
+/// What statx(2) says.
+pub fn are_there(root: &Dir) -> Result<bool, FsError> {
+    Ok(root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_some())
+}
+
 /// Takes in what stands at `name` in `from`, on the same mount, and belongs at `path`, where something else is by
 /// now: it waits here until that is gone.
 ///
@@ -162,7 +185,7 @@ pub fn shelter(root: &Dir, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(
 /// # Errors
 /// The claims cannot be listed, or something resists being put back.
 pub fn bring_back(root: &Dir) -> Result<(), FsError> {
-    if root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_none() {
+    if !are_there(root)? {
         return Ok(());
     }
     let claims = open_claims(root)?;
@@ -216,12 +239,13 @@ fn take_all(root: &Dir, claim: &Dir, parts: &[Part]) -> Result<bool, FsError> {
 /// # Errors
 /// The claims cannot be listed.
 pub fn recover(root: &Dir) -> Result<Vec<FsError>, FsError> {
-    if root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_none() {
+    if !are_there(root)? {
         return Ok(Vec::new());
     }
     let claims = open_claims(root)?;
     let mut resisting = Vec::new();
-    for id in claims.names()?.collect::<Result<Vec<_>, _>>()? {
+    for id in claims.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
+        let id = id?;
         resisting.extend(recover_one(root, &claims, &id).err());
     }
     Ok(resisting)

@@ -107,10 +107,10 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         }
         None => None,
     };
-    if !dry_run {
-        if !root.lock()? {
-            return Err(AttachError::Locked(rule.path.clone()));
-        }
+    let mut lock = None;
+    // A rule that never writes there has nothing to guard, but for what another one left under an earlier policy.
+    if !dry_run && (rule.writes_to_root() || claim::are_there(&root)?) {
+        lock = Some(claim::lock(&root)?.ok_or_else(|| AttachError::Locked(rule.path.clone()))?);
         for error in claim::recover(&root)? {
             tracing::error!(
                 rule = rule.name,
@@ -118,9 +118,9 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
                 "what an earlier run had claimed is not back; see .kms-sig in the watched directory"
             );
         }
-        if let Some(dir) = &destination {
-            staging::sweep(dir)?; // the root is swept by the first scan
-        }
+    }
+    if let (false, Some(dir)) = (dry_run, &destination) {
+        staging::sweep(dir)?; // the root is swept by the first scan
     }
     let is_remote = root.is_remote()?;
     Ok(Post {
@@ -129,6 +129,7 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         is_remote,
         queue: Queue::new(is_remote),
         root,
+        lock,
         destination,
         brake: Mutex::new(Brake::default()),
         refusals: Mutex::default(),

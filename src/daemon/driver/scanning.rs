@@ -172,7 +172,7 @@ impl<K: Kms> Driver<K> {
             self.last_seen = scan.seen;
             self.overflowed |= scan.from > 0; // those before it had no turn
         }
-        if !self.line.dry_run {
+        if post.lock.is_some() {
             // What resists was told when the rule attached, or is when it attaches again.
             tokio::task::block_in_place(|| claim::bring_back(&post.root)).unwrap_or_default();
         }

@@ -244,6 +244,39 @@ fn a26_what_a_sender_could_write_to_is_refused() {
     }
 }
 
+/// A sender may lock whatever it can open, for as long as it likes (flock(2)).
+#[test]
+fn a_lock_that_others_hold_keeps_no_rule_and_no_daemon_from_its_work() {
+    let site = Site::new(&quick());
+    fs::set_permissions(site.path("state"), Permissions::from_mode(0o755)).unwrap();
+    let signature = site.sign("good".as_ref(), b"content");
+    let held: Vec<File> = [(SENDER, "in"), (OTHER, "state")]
+        .map(|(user, name)| {
+            user.run(|| {
+                let dir = File::open(site.path(name)).unwrap();
+                rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockShared).unwrap();
+                dir
+            })
+        })
+        .into();
+    let daemon = site.start(Leases::Granted);
+    SENDER.run(|| {
+        write(&site.path("in/good"), b"content");
+        write(&site.path("in/good.sig"), &signature);
+    });
+    daemon.until("delivered", || site.path("out/good").exists() && !site.path("in/good").exists());
+    drop(held);
+    // What is locked instead is out of their reach.
+    for user in [SENDER, OTHER] {
+        user.run(|| {
+            for lock in ["in/.kms-sig/lock", "state/lock"] {
+                assert_eq!(File::open(site.path(lock)).unwrap_err().kind(), ErrorKind::PermissionDenied);
+            }
+            fs::remove_dir(site.path("in/.kms-sig")).unwrap_err();
+        });
+    }
+}
+
 /// A file mapped for writing, for as long as this lives: stores reach the file without any system call.
 pub(super) struct Mapping {
     start: *mut libc::c_void,
