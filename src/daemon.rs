@@ -112,7 +112,7 @@ impl DaemonError {
             }
             Self::Root | Self::Trust(_) | Self::Store(StoreError::Trust(_)) | Self::Fixed(_) => Exit::Usage,
             Self::Locked(_)
-            | Self::Store(StoreError::Fs(_))
+            | Self::Store(StoreError::Fs(_) | StoreError::Locked(_))
             | Self::State(_)
             | Self::Fs(_)
             | Self::Fatal(_)
@@ -186,7 +186,7 @@ async fn serve<K: Kms>(
     mut orders: mpsc::Receiver<Order>,
 ) -> Result<Vec<Summary>, DaemonError> {
     let clock = board.clock;
-    let mut quarantine = prepare(&policy, options)?;
+    let mut quarantine = prepare(&policy, options, None)?;
     let cookies = match options.dry_run {
         true => None,
         false => Some(Dir::create(&policy.state_dir.join("cookies"), 0o700)?),
@@ -221,7 +221,8 @@ async fn serve<K: Kms>(
             dry_run: options.dry_run,
         });
         let crew = Crew::start(&line, &policy, options.once, keeper);
-        match crew.work(&policy, options, board, &mut ready, &mut orders).await? {
+        let held = line.quarantine.clone();
+        match crew.work(&policy, held.as_deref(), options, board, &mut ready, &mut orders).await? {
             Relieved::Done(summaries) => {
                 if !options.dry_run {
                     Upkeep::new(line, policy.record).once().await.map_err(DaemonError::Fatal)?;
@@ -258,9 +259,13 @@ pub fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
 }
 
 /// Opens what a policy names for all of its rules: the quarantine store.
-fn prepare(policy: &Policy, options: Options) -> Result<Option<Arc<Store>>, DaemonError> {
+fn prepare(
+    policy: &Policy,
+    options: Options,
+    held: Option<&Store>,
+) -> Result<Option<Arc<Store>>, DaemonError> {
     match &policy.quarantine_dir {
-        Some(dir) if !options.dry_run => Ok(Some(Arc::new(Store::open(dir)?))),
+        Some(dir) if !options.dry_run => Ok(Some(Arc::new(Store::open(dir, held)?))),
         _ => Ok(None),
     }
 }
@@ -338,6 +343,7 @@ impl Crew {
     async fn work(
         mut self,
         policy: &Policy,
+        held: Option<&Store>,
         options: Options,
         board: &Board,
         ready: &mut Option<oneshot::Sender<()>>,
@@ -371,11 +377,11 @@ impl Crew {
                     Order::Stop => {
                         return self.drain(orders, summaries).await.map(|(all, _)| Relieved::Stopped(all));
                     }
-                    Order::Reload(next) => match accept(policy, &next, options) {
+                    Order::Reload(next) => match accept(policy, &next, options, held) {
                         Ok(quarantine) => {
                             let mut new = (*next, quarantine);
                             if let (_, Some(last)) = self.drain(orders, summaries).await? {
-                                match accept(policy, &last, options) {
+                                match accept(policy, &last, options, held) {
                                     Ok(quarantine) => new = (*last, quarantine),
                                     Err(error) => refuse(board, &error),
                                 }
@@ -447,7 +453,12 @@ fn refuse(board: &Board, error: &DaemonError) {
 }
 
 /// Whether a running daemon can go on under another policy.
-fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Arc<Store>>, DaemonError> {
+fn accept(
+    old: &Policy,
+    new: &Policy,
+    options: Options,
+    held: Option<&Store>,
+) -> Result<Option<Arc<Store>>, DaemonError> {
     if old.state_dir != new.state_dir {
         return Err(DaemonError::Fixed("state.dir"));
     }
@@ -455,7 +466,7 @@ fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Arc<Sto
         return Err(DaemonError::Fixed("control.socket"));
     }
     admit(new, options)?;
-    prepare(new, options)
+    prepare(new, options, held)
 }
 
 /// Opens state and takes its lock.
