@@ -30,7 +30,7 @@ use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::Rule;
 use crate::seal::{Opened, Reason};
-use crate::signature::Signature;
+use crate::signature::{MAX_LEN, Signature};
 use crate::state::{Decision, Outcome, State, Version};
 use crate::watch::scan::signature_name;
 use crate::watch::settle::{Finality, Sight};
@@ -243,14 +243,18 @@ impl<K: Kms> Line<K> {
             // BUG: a policy whose rules quarantine names a store. Leaving the file is always safe.
             return Ok(Ending::NotYet);
         };
-        let store = Arc::clone(store);
+        let (store, space, floor) = (Arc::clone(store), Arc::clone(&self.space), self.min_free_space);
         let (to_move, path, payload, signature) =
             (Arc::clone(post), work.path.clone(), taken.payload, taken.signature.as_ref().map(|s| s.stat));
         let digests = (taken.hashed.digest.to_string(), taken.signature_digest());
         let lease_granted = taken.writer != Writer::Unknown;
         let put_away = blocking(move || {
-            let size = payload.identity.size + signature.map_or(0, |stat| stat.identity.size);
+            let is_copied = store.dir().stat()?.mount != to_move.root.stat()?.mount;
+            let signature_size = signature.filter(|stat| !is_copied || quarantine::can_be_copied(stat));
+            let size = payload.identity.size + signature_size.map_or(0, |stat| stat.identity.size);
             let room = store.reserve(&to_move.rule, size)?;
+            // What is moved takes no room.
+            let _space = if is_copied { Some(space.take(store.dir(), size, floor)?) } else { None };
             let case = Case {
                 reason: reason.as_str(),
                 rule: &to_move.rule.name,
@@ -378,14 +382,15 @@ impl Post {
         }
     }
 
-    /// What a signature must be: as a payload, but its size is for the parser to judge. Beside a file to be
-    /// signed it is the daemon's own, whoever may bring payloads.
+    /// What a signature must be: as a payload, but for a `max_size` that no signature fits in. Beside a file to be signed
+    /// it is the daemon's own, whoever may bring payloads.
     pub fn signature_fitness(&self) -> Fitness {
         let owners = match &self.rule.mode {
             crate::policy::Mode::Sign(_) => None,
             crate::policy::Mode::Verify(_) => self.rule.allowed_owners.clone(),
         };
-        Fitness { max_size: u64::MAX, max_links: self.rule.max_links, owners }
+        let max_size = self.rule.max_size.max(MAX_LEN as u64);
+        Fitness { max_size, max_links: self.rule.max_links, owners }
     }
 
     /// Whether a signature beside a source stays when the source goes: beside a file to be signed it is none of it.

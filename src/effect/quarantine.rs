@@ -22,6 +22,7 @@ use crate::clock;
 use crate::escape::Escaped;
 use crate::fs::staging::random_hex;
 use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Publish, RelPath, Staging, Stat, copy, root};
+use crate::signature::MAX_LEN;
 use crate::watch::scan::signature_name;
 
 pub use item::{Entry, Item, ItemError, Locked, entries, is_id, sweep};
@@ -67,7 +68,7 @@ pub struct Record {
     pub root_hex: String,
     /// The payload.
     pub payload: PartRecord,
-    /// The signature, if there was one.
+    /// What had its signature's name, if anything. Across mounts, what is longer than any signature was left there.
     pub signature: Option<PartRecord>,
 }
 
@@ -251,12 +252,14 @@ fn move_one(item: &Dir, to: &str, source: &Dir, name: &OsStr, expected: &Identit
     Ok(item.stat_of(OsStr::new(to))?.is_some_and(|stat| stat.identity.is_renamed_from(expected)))
 }
 
-/// Copies both parts durably, then removes the source.
+/// Copies both parts durably, then removes the source of what was copied.
 fn copy_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
     let name = case.path.name();
     let signature = signature_name(name);
     let mut parts = vec![Part { path: case.path.clone(), identity: case.payload.identity }];
-    if let Some(stat) = &case.signature {
+    // What is longer than any signature is read by nobody (A16), so it stays where it is, and the record says its size.
+    let copied = case.signature.filter(can_be_copied);
+    if let Some(stat) = &copied {
         let path = RelPath::new(case.path.parent().join(&signature));
         parts.extend(path.map(|path| Part { path, identity: stat.identity }));
     }
@@ -264,13 +267,18 @@ fn copy_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool
     if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {
         return Ok(false);
     }
-    if let Some(stat) = &case.signature
+    if let Some(stat) = &copied
         && !copy_one(item, SIGNATURE, source, &signature, &stat.identity, case.signature_digest.as_deref())?
     {
         return Ok(false);
     }
     item.sync()?;
     Ok(claim.remove()? == Removed::Done)
+}
+
+/// Whether what has a signature's name is copied, where it cannot be moved.
+pub fn can_be_copied(signature: &Stat) -> bool {
+    signature.identity.size <= MAX_LEN as u64
 }
 
 fn copy_one(

@@ -11,6 +11,7 @@ use crate::effect::quarantine::{Entry, Item, ItemError, Record};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::copy;
+use crate::signature::MAX_LEN;
 
 /// The heads of the table. The last column is not padded.
 const HEADS: [&str; 6] = ["ID", "WHEN", "RULE", "REASON", "SIZE", "FILE"];
@@ -138,7 +139,9 @@ impl Now {
         let signature = match (&self.signature, &record.signature_digest) {
             (Some((now, _)), Some(judged)) => now == judged,
             (Some(_), None) => record.signature.is_some(),
-            (None, judged) => judged.is_none() && record.signature.is_none(),
+            (None, judged) => {
+                judged.is_none() && record.signature.as_ref().is_none_or(|was| was.size > MAX_LEN as u64)
+            }
         };
         signature && self.digest == record.digest
     }
@@ -170,9 +173,12 @@ fn in_words(item: &Item, now: &Now) -> String {
         lines.push(format!("size now: {} bytes", now.bytes));
         lines.push(format!("sha512 now: {}", now.digest));
     }
-    lines.push(match &now.signature {
-        Some((digest, bytes)) => format!("signature: {bytes} bytes, sha512 {digest}"),
-        None => "signature: none".to_owned(),
+    lines.push(match (&now.signature, &record.signature) {
+        (Some((digest, bytes)), _) => format!("signature: {bytes} bytes, sha512 {digest}"),
+        (None, Some(was)) if was.size > MAX_LEN as u64 => {
+            format!("signature: left where it was; with {} bytes it can be none", was.size)
+        }
+        (None, _) => "signature: none".to_owned(),
     });
     lines.push(format!("folder: {}", quoted(item.folder())));
     lines.join("\n")
