@@ -360,6 +360,14 @@ impl State {
         self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &decision).map(drop))).await
     }
 
+    /// Puts on record how many decisions of a kind are not, beside the last of them.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record_sum(&self, sum: Decision) -> Result<(), StateError> {
+        self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &sum).map(drop))).await
+    }
+
     /// Puts on record that an item is about to leave quarantine. Durable when this returns.
     ///
     /// # Errors
@@ -423,7 +431,18 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub async fn note(&self, decision: Decision) -> Result<(), StateError> {
-        self.call(move |db| remember(db, &decision)).await
+        self.note_all(vec![decision]).await
+    }
+
+    /// [`State::note`] for many decisions.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn note_all(&self, decisions: Vec<Decision>) -> Result<(), StateError> {
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        self.call(move |db| decisions.iter().try_for_each(|decision| remember(db, decision))).await
     }
 
     /// Remembers that a signature is about to be published at a path. Until the delivery is recorded, a

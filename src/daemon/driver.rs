@@ -28,6 +28,7 @@ use super::board::{Deaf, Now, Panel, Root};
 use super::hold::Hold;
 use super::line::{Known, Line, Post, Tried};
 use super::pulse::Beat;
+use super::quota::Refusals;
 use super::summary::{Left, Summary};
 use crate::clock::Moment;
 use crate::fs::RelPath;
@@ -92,6 +93,10 @@ pub struct Driver<K> {
     reopened: watch::Receiver<u64>,
     /// Changes when somebody has made room in quarantine.
     room: Option<watch::Receiver<u64>>,
+    /// What was refused of late.
+    refusals: Arc<Refusals>,
+    /// Files refused since state was last tidied.
+    refused: usize,
     /// Why nothing more may be published.
     fatal: Option<Hold>,
     next_prune: Moment,
@@ -164,6 +169,8 @@ impl<K: Kms> Driver<K> {
             last_scan_took: Duration::ZERO,
             reopened: line.kms.reopened(),
             room: line.quarantine.as_ref().map(|store| store.room()),
+            refusals: Arc::default(),
+            refused: 0,
             fatal: None,
             next_prune: now,
             next_retry: now,
@@ -253,6 +260,7 @@ impl<K: Kms> Driver<K> {
             self.finish(done);
         }
         self.chores.shutdown().await;
+        self.sum_up(true).await;
         match self.fatal.take() {
             Some(fatal) => Err(fatal),
             None => Ok(self.into_summary()),

@@ -15,7 +15,7 @@ use super::board::Board;
 use super::decide::Brake;
 use super::hold::{Hold, Stop};
 use super::limit::{Limited, Operation};
-use super::quota::Quota;
+use super::quota::Refusals;
 use super::space::Space;
 use super::store::Store;
 use super::turns::{Queue, Turns};
@@ -83,8 +83,8 @@ pub struct Post {
     pub queue: Queue,
     /// The mass-failure brake.
     pub brake: Mutex<Brake>,
-    /// How many refusals were told of late.
-    pub refusals: Mutex<Quota>,
+    /// What was refused of late, also before it was attached.
+    pub refusals: Arc<Refusals>,
 }
 
 /// A signature that was opened before, for as long as its pair waits.
@@ -182,19 +182,34 @@ impl<K: Kms> Line<K> {
     /// Reports files that are not handled as they are, and remembers these versions so that they are reported once.
     ///
     /// # Errors
-    /// State cannot take it; then none of them is remembered.
+    /// State cannot take it; then those that are not remembered are reported again.
     pub async fn refuse(&self, post: &Post, refusals: Vec<Refusal>) -> Result<Vec<Settled>, Hold> {
-        let (mut decisions, mut all) = (Vec::new(), Vec::new());
+        self.sum_up(post, false).await?;
+        let (mut recorded, mut noted, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for Refusal { path, sight, reason } in refusals {
             if post.may_tell(self.clock.now()) {
                 tracing::warn!(rule = post.rule.name, file = %Escaped::new(path.as_path()), reason, "refused");
             }
             let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
+            let decisions = if post.refusals.may_record(&path) { &mut recorded } else { &mut noted };
             decisions.push(post.decision(&path, sight, &settled, Facts::default()));
             all.push(settled);
         }
-        self.state.record_all(decisions).await.map_err(Hold::State)?;
+        self.state.record_all(recorded).await.map_err(Hold::State)?;
+        self.state.note_all(noted).await.map_err(Hold::State)?;
         Ok(all)
+    }
+
+    /// Puts on record how many refusals are not, when it is time to; at the end it is.
+    ///
+    /// # Errors
+    /// State cannot take it.
+    pub async fn sum_up(&self, post: &Post, is_end: bool) -> Result<(), Hold> {
+        let Some((count, last)) = post.refusals.unrecorded(self.clock.now(), is_end) else { return Ok(()) };
+        let reason = format!("{count} more were refused within an hour than are on record; this is the last");
+        let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
+        let sum = post.decision(&last, Sight::default(), &settled, Facts::default());
+        self.state.record_sum(sum).await.map_err(Hold::State)
     }
 
     /// Puts a decision on record.
@@ -410,13 +425,12 @@ impl Post {
     /// Whether one more thing that a sender did not do well is told; and how many were not, when it is time to.
     pub fn may_tell(&self, now: Moment) -> bool {
         self.tell_untold(now);
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admits()
+        self.refusals.may_tell()
     }
 
     /// Tells how many were not told, when it is time to.
     pub fn tell_untold(&self, now: Moment) {
-        let untold = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).turn(now);
-        if let Some(count) = untold {
+        if let Some(count) = self.refusals.untold(now) {
             tracing::warn!(rule = self.rule.name, count, "more were refused in a minute than are told");
         }
     }

@@ -60,7 +60,7 @@ impl<K: Kms> Driver<K> {
                     );
                 }
                 mounts::tell(&self.line, &post);
-                self.post = Some(Arc::new(post));
+                self.post = Some(Arc::new(Post { refusals: Arc::clone(&self.refusals), ..post }));
                 self.unswept = true;
                 self.next_scan = now;
             }
@@ -132,6 +132,6 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         lock,
         destination,
         brake: Mutex::new(Brake::default()),
-        refusals: Mutex::default(),
+        refusals: Arc::default(),
     })
 }

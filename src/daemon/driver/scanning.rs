@@ -118,7 +118,10 @@ impl<K: Kms> Driver<K> {
                 scan.walk = Walk::new(&self.rule);
                 self.scan = Some(scan);
             }
-            Ok(None) => self.end_scan(&post, &scan),
+            Ok(None) => {
+                self.end_scan(&post, &scan);
+                self.sum_up(false).await;
+            }
         }
     }
 
@@ -294,11 +297,13 @@ impl<K: Kms> Driver<K> {
         self.next_attach = self.line.clock.now();
     }
 
-    /// Has state forget files that are gone, now and then.
+    /// Has state forget files that are gone, now and then; and sooner where a sender makes many that are refused, under
+    /// ever new names.
     pub(super) fn prune(&mut self, post: &Arc<Post>, now: Moment) {
-        if now < self.next_prune || self.line.dry_run {
+        if (now < self.next_prune && self.refused < MAX_PAIRS) || self.line.dry_run {
             return;
         }
+        self.refused = 0;
         self.next_prune = now + PRUNE;
         let (line, post, rule) = (Arc::clone(&self.line), Arc::clone(post), Arc::clone(&self.rule));
         self.chores.spawn(async move {

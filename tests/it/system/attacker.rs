@@ -933,6 +933,12 @@ fn a11_a_flood_of_refusals_is_told_in_part_and_counted() {
         (daemon.count("refused"), daemon.count("more were refused in a minute than are told"));
     assert!((100..=100 * (counted + 1)).contains(&told), "{told} told, {counted} minutes counted");
     ends_well(daemon);
+    // A thousand in an hour are on record, and a count of the others.
+    let state = rusqlite::Connection::open(site.path("state/state.db")).unwrap();
+    let rows = |query: &str| state.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap() as usize;
+    assert_eq!(rows("SELECT count(*) FROM history WHERE outcome = 'refused'"), 1001);
+    let counted = format!("{} more were refused within an hour than are on record", flood() - 1000);
+    assert_eq!(rows(&format!("SELECT count(*) FROM history WHERE reason LIKE '{counted}%'")), 1);
 }
 
 /// More pairs than there are places, with the longest paths that are followed.
