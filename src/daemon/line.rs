@@ -21,6 +21,7 @@ use super::store::Store;
 use super::turns::{Queue, Turns};
 use crate::clock::{Clock, Moment};
 use crate::context::{Context, Filling};
+use crate::digest::Digest;
 use crate::effect::claim::{Claim, Part, Removed};
 use crate::effect::quarantine::{self, Case, PutAway};
 use crate::escape::Escaped;
@@ -492,6 +493,8 @@ struct Snapshot {
 /// What lies at `NAME.sig`.
 struct SignatureFile {
     stat: Stat,
+    /// Of its bytes, unless there are more than any signature has.
+    digest: Option<Digest>,
     /// Its bytes, if they can be a signature.
     parsed: Option<Signature>,
 }
@@ -545,16 +548,15 @@ impl Snapshot {
         if stat.identity != expected {
             return Err(Stop::Changed);
         }
-        let parsed = crate::effect::deliver::read_open(&file, parent, &name)?;
+        let read = crate::effect::deliver::read_open(&file, parent, &name)?;
         if stat_file(&file, &parent.path().join(&name))?.identity != expected {
             return Err(Stop::Changed);
         }
-        Ok(Some(SignatureFile { stat, parsed: parsed.ok() }))
+        Ok(Some(SignatureFile { stat, digest: read.digest, parsed: read.parsed.ok() }))
     }
 
     fn signature_digest(&self) -> Option<String> {
-        let parsed = self.signature.as_ref()?.parsed.as_ref()?;
-        Some(parsed.digest().to_string())
+        Some(self.signature.as_ref()?.digest.as_ref()?.to_string())
     }
 
     fn facts(&self, key: Option<String>) -> Facts {

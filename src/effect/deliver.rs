@@ -228,7 +228,7 @@ fn read_signature(dir: &Dir, name: &OsStr, wanted: Wanted) -> Result<ExistingSig
     let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };
     let read = dir.open_file(name, &fitness).and_then(|(file, stat)| {
         let path = dir.path().join(name);
-        Ok(match read_open(&file, dir, name)? {
+        Ok(match read_open(&file, dir, name)?.parsed {
             Err(_) => ExistingSignature::None,
             Ok(_) if !wanted.is_met_by(&stat, &path) => ExistingSignature::Loose,
             Ok(signature) => {
@@ -244,18 +244,28 @@ fn read_signature(dir: &Dir, name: &OsStr, wanted: Wanted) -> Result<ExistingSig
     }
 }
 
+/// What was read of a file that may be a signature.
+#[derive(Debug)]
+pub struct SignatureRead {
+    /// SHA-512 of the file; `None` if it is longer than any signature, and was not read to its end.
+    pub digest: Option<Digest>,
+    /// The signature, if it can be one.
+    pub parsed: Result<Signature, Malformed>,
+}
+
 /// Reads an open file that may be a signature: never more than one byte past the limit (A16).
 ///
 /// # Errors
 /// What read(2) says.
-pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<Result<Signature, Malformed>, OpenError> {
+pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<SignatureRead, OpenError> {
     let mut bytes = Vec::with_capacity(MAX_LEN + 1);
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
         action: "read",
         path: dir.path().join(name),
         source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
     })?;
-    Ok(Signature::parse(&bytes))
+    let digest = (bytes.len() <= MAX_LEN).then(|| Digest::of(&bytes));
+    Ok(SignatureRead { digest, parsed: Signature::parse(&bytes) })
 }
 
 #[cfg(test)]

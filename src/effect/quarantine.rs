@@ -54,7 +54,7 @@ pub struct Record {
     pub keys: Vec<String>,
     /// SHA-512 of the payload as it was judged.
     pub digest: String,
-    /// SHA-512 of the signature as it was judged.
+    /// SHA-512 of the signature as it was judged, unless it is longer than any signature.
     pub signature_digest: Option<String>,
     /// Whether the kernel could say that nobody was writing: `granted` or `unavailable`.
     pub lease: String,

@@ -329,7 +329,7 @@ fn a_missing_signature_and_a_malformed_one_are_released_as_they_are() {
     fs::write(place.path("in/alone"), "1").unwrap();
     let alone = quarantine_all(&place);
     fs::write(place.path("in/odd"), "2").unwrap();
-    fs::write(place.path("in/odd.sig"), vec![7; 6145]).unwrap();
+    fs::write(place.path("in/odd.sig"), "untrusted comment: of minisign").unwrap();
     let odd = quarantine_all(&place);
     run(&place, &["show", &odd]).exits(0);
     run(&place, &["recheck", "--all"])
@@ -337,7 +337,7 @@ fn a_missing_signature_and_a_malformed_one_are_released_as_they_are() {
         .says(format!("{alone}: invalid: missing\n{odd}: invalid: malformed\n"));
     run(&place, &["release", &alone, &odd, "--force", "--to", "to"]).exits(0);
     assert_eq!(names(&place.path("to")), ["alone", "odd", "odd.sig"]);
-    assert_eq!(place.read("to/odd.sig").len(), 6145);
+    assert_eq!(place.read("to/odd.sig"), b"untrusted comment: of minisign");
 }
 
 #[test]
@@ -675,4 +675,36 @@ fn p7_nothing_is_released_to_where_others_may_write() {
     );
     run(&place, &["release", &id, "--force", "--to", "to"]).exits(2).says("").complains(&said);
     assert_eq!((names(&place.path("to")).len(), ids(&place)), (0, vec![id]));
+}
+
+#[test]
+fn a6_force_releases_the_signature_that_was_judged_and_no_other() {
+    let place = place(&rule());
+    fs::create_dir(place.path("to")).unwrap();
+    let release = |id: &str| run(&place, &["release", id, "--force", "--to", "to"]);
+    // The sender still has it open.
+    let changed = |id: &str, bytes: &[u8]| {
+        let path = place.path(format!("q/{id}/payload.sig"));
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    let id = quarantined(&place, "f", "1234");
+    let judged = place.read(format!("q/{id}/payload.sig"));
+    for bytes in [&b"another"[..], b""] {
+        changed(&id, bytes);
+        release(&id).exits(3).says("").complains_of("its signature changed since it was judged");
+    }
+    changed(&id, &[7; 6145]);
+    release(&id).exits(3).complains_of("its signature is longer than any");
+    run(&place, &["release", &id]).exits(1).complains_of("it is still invalid (malformed)");
+    assert_eq!(names(&place.path("to")).len(), 0);
+    changed(&id, &judged);
+    release(&id).exits(0);
+    assert_eq!(place.read("to/f.sig"), judged);
+    // What can be no signature is compared as well.
+    place.write("in/g", "1234");
+    place.write("in/g.sig", "-----BEGIN PGP SIGNATURE-----");
+    let id = quarantine_all(&place);
+    changed(&id, b"-----BEGIN PGP SIGNATURE----!");
+    release(&id).exits(3).complains_of("its signature changed since it was judged");
 }

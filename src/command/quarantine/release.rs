@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::fs::trust;
 use crate::fs::{Dir, RelPath, root};
 use crate::policy::Rule;
-use crate::seal::{Valid, Verdict};
+use crate::seal::{Reason, Valid, Verdict};
 use crate::state::{Departed, Departure, Journal};
 
 /// Releases what was asked for.
@@ -69,6 +69,15 @@ async fn release(
         }
         None => (destination(store, judge.rule(item)?, item)?, item.path().clone()),
     };
+    if item.has_overlong_signature() {
+        // Nobody reads it; when it was judged nobody did either.
+        if !force {
+            return Err(ItemTrouble::Invalid(Reason::Malformed));
+        }
+        let at = destination.path().join(path.as_path());
+        let what = "its signature is longer than any, and was not read when it was judged; copy it by hand";
+        return Err(ItemTrouble::Refused { at, what });
+    }
     let free = destination.free_space()?;
     if free.saturating_sub(item.size()) < store.policy.limits.min_free_space {
         return Err(ItemTrouble::NoSpace { path: destination.path().to_owned(), free });

@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::effect::deliver::{Existing, LOOSE, TAKEN, Wanted, look_at_payload};
 use crate::fs::copy::{self, Hashed};
 use crate::fs::give::Owner;
-use crate::fs::{Dir, FsError, OpenError, Publish, RelPath, Staging, Stat};
+use crate::fs::{Dir, FsError, OpenError, Publish, RelPath, Staging};
 use crate::seal::Valid;
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::watch::scan::signature_name;
@@ -24,7 +24,7 @@ use crate::watch::scan::signature_name;
 pub enum Licence<'a> {
     /// A valid verdict on this copy.
     Verified(&'a Valid),
-    /// An operator's word for the content that was judged; no other is released by it.
+    /// An operator's word for payload and signature that were judged; no others are released by it.
     Forced,
 }
 
@@ -42,8 +42,8 @@ pub enum Published {
 pub struct Parcel {
     payload: Part,
     signature: Option<Part>,
-    /// SHA-512 of the payload as it was judged, hexadecimal.
-    judged: String,
+    /// SHA-512 of payload and signature as they were judged, hexadecimal.
+    judged: (String, Option<String>),
     owner: Owner,
 }
 
@@ -60,23 +60,30 @@ impl Parcel {
     /// `owner`'s.
     ///
     /// # Errors
-    /// [`OpenError`]; `TooLarge` for one that somebody is writing to.
+    /// [`OpenError`]; `TooLarge` for one that somebody is writing to, and for a signature longer than any.
     pub fn pack(item: &Item, destination: &Dir, owner: Owner) -> Result<Self, OpenError> {
         let record = item.record();
         let wanted = Wanted { owner, mode: record.payload.safe_mode() };
-        let payload = Part::copy(item.payload()?, item.folder(), destination, wanted)?;
+        let (file, stat) = item.payload()?;
+        // No further than the size it had: a sender who writes faster than we read must not keep us at it.
+        let payload = Part::copy(&file, stat.identity.size, item.folder(), destination, wanted)?;
         payload.seal(&record.payload)?;
         let signature = match item.signature()? {
             None => None,
-            Some(opened) => {
+            Some((file, _)) => {
                 let was = record.signature.as_ref().unwrap_or(&record.payload);
                 let wanted = Wanted { owner, mode: was.safe_mode() & 0o644 };
-                let part = Part::copy(opened, item.folder(), destination, wanted)?;
+                let part = Part::copy(&file, MAX_LEN as u64, item.folder(), destination, wanted)?;
                 part.seal(was)?;
                 Some(part)
             }
         };
-        Ok(Self { payload, signature, judged: record.digest.clone(), owner })
+        Ok(Self {
+            payload,
+            signature,
+            judged: (record.digest.clone(), record.signature_digest.clone()),
+            owner,
+        })
     }
 
     /// The digest of the copy.
@@ -113,8 +120,13 @@ impl Parcel {
         match licence {
             Licence::Verified(valid) if self.digest().matches(valid.digest().as_bytes()) => {}
             Licence::Verified(_) => return Ok(Published::Refused("the verdict is about other bytes")),
-            Licence::Forced if self.digest().to_string() == self.judged => {}
-            Licence::Forced => return Ok(Published::Refused("its content changed since it was judged")),
+            Licence::Forced if self.digest().to_string() != self.judged.0 => {
+                return Ok(Published::Refused("its content changed since it was judged"));
+            }
+            Licence::Forced if self.signature_digest() != self.judged.1 => {
+                return Ok(Published::Refused("its signature changed since it was judged"));
+            }
+            Licence::Forced => {}
         }
         let dir = descend_creating(destination, path.parent(), self.owner)?;
         let (name, signature_name) = (path.name(), signature_name(path.name()));
@@ -157,14 +169,14 @@ enum Placed {
 
 impl Part {
     fn copy(
-        (file, stat): (File, Stat),
+        file: &File,
+        limit: u64,
         folder: &Path,
         destination: &Dir,
         wanted: Wanted,
     ) -> Result<Self, OpenError> {
         let staging = Staging::new(destination)?;
-        // No further than the size it had: a sender who writes faster than we read must not keep us at it.
-        let hashed = copy::copy(&file, folder, stat.identity.size, &staging)?;
+        let hashed = copy::copy(file, folder, limit, &staging)?;
         wanted.owner.take_file(staging.file(), destination)?;
         Ok(Self { staging, hashed, wanted })
     }
