@@ -229,6 +229,21 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
+    /// As far towards `below` as there are directories, all of it inside this one.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn descend_while_there(&self, below: &Path) -> Result<Self> {
+        let mut dir = self.try_clone()?;
+        for component in below.components() {
+            match dir.descend(Path::new(component.as_os_str())) {
+                Ok(next) => dir = next,
+                Err(_) => break, // whoever wants to get further will say why not
+            }
+        }
+        Ok(dir)
+    }
+
     /// Like [`Dir::descend`], making what is missing (mode 0755, synced).
     ///
     /// # Errors
@@ -239,9 +254,12 @@ impl Dir {
             let name = component.as_os_str();
             dir = match dir.descend(Path::new(name)) {
                 Err(e) if e.is_not_found() => {
-                    dir.make_dir(name, 0o755)?;
+                    let made = match dir.make_new_dir(name, 0o755) {
+                        Err(e) if e.source == Errno::EXIST => dir.descend(Path::new(name))?,
+                        made => made?,
+                    };
                     dir.sync()?;
-                    dir.descend(Path::new(name))?
+                    made
                 }
                 other => other?,
             };
@@ -315,16 +333,28 @@ impl Dir {
         }
     }
 
-    /// Makes the directory `name`, which must not be there, and opens it.
+    /// Makes the directory `name`, which must not be there, and opens it. It has this mode whatever the umask is, and
+    /// what it inherits of a set-group-id directory.
     ///
     /// # Errors
     /// What mkdir(2) says, `EEXIST` among it.
     pub fn make_new_dir(&self, name: &OsStr, mode: u32) -> Result<Self> {
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
             .map_err(|e| FsError::new("create directory", self.path.join(name), e))?;
-        self.descend(Path::new(name)).inspect_err(|_| {
+        let opened = self.descend(Path::new(name)).and_then(|made| made.set_mode(mode).map(|()| made));
+        opened.inspect_err(|_| {
             self.remove_dir(name).unwrap_or_default(); // the first error is the one to tell
         })
+    }
+
+    /// Not if it is right already: who is not in its group would take set-group-id away by it (chmod(2)).
+    fn set_mode(&self, mode: u32) -> Result<()> {
+        let is = self.stat()?.mode;
+        if is & 0o777 == mode {
+            return Ok(());
+        }
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode | is & 0o7000))
+            .map_err(|e| FsError::new("set the mode of", &self.path, e))
     }
 
     /// Renames `name` to `new_name` in `to`, never over anything.

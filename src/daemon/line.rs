@@ -523,7 +523,7 @@ impl Snapshot {
         let (staging, hashed) = match (&post.destination, space) {
             (Some(destination), Some((space, floor))) => {
                 let _room = space.take(destination, size, floor)?;
-                let staging = Staging::new(destination)?;
+                let staging = Staging::below(destination, path.parent())?;
                 let hashed = copy::copy(&file, &shown, size, &staging).map_err(grew)?;
                 (Some(staging), hashed)
             }

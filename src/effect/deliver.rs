@@ -67,7 +67,7 @@ pub fn deliver(
         // BUG: no caller pairs a copy with another copy's verdict. Delivering nothing is always safe.
         return Ok(Delivered::Conflict("the verdict is about other bytes"));
     }
-    let dir = match root.descend_creating(path.parent()) {
+    let dir = match open_place(root, path.parent()) {
         // Nothing goes through it (A22), and only a person can take it away.
         Err(e) if e.is_no_directory() => {
             return Ok(Delivered::Conflict(NO_WAY));
@@ -83,8 +83,10 @@ pub fn deliver(
         Existing::Other => return Ok(Delivered::Conflict(TAKEN)),
     };
 
-    let signature = Staging::holding(root, warrant.signature.as_bytes())?;
+    let signature = Staging::below(root, path.parent())?.and_holding(warrant.signature.as_bytes())?;
+    signature.take_group(&dir)?;
     signature.seal(mode & 0o666)?; // a signature is not executable
+    staging.take_group(&dir)?;
     staging.seal(mode)?;
     if signature.publish(&dir, &signature_name)? == Publish::Exists {
         match read_signature(&dir, &signature_name, wanted)? {
@@ -115,6 +117,18 @@ pub fn deliver(
     }
     dir.sync()?;
     Ok(Delivered::Done)
+}
+
+/// Opens the directory that a file goes to, making what is missing, all of it durable: what is there may have been made
+/// by a process that was killed before it could see to that.
+fn open_place(root: &Dir, below: &Path) -> Result<Dir, FsError> {
+    let mut dir = root.try_clone()?;
+    for component in below.components() {
+        let next = dir.descend_creating(Path::new(component.as_os_str()))?;
+        dir.sync()?;
+        dir = next;
+    }
+    Ok(dir)
 }
 
 /// What would keep `hashed` from being published as `path` below `root`, as things stand: another file has its name.

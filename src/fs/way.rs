@@ -164,7 +164,10 @@ impl Way {
             (Err(Errno::NOENT), Missing::Make(mode)) => {
                 self.check_all_ours()?;
                 let dir = reopen(here, &here.path)?;
-                dir.make_dir(name, mode)?;
+                match dir.make_new_dir(name, mode) {
+                    Err(e) if e.source == Errno::EXIST => {}
+                    made => drop(made?),
+                }
                 dir.sync()?;
                 open()
             }

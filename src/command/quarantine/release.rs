@@ -82,7 +82,7 @@ async fn release(
     if free.saturating_sub(item.size()) < store.policy.limits.min_free_space {
         return Err(ItemTrouble::NoSpace { path: destination.path().to_owned(), free });
     }
-    let parcel = Parcel::pack(item, &destination, store.owner)?;
+    let parcel = Parcel::pack(item, &destination, path.parent(), store.owner)?;
     let valid = match force {
         true => None,
         false => match judge.verify_copy(item, &parcel).await? {

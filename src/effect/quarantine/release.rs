@@ -56,24 +56,25 @@ struct Part {
 }
 
 impl Parcel {
-    /// Copies an item's files to where `destination` is, with the times and the mode that they had, as files of
-    /// `owner`'s.
+    /// Copies an item's files to where `destination` is, for the directory `below` it, with the times and the mode that
+    /// they had, as files of `owner`'s.
     ///
     /// # Errors
     /// [`OpenError`]; `TooLarge` for one that somebody is writing to, and for a signature longer than any.
-    pub fn pack(item: &Item, destination: &Dir, owner: Owner) -> Result<Self, OpenError> {
+    pub fn pack(item: &Item, destination: &Dir, below: &Path, owner: Owner) -> Result<Self, OpenError> {
+        let stage = || Staging::below(destination, below);
         let record = item.record();
         let wanted = Wanted { owner, mode: record.payload.safe_mode() };
         let (file, stat) = item.payload()?;
         // No further than the size it had: a sender who writes faster than we read must not keep us at it.
-        let payload = Part::copy(&file, stat.identity.size, item.folder(), destination, wanted)?;
+        let payload = Part::copy(&file, stat.identity.size, item.folder(), stage()?, wanted)?;
         payload.seal(&record.payload)?;
         let signature = match item.signature()? {
             None => None,
             Some((file, _)) => {
                 let was = record.signature.as_ref().unwrap_or(&record.payload);
                 let wanted = Wanted { owner, mode: was.safe_mode() & 0o644 };
-                let part = Part::copy(&file, MAX_LEN as u64, item.folder(), destination, wanted)?;
+                let part = Part::copy(&file, MAX_LEN as u64, item.folder(), stage()?, wanted)?;
                 part.seal(was)?;
                 Some(part)
             }
@@ -172,12 +173,11 @@ impl Part {
         file: &File,
         limit: u64,
         folder: &Path,
-        destination: &Dir,
+        staging: Staging,
         wanted: Wanted,
     ) -> Result<Self, OpenError> {
-        let staging = Staging::new(destination)?;
         let hashed = copy::copy(file, folder, limit, &staging)?;
-        wanted.owner.take_file(staging.file(), destination)?;
+        wanted.owner.take_file(staging.file(), staging.dir())?;
         Ok(Self { staging, hashed, wanted })
     }
 
@@ -202,6 +202,7 @@ impl Part {
     }
 
     fn publish(&self, dir: &Dir, name: &OsStr) -> Result<Placed, FsError> {
+        self.staging.take_group(dir)?;
         match self.staging.publish(dir, name)? {
             Publish::Done => Ok(Placed::New),
             Publish::Exists => Ok(match self.look(dir, name)? {

@@ -122,7 +122,9 @@ impl Site {
             Leases::Unavailable => "-all",
         };
         let groups: Vec<String> = DAEMON.groups.iter().map(ToString::to_string).collect();
-        let mut command = Command::new("setpriv");
+        // The narrowest umask: what others are to read is made so.
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077 && exec \"$0\" \"$@\"", "setpriv"]);
         command.args([format!("--reuid={}", DAEMON.id), format!("--regid={}", DAEMON.id)]);
         command.arg(format!("--groups={}", groups.join(",")));
         for set in ["inh-caps", "ambient-caps", "bounding-set"] {
@@ -224,6 +226,49 @@ fn other_users_pairs_are_delivered_with_and_without_leases() {
         assert!(record.contains(&format!("\"lease\": \"{told}\"")), "{record}");
         assert!(record.contains("\"uid\": 7002"), "{record}");
         site.is_out_of_reach();
+    }
+}
+
+#[test]
+fn what_is_delivered_has_the_group_of_where_it_lies_and_directories_are_for_everyone() {
+    let site = Site::new(&with(&quick(), "recursive = true"));
+    // Groups that the daemon is in, and one that it is not in.
+    let set_gid = |name: &str, group: u32| {
+        fs::create_dir(site.path(name)).unwrap_or_default();
+        chown(site.path(name), Some(DAEMON.id), Some(group)).unwrap();
+        fs::set_permissions(site.path(name), Permissions::from_mode(0o2755)).unwrap();
+    };
+    set_gid("out", 7003);
+    set_gid("out/team", 7005);
+    set_gid("out/strangers", 4242);
+    let daemon = site.start(Leases::Granted);
+    for (below, group) in
+        [("", 7003), ("team", 7005), ("team/new/deep", 7005), ("new", 7003), ("strangers", 4242)]
+    {
+        let signature = site.sign("f".as_ref(), b"content");
+        SENDER.run(|| {
+            let dir = site.path("in").join(below);
+            fs::create_dir_all(&dir).unwrap();
+            for dir in dir.ancestors().take_while(|dir| *dir != site.path("in")) {
+                fs::set_permissions(dir, Permissions::from_mode(0o2770)).unwrap_or_default();
+            }
+            write(&dir.join("f"), b"content");
+            write(&dir.join("f.sig"), &signature);
+        });
+        let out = site.path("out").join(below);
+        daemon.until("delivered", || out.join("f").exists());
+        for name in ["f", "f.sig"] {
+            let there = fs::metadata(out.join(name)).unwrap();
+            assert_eq!(
+                (there.uid(), there.gid(), there.mode() & 0o7777),
+                (DAEMON.id, group, 0o644),
+                "{below}"
+            );
+        }
+    }
+    for (dir, group) in [("out/new", 7003), ("out/team/new", 7005), ("out/team/new/deep", 7005)] {
+        let there = fs::metadata(site.path(dir)).unwrap();
+        assert_eq!((there.gid(), there.mode() & 0o777), (group, 0o755), "{dir}");
     }
 }
 
