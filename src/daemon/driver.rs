@@ -93,6 +93,8 @@ pub struct Driver<K> {
     reopened: watch::Receiver<u64>,
     /// Changes when somebody has made room in quarantine.
     room: Option<watch::Receiver<u64>>,
+    /// Claims that wait until their files can go back.
+    sheltered: usize,
     /// What was refused of late.
     refusals: Arc<Refusals>,
     /// Files refused since state was last tidied.
@@ -169,6 +171,7 @@ impl<K: Kms> Driver<K> {
             last_scan_took: Duration::ZERO,
             reopened: line.kms.reopened(),
             room: line.quarantine.as_ref().map(|store| store.room()),
+            sheltered: 0,
             refusals: Arc::default(),
             refused: 0,
             fatal: None,

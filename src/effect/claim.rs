@@ -180,22 +180,25 @@ pub fn shelter(root: &Dir, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(
 }
 
 /// Puts back what waits for its name to be free, as far as it is by now. Unlike [`recover`] it may run at any time,
-/// but not twice at once.
+/// but not twice at once. Returns how many claims still wait.
 ///
 /// # Errors
-/// The claims cannot be listed, or something resists being put back.
-pub fn bring_back(root: &Dir) -> Result<(), FsError> {
+/// The claims cannot be listed.
+pub fn bring_back(root: &Dir) -> Result<usize, FsError> {
     if !are_there(root)? {
-        return Ok(());
+        return Ok(0);
     }
     let claims = open_claims(root)?;
+    let mut waiting = 0;
     for id in claims.names()? {
         let id = id?;
         if id.as_encoded_bytes().ends_with(BACK.as_bytes()) {
-            recover_one(root, &claims, &id)?;
+            // What resists waits as well.
+            recover_one(root, &claims, &id).unwrap_or_default();
+            waiting += usize::from(claims.stat_of(&id)?.is_some());
         }
     }
-    Ok(())
+    Ok(waiting)
 }
 
 /// Ends work on an undecided claim, whether or not everything could be put back.
@@ -477,11 +480,11 @@ mod tests {
         // Work under way is not disturbed.
         open_claims(&f.root).unwrap().make_new_dir(OsStr::new("running"), 0o700).unwrap();
         fs::write(f.temp.path().join(".kms-sig/running/g"), "g").unwrap();
-        bring_back(&f.root).unwrap();
+        assert_eq!(bring_back(&f.root).unwrap(), 1);
         assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "d/f", "never replaced");
         assert_eq!(f.claims(), 2);
         fs::remove_file(f.temp.path().join("d/f")).unwrap();
-        bring_back(&f.root).unwrap();
+        assert_eq!(bring_back(&f.root).unwrap(), 0);
         assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "q/payload");
         assert!(f.there(".kms-sig/running/g") && !f.there("g"));
         assert_eq!(f.claims(), 1);

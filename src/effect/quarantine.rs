@@ -226,14 +226,18 @@ fn move_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool
     durable
 }
 
-/// Puts back what was moved into an item, whatever it is. What finds its name taken must not lie there under a record
-/// of something else: it waits among the claims, to be judged. What cannot go anywhere stays, and keeps the item.
+/// Puts back what was moved into an item, whatever it is. What cannot go there, because its name is taken or for any
+/// other reason, must not lie under a record of something else: it waits among the claims, to be judged, and each scan
+/// tells that it does. What cannot even go there stays, and keeps the item.
 fn put_back(item: &Dir, root: &Dir, source: &Dir, path: &RelPath) {
     let signature = signature_name(path.name());
     for (there, name) in [(SIGNATURE, signature.as_os_str()), (PAYLOAD, path.name())] {
         let there = OsStr::new(there);
+        if matches!(item.stat_of(there), Ok(None)) {
+            continue; // it had not come
+        }
         match (item.rename(there, source, name), RelPath::new(path.parent().join(name))) {
-            (Err(e), Some(path)) if e.source == Errno::EXIST => claim::shelter(root, &path, item, there),
+            (Err(_), Some(path)) => claim::shelter(root, &path, item, there),
             (moved, _) => moved,
         }
         .unwrap_or_default();
@@ -533,11 +537,28 @@ mod tests {
             fs::write(path(file), content).unwrap();
         }
         put_back(&item, &root, &source, &RelPath::new("d/f").unwrap());
+        assert_eq!(claim::bring_back(&root).unwrap(), 1, "its payload's name is still taken");
         assert!(!has_part(&item).unwrap());
         assert_eq!(fs::read_to_string(path("root/d/f.sig")).unwrap(), "its signature");
         assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "later", "never replaced");
         fs::remove_file(path("root/d/f")).unwrap();
         claim::bring_back(&root).unwrap();
+        assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "innocent");
+    }
+
+    #[test]
+    fn a19_what_cannot_go_back_for_whatever_reason_waits_and_never_lies_in_the_store() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        fs::create_dir_all(path("root/d")).unwrap();
+        fs::create_dir(path("item")).unwrap();
+        let (root, item) = (Dir::open(&path("root")).unwrap(), Dir::open(&path("item")).unwrap());
+        let source = root.descend(Path::new("d")).unwrap();
+        fs::write(path("item/payload"), "innocent").unwrap();
+        fs::remove_dir(path("root/d")).unwrap();
+        put_back(&item, &root, &source, &RelPath::new("d/f").unwrap());
+        assert!(!has_part(&item).unwrap());
+        assert_eq!(claim::bring_back(&root).unwrap(), 0);
         assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "innocent");
     }
 

@@ -176,8 +176,15 @@ impl<K: Kms> Driver<K> {
             self.overflowed |= scan.from > 0; // those before it had no turn
         }
         if post.lock.is_some() {
-            // What resists was told when the rule attached, or is when it attaches again.
-            tokio::task::block_in_place(|| claim::bring_back(&post.root)).unwrap_or_default();
+            // Claims that cannot be listed were told when the rule attached, or are when it attaches again.
+            let waiting = tokio::task::block_in_place(|| claim::bring_back(&post.root)).unwrap_or_default();
+            if waiting > std::mem::replace(&mut self.sheltered, waiting) {
+                tracing::warn!(
+                    rule = self.rule.name,
+                    count = waiting,
+                    "files wait in .kms-sig until they can go back to their names"
+                );
+            }
         }
         let ended = self.line.clock.now();
         self.is_first_scan = false;
