@@ -589,6 +589,7 @@ impl Snapshot {
     }
 }
 
-fn sibling(path: &RelPath) -> std::path::PathBuf {
+/// The path of a payload's signature.
+pub(super) fn sibling(path: &RelPath) -> std::path::PathBuf {
     path.parent().join(signature_name(path.name()))
 }

@@ -33,6 +33,8 @@ const MAX_NAME: usize = 255 - SUFFIX.len();
 pub enum Meaning {
     /// Part of the pair of this payload.
     Pair(RelPath),
+    /// In a sign rule, the name of the signature of this payload.
+    Signature(RelPath),
     /// Nothing to this rule.
     Nothing,
     /// Would be a payload, but can have no signature; reported once.
@@ -48,6 +50,11 @@ pub enum Unsignable {
     /// A `.sig` of a `.sig`, or of nothing.
     #[error("{SUFFIX} is the suffix of signatures, and signatures are not signed")]
     SignatureOfSignature,
+    /// In a sign rule, a `.sig` whose file is not there: not signed, whatever it is.
+    #[error(
+        "{SUFFIX} is the suffix of signatures, and the file that this would be the signature of is not there"
+    )]
+    Stray,
 }
 
 /// The name of the signature of a payload.
@@ -63,14 +70,14 @@ pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
     }
     let path = |name: &OsStr| RelPath::new(below.join(name));
     match (bytes.strip_suffix(SUFFIX.as_bytes()), &rule.mode) {
-        (Some(_), Mode::Sign(_)) => Meaning::Nothing,
-        (Some(payload), Mode::Verify(_)) => {
-            if payload.is_empty() || payload.ends_with(SUFFIX.as_bytes()) {
-                return path(name)
-                    .map_or(Meaning::Nothing, |p| Meaning::Unsignable(p, Unsignable::SignatureOfSignature));
-            }
-            pair(rule, path(OsStr::from_bytes(payload)))
+        (Some(payload), _) if payload.is_empty() || payload.ends_with(SUFFIX.as_bytes()) => {
+            path(name).map_or(Meaning::Nothing, |p| Meaning::Unsignable(p, Unsignable::SignatureOfSignature))
         }
+        (Some(payload), Mode::Sign(_)) => match pair(rule, path(OsStr::from_bytes(payload))) {
+            Meaning::Pair(path) => Meaning::Signature(path),
+            other => other,
+        },
+        (Some(payload), Mode::Verify(_)) => pair(rule, path(OsStr::from_bytes(payload))),
         (None, _) if bytes.len() > MAX_NAME => {
             path(name).map_or(Meaning::Nothing, |p| Meaning::Unsignable(p, Unsignable::NameTooLong))
         }
@@ -92,6 +99,8 @@ pub struct Batch {
     pub pairs: BTreeSet<RelPath>,
     /// Names that can have no signature.
     pub unsignable: Vec<(RelPath, Unsignable)>,
+    /// In a sign rule, payloads that are not there although their signatures are.
+    pub strays: Vec<RelPath>,
     /// Directories that could not be walked, and why. What is in them is not known to be absent.
     pub failed: Vec<FsError>,
 }
@@ -201,6 +210,8 @@ impl Walk {
             // the walk does not, its event does.
             Meaning::Pair(path) if path.name() != name && has_payload(dir, &path) => {}
             Meaning::Pair(path) => drop(batch.pairs.insert(path)),
+            Meaning::Signature(path) if has_payload(dir, &path) => {}
+            Meaning::Signature(path) => batch.strays.push(path),
             Meaning::Unsignable(path, why) => batch.unsignable.push((path, why)),
             Meaning::Nothing => {}
         }
@@ -209,7 +220,10 @@ impl Walk {
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.pairs.is_empty() && self.unsignable.is_empty() && self.failed.is_empty()
+        self.pairs.is_empty()
+            && self.unsignable.is_empty()
+            && self.strays.is_empty()
+            && self.failed.is_empty()
     }
 }
 

@@ -118,7 +118,12 @@ fn list_says_what_is_there() {
     let all = format!("{head}{a}{b}{}", share("2 items", size + 2));
     run(&place, &["list"]).exits(0).says(&all).complains("");
     run(&place, &["list", "--rule", "verify"]).exits(0).says(&all);
-    run(&place, &["list", "--rule", "other"]).exits(0).says("nothing is in quarantine\n");
+    run(&place, &["list", "--rule", "other"]).exits(0).says("no item matches\n");
+    run(&place, &["list", "--reason", "rejected"]).exits(0).says("no item matches\n");
+    run(&place, &["list", "--reason", "bogus"])
+        .exits(2)
+        .says("")
+        .complains_of("a reason is one of mismatch, rejected, wrong-key, malformed, missing");
     run(&place, &["list", "--reason", "mismatch"]).exits(0).says(format!("{head}{a}"));
 
     let json = run(&place, &["list", "--json", "--reason", "missing"]).exits(0);

@@ -31,7 +31,8 @@ pub(super) fn list(store: &Store, choice: &Choice, json: bool) -> Result<Exit, F
         return Ok(exit);
     }
     if items.is_empty() {
-        answer("nothing is in quarantine")?;
+        let is_chosen = choice.rule.is_some() || choice.reason.is_some();
+        answer(if is_chosen { "no item matches" } else { "nothing is in quarantine" })?;
         return Ok(exit);
     }
     let rows: Vec<[String; 6]> = items.iter().map(row).collect();

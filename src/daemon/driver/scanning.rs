@@ -10,14 +10,14 @@ use super::{Driver, MAX_PAIRS, POLL, REATTACH, chance, set_timer};
 use crate::clock::Moment;
 use crate::daemon::board::Deaf;
 use crate::daemon::hold::Hold;
-use crate::daemon::line::{Post, Refusal};
+use crate::daemon::line::{Post, Refusal, sibling};
 use crate::daemon::summary::Left;
 use crate::effect::claim;
 use crate::escape::quoted;
 use crate::fs::trust::TrustError;
 use crate::fs::{FsError, Kind, RelPath, root, staging};
 use crate::kms::Kms;
-use crate::state::{State, StateError};
+use crate::state::{Outcome, Remembered, State, StateError};
 use crate::watch::scan::{self, Walk};
 use crate::watch::settle::Sight;
 
@@ -138,7 +138,9 @@ impl<K: Kms> Driver<K> {
                     self.summary.left(Left { path: None, why: error.to_string() });
                 }
             }
-            self.refuse_names(post, batch.unsignable).await;
+            let strays = self.foreign(batch.strays).await;
+            let strays = strays.into_iter().map(|path| (path, scan::Unsignable::Stray));
+            self.refuse_names(post, batch.unsignable.into_iter().chain(strays).collect()).await;
         }
         let mut new = Vec::new();
         for path in batch.pairs {
@@ -231,6 +233,19 @@ impl<K: Kms> Driver<K> {
             }
             self.enter(path, now);
         }
+    }
+
+    /// The signatures, by their own names, of payloads that are gone, but for those that this rule has made or adopted.
+    async fn foreign(&self, payloads: Vec<RelPath>) -> Vec<RelPath> {
+        if payloads.is_empty() {
+            return Vec::new();
+        }
+        // What state cannot tell is found by the next scan.
+        let rows = self.line.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
+        let is_ours =
+            |row: &Remembered| matches!(row.outcome, Outcome::Signing | Outcome::Signed | Outcome::Adopted);
+        let foreign = rows.into_iter().filter(|(_, row)| !row.as_ref().is_some_and(is_ours));
+        foreign.filter_map(|(path, _)| RelPath::new(sibling(&path))).collect()
     }
 
     /// Refuses names that can have no signature, once for each version of the file.
