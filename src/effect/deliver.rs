@@ -374,12 +374,13 @@ mod tests {
 
     #[test]
     fn a20_an_equal_file_that_others_could_change_is_a_conflict() {
-        let loose: [(&str, fn(&Path)); 3] = [
-            ("mode", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o757)).unwrap()),
-            ("links", |path| fs::hard_link(path, path.with_file_name("other")).unwrap()),
-            ("set-id", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o4755)).unwrap()),
-        ];
-        for (what, loosen) in loose {
+        let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        for what in ["mode", "links", "set-id"] {
+            let loosen = |path: &Path| match what {
+                "mode" => chmod(path, 0o757),
+                "links" => fs::hard_link(path, path.with_file_name("other")).unwrap(),
+                _ => chmod(path, 0o4755),
+            };
             for name in ["f", "f.sig"] {
                 let f = Fixture::new();
                 f.put("f", "content");

@@ -52,7 +52,7 @@ pub(super) fn walk(path: &Path, me: Owner, terms: Terms, missing: Missing) -> Re
     while let Some(step) = todo.pop() {
         let missing = match missing {
             Missing::Make(_) if !todo.is_empty() => Missing::Make(0o755),
-            last => last,
+            Missing::Make(_) | Missing::Refuse => missing,
         };
         match step {
             Step::Top => way.start_over(),

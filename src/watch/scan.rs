@@ -73,23 +73,18 @@ pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
         (Some(payload), _) if payload.is_empty() || payload.ends_with(SUFFIX.as_bytes()) => {
             path(name).map_or(Meaning::Nothing, |p| Meaning::Unsignable(p, Unsignable::SignatureOfSignature))
         }
-        (Some(payload), Mode::Sign(_)) => match pair(rule, path(OsStr::from_bytes(payload))) {
-            Meaning::Pair(path) => Meaning::Signature(path),
-            other => other,
-        },
-        (Some(payload), Mode::Verify(_)) => pair(rule, path(OsStr::from_bytes(payload))),
+        (Some(payload), Mode::Sign(_)) => part(rule, path(OsStr::from_bytes(payload)), Meaning::Signature),
+        (Some(payload), Mode::Verify(_)) => part(rule, path(OsStr::from_bytes(payload)), Meaning::Pair),
         (None, _) if bytes.len() > MAX_NAME => {
             path(name).map_or(Meaning::Nothing, |p| Meaning::Unsignable(p, Unsignable::NameTooLong))
         }
-        (None, _) => pair(rule, path(name)),
+        (None, _) => part(rule, path(name), Meaning::Pair),
     }
 }
 
-fn pair(rule: &Rule, path: Option<RelPath>) -> Meaning {
-    match path {
-        Some(path) if rule.wants(path.name()) => Meaning::Pair(path),
-        _ => Meaning::Nothing,
-    }
+/// What a part of the pair of this payload is, if the rule wants that.
+fn part(rule: &Rule, payload: Option<RelPath>, meaning: impl FnOnce(RelPath) -> Meaning) -> Meaning {
+    payload.filter(|payload| rule.wants(payload.name())).map_or(Meaning::Nothing, meaning)
 }
 
 /// What a few names of a walk came to.

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -270,6 +270,59 @@ fn what_is_delivered_has_the_group_of_where_it_lies_and_directories_are_for_ever
         let there = fs::metadata(site.path(dir)).unwrap();
         assert_eq!((there.gid(), there.mode() & 0o777), (group, 0o755), "{dir}");
     }
+}
+
+#[test]
+fn a26_a_sticky_directory_that_files_could_not_be_moved_out_of_holds_its_rule() {
+    let site = Site::new(&quick());
+    let chmod = |bits| fs::set_permissions(site.path("in"), Permissions::from_mode(bits)).unwrap();
+    chmod(0o3770);
+    let daemon = site.start(Leases::Granted);
+    let reason = daemon.waits_for("held: the rule cannot work")["reason"].to_string();
+    assert!(reason.contains("is sticky and belongs to user 7002"), "{reason}");
+    chmod(0o2770);
+    daemon.waits_for("the directories are there again");
+}
+
+/// Where the daemon may write and the sender may not: a link there would have the daemon write for him.
+#[test]
+fn a3_nothing_is_written_through_a_link_that_has_the_signatures_name() {
+    let site = Site::new(&with(crate::daemon::SIGN, "settle = \"1ms\""));
+    SENDER.run(|| {
+        for (name, to) in [("a", "../state/planted"), ("b", "../out/planted"), ("c", "c")] {
+            symlink(to, site.path(format!("in/{name}.sig"))).unwrap();
+            write(&site.path("in").join(name), b"content");
+        }
+    });
+    let daemon = site.start(Leases::Granted);
+    daemon.waits_for_nth("refused", 3);
+    SENDER.run(|| write(&site.path("in/d"), b"content"));
+    daemon.waits_for("signed");
+    for name in ["a", "b", "c"] {
+        assert!(fs::symlink_metadata(site.path(format!("in/{name}.sig"))).unwrap().is_symlink(), "{name}");
+    }
+    assert!(!site.path("state/planted").exists() && !site.path("out/planted").exists());
+}
+
+#[test]
+fn a28_files_of_owners_who_are_not_allowed_are_refused_and_told() {
+    let site = Site::new(&with(&quick(), "allowed_owners = [7002]"));
+    let daemon = site.start(Leases::Granted);
+    let drop_pair = |name: &str| {
+        let signature = site.sign(name.as_ref(), b"content");
+        write(&site.path("in").join(name), b"content");
+        write(&site.path("in").join(format!("{name}.sig")), &signature);
+    };
+    // As root: no other user can put anything there.
+    drop_pair("theirs");
+    for name in ["theirs", "theirs.sig"] {
+        chown(site.path("in").join(name), Some(OTHER.id), None).unwrap();
+    }
+    let reason = daemon.waits_for("refused")["reason"].to_string();
+    assert!(reason.contains("it belongs to user 7004, who is not among allowed_owners"), "{reason}");
+    SENDER.run(|| drop_pair("his"));
+    daemon.until("delivered", || site.path("out/his").exists() && !site.path("in/his").exists());
+    assert!(!site.path("out/theirs").exists() && site.path("in/theirs").exists());
 }
 
 #[test]
