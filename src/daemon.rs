@@ -25,6 +25,7 @@ mod turns;
 mod upkeep;
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ use crate::effect::quarantine;
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::trust::{self, TrustError};
-use crate::fs::{Dir, FsError};
+use crate::fs::{Dir, FsError, Lock};
 use crate::kms::Kms;
 use crate::policy::{Policy, Rule};
 use crate::state::{Decision, Found, Outcome, State, StateError};
@@ -108,9 +109,12 @@ impl DaemonError {
     /// The exit code it ends the process with.
     pub const fn exit(&self) -> Exit {
         match self {
+            Self::Trust(TrustError::Io(_)) | Self::Store(StoreError::Trust(TrustError::Io(_))) => {
+                Exit::Unfinished
+            }
             Self::Root | Self::Trust(_) | Self::Store(StoreError::Trust(_)) | Self::Fixed(_) => Exit::Usage,
             Self::Locked(_)
-            | Self::Store(StoreError::Fs(_))
+            | Self::Store(StoreError::Fs(_) | StoreError::Locked(_))
             | Self::State(_)
             | Self::Fs(_)
             | Self::Fatal(_)
@@ -184,7 +188,7 @@ async fn serve<K: Kms>(
     mut orders: mpsc::Receiver<Order>,
 ) -> Result<Vec<Summary>, DaemonError> {
     let clock = board.clock;
-    let mut quarantine = prepare(&policy, options)?;
+    let mut quarantine = prepare(&policy, options, None)?;
     let cookies = match options.dry_run {
         true => None,
         false => Some(Dir::create(&policy.state_dir.join("cookies"), 0o700)?),
@@ -219,7 +223,8 @@ async fn serve<K: Kms>(
             dry_run: options.dry_run,
         });
         let crew = Crew::start(&line, &policy, options.once, keeper);
-        match crew.work(&policy, options, board, &mut ready, &mut orders).await? {
+        let held = line.quarantine.clone();
+        match crew.work(&policy, held.as_deref(), options, board, &mut ready, &mut orders).await? {
             Relieved::Done(summaries) => {
                 if !options.dry_run {
                     Upkeep::new(line, policy.record).once().await.map_err(DaemonError::Fatal)?;
@@ -261,9 +266,13 @@ pub fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
 }
 
 /// Opens what a policy names for all of its rules: the quarantine store.
-fn prepare(policy: &Policy, options: Options) -> Result<Option<Arc<Store>>, DaemonError> {
+fn prepare(
+    policy: &Policy,
+    options: Options,
+    held: Option<&Store>,
+) -> Result<Option<Arc<Store>>, DaemonError> {
     match &policy.quarantine_dir {
-        Some(dir) if !options.dry_run => Ok(Some(Arc::new(Store::open(dir)?))),
+        Some(dir) if !options.dry_run => Ok(Some(Arc::new(Store::open(dir, held)?))),
         _ => Ok(None),
     }
 }
@@ -341,6 +350,7 @@ impl Crew {
     async fn work(
         mut self,
         policy: &Policy,
+        held: Option<&Store>,
         options: Options,
         board: &Board,
         ready: &mut Option<oneshot::Sender<()>>,
@@ -375,11 +385,11 @@ impl Crew {
                     Order::Stop => {
                         return self.drain(orders, summaries).await.map(|(all, _)| Relieved::Stopped(all));
                     }
-                    Order::Reload(next) => match accept(policy, &next, options) {
+                    Order::Reload(next) => match accept(policy, &next, options, held) {
                         Ok(quarantine) => {
                             let mut new = (*next, quarantine);
                             if let (_, Some(last)) = self.drain(orders, summaries).await? {
-                                match accept(policy, &last, options) {
+                                match accept(policy, &last, options, held) {
                                     Ok(quarantine) => new = (*last, quarantine),
                                     Err(error) => refuse(board, &error),
                                 }
@@ -451,7 +461,12 @@ fn refuse(board: &Board, error: &DaemonError) {
 }
 
 /// Whether a running daemon can go on under another policy.
-fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Arc<Store>>, DaemonError> {
+fn accept(
+    old: &Policy,
+    new: &Policy,
+    options: Options,
+    held: Option<&Store>,
+) -> Result<Option<Arc<Store>>, DaemonError> {
     if old.state_dir != new.state_dir {
         return Err(DaemonError::Fixed("state.dir"));
     }
@@ -459,19 +474,16 @@ fn accept(old: &Policy, new: &Policy, options: Options) -> Result<Option<Arc<Sto
         return Err(DaemonError::Fixed("control.socket"));
     }
     admit(new, options)?;
-    prepare(new, options)
+    prepare(new, options, held)
 }
 
-/// Opens state and takes its lock, which lasts as long as the directory's handle.
-fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Dir>), DaemonError> {
+/// Opens state and takes its lock.
+fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Lock>), DaemonError> {
     if dry_run {
         return Ok((State::rehearsal(dir)?, None));
     }
-    let handle = Dir::create(dir, 0o700)?;
-    trust::check(dir)?;
-    if !handle.lock()? {
-        return Err(DaemonError::Locked(dir.to_owned()));
-    }
+    let lock = trust::create(dir, 0o700)?.lock_file(OsStr::new("lock"))?;
+    let lock = lock.ok_or_else(|| DaemonError::Locked(dir.to_owned()))?;
     let (state, found) = State::open(dir)?;
     match found {
         Found::Whole => {}
@@ -481,5 +493,5 @@ fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Dir>), DaemonE
             "state was damaged and is set aside; every file will be looked at anew, history begins again"
         ),
     }
-    Ok((state, Some(handle)))
+    Ok((state, Some(lock)))
 }

@@ -14,6 +14,7 @@ pub mod staging;
 mod stat;
 pub mod system;
 pub mod trust;
+mod way;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -134,6 +135,10 @@ pub struct Dir {
     path: PathBuf,
 }
 
+/// A lock file that is locked, for as long as this lives.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "what keeps it locked")] OwnedFd);
+
 /// The names in a directory, as they are read.
 pub struct Names {
     entries: rustix::fs::Dir,
@@ -225,6 +230,21 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
+    /// As far towards `below` as there are directories, all of it inside this one.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn descend_while_there(&self, below: &Path) -> Result<Self> {
+        let mut dir = self.try_clone()?;
+        for component in below.components() {
+            match dir.descend(Path::new(component.as_os_str())) {
+                Ok(next) => dir = next,
+                Err(_) => break, // whoever wants to get further will say why not
+            }
+        }
+        Ok(dir)
+    }
+
     /// Like [`Dir::descend`], making what is missing (mode 0755, synced).
     ///
     /// # Errors
@@ -235,9 +255,12 @@ impl Dir {
             let name = component.as_os_str();
             dir = match dir.descend(Path::new(name)) {
                 Err(e) if e.is_not_found() => {
-                    dir.make_dir(name, 0o755)?;
+                    let made = match dir.make_new_dir(name, 0o755) {
+                        Err(e) if e.source == Errno::EXIST => dir.descend(Path::new(name))?,
+                        made => made?,
+                    };
                     dir.sync()?;
-                    dir.descend(Path::new(name))?
+                    made
                 }
                 other => other?,
             };
@@ -311,16 +334,28 @@ impl Dir {
         }
     }
 
-    /// Makes the directory `name`, which must not be there, and opens it.
+    /// Makes the directory `name`, which must not be there, and opens it. It has this mode whatever the umask is, and
+    /// what it inherits of a set-group-id directory.
     ///
     /// # Errors
     /// What mkdir(2) says, `EEXIST` among it.
     pub fn make_new_dir(&self, name: &OsStr, mode: u32) -> Result<Self> {
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
             .map_err(|e| FsError::new("create directory", self.path.join(name), e))?;
-        self.descend(Path::new(name)).inspect_err(|_| {
+        let opened = self.descend(Path::new(name)).and_then(|made| made.set_mode(mode).map(|()| made));
+        opened.inspect_err(|_| {
             self.remove_dir(name).unwrap_or_default(); // the first error is the one to tell
         })
+    }
+
+    /// Not if it is right already: who is not in its group would take set-group-id away by it (chmod(2)).
+    fn set_mode(&self, mode: u32) -> Result<()> {
+        let is = self.stat()?.mode;
+        if is & 0o777 == mode {
+            return Ok(());
+        }
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode | is & 0o7000))
+            .map_err(|e| FsError::new("set the mode of", &self.path, e))
     }
 
     /// Renames `name` to `new_name` in `to`, never over anything.
@@ -397,7 +432,8 @@ impl Dir {
             .map_err(|e| FsError::new("write to", &self.path, e))
     }
 
-    /// Takes the directory's advisory lock for as long as it is open; false if another process has it.
+    /// Takes the directory's advisory lock for as long as it is open; false if another process has it. Only for
+    /// directories that others cannot open: see [`Dir::lock_file`].
     ///
     /// # Errors
     /// What flock(2) says, but for `EWOULDBLOCK`.
@@ -406,6 +442,30 @@ impl Dir {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(e) => Err(FsError::new("lock", &self.path, e)),
+        }
+    }
+
+    /// Takes the lock of the file `name` in this directory, which is made if it is missing; `None` if another process
+    /// has it. Unlike a directory, which whoever may list it can lock for as long as they like (flock(2)), the file can
+    /// be opened by nobody else (mode 0600).
+    ///
+    /// # Errors
+    /// What openat2(2) and flock(2) say, but for `EWOULDBLOCK`; `EPERM` for a file that others may open.
+    pub fn lock_file(&self, name: &OsStr) -> Result<Option<Lock>> {
+        let path = || self.path.join(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(&self.fd, name, flags, Mode::RUSR | Mode::WUSR, INSIDE)
+            .map_err(|e| FsError::new("open the lock", path(), e))?;
+        let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", path(), e))?;
+        let is_ours = stat.uid == rustix::process::geteuid().as_raw();
+        if stat.kind != Kind::File || !is_ours || stat.mode & 0o077 != 0 {
+            let action = "use the lock (it must be a file of the daemon's own, mode 0600; remove it)";
+            return Err(FsError::new(action, path(), Errno::PERM));
+        }
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(fd))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(FsError::new("lock", path(), e)),
         }
     }
 
@@ -435,6 +495,23 @@ fn proc_path(fd: BorrowedFd<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_file_is_one_process_s_and_nobody_else_s() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, lock) = (Dir::open(temp.path()).unwrap(), OsStr::new("lock"));
+        let held = dir.lock_file(lock).unwrap().unwrap();
+        assert!(dir.lock_file(lock).unwrap().is_none());
+        drop(held);
+        assert!(dir.lock_file(lock).unwrap().is_some());
+        let at = temp.path().join("lock");
+        assert_eq!(std::fs::metadata(&at).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o644)).unwrap();
+        dir.lock_file(lock).unwrap_err();
+        symlink("lock", temp.path().join("link")).unwrap();
+        dir.lock_file(OsStr::new("link")).unwrap_err();
+    }
 
     #[test]
     fn p9_a_path_below_a_root_is_written_in_one_way_only() {

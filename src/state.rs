@@ -355,6 +355,14 @@ impl State {
         self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &decision).map(drop))).await
     }
 
+    /// Puts on record how many decisions of a kind are not, beside the last of them.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record_sum(&self, sum: Decision) -> Result<(), StateError> {
+        self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &sum).map(drop))).await
+    }
+
     /// Puts on record that an item is about to leave quarantine. Durable when this returns.
     ///
     /// # Errors
@@ -418,7 +426,18 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub async fn note(&self, decision: Decision) -> Result<(), StateError> {
-        self.call(move |db| remember(db, &decision)).await
+        self.note_all(vec![decision]).await
+    }
+
+    /// [`State::note`] for many decisions.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn note_all(&self, decisions: Vec<Decision>) -> Result<(), StateError> {
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        self.call(move |db| decisions.iter().try_for_each(|decision| remember(db, decision))).await
     }
 
     /// Remembers that a signature is about to be published at a path. Until the delivery is recorded, a
@@ -458,7 +477,7 @@ impl State {
         .await
     }
 
-    /// Whether a digest was delivered under this path before and another one after it.
+    /// Whether a digest was delivered, or about to be, under this path before and another one after it.
     ///
     /// # Errors
     /// [`StateError`].
@@ -474,14 +493,34 @@ impl State {
         .await
     }
 
-    /// Remembers a digest as the newest one delivered under this path.
+    /// Remembers a digest as the newest one under this path; whether it was not remembered before. To be called before
+    /// it is delivered: a kill in between must not let an older one be taken for the newest.
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn remember_edition(&self, rule: &str, path: &RelPath, digest: &str) -> Result<(), StateError> {
+    pub async fn remember_edition(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        digest: &str,
+    ) -> Result<bool, StateError> {
         let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
         self.call(move |db| {
             db.prepare_cached("INSERT OR IGNORE INTO edition (rule, path, digest) VALUES (?1, ?2, ?3)")?
+                .execute(params![rule, path, digest])
+                .map(|rows| rows > 0)
+        })
+        .await
+    }
+
+    /// Forgets a digest that was not delivered after all: what came before it is not superseded.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn forget_edition(&self, rule: &str, path: &RelPath, digest: &str) -> Result<(), StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
+        self.call(move |db| {
+            db.prepare_cached("DELETE FROM edition WHERE rule = ?1 AND path = ?2 AND digest = ?3")?
                 .execute(params![rule, path, digest])
                 .map(drop)
         })
@@ -683,6 +722,18 @@ mod tests {
         state.forget("rule", listed).await.unwrap();
         let left = state.decided_after("rule", b"").await.unwrap();
         assert_eq!(left, [(b"0007".to_vec(), Some(Version([2; 40])))]);
+    }
+
+    #[tokio::test]
+    async fn a24_what_was_not_delivered_after_all_supersedes_nothing() {
+        let state = State::rehearsal(Path::new("nowhere")).unwrap();
+        let path = RelPath::new("f").unwrap();
+        assert!(state.remember_edition("r", &path, "1").await.unwrap());
+        assert!(!state.remember_edition("r", &path, "1").await.unwrap());
+        assert!(state.remember_edition("r", &path, "2").await.unwrap());
+        assert!(state.is_superseded("r", &path, "1").await.unwrap());
+        state.forget_edition("r", &path, "2").await.unwrap();
+        assert!(!state.is_superseded("r", &path, "1").await.unwrap());
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::PolicyArgs;
+use crate::seal::Reason;
 
 /// `quarantine`
 #[derive(Debug, Subcommand)]
@@ -58,6 +59,12 @@ pub struct StoreArgs {
     pub json: bool,
 }
 
+/// A reason that an item can have.
+fn reason(text: &str) -> Result<String, String> {
+    let reason = Reason::parse(text).map(|reason| reason.to_string());
+    reason.ok_or_else(|| format!("a reason is one of {}", Reason::ALL.map(Reason::as_str).join(", ")))
+}
+
 /// Filters of `list`.
 #[derive(Debug, Args)]
 pub struct Choice {
@@ -65,7 +72,7 @@ pub struct Choice {
     #[arg(long, value_name = "RULE")]
     pub rule: Option<String>,
     /// Only items that were judged so: mismatch, rejected, wrong-key, malformed, missing
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = reason)]
     pub reason: Option<String>,
 }
 

@@ -233,8 +233,7 @@ impl Store {
         if !owner.is_served() {
             return Err(StoreTrouble::Foreign { dir: path.to_owned(), uid: owner.uid }.into());
         }
-        trust::check_private_for(path, owner).map_err(StoreTrouble::Trust)?;
-        let dir = Dir::open(path)?;
+        let dir = trust::open_private_for(path, owner).map_err(StoreTrouble::Trust)?;
         Ok(Self { policy, dir: Some(dir), owner })
     }
 

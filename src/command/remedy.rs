@@ -152,6 +152,10 @@ pub(super) fn daemon(error: &DaemonError) -> Option<&'static str> {
         DaemonError::Fatal(hold) => Some(hold.remedy()),
         DaemonError::Driver(_) => Some("report it, with the log"),
         // They say what to do, or that nothing is to be done.
-        DaemonError::Root | DaemonError::Locked(_) | DaemonError::Fixed(_) | DaemonError::Unfinished => None,
+        DaemonError::Root
+        | DaemonError::Locked(_)
+        | DaemonError::Store(StoreError::Locked(_))
+        | DaemonError::Fixed(_)
+        | DaemonError::Unfinished => None,
     }
 }

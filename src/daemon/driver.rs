@@ -28,6 +28,7 @@ use super::board::{Deaf, Now, Panel, Root};
 use super::hold::Hold;
 use super::line::{Known, Line, Post, Tried};
 use super::pulse::Beat;
+use super::quota::Refusals;
 use super::summary::{Left, Summary};
 use crate::clock::Moment;
 use crate::fs::RelPath;
@@ -94,6 +95,12 @@ pub struct Driver<K> {
     reopened: watch::Receiver<u64>,
     /// Changes when somebody has made room in quarantine.
     room: Option<watch::Receiver<u64>>,
+    /// Claims that wait until their files can go back.
+    sheltered: usize,
+    /// What was refused of late.
+    refusals: Arc<Refusals>,
+    /// Files refused since state was last tidied.
+    refused: usize,
     /// Why nothing more may be published.
     fatal: Option<Hold>,
     next_prune: Moment,
@@ -171,6 +178,9 @@ impl<K: Kms> Driver<K> {
             last_scan_took: Duration::ZERO,
             reopened: line.kms.reopened(),
             room: line.quarantine.as_ref().map(|store| store.room()),
+            sheltered: 0,
+            refusals: Arc::default(),
+            refused: 0,
             fatal: None,
             next_prune: now,
             next_retry: now,
@@ -260,6 +270,7 @@ impl<K: Kms> Driver<K> {
             self.finish(done);
         }
         self.chores.shutdown().await;
+        self.sum_up(true).await;
         match self.fatal.take() {
             Some(fatal) => Err(fatal),
             None => Ok(self.into_summary()),

@@ -203,7 +203,9 @@ fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<RelPath, WhyNot<'r>> 
         return Err(WhyNot::TooFar);
     }
     match scan::part(rule, name).map_err(WhyNot::Overlooked)? {
-        Part::Of(payload) => RelPath::new(parent.join(payload)).ok_or_else(outside),
+        Part::Of(payload) | Part::SignatureOf(payload) => {
+            RelPath::new(parent.join(payload)).ok_or_else(outside)
+        }
         Part::Unsignable(why) => Err(WhyNot::Unsignable(why)),
     }
 }
@@ -278,8 +280,9 @@ impl Scene<'_> {
         let name = signature_name(self.path.name());
         let Some(stat) = self.stat_of(&name)? else { return Ok(None) };
         let dir = self.post.root.descend(self.path.parent())?;
-        let content = match deliver::read_bounded(&dir, &name, &self.post.signature_fitness()) {
-            Ok(content) => Ok(content),
+        let opened = dir.open_file(&name, &self.post.signature_fitness());
+        let content = match opened.and_then(|(file, _)| deliver::read_open(&file, &dir, &name)) {
+            Ok(read) => Ok(read.parsed),
             Err(OpenError::Gone) => return Ok(None),
             Err(OpenError::Unfit(unfit)) => Err(unfit.to_string()),
             Err(OpenError::Io(error)) => Err(chain::one_line(&error)),

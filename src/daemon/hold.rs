@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::chain;
 use crate::context::ContextError;
+use crate::effect::claim::STICKY;
 use crate::escape::quoted;
 use crate::fs::{FsError, SYNC_DIRECTORY};
 use crate::kms::Trouble;
@@ -59,6 +60,7 @@ impl Hold {
             Self::Kms(trouble) => trouble.kind.as_str(),
             Self::WhoseSignature(_) => "whose-signature",
             Self::Fs(e) if e.is_no_space() => "no-space",
+            Self::Fs(e) if e.action == STICKY => "sticky",
             Self::Fs(_) => "file-system",
             Self::NoSpace { .. } => "no-space",
             Self::QuarantineFull { .. } => "quarantine-full",
@@ -73,7 +75,7 @@ impl Hold {
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Kms(trouble) => trouble.kind.needs_operator(),
-            Self::Fs(e) => e.is_no_space(),
+            Self::Fs(e) => e.is_no_space() || e.action == STICKY,
             Self::WhoseSignature(_)
             | Self::NoSpace { .. }
             | Self::QuarantineFull { .. }
@@ -121,6 +123,7 @@ impl Hold {
             Self::Kms(trouble) => trouble.kind.remedy(),
             Self::WhoseSignature(_) => "allow the signer kms:Decrypt on its key, or remove the signature",
             Self::Fs(e) if e.is_no_space() => "make room",
+            Self::Fs(e) if e.action == STICKY => "chown the directory to the daemon's user, or chmod -t it",
             Self::Fs(e) if e.source == rustix::io::Errno::ACCESS => {
                 "let the daemon's user read and move the file"
             }

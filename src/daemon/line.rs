@@ -15,22 +15,23 @@ use super::board::Board;
 use super::decide::Brake;
 use super::hold::{Hold, Stop};
 use super::limit::{Limited, Operation};
-use super::quota::Quota;
+use super::quota::Refusals;
 use super::space::Space;
 use super::store::Store;
 use super::turns::{Queue, Turns};
 use crate::clock::{Clock, Moment};
 use crate::context::{Context, Filling};
-use crate::effect::claim::Part;
+use crate::digest::Digest;
+use crate::effect::claim::{Claim, Part, Removed};
 use crate::effect::quarantine::{self, Case, PutAway};
 use crate::escape::Escaped;
 use crate::fs::lease::{self, Writer};
-use crate::fs::{Dir, Fitness, Identity, OpenError, RelPath, Staging, Stat, copy, stat_file};
+use crate::fs::{Dir, Fitness, Identity, Lock, OpenError, RelPath, Staging, Stat, copy, stat_file};
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::Rule;
 use crate::seal::{Opened, Reason};
-use crate::signature::Signature;
+use crate::signature::{MAX_LEN, Signature};
 use crate::state::{Decision, Outcome, State, Version};
 use crate::watch::scan::signature_name;
 use crate::watch::settle::{Finality, Sight};
@@ -73,6 +74,8 @@ pub struct Post {
     pub fingerprint: String,
     /// The watched directory.
     pub root: Dir,
+    /// Keeps other daemons out of it, where this one writes to it.
+    pub lock: Option<Lock>,
     /// The destination, for rules that deliver.
     pub destination: Option<Dir>,
     /// Whether events cannot be relied on there.
@@ -81,8 +84,8 @@ pub struct Post {
     pub queue: Queue,
     /// The mass-failure brake.
     pub brake: Mutex<Brake>,
-    /// How many refusals were told of late.
-    pub refusals: Mutex<Quota>,
+    /// What was refused of late, also before it was attached.
+    pub refusals: Arc<Refusals>,
 }
 
 /// A signature that was opened before, for as long as its pair waits.
@@ -180,19 +183,34 @@ impl<K: Kms> Line<K> {
     /// Reports files that are not handled as they are, and remembers these versions so that they are reported once.
     ///
     /// # Errors
-    /// State cannot take it; then none of them is remembered.
+    /// State cannot take it; then those that are not remembered are reported again.
     pub async fn refuse(&self, post: &Post, refusals: Vec<Refusal>) -> Result<Vec<Settled>, Hold> {
-        let (mut decisions, mut all) = (Vec::new(), Vec::new());
+        self.sum_up(post, false).await?;
+        let (mut recorded, mut noted, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for Refusal { path, sight, reason } in refusals {
             if post.may_tell(self.clock.now()) {
                 tracing::warn!(rule = post.rule.name, file = %Escaped::new(path.as_path()), reason, "refused");
             }
             let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
+            let decisions = if post.refusals.may_record(&path) { &mut recorded } else { &mut noted };
             decisions.push(post.decision(&path, sight, &settled, Facts::default()));
             all.push(settled);
         }
-        self.state.record_all(decisions).await.map_err(Hold::State)?;
+        self.state.record_all(recorded).await.map_err(Hold::State)?;
+        self.state.note_all(noted).await.map_err(Hold::State)?;
         Ok(all)
+    }
+
+    /// Puts on record how many refusals are not, when it is time to; at the end it is.
+    ///
+    /// # Errors
+    /// State cannot take it.
+    pub async fn sum_up(&self, post: &Post, is_end: bool) -> Result<(), Hold> {
+        let Some((count, last)) = post.refusals.unrecorded(self.clock.now(), is_end) else { return Ok(()) };
+        let reason = format!("{count} more were refused within an hour than are on record; this is the last");
+        let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
+        let sum = post.decision(&last, Sight::default(), &settled, Facts::default());
+        self.state.record_sum(sum).await.map_err(Hold::State)
     }
 
     /// Puts a decision on record.
@@ -241,14 +259,18 @@ impl<K: Kms> Line<K> {
             // BUG: a policy whose rules quarantine names a store. Leaving the file is always safe.
             return Ok(Ending::NotYet);
         };
-        let store = Arc::clone(store);
+        let (store, space, floor) = (Arc::clone(store), Arc::clone(&self.space), self.min_free_space);
         let (to_move, path, payload, signature) =
             (Arc::clone(post), work.path.clone(), taken.payload, taken.signature.as_ref().map(|s| s.stat));
         let digests = (taken.hashed.digest.to_string(), taken.signature_digest());
         let lease_granted = taken.writer != Writer::Unknown;
         let put_away = blocking(move || {
-            let size = payload.identity.size + signature.map_or(0, |stat| stat.identity.size);
+            let is_copied = store.dir().stat()?.mount != to_move.root.stat()?.mount;
+            let signature_size = signature.filter(|stat| !is_copied || quarantine::can_be_copied(stat));
+            let size = payload.identity.size + signature_size.map_or(0, |stat| stat.identity.size);
             let room = store.reserve(&to_move.rule, size)?;
+            // What is moved takes no room.
+            let _space = if is_copied { Some(space.take(store.dir(), size, floor)?) } else { None };
             let case = Case {
                 reason: reason.as_str(),
                 rule: &to_move.rule.name,
@@ -284,6 +306,39 @@ impl<K: Kms> Line<K> {
         }
     }
 
+    /// Makes room for a source that is about to be delivered.
+    async fn claim(&self, post: &Arc<Post>, parts: Vec<Part>) -> Result<Claim, Stop> {
+        let here = Arc::clone(post);
+        let open = move || match Claim::open(&here.root, parts) {
+            Err(e) if e.is_not_found() => Err(Stop::Changed), // its directory went
+            opened => Ok(opened?),
+        };
+        blocking(open).await
+    }
+
+    /// Whether state says that these very versions were delivered, durably: only their removal failed, or was cut
+    /// short. Publishing them again would be once more for whoever took them, and once more on record.
+    async fn was_delivered(&self, post: &Post, work: &Try) -> Result<bool, Stop> {
+        if self.dry_run || post.rule.delivery().is_none() {
+            return Ok(false);
+        }
+        let row = self.state.remembered(&post.rule.name, &work.path).await?;
+        Ok(row.is_some_and(|row| {
+            row.outcome == Outcome::Delivered
+                && row.fingerprint == post.fingerprint
+                && row.payload == work.sight.payload.as_ref().map(Version::from)
+                && (post.leaves_signature()
+                    || row.signature == work.sight.signature.as_ref().map(Version::from))
+        }))
+    }
+
+    /// Removes a source that was delivered before.
+    async fn remove_delivered(&self, post: &Arc<Post>, work: &Try) -> Result<Ending, Stop> {
+        let signature = work.sight.signature.filter(|_| !post.leaves_signature());
+        let claim = self.claim(post, parts(&work.path, work.sight.payload, signature)).await?;
+        remove(claim, Ending::Settled(Settled::plain(Outcome::Delivered))).await
+    }
+
     /// Stops a try before its file is read if KMS would not be asked anyway.
     fn ask_breaker(&self, keys: &[KeyId], operation: Operation) -> Result<(), Stop> {
         match keys.iter().find_map(|key| self.kms.refusal(key, operation)) {
@@ -302,6 +357,22 @@ impl<K: Kms> Line<K> {
         let reason = reason.map(Reason::as_str);
         tracing::info!(rule = post.rule.name, file = %Escaped::new(path.as_path()), action, reason, "dry run: would");
     }
+}
+
+/// Removes a source that is delivered and on record; `ending` is what came of it.
+async fn remove(claim: Claim, ending: Ending) -> Result<Ending, Stop> {
+    Ok(match blocking(move || Ok(claim.remove()?)).await? {
+        Removed::Done => ending,
+        Removed::Changed => Ending::Changed,
+    })
+}
+
+/// A source, as a [`Claim`] wants it.
+fn parts(path: &RelPath, payload: Option<Identity>, signature: Option<Identity>) -> Vec<Part> {
+    let payload = payload.map(|identity| Part { path: path.clone(), identity });
+    let signature =
+        signature.and_then(|identity| Some(Part { path: RelPath::new(sibling(path))?, identity }));
+    payload.into_iter().chain(signature).collect()
 }
 
 /// Runs blocking file work where it stops no other task. A panic there is passed on.
@@ -327,14 +398,20 @@ impl Post {
         }
     }
 
-    /// What a signature must be: as a payload, but its size is for the parser to judge. Beside a file to be
-    /// signed it is the daemon's own, whoever may bring payloads.
+    /// What a signature must be: as a payload, but for a `max_size` that no signature fits in. Beside a file to be signed
+    /// it is the daemon's own, whoever may bring payloads.
     pub fn signature_fitness(&self) -> Fitness {
         let owners = match &self.rule.mode {
             crate::policy::Mode::Sign(_) => None,
             crate::policy::Mode::Verify(_) => self.rule.allowed_owners.clone(),
         };
-        Fitness { max_size: u64::MAX, max_links: self.rule.max_links, owners }
+        let max_size = self.rule.max_size.max(MAX_LEN as u64);
+        Fitness { max_size, max_links: self.rule.max_links, owners }
+    }
+
+    /// Whether a signature beside a source stays when the source goes: beside a file to be signed it is none of it.
+    fn leaves_signature(&self) -> bool {
+        matches!(self.rule.mode, crate::policy::Mode::Sign(_))
     }
 
     fn keys(&self) -> Vec<String> {
@@ -344,13 +421,12 @@ impl Post {
     /// Whether one more thing that a sender did not do well is told; and how many were not, when it is time to.
     pub fn may_tell(&self, now: Moment) -> bool {
         self.tell_untold(now);
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admits()
+        self.refusals.may_tell()
     }
 
     /// Tells how many were not told, when it is time to.
     pub fn tell_untold(&self, now: Moment) {
-        let untold = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).turn(now);
-        if let Some(count) = untold {
+        if let Some(count) = self.refusals.untold(now) {
             tracing::warn!(rule = self.rule.name, count, "more were refused in a minute than are told");
         }
     }
@@ -412,6 +488,8 @@ struct Snapshot {
 /// What lies at `NAME.sig`.
 struct SignatureFile {
     stat: Stat,
+    /// Of its bytes, unless there are more than any signature has.
+    digest: Option<Digest>,
     /// Its bytes, if they can be a signature.
     parsed: Option<Signature>,
 }
@@ -440,7 +518,7 @@ impl Snapshot {
         let (staging, hashed) = match (&post.destination, space) {
             (Some(destination), Some((space, floor))) => {
                 let _room = space.take(destination, size, floor)?;
-                let staging = Staging::new(destination)?;
+                let staging = Staging::below(destination, path.parent())?;
                 let hashed = copy::copy(&file, &shown, size, &staging).map_err(grew)?;
                 (Some(staging), hashed)
             }
@@ -465,16 +543,15 @@ impl Snapshot {
         if stat.identity != expected {
             return Err(Stop::Changed);
         }
-        let parsed = crate::effect::deliver::read_open(&file, parent, &name)?;
+        let read = crate::effect::deliver::read_open(&file, parent, &name)?;
         if stat_file(&file, &parent.path().join(&name))?.identity != expected {
             return Err(Stop::Changed);
         }
-        Ok(Some(SignatureFile { stat, parsed: parsed.ok() }))
+        Ok(Some(SignatureFile { stat, digest: read.digest, parsed: read.parsed.ok() }))
     }
 
     fn signature_digest(&self) -> Option<String> {
-        let parsed = self.signature.as_ref()?.parsed.as_ref()?;
-        Some(parsed.digest().to_string())
+        Some(self.signature.as_ref()?.digest.as_ref()?.to_string())
     }
 
     fn facts(&self, key: Option<String>) -> Facts {
@@ -500,16 +577,14 @@ impl Snapshot {
         Ok(self.is_unchanged(path)? && signature == self.signature.as_ref().map(|s| s.stat.identity))
     }
 
-    /// The source, as [`crate::effect::claim::remove`] wants it.
+    /// The source.
     fn parts(&self, path: &RelPath, with_signature: bool) -> Vec<Part> {
-        let mut parts = vec![Part { path: path.clone(), identity: self.payload.identity }];
         let signature = self.signature.as_ref().filter(|_| with_signature);
-        let signature = signature.and_then(|s| Some((RelPath::new(sibling(path))?, s.stat.identity)));
-        parts.extend(signature.map(|(path, identity): (RelPath, Identity)| Part { path, identity }));
-        parts
+        parts(path, Some(self.payload.identity), signature.map(|file| file.stat.identity))
     }
 }
 
-fn sibling(path: &RelPath) -> std::path::PathBuf {
+/// The path of a payload's signature.
+pub(super) fn sibling(path: &RelPath) -> std::path::PathBuf {
     path.parent().join(signature_name(path.name()))
 }

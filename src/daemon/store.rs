@@ -5,8 +5,8 @@
 //! items out change the directory's time, and while a rule has no room that is looked at, and counted anew.
 
 use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::hold::{Hold, Stop};
 use crate::clock;
 use crate::effect::quarantine;
+use crate::escape::quoted;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FileTime, FsError};
 use crate::policy::Rule;
@@ -26,6 +27,8 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Store {
     dir: Dir,
+    /// What keeps it locked: a directory that nobody else can open. Shared with the store of an earlier policy.
+    lock: Arc<Dir>,
     shares: Mutex<Shares>,
     /// Changes when items have gone.
     room: watch::Sender<u64>,
@@ -64,20 +67,33 @@ pub enum StoreError {
     /// It cannot be read or written.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// Another daemon has it. They would take each other's items on their way for leftovers.
+    #[error("another kms-sig is using the quarantine {}; stop it, or name another quarantine.dir", quoted(.0))]
+    Locked(PathBuf),
 }
 
 impl Store {
-    /// Opens it, making it if it is missing, and counts what is there.
+    /// Opens it, making it if it is missing, and counts what is there. `held` is the store that this daemon has so far.
     ///
     /// # Errors
-    /// It cannot be trusted, written to or listed.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let dir = Dir::create(path, 0o700)?;
-        trust::check_private(path)?;
+    /// It cannot be trusted, written to or listed, or is another daemon's.
+    pub fn open(path: &Path, held: Option<&Self>) -> Result<Self, StoreError> {
+        let dir = trust::create_private(path)?;
         dir.check_writable()?;
-        let store = Self { dir, shares: Mutex::default(), room: watch::Sender::new(0), short: Notify::new() };
+        let lock = match held {
+            Some(held) if held.is_at(&dir)? => Arc::clone(&held.lock),
+            _ if dir.lock()? => Arc::new(dir.try_clone()?),
+            _ => return Err(StoreError::Locked(path.to_owned())),
+        };
+        let store =
+            Self { dir, lock, shares: Mutex::default(), room: watch::Sender::new(0), short: Notify::new() };
         store.count()?;
         Ok(store)
+    }
+
+    fn is_at(&self, dir: &Dir) -> Result<bool, FsError> {
+        let (mine, other) = (self.lock.stat()?.identity, dir.stat()?.identity);
+        Ok((mine.dev, mine.ino) == (other.dev, other.ino))
     }
 
     /// Its directory.
@@ -214,8 +230,21 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let temp = tempfile::tempdir().unwrap();
-        let store = Store::open(&temp.path().join("q")).unwrap();
+        let store = Store::open(&temp.path().join("q"), None).unwrap();
         (temp, store)
+    }
+
+    #[test]
+    fn a_store_is_one_daemons_under_one_policy_or_the_next() {
+        let (temp, store) = store();
+        let path = temp.path().join("q");
+        assert!(matches!(Store::open(&path, None), Err(StoreError::Locked(_))));
+        let next = Store::open(&path, Some(&store)).unwrap();
+        drop(store);
+        assert!(matches!(Store::open(&path, None), Err(StoreError::Locked(_))));
+        Store::open(&temp.path().join("other"), Some(&next)).unwrap();
+        drop(next);
+        Store::open(&path, None).unwrap();
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! judged, and only then removed. Something else is put back. Renaming the folder to `CLAIM.done` is the
 //! moment of decision: a restart puts back what is in undecided folders and removes what is in decided ones,
 //! and needs no other memory. What finds its name taken waits in `CLAIM.back`, on which nobody works any more.
+//!
+//! `.kms-sig/lock` is locked by whoever works there. It lies where only the daemon's user can open it, or the sender
+//! could lock the daemon out; and while it is there, the folder cannot be removed.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -12,10 +15,13 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use crate::fs::staging::{RESERVED_PREFIX, random_hex};
-use crate::fs::{Dir, FsError, Identity, Kind, RelPath};
+use crate::fs::{Dir, FsError, Identity, Kind, Lock, RelPath};
 
 const DONE: &str = ".done";
 const BACK: &str = ".back";
+
+/// The file among the claims whose lock says who works in the watched directory.
+const LOCK: &str = "lock";
 
 /// How a removal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,38 +42,128 @@ pub struct Part {
     pub identity: Identity,
 }
 
-/// Removes the parts of a source, all or none of them.
-///
-/// # Errors
-/// Any step's before the decision; then the parts are back, or the next [`recover`] puts them back.
-pub fn remove(root: &Dir, parts: &[Part]) -> Result<Removed, FsError> {
-    let claims = open_claims(root)?;
-    let id = OsString::from(random_hex());
-    let claim = claims.make_new_dir(&id, 0o700)?;
-    let mut done = id.clone();
-    done.push(DONE);
-    let decided = match take_all(root, &claim, parts) {
-        Ok(true) => claims.rename(&id, &claims, &done).map(|()| true),
-        other => other,
-    };
-    match decided {
-        Ok(true) => {
-            // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might
-            // throw its copy away, while the next `recover` removes the source.
-            empty(&claim).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
-            Ok(Removed::Done)
+/// Room for the parts of a source among the claims: made before a copy is published, so that nothing is published whose
+/// source could not be removed afterwards, to be published again and again. Goes away unused if it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    root: Dir,
+    claims: Dir,
+    dir: Dir,
+    id: OsString,
+    parts: Vec<Part>,
+    is_open: bool,
+}
+
+impl Claim {
+    /// Makes room for these parts, and moves none of them yet.
+    ///
+    /// # Errors
+    /// The parts could not be moved there: no room, no permission, another's `.kms-sig`, or a sticky directory
+    /// ([`STICKY`]).
+    pub fn open(root: &Dir, parts: Vec<Part>) -> Result<Self, FsError> {
+        for part in &parts {
+            check_movable(&root.descend(part.path.parent())?, part.path.name())?;
         }
-        Ok(false) => {
-            put_back(&claim, root)?;
-            close(&claims, &id)?;
-            Ok(Removed::Changed)
+        let root = root.try_clone()?;
+        let claims = open_claims(&root)?;
+        let id = OsString::from(random_hex());
+        let dir = claims.make_new_dir(&id, 0o700)?;
+        let claim = Self { root, claims, dir, id, parts, is_open: true };
+        for part in &claim.parts {
+            claim.dir.descend_creating(part.path.parent())?;
         }
-        Err(error) => {
-            // As far as possible; `recover` sees to the rest. The first error is the one to tell.
-            put_back(&claim, root).and_then(|()| close(&claims, &id)).unwrap_or_default();
-            Err(error)
+        Ok(claim)
+    }
+
+    /// Removes the parts, all or none of them.
+    ///
+    /// # Errors
+    /// Any step's before the decision; then the parts are back, or the next [`recover`] puts them back.
+    pub fn remove(mut self) -> Result<Removed, FsError> {
+        self.is_open = false;
+        let Self { root, claims, dir, id, parts, .. } = &self;
+        let mut done = id.clone();
+        done.push(DONE);
+        let decided = match take_all(root, dir, parts) {
+            Ok(true) => claims.rename(id, claims, &done).map(|()| true),
+            other => other,
+        };
+        match decided {
+            Ok(true) => {
+                // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might
+                // throw its copy away, while the next `recover` removes the source.
+                empty(dir).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
+                Ok(Removed::Done)
+            }
+            Ok(false) => {
+                let back = put_back(dir, root);
+                close(claims, id)?;
+                back.map(|()| Removed::Changed)
+            }
+            Err(error) => {
+                // As far as possible; the next scan sees to the rest. The first error is the one to tell.
+                put_back(dir, root).unwrap_or_default();
+                close(claims, id).unwrap_or_default();
+                Err(error)
+            }
         }
     }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.is_open {
+            // Nothing was moved here. What is left of it the next `recover` removes.
+            remove_dirs(&self.dir);
+            self.claims.remove_dir(&self.id).unwrap_or_default();
+        }
+    }
+}
+
+/// The action of a move that a sticky directory would refuse.
+pub const STICKY: &str = "move files of others out of (it is sticky, and not the daemon's own)";
+
+/// Checks that this process may move `name` out of its directory, as far as that can be known before.
+fn check_movable(parent: &Dir, name: &OsStr) -> Result<(), FsError> {
+    parent.check_writable()?;
+    let (me, dir) = (rustix::process::geteuid().as_raw(), parent.stat()?);
+    // In a sticky directory a file is moved by its owner, the directory's, or root (rename(2), EPERM).
+    if me == 0 || dir.uid == me || dir.mode & 0o1000 == 0 {
+        return Ok(());
+    }
+    match parent.stat_of(name)? {
+        Some(file) if file.uid != me => {
+            Err(FsError { action: STICKY, path: parent.path().to_owned(), source: Errno::PERM })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the empty directories below `dir`.
+fn remove_dirs(dir: &Dir) {
+    for name in dir.names().into_iter().flatten().flatten() {
+        if let Ok(below) = dir.descend(Path::new(&name)) {
+            remove_dirs(&below);
+            dir.remove_dir(&name).unwrap_or_default();
+        }
+    }
+}
+
+/// Takes the lock of a watched directory; `None` if another process has it. Two daemons in one directory would recover
+/// each other's claims.
+///
+/// # Errors
+/// The folder of claims cannot be made or is another's.
+pub fn lock(root: &Dir) -> Result<Option<Lock>, FsError> {
+    open_claims(root)?.lock_file(OsStr::new(LOCK))
+}
+
+/// Whether there is a folder of claims.
+///
+/// # Errors
+/// What statx(2) says.
+pub fn are_there(root: &Dir) -> Result<bool, FsError> {
+    Ok(root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_some())
 }
 
 /// Takes in what stands at `name` in `from`, on the same mount, and belongs at `path`, where something else is by
@@ -84,22 +180,25 @@ pub fn shelter(root: &Dir, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(
 }
 
 /// Puts back what waits for its name to be free, as far as it is by now. Unlike [`recover`] it may run at any time,
-/// but not twice at once.
+/// but not twice at once. Returns how many claims still wait.
 ///
 /// # Errors
-/// The claims cannot be listed, or something resists being put back.
-pub fn bring_back(root: &Dir) -> Result<(), FsError> {
-    if root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_none() {
-        return Ok(());
+/// The claims cannot be listed.
+pub fn bring_back(root: &Dir) -> Result<usize, FsError> {
+    if !are_there(root)? {
+        return Ok(0);
     }
     let claims = open_claims(root)?;
+    let mut waiting = 0;
     for id in claims.names()? {
         let id = id?;
         if id.as_encoded_bytes().ends_with(BACK.as_bytes()) {
-            recover_one(root, &claims, &id)?;
+            // What resists waits as well.
+            recover_one(root, &claims, &id).unwrap_or_default();
+            waiting += usize::from(claims.stat_of(&id)?.is_some());
         }
     }
-    Ok(())
+    Ok(waiting)
 }
 
 /// Ends work on an undecided claim, whether or not everything could be put back.
@@ -143,12 +242,13 @@ fn take_all(root: &Dir, claim: &Dir, parts: &[Part]) -> Result<bool, FsError> {
 /// # Errors
 /// The claims cannot be listed.
 pub fn recover(root: &Dir) -> Result<Vec<FsError>, FsError> {
-    if root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_none() {
+    if !are_there(root)? {
         return Ok(Vec::new());
     }
     let claims = open_claims(root)?;
     let mut resisting = Vec::new();
-    for id in claims.names()?.collect::<Result<Vec<_>, _>>()? {
+    for id in claims.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
+        let id = id?;
         resisting.extend(recover_one(root, &claims, &id).err());
     }
     Ok(resisting)
@@ -302,6 +402,10 @@ mod tests {
         }
     }
 
+    fn remove(root: &Dir, parts: &[Part]) -> Result<Removed, FsError> {
+        Claim::open(root, parts.to_vec())?.remove()
+    }
+
     #[test]
     fn what_was_judged_is_removed() {
         let f = Fixture::new(&["d/a", "d/a.sig", "b"]);
@@ -390,11 +494,11 @@ mod tests {
         // Work under way is not disturbed.
         open_claims(&f.root).unwrap().make_new_dir(OsStr::new("running"), 0o700).unwrap();
         fs::write(f.temp.path().join(".kms-sig/running/g"), "g").unwrap();
-        bring_back(&f.root).unwrap();
+        assert_eq!(bring_back(&f.root).unwrap(), 1);
         assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "d/f", "never replaced");
         assert_eq!(f.claims(), 2);
         fs::remove_file(f.temp.path().join("d/f")).unwrap();
-        bring_back(&f.root).unwrap();
+        assert_eq!(bring_back(&f.root).unwrap(), 0);
         assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "q/payload");
         assert!(f.there(".kms-sig/running/g") && !f.there("g"));
         assert_eq!(f.claims(), 1);

@@ -1,17 +1,19 @@
 //! Delivery: publishing the private copy that was hashed, signature first, never over anything.
 //!
-//! Every step may be repeated after a kill (P4): an equal pair at the destination is success. Nothing is
-//! published without a [`Warrant`], which only a valid verdict or a signature just made gives (P1).
+//! Every step may be repeated after a kill (P4): an equal pair at the destination is success, as soon as it is durable and
+//! if nobody else could change it. Nothing is published without a [`Warrant`], which only a valid verdict or a signature just made gives (P1).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 
 use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::fs::copy::{self, Hashed};
-use crate::fs::{Dir, Fitness, FsError, OpenError, Publish, RelPath, Staging};
+use crate::fs::give::Owner;
+use crate::fs::{Dir, Fitness, FsError, OpenError, Publish, RelPath, Staging, Stat, trust};
 use crate::seal::{Sealed, Valid};
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::watch::scan::signature_name;
@@ -65,7 +67,7 @@ pub fn deliver(
         // BUG: no caller pairs a copy with another copy's verdict. Delivering nothing is always safe.
         return Ok(Delivered::Conflict("the verdict is about other bytes"));
     }
-    let dir = match root.descend_creating(path.parent()) {
+    let dir = match open_place(root, path.parent()) {
         // Nothing goes through it (A22), and only a person can take it away.
         Err(e) if e.is_no_directory() => {
             return Ok(Delivered::Conflict(NO_WAY));
@@ -73,49 +75,79 @@ pub fn deliver(
         opened => opened?,
     };
     let (name, signature_name) = (path.name(), signature_name(path.name()));
-    let payload_is_there = match look_at_payload(&dir, name, hashed)? {
+    let wanted = Wanted { owner: Owner::current(), mode };
+    let payload_is_there = match look_at_payload(&dir, name, hashed, wanted)? {
         Existing::Nothing => false,
         Existing::Equal => true,
+        Existing::Loose => return Ok(Delivered::Conflict(LOOSE)),
         Existing::Other => return Ok(Delivered::Conflict(TAKEN)),
     };
 
-    let signature = Staging::holding(root, warrant.signature.as_bytes())?;
+    let signature = Staging::below(root, path.parent())?.and_holding(warrant.signature.as_bytes())?;
+    signature.take_group(&dir)?;
     signature.seal(mode & 0o666)?; // a signature is not executable
+    staging.take_group(&dir)?;
     staging.seal(mode)?;
     if signature.publish(&dir, &signature_name)? == Publish::Exists {
-        match read_signature(&dir, &signature_name)? {
-            Some(there) if there == *warrant.signature => {}
-            Some(there) if payload_is_there => return Ok(Delivered::Beside(there)),
-            Some(there) => return Ok(Delivered::Orphan(there)),
-            None => {
+        match read_signature(&dir, &signature_name, wanted)? {
+            ExistingSignature::Of(there) if there == *warrant.signature => {}
+            ExistingSignature::Of(there) if payload_is_there => {
+                return dir.sync().map(|()| Delivered::Beside(there));
+            }
+            ExistingSignature::Of(there) => return Ok(Delivered::Orphan(there)),
+            ExistingSignature::Loose => {
+                return Ok(Delivered::Conflict(
+                    "a signature that others could change has the signature's name",
+                ));
+            }
+            ExistingSignature::None => {
                 return Ok(Delivered::Conflict("something that is no signature has the signature's name"));
             }
         }
     }
     if !payload_is_there && staging.publish(&dir, name)? == Publish::Exists {
         // Somebody was quicker; our signature stays only if it belongs to what they put there.
-        return match look_at_payload(&dir, name, hashed)? {
-            Existing::Equal => dir.sync().map(|()| Delivered::Done),
-            Existing::Nothing | Existing::Other => {
-                dir.unlink(&signature_name)?;
-                Ok(Delivered::Conflict(TAKEN))
-            }
+        let taken = match look_at_payload(&dir, name, hashed, wanted)? {
+            Existing::Equal => return dir.sync().map(|()| Delivered::Done),
+            Existing::Loose => LOOSE,
+            Existing::Nothing | Existing::Other => TAKEN,
         };
+        dir.unlink(&signature_name)?;
+        return Ok(Delivered::Conflict(taken));
     }
     dir.sync()?;
     Ok(Delivered::Done)
+}
+
+/// Opens the directory that a file goes to, making what is missing, all of it durable: what is there may have been made
+/// by a process that was killed before it could see to that.
+fn open_place(root: &Dir, below: &Path) -> Result<Dir, FsError> {
+    let mut dir = root.try_clone()?;
+    for component in below.components() {
+        let next = dir.descend_creating(Path::new(component.as_os_str()))?;
+        dir.sync()?;
+        dir = next;
+    }
+    Ok(dir)
 }
 
 /// What would keep `hashed` from being published as `path` below `root`, as things stand: another file has its name.
 ///
 /// # Errors
 /// What opening and reading what is there says.
-pub fn obstacle(root: &Dir, path: &RelPath, hashed: &Hashed) -> Result<Option<&'static str>, FsError> {
+pub fn obstacle(
+    root: &Dir,
+    path: &RelPath,
+    hashed: &Hashed,
+    mode: u32,
+) -> Result<Option<&'static str>, FsError> {
+    let wanted = Wanted { owner: Owner::current(), mode };
     Ok(match destination(root, path)? {
         Destination::Missing => None,
         Destination::NoWay => Some(NO_WAY),
-        Destination::There(dir) => match look_at_payload(&dir, path.name(), hashed)? {
+        Destination::There(dir) => match look_at_payload(&dir, path.name(), hashed, wanted)? {
             Existing::Nothing | Existing::Equal => None,
+            Existing::Loose => Some(LOOSE),
             Existing::Other => Some(TAKEN),
         },
     })
@@ -142,7 +174,7 @@ pub fn foresee(root: &Dir, path: &RelPath, size: u64) -> Result<Outlook, FsError
         Destination::NoWay => Outlook::Conflict(NO_WAY),
         Destination::There(dir) => match of_size(&dir, path.name(), size)? {
             OfSize::Nothing => Outlook::Free,
-            OfSize::Same(_) => Outlook::Same,
+            OfSize::Same(..) => Outlook::Same,
             OfSize::Other => Outlook::Conflict(TAKEN),
         },
     })
@@ -170,7 +202,11 @@ fn destination(root: &Dir, path: &RelPath) -> Result<Destination, FsError> {
 const NO_WAY: &str = "a file or link has the name of a directory that is needed";
 
 /// The commonest conflict.
-const TAKEN: &str = "another file has the name";
+pub(super) const TAKEN: &str = "another file has the name";
+
+/// As good as nothing: whoever could change it may do so once the source is gone.
+pub(super) const LOOSE: &str =
+    "an equal file has the name, but others could change it (its owner, its mode, or a second link)";
 
 /// Removes a signature without payload that the caller knows for its own leftover.
 ///
@@ -183,20 +219,49 @@ pub fn remove_orphan(root: &Dir, path: &RelPath) -> Result<(), FsError> {
 /// What has a name at a destination.
 pub(super) enum Existing {
     Nothing,
+    /// Equal, durable, and nobody else's to change.
     Equal,
+    /// Equal, but others could change it.
+    Loose,
     Other,
 }
 
-/// Compares what is there, if anything, with a file that was hashed.
-pub(super) fn look_at_payload(dir: &Dir, name: &OsStr, hashed: &Hashed) -> Result<Existing, FsError> {
-    let file = match of_size(dir, name, hashed.size)? {
+/// Whose an equal file has to be, and which permissions it may have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) owner: Owner,
+    pub(super) mode: u32,
+}
+
+impl Wanted {
+    /// Whether a file is as safe from others as the one that would be published in its place.
+    fn is_met_by(self, stat: &Stat, path: &Path) -> bool {
+        let beyond = Stat { mode: stat.mode & !self.mode, ..*stat };
+        stat.links == 1
+            && trust::check_owner(path, stat, self.owner).is_ok()
+            && trust::check_mode(path, &beyond, self.owner, false).is_ok()
+    }
+}
+
+/// Compares what is there, if anything, with a file that was hashed, and makes it durable if it is equal: whoever put
+/// it there may not have, and the source is removed on its account (P4).
+pub(super) fn look_at_payload(
+    dir: &Dir,
+    name: &OsStr,
+    hashed: &Hashed,
+    wanted: Wanted,
+) -> Result<Existing, FsError> {
+    let (file, stat) = match of_size(dir, name, hashed.size)? {
         OfSize::Nothing => return Ok(Existing::Nothing),
         OfSize::Other => return Ok(Existing::Other),
-        OfSize::Same(file) => file,
+        OfSize::Same(file, stat) => (file, stat),
     };
-    match copy::hash(&file, &dir.path().join(name), hashed.size) {
-        Ok(there) if there.digest.matches(hashed.digest.as_bytes()) => Ok(Existing::Equal),
-        Ok(_) | Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(Existing::Other),
+    let path = dir.path().join(name);
+    match copy::hash(&file, &path, hashed.size) {
+        Ok(there) if !there.digest.matches(hashed.digest.as_bytes()) => Ok(Existing::Other),
+        Ok(_) if wanted.is_met_by(&stat, &path) => sync(&file, &path).map(|()| Existing::Equal),
+        Ok(_) => Ok(Existing::Loose),
+        Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(Existing::Other),
         Err(OpenError::Io(e)) => Err(e),
     }
 }
@@ -204,62 +269,82 @@ pub(super) fn look_at_payload(dir: &Dir, name: &OsStr, hashed: &Hashed) -> Resul
 /// What has a name, as far as its size tells.
 enum OfSize {
     Nothing,
-    Same(File),
+    Same(File, Stat),
     Other,
 }
 
 fn of_size(dir: &Dir, name: &OsStr, size: u64) -> Result<OfSize, FsError> {
     let same_size = Fitness { max_size: size, max_links: u32::MAX, owners: None };
     match dir.open_file(name, &same_size) {
-        Ok((file, stat)) if stat.identity.size == size => Ok(OfSize::Same(file)),
+        Ok((file, stat)) if stat.identity.size == size => Ok(OfSize::Same(file, stat)),
         Ok(_) | Err(OpenError::Unfit(_)) => Ok(OfSize::Other),
         Err(OpenError::Gone) => Ok(OfSize::Nothing),
         Err(OpenError::Io(e)) => Err(e),
     }
 }
 
-/// The signature at a name, if what is there can be one.
-fn read_signature(dir: &Dir, name: &OsString) -> Result<Option<Signature>, FsError> {
+fn sync(file: &File, path: &Path) -> Result<(), FsError> {
+    rustix::fs::fsync(file).map_err(|source| FsError { action: "sync", path: path.to_owned(), source })
+}
+
+/// What has a signature's name at a destination.
+enum ExistingSignature {
+    /// What can be one, durable and nobody else's to change.
+    Of(Signature),
+    /// What can be one, but others could change it.
+    Loose,
+    /// What can be none.
+    None,
+}
+
+fn read_signature(dir: &Dir, name: &OsStr, wanted: Wanted) -> Result<ExistingSignature, FsError> {
     let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };
-    match read_bounded(dir, name, &fitness) {
-        Ok(signature) => Ok(signature.ok()),
-        Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(None),
+    let read = dir.open_file(name, &fitness).and_then(|(file, stat)| {
+        let path = dir.path().join(name);
+        Ok(match read_open(&file, dir, name)?.parsed {
+            Err(_) => ExistingSignature::None,
+            Ok(_) if !wanted.is_met_by(&stat, &path) => ExistingSignature::Loose,
+            Ok(signature) => {
+                sync(&file, &path)?;
+                ExistingSignature::Of(signature)
+            }
+        })
+    });
+    match read {
+        Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(ExistingSignature::None),
         Err(OpenError::Io(e)) => Err(e),
+        Ok(read) => Ok(read),
     }
 }
 
-/// Opens and reads what may be a signature: never more than one byte past the limit (A16).
-///
-/// # Errors
-/// [`OpenError`]; what it holds not being a signature is the inner result.
-pub fn read_bounded(
-    dir: &Dir,
-    name: &OsStr,
-    fitness: &Fitness,
-) -> Result<Result<Signature, Malformed>, OpenError> {
-    let (file, _) = dir.open_file(name, fitness)?;
-    read_open(&file, dir, name)
+/// What was read of a file that may be a signature.
+#[derive(Debug)]
+pub struct SignatureRead {
+    /// SHA-512 of the file; `None` if it is longer than any signature, and was not read to its end.
+    pub digest: Option<Digest>,
+    /// The signature, if it can be one.
+    pub parsed: Result<Signature, Malformed>,
 }
 
-/// Reads an open file that may be a signature.
+/// Reads an open file that may be a signature: never more than one byte past the limit (A16).
 ///
 /// # Errors
 /// What read(2) says.
-pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<Result<Signature, Malformed>, OpenError> {
+pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<SignatureRead, OpenError> {
     let mut bytes = Vec::with_capacity(MAX_LEN + 1);
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
         action: "read",
         path: dir.path().join(name),
         source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
     })?;
-    Ok(Signature::parse(&bytes))
+    let digest = (bytes.len() <= MAX_LEN).then(|| Digest::of(&bytes));
+    Ok(SignatureRead { digest, parsed: Signature::parse(&bytes) })
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
-    use std::path::Path;
 
     use super::*;
 
@@ -295,7 +380,7 @@ mod tests {
         }
 
         fn obstacle(&self, path: &str) -> Option<&'static str> {
-            obstacle(&self.root, &RelPath::new(path).unwrap(), &self.hashed).unwrap()
+            obstacle(&self.root, &RelPath::new(path).unwrap(), &self.hashed, 0o755).unwrap()
         }
 
         /// Mode and content of what is at a name.
@@ -344,6 +429,33 @@ mod tests {
         let Delivered::Beside(there) = f.deliver("f").unwrap() else { panic!("not beside") };
         assert_eq!(there.as_bytes(), b"another");
         assert_eq!(f.there("f.sig").unwrap().1, "another");
+    }
+
+    #[test]
+    fn a20_an_equal_file_that_others_could_change_is_a_conflict() {
+        let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        for what in ["mode", "links", "set-id"] {
+            let loosen = |path: &Path| match what {
+                "mode" => chmod(path, 0o757),
+                "links" => fs::hard_link(path, path.with_file_name("other")).unwrap(),
+                _ => chmod(path, 0o4755),
+            };
+            for name in ["f", "f.sig"] {
+                let f = Fixture::new();
+                f.put("f", "content");
+                f.put("f.sig", "its signature");
+                loosen(&f.temp.path().join(name));
+                assert_eq!(f.obstacle("f").is_some(), name == "f", "{what} of {name}");
+                assert!(matches!(f.deliver("f").unwrap(), Delivered::Conflict(_)), "{what} of {name}");
+            }
+        }
+        // What the rule itself would make so is no looser.
+        let f = Fixture::new();
+        f.put("f", "content");
+        fs::set_permissions(f.temp.path().join("f"), fs::Permissions::from_mode(0o666)).unwrap();
+        let wanted = |mode| Wanted { owner: Owner::current(), mode };
+        let look = |mode| look_at_payload(&f.root, OsStr::new("f"), &f.hashed, wanted(mode)).unwrap();
+        assert!(matches!((look(0o666), look(0o664)), (Existing::Equal, Existing::Loose)));
     }
 
     #[test]
@@ -401,6 +513,6 @@ mod tests {
         let f = Fixture::new();
         let name = "d".repeat(256); // ENAMETOOLONG
         f.deliver(&format!("{name}/f")).unwrap_err();
-        obstacle(&f.root, &RelPath::new(format!("{name}/f")).unwrap(), &f.hashed).unwrap_err();
+        obstacle(&f.root, &RelPath::new(format!("{name}/f")).unwrap(), &f.hashed, 0o755).unwrap_err();
     }
 }

@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::claim::{self, Part, Removed};
+use super::claim::{self, Claim, Part, Removed};
 use crate::clock;
 use crate::escape::Escaped;
 use crate::fs::staging::random_hex;
 use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Publish, RelPath, Staging, Stat, copy, root};
+use crate::signature::MAX_LEN;
 use crate::watch::scan::signature_name;
 
 pub use item::{Entry, Item, ItemError, Locked, entries, is_id, sweep};
@@ -53,7 +54,7 @@ pub struct Record {
     pub keys: Vec<String>,
     /// SHA-512 of the payload as it was judged.
     pub digest: String,
-    /// SHA-512 of the signature as it was judged.
+    /// SHA-512 of the signature as it was judged, unless it is longer than any signature.
     pub signature_digest: Option<String>,
     /// Whether the kernel could say that nobody was writing: `granted` or `unavailable`.
     pub lease: String,
@@ -67,7 +68,7 @@ pub struct Record {
     pub root_hex: String,
     /// The payload.
     pub payload: PartRecord,
-    /// The signature, if there was one.
+    /// What had its signature's name, if anything. Across mounts, what is longer than any signature was left there.
     pub signature: Option<PartRecord>,
 }
 
@@ -225,14 +226,18 @@ fn move_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool
     durable
 }
 
-/// Puts back what was moved into an item, whatever it is. What finds its name taken must not lie there under a record
-/// of something else: it waits among the claims, to be judged. What cannot go anywhere stays, and keeps the item.
+/// Puts back what was moved into an item, whatever it is. What cannot go there, because its name is taken or for any
+/// other reason, must not lie under a record of something else: it waits among the claims, to be judged, and each scan
+/// tells that it does. What cannot even go there stays, and keeps the item.
 fn put_back(item: &Dir, root: &Dir, source: &Dir, path: &RelPath) {
     let signature = signature_name(path.name());
     for (there, name) in [(SIGNATURE, signature.as_os_str()), (PAYLOAD, path.name())] {
         let there = OsStr::new(there);
+        if matches!(item.stat_of(there), Ok(None)) {
+            continue; // it had not come
+        }
         match (item.rename(there, source, name), RelPath::new(path.parent().join(name))) {
-            (Err(e), Some(path)) if e.source == Errno::EXIST => claim::shelter(root, &path, item, there),
+            (Err(_), Some(path)) => claim::shelter(root, &path, item, there),
             (moved, _) => moved,
         }
         .unwrap_or_default();
@@ -251,23 +256,33 @@ fn move_one(item: &Dir, to: &str, source: &Dir, name: &OsStr, expected: &Identit
     Ok(item.stat_of(OsStr::new(to))?.is_some_and(|stat| stat.identity.is_renamed_from(expected)))
 }
 
-/// Copies both parts durably, then removes the source.
+/// Copies both parts durably, then removes the source of what was copied.
 fn copy_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
     let name = case.path.name();
     let signature = signature_name(name);
     let mut parts = vec![Part { path: case.path.clone(), identity: case.payload.identity }];
-    if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {
-        return Ok(false);
-    }
-    if let Some(stat) = &case.signature {
-        if !copy_one(item, SIGNATURE, source, &signature, &stat.identity, case.signature_digest.as_deref())? {
-            return Ok(false);
-        }
+    // What is longer than any signature is read by nobody (A16), so it stays where it is, and the record says its size.
+    let copied = case.signature.filter(can_be_copied);
+    if let Some(stat) = &copied {
         let path = RelPath::new(case.path.parent().join(&signature));
         parts.extend(path.map(|path| Part { path, identity: stat.identity }));
     }
+    let claim = Claim::open(root, parts)?; // first: what cannot be removed need not be copied
+    if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {
+        return Ok(false);
+    }
+    if let Some(stat) = &copied
+        && !copy_one(item, SIGNATURE, source, &signature, &stat.identity, case.signature_digest.as_deref())?
+    {
+        return Ok(false);
+    }
     item.sync()?;
-    Ok(claim::remove(root, &parts)? == Removed::Done)
+    Ok(claim.remove()? == Removed::Done)
+}
+
+/// Whether what has a signature's name is copied, where it cannot be moved.
+pub fn can_be_copied(signature: &Stat) -> bool {
+    signature.identity.size <= MAX_LEN as u64
 }
 
 fn copy_one(
@@ -522,11 +537,28 @@ mod tests {
             fs::write(path(file), content).unwrap();
         }
         put_back(&item, &root, &source, &RelPath::new("d/f").unwrap());
+        assert_eq!(claim::bring_back(&root).unwrap(), 1, "its payload's name is still taken");
         assert!(!has_part(&item).unwrap());
         assert_eq!(fs::read_to_string(path("root/d/f.sig")).unwrap(), "its signature");
         assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "later", "never replaced");
         fs::remove_file(path("root/d/f")).unwrap();
         claim::bring_back(&root).unwrap();
+        assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "innocent");
+    }
+
+    #[test]
+    fn a19_what_cannot_go_back_for_whatever_reason_waits_and_never_lies_in_the_store() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        fs::create_dir_all(path("root/d")).unwrap();
+        fs::create_dir(path("item")).unwrap();
+        let (root, item) = (Dir::open(&path("root")).unwrap(), Dir::open(&path("item")).unwrap());
+        let source = root.descend(Path::new("d")).unwrap();
+        fs::write(path("item/payload"), "innocent").unwrap();
+        fs::remove_dir(path("root/d")).unwrap();
+        put_back(&item, &root, &source, &RelPath::new("d/f").unwrap());
+        assert!(!has_part(&item).unwrap());
+        assert_eq!(claim::bring_back(&root).unwrap(), 0);
         assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "innocent");
     }
 

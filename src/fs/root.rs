@@ -1,28 +1,18 @@
 //! Opening a watched directory, whose way may lead through directories of others.
 //!
-//! What the daemon owns lies behind directories that nobody else can change ([`trust::check`]), and may be opened by its
-//! path. A watched directory often belongs to its sender, and so may directories above it: `/home/build/out`. Whoever
-//! owns one of those can swap what is below it for a symlink to a place that the daemon may read and he may not, at
-//! any moment between a check and an open. So the way is walked by descriptors, no component is opened by more than
-//! its own name, and what is checked is what was opened.
+//! What the daemon owns lies behind directories that nobody else can change ([`super::trust`]). A watched directory often
+//! belongs to its sender, and so may directories above it: `/home/build/out`. Whoever owns one of those can swap what is
+//! below it for a symlink to a place that the daemon may read and he may not, at any moment between a check and an open.
+//! So the way is walked by descriptors, and what is checked is what is opened.
 //!
 //! It never makes a directory where somebody else could take its place.
 
-use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-
+use super::Dir;
 use super::give::Owner;
-use super::stat::stat_fd;
-use super::trust::{self, TrustError};
-use super::{Dir, FsError, Kind, Stat};
-
-/// How many symlinks may be on the way, as in path_resolution(7).
-const MAX_LINKS: usize = 40;
+use super::trust::TrustError;
+use super::way::{Missing, Terms, walk};
 
 /// Opens the directory that a rule watches.
 ///
@@ -41,7 +31,7 @@ pub fn open(path: &Path) -> Result<Dir, TrustError> {
 /// # Errors
 /// As there.
 pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
-    walk(path, me, Missing::Refuse)
+    walk(path, me, Terms::Watched, Missing::Refuse)?.open(path)
 }
 
 /// As [`open`], making what is missing of the way (mode 0755, synced).
@@ -49,190 +39,17 @@ pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
 /// # Errors
 /// As there; also when a directory would have to be made where others can write.
 pub fn create(path: &Path) -> Result<Dir, TrustError> {
-    walk(path, Owner::current(), Missing::Make)
-}
-
-/// What to do where the way ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    Refuse,
-    Make,
-}
-
-fn walk(path: &Path, me: Owner, missing: Missing) -> Result<Dir, TrustError> {
-    let absolute = std::path::absolute(path)
-        .map_err(|e| FsError::new("resolve", path, Errno::from_io_error(&e).unwrap_or(Errno::INVAL)))?;
-    let mut way = Way::from_root(me)?;
-    let mut links = 0;
-    let mut todo = Vec::new();
-    push(&mut todo, &absolute);
-    while let Some(step) = todo.pop() {
-        match step {
-            Step::Top => way.start_over(),
-            Step::Up => way.up(),
-            Step::Into(name) => match way.enter(&name, missing)? {
-                Found::Directory => {}
-                Found::Nothing => return Err(TrustError::Missing(path.to_owned())),
-                Found::Link(_) if todo.is_empty() => return Err(TrustError::Symlink(path.to_owned())),
-                Found::Link(target) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(FsError::new("resolve", path, Errno::LOOP).into());
-                    }
-                    push(&mut todo, &target);
-                }
-            },
-        }
-    }
-    way.open(path)
-}
-
-/// One step of a way.
-enum Step {
-    /// `/`.
-    Top,
-    /// `..`.
-    Up,
-    /// A name.
-    Into(OsString),
-}
-
-/// Puts the steps of `path` in front of those in `todo`, whose last is the next.
-fn push(todo: &mut Vec<Step>, path: &Path) {
-    let steps = path.components().filter_map(|component| match component {
-        Component::Prefix(_) | Component::CurDir => None,
-        Component::RootDir => Some(Step::Top),
-        Component::ParentDir => Some(Step::Up),
-        Component::Normal(name) => Some(Step::Into(name.to_owned())),
-    });
-    let steps: Vec<Step> = steps.collect();
-    todo.extend(steps.into_iter().rev());
-}
-
-/// What a step led to.
-enum Found {
-    /// The way ends here.
-    Nothing,
-    /// The way goes on in it.
-    Directory,
-    /// A symlink that may be followed, to this.
-    Link(PathBuf),
-}
-
-/// The directories from `/` to where the walk has come, each held open: `..` leads to where it came from, whatever
-/// was renamed meanwhile.
-struct Way {
-    top: Place,
-    below: Vec<Place>,
-    /// Whom it must be safe for.
-    me: Owner,
-}
-
-struct Place {
-    fd: OwnedFd,
-    path: PathBuf,
-    stat: Stat,
-}
-
-impl Way {
-    fn from_root(me: Owner) -> Result<Self, TrustError> {
-        let top = Path::new("/");
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(top, flags, Mode::empty())
-            .map_err(|e| FsError::new("open directory", top, e))?;
-        let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", top, e))?;
-        Ok(Self { top: Place { fd, path: top.to_owned(), stat }, below: Vec::new(), me })
-    }
-
-    fn here(&self) -> &Place {
-        self.below.last().unwrap_or(&self.top)
-    }
-
-    fn start_over(&mut self) {
-        self.below.clear();
-    }
-
-    fn up(&mut self) {
-        drop(self.below.pop());
-    }
-
-    fn enter(&mut self, name: &OsStr, missing: Missing) -> Result<Found, TrustError> {
-        let here = self.here();
-        let path = here.path.join(name);
-        // With O_PATH nothing is opened for reading, and a symlink is opened itself (open(2)).
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(&here.fd, name, flags, Mode::empty());
-        let fd = match open() {
-            Err(Errno::NOENT) if missing == Missing::Make => {
-                self.check_ours()?;
-                let dir = reopen(here, &here.path)?;
-                dir.make_dir(name, 0o755)?;
-                dir.sync()?;
-                open()
-            }
-            opened => opened,
-        };
-        let fd = match fd {
-            Err(Errno::NOENT) => return Ok(Found::Nothing),
-            opened => opened.map_err(|e| FsError::new("open directory", &path, e))?,
-        };
-        let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", &path, e))?;
-        match stat.kind {
-            Kind::Directory => {
-                self.below.push(Place { fd, path, stat });
-                Ok(Found::Directory)
-            }
-            Kind::Symlink => {
-                if trust::check_owner(&path, &stat, self.me).is_err() {
-                    return Err(TrustError::Link { path, uid: stat.uid });
-                }
-                self.check_ours()?;
-                let target = rustix::fs::readlinkat(&fd, "", Vec::new())
-                    .map_err(|e| FsError::new("read link", &path, e))?;
-                Ok(Found::Link(PathBuf::from(OsString::from_vec(target.into_bytes()))))
-            }
-            Kind::File | Kind::Special => Err(FsError::new("open directory", &path, Errno::NOTDIR).into()),
-        }
-    }
-
-    /// `/` and what is below it on the way.
-    fn places(&self) -> impl Iterator<Item = &Place> {
-        std::iter::once(&self.top).chain(&self.below)
-    }
-
-    /// Checks that nobody else could put anything where the walk has come.
-    fn check_ours(&self) -> Result<(), TrustError> {
-        for place in self.places() {
-            trust::check_owner(&place.path, &place.stat, self.me)?;
-            trust::check_mode(&place.path, &place.stat, self.me, true)?;
-        }
-        Ok(())
-    }
-
-    /// Checks where the walk has come and what is above, and opens it for listing.
-    fn open(self, path: &Path) -> Result<Dir, TrustError> {
-        let root = self.here();
-        trust::check_root(path, &root.stat)?;
-        let above = self.places().take(self.below.len());
-        for ancestor in above {
-            trust::check_above(&ancestor.path, &ancestor.stat, &root.stat, self.me)?;
-        }
-        Ok(reopen(root, path)?)
-    }
-}
-
-/// Opens a place for listing.
-fn reopen(place: &Place, path: &Path) -> Result<Dir, FsError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(&place.fd, ".", flags, Mode::empty())
-        .map_err(|e| FsError::new("open directory", path, e))?;
-    Ok(Dir { fd, path: path.to_owned() })
+    walk(path, Owner::current(), Terms::Watched, Missing::Make(0o755))?.open(path)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use std::path::PathBuf;
+
+    use rustix::io::Errno;
 
     use super::*;
 

@@ -7,11 +7,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Dir, FsError, Kind, Result, proc_path};
+use super::{Dir, FsError, Kind, Result, proc_path, stat_file};
 
 /// What names of our own begin with: staging files and the directory of claims. Never candidates (P6).
 pub const RESERVED_PREFIX: &str = ".kms-sig";
@@ -40,12 +41,28 @@ impl Staging {
     /// # Errors
     /// What open(2) says: `ENOSPC`, `EROFS`, `EACCES`, `EMFILE`.
     pub fn new(dir: &Dir) -> Result<Self> {
+        Self::without_name(dir)?.map_or_else(|| Self::named(dir), Ok)
+    }
+
+    /// `None` where there is no `O_TMPFILE`.
+    fn without_name(dir: &Dir) -> Result<Option<Self>> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => Ok(Self { file: fd.into(), dir: dir.try_clone()?, name: None }),
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Self::named(dir),
+            Ok(fd) => Ok(Some(Self { file: fd.into(), dir: dir.try_clone()?, name: None })),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Ok(None),
             Err(e) => Err(FsError::new("stage a file in", dir.path(), e)),
         }
+    }
+
+    /// A new file for the directory `below` in `root`, which need not be there yet. It is made in the deepest one that
+    /// is, so that it has the group that a set-group-id directory there gives.
+    ///
+    /// # Errors
+    /// As [`Staging::new`].
+    pub fn below(root: &Dir, below: &Path) -> Result<Self> {
+        let dir = root.descend_while_there(below)?;
+        // A stand-in name lies where it is swept.
+        Self::without_name(&dir)?.map_or_else(|| Self::named(root), Ok)
     }
 
     fn named(dir: &Dir) -> Result<Self> {
@@ -61,9 +78,29 @@ impl Staging {
     /// # Errors
     /// As [`Staging::new`], and of write(2).
     pub fn holding(dir: &Dir, bytes: &[u8]) -> Result<Self> {
-        let mut staging = Self::new(dir)?;
-        staging.file.write_all(bytes).map_err(|e| staging.failed("write a file in", &e))?;
-        Ok(staging)
+        Self::new(dir)?.and_holding(bytes)
+    }
+
+    /// This file, holding `bytes`.
+    ///
+    /// # Errors
+    /// Of write(2).
+    pub fn and_holding(mut self, bytes: &[u8]) -> Result<Self> {
+        self.file.write_all(bytes).map_err(|e| self.failed("write a file in", &e))?;
+        Ok(self)
+    }
+
+    /// Gives the file the group that it would have been made with in `dir`, where that is set-group-id.
+    ///
+    /// # Errors
+    /// What fchown(2) says: `EPERM` to who is not in that group.
+    pub fn take_group(&self, dir: &Dir) -> Result<()> {
+        let (file, dir) = (stat_file(&self.file, self.dir.path())?, dir.stat()?);
+        if dir.mode & 0o2000 == 0 || file.gid == dir.gid {
+            return Ok(());
+        }
+        rustix::fs::fchown(&self.file, None, Some(Gid::from_raw(dir.gid)))
+            .map_err(|e| FsError::new("set the group of a file in", self.dir.path(), e))
     }
 
     /// The file, to write to and read from.
@@ -168,8 +205,6 @@ pub fn sweep(dir: &Dir) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn names(path: &Path) -> Vec<OsString> {

@@ -2,14 +2,14 @@
 //!
 //! A directory or file is trusted when it and every ancestor belong to root or to this process's user, and
 //! nobody else can write there. Ancestors with the sticky bit pass (`/tmp`), and so does write permission of
-//! the daemon's own primary group, or a checkout under umask 002 could not start.
+//! the daemon's own primary group, or a checkout under umask 002 could not start. Symlinks may be on the way, but not at
+//! its end: each of them, and each directory that one leads through, is looked at as any other.
 
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
-
 use super::give::Owner;
-use super::{FsError, Kind, Stat, stat_path};
+use super::way::{Missing, Terms, Way, walk};
+use super::{Dir, FsError, Stat};
 use crate::escape::quoted;
 
 /// Why a path is not trusted.
@@ -88,22 +88,31 @@ pub fn check(path: &Path) -> Result<(), TrustError> {
 /// # Errors
 /// [`TrustError`].
 pub fn check_for(path: &Path, me: Owner) -> Result<(), TrustError> {
-    let stat = stat_path(path)?.ok_or_else(|| TrustError::Missing(path.to_owned()))?;
-    if stat.kind == Kind::Symlink {
-        return Err(TrustError::Symlink(path.to_owned()));
-    }
-    // Both the way as written and the place it really leads to: a symlink on the way may belong to root or
-    // us only, and so may everything on either way.
-    let real = std::fs::canonicalize(path)
-        .map_err(|e| FsError::new("resolve", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
-    for component in path.ancestors().chain(real.ancestors()).filter(|p| !p.as_os_str().is_empty()) {
-        let stat = stat_path(component)?.ok_or_else(|| TrustError::Missing(component.to_owned()))?;
-        check_owner(component, &stat, me)?;
-        if stat.kind != Kind::Symlink {
-            check_mode(component, &stat, me, component != path && component != real)?;
-        }
-    }
-    Ok(())
+    reach(path, me, Missing::Refuse).map(drop)
+}
+
+/// Opens a directory that must be safe from others, with all its ancestors.
+///
+/// # Errors
+/// [`TrustError`], naming the component at fault.
+pub fn open(path: &Path) -> Result<Dir, TrustError> {
+    open_for(path, Owner::current())
+}
+
+/// As [`open`], for who acts on behalf of `me`.
+///
+/// # Errors
+/// As there.
+pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
+    reach(path, me, Missing::Refuse)?.open(path)
+}
+
+/// As [`open`], making what is missing: the directory with this mode, its ancestors with 0755, all synced.
+///
+/// # Errors
+/// As there.
+pub fn create(path: &Path, mode: u32) -> Result<Dir, TrustError> {
+    reach(path, Owner::current(), Missing::Make(mode))?.open(path)
 }
 
 /// As [`check`], for a directory that must be closed to others altogether.
@@ -111,19 +120,37 @@ pub fn check_for(path: &Path, me: Owner) -> Result<(), TrustError> {
 /// # Errors
 /// [`TrustError`].
 pub fn check_private(path: &Path) -> Result<(), TrustError> {
-    check_private_for(path, Owner::current())
+    check_closed(path, &reach(path, Owner::current(), Missing::Refuse)?)
 }
 
-/// As [`check_private`], for who acts on behalf of `me`.
+/// As [`check_private`], opening it, for who acts on behalf of `me`.
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn check_private_for(path: &Path, me: Owner) -> Result<(), TrustError> {
-    check_for(path, me)?;
-    match stat_path(path)? {
-        Some(stat) if stat.mode & 0o077 == 0 => Ok(()),
-        Some(stat) => Err(TrustError::Open { path: path.to_owned(), mode: stat.mode }),
-        None => Err(TrustError::Missing(path.to_owned())),
+pub fn open_private_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
+    let way = reach(path, me, Missing::Refuse)?;
+    check_closed(path, &way)?;
+    way.open(path)
+}
+
+/// As [`check_private`], opening it, and making what is missing.
+///
+/// # Errors
+/// [`TrustError`].
+pub fn create_private(path: &Path) -> Result<Dir, TrustError> {
+    let way = reach(path, Owner::current(), Missing::Make(0o700))?;
+    check_closed(path, &way)?;
+    way.open(path)
+}
+
+fn reach(path: &Path, me: Owner, missing: Missing) -> Result<Way, TrustError> {
+    walk(path, me, Terms::Ours, missing)
+}
+
+fn check_closed(path: &Path, way: &Way) -> Result<(), TrustError> {
+    match way.stat().mode {
+        mode if mode & 0o077 == 0 => Ok(()),
+        mode => Err(TrustError::Open { path: path.to_owned(), mode }),
     }
 }
 
@@ -157,7 +184,11 @@ pub(super) fn check_above(path: &Path, stat: &Stat, root: &Stat, me: Owner) -> R
     check_mode(path, stat, me, true)
 }
 
-pub(super) fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), TrustError> {
+/// Whether something belongs to root or to `me`.
+///
+/// # Errors
+/// `Owner`.
+pub fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), TrustError> {
     if stat.uid == 0 || stat.uid == me.uid {
         Ok(())
     } else {
@@ -165,7 +196,11 @@ pub(super) fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), Tru
     }
 }
 
-pub(super) fn check_mode(path: &Path, stat: &Stat, me: Owner, is_ancestor: bool) -> Result<(), TrustError> {
+/// Whether nobody but root, `me` and their groups may write to something, or, in a sticky ancestor, to what others made.
+///
+/// # Errors
+/// `Writable`.
+pub fn check_mode(path: &Path, stat: &Stat, me: Owner, is_ancestor: bool) -> Result<(), TrustError> {
     let sticky = is_ancestor && stat.mode & 0o1000 != 0;
     let others = stat.mode & 0o002 != 0;
     let group = stat.mode & 0o020 != 0 && stat.gid != 0 && stat.gid != me.gid;
@@ -204,5 +239,37 @@ mod tests {
         assert!(matches!(check(&inner.join("none")), Err(TrustError::Missing(_))));
         symlink("b", temp.path().join("a/link")).unwrap();
         assert!(matches!(check(&temp.path().join("a/link")), Err(TrustError::Symlink(_))));
+    }
+
+    #[test]
+    fn p7_every_directory_that_a_link_leads_through_is_looked_at() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        for dir in ["theirs", "real/out"] {
+            fs::create_dir_all(at(dir)).unwrap();
+        }
+        // The path as written, and the place it leads to, are ours; what is between is anybody's to change.
+        symlink("../real", at("theirs/b")).unwrap();
+        symlink("theirs/b", at("a")).unwrap();
+        fs::write(at("real/out/file"), "").unwrap();
+        for mode in [0o755, 0o777] {
+            fs::set_permissions(at("theirs"), Permissions::from_mode(mode)).unwrap();
+            for path in ["a/out", "a/out/file"] {
+                match check(&at(path)) {
+                    Ok(()) => assert_eq!(mode, 0o755, "{path}"),
+                    Err(TrustError::Writable { path, .. }) => {
+                        assert!(mode == 0o777 && path == at("theirs"), "{}", path.display());
+                    }
+                    Err(other) => panic!("{path}: {other}"),
+                }
+            }
+        }
+        // Made nowhere that others could have.
+        assert!(matches!(create(&at("a/new"), 0o700), Err(TrustError::Writable { .. })));
+        assert!(matches!(create(&at("theirs/new"), 0o700), Err(TrustError::Writable { .. })));
+        assert!(!at("real/new").exists() && !at("theirs/new").exists());
+        let made = create(&at("real/new/deep"), 0o700).unwrap();
+        assert_eq!(made.stat().unwrap().mode & 0o777, 0o700);
+        assert!(matches!(open(&at("real/out/file")), Err(TrustError::Io(_))), "no directory");
     }
 }

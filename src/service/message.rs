@@ -20,6 +20,10 @@ pub const ALL: &[(&str, u128)] = &[
     ("events cannot be relied on there; scanning often instead", 0xd07e_00da_9c4b_4310_a18d_17fd_9809_7e55),
     ("events no longer arrive; watching anew and scanning often", 0x0d46_c2bb_f8f2_41cf_af39_3ec1_8c56_3a9c),
     ("events were lost; watching anew and scanning", 0x45aa_f01c_db80_47fb_93dd_6f6b_b954_afa5),
+    (
+        "files wait in .kms-sig until they can go back to their names",
+        0x60d1_d490_22d6_4d7d_9dcf_1e15_27c9_649c,
+    ),
     ("has been changing for an hour; still waiting", 0xfcd7_8f1a_f509_4fbc_a89c_f28b_236b_47aa),
     ("held", 0xe1ec_6f1d_d8e6_473f_a22b_dc7c_43a0_10fb),
     ("held: the rule cannot work", 0x4cda_1500_aba3_42aa_9c88_1f69_515a_7f22),

@@ -33,6 +33,8 @@ const MAX_NAME: usize = 255 - SUFFIX.len();
 pub enum Meaning {
     /// Part of the pair of this payload.
     Pair(RelPath),
+    /// In a sign rule, the name of the signature of this payload.
+    Signature(RelPath),
     /// Nothing to this rule.
     Nothing,
     /// Would be a payload, but can have no signature; reported once.
@@ -45,9 +47,6 @@ pub enum Overlooked<'r> {
     /// A name of this program's own.
     #[error("names that begin with {RESERVED_PREFIX} are kms-sig's own")]
     Reserved,
-    /// A signature, to a rule that signs.
-    #[error("it is a signature, and signatures are not signed")]
-    Signature,
     /// The rule's patterns leave it out.
     #[error("{0}")]
     Unwanted(Unwanted<'r>),
@@ -56,8 +55,10 @@ pub enum Overlooked<'r> {
 /// What a name is, to a rule that it means something to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part<'n> {
-    /// A payload, or the signature of one; the payload's name.
+    /// A payload, or in a verify rule the signature of one; the payload's name.
     Of(&'n OsStr),
+    /// In a sign rule, the signature of this payload.
+    SignatureOf(&'n OsStr),
     /// What can have no signature.
     Unsignable(Unsignable),
 }
@@ -71,6 +72,11 @@ pub enum Unsignable {
     /// A `.sig` of a `.sig`, or of nothing.
     #[error("{SUFFIX} is the suffix of signatures, and signatures are not signed")]
     SignatureOfSignature,
+    /// In a sign rule, a `.sig` whose file is not there: not signed, whatever it is.
+    #[error(
+        "{SUFFIX} is the suffix of signatures, and the file that this would be the signature of is not there"
+    )]
+    Stray,
 }
 
 /// The name of the signature of a payload.
@@ -84,6 +90,7 @@ pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
     match part(rule, name) {
         Err(_) => Meaning::Nothing,
         Ok(Part::Of(payload)) => path(payload).map_or(Meaning::Nothing, Meaning::Pair),
+        Ok(Part::SignatureOf(payload)) => path(payload).map_or(Meaning::Nothing, Meaning::Signature),
         Ok(Part::Unsignable(why)) => {
             path(name).map_or(Meaning::Nothing, |path| Meaning::Unsignable(path, why))
         }
@@ -99,16 +106,22 @@ pub fn part<'n, 'r>(rule: &'r Rule, name: &'n OsStr) -> Result<Part<'n>, Overloo
         return Err(Overlooked::Reserved);
     }
     let bytes = name.as_bytes();
-    let payload = match (bytes.strip_suffix(SUFFIX.as_bytes()), &rule.mode) {
-        (Some(_), Mode::Sign(_)) => return Err(Overlooked::Signature),
-        (Some(payload), Mode::Verify(_)) if payload.is_empty() || payload.ends_with(SUFFIX.as_bytes()) => {
+    let (payload, part) = match (bytes.strip_suffix(SUFFIX.as_bytes()), &rule.mode) {
+        (Some(payload), _) if payload.is_empty() || payload.ends_with(SUFFIX.as_bytes()) => {
             return Ok(Part::Unsignable(Unsignable::SignatureOfSignature));
         }
-        (Some(payload), Mode::Verify(_)) => OsStr::from_bytes(payload),
+        (Some(payload), Mode::Sign(_)) => {
+            let payload = OsStr::from_bytes(payload);
+            (payload, Part::SignatureOf(payload))
+        }
+        (Some(payload), Mode::Verify(_)) => {
+            let payload = OsStr::from_bytes(payload);
+            (payload, Part::Of(payload))
+        }
         (None, _) if bytes.len() > MAX_NAME => return Ok(Part::Unsignable(Unsignable::NameTooLong)),
-        (None, _) => name,
+        (None, _) => (name, Part::Of(name)),
     };
-    rule.unwanted(payload).map_or(Ok(Part::Of(payload)), |why| Err(Overlooked::Unwanted(why)))
+    rule.unwanted(payload).map_or(Ok(part), |why| Err(Overlooked::Unwanted(why)))
 }
 
 /// Whether a name is of this program's own, and neither a payload nor a directory to walk.
@@ -128,6 +141,8 @@ pub struct Batch {
     pub pairs: BTreeSet<RelPath>,
     /// Names that can have no signature.
     pub unsignable: Vec<(RelPath, Unsignable)>,
+    /// In a sign rule, payloads that are not there although their signatures are.
+    pub strays: Vec<RelPath>,
     /// Directories that could not be walked, and why. What is in them is not known to be absent.
     pub failed: Vec<FsError>,
 }
@@ -237,6 +252,8 @@ impl Walk {
             // the walk does not, its event does.
             Meaning::Pair(path) if path.name() != name && has_payload(dir, &path) => {}
             Meaning::Pair(path) => drop(batch.pairs.insert(path)),
+            Meaning::Signature(path) if has_payload(dir, &path) => {}
+            Meaning::Signature(path) => batch.strays.push(path),
             Meaning::Unsignable(path, why) => batch.unsignable.push((path, why)),
             Meaning::Nothing => {}
         }
@@ -245,7 +262,10 @@ impl Walk {
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.pairs.is_empty() && self.unsignable.is_empty() && self.failed.is_empty()
+        self.pairs.is_empty()
+            && self.unsignable.is_empty()
+            && self.strays.is_empty()
+            && self.failed.is_empty()
     }
 }
 

@@ -938,3 +938,39 @@ fn a_keyring_that_is_lost_is_not_made_anew() {
     fs::rename(place.path("keyring.lost"), place.path("keyring")).unwrap();
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
 }
+
+#[test]
+fn a24_a_version_that_found_no_way_in_supersedes_nothing() {
+    let place = place(&with(VERIFY, "rollback = \"deny\""));
+    let once = |code| drop(place.run(["watch", "--policy", "policy.toml", "--once"]).exits(code));
+    let take = |dir: &str| ["f", "f.sig"].map(|name| fs::remove_file(place.path(dir).join(name)).unwrap());
+    drop_pair(&place, "f", "older");
+    once(0);
+    drop_pair(&place, "f", "newer");
+    once(3); // the older one is still there
+    take("in"); // the sender thinks better of it,
+    take("out"); // and somebody takes the older one, which is sent once more
+    drop_pair(&place, "f", "older");
+    once(0);
+    assert_eq!(place.read("out/f"), b"older");
+}
+
+#[test]
+fn a15_a_signature_whose_file_is_gone_is_told_once_unless_it_is_ours() {
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    fs::remove_file(place.path("in/f")).unwrap(); // moved on by somebody who has no use for the signature
+    place.write("in/g.sig", "of nothing");
+    let daemon = Daemon::start(&place);
+    assert_eq!(daemon.waits_for("refused")["file"], "g.sig");
+    for reload in 1..=2 {
+        daemon.hang_up();
+        daemon.waits_for_nth("policy reloaded", reload);
+        place.write(format!("in/h{reload}"), "content");
+        daemon.waits_for_nth("signed", reload);
+    }
+    assert_eq!(daemon.count("refused"), 1);
+    assert_eq!(place.read("in/g.sig"), b"of nothing");
+    assert_eq!(names(&place.path("in")), ["f.sig", "g.sig", "h1", "h1.sig", "h2", "h2.sig"]);
+}

@@ -121,7 +121,12 @@ fn list_says_what_is_there() {
     let all = format!("{head}{a}{b}{}", share("2 items", size + 2));
     run(&place, &["list"]).exits(0).says(&all).complains("");
     run(&place, &["list", "--rule", "verify"]).exits(0).says(&all);
-    run(&place, &["list", "--rule", "other"]).exits(0).says("nothing is in quarantine\n");
+    run(&place, &["list", "--rule", "other"]).exits(0).says("no item matches\n");
+    run(&place, &["list", "--reason", "rejected"]).exits(0).says("no item matches\n");
+    run(&place, &["list", "--reason", "bogus"])
+        .exits(2)
+        .says("")
+        .complains_of("a reason is one of mismatch, rejected, wrong-key, malformed, missing");
     run(&place, &["list", "--reason", "mismatch"]).exits(0).says(format!("{head}{a}"));
 
     let json = run(&place, &["list", "--json", "--reason", "missing"]).exits(0);
@@ -333,7 +338,7 @@ fn a_missing_signature_and_a_malformed_one_are_released_as_they_are() {
     fs::write(place.path("in/alone"), "1").unwrap();
     let alone = quarantine_all(&place);
     fs::write(place.path("in/odd"), "2").unwrap();
-    fs::write(place.path("in/odd.sig"), vec![7; 6145]).unwrap();
+    fs::write(place.path("in/odd.sig"), "untrusted comment: of minisign").unwrap();
     let odd = quarantine_all(&place);
     run(&place, &["show", &odd]).exits(0);
     run(&place, &["recheck", "--all"])
@@ -341,7 +346,7 @@ fn a_missing_signature_and_a_malformed_one_are_released_as_they_are() {
         .says(format!("{alone}: invalid: missing\n{odd}: invalid: malformed\n"));
     run(&place, &["release", &alone, &odd, "--force", "--to", "to"]).exits(0);
     assert_eq!(names(&place.path("to")), ["alone", "odd", "odd.sig"]);
-    assert_eq!(place.read("to/odd.sig").len(), 6145);
+    assert_eq!(place.read("to/odd.sig"), b"untrusted comment: of minisign");
 }
 
 #[test]
@@ -670,4 +675,50 @@ fn o1_a_reload_whose_store_cannot_be_used_is_refused() {
     assert_eq!(ids(&place).len(), 1);
     assert!(!Path::new(&place.path("open")).join("f").exists());
     assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn p7_nothing_is_released_to_where_others_may_write() {
+    let place = place(&rule());
+    let id = quarantined(&place, "f", "1234");
+    fs::create_dir(place.path("to")).unwrap();
+    fs::set_permissions(place.path("to"), Permissions::from_mode(0o777)).unwrap();
+    let said = format!(
+        "kms-sig: \"{}\" can be written by others (mode 0777); chmod go-w it\n",
+        fs::canonicalize(place.path("to")).unwrap().display()
+    );
+    run(&place, &["release", &id, "--force", "--to", "to"]).exits(2).says("").complains(&said);
+    assert_eq!((names(&place.path("to")).len(), ids(&place)), (0, vec![id]));
+}
+
+#[test]
+fn a6_force_releases_the_signature_that_was_judged_and_no_other() {
+    let place = place(&rule());
+    fs::create_dir(place.path("to")).unwrap();
+    let release = |id: &str| run(&place, &["release", id, "--force", "--to", "to"]);
+    // The sender still has it open.
+    let changed = |id: &str, bytes: &[u8]| {
+        let path = place.path(format!("q/{id}/payload.sig"));
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    let id = quarantined(&place, "f", "1234");
+    let judged = place.read(format!("q/{id}/payload.sig"));
+    for bytes in [&b"another"[..], b""] {
+        changed(&id, bytes);
+        release(&id).exits(3).says("").complains_of("its signature changed since it was judged");
+    }
+    changed(&id, &[7; 6145]);
+    release(&id).exits(3).complains_of("its signature is longer than any");
+    run(&place, &["release", &id]).exits(1).complains_of("it is still invalid (malformed)");
+    assert_eq!(names(&place.path("to")).len(), 0);
+    changed(&id, &judged);
+    release(&id).exits(0);
+    assert_eq!(place.read("to/f.sig"), judged);
+    // What can be no signature is compared as well.
+    place.write("in/g", "1234");
+    place.write("in/g.sig", "-----BEGIN PGP SIGNATURE-----");
+    let id = quarantine_all(&place);
+    changed(&id, b"-----BEGIN PGP SIGNATURE----!");
+    release(&id).exits(3).complains_of("its signature changed since it was judged");
 }

@@ -11,6 +11,7 @@ mod mount;
 mod pages;
 mod power;
 mod quarantine;
+mod removal;
 mod roots;
 mod systemd;
 mod trace;

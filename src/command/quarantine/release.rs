@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::fs::trust;
 use crate::fs::{Dir, RelPath, root};
 use crate::policy::Rule;
-use crate::seal::{Valid, Verdict};
+use crate::seal::{Reason, Valid, Verdict};
 use crate::state::{Departed, Departure, Journal};
 use crate::terminal::{self, progress};
 
@@ -46,8 +46,9 @@ pub(super) fn run(arguments: &Release, keyring: Option<PathBuf>) -> Result<Exit,
 
 /// The directory of `--to`, which must not lie in the store: what is put there would be no item.
 fn outside(store: &Store, to: &Path) -> Result<Dir, Failure> {
-    // On record it must mean the same to who reads it elsewhere.
-    let dir = Dir::open(&std::path::absolute(to).unwrap_or_else(|_| to.to_owned()))?;
+    // On record it must mean the same to who reads it elsewhere. What others could change there is released to them.
+    let absolute = std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
+    let dir = trust::open_for(&absolute, store.owner).map_err(StoreTrouble::Trust)?;
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if store.policy.quarantine_dir.as_deref().is_some_and(|store| real(to).starts_with(real(store))) {
         return Err(StoreTrouble::Inside(to.to_owned()).into());
@@ -71,12 +72,21 @@ async fn release(
         }
         None => (destination(store, judge.rule(item)?, item)?, item.path().clone()),
     };
+    if item.has_overlong_signature() {
+        // Nobody reads it; when it was judged nobody did either.
+        if !force {
+            return Err(ItemTrouble::Invalid(Reason::Malformed));
+        }
+        let at = destination.path().join(path.as_path());
+        let what = "its signature is longer than any, and was not read when it was judged; copy it by hand";
+        return Err(ItemTrouble::Refused { at, what });
+    }
     let free = destination.free_space()?;
     if free.saturating_sub(item.size()) < store.policy.limits.min_free_space {
         return Err(ItemTrouble::NoSpace { path: destination.path().to_owned(), free });
     }
     let reading = progress::Reading::of(Some(item.record().payload.size));
-    let parcel = Parcel::pack(item, &destination, store.owner, &|len| reading.add(len))?;
+    let parcel = Parcel::pack(item, &destination, path.parent(), store.owner, &|len| reading.add(len))?;
     drop(reading);
     let valid = match force {
         true => None,
@@ -99,8 +109,7 @@ async fn release(
 /// Where a rule's files go: where it delivers, or back to the folder that it watches.
 fn destination(store: &Store, rule: &Rule, item: &Item) -> Result<Dir, ItemTrouble> {
     if let Some(delivery) = rule.delivery() {
-        trust::check_for(&delivery.dir, store.owner)?;
-        return Ok(Dir::open(&delivery.dir)?);
+        return Ok(trust::open_for(&delivery.dir, store.owner)?);
     }
     let was = item.record().root_path().unwrap_or_default();
     if was != rule.path {

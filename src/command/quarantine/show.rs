@@ -12,6 +12,7 @@ use crate::effect::quarantine::{Entry, Item, ItemError, Record};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::copy;
+use crate::signature::MAX_LEN;
 use crate::terminal::{self, Meaning, progress};
 
 /// The heads of the table. The last column is not padded.
@@ -32,7 +33,8 @@ pub(super) fn list(store: &Store, choice: &Choice, json: bool) -> Result<Exit, F
         return Ok(exit);
     }
     if items.is_empty() {
-        answer("nothing is in quarantine")?;
+        let is_chosen = choice.rule.is_some() || choice.reason.is_some();
+        answer(if is_chosen { "no item matches" } else { "nothing is in quarantine" })?;
         return Ok(exit);
     }
     let rows: Vec<[Cell; 6]> = items.iter().map(row).collect();
@@ -127,7 +129,9 @@ impl Now {
         let signature = match (&self.signature, &record.signature_digest) {
             (Some((now, _)), Some(judged)) => now == judged,
             (Some(_), None) => record.signature.is_some(),
-            (None, judged) => judged.is_none() && record.signature.is_none(),
+            (None, judged) => {
+                judged.is_none() && record.signature.as_ref().is_none_or(|was| was.size > MAX_LEN as u64)
+            }
         };
         signature && self.digest == record.digest
     }
@@ -160,9 +164,12 @@ fn in_words(item: &Item, now: &Now) -> String {
         lines.push(format!("size now: {} bytes", now.bytes));
         lines.push(format!("sha512 now: {}", now.digest));
     }
-    lines.push(match &now.signature {
-        Some((digest, bytes)) => format!("signature: {bytes} bytes, sha512 {digest}"),
-        None => "signature: none".to_owned(),
+    lines.push(match (&now.signature, &record.signature) {
+        (Some((digest, bytes)), _) => format!("signature: {bytes} bytes, sha512 {digest}"),
+        (None, Some(was)) if was.size > MAX_LEN as u64 => {
+            format!("signature: left where it was; with {} bytes it can be none", was.size)
+        }
+        (None, _) => "signature: none".to_owned(),
     });
     lines.push(format!("folder: {}", quoted(item.folder())));
     lines.join("\n")

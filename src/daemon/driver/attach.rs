@@ -14,7 +14,7 @@ use crate::daemon::turns::Queue;
 use crate::effect::claim;
 use crate::escape::quoted;
 use crate::fs::trust::{self, TrustError};
-use crate::fs::{Dir, FsError, root, staging};
+use crate::fs::{FsError, root, staging};
 use crate::kms::Kms;
 use crate::policy::Rule;
 
@@ -60,7 +60,7 @@ impl<K: Kms> Driver<K> {
                     );
                 }
                 mounts::tell(&self.line, &post);
-                self.post = Some(Arc::new(post));
+                self.post = Some(Arc::new(Post { refusals: Arc::clone(&self.refusals), ..post }));
                 self.unswept = true;
                 self.next_scan = now;
             }
@@ -99,8 +99,7 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
     }
     let destination = match rule.delivery() {
         Some(delivery) => {
-            let dir = if make { Dir::create(&delivery.dir, 0o755)? } else { open(&delivery.dir)? };
-            trust::check(&delivery.dir)?;
+            let dir = if make { trust::create(&delivery.dir, 0o755)? } else { trust::open(&delivery.dir)? };
             if !dry_run {
                 dir.check_writable()?;
             }
@@ -108,10 +107,10 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         }
         None => None,
     };
-    if !dry_run {
-        if !root.lock()? {
-            return Err(AttachError::Locked(rule.path.clone()));
-        }
+    let mut lock = None;
+    // A rule that never writes there has nothing to guard, but for what another one left under an earlier policy.
+    if !dry_run && (rule.writes_to_root() || claim::are_there(&root)?) {
+        lock = Some(claim::lock(&root)?.ok_or_else(|| AttachError::Locked(rule.path.clone()))?);
         for error in claim::recover(&root)? {
             tracing::error!(
                 rule = rule.name,
@@ -119,9 +118,9 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
                 "what an earlier run had claimed is not back; see .kms-sig in the watched directory"
             );
         }
-        if let Some(dir) = &destination {
-            staging::sweep(dir)?; // the root is swept by the first scan
-        }
+    }
+    if let (false, Some(dir)) = (dry_run, &destination) {
+        staging::sweep(dir)?; // the root is swept by the first scan
     }
     let is_remote = root.is_remote()?;
     Ok(Post {
@@ -130,15 +129,9 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         is_remote,
         queue: Queue::new(is_remote),
         root,
+        lock,
         destination,
         brake: Mutex::new(Brake::default()),
-        refusals: Mutex::default(),
+        refusals: Arc::default(),
     })
-}
-
-fn open(path: &std::path::Path) -> Result<Dir, AttachError> {
-    match Dir::open(path) {
-        Err(e) if e.is_not_found() => Err(TrustError::Missing(path.to_owned()).into()),
-        opened => Ok(opened?),
-    }
 }

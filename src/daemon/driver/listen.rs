@@ -51,7 +51,8 @@ impl<K: Kms> Driver<K> {
             match scan::meaning(&self.rule, below.parent().unwrap_or(Path::new("")), name) {
                 Meaning::Pair(path) => self.look_soon(path, now),
                 Meaning::Unsignable(..) => self.scan_soon(now),
-                Meaning::Nothing => {}
+                // Mostly one that was just made. One without its file is the next scan's to find.
+                Meaning::Signature(_) | Meaning::Nothing => {}
             }
             // What is in a new directory, and watching it, is the scan's.
             if self.rule.recursive && self.beat.briefly_at_disk(|| is_directory(&post, below)) {

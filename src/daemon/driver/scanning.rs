@@ -10,14 +10,14 @@ use super::{Driver, MAX_PAIRS, POLL, REATTACH, chance, set_timer};
 use crate::clock::Moment;
 use crate::daemon::board::Deaf;
 use crate::daemon::hold::Hold;
-use crate::daemon::line::{Post, Refusal};
+use crate::daemon::line::{Post, Refusal, sibling};
 use crate::daemon::summary::Left;
 use crate::effect::claim;
 use crate::escape::quoted;
 use crate::fs::trust::TrustError;
 use crate::fs::{FsError, Kind, RelPath, root, staging};
 use crate::kms::Kms;
-use crate::state::{State, StateError};
+use crate::state::{Outcome, Remembered, State, StateError};
 use crate::watch::scan::{self, Walk};
 use crate::watch::settle::Sight;
 
@@ -118,7 +118,10 @@ impl<K: Kms> Driver<K> {
                 scan.walk = Walk::new(&self.rule);
                 self.scan = Some(scan);
             }
-            Ok(None) => self.end_scan(&post, &scan),
+            Ok(None) => {
+                self.end_scan(&post, &scan);
+                self.sum_up(false).await;
+            }
         }
     }
 
@@ -135,7 +138,9 @@ impl<K: Kms> Driver<K> {
                     self.summary.left(Left { path: None, why: error.to_string() });
                 }
             }
-            self.refuse_names(post, batch.unsignable).await;
+            let strays = self.foreign(batch.strays).await;
+            let strays = strays.into_iter().map(|path| (path, scan::Unsignable::Stray));
+            self.refuse_names(post, batch.unsignable.into_iter().chain(strays).collect()).await;
         }
         let mut new = Vec::new();
         for path in batch.pairs {
@@ -172,9 +177,16 @@ impl<K: Kms> Driver<K> {
             self.last_seen = scan.seen;
             self.overflowed |= scan.from > 0; // those before it had no turn
         }
-        if !self.line.dry_run {
-            // What resists was told when the rule attached, or is when it attaches again.
-            tokio::task::block_in_place(|| claim::bring_back(&post.root)).unwrap_or_default();
+        if post.lock.is_some() {
+            // Claims that cannot be listed were told when the rule attached, or are when it attaches again.
+            let waiting = tokio::task::block_in_place(|| claim::bring_back(&post.root)).unwrap_or_default();
+            if waiting > std::mem::replace(&mut self.sheltered, waiting) {
+                tracing::warn!(
+                    rule = self.rule.name,
+                    count = waiting,
+                    "files wait in .kms-sig until they can go back to their names"
+                );
+            }
         }
         let ended = self.line.clock.now();
         self.is_first_scan = false;
@@ -221,6 +233,19 @@ impl<K: Kms> Driver<K> {
             }
             self.enter(path, now);
         }
+    }
+
+    /// The signatures, by their own names, of payloads that are gone, but for those that this rule has made or adopted.
+    async fn foreign(&self, payloads: Vec<RelPath>) -> Vec<RelPath> {
+        if payloads.is_empty() {
+            return Vec::new();
+        }
+        // What state cannot tell is found by the next scan.
+        let rows = self.line.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
+        let is_ours =
+            |row: &Remembered| matches!(row.outcome, Outcome::Signing | Outcome::Signed | Outcome::Adopted);
+        let foreign = rows.into_iter().filter(|(_, row)| !row.as_ref().is_some_and(is_ours));
+        foreign.filter_map(|(path, _)| RelPath::new(sibling(&path))).collect()
     }
 
     /// Refuses names that can have no signature, once for each version of the file.
@@ -294,11 +319,13 @@ impl<K: Kms> Driver<K> {
         self.next_attach = self.line.clock.now();
     }
 
-    /// Has state forget files that are gone, now and then.
+    /// Has state forget files that are gone, now and then; and sooner where a sender makes many that are refused, under
+    /// ever new names.
     pub(super) fn prune(&mut self, post: &Arc<Post>, now: Moment) {
-        if now < self.next_prune || self.line.dry_run {
+        if (now < self.next_prune && self.refused < MAX_PAIRS) || self.line.dry_run {
             return;
         }
+        self.refused = 0;
         self.next_prune = now + PRUNE;
         let (line, post, rule) = (Arc::clone(&self.line), Arc::clone(post), Arc::clone(&self.rule));
         self.chores.spawn(async move {

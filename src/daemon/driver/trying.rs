@@ -291,6 +291,7 @@ impl<K: Kms> Driver<K> {
                 _ => new.push(refusal),
             }
         }
+        self.refused += new.len();
         let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
         match self.line.refuse(post, new).await {
             Ok(settled) => {
@@ -301,6 +302,16 @@ impl<K: Kms> Driver<K> {
                 }
             }
             Err(hold) => paths.iter().for_each(|path| self.hold(path, hold.clone())),
+        }
+    }
+
+    /// Puts on record how many refusals are not, when it is time to.
+    pub(super) async fn sum_up(&mut self, is_end: bool) {
+        let Some(post) = &self.post else { return };
+        if let Err(hold) = self.line.sum_up(post, is_end).await
+            && hold.is_fatal()
+        {
+            self.fatal.get_or_insert(hold);
         }
     }
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Ending, Facts, Line, Post, Settled, Snapshot, Try, blocking};
+use super::{Ending, Facts, Line, Post, Settled, Snapshot, Try, blocking, remove};
 use crate::context::Context;
 use crate::daemon::decide::{self, Existing, Signing};
 use crate::daemon::hold::{Hold, Stop};
 use crate::daemon::limit::Operation;
-use crate::effect::claim::{self, Removed};
 use crate::effect::deliver::{self, Delivered, Warrant};
 use crate::effect::sign::{self, Replaced};
 use crate::escape::Escaped;
@@ -22,6 +21,9 @@ use crate::watch::scan::signature_name;
 
 impl<K: Kms> Line<K> {
     pub(super) async fn sign(&self, post: &Arc<Post>, rule: &SignRule, work: &Try) -> Result<Ending, Stop> {
+        if self.was_delivered(post, work).await? {
+            return self.remove_delivered(post, work).await;
+        }
         let context = self.context(post, &work.path)?;
         if !self.dry_run {
             self.ask_breaker(std::slice::from_ref(&rule.key), Operation::Encrypt)?;
@@ -212,6 +214,7 @@ impl<K: Kms> Line<K> {
         if let Some(what) = self.obstacle(post, work, &taken).await? {
             return Err(Stop::Hold(post.conflict(&work.path, what))); // before a call is spent on it
         }
+        let claim = self.claim(post, taken.parts(&work.path, false)).await?;
         let sealed = seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest).await?;
         self.state.intend(&post.rule.name, &work.path, &sealed.signature).await?;
         let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
@@ -236,25 +239,20 @@ impl<K: Kms> Line<K> {
             lease = lease_word(taken.writer),
             "signed and delivered"
         );
-        let (here, path) = (Arc::clone(post), work.path.clone());
-        let removed = blocking(move || Ok(claim::remove(&here.root, &taken.parts(&path, false))?)).await?;
-        Ok(match removed {
-            Removed::Done => ending,
-            Removed::Changed => Ending::Changed,
-        })
+        remove(claim, ending).await
     }
 
     /// What else has the payload's name at the destination.
-    async fn obstacle(
+    pub(super) async fn obstacle(
         &self,
         post: &Arc<Post>,
         work: &Try,
         taken: &Snapshot,
     ) -> Result<Option<&'static str>, Stop> {
         let (here, path, hashed) = (Arc::clone(post), work.path.clone(), taken.hashed.clone());
-        blocking(move || match &here.destination {
-            Some(root) => Ok(deliver::obstacle(root, &path, &hashed)?),
-            None => Ok(None),
+        blocking(move || match (&here.destination, here.deliver_mode()) {
+            (Some(root), Some(mode)) => Ok(deliver::obstacle(root, &path, &hashed, mode)?),
+            _ => Ok(None),
         })
         .await
     }

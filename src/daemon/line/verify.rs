@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Ending, INVALID, Known, Line, Post, Settled, Snapshot, Try, VALID, blocking};
+use super::{Ending, INVALID, Known, Line, Post, Settled, Snapshot, Try, VALID, blocking, remove};
 use crate::context::Context;
 use crate::daemon::decide::{self, Verified};
 use crate::daemon::hold::{Hold, Stop};
 use crate::daemon::limit::Operation;
-use crate::effect::claim::{self, Removed};
 use crate::effect::deliver::{self, Delivered, Warrant};
 use crate::escape::Escaped;
+use crate::fs::SYNC_DIRECTORY;
 use crate::fs::lease::Writer;
 use crate::key::KeyId;
 use crate::kms::Kms;
@@ -27,6 +27,9 @@ impl<K: Kms> Line<K> {
         work: &Try,
         known: &mut Option<Known>,
     ) -> Result<Ending, Stop> {
+        if self.was_delivered(post, work).await? {
+            return self.remove_delivered(post, work).await;
+        }
         let keys: Vec<KeyId> = rule.trusted_keys.iter().map(crate::key::KeyArn::to_key_id).collect();
         if known.is_none() && work.sight.signature.is_some() {
             self.ask_breaker(&keys, Operation::Decrypt)?;
@@ -144,11 +147,25 @@ impl<K: Kms> Line<K> {
         let Some(signature) = taken.signature.as_ref().and_then(|file| file.parsed.clone()) else {
             return Err(Stop::Changed); // BUG: a valid verdict needs a signature. Starting over is always safe.
         };
+        let claim = self.claim(post, taken.parts(&work.path, true)).await?;
+        if rule.rollback != Rollback::Off
+            && let Some(what) = self.obstacle(post, work, &taken).await?
+        {
+            return Err(Stop::Hold(post.conflict(&work.path, what))); // before it counts as an edition
+        }
         self.state.intend(&post.rule.name, &work.path, &signature).await?;
+        let is_new = self.remember_edition(post, rule, work, &valid).await?;
         let size = taken.hashed.size;
         let taken = Arc::new(taken);
-        self.publish(post, work, &taken, &valid, &signature, keys, context).await?;
-        self.remember_edition(post, rule, work, &valid).await?;
+        match self.publish(post, work, &taken, &valid, &signature, keys, context).await {
+            Ok(()) => {}
+            Err(Failed::Surely(stop)) if is_new => {
+                let digest = valid.digest().to_string();
+                self.state.forget_edition(&post.rule.name, &work.path, &digest).await?;
+                return Err(stop);
+            }
+            Err(Failed::Surely(stop) | Failed::Perhaps(stop)) => return Err(stop),
+        }
         let settled = Settled::plain(Outcome::Delivered);
         let ending = self.settle(post, &work.path, work.sight, settled, facts).await;
         if matches!(ending, Ending::Hold(_)) {
@@ -162,12 +179,7 @@ impl<K: Kms> Line<K> {
             size,
             "delivered"
         );
-        let (here, path) = (Arc::clone(post), work.path.clone());
-        let removed = blocking(move || Ok(claim::remove(&here.root, &taken.parts(&path, true))?)).await?;
-        Ok(match removed {
-            Removed::Done => ending,
-            Removed::Changed => Ending::Changed,
-        })
+        remove(claim, ending).await
     }
 
     /// Publishes the pair, seeing to what may lie at the destination already.
@@ -181,7 +193,7 @@ impl<K: Kms> Line<K> {
         signature: &Signature,
         keys: &[KeyId],
         context: &Context,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Failed> {
         let attempt = || {
             let (here, path, taken) = (Arc::clone(post), work.path.clone(), Arc::clone(taken));
             let (valid, signature) = (valid.clone(), signature.clone());
@@ -195,36 +207,40 @@ impl<K: Kms> Line<K> {
                 let opened = self.open(keys, context, &other, &mut None).await?;
                 match opened.judge(&taken.hashed.digest) {
                     Verdict::Valid(_) => Ok(()),
-                    Verdict::Invalid(_) => Err(conflict("the same file with an invalid signature")),
+                    Verdict::Invalid(_) => {
+                        Err(Failed::Perhaps(conflict("the same file with an invalid signature")))
+                    }
                 }
             }
             Delivered::Orphan(other) => {
-                if !self.state.was_intended(&post.rule.name, &work.path, &other).await? {
-                    return Err(conflict("a signature without its file"));
+                let was_intended = self.state.was_intended(&post.rule.name, &work.path, &other).await;
+                if !was_intended.map_err(Stop::from)? {
+                    return Err(conflict("a signature without its file").into());
                 }
                 post.remove_orphan(&work.path)?;
                 match attempt().await? {
                     Delivered::Done => Ok(()),
-                    Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed),
-                    Delivered::Conflict(what) => Err(conflict(what)),
+                    Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed.into()),
+                    Delivered::Conflict(what) => Err(conflict(what).into()),
                 }
             }
-            Delivered::Conflict(what) => Err(conflict(what)),
+            Delivered::Conflict(what) => Err(conflict(what).into()),
         }
     }
 
+    /// Remembers what is about to be accepted, where the rule asks for it; whether that was not remembered before.
     async fn remember_edition(
         &self,
         post: &Post,
         rule: &VerifyRule,
         work: &Try,
         valid: &Valid,
-    ) -> Result<(), Stop> {
-        if rule.rollback != Rollback::Off {
-            let digest = valid.digest().to_string();
-            self.state.remember_edition(&post.rule.name, &work.path, &digest).await?;
+    ) -> Result<bool, Stop> {
+        if rule.rollback == Rollback::Off {
+            return Ok(false);
         }
-        Ok(())
+        let digest = valid.digest().to_string();
+        Ok(self.state.remember_edition(&post.rule.name, &work.path, &digest).await?)
     }
 
     async fn check_rollback(
@@ -253,6 +269,23 @@ impl<K: Kms> Line<K> {
     }
 }
 
+/// Why something was not published, and whether that is known. What is not counts as published: somebody may have it.
+enum Failed {
+    Surely(Stop),
+    Perhaps(Stop),
+}
+
+impl From<Stop> for Failed {
+    fn from(stop: Stop) -> Self {
+        match &stop {
+            Stop::Hold(Hold::Conflict { .. }) => Self::Surely(stop),
+            // The payload has its name by then, if it is the last one.
+            Stop::Hold(Hold::Fs(error)) if error.action != SYNC_DIRECTORY => Self::Surely(stop),
+            Stop::Hold(_) | Stop::Changed | Stop::Refused(_) => Self::Perhaps(stop),
+        }
+    }
+}
+
 impl Post {
     pub(super) fn deliver_copy(
         &self,
@@ -265,8 +298,6 @@ impl Post {
         else {
             return Err(Stop::Changed); // BUG: only rules that deliver come here, with a private copy
         };
-        // What cannot be removed afterwards would be delivered again and again.
-        taken.parent.check_writable()?;
         Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode)?)
     }
 
@@ -282,7 +313,7 @@ impl Post {
         Hold::Conflict { path: root.join(path.as_path()), what }
     }
 
-    fn deliver_mode(&self) -> Option<u32> {
+    pub(super) fn deliver_mode(&self) -> Option<u32> {
         self.rule.delivery().map(|delivery| delivery.mode)
     }
 }

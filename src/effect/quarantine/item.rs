@@ -16,6 +16,7 @@ use super::{PAYLOAD, PartRecord, Record, SIGNATURE, claim, has_part, ids, read_r
 use crate::clock;
 use crate::escape::Escaped;
 use crate::fs::{Dir, FileTime, Fitness, FsError, Kind, OpenError, RelPath, Stat};
+use crate::signature::MAX_LEN;
 use crate::state::{Departed, Departure};
 
 /// What the name of an item that was let go ends with.
@@ -178,6 +179,11 @@ impl Item {
     pub fn size(&self) -> u64 {
         let signature = self.signature.map_or(0, |stat| stat.identity.size);
         self.payload.identity.size.saturating_add(signature)
+    }
+
+    /// Whether what is in place of its signature is longer than any.
+    pub fn has_overlong_signature(&self) -> bool {
+        self.signature.is_some_and(|stat| stat.identity.size > MAX_LEN as u64)
     }
 
     /// Opens the payload, with the size it has.

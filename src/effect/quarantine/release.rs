@@ -11,10 +11,10 @@ use rustix::fs::{Timespec, Timestamps};
 
 use super::{Item, PartRecord};
 use crate::digest::Digest;
-use crate::effect::deliver::{Existing, look_at_payload};
+use crate::effect::deliver::{Existing, LOOSE, TAKEN, Wanted, look_at_payload};
 use crate::fs::copy::{self, Hashed};
 use crate::fs::give::Owner;
-use crate::fs::{Dir, FsError, OpenError, Publish, RelPath, Staging, Stat};
+use crate::fs::{Dir, FsError, OpenError, Publish, RelPath, Staging};
 use crate::seal::Valid;
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::watch::scan::signature_name;
@@ -24,7 +24,7 @@ use crate::watch::scan::signature_name;
 pub enum Licence<'a> {
     /// A valid verdict on this copy.
     Verified(&'a Valid),
-    /// An operator's word for the content that was judged; no other is released by it.
+    /// An operator's word for payload and signature that were judged; no others are released by it.
     Forced,
 }
 
@@ -42,8 +42,8 @@ pub enum Published {
 pub struct Parcel {
     payload: Part,
     signature: Option<Part>,
-    /// SHA-512 of the payload as it was judged, hexadecimal.
-    judged: String,
+    /// SHA-512 of payload and signature as they were judged, hexadecimal.
+    judged: (String, Option<String>),
     owner: Owner,
 }
 
@@ -51,33 +51,46 @@ pub struct Parcel {
 struct Part {
     staging: Staging,
     hashed: Hashed,
+    /// What an equal file must be to be as good.
+    wanted: Wanted,
 }
 
 impl Parcel {
-    /// Copies an item's files to where `destination` is, with the times and the mode that they had, as files of
-    /// `owner`'s. Tells `count` how many bytes of the payload each read gave.
+    /// Copies an item's files to where `destination` is, for the directory `below` it, with the times and the mode that
+    /// they had, as files of `owner`'s. Tells `count` how many bytes of the payload each read gave.
     ///
     /// # Errors
-    /// [`OpenError`]; `TooLarge` for one that somebody is writing to.
+    /// [`OpenError`]; `TooLarge` for one that somebody is writing to, and for a signature longer than any.
     pub fn pack(
         item: &Item,
         destination: &Dir,
+        below: &Path,
         owner: Owner,
         count: &dyn Fn(usize),
     ) -> Result<Self, OpenError> {
+        let stage = || Staging::below(destination, below);
         let record = item.record();
-        let payload = Part::copy(item.payload()?, item.folder(), destination, owner, count)?;
-        payload.seal(&record.payload, record.payload.safe_mode())?;
+        let wanted = Wanted { owner, mode: record.payload.safe_mode() };
+        let (file, stat) = item.payload()?;
+        // No further than the size it had: a sender who writes faster than we read must not keep us at it.
+        let payload = Part::copy(&file, stat.identity.size, item.folder(), stage()?, wanted, count)?;
+        payload.seal(&record.payload)?;
         let signature = match item.signature()? {
             None => None,
-            Some(opened) => {
-                let part = Part::copy(opened, item.folder(), destination, owner, &|_| ())?;
+            Some((file, _)) => {
                 let was = record.signature.as_ref().unwrap_or(&record.payload);
-                part.seal(was, was.safe_mode() & 0o644)?;
+                let wanted = Wanted { owner, mode: was.safe_mode() & 0o644 };
+                let part = Part::copy(&file, MAX_LEN as u64, item.folder(), stage()?, wanted, &|_| ())?;
+                part.seal(was)?;
                 Some(part)
             }
         };
-        Ok(Self { payload, signature, judged: record.digest.clone(), owner })
+        Ok(Self {
+            payload,
+            signature,
+            judged: (record.digest.clone(), record.signature_digest.clone()),
+            owner,
+        })
     }
 
     /// The digest of the copy.
@@ -114,14 +127,20 @@ impl Parcel {
         match licence {
             Licence::Verified(valid) if self.digest().matches(valid.digest().as_bytes()) => {}
             Licence::Verified(_) => return Ok(Published::Refused("the verdict is about other bytes")),
-            Licence::Forced if self.digest().to_string() == self.judged => {}
-            Licence::Forced => return Ok(Published::Refused("its content changed since it was judged")),
+            Licence::Forced if self.digest().to_string() != self.judged.0 => {
+                return Ok(Published::Refused("its content changed since it was judged"));
+            }
+            Licence::Forced if self.signature_digest() != self.judged.1 => {
+                return Ok(Published::Refused("its signature changed since it was judged"));
+            }
+            Licence::Forced => {}
         }
         let dir = descend_creating(destination, path.parent(), self.owner)?;
         let (name, signature_name) = (path.name(), signature_name(path.name()));
-        let is_there = match look_at_payload(&dir, name, &self.payload.hashed)? {
+        let is_there = match self.payload.look(&dir, name)? {
             Existing::Nothing => false,
             Existing::Equal => true,
+            Existing::Loose => return Ok(Published::Refused(LOOSE)),
             Existing::Other => return Ok(Published::Refused(TAKEN)),
         };
         let mut is_new = false;
@@ -147,8 +166,6 @@ impl Parcel {
     }
 }
 
-const TAKEN: &str = "another file has the name";
-
 /// How one file found its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Placed {
@@ -159,20 +176,19 @@ enum Placed {
 
 impl Part {
     fn copy(
-        (file, stat): (File, Stat),
+        file: &File,
+        limit: u64,
         folder: &Path,
-        destination: &Dir,
-        owner: Owner,
+        staging: Staging,
+        wanted: Wanted,
         count: &dyn Fn(usize),
     ) -> Result<Self, OpenError> {
-        let staging = Staging::new(destination)?;
-        // No further than the size it had: a sender who writes faster than we read must not keep us at it.
-        let hashed = copy::copy_counted(&file, folder, stat.identity.size, &staging, count)?;
-        owner.take_file(staging.file(), destination)?;
-        Ok(Self { staging, hashed })
+        let hashed = copy::copy_counted(file, folder, limit, &staging, count)?;
+        wanted.owner.take_file(staging.file(), staging.dir())?;
+        Ok(Self { staging, hashed, wanted })
     }
 
-    fn seal(&self, was: &PartRecord, mode: u32) -> Result<(), FsError> {
+    fn seal(&self, was: &PartRecord) -> Result<(), FsError> {
         if let Some(time) = was.modified_at() {
             let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
             rustix::fs::futimens(
@@ -185,15 +201,20 @@ impl Part {
                 source,
             })?;
         }
-        self.staging.seal(mode)
+        self.staging.seal(self.wanted.mode)
+    }
+
+    fn look(&self, dir: &Dir, name: &OsStr) -> Result<Existing, FsError> {
+        look_at_payload(dir, name, &self.hashed, self.wanted)
     }
 
     fn publish(&self, dir: &Dir, name: &OsStr) -> Result<Placed, FsError> {
+        self.staging.take_group(dir)?;
         match self.staging.publish(dir, name)? {
             Publish::Done => Ok(Placed::New),
-            Publish::Exists => Ok(match look_at_payload(dir, name, &self.hashed)? {
+            Publish::Exists => Ok(match self.look(dir, name)? {
                 Existing::Equal => Placed::Equal,
-                Existing::Nothing | Existing::Other => Placed::Taken,
+                Existing::Nothing | Existing::Loose | Existing::Other => Placed::Taken,
             }),
         }
     }

@@ -1,6 +1,9 @@
 //! C1, C2, C3: killed before each system call that changes anything, then started again.
 
-use super::job::{DELIVER, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN, SIGN_AND_DELIVER, at_each};
+use super::job::{
+    DELIVER, DELIVER_BELOW, DELIVER_ONTO, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN, SIGN_AND_DELIVER,
+    at_each,
+};
 use super::mount;
 use super::trace::Fault;
 
@@ -20,6 +23,16 @@ fn kill_everywhere(job: Job) {
 #[test]
 fn c1_p4_a_kill_while_delivering() {
     kill_everywhere(DELIVER);
+}
+
+#[test]
+fn c1_p4_a_kill_while_delivering_into_a_new_directory() {
+    kill_everywhere(DELIVER_BELOW);
+}
+
+#[test]
+fn c1_a20_p4_a_kill_while_delivering_onto_an_equal_file() {
+    kill_everywhere(DELIVER_ONTO);
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Site {
     pub(super) fn after(&self) -> Check {
         self.done()?;
         for dir in ["w/in", "w/out"] {
-            for name in all_below(&self.place.path(dir)) {
+            for name in all_below(&self.place.path(dir)).iter().filter(|name| *name != ".kms-sig/lock") {
                 ensure!(!name.contains(".kms-sig"), "left over in {dir}: {name}");
             }
         }
@@ -175,9 +175,27 @@ pub(super) fn at_each<P: Copy + Sync>(points: &[P], hands: usize, work: impl Fn(
 const VERIFY: &str = "mode = \"verify\"\ntrusted_keys = [\"local:demo\"]\ndeliver_to = \"out\"\n\
     on_invalid = \"quarantine\"\non_missing = \"quarantine\"\ngrace = \"1ms\"\nsignature_timeout = \"1ms\"\n";
 
+const RECURSIVE: &str = "recursive = true\nmode = \"verify\"\ntrusted_keys = [\"local:demo\"]\n\
+    deliver_to = \"out\"\non_invalid = \"quarantine\"\non_missing = \"quarantine\"\ngrace = \"1ms\"\n\
+    signature_timeout = \"1ms\"\n";
+
+const NO_WAY_BACK: &str = "rollback = \"deny\"\nmode = \"verify\"\ntrusted_keys = [\"local:demo\"]\n\
+    deliver_to = \"out\"\non_invalid = \"quarantine\"\non_missing = \"quarantine\"\ngrace = \"1ms\"\n\
+    signature_timeout = \"1ms\"\n";
+
 /// A valid pair is delivered.
 pub(super) const DELIVER: Job =
     Job { rule: VERIFY, lay: lay_pair, during: delivering, after: delivered, exit: 0, apart: false };
+
+/// A valid pair is delivered into a subdirectory, which the destination does not have.
+pub(super) const DELIVER_BELOW: Job =
+    Job { rule: RECURSIVE, lay: lay_below, during: delivering_below, after: delivered_below, ..DELIVER };
+
+/// A valid pair is delivered where somebody has put an equal one.
+pub(super) const DELIVER_ONTO: Job = Job { lay: lay_equal, ..DELIVER };
+
+/// A valid pair is delivered that supersedes one that was delivered and taken; that one is in `older`.
+pub(super) const DELIVER_NEWER: Job = Job { rule: NO_WAY_BACK, lay: lay_newer, ..DELIVER };
 
 /// A file is signed where it lies.
 pub(super) const SIGN: Job = Job {
@@ -225,6 +243,35 @@ fn lay_pair(place: &Place) {
     sign(place, "w/in/f");
 }
 
+fn lay_below(place: &Place) {
+    fs::create_dir(place.path("w/in/sub")).unwrap();
+    place.write("w/in/sub/f", content());
+    sign(place, "w/in/sub/f");
+}
+
+fn lay_equal(place: &Place) {
+    lay_pair(place);
+    place.write("w/out/f", content());
+    place.write("w/out/f.sig", place.read("w/in/f.sig"));
+    for name in ["w/out/f", "w/out/f.sig"] {
+        fs::set_permissions(place.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    }
+}
+
+fn lay_newer(place: &Place) {
+    place.write("w/in/f", "what was delivered before");
+    sign(place, "w/in/f");
+    fs::create_dir(place.path("older")).unwrap();
+    for name in ["f", "f.sig"] {
+        fs::copy(place.path("w/in").join(name), place.path("older").join(name)).unwrap();
+    }
+    place.run(["watch", "--policy", "w/policy.toml", "--once"]).exits(0);
+    for name in ["f", "f.sig"] {
+        fs::remove_file(place.path("w/out").join(name)).unwrap();
+    }
+    lay_pair(place);
+}
+
 fn lay_tampered(place: &Place) {
     place.write("w/in/f", "what was signed");
     sign(place, "w/in/f");
@@ -245,14 +292,23 @@ fn sign(place: &Place, file: &str) {
 }
 
 fn delivering(place: &Place) -> Check {
-    let out = below(place, "w/out");
+    delivering_to(place, "w/out")
+}
+
+fn delivering_below(place: &Place) -> Check {
+    ensure!(below(place, "w/out").keys().eq(["theirs"]), "something lies in out itself");
+    delivering_to(place, "w/out/sub")
+}
+
+fn delivering_to(place: &Place, dir: &str) -> Check {
+    let out = below(place, dir);
     ensure!(out.keys().all(|n| ["f", "f.sig", "theirs"].contains(&n.as_str())), "in out: {:?}", out.keys());
     let sources = sources(place, "f");
     if let Some(there) = out.get("f") {
         ensure!(*there == content(), "out/f is not what was hashed: {} bytes", there.len());
         ensure!(out.contains_key("f.sig"), "out/f has no signature");
-        ensure!(verifies(place, "w/out/f"), "out/f.sig does not verify");
-        let mode = fs::metadata(place.path("w/out/f")).unwrap().mode();
+        ensure!(verifies(place, &format!("{dir}/f")), "out/f.sig does not verify");
+        let mode = fs::metadata(place.path(dir).join("f")).unwrap().mode();
         ensure!(mode & 0o7777 == 0o644, "out/f has mode {mode:o}");
     } else {
         ensure!(sources.contains(&content()), "neither source nor destination is there");
@@ -263,13 +319,22 @@ fn delivering(place: &Place) -> Check {
 }
 
 fn delivered(place: &Place) -> Check {
-    let out = below(place, "w/out");
+    delivered_to(place, "w/out")
+}
+
+fn delivered_below(place: &Place) -> Check {
+    ensure!(below(place, "w/in/sub").is_empty(), "left in place");
+    delivered_to(place, "w/out/sub")
+}
+
+fn delivered_to(place: &Place, dir: &str) -> Check {
+    let out = below(place, dir);
     ensure!(out.contains_key("f") && out.contains_key("f.sig"), "not delivered: {:?}", out.keys());
     let left = below(place, "w/in");
     ensure!(left.keys().eq([".theirs"]), "left in place: {:?}", left.keys());
     ensure!(all_below(&place.path("w/q")).is_empty(), "something is in quarantine");
     let recorded = history(place, "delivered");
-    let there = sha512(place, "w/out/f.sig");
+    let there = sha512(place, &format!("{dir}/f.sig"));
     ensure!(
         recorded.contains(&Some(there)),
         "no record is of the signature that was delivered: {recorded:?}"
@@ -348,9 +413,9 @@ fn quarantined(place: &Place) -> Check {
 
 // Looking
 
-/// The files directly in a directory, but for the daemon's own.
+/// The files directly in a directory, but for the daemon's own; none if it is not there.
 fn below(place: &Place, dir: &str) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(place.path(dir)).unwrap().map(Result::unwrap);
+    let entries = fs::read_dir(place.path(dir)).into_iter().flatten().map(Result::unwrap);
     let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
     files.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
 }

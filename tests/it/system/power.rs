@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use super::job::{DELIVER, Job, QUARANTINE, RESIGN, SIGN, SIGN_AND_DELIVER, Site, at_each};
+use super::job::{
+    DELIVER, DELIVER_BELOW, Job, QUARANTINE, RESIGN, SIGN, SIGN_AND_DELIVER, Site, at_each, content,
+};
 use super::mount::{self, Mount, run};
 use super::trace::{Fault, Point};
 
@@ -28,19 +30,13 @@ const XFS: Disk = Disk { mkfs: &["mkfs.xfs", "-q"], size: 300 << 20, options: "n
 
 fn cut_everywhere(job: Job, disk: Disk) {
     mount::private();
-    let template = tempfile::NamedTempFile::new().unwrap();
-    template.as_file().set_len(disk.size).unwrap();
-    run(Command::new(disk.mkfs[0]).args(&disk.mkfs[1..]).arg(template.path()));
-
+    let template = template(disk);
     // What only opens changes nothing: the disk is as it is before the next call.
     let opens = |point: &Point| ["open", "openat", "openat2", "flock"].contains(&point.call);
     let mut points: Vec<_> = job.points(CAP).into_iter().filter(|p| !opens(p)).map(Some).collect();
     points.push(None); // after everything
     at_each(&points, 2, |point| {
-        let insert = |at: &Path| {
-            copy(template.path(), &at.with_file_name("disk"));
-            Mount::image(&at.with_file_name("disk"), at, disk.options)
-        };
+        let insert = |at: &Path| insert(template.path(), at, disk);
         let mut site = job.lay(Some(&insert));
         rustix::fs::syncfs(File::open(site.place.path("w")).unwrap()).unwrap();
         let traced = site.trace(point.map(|point| (point, Fault::Kill)));
@@ -48,6 +44,20 @@ fn cut_everywhere(job: Job, disk: Disk) {
         let told = |wrong| format!("power lost before {point:?}: {wrong}\n{}", traced.shown());
         site.during().and_then(|()| site.finish()).map_err(told)
     });
+}
+
+/// An empty disk, as a file.
+fn template(disk: Disk) -> tempfile::NamedTempFile {
+    let template = tempfile::NamedTempFile::new().unwrap();
+    template.as_file().set_len(disk.size).unwrap();
+    run(Command::new(disk.mkfs[0]).args(&disk.mkfs[1..]).arg(template.path()));
+    template
+}
+
+/// Mounts a copy of a disk at `at`.
+fn insert(template: &Path, at: &Path, disk: Disk) -> Mount {
+    copy(template, &at.with_file_name("disk"));
+    Mount::image(&at.with_file_name("disk"), at, disk.options)
 }
 
 /// Has the disk be what was written to it so far.
@@ -66,6 +76,30 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn c4_power_loss_while_delivering() {
     cut_everywhere(DELIVER, EXT4);
+}
+
+#[test]
+fn c4_power_loss_while_delivering_into_a_new_directory() {
+    cut_everywhere(DELIVER_BELOW, EXT4);
+}
+
+/// Somebody has copied the pair to the destination, and their disk has not written it yet.
+#[test]
+fn c4_a20_power_loss_after_an_equal_file_was_taken_for_the_delivered_one() {
+    mount::private();
+    let template = template(EXT4);
+    let insert = |at: &Path| insert(template.path(), at, EXT4);
+    let mut site = DELIVER.lay(Some(&insert));
+    rustix::fs::syncfs(File::open(site.place.path("w")).unwrap()).unwrap();
+    for name in ["f", "f.sig"] {
+        site.place.write(format!("w/out/{name}"), site.place.read(format!("w/in/{name}")));
+    }
+    let run = site.trace(None);
+    assert_eq!(run.status.code(), Some(0), "{}", run.shown());
+    power_cycle(&mut site, EXT4);
+    let whole = |name: &str| fs::read(site.place.path(name)).is_ok_and(|there| there == content());
+    assert!(whole("w/out/f") || whole("w/in/f"), "it is lost; {}", run.shown());
+    site.during().unwrap();
 }
 
 #[test]

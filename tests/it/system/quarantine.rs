@@ -216,7 +216,8 @@ fn o1_c18_a_reload_whose_store_cannot_be_written_to_is_refused() {
 #[test]
 fn o8_c9_a_full_share_across_mounts_copies_nothing() {
     mount::private();
-    let place = place(&with(&rule(), "quarantine_max_size = 10"));
+    let rule = with(&rule(), "quarantine_max_size = 10");
+    let place = place(&format!("limits.min_free_space = \"0B\"\n{rule}"));
     fs::create_dir(place.path("q")).unwrap();
     let _disk = Mount::tmpfs(&place.path("q"), "size=1m,mode=0700");
     let daemon = Daemon::start(&place);
@@ -228,6 +229,48 @@ fn o8_c9_a_full_share_across_mounts_copies_nothing() {
     run(&place, &["purge", &ids(&place)[0]]).exits(0);
     daemon.waits_for_nth("quarantined", 2);
     assert!(!place.path("in/b").exists());
+}
+
+/// A signature of a gigabyte is neither read nor copied, and not lost either.
+#[test]
+fn a16_c9_what_is_longer_than_any_signature_is_not_copied_across_mounts() {
+    mount::private();
+    let place = place(&format!("limits.min_free_space = \"0B\"\n{}", rule()));
+    fs::create_dir(place.path("q")).unwrap();
+    let _disk = Mount::tmpfs(&place.path("q"), "size=1m,mode=0700");
+    place.write("in/f", "content");
+    fs::File::create(place.path("in/f.sig")).unwrap().set_len(1 << 30).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20)); // until it is older than `grace`
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(1);
+    let id = ids(&place).remove(0);
+    assert_eq!(crate::daemon::names(&place.path(format!("q/{id}"))), ["payload", "record.json"]);
+    let record = place.read(format!("q/{id}/record.json"));
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    assert_eq!((&record["reason"], &record["signature"]["size"]), (&"malformed".into(), &(1 << 30).into()));
+    assert_eq!(fs::metadata(place.path("in/f.sig")).unwrap().len(), 1 << 30);
+    assert!(!place.path("in/f").exists());
+    let shown = String::from_utf8(run(&place, &["show", &id]).exits(0).stdout().to_vec()).unwrap();
+    assert!(shown.contains("content: as it was judged\n"), "{shown}");
+    assert!(
+        shown.contains("signature: left where it was; with 1073741824 bytes it can be none\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn c5_c9_a_copy_into_quarantine_keeps_the_floor() {
+    mount::private();
+    let place = place(&format!("limits.min_free_space = \"12MiB\"\n{}", rule()));
+    fs::create_dir(place.path("q")).unwrap();
+    let disk = Mount::tmpfs(&place.path("q"), "size=8m,mode=0700");
+    let daemon = Daemon::start(&place);
+    place.write("in/f", "unsigned");
+    assert_eq!(daemon.waits_for("held")["cause"], "no-space");
+    assert!(ids(&place).is_empty());
+    place.shell("mount -o remount,size=32m q").exits(0);
+    daemon.waits_for("quarantined");
+    drop(daemon);
+    drop(disk);
 }
 
 // Users

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -122,7 +122,9 @@ impl Site {
             Leases::Unavailable => "-all",
         };
         let groups: Vec<String> = DAEMON.groups.iter().map(ToString::to_string).collect();
-        let mut command = Command::new("setpriv");
+        // The narrowest umask: what others are to read is made so.
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077 && exec \"$0\" \"$@\"", "setpriv"]);
         command.args([format!("--reuid={}", DAEMON.id), format!("--regid={}", DAEMON.id)]);
         command.arg(format!("--groups={}", groups.join(",")));
         for set in ["inh-caps", "ambient-caps", "bounding-set"] {
@@ -228,6 +230,102 @@ fn other_users_pairs_are_delivered_with_and_without_leases() {
 }
 
 #[test]
+fn what_is_delivered_has_the_group_of_where_it_lies_and_directories_are_for_everyone() {
+    let site = Site::new(&with(&quick(), "recursive = true"));
+    // Groups that the daemon is in, and one that it is not in.
+    let set_gid = |name: &str, group: u32| {
+        fs::create_dir(site.path(name)).unwrap_or_default();
+        chown(site.path(name), Some(DAEMON.id), Some(group)).unwrap();
+        fs::set_permissions(site.path(name), Permissions::from_mode(0o2755)).unwrap();
+    };
+    set_gid("out", 7003);
+    set_gid("out/team", 7005);
+    set_gid("out/strangers", 4242);
+    let daemon = site.start(Leases::Granted);
+    for (below, group) in
+        [("", 7003), ("team", 7005), ("team/new/deep", 7005), ("new", 7003), ("strangers", 4242)]
+    {
+        let signature = site.sign("f".as_ref(), b"content");
+        SENDER.run(|| {
+            let dir = site.path("in").join(below);
+            fs::create_dir_all(&dir).unwrap();
+            for dir in dir.ancestors().take_while(|dir| *dir != site.path("in")) {
+                fs::set_permissions(dir, Permissions::from_mode(0o2770)).unwrap_or_default();
+            }
+            write(&dir.join("f"), b"content");
+            write(&dir.join("f.sig"), &signature);
+        });
+        let out = site.path("out").join(below);
+        daemon.until("delivered", || out.join("f").exists());
+        for name in ["f", "f.sig"] {
+            let there = fs::metadata(out.join(name)).unwrap();
+            assert_eq!(
+                (there.uid(), there.gid(), there.mode() & 0o7777),
+                (DAEMON.id, group, 0o644),
+                "{below}"
+            );
+        }
+    }
+    for (dir, group) in [("out/new", 7003), ("out/team/new", 7005), ("out/team/new/deep", 7005)] {
+        let there = fs::metadata(site.path(dir)).unwrap();
+        assert_eq!((there.gid(), there.mode() & 0o777), (group, 0o755), "{dir}");
+    }
+}
+
+#[test]
+fn a26_a_sticky_directory_that_files_could_not_be_moved_out_of_holds_its_rule() {
+    let site = Site::new(&quick());
+    let chmod = |bits| fs::set_permissions(site.path("in"), Permissions::from_mode(bits)).unwrap();
+    chmod(0o3770);
+    let daemon = site.start(Leases::Granted);
+    let reason = daemon.waits_for("held: the rule cannot work")["reason"].to_string();
+    assert!(reason.contains("is sticky and belongs to user 7002"), "{reason}");
+    chmod(0o2770);
+    daemon.waits_for("the directories are there again");
+}
+
+/// Where the daemon may write and the sender may not: a link there would have the daemon write for him.
+#[test]
+fn a3_nothing_is_written_through_a_link_that_has_the_signatures_name() {
+    let site = Site::new(&with(crate::daemon::SIGN, "settle = \"1ms\""));
+    SENDER.run(|| {
+        for (name, to) in [("a", "../state/planted"), ("b", "../out/planted"), ("c", "c")] {
+            symlink(to, site.path(format!("in/{name}.sig"))).unwrap();
+            write(&site.path("in").join(name), b"content");
+        }
+    });
+    let daemon = site.start(Leases::Granted);
+    daemon.waits_for_nth("refused", 3);
+    SENDER.run(|| write(&site.path("in/d"), b"content"));
+    daemon.waits_for("signed");
+    for name in ["a", "b", "c"] {
+        assert!(fs::symlink_metadata(site.path(format!("in/{name}.sig"))).unwrap().is_symlink(), "{name}");
+    }
+    assert!(!site.path("state/planted").exists() && !site.path("out/planted").exists());
+}
+
+#[test]
+fn a28_files_of_owners_who_are_not_allowed_are_refused_and_told() {
+    let site = Site::new(&with(&quick(), "allowed_owners = [7002]"));
+    let daemon = site.start(Leases::Granted);
+    let drop_pair = |name: &str| {
+        let signature = site.sign(name.as_ref(), b"content");
+        write(&site.path("in").join(name), b"content");
+        write(&site.path("in").join(format!("{name}.sig")), &signature);
+    };
+    // As root: no other user can put anything there.
+    drop_pair("theirs");
+    for name in ["theirs", "theirs.sig"] {
+        chown(site.path("in").join(name), Some(OTHER.id), None).unwrap();
+    }
+    let reason = daemon.waits_for("refused")["reason"].to_string();
+    assert!(reason.contains("it belongs to user 7004, who is not among allowed_owners"), "{reason}");
+    SENDER.run(|| drop_pair("his"));
+    daemon.until("delivered", || site.path("out/his").exists() && !site.path("in/his").exists());
+    assert!(!site.path("out/theirs").exists() && site.path("in/theirs").exists());
+}
+
+#[test]
 fn a26_what_a_sender_could_write_to_is_refused() {
     for (path, bits) in [("out", 0o777), ("state", 0o770), ("in", 0o777)] {
         let site = Site::new(&quick());
@@ -241,6 +339,39 @@ fn a26_what_a_sender_could_write_to_is_refused() {
         let said = String::from_utf8(run.stderr).unwrap();
         assert!(said.contains("can be written by"), "{path}: {said}");
         assert!(matches!(run.status.code(), Some(2 | 3)), "{path}: {}", run.status);
+    }
+}
+
+/// A sender may lock whatever it can open, for as long as it likes (flock(2)).
+#[test]
+fn a_lock_that_others_hold_keeps_no_rule_and_no_daemon_from_its_work() {
+    let site = Site::new(&quick());
+    fs::set_permissions(site.path("state"), Permissions::from_mode(0o755)).unwrap();
+    let signature = site.sign("good".as_ref(), b"content");
+    let held: Vec<File> = [(SENDER, "in"), (OTHER, "state")]
+        .map(|(user, name)| {
+            user.run(|| {
+                let dir = File::open(site.path(name)).unwrap();
+                rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockShared).unwrap();
+                dir
+            })
+        })
+        .into();
+    let daemon = site.start(Leases::Granted);
+    SENDER.run(|| {
+        write(&site.path("in/good"), b"content");
+        write(&site.path("in/good.sig"), &signature);
+    });
+    daemon.until("delivered", || site.path("out/good").exists() && !site.path("in/good").exists());
+    drop(held);
+    // What is locked instead is out of their reach.
+    for user in [SENDER, OTHER] {
+        user.run(|| {
+            for lock in ["in/.kms-sig/lock", "state/lock"] {
+                assert_eq!(File::open(site.path(lock)).unwrap_err().kind(), ErrorKind::PermissionDenied);
+            }
+            fs::remove_dir(site.path("in/.kms-sig")).unwrap_err();
+        });
     }
 }
 
