@@ -16,7 +16,8 @@ mod daemon;
 mod harness;
 mod history;
 mod manual;
-
+#[cfg(feature = "aws")] // without it some metrics tell nothing
+mod metrics;
 mod model;
 #[cfg(feature = "aws")]
 mod moto;
@@ -29,6 +30,8 @@ mod readme;
 mod service;
 #[cfg(feature = "system-tests")]
 mod system;
+#[cfg(all(feature = "system-tests", feature = "aws"))]
+mod system_metrics;
 #[cfg(feature = "system-tests")]
 mod system_service;
 #[cfg(all(feature = "system-tests", feature = "aws"))]
