@@ -52,7 +52,7 @@ use store::Store;
 use turns::Turns;
 use upkeep::Upkeep;
 
-pub use driver::AttachError;
+pub use driver::{AttachError, waits};
 pub use hold::Hold;
 pub use limit::Operation;
 pub use store::StoreError;

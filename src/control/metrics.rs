@@ -4,7 +4,7 @@
 //! are not, for senders choose them. `config/alerts.yml` and `config/grafana.json` use these names; a test keeps them
 //! together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::report::NOT_TURNING;
 use crate::clock;
-use crate::daemon::board::{Board, Figures, Reading, Root};
+use crate::daemon::board::{Board, Cause, Figures, Plan, Reading, Root};
 use crate::daemon::tally::{BOUNDS_MS, Calls};
+use crate::daemon::{Operation, waits};
+use crate::key::{KeyArn, KeyId, Provider};
+use crate::policy::{Mode, Rule};
 use crate::state::Outcome;
 
 /// The format: its content type.
@@ -98,13 +102,11 @@ impl Page<'_> {
 fn of_daemon(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.0.encode_descriptor("build", "The program", None, MetricType::Info)?.encode_info(&version)?;
-    let now = board.clock.now();
-    let started = clock::since_epoch().saturating_sub(now).as_secs_f64();
     page.gauges(
         "start_time",
         "When the daemon started, since the epoch",
         Some(Unit::Seconds),
-        [([], started)],
+        [([], board.started.as_secs_f64())],
     )?;
     let plan = reading.plan.as_deref();
     let generation = plan.map_or(0, |plan| plan.generation);
@@ -114,8 +116,14 @@ fn of_daemon(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Resu
         None,
         [([], float(generation))],
     )?;
-    let refused = f64::from(u8::from(reading.life.refused.is_some()));
-    page.gauges("policy_reload_refused", "1 if the last reload was refused", None, [([], refused)])
+    let refused = truth(reading.life.refused.is_some());
+    page.gauges("policy_reload_refused", "1 if the last reload was refused", None, [([], refused)])?;
+    page.gauges(
+        "silent_loops",
+        "Loops of the daemon that have not turned for ten seconds: of rules, or of state",
+        None,
+        [([], count(board.pulse.silent(NOT_TURNING).len()))],
+    )
 }
 
 fn of_rules(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result {
@@ -139,18 +147,42 @@ fn of_rules(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Resul
     };
     let holds = by_cause(&|figures| figures.holds.iter().map(|(cause, n)| (*cause, float(*n))).collect());
     page.counters("holds", "Tries that ended in a hold, by cause", None, holds)?;
-    let now_held = by_cause(&|figures| {
-        let held = figures.now.causes.iter().filter(|(_, of)| of.is_held);
-        // One that was, and is no more, is zero and not absent: alerts on it end.
-        let none = figures.holds.keys().map(|cause| (*cause, 0.0));
-        none.chain(held.map(|(cause, of)| (*cause, count(of.count)))).collect()
-    });
-    page.gauges("held_files", "Files that are held now, by cause", None, now_held)?;
+    // A cause that was, and is no more, is zero and not absent.
+    let once_held = |figures: &Figures| -> BTreeMap<&'static str, f64> {
+        figures.holds.keys().map(|cause| (*cause, 0.0)).collect()
+    };
+    let now_waiting = |figures: &Figures, which: &dyn Fn(&Cause) -> bool| {
+        let causes = figures.now.causes.iter().filter(|(_, of)| which(of));
+        causes.map(|(cause, of)| (*cause, count(of.count))).collect::<BTreeMap<_, _>>()
+    };
+    let all_waiting = |figures: &Figures| {
+        let mut all: BTreeMap<_, _> = waits().map(|cause| (cause, 0.0)).collect();
+        all.extend(once_held(figures));
+        all.extend(now_waiting(figures, &|_| true));
+        all
+    };
     page.gauges(
         "waiting_files",
-        "Files in memory that something is still to be done about, those held included",
+        "Files in memory that something is still to be done about, by what they wait for; those held included",
         None,
-        each(&|f| count(f.now.waiting)),
+        by_cause(&all_waiting),
+    )?;
+    let held = |figures: &Figures| {
+        let mut held = once_held(figures);
+        held.extend(now_waiting(figures, &|of| of.is_held));
+        held
+    };
+    page.gauges("held_files", "Files that are held now, by cause", None, by_cause(&held))?;
+    let stuck = |figures: &Figures| {
+        let mut stuck: BTreeMap<_, _> = all_waiting(figures).into_keys().map(|cause| (cause, 0.0)).collect();
+        stuck.extend(now_waiting(figures, &|of| of.needs_operator));
+        stuck
+    };
+    page.gauges(
+        "stuck_files",
+        "Files that wait for what only a person can end, by cause",
+        None,
+        by_cause(&stuck),
     )?;
     page.gauges("trying_files", "Files that are being tried now", None, each(&|f| count(f.now.trying)))?;
     page.gauges(
@@ -180,7 +212,7 @@ fn of_rules(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Resul
     page.counters("scans", "Scans of the directory", None, each(&|f| float(f.scans)))?;
     page.counters("scan", "How long scans took", Some(Unit::Seconds), each(&|f| f.scanning.as_secs_f64()))?;
     page.gauges(
-        "last_scan",
+        "last_scan_duration",
         "How long the last scan took",
         Some(Unit::Seconds),
         each(&|f| f.now.last_scan_took.as_secs_f64()),
@@ -204,7 +236,18 @@ fn of_rules(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Resul
         };
         ROOTS.map(|state| ([("rule", rule.clone()), ("state", state.to_owned())], truth(state == is)))
     });
-    page.gauges("rule_state", "1 for how it stands with the rule's directory, 0 for the others", None, roots)
+    page.gauges(
+        "rule_state",
+        "1 for how it stands with the rule's directory, 0 for the others",
+        None,
+        roots,
+    )?;
+    page.gauges(
+        "no_events",
+        "1 if events should arrive from the rule's directory and do not",
+        None,
+        each(&|f| truth(matches!(&f.now.root, Root::Scanned(why) if why.is_a_fault()))),
+    )
 }
 
 fn of_kms(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result {
@@ -218,19 +261,28 @@ fn of_kms(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result 
         None,
         [([], rate)],
     )?;
-    let silent = reading
-        .silent_keys
-        .keys()
-        .map(|(key, operation)| ([("key", key.clone()), ("operation", operation.as_str().to_owned())], 1.0));
+    page.gauges(
+        "kms_rate_limit_policy",
+        "Calls of KMS that the policy lets start in a second",
+        None,
+        [([], normal)],
+    )?;
+    let of_policy = reading.plan.as_deref().map(circuits).unwrap_or_default();
+    let silent: BTreeSet<_> = reading.silent_keys.keys().cloned().collect();
+    let circuits = of_policy.union(&silent).map(|circuit| {
+        let (key, operation) = circuit;
+        let labels = [("key", key.clone()), ("operation", operation.as_str().to_owned())];
+        (labels, truth(silent.contains(circuit)))
+    });
     page.gauges(
         "kms_circuit_open",
-        "1 for a key under which KMS does not answer: it is only probed",
+        "1 for a key of the policy under which KMS does not answer, so that it is only probed; 0 for the others",
         None,
-        silent,
+        circuits,
     )?;
     let help = "How long calls of KMS took, by operation and result";
     let mut metric =
-        page.0.encode_descriptor("kms_call", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        page.0.encode_descriptor("kms_call_duration", help, Some(&Unit::Seconds), MetricType::Histogram)?;
     for ((operation, result), calls) in tally.calls() {
         let labels = [("operation", operation.as_str().to_owned()), ("result", result.to_owned())];
         let buckets = buckets(&calls);
@@ -244,10 +296,30 @@ fn of_kms(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result 
     Ok(())
 }
 
+/// What the policy may have KMS do, by key. Local keys have no circuit.
+fn circuits(plan: &Plan) -> BTreeSet<(String, Operation)> {
+    let of_rule = |rule: &Arc<Rule>| -> Vec<(KeyId, Operation)> {
+        match &rule.mode {
+            // Decrypt tells whose the signature beside a file is.
+            Mode::Sign(sign) => {
+                [Operation::Encrypt, Operation::Decrypt].map(|operation| (sign.key.clone(), operation)).into()
+            }
+            Mode::Verify(verify) => {
+                let keys = verify.trusted_keys.iter().map(KeyArn::to_key_id);
+                keys.map(|key| (key, Operation::Decrypt)).collect()
+            }
+        }
+    };
+    let seal = plan.policy.record.seal.as_ref().map(|seal| (seal.key.clone(), Operation::Encrypt));
+    let all = plan.policy.rules.iter().flat_map(of_rule).chain(seal);
+    let of_kms = all.filter(|(key, _)| key.provider() == Provider::Aws);
+    of_kms.map(|(key, operation)| (key.as_str().to_owned(), operation)).collect()
+}
+
 /// The classes of a histogram, each with its upper bound in seconds; the last has none.
 fn buckets(calls: &Calls) -> Vec<(f64, u64)> {
     let bounds = BOUNDS_MS.iter().map(|ms| Duration::from_millis(*ms).as_secs_f64());
-    bounds.chain([f64::MAX]).zip(calls.classes).collect()
+    bounds.chain([f64::INFINITY]).zip(calls.classes).collect()
 }
 
 const fn truth(is: bool) -> f64 {

@@ -412,8 +412,8 @@ fn concerns(board: &Board, reading: &Reading, now: Now) -> Vec<Concern> {
     all
 }
 
-/// A loop that owes its answer for so long is told. Nobody asks where no watchdog is, and then none is.
-const NOT_TURNING: Duration = Duration::from_secs(10);
+/// A loop that owes its answer for so long is told. They are asked by a watchdog, and when somebody looks.
+pub(super) const NOT_TURNING: Duration = Duration::from_secs(10);
 
 fn rule_concerns(rule: &str, figures: &Figures, now: Now) -> Vec<Concern> {
     let concern = |kind: &str, reason: &str, remedy: &str, needs_operator| Concern {

@@ -8,7 +8,7 @@
 //! | `GET /metrics` | OpenMetrics text |
 //! | `POST /rescan?rule=`, `POST /reload` | [`Outcome`]; for the daemon's own user and root |
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::listen::Socket;
 use super::report::{Backlog, Outcome, Silence, Status};
 use super::{Order, events, metrics};
+use crate::clock::Moment;
 use crate::daemon::ask::{self, Ask, Which};
 use crate::daemon::board::{Board, Phase};
 use crate::policy::Policy;
@@ -36,15 +37,31 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(90);
 /// Files listed of a rule unless fewer are asked for; no rule has more in memory.
 const MOST: usize = 20_000;
 
+/// The shortest time between two questions to the loops that looks at metrics bring about.
+const ASKING: Duration = Duration::from_secs(10);
+
 /// What the routes work with.
 pub(super) struct Routes {
     pub(super) board: Arc<Board>,
     orders: mpsc::Sender<Order>,
+    /// When the loops were asked last whether they turn because somebody looked at metrics.
+    asked: Mutex<Moment>,
 }
 
 impl Routes {
     pub(super) fn new(board: Arc<Board>, orders: mpsc::Sender<Order>) -> Self {
-        Self { board, orders }
+        Self { board, orders, asked: Mutex::new(Moment::ZERO) }
+    }
+
+    /// Asks the loops whether they turn, as a watchdog does; what comes of it is told to who looks next. However often
+    /// somebody looks, as anybody on this host may, they are not asked more often than so.
+    fn ask_loops(&self) {
+        let now = self.board.clock.now();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_sub(*asked) >= ASKING {
+            *asked = now;
+            self.board.pulse.ask();
+        }
     }
 }
 
@@ -101,6 +118,7 @@ async fn status(State(routes): State<Arc<Routes>>) -> Json<Status> {
 
 async fn metrics(State(routes): State<Arc<Routes>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    routes.ask_loops();
     match metrics::text(&routes.board, accept.unwrap_or_default()) {
         Ok((kind, text)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

@@ -27,6 +27,8 @@ const QUESTIONS: usize = 16;
 pub struct Board {
     /// The clock of every moment on it.
     pub clock: Clock,
+    /// When that clock began, since the epoch. The same for as long as the daemon runs, wherever the host's clock goes.
+    pub started: Duration,
     /// Whether its loops turn.
     pub pulse: Pulse,
     /// Calls of KMS.
@@ -261,6 +263,7 @@ impl Board {
     pub fn new(clock: Clock) -> Self {
         Self {
             clock,
+            started: clock::since_epoch().saturating_sub(clock.now()),
             pulse: Pulse::new(clock),
             tally: Tally::default(),
             commits: OnceLock::new(),

@@ -15,6 +15,7 @@ mod scanning;
 mod trying;
 
 pub use attach::AttachError;
+pub use backlog::waits;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

@@ -74,10 +74,12 @@ impl<K> Limited<K> {
     /// Limits `inner` to `in_flight` calls at a time and `per_second` calls a second, with a burst of a
     /// tenth of a second's worth. What it learns of keys, it shows on the board.
     pub fn new(inner: K, in_flight: usize, per_second: u32, board: &Arc<Board>) -> Self {
+        let bucket = Bucket::new(per_second);
+        board.tally.set_interval(bucket.interval); // what an earlier policy's calls led to is over
         Self {
             inner,
             in_flight: Semaphore::new(in_flight),
-            bucket: Mutex::new(Bucket::new(per_second)),
+            bucket: Mutex::new(bucket),
             breakers: Mutex::default(),
             reopened: watch::Sender::new(0),
             clock: board.clock,

@@ -17,7 +17,8 @@ mod explain;
 mod harness;
 mod history;
 mod manual;
-
+#[cfg(feature = "aws")] // without it some metrics tell nothing
+mod metrics;
 mod model;
 #[cfg(feature = "aws")]
 mod moto;
@@ -33,6 +34,8 @@ mod readme;
 mod service;
 #[cfg(feature = "system-tests")]
 mod system;
+#[cfg(all(feature = "system-tests", feature = "aws"))]
+mod system_metrics;
 #[cfg(feature = "system-tests")]
 mod system_service;
 #[cfg(all(feature = "system-tests", feature = "aws"))]

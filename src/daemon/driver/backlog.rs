@@ -33,7 +33,15 @@ pub(super) enum Wait {
     Quiet,
 }
 
+/// The words for what a pair may wait for without being held.
+pub fn waits() -> impl Iterator<Item = &'static str> {
+    Wait::ALL.into_iter().map(Wait::cause)
+}
+
 impl Wait {
+    const ALL: [Self; 6] =
+        [Self::Work, Self::Payload, Self::Signature, Self::Grace, Self::Writer, Self::Quiet];
+
     pub(super) const fn cause(self) -> &'static str {
         match self {
             Self::Work => "in-hand",

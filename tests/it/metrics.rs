@@ -1,0 +1,595 @@
+//! Metrics: what the daemon tells, over its socket and over loopback, and that alerts, dashboard and README speak of
+//! what there is.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+
+use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, sign, with};
+use crate::harness::Place;
+use crate::proxy::{Fault, Proxy};
+
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const ALERTS: &str = include_str!("../../config/alerts.yml");
+const DASHBOARD: &str = include_str!("../../config/grafana.json");
+const README: &str = include_str!("../../README.md");
+
+/// Labels that Prometheus gives by itself.
+const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
+
+/// An answer over HTTP.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) kind: String,
+    pub(crate) body: String,
+}
+
+/// Asks by hand, in HTTP/1.0, so that the answer comes in one piece and then ends.
+pub(crate) fn ask(mut stream: impl Read + Write, target: &str, headers: &str) -> Answer {
+    write!(stream, "GET {target} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {answer:?}"));
+    let kind = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-type").then(|| value.to_owned())
+    });
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, kind: kind.unwrap_or_default(), body: body.to_owned() }
+}
+
+/// A port of loopback that nobody has, below those that the kernel gives to whoever connects somewhere: it stays
+/// free until it is used.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let tries = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed)).take(1_000);
+    // Test processes at the same time begin elsewhere.
+    let mut ports =
+        tries.map(|n| u16::try_from(12_000 + (std::process::id().wrapping_mul(97) + n) % 20_000).unwrap());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("loopback has a free port")
+}
+
+/// A metric as the daemon tells it.
+#[derive(Debug, Default)]
+pub(crate) struct Family {
+    kind: String,
+    help: String,
+    /// Each with what follows the family's name, its labels, and its value.
+    samples: Vec<(String, BTreeMap<String, String>, f64)>,
+}
+
+impl Family {
+    /// What a sample may be called, after the family's name (OpenMetrics, "Metric Types").
+    fn suffixes(&self) -> &'static [&'static str] {
+        match self.kind.as_str() {
+            "gauge" => &[""],
+            "counter" => &["_total"],
+            "histogram" => &["_bucket", "_count", "_sum"],
+            "info" => &["_info"],
+            other => panic!("a type that nobody expects: {other}"),
+        }
+    }
+
+    /// As people and queries name it.
+    fn name(&self, family: &str) -> String {
+        if self.kind == "histogram" { family.to_owned() } else { format!("{family}{}", self.suffixes()[0]) }
+    }
+
+    fn labels(&self) -> BTreeSet<&str> {
+        self.samples.iter().flat_map(|(_, labels, _)| labels.keys().map(String::as_str)).collect()
+    }
+}
+
+/// What one scrape tells.
+#[derive(Debug)]
+pub(crate) struct Page(BTreeMap<String, Family>);
+
+impl Page {
+    /// Reads OpenMetrics text, and fails where it is none.
+    #[track_caller]
+    pub(crate) fn parse(text: &str) -> Self {
+        let text = text.strip_suffix("# EOF\n").unwrap_or_else(|| panic!("no end: {text}"));
+        let mut families: BTreeMap<String, Family> = BTreeMap::new();
+        let mut last = String::new();
+        for line in text.lines() {
+            if let Some(comment) = line.strip_prefix("# ") {
+                let (what, rest) = comment.split_once(' ').unwrap();
+                let (name, value) = rest.split_once(' ').unwrap();
+                let family = families.entry(name.to_owned()).or_default();
+                assert!(family.samples.is_empty(), "told before its samples: {line}");
+                match what {
+                    "HELP" => value.clone_into(&mut family.help),
+                    "TYPE" => {
+                        assert!(family.kind.is_empty(), "twice: {line}");
+                        value.clone_into(&mut family.kind);
+                    }
+                    "UNIT" => assert!(name.ends_with(&format!("_{value}")), "{line}"),
+                    other => panic!("{other} in {line}"),
+                }
+                name.clone_into(&mut last);
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let family = families.get_mut(&last).unwrap();
+            let suffix = name.strip_prefix(&last).unwrap_or_else(|| panic!("{line} is not of {last}"));
+            assert!(family.suffixes().contains(&suffix), "a {} called {name}", family.kind);
+            let labels: BTreeMap<String, String> = matchers(labels.strip_suffix('}').unwrap())
+                .into_iter()
+                .map(|(label, _, value)| (label, value))
+                .collect();
+            let same = |(s, l, _): &&(String, BTreeMap<String, String>, f64)| s == suffix && *l == labels;
+            assert!(family.samples.iter().find(same).is_none(), "twice: {line}");
+            family.samples.push((suffix.to_owned(), labels, value.parse().unwrap()));
+        }
+        for (name, family) in &families {
+            assert!(!family.kind.is_empty() && !family.help.is_empty(), "{name} without type or help");
+        }
+        Self(families)
+    }
+
+    /// The value of the one sample that has these labels.
+    #[track_caller]
+    fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let family = |name: &str| self.0.iter().rfind(|(family, _)| name.starts_with(family.as_str()));
+        self.find(name, labels).unwrap_or_else(|| panic!("no {name} {labels:?} in {:?}", family(name)))
+    }
+
+    fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let is_meant = |of: &BTreeMap<String, String>| {
+            labels.iter().all(|(label, value)| of.get(*label).is_some_and(|is| is == value))
+        };
+        let samples = self.0.iter().flat_map(|(family, of)| of.samples.iter().map(move |s| (family, s)));
+        let mut found = samples
+            .filter(|(family, (suffix, of, _))| format!("{family}{suffix}") == name && is_meant(of))
+            .map(|(_, (.., value))| *value);
+        let value = found.next();
+        assert!(found.next().is_none(), "several {name} {labels:?}");
+        value
+    }
+
+    /// Every name that a query may use, with the labels of its samples.
+    fn names(&self) -> BTreeMap<String, BTreeSet<&str>> {
+        let all = self.0.iter().flat_map(|(name, family)| {
+            family.suffixes().iter().map(move |suffix| (format!("{name}{suffix}"), family.labels()))
+        });
+        all.collect()
+    }
+}
+
+/// `label="value"`, with any of the four operators, separated by commas. Values have no escapes here.
+fn matchers(text: &str) -> Vec<(String, &'static str, String)> {
+    let mut found = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (head, tail) = rest.split_once('"').unwrap_or_else(|| panic!("no value: {rest}"));
+        let (value, tail) = tail.split_once('"').unwrap_or_else(|| panic!("no end: {rest}"));
+        let head = head.trim();
+        let operator = ["=~", "!~", "!=", "="].into_iter().find(|operator| head.ends_with(operator)).unwrap();
+        let label = head.strip_suffix(operator).unwrap().trim();
+        found.push((label.to_owned(), operator, value.to_owned()));
+        rest = tail.trim_start().trim_start_matches(',').trim_start();
+    }
+    found
+}
+
+/// A daemon with a bit of everything behind it, and where it tells its metrics.
+pub(crate) struct Told {
+    pub(crate) daemon: Daemon,
+    pub(crate) place: Place,
+    pub(crate) port: u16,
+    _kms: Proxy,
+}
+
+const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+/// One file signed, one delivered, one quarantined, and one whose key is denied.
+pub(crate) fn told() -> Told {
+    let mut place = place("");
+    for (name, value) in [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ] {
+        place.set(name, value);
+    }
+    place.set("HOME", place.path(""));
+    for dir in ["arrivals", "away"] {
+        fs::create_dir(place.path(dir)).unwrap();
+    }
+    let kms = Proxy::start("http://127.0.0.1:1"); // behind it is nobody, and nobody is asked
+    kms.always(Some(Fault::ACCESS_DENIED));
+    let port = free_port();
+    let head = format!(
+        "control.metrics = \"127.0.0.1:{port}\"\naws.region = \"eu-west-1\"\naws.endpoint_url = \"{}\"\n",
+        kms.url()
+    );
+    let verify = with(VERIFY, "path = \"arrivals\"");
+    let away = with(&with(&with(SIGN, "name = \"away\""), "path = \"away\""), &format!("key = \"{KEY}\""));
+    set_policy(&place, &format!("{head}{SIGN}{verify}{away}"));
+    for (file, then) in [("good", "content"), ("bad", "tampered")] {
+        let (payload, signature) = sign(&place, file, "content");
+        fs::write(&payload, then).unwrap();
+        fs::rename(payload, place.path("arrivals").join(file)).unwrap();
+        fs::rename(signature, place.path(format!("arrivals/{file}.sig"))).unwrap();
+    }
+    for file in ["in/f", "away/f"] {
+        place.write(file, "content");
+    }
+    let daemon = Daemon::start(&place);
+    daemon.until("it can be asked over loopback", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    for message in ["signed", "delivered", "quarantined"] {
+        daemon.waits_for(message);
+    }
+    assert_eq!(daemon.waits_for("held")["cause"], "access-denied");
+    Told { daemon, place, port, _kms: kms }
+}
+
+impl Told {
+    pub(crate) fn over_socket(&self) -> Answer {
+        ask(UnixStream::connect(self.place.path("state/control.sock")).unwrap(), "/metrics", "")
+    }
+
+    pub(crate) fn over_loopback(&self, target: &str, headers: &str) -> Answer {
+        ask(TcpStream::connect(("127.0.0.1", self.port)).unwrap(), target, headers)
+    }
+
+    /// What it tells over the socket.
+    fn now(&self) -> Page {
+        Page::parse(&self.over_socket().body)
+    }
+
+    /// A page once every rule has shown its figures of now, which it does once a second.
+    fn page(&self) -> Page {
+        let shown = RefCell::new(None);
+        self.daemon.until("all is shown", || {
+            let page = self.now();
+            let is_watched = |rule| {
+                page.find("kms_sig_rule_state", &[("rule", rule), ("state", "watched")]) == Some(1.0)
+                    && page.find("kms_sig_trying_files", &[("rule", rule)]) == Some(0.0)
+            };
+            let held = page.find("kms_sig_held_files", &[("rule", "away"), ("cause", "access-denied")]);
+            let is_shown = is_watched("sign") && is_watched("verify") && held == Some(1.0);
+            shown.replace(is_shown.then_some(page));
+            is_shown
+        });
+        shown.take().unwrap()
+    }
+}
+
+#[test]
+fn metrics_are_told_over_the_socket_and_over_loopback_in_the_form_that_is_asked_for() {
+    let told = told();
+    let answer = told.over_socket();
+    assert_eq!((answer.status, answer.kind.as_str()), (200, OPENMETRICS));
+    let over_socket = Page::parse(&answer.body);
+    let answer = told.over_loopback("/metrics", "");
+    assert_eq!((answer.status, answer.kind.as_str()), (200, OPENMETRICS));
+    assert_eq!(Page::parse(&answer.body).names(), over_socket.names());
+    // As Prometheus asks, and as who knows only the older format.
+    let prometheus =
+        "Accept: application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5\r\n";
+    assert_eq!(told.over_loopback("/metrics", prometheus).kind, OPENMETRICS);
+    let answer = told.over_loopback("/metrics", "Accept: text/plain\r\n");
+    assert_eq!((answer.status, answer.kind.as_str()), (200, PLAIN));
+    assert!(!answer.body.contains("# EOF") && answer.body.contains("# TYPE kms_sig_files_total counter\n"));
+    // What else there is at the socket is not for everybody on this host.
+    for target in ["/status", "/backlog", "/events"] {
+        assert_eq!(told.over_loopback(target, "").status, 404, "{target}");
+    }
+    assert_eq!(told.daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn metrics_count_what_happened() {
+    let told = told();
+    let page = told.page();
+    for (rule, outcome) in [("sign", "signed"), ("verify", "delivered"), ("verify", "quarantined")] {
+        assert_eq!(page.value("kms_sig_files_total", &[("rule", rule), ("outcome", outcome)]), 1.0);
+    }
+    assert_eq!(page.value("kms_sig_files_total", &[("rule", "sign"), ("outcome", "invalid")]), 0.0);
+    assert_eq!(page.value("kms_sig_hashed_bytes_total", &[("rule", "sign")]), 7.0);
+    assert!(page.value("kms_sig_hashed_bytes_total", &[("rule", "verify")]) >= 15.0);
+    for (state, is) in [("watched", 1.0), ("scanned", 0.0), ("held", 0.0), ("opening", 0.0)] {
+        assert_eq!(page.value("kms_sig_rule_state", &[("rule", "verify"), ("state", state)]), is);
+    }
+    for name in
+        ["kms_sig_oldest_unhandled_seconds", "kms_sig_brake", "kms_sig_no_events", "kms_sig_more_waiting"]
+    {
+        assert_eq!(page.value(name, &[("rule", "sign")]), 0.0, "{name}");
+    }
+    assert!(page.value("kms_sig_scans_total", &[("rule", "sign")]) >= 1.0);
+    assert!(page.value("kms_sig_last_scan_age_seconds", &[("rule", "sign")]) >= 0.0);
+    assert_eq!(page.value("kms_sig_policy_generation", &[]), 1.0);
+    assert_eq!(page.value("kms_sig_policy_reload_refused", &[]), 0.0);
+    assert_eq!(page.value("kms_sig_kms_rate_limit_policy", &[]), 50.0);
+    assert_eq!(page.value("kms_sig_silent_loops", &[]), 0.0);
+    assert_eq!(page.value("kms_sig_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+    // A restart would change it, and nothing else does.
+    let start = page.value("kms_sig_start_time_seconds", &[]);
+    assert_eq!(told.page().value("kms_sig_start_time_seconds", &[]), start);
+    set_policy(&told.place, "zzzzzz = 1");
+    told.daemon.hang_up();
+    told.daemon.waits_for("reload refused; the old policy stays");
+    told.daemon
+        .until("the refusal is told", || told.now().value("kms_sig_policy_reload_refused", &[]) == 1.0);
+}
+
+#[test]
+fn metrics_tell_what_kms_answers_and_what_is_held_for_it() {
+    let told = told();
+    let page = told.page();
+    let held = [("rule", "away"), ("cause", "access-denied")];
+    for name in ["kms_sig_held_files", "kms_sig_stuck_files", "kms_sig_waiting_files"] {
+        assert_eq!(page.value(name, &held), 1.0, "{name}");
+    }
+    assert!(page.value("kms_sig_holds_total", &held) >= 1.0);
+    assert!(page.value("kms_sig_oldest_unhandled_seconds", &[("rule", "away")]) > 0.0);
+    // Every key of the policy has its circuit, from the start.
+    for operation in ["Encrypt", "Decrypt"] {
+        assert_eq!(page.value("kms_sig_kms_circuit_open", &[("key", KEY), ("operation", operation)]), 0.0);
+    }
+    let denied = [("operation", "Encrypt"), ("result", "access-denied")];
+    let count = page.value("kms_sig_kms_call_duration_seconds_count", &denied);
+    assert!(count >= 1.0);
+    let bucket =
+        |le| page.value("kms_sig_kms_call_duration_seconds_bucket", &[&denied[..], &[("le", le)]].concat());
+    assert_eq!(bucket("+Inf"), count);
+    assert!(bucket("0.005") <= bucket("20.0"), "they add up");
+    // Over and done with, and still there: an alert on it ends.
+    fs::remove_file(told.place.path("away/f")).unwrap();
+    told.daemon.until("it is no longer held", || {
+        let page = told.now();
+        ["kms_sig_held_files", "kms_sig_stuck_files", "kms_sig_waiting_files"]
+            .iter()
+            .all(|name| page.value(name, &held) == 0.0)
+    });
+}
+
+/// What a text asks of one metric.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Use {
+    name: String,
+    matchers: Vec<(String, &'static str, String)>,
+}
+
+/// The metrics that a text names, and the other labels: those of `by`, `without`, `on` and `ignoring`, of
+/// `$labels` in alerts and of legends.
+fn uses(text: &str) -> (Vec<Use>, BTreeSet<String>) {
+    let mut found = Vec::new();
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    for (at, _) in text.match_indices("kms_sig_") {
+        assert!(!text[..at].ends_with(is_name), "in the middle of a word: {}", &text[at..]);
+        let (name, rest) = text[at..].split_at(text[at..].find(|c| !is_name(c)).unwrap_or(text.len() - at));
+        let inner = rest.strip_prefix('{').map(|rest| rest.split_once('}').unwrap().0);
+        found.push(Use { name: name.to_owned(), matchers: matchers(inner.unwrap_or_default()) });
+    }
+    let mut labels = BTreeSet::new();
+    for word in [" by (", " without (", " on (", " ignoring ("] {
+        for rest in text.split(word).skip(1) {
+            let inner = rest.split_once(')').unwrap().0;
+            labels.extend(inner.split(',').map(|label| label.trim().to_owned()));
+        }
+    }
+    for (word, close) in [("$labels.", " "), ("{{", "}}")] {
+        for rest in text.split(word).skip(1) {
+            let label = rest.split(close).next().unwrap().trim();
+            if label.chars().all(is_name) {
+                labels.insert(label.to_owned());
+            }
+        }
+    }
+    labels.remove("end");
+    labels.remove("else");
+    (found, labels)
+}
+
+/// Each alert's name and its part of the file, without comments.
+pub(crate) fn alerts() -> Vec<(&'static str, String)> {
+    let parts = ALERTS.split("- alert: ").skip(1);
+    let without_comments = |part: &str| -> String {
+        part.lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+            .map(|line| format!("{line}\n"))
+            .collect()
+    };
+    parts.map(|part| (part.lines().next().unwrap(), without_comments(part))).collect()
+}
+
+/// The panels of the dashboard, rows left out.
+fn panels() -> Vec<Value> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row").cloned().collect()
+}
+
+/// The queries of the dashboard, each with its title and legend.
+pub(crate) fn queries() -> Vec<(String, String, String)> {
+    let of = |panel: &Value| -> Vec<(String, String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let targets = panel["targets"].as_array().unwrap();
+        let each =
+            |target: &Value| (text(&panel["title"]), text(&target["expr"]), text(&target["legendFormat"]));
+        targets.iter().map(each).collect()
+    };
+    panels().iter().flat_map(of).collect()
+}
+
+/// Whatever the sources write in quotation marks: causes, outcomes, states.
+fn is_a_word_of_the_program(word: &str) -> bool {
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if fs::read_to_string(path).unwrap().contains(&format!("\"{word}\"")) {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_labels_and_values_that_there_are() {
+    let page = told().page();
+    let names = page.names();
+    let check = |whose: &str, text: &str, used_labels: &str| {
+        let (uses, mut labels) = uses(text);
+        labels.extend(self::uses(used_labels).1);
+        let mut known: BTreeSet<&str> = OF_PROMETHEUS.into();
+        for Use { name, matchers } in uses {
+            let of = names.get(&name).unwrap_or_else(|| panic!("{whose}: there is no {name}"));
+            known.extend(of);
+            for (label, operator, value) in matchers {
+                let is_known = of.contains(label.as_str()) || OF_PROMETHEUS.contains(&label.as_str());
+                assert!(is_known, "{whose}: {name} has no {label}");
+                if value.starts_with('$') || OF_PROMETHEUS.contains(&label.as_str()) {
+                    continue;
+                }
+                let words: Vec<_> =
+                    if operator.contains('~') { value.split('|').collect() } else { vec![value.as_str()] };
+                for word in words {
+                    assert!(is_a_word_of_the_program(word), "{whose}: {label} is never {word:?}");
+                }
+            }
+        }
+        for label in labels {
+            assert!(known.contains(label.as_str()), "{whose}: none of its metrics has {label}");
+        }
+    };
+    assert!(alerts().len() >= 15);
+    for (alert, part) in alerts() {
+        check(alert, &part, "");
+    }
+    assert!(queries().len() >= 25);
+    for (title, query, legend) in queries() {
+        assert!(query.contains("kms_sig_") || query.contains("up{"), "{title} asks nothing of kms-sig");
+        check(&title, &query, &legend);
+    }
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        if let Some(query) = variable["query"]["query"].as_str() {
+            check(variable["name"].as_str().unwrap(), query, "");
+        }
+    }
+}
+
+#[test]
+fn alerts_say_how_bad_it_is_and_where_to_go_on() {
+    let headings: Vec<&str> =
+        README.lines().filter(|l| l.starts_with('#')).map(|l| l.trim_matches(['#', ' '])).collect();
+    let names: BTreeSet<&str> = alerts().iter().map(|(name, _)| *name).collect();
+    assert_eq!(names.len(), alerts().len(), "each name once");
+    for (alert, part) in alerts() {
+        assert!(alert.starts_with("KmsSig"), "{alert}");
+        let severity = part.split("severity: ").nth(1).and_then(|rest| rest.lines().next());
+        assert!(severity.is_some_and(|word| ["critical", "warning"].contains(&word)), "{alert}");
+        let description = part.split("description: >-\n").nth(1).unwrap_or_else(|| panic!("{alert}"));
+        let description = description.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(part.contains("summary: "), "{alert}");
+        let commands = ["kms-sig status", "kms-sig backlog", "journalctl"];
+        assert!(commands.iter().any(|command| description.contains(command)), "{alert}: {description}");
+        let chapter = description.rsplit_once("README, \"").and_then(|(_, rest)| rest.strip_suffix("\"."));
+        let chapter = chapter.unwrap_or_else(|| panic!("{alert} ends nowhere: {description}"));
+        assert!(headings.contains(&chapter), "{alert}: the README has no {chapter:?}");
+    }
+}
+
+#[test]
+fn every_alert_is_shown_to_fire_and_not_to() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/alerts");
+    let files = fs::read_dir(dir).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    let cases: String = files.collect();
+    let is_shown = |alert: &str, fires: bool| {
+        let mut lines = cases.lines().skip_while(|line| !line.contains(&format!("alertname=\"{alert}\"")));
+        while let Some(line) = lines.next() {
+            if line.contains("expr:") && line.contains(&format!("alertname=\"{alert}\"")) {
+                let value = lines.find_map(|line| line.trim().strip_prefix("value: ").map(str::to_owned));
+                if (value.unwrap() != "0") == fires {
+                    return true;
+                }
+            }
+        }
+        false
+    };
+    for (alert, _) in alerts() {
+        assert!(is_shown(alert, true), "nothing in tests/alerts shows that {alert} fires");
+        assert!(is_shown(alert, false), "nothing in tests/alerts shows that {alert} does not always fire");
+    }
+}
+
+#[test]
+fn the_dashboard_is_in_order() {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    assert!(DASHBOARD.ends_with("}\n") && !DASHBOARD.contains('\t'));
+    assert!(dashboard["id"].is_null(), "Grafana gives the number");
+    assert_eq!(dashboard["uid"], "kms-sig");
+    assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 38, "of Grafana 10");
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variables: Vec<_> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+    assert_eq!(variables, ["DS_PROMETHEUS", "instance", "rule"]);
+    let all = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<_> = all.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), all.len(), "each number once");
+    for panel in panels() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(
+            panel["description"].as_str().is_some_and(|text| text.len() > 20),
+            "{title} explains nothing"
+        );
+        assert_eq!(panel["datasource"]["uid"], "${DS_PROMETHEUS}", "{title}");
+        let references: Vec<_> =
+            panel["targets"].as_array().unwrap().iter().map(|t| t["refId"].clone()).collect();
+        assert!((1..references.len()).all(|i| !references[..i].contains(&references[i])), "{title}");
+    }
+    let place = |panel: &Value| ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
+    for (i, panel) in all.iter().enumerate() {
+        let [x, y, w, h] = place(panel);
+        assert!(x + w <= 24, "{}", panel["title"]);
+        for other in &all[..i] {
+            let [ox, oy, ow, oh] = place(other);
+            let apart = x >= ox + ow || ox >= x + w || y >= oy + oh || oy >= y + h;
+            assert!(apart, "{} lies over {}", panel["title"], other["title"]);
+        }
+    }
+}
+
+#[test]
+fn the_readme_explains_every_metric_with_its_labels_and_no_other() {
+    let table = README.split("### Metrics\n").nth(1).unwrap().split("\n#").next().unwrap();
+    let explained: BTreeMap<String, BTreeSet<String>> = table
+        .lines()
+        .filter(|line| line.starts_with("| `kms_sig_"))
+        .map(|line| {
+            let cells: Vec<_> = line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect();
+            let cells = if let [name, meaning] = cells[..] { vec![name, "", meaning] } else { cells };
+            assert!(cells.len() == 3 && cells[2].len() > 10, "{line}");
+            let quoted = |cell: &str| -> Vec<String> {
+                cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+            };
+            (quoted(cells[0]).remove(0), quoted(cells[1]).into_iter().collect())
+        })
+        .collect();
+    let page = told().page();
+    let told: BTreeMap<String, BTreeSet<String>> = page
+        .0
+        .iter()
+        .map(|(name, family)| {
+            assert!(!family.samples.is_empty(), "{name} is nowhere to be seen");
+            let labels = family.labels().into_iter().filter(|label| *label != "le");
+            (family.name(name), labels.map(str::to_owned).collect())
+        })
+        .collect();
+    assert_eq!(explained, told);
+    let names = page.names();
+    for Use { name, .. } in uses(README).0 {
+        assert!(told.contains_key(&name) || names.contains_key(&name), "the README names {name}");
+    }
+}
