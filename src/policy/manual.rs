@@ -276,8 +276,8 @@ pub const CHAPTERS: [Chapter; 8] = [
             entry(
                 "min_free_space",
                 Value("\"64MiB\""),
-                "What a delivery must leave free on its file system.",
-                "Below it, files are held and tried again; none is lost. It guards deliveries, not quarantine or state.",
+                "What a delivery, or a copy into quarantine, must leave free on its file system.",
+                "Below it, files are held and tried again; none is lost. It guards copies, not records or state.",
             ),
         ],
     },

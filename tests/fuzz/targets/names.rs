@@ -331,7 +331,10 @@ fn check_meaning(case: &Case<'_>) {
             Meaning::Signature(payload) => {
                 assert!(!ours, "P6");
                 assert!(rule.name == "sign" && is_signature);
-                assert_eq!((payload.parent(), signature_name(payload.name()).as_os_str()), (below.as_path(), name));
+                assert_eq!(
+                    (payload.parent(), signature_name(payload.name()).as_os_str()),
+                    (below.as_path(), name)
+                );
                 assert_eq!(meaning(rule, &below, payload.name()), Meaning::Pair(payload), "the payload");
             }
             Meaning::Unsignable(path, why) => {
