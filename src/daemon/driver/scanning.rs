@@ -198,7 +198,8 @@ impl<K: Kms> Driver<K> {
 
     /// Enters the paths whose present versions state has no final decision about.
     pub(super) async fn enter_unless_known(&mut self, post: &Post, paths: Vec<RelPath>, now: Moment) {
-        let remembered = match self.line.state.remembered_all(&self.rule.name, paths.clone()).await {
+        let asked = self.line.state.remembered_all(&self.rule.name, paths.clone());
+        let remembered = match self.beat.at_state(asked).await {
             Ok(remembered) => remembered,
             Err(error) => {
                 tracing::error!(rule = self.rule.name, %error, "state cannot be read");

@@ -275,7 +275,8 @@ impl<K: Kms> Driver<K> {
             return;
         }
         let paths = refusals.iter().map(|refusal| refusal.path.clone()).collect();
-        let rows = self.line.state.remembered_all(&self.rule.name, paths).await.unwrap_or_default();
+        let asked = self.line.state.remembered_all(&self.rule.name, paths);
+        let rows = self.beat.at_state(asked).await.unwrap_or_default();
         let rows: HashMap<RelPath, Option<Remembered>> = rows.into_iter().collect();
         let mut new = Vec::new();
         for refusal in refusals {
@@ -292,7 +293,7 @@ impl<K: Kms> Driver<K> {
             }
         }
         let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
-        match self.line.refuse(post, new).await {
+        match self.beat.at_state(self.line.refuse(post, new)).await {
             Ok(settled) => {
                 for (path, settled) in paths.iter().zip(settled) {
                     self.summary.settled(&settled, path);
