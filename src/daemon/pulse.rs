@@ -37,8 +37,8 @@ struct Since {
     answered: u64,
     /// Since when an answer is owed.
     owes: Option<Moment>,
-    /// What it waits for, which is not itself.
-    waits: Option<Elsewhere>,
+    /// What it waits for, which is not itself, and since when.
+    waits: Option<(Elsewhere, Moment)>,
 }
 
 /// Where a loop may wait without being to blame for it.
@@ -105,13 +105,23 @@ impl Pulse {
             if since.owes.is_none_or(|owes| now.saturating_sub(owes) < allowance) {
                 continue;
             }
-            let found = Silent { name: one.name.clone(), at_disk: since.waits == Some(Elsewhere::Disk) };
-            if since.waits == Some(Elsewhere::State) { at_state.push(found) } else { silent.push(found) }
+            let elsewhere = since.waits.map(|(place, _)| place);
+            let found = Silent { name: one.name.clone(), at_disk: elsewhere == Some(Elsewhere::Disk) };
+            if elsewhere == Some(Elsewhere::State) { at_state.push(found) } else { silent.push(found) }
         }
         if silent.iter().any(|one| one.name == STATE) {
             silent.append(&mut at_state);
         }
         silent
+    }
+
+    /// Whether the loop of this name has waited for a file system for so long.
+    pub fn is_at_disk(&self, name: &str, at_least: Duration) -> bool {
+        let now = self.clock.now();
+        lock(&self.turning).iter().filter(|one| one.name == name).any(|one| match lock(&one.now).waits {
+            Some((Elsewhere::Disk, since)) => now.saturating_sub(since) >= at_least,
+            Some((Elsewhere::State, _)) | None => false,
+        })
     }
 }
 
@@ -154,7 +164,7 @@ impl Beat {
     }
 
     fn visit(&self, place: Elsewhere) -> Visit<'_> {
-        lock(&self.own.now).waits = Some(place);
+        lock(&self.own.now).waits = Some((place, self.clock.now()));
         Visit(self)
     }
 }
@@ -217,7 +227,10 @@ mod tests {
         pulse.ask();
         let visit = beat.visit(Elsewhere::Disk);
         assert_eq!(pulse.silent(AT_ONCE), [silent("rule", true)]);
+        assert!(pulse.is_at_disk("rule", AT_ONCE));
+        assert!(!pulse.is_at_disk("rule", LATER) && !pulse.is_at_disk("other", AT_ONCE));
         drop(visit);
+        assert!(!pulse.is_at_disk("rule", AT_ONCE));
         assert_eq!(pulse.silent(LATER), []);
         assert_eq!(pulse.silent(AT_ONCE), [silent("rule", false)], "back from there, it owes its answer");
         beat.turn();

@@ -28,6 +28,10 @@ pub const ALL: &[(&str, u128)] = &[
     ("it turns again", 0x3244_c280_f039_4c50_8c58_1ebd_cbef_2a65),
     ("KMS answers again", 0x2b91_421b_4d92_4758_bd7e_006d_6a2f_ef4c),
     ("KMS does not answer; asking again every half minute", 0x6649_e004_2a78_43ca_9c86_ba74_ccf1_5ac9),
+    (
+        "left behind by the reload; the rule goes on when its file system answers",
+        0x4f77_c20c_4116_4929_92ea_f1b8_8240_39e6,
+    ),
     ("local key made", 0x79bc_297d_c33c_4979_88db_9803_1469_c9d5),
     ("more were refused in a minute than are told", 0x0308_c072_3123_4ad0_9bd0_fbf3_eb2f_66ad),
     ("no events; scanning often instead", 0x5251_4254_68e7_4328_b5e1_958a_bbc1_f210),
@@ -70,6 +74,7 @@ pub const ALL: &[(&str, u128)] = &[
     ("the new policy has a fault", 0x1772_3083_a7e4_4086_8ef2_4da5_7120_6aeb),
     ("the record cannot be pruned; will be tried again", 0xf43d_6bb7_2822_422b_8450_4f07_29dc_f1ea),
     ("the record is broken; nothing is pruned", 0x28ca_f6a6_fc6e_4790_b8ba_abed_c7e0_37d9),
+    ("the rule goes on, by the policy in force", 0xc873_b69c_ccb4_46af_a947_d2fb_9f7f_e32f),
     ("the service manager cannot be told anything", 0xb341_60d3_bff2_444a_9ad1_ee6a_10c1_d474),
     ("the watched directory cannot be read", 0xee59_1cb1_d4d8_4e10_a958_de4b_2f5e_0d29),
     (

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::daemon::{Daemon, SIGN, VERIFY, place, with};
+use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, verifies, with};
 use crate::service::Manager;
 
 const SILENT: &str = "a loop of the daemon does not turn; the watchdog is not fed";
@@ -166,6 +166,83 @@ fn o4_a_file_server_that_does_not_answer_holds_its_rule_alone_and_is_no_reason_t
     daemon.waits_for("it turns again");
     place.write("stuck/h", "content");
     daemon.waits_for_nth("signed", 3);
+}
+
+#[test]
+fn o1_a_refused_reload_while_it_starts_makes_it_not_ready() {
+    let mut place = place(&SIGN.replace("\"in\"", "\"stuck\""));
+    fs::create_dir(place.path("stuck")).unwrap();
+    let manager = Manager::of(&mut place);
+    let stuck = Stuck::at(place.path("stuck"));
+    let daemon = Daemon::start_unready(&place);
+    manager.waits_for_status("starting");
+    set_policy(&place, "zzzzzz = 1");
+    daemon.hang_up();
+    daemon.waits_for("reload refused; the old policy stays");
+    drop(stuck);
+    let ready = manager.waits_for("READY=1");
+    assert!(!ready.contains("waits for its directory"), "{ready}");
+}
+
+/// A rule whose file system hangs is left behind by a reload, and goes on by itself.
+#[test]
+fn o3_a_reload_does_not_wait_for_a_file_server_and_its_rule_goes_on_by_the_new_policy() {
+    let rule = SIGN.replace("\"sign\"\nmode", "\"stuck\"\nmode").replace("\"in\"", "\"stuck\"");
+    let mut place = place(&format!("{SIGN}{rule}"));
+    place.set("WATCHDOG_USEC", "2000000");
+    fs::create_dir(place.path("stuck")).unwrap();
+    let manager = Manager::of(&mut place);
+    let stuck = Stuck::at(place.path("stuck"));
+    let daemon = Daemon::start(&place);
+    for n in 1..=2 {
+        let keys = |rules: &str| rules.replace("{ file =", &format!("{{ reload = \"{n}\", file ="));
+        set_policy(&place, &keys(&format!("{SIGN}{rule}")));
+        manager.so_far();
+        daemon.hang_up();
+        let left = daemon
+            .waits_for_nth("left behind by the reload; the rule goes on when its file system answers", 1);
+        assert_eq!(left["rule"], "stuck");
+        daemon.waits_for_nth("policy reloaded", n);
+        manager.waits_for("READY=1");
+        place.write(format!("in/{n}"), "content");
+        daemon.waits_for_nth("signed", n);
+        verifies(&place, &format!("in/{n}"), &format!("reload={n},file={n}"));
+        manager.waits_for("WATCHDOG=1");
+    }
+    assert_eq!(daemon.count("left behind by the reload; the rule goes on when its file system answers"), 1);
+    drop(stuck);
+    assert_eq!(daemon.waits_for("the rule goes on, by the policy in force")["rule"], "stuck");
+    place.write("stuck/f", "content");
+    daemon.waits_for_nth("signed", 3);
+    verifies(&place, "stuck/f", "reload=2,file=f");
+    assert_eq!(daemon.count(SILENT), 0);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_new_quarantine_store_that_does_not_answer_holds_neither_watchdog_nor_signals() {
+    let mut place = place(SIGN);
+    place.set("WATCHDOG_USEC", "2000000");
+    fs::create_dir(place.path("stuck")).unwrap();
+    let manager = Manager::of(&mut place);
+    let _stuck = Stuck::at(place.path("stuck"));
+    let daemon = Daemon::start(&place);
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    place.write("policy.toml", policy.replace("quarantine.dir = \"q\"", "quarantine.dir = \"stuck/q\""));
+    daemon.hang_up();
+    manager.waits_for("RELOADING=1");
+    let stack = format!("/proc/{}/task", daemon.pid());
+    daemon.until("it waits for the store", || {
+        fs::read_dir(&stack).unwrap().any(|task| {
+            let waits = fs::read_to_string(task.unwrap().path().join("wchan"));
+            waits.is_ok_and(|at| at.contains("fuse") || at.contains("request_wait_answer"))
+        })
+    });
+    place.write("in/f", "content");
+    daemon.waits_for("signed"); // by the old policy, which is in force
+    manager.so_far();
+    manager.waits_for("WATCHDOG=1");
+    assert_eq!(daemon.stop().code(), Some(0));
 }
 
 #[test]
