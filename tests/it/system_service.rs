@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, verifies, with};
+use crate::harness::Place;
 use crate::service::Manager;
 
 const SILENT: &str = "a loop of the daemon does not turn; the watchdog is not fed";
@@ -245,12 +246,10 @@ fn a_new_quarantine_store_that_does_not_answer_holds_neither_watchdog_nor_signal
     assert_eq!(daemon.stop().code(), Some(0));
 }
 
-#[test]
-fn the_journal_finds_what_was_invalid() {
-    let place = place(&with(VERIFY, "signature_timeout = \"1ms\""));
-    place.write("in/bad\nname", "content");
-    // A journald of its own, in a /run of its own.
-    let script = r#"
+/// Runs commands where a journald listens that is theirs alone, in a /run of its own; `find` shows what it has.
+fn with_journald(place: &Place, commands: &str) {
+    let script = format!(
+        r#"
         set -e
         mount -t tmpfs none /run
         mkdir -p /run/systemd/journal /run/log/journal
@@ -260,19 +259,37 @@ fn the_journal_finds_what_was_invalid() {
         /lib/systemd/systemd-journald >journald.log 2>&1 &
         journald=$!
         for i in $(seq 1000); do [ -S /run/systemd/journal/socket ] && break; sleep 0.01; done
-        "$KMS_SIG" watch --policy policy.toml --once --log-format journal || [ $? = 1 ]
-        journalctl --sync 2>/dev/null || kill -s RTMIN+1 $journald
-        for i in $(seq 1000); do
-            journalctl -q -D /run/log/journal -t kms-sig KMSSIG_VERDICT=invalid -o cat >found 2>/dev/null
-            [ -s found ] && break
-            sleep 0.01
-        done
-        journalctl -q -D /run/log/journal MESSAGE_ID=155857381a8e4249bc6cece5196d3028 -o json >by-id
+        find() {{
+            for i in $(seq 1000); do
+                journalctl -q -D /run/log/journal "$@" >found 2>/dev/null
+                [ -s found ] && break
+                sleep 0.01
+            done
+            cat found
+        }}
+        flush() {{ journalctl --sync 2>/dev/null || kill -s RTMIN+1 $journald; }}
+        {commands}
         kill $journald
-    "#;
+    "#
+    );
     place.write("script", script);
     place.shell("unshare --mount sh script >log 2>&1 || { cat log journald.log >&2; exit 9; }").exits(0);
-    let found = String::from_utf8(place.read("found")).unwrap();
+}
+
+#[test]
+fn the_journal_finds_what_was_invalid() {
+    let place = place(&with(VERIFY, "signature_timeout = \"1ms\""));
+    place.write("in/bad\nname", "content");
+    with_journald(
+        &place,
+        r#"
+        "$KMS_SIG" watch --policy policy.toml --once --log-format journal || [ $? = 1 ]
+        flush
+        find -t kms-sig KMSSIG_VERDICT=invalid -o cat >by-verdict
+        find MESSAGE_ID=155857381a8e4249bc6cece5196d3028 -o json >by-id
+        "#,
+    );
+    let found = String::from_utf8(place.read("by-verdict")).unwrap();
     assert!(
         found.starts_with("quarantined rule=\"verify\" file=bad\\x0aname verdict=\"invalid\""),
         "{found}"
@@ -280,4 +297,40 @@ fn the_journal_finds_what_was_invalid() {
     let by_id: serde_json::Value = serde_json::from_slice(&place.read("by-id")).unwrap();
     assert_eq!(by_id["KMSSIG_REASON"], "missing");
     assert_eq!(by_id["PRIORITY"], "3");
+}
+
+#[test]
+fn the_journal_says_at_its_own_level_why_there_is_no_daemon() {
+    let place = place("[[watch]]\nname = \"r\"\ncolour = \"blue\"\nmode = \"sign\"\n");
+    // As systemd starts it: standard error is the journal's stream.
+    with_journald(
+        &place,
+        r#"
+        exec 2>stderr
+        export JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr)
+        "$KMS_SIG" watch --policy policy.toml || [ $? = 2 ]
+        mkdir state
+        sed -i "/colour/d; /allow_root/d; s/sign/verify/" policy.toml
+        cat >>policy.toml <<-TOML
+			path = "in"
+			trusted_keys = ["local:demo"]
+			in_place = true
+			on_invalid = "log"
+			on_missing = "log"
+		TOML
+        "$KMS_SIG" watch --policy policy.toml || [ $? = 2 ]
+        flush
+        find -p err -t kms-sig KMSSIG_LINE=7 -o cat >fault
+        find -p err -t kms-sig MESSAGE_ID=ecaf0fa5bcbf413b8f2125c98c52f146 -o cat >ended
+        "#,
+    );
+    let said = |file: &str| String::from_utf8(place.read(file)).unwrap();
+    assert!(said("fault").starts_with("the policy has a fault file=\""), "{}", said("fault"));
+    assert!(said("fault").contains("colour"), "{}", said("fault"));
+    assert!(
+        said("ended").starts_with("ended by an error reason=\"refusing to run as root;"),
+        "{}",
+        said("ended")
+    );
+    assert_eq!(said("stderr"), "", "and nothing twice");
 }
