@@ -208,6 +208,10 @@ impl Failure {
             }
             Self::Store(trouble) => return trouble.hint(),
             Self::LocalUnnamed { key, .. } => format!("verify with --key {key} --keyring FILE"),
+            Self::Daemon(error) if chain::has(error, rustix::io::Errno::ROFS) => {
+                "under systemd, name one path above all that the policy names in ReadWritePaths= of the unit"
+                    .to_owned()
+            }
             Self::Key(_)
             | Self::Context(_)
             | Self::LogFilter(_)

@@ -76,7 +76,10 @@ impl<K: Kms> Driver<K> {
 
     /// Says why the rule cannot work, if that was not said before, and sets the time of the next attempt.
     pub(super) fn cannot_work(&mut self, error: &(dyn std::error::Error + 'static), now: Moment) {
-        let reason = chain::one_line(error);
+        let mut reason = chain::one_line(error);
+        if let Some(remedy) = mounts::remedy_if_read_only(error, &self.rule) {
+            reason = format!("{reason}; {remedy}");
+        }
         if self.attach_told.as_ref() != Some(&reason) {
             tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");
             self.attach_told = Some(reason);
