@@ -199,7 +199,7 @@ async fn serve<K: Kms>(
             Keeper { store, state, rules, clock }
         });
         if let Some(keeper) = keeper.as_ref().filter(|_| options.once) {
-            keeper.purge().await;
+            keeper.purge(&ship.board.pulse.enlist(pulse::QUARANTINE)).await;
         }
         ship.board.adopt(&policy);
         let line = Arc::new(Line {

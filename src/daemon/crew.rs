@@ -18,6 +18,7 @@ use super::driver::{Driver, Told};
 use super::hold::Hold;
 use super::keeper::Keeper;
 use super::line::Line;
+use super::pulse;
 use super::reloads::{Next, Reloads};
 use super::summary::Summary;
 use super::upkeep::Upkeep;
@@ -136,7 +137,7 @@ impl<K: Kms> Crew<K> {
     ) -> Self {
         let mut keepers = JoinSet::new();
         if let Some(keeper) = keeper.filter(|_| !options.once) {
-            keepers.spawn(keeper.run());
+            keepers.spawn(keeper.run(line.board.pulse.enlist(pulse::QUARANTINE)));
         }
         let mut upkeep = JoinSet::new();
         if !options.once && !line.dry_run {

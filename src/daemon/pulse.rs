@@ -52,11 +52,15 @@ enum Elsewhere {
 
 /// The name of state's own loop.
 pub const STATE: &str = "state";
+/// Of the one that keeps the quarantine store.
+pub const QUARANTINE: &str = "quarantine";
+/// Of the one that prunes and seals the record.
+pub const RECORD: &str = "record";
 
 /// A loop that has owed its answer for too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Silent {
-    /// Which: the rule of a driver, or [`STATE`].
+    /// Which: the rule of a driver, [`STATE`], [`QUARANTINE`] or [`RECORD`].
     pub name: String,
     /// Whether it waits for a file system; then nobody but that is to blame.
     pub at_disk: bool,
@@ -138,6 +142,19 @@ impl Beat {
     pub async fn asked(&mut self) {
         if self.question.changed().await.is_err() {
             std::future::pending().await // nobody is left to ask
+        }
+    }
+
+    /// Does something that waits for others, and answers meanwhile: as long as it is polled, its loop turns.
+    pub async fn answering<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.asked() => {
+                    self.turn();
+                }
+            }
         }
     }
 
