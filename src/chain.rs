@@ -20,6 +20,22 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
     line
 }
 
+/// Whether the system said this at the bottom of it.
+pub fn has(error: &(dyn Error + 'static), errno: Errno) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let is_it = error.downcast_ref::<Errno>() == Some(&errno)
+            || error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|e| e.raw_os_error() == Some(errno.raw_os_error()));
+        if is_it {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 /// The error's own words. Those of the operating system lose their capital and their number.
 fn words(error: &(dyn Error + 'static)) -> String {
     let text = error.to_string();
@@ -49,7 +65,10 @@ mod tests {
     fn causes_follow_after_colons() {
         let error = Outer(rustix::io::Errno::ACCESS.into());
         assert_eq!(one_line(&error), "cannot read \"a\": permission denied");
-        assert_eq!(one_line(&OfTheKernel(Errno::NOENT)), "cannot open \"a\": no such file or directory");
+        assert!(has(&error, Errno::ACCESS));
+        let error = OfTheKernel(Errno::NOENT);
+        assert_eq!(one_line(&error), "cannot open \"a\": no such file or directory");
+        assert!(has(&error, Errno::NOENT) && !has(&error, Errno::ROFS));
         let error = Outer(io::Error::from(io::ErrorKind::IsADirectory));
         assert_eq!(one_line(&error), "cannot read \"a\": is a directory");
     }

@@ -218,7 +218,7 @@ pub struct ContextArgs {
 SIGTERM and SIGINT end it after the files in hand, a second one at once. SIGHUP has it read the policy anew.
 
 Examples:
-  kms-sig watch --policy /etc/kms-sig.toml
+  kms-sig watch --policy /etc/kms-sig/policy.toml
   kms-sig watch --policy ci.toml --once       signs or judges what is there, then ends
   kms-sig watch --policy new.toml --once --dry-run")]
 pub struct Watch {

@@ -30,7 +30,7 @@ use crate::context::ContextError;
 use crate::control::client::ControlError;
 use crate::daemon::DaemonError;
 use crate::effect::write::WriteError;
-use crate::escape::Escaped;
+use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::FsError;
 use crate::key::{KeyArn, KeyError, KeyId, Provider};
@@ -43,6 +43,17 @@ use crate::terminal::{self, progress};
 use history::HistoryFailure;
 use input::ReadError;
 use quarantine::StoreTrouble;
+
+/// Where the log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// To standard error, line by line.
+    Lines,
+    /// To the journal.
+    Journal,
+    /// To the journal, and standard error goes there as well.
+    Captured,
+}
 
 /// Why a command came to no answer.
 #[derive(Debug, thiserror::Error)]
@@ -227,8 +238,31 @@ impl Failure {
         Some(hint)
     }
 
-    /// Says it on standard error: one line, and one with the hint.
-    pub fn tell(&self) {
+    /// Says it to who waits for the command, and to the log where that is somewhere else. What goes to the journal anyway
+    /// goes as an event, so that who asks it for errors finds this one.
+    pub fn tell(&self, log: Log) {
+        let logs = log != Log::Lines && tracing::enabled!(tracing::Level::ERROR);
+        if logs {
+            self.log();
+        }
+        if !logs || log != Log::Captured {
+            self.complain();
+        }
+    }
+
+    fn log(&self) {
+        if let Self::Policy(faults) = self {
+            for fault in faults {
+                let (file, line, fault) = (quoted(faults.file()), fault.line, &fault.message);
+                tracing::error!(%file, line, fault, "the policy has a fault");
+            }
+            return;
+        }
+        tracing::error!(reason = chain::one_line(self), hint = self.hint(), "ended by an error");
+    }
+
+    /// On standard error: one line, and one with the hint.
+    fn complain(&self) {
         if let Self::Policy(faults) = self {
             complain(&faults.to_string()); // each on a line of its own, with its place in the file
             return;

@@ -6,6 +6,7 @@
 pub mod ask;
 pub mod board;
 mod breaker;
+mod crew;
 mod decide;
 mod driver;
 pub mod explain;
@@ -16,6 +17,7 @@ mod limit;
 mod line;
 pub mod pulse;
 mod quota;
+mod reloads;
 mod space;
 mod store;
 mod summary;
@@ -28,12 +30,10 @@ use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
 
-use crate::chain;
 use crate::effect::quarantine;
 use crate::escape::quoted;
 use crate::exit::Exit;
@@ -44,10 +44,11 @@ use crate::policy::{Policy, Rule};
 use crate::state::{Decision, Found, Outcome, State, StateError};
 
 use board::Board;
-use driver::Driver;
+use crew::{Crew, Drivers, Relieved, Ship};
 use keeper::Keeper;
 use limit::Limited;
 use line::Line;
+use reloads::Reloads;
 use store::Store;
 use turns::Turns;
 use upkeep::Upkeep;
@@ -100,9 +101,15 @@ pub enum DaemonError {
     /// Files in hand were not finished in time, or nobody wanted to wait.
     #[error("ended with files in hand; the next start takes them up")]
     Unfinished,
-    /// A driver panicked.
-    #[error("BUG: the driver of a rule ended: {0}")]
+    /// A part of it panicked, or ended unasked: the driver of a rule, if no other is named.
+    #[error("BUG: a part of the daemon ended: {0}")]
     Driver(String),
+}
+
+impl From<JoinError> for DaemonError {
+    fn from(lost: JoinError) -> Self {
+        Self::Driver(lost.to_string())
+    }
 }
 
 impl DaemonError {
@@ -133,14 +140,6 @@ pub enum Order {
     Reload(Box<Policy>),
 }
 
-/// How long files in hand may take when the daemon ends or changes its policy: an operation of KMS, and the
-/// reading of a large file. A kill after that is safe (P4), so service managers may be less patient.
-const DRAIN: Duration = Duration::from_secs(60);
-
-/// How long the daemon waits with being ready for rules whose directories neither open nor fail to: a file server
-/// that does not answer holds its rule, and must not hold the start.
-const ATTACHING: Duration = Duration::from_secs(20);
-
 /// Runs until told to stop, or with `once` until everything present is dealt with or left. `ready` fires when
 /// every rule watches its directory and its first scan is under way, or is held for a reason that was told; what
 /// goes on from there is on the board. A new policy takes the place of the old one when nothing is in hand, so that
@@ -159,16 +158,20 @@ pub async fn run<K: Kms>(
     admit(&policy, options)?;
     let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
     board.opened(state.commits());
-    let turning = keep_turning(state.clone(), board);
+    let mut turning = JoinSet::new();
+    turning.spawn(keep_turning(state.clone(), Arc::clone(board)));
+    let reloads = Reloads::new(&policy, options, board);
+    let board = Arc::clone(board);
+    let mut ship = Ship { board, ready: Some(ready), orders, reloads, drivers: Drivers::default() };
     tokio::select! {
-        ended = serve(policy, kms, options, board, state, ready, orders) => ended,
-        never = turning => match never {},
+        ended = serve(policy, kms, options, state, &mut ship) => ended,
+        Some(Err(ended)) = turning.join_next() => Err(DaemonError::Driver(format!("state's pulse: {ended}"))),
     }
 }
 
 /// Answers for state's thread whenever somebody asks whether it turns.
-async fn keep_turning(state: State, board: &Board) -> Infallible {
-    let mut beat = board.pulse.enlist("state");
+async fn keep_turning(state: State, board: Arc<Board>) -> Infallible {
+    let mut beat = board.pulse.enlist(pulse::STATE);
     loop {
         beat.asked().await;
         if state.echo().await.is_err() {
@@ -182,36 +185,37 @@ async fn serve<K: Kms>(
     mut policy: Policy,
     kms: impl Fn(&Policy) -> K,
     options: Options,
-    board: &Arc<Board>,
     state: State,
-    ready: oneshot::Sender<()>,
-    mut orders: mpsc::Receiver<Order>,
+    ship: &mut Ship,
 ) -> Result<Vec<Summary>, DaemonError> {
-    let clock = board.clock;
-    let mut quarantine = prepare(&policy, options, None)?;
+    let clock = ship.board.clock;
+    let mut quarantine = tokio::task::block_in_place(|| prepare(&policy, options, &[]))?;
     let cookies = match options.dry_run {
         true => None,
         false => Some(Dir::create(&policy.state_dir.join("cookies"), 0o700)?),
     };
-    let mut ready = Some(ready);
-    loop {
-        if let Some(store) = &quarantine {
-            // Only now, when nothing is in hand: what looks half done could be on its way.
-            quarantine::recover(store.dir())?;
-            record_items(&state, store.dir()).await?;
-            store.count()?;
+    for number in 1.. {
+        if let Some(store) = &quarantine
+            && let Tended::Stopped = tend(store, &state, ship).await?
+        {
+            return Ok(Vec::new());
         }
         let keeper = quarantine.clone().map(|store| {
             let (state, rules) = (state.clone(), policy.rules.clone());
             Keeper { store, state, rules, clock }
         });
         if let Some(keeper) = keeper.as_ref().filter(|_| options.once) {
-            keeper.purge().await;
+            keeper.purge(&ship.board.pulse.enlist(pulse::QUARANTINE)).await;
         }
-        board.adopt(&policy);
+        ship.board.adopt(&policy);
         let line = Arc::new(Line {
-            kms: Limited::new(kms(&policy), policy.limits.max_in_flight, policy.limits.kms_per_second, board),
-            board: Arc::clone(board),
+            kms: Limited::new(
+                kms(&policy),
+                policy.limits.max_in_flight,
+                policy.limits.kms_per_second,
+                &ship.board,
+            ),
+            board: Arc::clone(&ship.board),
             state: state.clone(),
             hashing: Turns::new(policy.limits.hash_threads),
             space: Arc::default(),
@@ -222,9 +226,9 @@ async fn serve<K: Kms>(
             clock,
             dry_run: options.dry_run,
         });
-        let crew = Crew::start(&line, &policy, options.once, keeper);
-        let held = line.quarantine.clone();
-        match crew.work(&policy, held.as_deref(), options, board, &mut ready, &mut orders).await? {
+        ship.reloads.hold(line.quarantine.as_ref());
+        let crew = Crew::start(number, &line, &policy, options, keeper, &mut ship.drivers);
+        match crew.work(ship).await? {
             Relieved::Done(summaries) => {
                 if !options.dry_run {
                     Upkeep::new(line, policy.record).once().await.map_err(DaemonError::Fatal)?;
@@ -239,6 +243,45 @@ async fn serve<K: Kms>(
             }
         }
     }
+    Ok(Vec::new()) // nobody lives to see 2^64 policies
+}
+
+enum Tended {
+    Done,
+    Stopped,
+}
+
+/// Brings the quarantine store into order before a crew begins. Only then, when nothing is in hand, as what looks half
+/// done could be on its way; so if an earlier crew left somebody behind, that waits for the next time.
+async fn tend(store: &Arc<Store>, state: &State, ship: &mut Ship) -> Result<Tended, DaemonError> {
+    let is_at_rest = ship.drivers.is_empty();
+    let tending = async {
+        if is_at_rest {
+            at_store(store, |store| quarantine::recover(store.dir())).await?;
+            record_items(state, store).await?;
+        }
+        at_store(store, |store| store.count()).await
+    };
+    tokio::pin!(tending);
+    loop {
+        tokio::select! {
+            tended = &mut tending => return tended.map(|()| Tended::Done),
+            Some(order) = ship.orders.recv() => match order {
+                Order::Stop => return Ok(Tended::Stopped),
+                Order::Reload(policy) => ship.reloads.offer(policy),
+            },
+        }
+    }
+}
+
+/// Works on the quarantine store, for as long as its disk takes, where that stops nothing else.
+async fn at_store<T: Send + 'static>(
+    store: &Arc<Store>,
+    work: impl FnOnce(&Store) -> Result<T, FsError> + Send + 'static,
+) -> Result<T, DaemonError> {
+    let store = Arc::clone(store);
+    let done = tokio::task::spawn_blocking(move || work(&store)).await;
+    Ok(done.map_err(|error| DaemonError::Driver(format!("the quarantine's: {error}")))??)
 }
 
 /// This host's name, as contexts have it.
@@ -269,7 +312,7 @@ pub fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
 fn prepare(
     policy: &Policy,
     options: Options,
-    held: Option<&Store>,
+    held: &[Arc<Store>],
 ) -> Result<Option<Arc<Store>>, DaemonError> {
     match &policy.quarantine_dir {
         Some(dir) if !options.dry_run => Ok(Some(Arc::new(Store::open(dir, held)?))),
@@ -278,11 +321,13 @@ fn prepare(
 }
 
 /// Puts on record what lies in quarantine and is not: a kill came between the two, or state was lost.
-async fn record_items(state: &State, store: &Dir) -> Result<(), DaemonError> {
-    let ids = quarantine::ids(store)?;
+async fn record_items(state: &State, store: &Arc<Store>) -> Result<(), DaemonError> {
+    let ids = at_store(store, |store| quarantine::ids(store.dir())).await?;
     state.forget_items(ids.clone()).await?;
     for id in state.unrecorded_items(ids).await? {
-        let Some(record) = quarantine::record_of(store, &id) else { continue };
+        let item = id.clone();
+        let record = at_store(store, move |store| Ok(quarantine::record_of(store.dir(), &item))).await?;
+        let Some(record) = record else { continue };
         let Some(path) = record.relative_path() else { continue };
         let decision = Decision {
             rule: record.rule,
@@ -300,181 +345,6 @@ async fn record_items(state: &State, store: &Dir) -> Result<(), DaemonError> {
         state.record_item(decision).await?;
     }
     Ok(())
-}
-
-/// The drivers of one policy.
-struct Crew {
-    drivers: JoinSet<Result<Summary, Hold>>,
-    /// Who keeps the quarantine store, if there is one. Ends with the crew.
-    keeper: JoinSet<Infallible>,
-    attached: Vec<oneshot::Receiver<()>>,
-    stop: watch::Sender<bool>,
-    once: bool,
-    /// The record's keeper; `--once` does its work at the end.
-    upkeep: JoinSet<Hold>,
-}
-
-/// Why a crew ended.
-enum Relieved {
-    /// Everything is done.
-    Done(Vec<Summary>),
-    /// It was told to stop, and what was in hand is done.
-    Stopped(Vec<Summary>),
-    /// Another policy comes, with its quarantine store.
-    By(Box<(Policy, Option<Arc<Store>>)>),
-}
-
-impl Crew {
-    fn start<K: Kms>(line: &Arc<Line<K>>, policy: &Policy, once: bool, keeper: Option<Keeper>) -> Self {
-        let max_jobs = policy.limits.max_in_flight + policy.limits.hash_threads;
-        let (stop, stopped) = watch::channel(false);
-        let mut drivers = JoinSet::new();
-        let mut attached = Vec::new();
-        for rule in &policy.rules {
-            let (ready, is_ready) = oneshot::channel();
-            attached.push(is_ready);
-            let driver = Driver::new(Arc::clone(line), Arc::clone(rule), once, max_jobs, ready);
-            drivers.spawn(driver.run(stopped.clone()));
-        }
-        let mut keepers = JoinSet::new();
-        if let Some(keeper) = keeper.filter(|_| !once) {
-            keepers.spawn(keeper.run());
-        }
-        let mut upkeep = JoinSet::new();
-        if !once && !line.dry_run {
-            upkeep.spawn(Upkeep::new(Arc::clone(line), policy.record.clone()).run());
-        }
-        Self { drivers, keeper: keepers, attached, stop, once, upkeep }
-    }
-
-    async fn work(
-        mut self,
-        policy: &Policy,
-        held: Option<&Store>,
-        options: Options,
-        board: &Board,
-        ready: &mut Option<oneshot::Sender<()>>,
-        orders: &mut mpsc::Receiver<Order>,
-    ) -> Result<Relieved, DaemonError> {
-        let attached = std::mem::take(&mut self.attached);
-        let all_attached = async {
-            for is_ready in attached {
-                // A driver that ended before is seen below.
-                is_ready.await.unwrap_or_default();
-            }
-            board.control().await;
-        };
-        let all_attached = tokio::time::timeout(ATTACHING, all_attached);
-        tokio::pin!(all_attached);
-        let (mut is_attached, mut summaries) = (false, Vec::new());
-        loop {
-            tokio::select! {
-                biased; // being ready is said before the end, however near that is
-                attached = &mut all_attached, if !is_attached => {
-                    is_attached = true;
-                    if attached.is_err() {
-                        tracing::error!("the directories of a rule neither open nor fail to; not waiting for them");
-                    }
-                    board.is_ready();
-                    if let Some(ready) = ready.take() {
-                        tracing::info!("ready");
-                        ready.send(()).ok(); // nobody need be waiting
-                    }
-                }
-                Some(order) = orders.recv() => match order {
-                    Order::Stop => {
-                        return self.drain(orders, summaries).await.map(|(all, _)| Relieved::Stopped(all));
-                    }
-                    Order::Reload(next) => match accept(policy, &next, options, held) {
-                        Ok(quarantine) => {
-                            let mut new = (*next, quarantine);
-                            if let (_, Some(last)) = self.drain(orders, summaries).await? {
-                                match accept(policy, &last, options, held) {
-                                    Ok(quarantine) => new = (*last, quarantine),
-                                    Err(error) => refuse(board, &error),
-                                }
-                            }
-                            return Ok(Relieved::By(Box::new(new)));
-                        }
-                        Err(error) => refuse(board, &error),
-                    },
-                },
-                Some(Err(ended)) = self.keeper.join_next() => {
-                    return Err(DaemonError::Driver(format!("the quarantine's: {ended}")));
-                }
-                Some(ended) = self.upkeep.join_next() => return Err(match ended {
-                    Ok(fatal) => DaemonError::Fatal(fatal),
-                    Err(error) => DaemonError::Driver(error.to_string()),
-                }),
-                ended = self.drivers.join_next() => match ended {
-                    None => return Ok(Relieved::Done(summaries)),
-                    Some(ended) => {
-                        let summary = summary_of(ended)?;
-                        if !self.once {
-                            return Err(DaemonError::Driver("it stopped unasked".into()));
-                        }
-                        summaries.push(summary);
-                    }
-                },
-            }
-        }
-    }
-
-    /// Has every driver finish what is in hand. A policy that comes meanwhile is handed back, the last of several.
-    async fn drain(
-        mut self,
-        orders: &mut mpsc::Receiver<Order>,
-        mut summaries: Vec<Summary>,
-    ) -> Result<(Vec<Summary>, Option<Box<Policy>>), DaemonError> {
-        let mut last = None;
-        self.stop.send(true).ok(); // no receiver is left only when every driver has ended
-        let deadline = tokio::time::sleep(DRAIN);
-        tokio::pin!(deadline);
-        loop {
-            tokio::select! {
-                ended = self.drivers.join_next() => match ended {
-                    None => return Ok((summaries, last)),
-                    Some(ended) => summaries.push(summary_of(ended)?),
-                },
-                Some(order) = orders.recv() => match order {
-                    Order::Stop => return Err(DaemonError::Unfinished),
-                    Order::Reload(next) => last = Some(next),
-                },
-                () = &mut deadline => return Err(DaemonError::Unfinished),
-            }
-        }
-    }
-}
-
-fn summary_of(ended: Result<Result<Summary, Hold>, tokio::task::JoinError>) -> Result<Summary, DaemonError> {
-    match ended {
-        Ok(Ok(summary)) => Ok(summary),
-        Ok(Err(fatal)) => Err(DaemonError::Fatal(fatal)),
-        Err(error) => Err(DaemonError::Driver(error.to_string())),
-    }
-}
-
-fn refuse(board: &Board, error: &DaemonError) {
-    let reason = chain::one_line(error);
-    tracing::error!(reason, "reload refused; the old policy stays");
-    board.reload_refused(reason);
-}
-
-/// Whether a running daemon can go on under another policy.
-fn accept(
-    old: &Policy,
-    new: &Policy,
-    options: Options,
-    held: Option<&Store>,
-) -> Result<Option<Arc<Store>>, DaemonError> {
-    if old.state_dir != new.state_dir {
-        return Err(DaemonError::Fixed("state.dir"));
-    }
-    if old.control.socket != new.control.socket {
-        return Err(DaemonError::Fixed("control.socket"));
-    }
-    admit(new, options)?;
-    prepare(new, options, held)
 }
 
 /// Opens state and takes its lock.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kms_sig::cli::{self, LogFormat};
-use kms_sig::command::{self, Failure};
+use kms_sig::command::{self, Failure, Log};
 use kms_sig::service::journal::{self, Journal};
 use kms_sig::terminal::{self, progress};
 use tracing_subscriber::EnvFilter;
@@ -15,17 +15,19 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
-    match trace(cli.common.log_format).and_then(|()| command::run(cli)) {
+    let traced = trace(cli.common.log_format);
+    let log = *traced.as_ref().unwrap_or(&Log::Lines);
+    match traced.and_then(|_| command::run(cli)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            failure.tell();
+            failure.tell(log);
             failure.exit().into()
         }
     }
 }
 
 /// Logs go to standard error, as what the program answers goes to standard output; or to the journal.
-fn trace(format: Option<LogFormat>) -> Result<(), Failure> {
+fn trace(format: Option<LogFormat>) -> Result<Log, Failure> {
     let filter = match std::env::var(cli::LOG_VARIABLE) {
         Ok(filter) => EnvFilter::try_new(filter).map_err(|error| Failure::LogFilter(error.to_string()))?,
         Err(_) => EnvFilter::new("kms_sig=info"),
@@ -38,19 +40,19 @@ fn trace(format: Option<LogFormat>) -> Result<(), Failure> {
     };
     if let Some(journal) = journal {
         tracing_subscriber::registry().with(filter).with(journal).init();
-        return Ok(());
+        return Ok(if captured { Log::Captured } else { Log::Journal });
     }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(progress::stderr);
     // A log that cannot be written must not end the program, as complaining about it to the same place would.
     let log = log.log_internal_errors(false);
     if format == Some(LogFormat::Json) {
         log.json().flatten_event(true).init();
-        return Ok(());
+        return Ok(Log::Lines);
     }
     let log = log.with_target(false).with_ansi(terminal::stderr().is_coloured());
     match captured {
         true => log.without_time().init(), // the journal has its own
         false => log.init(),
     }
-    Ok(())
+    Ok(Log::Lines)
 }

@@ -33,6 +33,23 @@ pub struct Attendant {
     silent: BTreeSet<String>,
 }
 
+/// How the watchdog is fed.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Time between two looks whether every loop turns.
+    every: Duration,
+    /// How long a loop may owe its answer.
+    allowance: Duration,
+}
+
+impl Pace {
+    /// For a watchdog with this limit. Four looks in its time, where sd_watchdog_enabled(3) advises two: after a meal
+    /// that was left out there are two more chances before the end, and none of them on the very last moment.
+    fn within(limit: Duration) -> Self {
+        Self { every: limit / 4, allowance: (limit / 2).max(LEAST_ALLOWANCE) }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Told {
     ready: bool,
@@ -57,9 +74,8 @@ impl Attendant {
         }
         let clock = self.board.clock;
         let (mut life, mut changes) = (self.board.life(), self.board.changes());
-        // Twice in its time, as sd_watchdog_enabled(3) advises.
-        let beat = self.notifier.watchdog().map(|limit| limit / 2);
-        let mut next_beat: Option<Moment> = beat.map(|_| clock.now());
+        let pace = self.notifier.watchdog().map(Pace::within);
+        let mut next_beat: Option<Moment> = pace.map(|_| clock.now());
         let mut next_status = clock.now();
         loop {
             life.mark_unchanged();
@@ -70,11 +86,11 @@ impl Attendant {
                 all_told &= self.tell_status();
                 next_status = now + PAUSE;
             }
-            if let (Some(at), Some(every)) = (&mut next_beat, beat)
+            if let (Some(at), Some(pace)) = (&mut next_beat, pace)
                 && now >= *at
             {
-                self.feed(every.max(LEAST_ALLOWANCE));
-                *at = now + every;
+                self.feed(pace.allowance);
+                *at = now + pace.every;
             }
             let may_speak = clock.now() >= next_status;
             let is_due = !all_told || changes.has_changed().unwrap_or_default();
@@ -219,6 +235,15 @@ mod tests {
     use crate::daemon::board::{Cause, Now};
     use crate::kms::{Trouble, TroubleKind};
     use crate::state::Outcome;
+
+    #[test]
+    fn o4_a_loop_that_turns_again_is_in_time_for_the_watchdog() {
+        for limit in [5, 30, 300].map(Duration::from_secs) {
+            let Pace { every, allowance } = Pace::within(limit);
+            assert!(allowance >= limit / 2, "a loop under load has half the time");
+            assert!(every * 3 < limit, "one meal left out leaves two chances before the limit");
+        }
+    }
 
     #[test]
     fn the_status_line_tells_what_an_operator_asks_first() {

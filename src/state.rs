@@ -18,6 +18,7 @@ pub mod link;
 pub mod reader;
 mod schema;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -28,7 +29,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{oneshot, watch};
 
 use crate::chain;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::escape::quoted;
 use crate::fs::{FileTime, Identity, RelPath};
 use crate::signature::Signature;
@@ -48,6 +49,8 @@ const PAGE: i64 = 512;
 
 /// How long to wait for another process that is writing.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long of that at a time, before whoever asks whether state's thread turns is answered.
+const BREATH: Duration = Duration::from_millis(200);
 
 /// What can be wrong with state.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -219,7 +222,13 @@ pub struct Remembered {
 
 type Reply = Box<dyn FnOnce(Result<(), StateError>) + Send>;
 /// Does its work, or is told why no transaction began.
-type Request = Box<dyn FnOnce(Result<&Connection, StateError>) -> Reply + Send>;
+type Work = Box<dyn FnOnce(Result<&Connection, StateError>) -> Reply + Send>;
+
+enum Request {
+    /// Whether the thread turns.
+    Echo(oneshot::Sender<()>),
+    Work(Work),
+}
 
 /// A handle of the state; cheap to clone.
 #[derive(Clone)]
@@ -279,12 +288,15 @@ impl State {
         self.commits.clone()
     }
 
-    /// Comes back when everything asked before has been done, successfully or not.
+    /// Comes back when state's thread comes round. It waits for another process's lock no longer than a moment at a
+    /// time, and for its own disk as long as that takes.
     ///
     /// # Errors
-    /// `Broken`: nobody is there any more; or state fails as such.
+    /// `Broken`: it has ended.
     pub async fn echo(&self) -> Result<(), StateError> {
-        self.call(|_| Ok(())).await
+        let (answer, wait) = oneshot::channel();
+        self.requests.send(Request::Echo(answer)).map_err(|_| self.has_ended())?;
+        wait.await.map_err(|_| self.has_ended())
     }
 
     /// The last decision about a path.
@@ -579,7 +591,7 @@ impl State {
     ) -> Result<T, StateError> {
         let (answer, wait) = oneshot::channel();
         let path = self.path.clone();
-        let request: Request = Box::new(move |db| {
+        let work: Work = Box::new(move |db| {
             let done = db.and_then(|db| work(db).map_err(|e| state_error(&path, &e)));
             Box::new(move |committed| {
                 let result = committed.and(done);
@@ -587,20 +599,30 @@ impl State {
                 drop(answer.send(result));
             })
         });
-        let stopped = || StateError::Broken(self.path.clone(), "its thread has ended".into());
-        self.requests.send(request).map_err(|_| stopped())?;
-        wait.await.map_err(|_| stopped())?
+        self.requests.send(Request::Work(work)).map_err(|_| self.has_ended())?;
+        wait.await.map_err(|_| self.has_ended())?
+    }
+
+    fn has_ended(&self) -> StateError {
+        StateError::Broken(self.path.clone(), "its thread has ended".into())
     }
 }
 
-/// IMMEDIATE: commands write history beside the daemon. A transaction that has read cannot begin to write once
-/// another has committed (SQLite, "Isolation"), and that would be no passing error.
-fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, path: &Path, commit: &watch::Sender<u64>) {
+fn serve(db: &Connection, requests: &mpsc::Receiver<Request>, path: &Path, commit: &watch::Sender<u64>) {
     let mut changes = db.total_changes();
-    while let Ok(first) = queue.recv() {
-        let begun = db.execute_batch("BEGIN IMMEDIATE").map_err(|e| state_error(path, &e));
-        let group = std::iter::once(first).chain(queue.try_iter().take(MAX_GROUP - 1));
-        let replies: Vec<Reply> = group.map(|request| request(begun.clone().map(|()| db))).collect();
+    let mut works = VecDeque::new();
+    loop {
+        if works.is_empty() {
+            let Ok(request) = requests.recv() else { return };
+            take(request, &mut works);
+        }
+        take_all(requests, &mut works);
+        if works.is_empty() {
+            continue;
+        }
+        let begun = begin(db, || take_all(requests, &mut works)).map_err(|e| state_error(path, &e));
+        let group = works.drain(..works.len().min(MAX_GROUP));
+        let replies: Vec<Reply> = group.map(|work| work(begun.clone().map(|()| db))).collect();
         let committed = begun.and_then(|()| db.execute_batch("COMMIT").map_err(|e| state_error(path, &e)));
         if committed.is_err() && !db.is_autocommit() {
             // Whatever else is wrong shows at the next request.
@@ -613,6 +635,35 @@ fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, path: &Path, commit: 
             reply(committed.clone());
         }
     }
+}
+
+fn take_all(requests: &mpsc::Receiver<Request>, works: &mut VecDeque<Work>) {
+    requests.try_iter().for_each(|request| take(request, works));
+}
+
+fn take(request: Request, works: &mut VecDeque<Work>) {
+    match request {
+        Request::Echo(answer) => answer.send(()).unwrap_or_default(), // who no longer asks needs no answer
+        Request::Work(work) => works.push_back(work),
+    }
+}
+
+/// IMMEDIATE: commands write history beside the daemon. A transaction that has read cannot begin to write once
+/// another has committed (SQLite, "Isolation"), and that would be no passing error. While another process writes,
+/// `meanwhile` is done now and then.
+fn begin(db: &Connection, mut meanwhile: impl FnMut()) -> rusqlite::Result<()> {
+    let clock = Clock::start();
+    db.busy_timeout(BREATH)?;
+    loop {
+        match db.execute_batch("BEGIN IMMEDIATE") {
+            Err(error) if is_busy(&error) && clock.now() < PATIENCE => meanwhile(),
+            begun => return begun,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }
 
 fn state_error(path: &Path, error: &rusqlite::Error) -> StateError {

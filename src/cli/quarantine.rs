@@ -15,10 +15,10 @@ Works while the daemon runs and when it does not, as the daemon's user or as roo
 as long as it stands for one item. Releases and purges are put on record in the daemon's history.
 
 Examples:
-  kms-sig quarantine list --policy /etc/kms-sig.toml
-  kms-sig quarantine recheck --all --policy /etc/kms-sig.toml
-  kms-sig quarantine release 20261124T0136 --policy /etc/kms-sig.toml
-  kms-sig quarantine purge --older-than 90days --yes --policy /etc/kms-sig.toml")]
+  kms-sig quarantine list --policy /etc/kms-sig/policy.toml
+  kms-sig quarantine recheck --all --policy /etc/kms-sig/policy.toml
+  kms-sig quarantine release 20261124T0136 --policy /etc/kms-sig/policy.toml
+  kms-sig quarantine purge --older-than 90days --yes --policy /etc/kms-sig/policy.toml")]
 pub enum Quarantine {
     /// Lists the items, oldest first
     List {
@@ -100,8 +100,8 @@ others. Nothing is overwritten. Then the item is removed.
 Exit codes: 0 all released, 1 some are still invalid, 3 some could not be released.
 
 Examples:
-  kms-sig quarantine release 20261124T0136 --policy /etc/kms-sig.toml
-  kms-sig quarantine release 20261124T0136 --force --to /root/evidence --policy /etc/kms-sig.toml")]
+  kms-sig quarantine release 20261124T0136 --policy /etc/kms-sig/policy.toml
+  kms-sig quarantine release 20261124T0136 --force --to /root/evidence --policy /etc/kms-sig/policy.toml")]
 pub struct Release {
     /// The items
     #[arg(value_name = "ID", required = true)]
@@ -121,8 +121,8 @@ pub struct Release {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  kms-sig quarantine purge 20261124T0136 --policy /etc/kms-sig.toml
-  kms-sig quarantine purge --rule downloads --older-than 90days --yes --policy /etc/kms-sig.toml")]
+  kms-sig quarantine purge 20261124T0136 --policy /etc/kms-sig/policy.toml
+  kms-sig quarantine purge --rule downloads --older-than 90days --yes --policy /etc/kms-sig/policy.toml")]
 pub struct Purge {
     /// The items
     #[arg(value_name = "ID", required_unless_present_any = ["older_than", "rule"])]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::{Failure, answer};
 use crate::cli::Watch;
@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::fs::Dir;
 use crate::kms::local::{Keyring, KeyringError};
 use crate::kms::provider::Providers;
-use crate::policy::{Mode, OnInvalid, Place, Policy, Rule};
+use crate::policy::{Faults, Mode, OnInvalid, Place, Policy, Rule};
 use crate::service::Attendant;
 use crate::service::notify::Notifier;
 use crate::state;
@@ -38,7 +38,7 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
     if !arguments.dry_run && policy.rules.iter().any(|rule| rule.create) {
         create_keys(&policy, policy.keyring.as_ref().or(keyring.as_ref()))?;
     }
-    let providers = |policy: &Policy| {
+    let providers = move |policy: &Policy| {
         Providers::new(policy.aws.clone(), policy.keyring.clone().or_else(|| keyring.clone()))
     };
     let runtime =
@@ -65,10 +65,13 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
             control.spawn(control::serve(Arc::clone(&board), control::socket_of_daemon(&policy), asked));
         }
         let progress = (for_people && arguments.once).then(|| show_progress(&board)).flatten();
-        let daemon = daemon::run(policy, providers, options, &board, ready, orders);
+        // So is the daemon: while it waits for a disk, the service manager is answered and signals are heard.
+        let mut daemon = JoinSet::new();
+        let its_board = Arc::clone(&board);
+        daemon.spawn(async move { daemon::run(policy, providers, options, &its_board, ready, orders).await });
         let served = async {
             let ended = tokio::select! {
-                ended = daemon => ended,
+                Some(ended) = daemon.join_next() => ended.unwrap_or_else(|lost| Err(lost.into())),
                 never = signals.pass_on(&file, &board, asks, order) => match never {},
                 Some(Err(ended)) = control.join_next() => Err(DaemonError::Driver(format!("the control socket's: {ended}"))),
                 never = attendant.attend() => match never {},
@@ -135,12 +138,14 @@ impl Signals {
         mut asks: mpsc::Receiver<control::Order>,
         orders: mpsc::Sender<Order>,
     ) -> Infallible {
+        let mut reading = Reading { file, board, loading: JoinSet::new(), again: false };
         loop {
             let order = tokio::select! {
                 _ = self.terminate.recv() => Some(stop("SIGTERM", board)),
                 _ = self.interrupt.recv() => Some(stop("SIGINT", board)),
-                _ = self.hang_up.recv() => reload(file, board),
-                Some(control::Order::Reload) = asks.recv() => reload(file, board),
+                _ = self.hang_up.recv() => reading.ask(),
+                Some(control::Order::Reload) = asks.recv() => reading.ask(),
+                Some(loaded) = reading.loading.join_next() => reading.end(loaded),
             };
             if let Some(order) = order {
                 // A daemon that no longer listens is ending.
@@ -150,27 +155,61 @@ impl Signals {
     }
 }
 
+/// The policy being read anew. It names directories, and to look at them may take as long as their disks do; the other
+/// signals are heard meanwhile.
+struct Reading<'a> {
+    file: &'a Path,
+    board: &'a Board,
+    /// One at a time, so that the last is the last.
+    loading: JoinSet<Result<Policy, Faults>>,
+    /// It was asked for again meanwhile.
+    again: bool,
+}
+
+impl Reading<'_> {
+    fn ask(&mut self) -> Option<Order> {
+        self.board.reload_asked();
+        if self.loading.is_empty() {
+            self.begin();
+        } else if std::mem::replace(&mut self.again, true) {
+            self.board.reload_superseded();
+        }
+        None
+    }
+
+    fn begin(&mut self) {
+        let file = self.file.to_owned();
+        self.loading.spawn_blocking(move || Policy::load(&file));
+    }
+
+    /// What has been read, if it is a good one (O1).
+    fn end(&mut self, loaded: Result<Result<Policy, Faults>, JoinError>) -> Option<Order> {
+        if std::mem::take(&mut self.again) {
+            self.board.reload_superseded();
+            self.begin();
+            return None;
+        }
+        match loaded {
+            Ok(Ok(policy)) => Some(Order::Reload(Box::new(policy))),
+            Ok(Err(faults)) => {
+                for fault in &faults {
+                    let (line, fault) = (fault.line, &fault.message);
+                    tracing::error!(file = %quoted(self.file), line, fault, "the new policy has a fault");
+                }
+                tracing::error!("reload refused; the old policy stays");
+                let why = "the policy has faults; see the log, or ask kms-sig check";
+                self.board.reload_refused(why.to_owned());
+                None
+            }
+            Err(lost) => std::panic::resume_unwind(lost.into_panic()), // nobody cancels it
+        }
+    }
+}
+
 fn stop(signal: &str, board: &Board) -> Order {
     board.is_stopping();
     tracing::info!(signal, "stopping; files in hand are finished first");
     Order::Stop
-}
-
-/// The policy as it is now, if it is a good one (O1).
-fn reload(file: &Path, board: &Board) -> Option<Order> {
-    board.reload_asked();
-    match Policy::load(file) {
-        Ok(policy) => Some(Order::Reload(Box::new(policy))),
-        Err(faults) => {
-            for fault in &faults {
-                let (line, fault) = (fault.line, &fault.message);
-                tracing::error!(file = %quoted(file), line, fault, "the new policy has a fault");
-            }
-            tracing::error!("reload refused; the old policy stays");
-            board.reload_refused("the policy has faults; see the log, or ask kms-sig check".to_owned());
-            None
-        }
-    }
 }
 
 /// Makes the local keys of sign rules with `create = true`, but only together with the keyring: a key missing

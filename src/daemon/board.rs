@@ -65,8 +65,24 @@ pub struct Life {
     pub reloads: u64,
     /// When the last one was, by `CLOCK_MONOTONIC`.
     pub reload_asked: Duration,
+    /// Reloads that were asked for and have come to no end yet, good or bad.
+    pub under_way: u64,
     /// Why the last one was refused, if it was.
     pub refused: Option<String>,
+    /// It has been ready since it started.
+    was_ready: bool,
+}
+
+impl Life {
+    /// Where it is, by what else is known.
+    const fn settle(&mut self) {
+        self.phase = match (self.phase, self.was_ready, self.under_way) {
+            (Phase::Stopping, _, _) => Phase::Stopping, // nothing leads back from there
+            (_, false, _) => Phase::Starting,           // a reload meanwhile is part of the start
+            (_, true, 0) => Phase::Ready,
+            (_, true, _) => Phase::Reloading,
+        };
+    }
 }
 
 /// Phases of a daemon.
@@ -356,34 +372,46 @@ impl Board {
         self.changed();
     }
 
-    /// Every rule has its first scan queued, or is held.
+    /// Every rule has its first scan queued, or is held, by the policy that the daemon was started with.
     pub fn is_ready(&self) {
-        self.life.send_modify(|life| {
-            if life.phase != Phase::Stopping {
-                life.phase = Phase::Ready;
-            }
-            life.refused = None;
-        });
+        self.live(|life| life.was_ready = true);
     }
 
     /// A reload was asked for.
     pub fn reload_asked(&self) {
-        self.life.send_modify(|life| {
-            if life.phase != Phase::Stopping {
-                life.phase = Phase::Reloading;
-            }
+        self.live(|life| {
             life.reloads += 1;
+            life.under_way += 1;
             life.reload_asked = clock::monotonic();
         });
     }
 
-    /// It was refused, and the old policy goes on.
+    /// One has come to its end: as [`Board::is_ready`], by its policy.
+    pub fn reloaded(&self) {
+        self.live(|life| {
+            life.was_ready = true;
+            life.under_way = life.under_way.saturating_sub(1);
+            life.refused = None;
+        });
+    }
+
+    /// One has come to nothing, as another came after it.
+    pub fn reload_superseded(&self) {
+        self.live(|life| life.under_way = life.under_way.saturating_sub(1));
+    }
+
+    /// One was refused, and the policy before it goes on.
     pub fn reload_refused(&self, why: String) {
-        self.life.send_modify(|life| {
-            if life.phase == Phase::Reloading {
-                life.phase = Phase::Ready;
-            }
+        self.live(|life| {
+            life.under_way = life.under_way.saturating_sub(1);
             life.refused = Some(why);
+        });
+    }
+
+    fn live(&self, change: impl FnOnce(&mut Life)) {
+        self.life.send_modify(|life| {
+            change(life);
+            life.settle();
         });
     }
 
@@ -543,10 +571,29 @@ mod tests {
             (Phase::Ready, 1, Some("two faults"))
         );
         board.reload_asked();
-        board.is_ready();
+        board.reloaded();
         assert_eq!(board.read().life.refused, None);
         board.is_stopping();
         board.is_ready();
         assert_eq!(board.read().life.phase, Phase::Stopping, "nothing leads back from there");
+    }
+
+    #[test]
+    fn o1_a_refused_reload_makes_nothing_ready_that_was_not() {
+        let board = Board::default();
+        let phase = || board.read().life.phase;
+        board.reload_asked();
+        board.reload_refused("a fault".into());
+        assert_eq!(phase(), Phase::Starting);
+        board.is_ready();
+        board.reload_asked(); // a good one, whose rules attach
+        board.reload_asked();
+        board.reload_refused("a fault".into());
+        assert_eq!(phase(), Phase::Reloading, "the good one is still under way");
+        board.reload_asked();
+        board.reload_superseded();
+        assert_eq!(phase(), Phase::Reloading);
+        board.reloaded();
+        assert_eq!(phase(), Phase::Ready);
     }
 }

@@ -55,6 +55,17 @@ const ONCE_CHECK: Duration = Duration::from_secs(1);
 /// In `--once`: how long a file may take to settle, beyond `settle` itself, before it is left.
 const ONCE_PATIENCE: Duration = Duration::from_secs(30);
 
+/// What a driver is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// To go on.
+    Work,
+    /// To finish what is in hand, and end.
+    Finish,
+    /// To leave what is in hand as a kill would (P4), and end.
+    Leave,
+}
+
 /// Drives one rule.
 pub struct Driver<K> {
     line: Arc<Line<K>>,
@@ -216,13 +227,13 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    /// Runs until `stop` turns true, or with `--once` until everything present at the start is dealt with or
-    /// left. Files in hand are finished.
+    /// Runs until it is told to finish, or with `--once` until everything present at the start is dealt with or
+    /// left. Files in hand are finished, unless it is told to leave them.
     ///
     /// # Errors
     /// A failure after which nothing may be published: what was to be durable may not be.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<Summary, Hold> {
-        while !*stop.borrow() && self.fatal.is_none() {
+    pub async fn run(mut self, mut told: watch::Receiver<Told>) -> Result<Summary, Hold> {
+        while *told.borrow() == Told::Work && self.fatal.is_none() {
             let now = self.line.clock.now();
             if self.beat.turn() {
                 self.prove_hearing(now);
@@ -259,16 +270,32 @@ impl<K: Kms> Driver<K> {
             if self.once && self.is_finished() {
                 break;
             }
-            self.wait(&mut stop).await;
+            self.wait(&mut told).await;
         }
-        if *stop.borrow() {
+        if *told.borrow() != Told::Work {
             // Tries that only queue for a place are not in hand: a restart begins them again (C17).
             self.line.hashing.close(self.post.as_ref().map(|post| &post.queue));
         }
         // From here on it only waits for what is in hand, and whoever ordered that sees to how long.
         self.beat.retire();
-        while let Some(done) = self.jobs.join_next().await {
-            self.finish(done);
+        let leave = async move {
+            if told.wait_for(|told| *told == Told::Leave).await.is_err() {
+                std::future::pending::<()>().await; // nobody is left to say it
+            }
+        };
+        tokio::pin!(leave);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut leave => {
+                    self.jobs.shutdown().await;
+                    break;
+                }
+                done = self.jobs.join_next() => match done {
+                    Some(done) => self.finish(done),
+                    None => break,
+                },
+            }
         }
         self.chores.shutdown().await;
         self.sum_up(true).await;
@@ -279,7 +306,7 @@ impl<K: Kms> Driver<K> {
     }
 
     /// Sleeps until something is due or something happens.
-    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) {
+    async fn wait(&mut self, told: &mut watch::Receiver<Told>) {
         let attached = self.post.is_some();
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
         let scheduled = if attached { self.next_scan } else { self.next_attach };
@@ -300,7 +327,7 @@ impl<K: Kms> Driver<K> {
             }
         };
         tokio::select! {
-            _ = stop.changed() => {}
+            _ = told.changed() => {}
             () = tokio::time::sleep_until(wake) => {}
             () = hint, if !self.once => {}
             () = self.beat.asked() => {}

@@ -127,6 +127,10 @@ impl Hold {
             Self::Fs(e) if e.source == rustix::io::Errno::ACCESS => {
                 "let the daemon's user read and move the file"
             }
+            Self::Fs(e) if e.source == rustix::io::Errno::ROFS => {
+                "under systemd, name one path above all that the policy names in ReadWritePaths= of the unit; \
+                 otherwise see why it is read-only"
+            }
             Self::Fs(_) => "check the file system and its permissions",
             Self::NoSpace { .. } => "make room, or lower limits.min_free_space",
             Self::QuarantineFull { .. } => {

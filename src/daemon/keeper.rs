@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pulse::Beat;
 use super::store::Store;
 use crate::chain;
 use crate::clock::{Clock, Moment};
@@ -34,13 +35,13 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps it for as long as it is polled.
-    pub async fn run(self) -> Infallible {
+    /// Keeps it for as long as it is polled. `beat` is its own.
+    pub async fn run(self, mut beat: Beat) -> Infallible {
         let mut next_purge = Moment::ZERO;
         let mut is_told = false;
         loop {
             if self.clock.now() >= next_purge {
-                self.purge().await;
+                self.purge(&beat).await;
                 next_purge = self.clock.now() + DAY;
             }
             let is_short = self.store.is_short();
@@ -48,9 +49,11 @@ impl Keeper {
             tokio::select! {
                 () = tokio::time::sleep_until(self.clock.instant(wake)) => {}
                 () = self.store.falls_short(), if !is_short => {}
+                () = beat.asked() => {}
             }
+            beat.turn();
             if self.store.is_short() {
-                let counted = tokio::task::block_in_place(|| self.store.count_if_changed());
+                let counted = beat.at_disk(|| self.store.count_if_changed());
                 let failed = counted.is_err();
                 if !is_told {
                     tell(counted);
@@ -61,11 +64,11 @@ impl Keeper {
     }
 
     /// Purges every item that its rule keeps no longer.
-    pub async fn purge(&self) {
+    pub async fn purge(&self, beat: &Beat) {
         if self.rules.iter().all(|rule| rule.quarantine_keep.is_none()) {
             return;
         }
-        let old = tokio::task::block_in_place(|| {
+        let old = beat.at_disk(|| {
             quarantine::sweep(self.store.dir())?;
             let entries = quarantine::entries(self.store.dir())?;
             let old = entries.filter(|(_, entry)| entry.as_ref().is_ok_and(|e| self.is_old(&e.record)));
@@ -77,16 +80,16 @@ impl Keeper {
         };
         let mut has_room = false;
         for id in old {
-            has_room |= self.purge_one(&id).await;
+            has_room |= self.purge_one(beat, &id).await;
         }
         if has_room {
-            tell(tokio::task::block_in_place(|| self.store.count()));
+            tell(beat.at_disk(|| self.store.count()));
         }
     }
 
     /// Purges one; false if it is still there.
-    async fn purge_one(&self, id: &str) -> bool {
-        let taken = tokio::task::block_in_place(|| Locked::take(self.store.dir(), id));
+    async fn purge_one(&self, beat: &Beat, id: &str) -> bool {
+        let taken = beat.at_disk(|| Locked::take(self.store.dir(), id));
         let locked = match taken {
             Ok(locked) if self.is_old(locked.item().record()) => locked,
             Ok(_) | Err(ItemError::Gone | ItemError::Unfinished | ItemError::Busy) => return false,
@@ -101,11 +104,11 @@ impl Keeper {
         };
         let file = locked.item().path().clone();
         let departure = locked.item().departure(Departed::Purged, "quarantine_keep".to_owned());
-        if let Err(error) = self.state.record_departure(departure).await {
+        if let Err(error) = beat.at_state(self.state.record_departure(departure)).await {
             tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
             return false;
         }
-        if let Err(error) = tokio::task::block_in_place(|| locked.remove(self.store.dir())) {
+        if let Err(error) = beat.at_disk(|| locked.remove(self.store.dir())) {
             tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
             return false;
         }

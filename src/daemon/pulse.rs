@@ -6,7 +6,8 @@
 //! week turns.
 //!
 //! A loop that waits for a system call on files is told apart from one that hangs. What does not return then is a
-//! disk or a file server; a restart would wait for it again, and stop the rules that still work.
+//! disk or a file server; a restart would wait for it again, and stop the rules that still work. One that waits for
+//! state is no better and no worse than state's own loop, which has its own name here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,14 +37,30 @@ struct Since {
     answered: u64,
     /// Since when an answer is owed.
     owes: Option<Moment>,
-    /// Since when it waits for a system call on files.
-    at_disk: Option<Moment>,
+    /// What it waits for, which is not itself, and since when.
+    waits: Option<(Elsewhere, Moment)>,
 }
+
+/// Where a loop may wait without being to blame for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Elsewhere {
+    /// In a system call on files.
+    Disk,
+    /// For state, of which [`STATE`] knows how it stands.
+    State,
+}
+
+/// The name of state's own loop.
+pub const STATE: &str = "state";
+/// Of the one that keeps the quarantine store.
+pub const QUARANTINE: &str = "quarantine";
+/// Of the one that prunes and seals the record.
+pub const RECORD: &str = "record";
 
 /// A loop that has owed its answer for too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Silent {
-    /// Which: the rule of a driver, or `state`.
+    /// Which: the rule of a driver, [`STATE`], [`QUARANTINE`] or [`RECORD`].
     pub name: String,
     /// Whether it waits for a file system; then nobody but that is to blame.
     pub at_disk: bool,
@@ -82,17 +99,33 @@ impl Pulse {
         self.question.send_modify(|n| *n += 1);
     }
 
-    /// The loops that have owed an answer for so long.
+    /// The loops that have owed an answer for so long. Whoever waits for state is among them only together with state.
     pub fn silent(&self, allowance: Duration) -> Vec<Silent> {
         let now = self.clock.now();
         let mut silent = Vec::new();
+        let mut at_state = Vec::new();
         for one in lock(&self.turning).iter() {
             let since = lock(&one.now);
-            if since.owes.is_some_and(|owes| now.saturating_sub(owes) >= allowance) {
-                silent.push(Silent { name: one.name.clone(), at_disk: since.at_disk.is_some() });
+            if since.owes.is_none_or(|owes| now.saturating_sub(owes) < allowance) {
+                continue;
             }
+            let elsewhere = since.waits.map(|(place, _)| place);
+            let found = Silent { name: one.name.clone(), at_disk: elsewhere == Some(Elsewhere::Disk) };
+            if elsewhere == Some(Elsewhere::State) { at_state.push(found) } else { silent.push(found) }
+        }
+        if silent.iter().any(|one| one.name == STATE) {
+            silent.append(&mut at_state);
         }
         silent
+    }
+
+    /// Whether the loop of this name has waited for a file system for so long.
+    pub fn is_at_disk(&self, name: &str, at_least: Duration) -> bool {
+        let now = self.clock.now();
+        lock(&self.turning).iter().filter(|one| one.name == name).any(|one| match lock(&one.now).waits {
+            Some((Elsewhere::Disk, since)) => now.saturating_sub(since) >= at_least,
+            Some((Elsewhere::State, _)) | None => false,
+        })
     }
 }
 
@@ -112,15 +145,32 @@ impl Beat {
         }
     }
 
-    /// Runs work on files, which may wait for a disk or a file server, where that stops no other task.
-    pub fn at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
-        tokio::task::block_in_place(|| self.briefly_at_disk(work))
+    /// Does something that waits for others, and answers meanwhile: as long as it is polled, its loop turns.
+    pub async fn answering<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.asked() => {
+                    self.turn();
+                }
+            }
+        }
     }
 
-    /// [`Beat::at_disk`] for a call or two that are done at once unless something is wrong.
-    pub fn briefly_at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _visit = self.visit();
-        work()
+    /// Runs work on files, which may wait for a disk or a file server, where that stops no other task. However little
+    /// the work is: a call that never returns would keep one of the few threads that all tasks share.
+    pub fn at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
+        tokio::task::block_in_place(|| {
+            let _visit = self.visit(Elsewhere::Disk);
+            work()
+        })
+    }
+
+    /// Waits for what state has to answer.
+    pub async fn at_state<T>(&self, answer: impl Future<Output = T>) -> T {
+        let _visit = self.visit(Elsewhere::State);
+        answer.await
     }
 
     /// The loop ends: it is asked no more.
@@ -128,19 +178,19 @@ impl Beat {
         lock(&self.all).retain(|one| !Arc::ptr_eq(one, &self.own));
     }
 
-    fn visit(&self) -> Visit<'_> {
-        lock(&self.own.now).at_disk = Some(self.clock.now());
+    fn visit(&self, place: Elsewhere) -> Visit<'_> {
+        lock(&self.own.now).waits = Some((place, self.clock.now()));
         Visit(self)
     }
 }
 
-/// A system call on files, or a few hundred.
+/// A system call on files or a few hundred, or a question to state.
 struct Visit<'a>(&'a Beat);
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
         let mut since = lock(&self.0.own.now);
-        since.at_disk = None;
+        since.waits = None;
         // A slow disk is work, too: what it took is not held against the loop.
         since.owes = since.owes.map(|_| self.0.clock.now());
     }
@@ -190,13 +240,29 @@ mod tests {
         let pulse = Pulse::new(Clock::start());
         let mut beat = pulse.enlist("rule");
         pulse.ask();
-        let visit = beat.visit();
+        let visit = beat.visit(Elsewhere::Disk);
         assert_eq!(pulse.silent(AT_ONCE), [silent("rule", true)]);
+        assert!(pulse.is_at_disk("rule", AT_ONCE));
+        assert!(!pulse.is_at_disk("rule", LATER) && !pulse.is_at_disk("other", AT_ONCE));
         drop(visit);
+        assert!(!pulse.is_at_disk("rule", AT_ONCE));
         assert_eq!(pulse.silent(LATER), []);
         assert_eq!(pulse.silent(AT_ONCE), [silent("rule", false)], "back from there, it owes its answer");
         beat.turn();
         assert_eq!(pulse.silent(AT_ONCE), []);
+    }
+
+    #[test]
+    fn o4_who_waits_for_state_is_to_blame_as_state_is() {
+        let pulse = Pulse::new(Clock::start());
+        let (mut state, beat) = (pulse.enlist(STATE), pulse.enlist("rule"));
+        pulse.ask();
+        let visit = beat.visit(Elsewhere::State);
+        assert_eq!(pulse.silent(AT_ONCE), [silent(STATE, false), silent("rule", false)]);
+        state.turn();
+        assert_eq!(pulse.silent(AT_ONCE), []);
+        drop(visit);
+        assert_eq!(pulse.silent(AT_ONCE), [silent("rule", false)]);
     }
 
     #[tokio::test]

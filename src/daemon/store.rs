@@ -73,17 +73,23 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens it, making it if it is missing, and counts what is there. `held` is the store that this daemon has so far.
+    /// Opens it, making it if it is missing, and counts what is there. `held` are the stores that this daemon has so far.
     ///
     /// # Errors
     /// It cannot be trusted, written to or listed, or is another daemon's.
-    pub fn open(path: &Path, held: Option<&Self>) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, held: &[Arc<Self>]) -> Result<Self, StoreError> {
         let dir = trust::create_private(path)?;
         dir.check_writable()?;
-        let lock = match held {
-            Some(held) if held.is_at(&dir)? => Arc::clone(&held.lock),
-            _ if dir.lock()? => Arc::new(dir.try_clone()?),
-            _ => return Err(StoreError::Locked(path.to_owned())),
+        let mut lock = None;
+        for held in held {
+            if held.is_at(&dir)? {
+                lock = Some(Arc::clone(&held.lock));
+            }
+        }
+        let lock = match lock {
+            Some(lock) => lock,
+            None if dir.lock()? => Arc::new(dir.try_clone()?),
+            None => return Err(StoreError::Locked(path.to_owned())),
         };
         let store =
             Self { dir, lock, shares: Mutex::default(), room: watch::Sender::new(0), short: Notify::new() };
@@ -230,7 +236,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let temp = tempfile::tempdir().unwrap();
-        let store = Store::open(&temp.path().join("q"), None).unwrap();
+        let store = Store::open(&temp.path().join("q"), &[]).unwrap();
         (temp, store)
     }
 
@@ -238,13 +244,15 @@ mod tests {
     fn a_store_is_one_daemons_under_one_policy_or_the_next() {
         let (temp, store) = store();
         let path = temp.path().join("q");
-        assert!(matches!(Store::open(&path, None), Err(StoreError::Locked(_))));
-        let next = Store::open(&path, Some(&store)).unwrap();
-        drop(store);
-        assert!(matches!(Store::open(&path, None), Err(StoreError::Locked(_))));
-        Store::open(&temp.path().join("other"), Some(&next)).unwrap();
-        drop(next);
-        Store::open(&path, None).unwrap();
+        assert!(matches!(Store::open(&path, &[]), Err(StoreError::Locked(_))));
+        let held = [Arc::new(store)];
+        let next = Store::open(&path, &held).unwrap();
+        drop(held);
+        assert!(matches!(Store::open(&path, &[]), Err(StoreError::Locked(_))));
+        let held = [Arc::new(next)];
+        Store::open(&temp.path().join("other"), &held).unwrap();
+        drop(held);
+        Store::open(&path, &[]).unwrap();
     }
 
     #[test]

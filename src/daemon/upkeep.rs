@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::driver::chance;
 use super::hold::{Hold, back_off};
 use super::line::Line;
+use super::pulse;
 use crate::clock::{self, Moment};
 use crate::kms::{Kms, Trouble};
 use crate::policy::{Record, Sealing};
@@ -41,10 +42,12 @@ impl<K: Kms> Upkeep<K> {
     /// Works until it is dropped, or until nothing more may be written; then says why.
     pub async fn run(mut self) -> Hold {
         let (mut prune_at, mut seal_at) = (Moment::ZERO, Moment::ZERO);
+        let mut beat = self.line.board.pulse.enlist(pulse::RECORD);
         loop {
+            beat.turn();
             let now = self.line.clock.now();
             if prune_at <= now {
-                if let Err(fatal) = self.prune().await {
+                if let Err(fatal) = beat.answering(self.prune()).await {
                     return fatal;
                 }
                 prune_at = now + PRUNE_EVERY;
@@ -52,7 +55,7 @@ impl<K: Kms> Upkeep<K> {
             let mut next = prune_at;
             if let Some(sealing) = self.record.seal.clone() {
                 if seal_at <= now {
-                    seal_at = match self.seal(&sealing).await {
+                    seal_at = match beat.answering(self.seal(&sealing)).await {
                         Ok(()) => now + sealing.interval,
                         Err(hold) if hold.is_fatal() => return hold,
                         Err(_) => self.line.clock.now() + back_off(self.attempts, chance::dice()),
@@ -60,7 +63,10 @@ impl<K: Kms> Upkeep<K> {
                 }
                 next = next.min(seal_at);
             }
-            tokio::time::sleep_until(self.line.clock.instant(next)).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(self.line.clock.instant(next)) => {}
+                () = beat.asked() => {}
+            }
         }
     }
 

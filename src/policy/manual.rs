@@ -90,8 +90,8 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "allow_root",
                 Value("false"),
                 "Whether the daemon may run as root. `--allow-root` says the same.",
-                "It needs no root: as root, no check of permissions holds it back, and the daemon can be no safer than \
-                 its own checks. With `false` it refuses to start as root.",
+                "The daemon needs no root: as root, no check of permissions holds it back, and it can be no safer than its \
+                 own checks. With `false` it refuses to start as root.",
             ),
             entry(
                 "aws",
@@ -305,7 +305,8 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "The directory that is watched.",
                 "If it is missing, the rule is held and tried again while the others run. It may belong to anyone, but must \
                  not be writable by everybody unless it is sticky; to move files out of a sticky directory, the daemon must \
-                 own it.",
+                 own it. What stands above it belongs to root, to the daemon's user or to the directory's own owner, and \
+                 nobody else may write there, but for sticky directories and a group that may write to the directory itself.",
             ),
             entry(
                 "key",
@@ -443,8 +444,9 @@ pub const CHAPTERS: [Chapter; 8] = [
             entry(
                 "on_missing",
                 Required,
-                "The same, for a file whose signature did not come within `signature_timeout`.",
-                "With `\"log\"` it stays, and its signature may still come.",
+                "What becomes of a file whose signature did not come within `signature_timeout`: `\"quarantine\"` moves it to \
+                 the store, `\"log\"` leaves it and says so.",
+                "With `\"log\"` the file stays, and its signature may still come.",
             ),
             entry(
                 "signature_timeout",

@@ -170,6 +170,7 @@ fn inlines(text: &str) -> Vec<Inline> {
 /// How a command is called.
 fn synopsis(page: &mut Page, words: &str, command: &Command) {
     page.1 = false;
+    page.0.control("nh", []); // no option is broken at a hyphen
     let mut line = vec![bold(words)];
     if command.get_arguments().any(|arg| arg.is_positional() || !is_common(arg)) {
         for arg in command.get_arguments().filter(|arg| !arg.is_positional() && !is_common(arg)) {
@@ -185,9 +186,13 @@ fn synopsis(page: &mut Page, words: &str, command: &Command) {
             line.push(roman(if arg.is_required_set() { " " } else { " [" }));
             line.push(italic(value(arg)));
             line.push(roman(if arg.is_required_set() { "" } else { "]" }));
+            if takes_many(arg) {
+                line.push(roman("..."));
+            }
         }
     }
     page.0.text(line);
+    page.0.control("hy", []);
 }
 
 /// What every command takes, and is explained once.
@@ -197,6 +202,7 @@ fn is_common(arg: &Arg) -> bool {
 
 fn takes_many(arg: &Arg) -> bool {
     matches!(arg.get_action(), clap::ArgAction::Append)
+        || arg.get_num_args().is_some_and(|many| many.max_values() > 1)
 }
 
 fn value(arg: &Arg) -> String {
@@ -225,7 +231,11 @@ fn argument(page: &mut Page, arg: &Arg) {
     let mut text = sentence(&help);
     let possible: Vec<_> =
         arg.get_possible_values().into_iter().filter(|_| arg.get_action().takes_values()).collect();
-    for value in possible {
+    if possible.iter().all(|value| value.get_help().is_none()) && !possible.is_empty() {
+        let names: Vec<_> = possible.iter().map(|value| format!("`{}`", value.get_name())).collect();
+        text.push_str(&format!(" One of {}.", names.join(", ")));
+    }
+    for value in possible.into_iter().filter(|value| value.get_help().is_some()) {
         let about = value.get_help().map(ToString::to_string).unwrap_or_default();
         text.push_str(&format!(" `{}`: {}", value.get_name(), lower(&sentence(&about))));
     }
@@ -266,6 +276,11 @@ fn command(page: &mut Page, words: &str, command: &Command) {
         if let Some(more) = command.get_after_long_help() {
             page.help(&more.to_string());
         }
+    }
+    if let (false, Some(more)) = (below.is_empty(), command.get_after_long_help()) {
+        page.subsection(&words);
+        page.text(&sentence(&about(command)));
+        page.help(&more.to_string());
     }
     for inner in below {
         self::command(page, &words, inner);
@@ -319,7 +334,7 @@ fn exit_status(page: &mut Page) {
     page.paragraph("Over several files and rules the largest counts.");
 }
 
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("/etc/kms-sig/policy.toml", "The policy of kms-sig.service; see `kms-sig-policy`(5)."),
     ("/etc/kms-sig/NAME.toml", "The policy of the instance kms-sig@NAME.service."),
     (
@@ -328,6 +343,7 @@ const FILES: [(&str, &str); 6] = [
     ),
     ("/var/lib/kms-sig-NAME", "The same for an instance."),
     ("/srv/kms-sig", "The watched folders, deliveries and quarantine of the example policy."),
+    ("/run/kms-sig, /run/kms-sig-NAME", "What a running daemon keeps for itself; mode 0750."),
     ("/usr/share/doc/kms-sig/examples", "Drop-ins for the units, key and IAM policies of AWS."),
 ];
 
@@ -407,12 +423,14 @@ fn watch_page() -> String {
     page.section("SIGNALS");
     page.term(
         [bold("SIGTERM"), roman(", "), bold("SIGINT")],
-        "End after the files in hand, within a minute. A second one ends it at once.",
+        "End after the files in hand. A second one ends it at once, and so does a minute of waiting, both with exit status \
+         3: the next start takes up what was in hand.",
     );
     page.term(
         [bold("SIGHUP")],
         "Read the policy anew. A good one takes over between two files; a bad one is told line by line, and the old one \
-         goes on. `[state] dir` cannot change that way.",
+         goes on. `[state] dir` and `[control] socket` cannot change that way. A rule whose file system does not answer \
+         is left behind after ten seconds, and goes on by the policy in force when it does.",
     );
     page.section("SERVICE");
     page.text(
@@ -438,19 +456,46 @@ fn watch_page() -> String {
     page.literal([
         "[Service]",
         "ReadWritePaths=",
-        "ReadWritePaths=/data/exchange",
+        "ReadWritePaths=-/data/exchange",
         "LoadCredential=aws-credentials:/etc/kms-sig/aws-credentials",
         "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws-credentials",
     ]);
     page.paragraph(
         "`ReadWritePaths=` should name one path above all folders of the policy. systemd makes each path that it names a \
          mount of its own, and no file can be renamed from one mount to another: then files are copied to quarantine \
-         instead of moved, and the daemon warns of it when it starts.",
+         instead of moved, and the daemon warns of it when it starts. The `-` lets the service start where the path is \
+         missing, and its rules are held; once it is made, restart the service, which may write there only then.",
     );
+    page.paragraph(
+        "Whoever is in the group `kms-sig-drop` may put files into the folders that the package makes, and nobody can \
+         touch another's there. In releases, that means to have them signed.",
+    );
+    page.subsection("What the service manager is told");
+    page.text(
+        "The daemon is ready when its policy is good, every rule watches its directory or is held for a reason that was \
+         told, and the first scan is under way. `systemctl status kms-sig` shows a line of rules, files by outcome, and \
+         files held by cause.",
+    );
+    page.paragraph(
+        "With `WatchdogSec=` it says four times in that time that all of its loops turn. Neither KMS out of reach nor a \
+         full disk nor a file server that does not answer keeps it from that; a loop that hangs does, and the service is \
+         started anew. A watcher whose events no longer arrive is replaced, and its rule scans every ten seconds.",
+    );
+    page.subsection("The journal");
+    page.text(
+        "Where standard error goes to the journal, the log does so as well: one entry for each event, its fields in capitals \
+         after `KMSSIG_`, and a `MESSAGE_ID` for each kind, which the README lists. Why a start failed is among them, at \
+         priority err.",
+    );
+    page.literal([
+        "journalctl -u kms-sig -p err",
+        "journalctl -t kms-sig KMSSIG_VERDICT=invalid",
+        "journalctl -t kms-sig KMSSIG_RULE=downloads -o json",
+    ]);
     page.subsection("Instances");
     page.text(
         "kms-sig@NAME.service is a daemon of its own for a tenant: policy /etc/kms-sig/NAME.toml, state \
-         /var/lib/kms-sig-NAME, and /srv/kms-sig/NAME to write to, which you make. All instances share the user kms-sig, \
+         /var/lib/kms-sig-NAME, and /srv/kms-sig/NAME to write to, which you make before you start it. All instances share the user kms-sig, \
          and so can reach each other's files and keyrings, unless a drop-in gives one a user of its own:",
     );
     page.literal(["[Service]", "User=kms-sig-NAME", "Group=kms-sig-NAME"]);
@@ -509,8 +554,12 @@ const PLACEHOLDERS: [(&str, &str); 5] = [
 ];
 
 fn policy_page() -> String {
-    let mut page =
-        Page::new("kms-sig-policy", "5", "File Formats", "what kms-sig watch does, and with which keys");
+    let mut page = Page::new(
+        "kms-sig-policy",
+        "5",
+        "File Formats",
+        "policy of the kms-sig daemon: directories, keys, actions",
+    );
     page.section("SYNOPSIS");
     page.0.text([italic("/etc/kms-sig/policy.toml")]);
     page.section("DESCRIPTION");
@@ -528,7 +577,12 @@ fn policy_page() -> String {
     page.paragraph(
         "The policy, the keyring, `[state] dir`, `[quarantine] dir`, `deliver_to` and everything above them must belong to \
          root or to the daemon's user, and nobody else may write there. Sticky directories above them, such as /tmp, are \
-         accepted, and so is the daemon's own primary group.",
+         accepted, and so is the daemon's own primary group. For `path`, see there.",
+    );
+    page.paragraph(
+        "A policy has at most 1,000 rules and one megabyte, and a pattern of `include` or `exclude` at most 1,024 bytes. A \
+         recursive rule goes at most 64 directories deep and watches at most 100,000 of them, with at most 1,024 bytes for \
+         the path of one and 16 MiB for all.",
     );
     for chapter in &CHAPTERS {
         let heading = match chapter.table {

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -215,6 +216,28 @@ fn o4_the_watchdog_is_fed_while_nothing_else_works() {
         }
         assert_eq!(daemon.count("a loop of the daemon does not turn; the watchdog is not fed"), 0);
     }
+}
+
+/// State is held, and whoever holds it is to blame: a restart would only wait again.
+#[test]
+fn o4_the_watchdog_is_fed_while_another_process_keeps_state_locked() {
+    let mut place = place(SIGN);
+    place.set("WATCHDOG_USEC", "2000000");
+    let manager = Manager::of(&mut place);
+    let daemon = Daemon::start(&place);
+    let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // A refusal is put on record by the rule's own loop, which then waits for state as the files do.
+    symlink("nowhere", place.path("in/link")).unwrap();
+    place.write("in/f", "content");
+    manager.waits_for_status("(2 state)");
+    manager.so_far();
+    for _ in 0..5 {
+        manager.waits_for("WATCHDOG=1");
+    }
+    assert_eq!(daemon.count("a loop of the daemon does not turn; the watchdog is not fed"), 0);
+    db.execute_batch("ROLLBACK").unwrap();
+    daemon.waits_for("signed");
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl<K: Kms> Driver<K> {
                         "events cannot be relied on there; scanning often instead"
                     );
                 }
-                mounts::tell(&self.line, &post);
+                self.beat.at_disk(|| mounts::tell(&self.line, &post));
                 self.post = Some(Arc::new(Post { refusals: Arc::clone(&self.refusals), ..post }));
                 self.unswept = true;
                 self.next_scan = now;
@@ -76,7 +76,10 @@ impl<K: Kms> Driver<K> {
 
     /// Says why the rule cannot work, if that was not said before, and sets the time of the next attempt.
     pub(super) fn cannot_work(&mut self, error: &(dyn std::error::Error + 'static), now: Moment) {
-        let reason = chain::one_line(error);
+        let mut reason = chain::one_line(error);
+        if let Some(remedy) = mounts::remedy_if_read_only(error, &self.rule) {
+            reason = format!("{reason}; {remedy}");
+        }
         if self.attach_told.as_ref() != Some(&reason) {
             tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");
             self.attach_told = Some(reason);

@@ -2,13 +2,19 @@
 //! one mount to another, be they the same disk. What could be moved to quarantine is copied then.
 //!
 //! Nothing is lost by it, so it is told and no more. Two different disks are nobody's slip, and not mentioned.
+//!
+//! And the other trap: what is not in `ReadWritePaths=` at all is a read-only file system to the daemon.
 
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::Post;
+use crate::chain;
 use crate::daemon::line::Line;
 use crate::escape::quoted;
 use crate::fs::{Dir, FsError};
+use crate::policy::Rule;
 
 /// Says so if a rule's directory and quarantine are one disk and two mounts.
 pub(super) fn tell<K>(line: &Line<K>, post: &Post) {
@@ -60,6 +66,20 @@ fn advice(root: &Path, store: &Path) -> String {
     }
 }
 
+/// What to write where a rule's directories are read-only.
+pub(super) fn remedy_if_read_only(error: &(dyn std::error::Error + 'static), rule: &Rule) -> Option<String> {
+    let delivery = rule.delivery().map(|delivery| delivery.dir.as_path());
+    chain::has(error, Errno::ROFS).then(|| writable_advice(&rule.path, delivery))
+}
+
+fn writable_advice(root: &Path, destination: Option<&Path>) -> String {
+    let above = destination.and_then(|to| shared_parent(root, to)).unwrap_or_else(|| root.to_owned());
+    format!(
+        "under systemd, name {}, or better one path above all that the policy names, in ReadWritePaths=",
+        quoted(&above)
+    )
+}
+
 /// The deepest directory above both, or the one that lies in the other; not `/` and not what lies directly in it, such
 /// as `/var`: nobody opens that to a service.
 fn shared_parent(a: &Path, b: &Path) -> Option<PathBuf> {
@@ -90,5 +110,15 @@ mod tests {
             advice("/srv/in".as_ref(), "/var/bad".as_ref()),
             "put [quarantine] dir beside \"/srv/in\", and name the folder that holds both in ReadWritePaths="
         );
+    }
+
+    #[test]
+    fn o7_what_is_read_only_is_told_by_the_path_to_write() {
+        for (destination, path) in
+            [(None, "/data/x/in"), (Some("/data/x/out"), "/data/x"), (Some("/srv/o"), "/data/x/in")]
+        {
+            let advice = writable_advice("/data/x/in".as_ref(), destination.map(Path::new));
+            assert!(advice.contains(&format!("name \"{path}\", or")), "{advice}");
+        }
     }
 }

@@ -179,7 +179,7 @@ impl<K: Kms> Driver<K> {
         }
         if post.lock.is_some() {
             // Claims that cannot be listed were told when the rule attached, or are when it attaches again.
-            let waiting = tokio::task::block_in_place(|| claim::bring_back(&post.root)).unwrap_or_default();
+            let waiting = self.beat.at_disk(|| claim::bring_back(&post.root)).unwrap_or_default();
             if waiting > std::mem::replace(&mut self.sheltered, waiting) {
                 tracing::warn!(
                     rule = self.rule.name,
@@ -210,7 +210,8 @@ impl<K: Kms> Driver<K> {
 
     /// Enters the paths whose present versions state has no final decision about.
     pub(super) async fn enter_unless_known(&mut self, post: &Post, paths: Vec<RelPath>, now: Moment) {
-        let remembered = match self.line.state.remembered_all(&self.rule.name, paths.clone()).await {
+        let asked = self.line.state.remembered_all(&self.rule.name, paths.clone());
+        let remembered = match self.beat.at_state(asked).await {
             Ok(remembered) => remembered,
             Err(error) => {
                 tracing::error!(rule = self.rule.name, %error, "state cannot be read");
@@ -219,7 +220,7 @@ impl<K: Kms> Driver<K> {
         };
         for (path, row) in remembered {
             if let Some(row) = row
-                && let Ok(look) = self.beat.briefly_at_disk(|| look(post, &path))
+                && let Ok(look) = self.beat.at_disk(|| look(post, &path))
                 && is_decided(post, &row, &look, self.line.dry_run)
             {
                 if self.is_first_scan {
@@ -252,7 +253,7 @@ impl<K: Kms> Driver<K> {
     async fn refuse_names(&mut self, post: &Post, names: Vec<(RelPath, scan::Unsignable)>) {
         let mut refusals = Vec::new();
         for (path, why) in names {
-            let stat = self.beat.briefly_at_disk(|| post.root.descend(path.parent())?.stat_of(path.name()));
+            let stat = self.beat.at_disk(|| post.root.descend(path.parent())?.stat_of(path.name()));
             let Ok(Some(stat)) = stat else { continue };
             if stat.kind != Kind::Directory {
                 let sight = Sight { payload: Some(stat.identity), signature: None };
@@ -265,9 +266,9 @@ impl<K: Kms> Driver<K> {
     /// Whether another directory stands at the rule's path by now. Then the old one is let go.
     pub(super) fn has_moved(&mut self, post: &Post) -> bool {
         // The same way as when it was attached: what stands above it may have changed hands as well.
-        let (now, then) = self.beat.briefly_at_disk(|| {
-            (root::open(&self.rule.path).map(|dir| dir.stat().ok()), post.root.stat().ok())
-        });
+        let (now, then) = self
+            .beat
+            .at_disk(|| (root::open(&self.rule.path).map(|dir| dir.stat().ok()), post.root.stat().ok()));
         let now = match now {
             Ok(now) => now,
             Err(TrustError::Missing(_)) => None,

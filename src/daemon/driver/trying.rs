@@ -127,7 +127,7 @@ impl<K: Kms> Driver<K> {
             let sight = match &self.rule.mode {
                 Mode::Verify(_) => settled,
                 // With whichever signature lies beside it; settling did not look at that.
-                Mode::Sign(_) => match self.beat.briefly_at_disk(|| look(post, &path)) {
+                Mode::Sign(_) => match self.beat.at_disk(|| look(post, &path)) {
                     Ok(look) if look.sight.payload == settled.payload => look.sight,
                     Ok(_) | Err(_) => settled,
                 },
@@ -275,7 +275,8 @@ impl<K: Kms> Driver<K> {
             return;
         }
         let paths = refusals.iter().map(|refusal| refusal.path.clone()).collect();
-        let rows = self.line.state.remembered_all(&self.rule.name, paths).await.unwrap_or_default();
+        let asked = self.line.state.remembered_all(&self.rule.name, paths);
+        let rows = self.beat.at_state(asked).await.unwrap_or_default();
         let rows: HashMap<RelPath, Option<Remembered>> = rows.into_iter().collect();
         let mut new = Vec::new();
         for refusal in refusals {
@@ -293,7 +294,7 @@ impl<K: Kms> Driver<K> {
         }
         self.refused += new.len();
         let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
-        match self.line.refuse(post, new).await {
+        match self.beat.at_state(self.line.refuse(post, new)).await {
             Ok(settled) => {
                 for (path, settled) in paths.iter().zip(settled) {
                     self.summary.settled(&settled, path);

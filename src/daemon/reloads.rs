@@ -1,0 +1,106 @@
+//! Policies that are to come: whether a running daemon can go on under them, found out while it works.
+//!
+//! To open the quarantine store of a new policy may take as long as its disk does. The daemon obeys meanwhile.
+
+use std::sync::{Arc, Weak};
+
+use tokio::task::JoinSet;
+
+use super::board::Board;
+use super::store::Store;
+use super::{DaemonError, Options, admit, prepare};
+use crate::chain;
+use crate::policy::Policy;
+
+/// A policy that can take over, with its quarantine store.
+pub type Next = (Policy, Option<Arc<Store>>);
+
+/// The policies to come. Of several the last takes over.
+pub struct Reloads {
+    first: Policy,
+    options: Options,
+    board: Arc<Board>,
+    accepting: JoinSet<Result<Next, DaemonError>>,
+    /// Quarantine stores that were opened: one in use cannot be opened again, but by who has it.
+    stores: Vec<Weak<Store>>,
+    waiting: Option<Box<Policy>>,
+}
+
+impl Reloads {
+    /// None as yet, after the policy that the daemon was started with.
+    pub fn new(first: &Policy, options: Options, board: &Arc<Board>) -> Self {
+        let board = Arc::clone(board);
+        Self {
+            first: first.clone(),
+            options,
+            board,
+            accepting: JoinSet::new(),
+            stores: Vec::new(),
+            waiting: None,
+        }
+    }
+
+    /// A store that is in use.
+    pub fn hold(&mut self, store: Option<&Arc<Store>>) {
+        self.stores.retain(|store| store.strong_count() > 0);
+        self.stores.extend(store.map(Arc::downgrade));
+    }
+
+    /// Has one looked at.
+    pub fn offer(&mut self, policy: Box<Policy>) {
+        if !self.accepting.is_empty() {
+            if self.waiting.replace(policy).is_some() {
+                self.board.reload_superseded();
+            }
+            return;
+        }
+        let (first, options) = (self.first.clone(), self.options);
+        let held: Vec<Arc<Store>> = self.stores.iter().filter_map(Weak::upgrade).collect();
+        self.accepting.spawn_blocking(move || accept(&first, *policy, options, &held));
+    }
+
+    /// Waits for one that can take over; those that cannot are refused. Loses nothing if it is no longer polled.
+    ///
+    /// # Errors
+    /// A panic.
+    pub async fn next(&mut self) -> Result<Next, DaemonError> {
+        loop {
+            let Some(accepted) = self.accepting.join_next().await else {
+                return std::future::pending().await;
+            };
+            let accepted = accepted?;
+            if let Ok((_, store)) = &accepted {
+                self.hold(store.as_ref());
+            }
+            let later = self.waiting.take();
+            let is_last = later.is_none();
+            if let Some(later) = later {
+                self.offer(later);
+            }
+            match accepted {
+                Ok(next) if is_last => return Ok(next),
+                Ok(_) => self.board.reload_superseded(),
+                Err(error) => refuse(&self.board, &error),
+            }
+        }
+    }
+}
+
+fn refuse(board: &Board, error: &DaemonError) {
+    let reason = chain::one_line(error);
+    tracing::error!(reason, "reload refused; the old policy stays");
+    board.reload_refused(reason);
+}
+
+/// Whether a running daemon can go on under another policy.
+fn accept(first: &Policy, next: Policy, options: Options, held: &[Arc<Store>]) -> Result<Next, DaemonError> {
+    if first.state_dir != next.state_dir {
+        return Err(DaemonError::Fixed("state.dir"));
+    }
+    if first.control.socket != next.control.socket {
+        return Err(DaemonError::Fixed("control.socket"));
+    }
+    admit(&next, options)?;
+    let store = prepare(&next, options, held)?;
+    Ok((next, store))
+}
