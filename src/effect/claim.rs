@@ -236,7 +236,7 @@ fn take_all(root: &Dir, claim: &Dir, parts: &[Part]) -> Result<bool, FsError> {
 }
 
 /// Finishes what a killed process left: removes decided claims, puts back undecided ones. What cannot be put
-/// back because its name is taken stays until it is free. Must not run while [`remove`] does. Returns what went
+/// back because its name is taken stays until it is free. Must not run while a [`Claim`] is open. Returns what went
 /// wrong with single claims, which stay: a sender who gets a directory of his claimed must not stop the rule.
 ///
 /// # Errors

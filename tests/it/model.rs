@@ -165,7 +165,7 @@ impl World {
         }
         let daemon = Daemon::start(&self.place);
         daemon.until("came to an end", || names(&self.place.path("in")).is_empty());
-        daemon.until("tidied up", || names(&self.place.path("in/.kms-sig")).is_empty());
+        daemon.until("tidied up", || names(&self.place.path("in/.kms-sig")) == ["lock"]);
         daemon.stop();
         self.check(story);
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();

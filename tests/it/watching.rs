@@ -217,11 +217,15 @@ fn state_is_for_the_daemon_alone() {
 }
 
 #[test]
-fn one_daemon_for_a_root() {
+fn one_daemon_for_a_root_and_for_a_store() {
     let place = place(SIGN);
     let daemon = Daemon::start(&place);
     let policy = String::from_utf8(place.read("policy.toml")).unwrap();
-    place.write("other.toml", policy.replace("state.dir = \"state\"", "state.dir = \"state2\""));
+    let policy = policy.replace("state.dir = \"state\"", "state.dir = \"state2\"");
+    place.write("other.toml", &policy);
+    let shared = place.run(["watch", "--policy", "other.toml", "--once"]).exits(3);
+    drop(shared.complains_of("another kms-sig is using the quarantine"));
+    place.write("other.toml", policy.replace("quarantine.dir = \"q\"", "quarantine.dir = \"q2\""));
     place.write("in/f", "content");
     let run = place.run(["watch", "--policy", "other.toml", "--once"]).exits(3);
     let said = String::from_utf8_lossy(run.stdout()).into_owned();
