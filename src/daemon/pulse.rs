@@ -158,15 +158,13 @@ impl Beat {
         }
     }
 
-    /// Runs work on files, which may wait for a disk or a file server, where that stops no other task.
+    /// Runs work on files, which may wait for a disk or a file server, where that stops no other task. However little
+    /// the work is: a call that never returns would keep one of the few threads that all tasks share.
     pub fn at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
-        tokio::task::block_in_place(|| self.briefly_at_disk(work))
-    }
-
-    /// [`Beat::at_disk`] for a call or two that are done at once unless something is wrong.
-    pub fn briefly_at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _visit = self.visit(Elsewhere::Disk);
-        work()
+        tokio::task::block_in_place(|| {
+            let _visit = self.visit(Elsewhere::Disk);
+            work()
+        })
     }
 
     /// Waits for what state has to answer.

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -167,6 +168,31 @@ fn o4_a_file_server_that_does_not_answer_holds_its_rule_alone_and_is_no_reason_t
     daemon.waits_for("it turns again");
     place.write("stuck/h", "content");
     daemon.waits_for_nth("signed", 3);
+}
+
+/// Whichever system call it is that does not return: the threads that all rules share stay free.
+#[test]
+fn o4_a_directory_that_stops_to_answer_takes_no_thread_from_the_other_rules() {
+    let rule = with(
+        &SIGN.replace("\"sign\"\nmode", "\"stuck\"\nmode").replace("\"in\"", "\"stuck\""),
+        "recursive = true",
+    );
+    let mut place = place(&format!("{SIGN}{rule}"));
+    place.set("WATCHDOG_USEC", "2000000");
+    place.set("TOKIO_WORKER_THREADS", "1");
+    fs::create_dir(place.path("stuck")).unwrap();
+    let manager = Manager::of(&mut place);
+    let daemon = Daemon::start(&place);
+    let below = fs::File::open(place.path("stuck")).unwrap();
+    let _stuck = Stuck::at(place.path("stuck"));
+    // A new directory means a scan, and a scan first compares what stands at the path.
+    fs::create_dir(format!("/proc/self/fd/{}/new", below.as_raw_fd())).unwrap();
+    assert_eq!(daemon.waits_for("the file system does not answer; only this waits for it")["part"], "stuck");
+    place.write("in/f", "content");
+    assert_eq!(daemon.waits_for("signed")["rule"], "sign");
+    manager.so_far();
+    manager.waits_for("WATCHDOG=1");
+    assert_eq!(daemon.count(SILENT), 0);
 }
 
 #[test]

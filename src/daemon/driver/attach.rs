@@ -59,7 +59,7 @@ impl<K: Kms> Driver<K> {
                         "events cannot be relied on there; scanning often instead"
                     );
                 }
-                mounts::tell(&self.line, &post);
+                self.beat.at_disk(|| mounts::tell(&self.line, &post));
                 self.post = Some(Arc::new(post));
                 self.unswept = true;
                 self.next_scan = now;

@@ -54,7 +54,7 @@ impl<K: Kms> Driver<K> {
                 Meaning::Nothing => {}
             }
             // What is in a new directory, and watching it, is the scan's.
-            if self.rule.recursive && self.beat.briefly_at_disk(|| is_directory(&post, below)) {
+            if self.rule.recursive && self.beat.at_disk(|| is_directory(&post, below)) {
                 self.scan_soon(now);
             }
         }

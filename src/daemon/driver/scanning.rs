@@ -174,7 +174,7 @@ impl<K: Kms> Driver<K> {
         }
         if !self.line.dry_run {
             // What resists was told when the rule attached, or is when it attaches again.
-            tokio::task::block_in_place(|| claim::bring_back(&post.root)).unwrap_or_default();
+            self.beat.at_disk(|| claim::bring_back(&post.root)).unwrap_or_default();
         }
         let ended = self.line.clock.now();
         self.is_first_scan = false;
@@ -208,7 +208,7 @@ impl<K: Kms> Driver<K> {
         };
         for (path, row) in remembered {
             if let Some(row) = row
-                && let Ok(look) = self.beat.briefly_at_disk(|| look(post, &path))
+                && let Ok(look) = self.beat.at_disk(|| look(post, &path))
                 && is_decided(post, &row, &look, self.line.dry_run)
             {
                 if self.is_first_scan {
@@ -228,7 +228,7 @@ impl<K: Kms> Driver<K> {
     async fn refuse_names(&mut self, post: &Post, names: Vec<(RelPath, scan::Unsignable)>) {
         let mut refusals = Vec::new();
         for (path, why) in names {
-            let stat = self.beat.briefly_at_disk(|| post.root.descend(path.parent())?.stat_of(path.name()));
+            let stat = self.beat.at_disk(|| post.root.descend(path.parent())?.stat_of(path.name()));
             let Ok(Some(stat)) = stat else { continue };
             if stat.kind != Kind::Directory {
                 let sight = Sight { payload: Some(stat.identity), signature: None };
@@ -241,9 +241,9 @@ impl<K: Kms> Driver<K> {
     /// Whether another directory stands at the rule's path by now. Then the old one is let go.
     pub(super) fn has_moved(&mut self, post: &Post) -> bool {
         // The same way as when it was attached: what stands above it may have changed hands as well.
-        let (now, then) = self.beat.briefly_at_disk(|| {
-            (root::open(&self.rule.path).map(|dir| dir.stat().ok()), post.root.stat().ok())
-        });
+        let (now, then) = self
+            .beat
+            .at_disk(|| (root::open(&self.rule.path).map(|dir| dir.stat().ok()), post.root.stat().ok()));
         let now = match now {
             Ok(now) => now,
             Err(TrustError::Missing(_)) => None,

@@ -127,7 +127,7 @@ impl<K: Kms> Driver<K> {
             let sight = match &self.rule.mode {
                 Mode::Verify(_) => settled,
                 // With whichever signature lies beside it; settling did not look at that.
-                Mode::Sign(_) => match self.beat.briefly_at_disk(|| look(post, &path)) {
+                Mode::Sign(_) => match self.beat.at_disk(|| look(post, &path)) {
                     Ok(look) if look.sight.payload == settled.payload => look.sight,
                     Ok(_) | Err(_) => settled,
                 },
