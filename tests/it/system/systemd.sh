@@ -70,6 +70,9 @@ delivered() { holds "$1 is delivered" test -e "$srv/verified/$1"; holds "$1 has 
 drop_in() { mkdir -p $dropins; printf '%s\n' "[Service]" "$@" > $dropins/test.conf; systemctl daemon-reload; }
 restart() { systemctl restart kms-sig || fail "restart"; }
 
+# What the README leaves to the operator.
+editor() { echo '[default]' > "$1"; }
+
 # A command of the README and what it prints there, which may take a moment. Nothing shown: it has to succeed, once.
 shows() {
     if [ -z "$2" ]; then
@@ -84,6 +87,7 @@ first_boot() {
     say "== the README's chapter, word by word"
     is "nothing of it is there before" not id kms-sig
     . ./readme.sh
+    is "the credentials are there" grep -q default /etc/kms-sig/aws-credentials
 
     say "== what was installed"
     is "units are sound" systemd-analyze verify --man=no /usr/lib/systemd/system/kms-sig.service /usr/lib/systemd/system/kms-sig@.service
@@ -125,6 +129,8 @@ first_boot() {
     is "it is in quarantine, with the reason" grep -q '"reason": "mismatch"' $srv/quarantine/*/record.json
     is "the capability for leases works on files of others" grep -q '"lease": "granted"' $srv/quarantine/*/record.json
     is "it was not delivered" not test -e $srv/verified/two.tar.gz
+    journalctl --sync
+    is "the journal finds it by its verdict" test -n "$(journalctl -q -o cat -t kms-sig KMSSIG_VERDICT=invalid KMSSIG_FILE=two.tar.gz)"
 
     say "== systemctl reload with a bad policy"
     cp $policy /test/good.toml
@@ -133,7 +139,7 @@ first_boot() {
     mark
     is "it fails" not systemctl reload kms-sig
     holds "the journal has the fault" logged "colour"
-    is "with its line" logged "$policy:$line"
+    is "with its line, at priority err" test -n "$(journalctl -q -o cat -p err -t kms-sig KMSSIG_LINE="$line")"
     is "the daemon was not even asked" not logged "reload refused"
     is "it is the same process" equal "$(property MainPID)" "$pid"
     make three.tar.gz
@@ -141,6 +147,8 @@ first_boot() {
     systemctl restart kms-sig 2>/dev/null
     holds "a start with it fails, and is not tried again" failed
     is "with exit code 2" equal "$(property ExecMainStatus)" 2
+    journalctl --sync
+    is "and the unit's journal says at priority err why" test -n "$(journalctl -q -o cat -p err -u kms-sig KMSSIG_LINE="$line")"
     cp /test/good.toml $policy
     systemctl reset-failed kms-sig
     is "corrected, it starts" systemctl start kms-sig
@@ -180,41 +188,27 @@ first_boot() {
     restart
     is "with one path there is nothing to tell" not logged "alone in ReadWritePaths="
 
-    say "== credentials in a file"
-    mkdir -p $dropins
-    cp /usr/share/doc/kms-sig/examples/credentials.conf $dropins/
-    install -m 600 /dev/null /etc/kms-sig/aws-credentials
-    echo '[default]' > /etc/kms-sig/aws-credentials
+    say "== ReadWritePaths= that leaves out a folder, and one that is missing"
+    drop_in ReadWritePaths= "ReadWritePaths=$srv/incoming $srv/quarantine $srv/verified" ReadWritePaths=-$srv/nowhere
+    mark
+    restart
+    is "it starts" active
+    holds "the rule is held, with the path to name" logged "name \"$srv/releases\", or better one path above all"
+    rm $dropins/test.conf
     systemctl daemon-reload
     restart
+    make again.tar.gz
+    signed again.tar.gz
+
+    say "== credentials in a file"
     file=$(tr '\0' '\n' < /proc/"$(property MainPID)"/environ | sed -n 's/^AWS_SHARED_CREDENTIALS_FILE=//p')
     is "the daemon can read them" runuser -u kms-sig -- grep -q default "$file"
     is "and not where they came from" not runuser -u kms-sig -- cat /etc/kms-sig/aws-credentials
 
     say "== an instance with a user of its own"
-    useradd --system --home-dir /nonexistent kms-sig-acme
-    install -d -o root -g root $srv/acme
-    install -d -o kms-sig-acme -g kms-sig-acme $srv/acme/in
-    install -d -m 700 -o kms-sig-acme -g kms-sig-acme $srv/acme/quarantine
-    mkdir -p /etc/systemd/system/kms-sig@acme.service.d
-    printf '[Service]\nUser=kms-sig-acme\nGroup=kms-sig-acme\n' > /etc/systemd/system/kms-sig@acme.service.d/user.conf
-    cat > /etc/kms-sig/acme.toml <<'TOML'
-[local]
-keyring = "/var/lib/kms-sig-acme/keyring"
-[state]
-dir = "/var/lib/kms-sig-acme"
-[[watch]]
-name = "acme"
-mode = "sign"
-path = "/srv/kms-sig/acme/in"
-key = "local:acme"
-create = true
-TOML
-    systemctl daemon-reload
-    is "it starts" systemctl enable --now kms-sig@acme
-    echo acme > $srv/acme/in/f
-    holds "it signs" test -s $srv/acme/in/f.sig
-    is "as its user" equal "$(stat -c %U $srv/acme/in/f.sig /var/lib/kms-sig-acme/keyring | sort -u)" kms-sig-acme
+    is "it runs" active kms-sig@acme
+    is "what it signs is its user's" equal \
+        "$(stat -c %U $srv/acme/releases/hello.tar.gz.sig /var/lib/kms-sig-acme/keyring | sort -u)" kms-sig-acme
     is "its reload works" systemctl reload kms-sig@acme
     is "the other tenant's keyring is not its to read" not runuser -u kms-sig-acme -- cat /var/lib/kms-sig/keyring
 
@@ -254,12 +248,14 @@ second_boot() {
     is "the daemons have ended" not runs kms-sig
     is "the program is gone" not test -e /usr/bin/kms-sig
     is "the policy stays" test -s $policy
-    is "purging succeeds" dpkg --purge kms-sig
+    is "purging succeeds" sh -c 'dpkg --purge kms-sig > /tmp/purged 2>&1'
     is "the policy is gone" not test -e $policy
     is "keyring and state stay" test -s /var/lib/kms-sig/keyring -a -s /var/lib/kms-sig/state.db
     is "and so do files" test -s $srv/verified/seven.tar.gz -a -s $srv/releases/eight.tar.gz.sig
     is "and whom they belong to" id kms-sig
     is "no unit is left" not systemctl cat kms-sig.service
+    is "and no link to one" test -z "$(find /etc/systemd/system -xtype l -name 'kms-sig*')"
+    is "what stays is named" grep -q '/var/lib/kms-sig-acme is not empty and stays' /tmp/purged
     say "ALL STEPS DONE"
 }
 
