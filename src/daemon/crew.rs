@@ -70,7 +70,7 @@ struct Berth {
 }
 
 impl Drivers {
-    /// Whether any crew has left a driver behind.
+    /// Whether none is at work, of any crew.
     pub fn is_empty(&self) -> bool {
         self.at_work.is_empty()
     }

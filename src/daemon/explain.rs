@@ -162,8 +162,8 @@ pub fn explain<'r>(
     asked: &Asked,
     terms: Terms<'_>,
 ) -> Result<Result<Applied, WhyNot<'r>>, HistoryError> {
-    let path = match payload_of(rule, asked) {
-        Ok(path) => path,
+    let (path, asked_for) = match payload_of(rule, asked) {
+        Ok(found) => found,
         Err(why) => return Ok(Err(why)),
     };
     let filling = Filling { relpath: path.as_path(), watch: &rule.name, hostname: &super::hostname() };
@@ -173,7 +173,7 @@ pub fn explain<'r>(
     let now = match attach::post(rule, true) {
         Err(error) => Err(chain::one_line(&error)),
         Ok(post) => {
-            if let Some(why) = way(&post, &path) {
+            if let Some(why) = way(&post, &path, asked_for) {
                 return Ok(Err(why));
             }
             let scene =
@@ -189,7 +189,7 @@ pub fn explain<'r>(
 }
 
 /// The payload that a path is, or is the signature of, if the rule means it by name.
-fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<RelPath, WhyNot<'r>> {
+fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<(RelPath, AskedFor), WhyNot<'r>> {
     let outside = || WhyNot::Outside(&rule.path);
     let below = asked.below(rule).ok_or_else(outside)?;
     let Some((parent, name)) = below.parent().zip(below.file_name()) else { return Err(WhyNot::Root) };
@@ -203,18 +203,29 @@ fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<RelPath, WhyNot<'r>> 
         return Err(WhyNot::TooFar);
     }
     match scan::part(rule, name).map_err(WhyNot::Overlooked)? {
-        Part::Of(payload) | Part::SignatureOf(payload) => {
-            RelPath::new(parent.join(payload)).ok_or_else(outside)
+        Part::Of(payload) => Ok((RelPath::new(parent.join(payload)).ok_or_else(outside)?, AskedFor::Pair)),
+        Part::SignatureOf(payload) => {
+            Ok((RelPath::new(parent.join(payload)).ok_or_else(outside)?, AskedFor::SignatureToSign))
         }
         Part::Unsignable(why) => Err(WhyNot::Unsignable(why)),
     }
 }
 
+/// What of a pair was asked about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AskedFor {
+    /// All of it.
+    Pair,
+    /// In a sign rule, the name of the signature: without its payload it is nothing to be signed.
+    SignatureToSign,
+}
+
 /// What on the way to a file keeps the daemon from ever coming to it.
-fn way(post: &Post, path: &RelPath) -> Option<WhyNot<'static>> {
+fn way(post: &Post, path: &RelPath, asked_for: AskedFor) -> Option<WhyNot<'static>> {
     match post.root.descend(path.parent()) {
         Ok(dir) => match dir.stat_of(path.name()) {
             Ok(Some(stat)) if stat.kind == Kind::Directory => Some(WhyNot::Directory),
+            Ok(None) if asked_for == AskedFor::SignatureToSign => Some(WhyNot::Unsignable(Unsignable::Stray)),
             Ok(_) | Err(_) => None,
         },
         Err(e) if e.source == Errno::XDEV => {

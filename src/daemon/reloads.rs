@@ -73,14 +73,13 @@ impl Reloads {
                 self.hold(store.as_ref());
             }
             let later = self.waiting.take();
-            let is_last = later.is_none();
-            if let Some(later) = later {
-                self.offer(later);
-            }
             match accepted {
-                Ok(next) if is_last => return Ok(next),
+                Ok(next) if later.is_none() => return Ok(next),
                 Ok(_) => self.board.reload_superseded(),
                 Err(error) => refuse(&self.board, &error),
+            }
+            if let Some(later) = later {
+                self.offer(later);
             }
         }
     }

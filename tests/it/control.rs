@@ -292,7 +292,7 @@ fn what_has_the_sockets_name_is_left_alone_and_stops_nothing() {
     let first = Daemon::start(&place);
     place
         .shell(
-            "mkdir -m 700 other && sed 's/\"state\"/\"other\"/; s/\"in\"/\"out\"/' policy.toml > other.toml",
+            "mkdir -m 700 other && sed 's/\"state\"/\"other\"/; s/\"in\"/\"out\"/; s/\"q\"/\"q2\"/' policy.toml > other.toml",
         )
         .exits(0);
     let mut command = Command::new(PROGRAM);

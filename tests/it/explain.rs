@@ -80,7 +80,11 @@ fn every_reason_why_a_rule_does_not_apply_is_told() {
             "\".part\" in its name marks an unfinished or private file, and no pattern of include has it"
                 .to_owned(),
         ),
-        ("in/f.sig", "it is a signature, and signatures are not signed".to_owned()),
+        (
+            "in/f.sig",
+            "refused: .sig is the suffix of signatures, and the file that this would be the signature of is not there"
+                .to_owned(),
+        ),
         ("in/.kms-sig-x", "names that begin with .kms-sig are kms-sig's own".to_owned()),
     ] {
         assert_eq!(why_not(&place, path), why, "{path}");
