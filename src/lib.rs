@@ -35,7 +35,7 @@
 //! what is wanted; [`watch`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
 //! how files are touched, [`effect`] all that changes them, [`state`] what is remembered and on record, [`witness`]
 //! how KMS comes to vouch for that record; [`cli`] and [`command`] are what a person asks for, [`terminal`] what is
-//! shown to people only, [`service`] what the host is told.
+//! shown to people only, [`service`] what the host is told, [`control`] what a running daemon answers.
 
 pub mod chain;
 pub mod cli;

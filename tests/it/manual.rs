@@ -473,7 +473,7 @@ fn watch_page() -> String {
     page.subsection("What the service manager is told");
     page.text(
         "The daemon is ready when its policy is good, every rule watches its directory or is held for a reason that was \
-         told, and the first scan is under way. `systemctl status kms-sig` shows a line of rules, files by outcome, and \
+         told, and the first scan is under way. `kms-sig status` says how it stands and what to do; `systemctl status kms-sig` shows a line of rules, files by outcome, and \
          files held by cause.",
     );
     page.paragraph(

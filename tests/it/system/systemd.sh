@@ -96,6 +96,9 @@ first_boot() {
             /usr/lib/systemd/system/$unit
     done
     is "it is of type notify" equal "$(property Type)" notify
+    is "who is in its group may ask it" setpriv --reuid=65534 --regid=65534 --groups="$(id -g kms-sig)" kms-sig status
+    is "and others may not" not setpriv --reuid=65534 --regid=65534 --clear-groups kms-sig status
+    is "it reloads on request" equal "$(kms-sig reload | cut -d' ' -f1-2)" "policy reloaded"
     is "it runs as its own user" equal "$(stat -c %U /proc/"$(property MainPID)")" kms-sig
     is "state is the daemon's alone" equal "$(stat -c '%U %a' /var/lib/kms-sig)" "kms-sig 700"
     is "quarantine is the daemon's alone" equal "$(stat -c '%U %a' $srv/quarantine)" "kms-sig 700"
