@@ -3,6 +3,8 @@
 //! A [`Context`] is what goes to KMS. A [`ContextTemplate`] is what a policy says, with placeholders for
 //! a file's name. Never logs: contexts show in CloudTrail in clear, but names inside them are hostile.
 
+pub mod leaf_keys;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -10,6 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::escape::Escaped;
+use leaf_keys::LeafKeys;
 
 /// The most that KMS takes for keys and values together, in bytes (AWS KMS quotas: 8,192).
 pub const MAX_LEN: usize = 8192;
@@ -214,6 +217,12 @@ impl ContextTemplate {
                 Piece::Text(_) => None,
             })
         })
+    }
+
+    /// The keys whose values are of one file and no other: in a batch, they live only in its leaf.
+    pub fn leaf_keys(&self) -> LeafKeys {
+        let of_a_file = self.placeholders().filter(|(_, hole)| !hole.is_of_the_signer());
+        of_a_file.map(|(key, _)| key.to_owned()).collect()
     }
 
     /// The template as text that differs whenever the template differs, for fingerprints.

@@ -2,7 +2,7 @@
 //!
 //! A signature is the KMS `Encrypt` ciphertext of a file's SHA-512, beside the file as `NAME.sig`. Verifying
 //! is `Decrypt` and a comparison in constant time. Who may call which of the two on the key is the whole
-//! trust model.
+//! trust model. One ciphertext may stand for many files: a batch, see [`signature::batch`].
 //!
 //! # Promises
 //!
@@ -31,8 +31,8 @@
 //! hint / scan ─► settle ─► queue ─► snapshot ─► hash ─► kms ─► decide ─► effect ─► state
 //! ```
 //!
-//! [`digest`], [`key`], [`context`], [`signature`], [`kms`] and [`seal`] say what a signature is; [`policy`]
-//! what is wanted; [`watch`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
+//! [`digest`], [`key`], [`context`], [`merkle`], [`signature`], [`kms`] and [`seal`] say what a signature is;
+//! [`policy`] what is wanted; [`watch`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
 //! how files are touched, [`effect`] all that changes them, [`state`] what is remembered and on record, [`witness`]
 //! how KMS comes to vouch for that record; [`cli`] and [`command`] are what a person asks for, [`terminal`] what is
 //! shown to people only, [`service`] what the host is told, [`control`] what a running daemon answers.
@@ -51,6 +51,7 @@ pub mod exit;
 pub mod fs;
 pub mod key;
 pub mod kms;
+pub mod merkle;
 pub mod policy;
 pub mod seal;
 pub mod service;

@@ -3,15 +3,22 @@
 //! Knows no path, no clock and no disk. The only place that makes a [`Valid`], and so the only place
 //! that can let anything be delivered (P1).
 
+pub mod batch;
+
+use std::borrow::Cow;
 use std::fmt;
 
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::context::Context;
+use crate::context::leaf_keys::LeafKeys;
 use crate::digest::Digest;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
-use crate::signature::{MAX_LEN, Malformed, Signature};
+use crate::merkle::Proof;
+use crate::signature::batch::{self as form, Batch};
+use crate::signature::{MAX_CIPHERTEXT, Malformed, Signature};
 
 /// A fact about a payload and its signature. Not being able to tell is no verdict but an `Err`.
 #[derive(Debug)]
@@ -105,14 +112,19 @@ pub async fn sign<K: Kms>(
     digest: &Digest,
 ) -> Result<Sealed, Trouble> {
     let answer = encrypt(kms, key, context, digest.as_bytes()).await?;
-    let signature = Signature::parse(&answer.ciphertext).map_err(|malformed| {
-        let message = match malformed {
-            Malformed::TooLong => format!("Encrypt answered with more than {MAX_LEN} bytes"),
-            Malformed::Empty | Malformed::Foreign(_) => "Encrypt answered with no ciphertext".to_owned(),
-        };
-        Trouble::new(TroubleKind::MalformedReply, message)
-    })?;
-    Ok(Sealed { signature, key: answer.key })
+    Ok(Sealed { signature: plain(&answer.ciphertext)?, key: answer.key })
+}
+
+/// What Encrypt answered, if it can be a ciphertext.
+fn plain(ciphertext: &[u8]) -> Result<Signature, Trouble> {
+    let message = match Signature::parse(ciphertext) {
+        Ok(signature) if signature.batch().is_none() => return Ok(signature),
+        Err(Malformed::TooLong) => format!("Encrypt answered with more than {MAX_CIPHERTEXT} bytes"),
+        Ok(_) | Err(Malformed::Empty | Malformed::Foreign(_) | Malformed::Batch(_)) => {
+            "Encrypt answered with no ciphertext".to_owned()
+        }
+    };
+    Err(Trouble::new(TroubleKind::MalformedReply, message))
 }
 
 /// One Encrypt, whose answer is of the key that was asked.
@@ -138,6 +150,141 @@ pub async fn encrypt<K: Kms>(
     Ok(answer)
 }
 
+/// Which formats are taken, and who says which part of the context lives in the leaves of a batch.
+#[derive(Debug, Clone, Copy)]
+pub enum Formats<'a> {
+    /// Plain ones. A batch signature is malformed.
+    Plain,
+    /// Both. What lives in the leaves is for the caller to say: a signature that says anything else was made
+    /// for another context.
+    Batch(&'a LeafKeys),
+    /// Both, split as the signature says. KMS vouches for that, as the split is part of the encryption context;
+    /// but where it splits is then for the signer to choose.
+    Any,
+}
+
+/// What KMS is asked about a signature, and what its answer will stand for.
+#[derive(Debug)]
+pub struct Question<'a> {
+    ciphertext: &'a [u8],
+    context: Cow<'a, Context>,
+    claim: Claim,
+}
+
+/// What a signature says it vouches for.
+#[derive(Debug, Clone)]
+enum Claim {
+    /// The digest itself.
+    Digest,
+    /// The root of a tree, one leaf of which has this digest and this context.
+    Leaf { proof: Proof, context: Context },
+}
+
+impl<'a> Question<'a> {
+    /// What to ask about a signature that should belong to this context.
+    ///
+    /// # Errors
+    /// Nothing: the signature is bad, and KMS need not be asked to tell.
+    pub fn new(formats: Formats<'_>, context: &'a Context, signature: &'a Signature) -> Result<Self, Opened> {
+        let Some(batch) = signature.batch() else {
+            let (ciphertext, context) = (signature.as_bytes(), Cow::Borrowed(context));
+            return Ok(Self { ciphertext, context, claim: Claim::Digest });
+        };
+        let is_split_so = match formats {
+            Formats::Plain => return Err(Opened::malformed()),
+            Formats::Batch(leaf_keys) => batch.leaf_keys() == leaf_keys,
+            Formats::Any => true,
+        };
+        // As KMS would say of a plain one: damaged, or made for another context.
+        if !is_split_so || !batch.leaf_keys().are_in(context) {
+            return Err(Opened(Inside::Bad(Reason::Rejected)));
+        }
+        match context.of_batch(batch.leaf_keys()) {
+            Ok(shared) => Ok(Self::of_batch(batch, context, shared)),
+            Err(_) => Err(Opened(Inside::Bad(Reason::Rejected))), // so long that nobody can have made it
+        }
+    }
+
+    fn of_batch(batch: &'a Batch, whole: &Context, shared: Context) -> Self {
+        let claim = Claim::Leaf { proof: batch.proof().clone(), context: whole.clone() };
+        Self { ciphertext: batch.ciphertext(), context: Cow::Owned(shared), claim }
+    }
+
+    /// The ciphertext that KMS is to open.
+    pub const fn ciphertext(&self) -> &[u8] {
+        self.ciphertext
+    }
+
+    /// The encryption context that it is to be opened with.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Asks KMS under each of several trusted keys in turn, by its name.
+    ///
+    /// A key that opens it wins. Otherwise trouble with any key is trouble: that key might have been the one.
+    /// Otherwise the signature is bad: `wrong-key` if every key disowned it, `rejected` if one called it damaged.
+    ///
+    /// # Errors
+    /// [`Trouble`]: no verdict is possible now.
+    pub async fn ask<K: Kms>(&self, kms: &K, trusted: &[KeyId]) -> Result<Answer, Trouble> {
+        let mut bad = Reason::WrongKey;
+        let mut trouble = None;
+        for key in trusted {
+            match kms.decrypt(Asked::Key(key), self.ciphertext, &self.context).await {
+                Ok(Decrypted { plaintext, key: answered }) if key.is_answered_by(&answered) => {
+                    return Ok(Answer::Plaintext { key: answered, plaintext });
+                }
+                // Only a full name can be told to be another key's; a bare id leaves account and Region open.
+                Ok(Decrypted { key: answered, .. }) if !answered.is_full() => {
+                    let message = format!("the answer names its key as {answered}, not by its ARN");
+                    trouble = trouble.or(Some(Trouble::new(TroubleKind::MalformedReply, message)));
+                }
+                // Another key answered although one was named: a hole in the service. Not vouched for.
+                Ok(_) | Err(KmsError::IncorrectKey) => {}
+                Err(KmsError::Rejected) => bad = Reason::Rejected,
+                Err(KmsError::Trouble(t)) => trouble = trouble.or(Some(t)),
+            }
+        }
+        match trouble {
+            Some(trouble) => Err(trouble),
+            None => Ok(Answer::Bad(bad)),
+        }
+    }
+
+    /// Asks KMS under whatever key it finds.
+    async fn ask_any<K: Kms>(&self, kms: &K) -> Result<Answer, Trouble> {
+        match kms.decrypt(Asked::AnyKey, self.ciphertext, &self.context).await {
+            Ok(Decrypted { plaintext, key }) => Ok(Answer::Plaintext { key, plaintext }),
+            Err(KmsError::Rejected) => Ok(Answer::Bad(Reason::Rejected)),
+            Err(KmsError::IncorrectKey) => Ok(Answer::Bad(Reason::WrongKey)),
+            Err(KmsError::Trouble(trouble)) => Err(trouble),
+        }
+    }
+
+    /// What the signature turned out to stand for, by the answer to exactly this question.
+    pub fn opened(self, answer: Answer) -> Opened {
+        Opened(match answer {
+            Answer::Plaintext { key, plaintext } => Inside::Plaintext { key, plaintext, claim: self.claim },
+            Answer::Bad(reason) => Inside::Bad(reason),
+        })
+    }
+}
+
+/// What KMS made of a ciphertext. The same for all signatures of one batch.
+#[derive(Clone)]
+pub enum Answer {
+    /// A trusted key opened it.
+    Plaintext {
+        /// The key.
+        key: KeyArn,
+        /// What was inside.
+        plaintext: Zeroizing<Vec<u8>>,
+    },
+    /// None did.
+    Bad(Reason),
+}
+
 /// What a signature turned out to stand for. Belongs to the exact signature bytes, context and keys it
 /// was opened with; lets a growing payload be compared again and again with one Decrypt.
 #[derive(Clone)]
@@ -145,7 +292,7 @@ pub struct Opened(Inside);
 
 #[derive(Clone)]
 enum Inside {
-    Plaintext { key: KeyArn, plaintext: Zeroizing<Vec<u8>> },
+    Plaintext { key: KeyArn, plaintext: Zeroizing<Vec<u8>>, claim: Claim },
     Bad(Reason),
 }
 
@@ -159,7 +306,7 @@ impl Opened {
     pub fn judge(&self, digest: &Digest) -> Verdict {
         match &self.0 {
             Inside::Bad(reason) => Verdict::Invalid(*reason),
-            Inside::Plaintext { key, plaintext } if digest.matches(plaintext) => {
+            Inside::Plaintext { key, plaintext, claim } if claim.matches(digest, plaintext) => {
                 Verdict::Valid(Valid { key: key.clone(), digest: digest.clone() })
             }
             Inside::Plaintext { .. } => Verdict::Invalid(Reason::Mismatch),
@@ -172,6 +319,19 @@ impl Opened {
     }
 }
 
+impl Claim {
+    /// Whether a plaintext of KMS is what this claim makes of a digest. Constant time in the content.
+    fn matches(&self, digest: &Digest, plaintext: &[u8]) -> bool {
+        match self {
+            Self::Digest => digest.matches(plaintext),
+            Self::Leaf { proof, context } => {
+                let root = proof.root(form::leaf(digest, context));
+                form::plaintext(proof.size(), root).ct_eq(plaintext).into()
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -181,53 +341,32 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// Opens a signature under one of several trusted keys, each named to KMS in turn.
-///
-/// A key that opens it wins. Otherwise trouble with any key is trouble: that key might have been the one.
-/// Otherwise the signature is bad: `wrong-key` if every key disowned it, `rejected` if one called it damaged.
+/// Opens a signature under one of several trusted keys: [`Question::new`], [`Question::ask`], [`Question::opened`].
 ///
 /// # Errors
 /// [`Trouble`]: no verdict is possible now.
 pub async fn open<K: Kms>(
     kms: &K,
     trusted: &[KeyId],
+    formats: Formats<'_>,
     context: &Context,
     signature: &Signature,
 ) -> Result<Opened, Trouble> {
-    let mut bad = Reason::WrongKey;
-    let mut trouble = None;
-    for key in trusted {
-        match kms.decrypt(Asked::Key(key), signature.as_bytes(), context).await {
-            Ok(Decrypted { plaintext, key: answered }) if key.is_answered_by(&answered) => {
-                return Ok(Opened(Inside::Plaintext { key: answered, plaintext }));
-            }
-            // Only a full name can be told to be another key's; a bare id leaves account and Region open.
-            Ok(Decrypted { key: answered, .. }) if !answered.is_full() => {
-                let message = format!("the answer names its key as {answered}, not by its ARN");
-                trouble = trouble.or(Some(Trouble::new(TroubleKind::MalformedReply, message)));
-            }
-            // Another key answered although one was named: a hole in the service. Not vouched for.
-            Ok(_) | Err(KmsError::IncorrectKey) => {}
-            Err(KmsError::Rejected) => bad = Reason::Rejected,
-            Err(KmsError::Trouble(t)) => trouble = trouble.or(Some(t)),
-        }
-    }
-    match trouble {
-        Some(trouble) => Err(trouble),
-        None => Ok(Opened(Inside::Bad(bad))),
+    match Question::new(formats, context, signature) {
+        Ok(question) => question.ask(kms, trusted).await.map(|answer| question.opened(answer)),
+        Err(bad) => Ok(bad),
     }
 }
 
-/// Opens a signature under whatever key KMS finds: the original's `verify`. For people, who see the key.
+/// Opens a signature of any format under whatever key KMS finds: the original's `verify`. For people, who see the
+/// key.
 ///
 /// # Errors
 /// [`Trouble`]: no verdict is possible now.
 pub async fn open_any<K: Kms>(kms: &K, context: &Context, signature: &Signature) -> Result<Opened, Trouble> {
-    match kms.decrypt(Asked::AnyKey, signature.as_bytes(), context).await {
-        Ok(Decrypted { plaintext, key }) => Ok(Opened(Inside::Plaintext { key, plaintext })),
-        Err(KmsError::Rejected) => Ok(Opened(Inside::Bad(Reason::Rejected))),
-        Err(KmsError::IncorrectKey) => Ok(Opened(Inside::Bad(Reason::WrongKey))),
-        Err(KmsError::Trouble(trouble)) => Err(trouble),
+    match Question::new(Formats::Any, context, signature) {
+        Ok(question) => question.ask_any(kms).await.map(|answer| question.opened(answer)),
+        Err(bad) => Ok(bad),
     }
 }
 
@@ -243,17 +382,17 @@ mod tests {
     const B: &str = "arn:aws:kms:eu-west-1:111122223333:key/bbbb";
 
     /// Key and plaintext, or an error code.
-    type Answer = Result<(&'static str, Vec<u8>), &'static str>;
+    type Told = Result<(&'static str, Vec<u8>), &'static str>;
 
     /// Answers Decrypt from a script and remembers which keys were asked.
     struct Script {
-        decrypts: Mutex<VecDeque<Answer>>,
+        decrypts: Mutex<VecDeque<Told>>,
         encrypt: (&'static str, usize),
         asked: Mutex<Vec<Option<String>>>,
     }
 
     impl Script {
-        fn decrypts(answers: impl IntoIterator<Item = Answer>) -> Self {
+        fn decrypts(answers: impl IntoIterator<Item = Told>) -> Self {
             Self {
                 decrypts: Mutex::new(answers.into_iter().collect()),
                 encrypt: (A, 100),
@@ -297,7 +436,7 @@ mod tests {
     async fn judged(trusted: &[&str], script: Script) -> String {
         let keys: Vec<KeyId> = trusted.iter().map(|k| k.parse().unwrap()).collect();
         let signature = Signature::parse(b"sig").unwrap();
-        let opened = open(&script, &keys, &Context::default(), &signature).await;
+        let opened = open(&script, &keys, Formats::Plain, &Context::default(), &signature).await;
         let asked = script.asked.into_inner().unwrap();
         assert!(asked.iter().all(Option::is_some), "a Decrypt without a key");
         match opened.map(|o| o.judge(&digest())) {

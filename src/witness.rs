@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::{Asked, Kms, KmsError, Trouble, TroubleKind};
 use crate::seal;
-use crate::signature::MAX_LEN;
+use crate::signature::MAX_CIPHERTEXT;
 use crate::state::link::{Head, LEN, Link, Point};
 
 /// What every sealed plaintext begins with.
@@ -20,7 +20,7 @@ const PREFIX: &[u8] = b"kms-sig:head:";
 /// [`Trouble`], also when another key answered, or nothing that can be a ciphertext came back.
 pub async fn seal<K: Kms>(kms: &K, key: &KeyId, head: &Head) -> Result<(Vec<u8>, KeyArn), Trouble> {
     let answer = seal::encrypt(kms, key, &context(head), &plaintext(head)).await?;
-    if !(1..=MAX_LEN).contains(&answer.ciphertext.len()) {
+    if !(1..=MAX_CIPHERTEXT).contains(&answer.ciphertext.len()) {
         let message = "Encrypt answered with what can be no ciphertext";
         return Err(Trouble::new(TroubleKind::MalformedReply, message));
     }

@@ -7,14 +7,11 @@ use super::{Failure, answer, complain_missing, input};
 use crate::cli::Show;
 use crate::exit::Exit;
 use crate::kms::local;
-use crate::signature::{MAX_LEN, Malformed, Signature};
+use crate::signature::batch::Batch;
+use crate::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
 
 /// Characters of a UUID in its usual form.
 const UUID_LEN: usize = 36;
-
-/// The two formats, in words.
-const LOCAL_FORMAT: &str = "plain ciphertext of a kms-sig keyring";
-const AWS_FORMAT: &str = "plain ciphertext, opaque";
 
 /// Shows one signature.
 ///
@@ -38,39 +35,54 @@ pub fn run(arguments: &Show) -> Result<Exit, Failure> {
 }
 
 fn describe(signature: &Signature) -> String {
-    let bytes = signature.as_bytes();
-    let mut lines = vec![format!("size: {} bytes", bytes.len())];
-    if let Some(key) = local::claimed_key(bytes) {
-        lines.push(format!("format: {LOCAL_FORMAT}"));
-        lines.push("provider: local".to_owned());
-        lines.push(format!("claims key: {key}"));
-    } else {
-        lines.push(format!("format: {AWS_FORMAT}"));
-        lines.push("provider: AWS KMS or a service like it".to_owned());
-        if let Some(id) = leading_uuid(bytes) {
-            lines.push(format!("claims key: {id}"));
-        }
+    let ciphertext = signature.ciphertext();
+    let mut lines = vec![format!("size: {} bytes", signature.as_bytes().len())];
+    let (kind, provider, key) = match local::claimed_key(ciphertext) {
+        Some(key) => (" of a kms-sig keyring", "local", Some(key.to_string())),
+        None => (", opaque", "AWS KMS or a service like it", leading_uuid(ciphertext).map(str::to_owned)),
+    };
+    match signature.batch() {
+        Some(batch) => lines.extend(describe_batch(batch, kind)),
+        None => lines.push(format!("format: plain ciphertext{kind}")),
     }
+    lines.push(format!("provider: {provider}"));
+    lines.extend(key.map(|key| format!("claims key: {key}")));
     lines.push(format!("sha512: {}", signature.digest()));
     lines.join("\n")
 }
 
+/// What its header says: text that has exactly one form, and no other characters than these.
+fn describe_batch(batch: &Batch, kind: &str) -> [String; 4] {
+    let proof = batch.proof();
+    [
+        format!("format: batch signature, version 1, ciphertext{kind}"),
+        format!("claims place: index {} of a batch of {}", proof.index(), proof.size()),
+        format!("claims leaf context: {}", batch.leaf_keys()),
+        format!("parts: {} hashes, {} bytes of ciphertext", proof.path().len(), batch.ciphertext().len()),
+    ]
+}
+
 fn describe_malformed(malformed: Malformed, len: usize) -> String {
-    match malformed {
-        Malformed::TooLong => format!("size: more than {MAX_LEN} bytes\nformat: none of ours: {malformed}"),
-        Malformed::Empty | Malformed::Foreign(_) => {
-            format!("size: {len} bytes\nformat: none of ours: {malformed}")
-        }
-    }
+    let size = match malformed {
+        Malformed::TooLong => format!("more than {MAX_CIPHERTEXT}"),
+        // No more of it is read.
+        Malformed::Batch(_) if len > MAX_LEN => format!("more than {MAX_LEN}"),
+        Malformed::Empty | Malformed::Foreign(_) | Malformed::Batch(_) => len.to_string(),
+    };
+    format!("size: {size} bytes\nformat: none of ours: {malformed}")
 }
 
 /// Which format a signature is of, and whose key it claims, on one line.
 pub(super) fn format_of(signature: &Signature) -> String {
-    let bytes = signature.as_bytes();
-    match (local::claimed_key(bytes), leading_uuid(bytes)) {
-        (Some(key), _) => format!("{LOCAL_FORMAT}, claims key {key}"),
-        (None, Some(id)) => format!("{AWS_FORMAT}, claims key {id}"),
-        (None, None) => AWS_FORMAT.to_owned(),
+    let ciphertext = signature.ciphertext();
+    let format = match signature.batch() {
+        Some(_) => "batch signature",
+        None => "plain ciphertext",
+    };
+    match (local::claimed_key(ciphertext), leading_uuid(ciphertext)) {
+        (Some(key), _) => format!("{format} of a kms-sig keyring, claims key {key}"),
+        (None, Some(id)) => format!("{format}, opaque, claims key {id}"),
+        (None, None) => format!("{format}, opaque"),
     }
 }
 

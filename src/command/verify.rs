@@ -1,4 +1,4 @@
-//! `kms-sig verify`: read the signature, hash the file, Decrypt, compare.
+//! `kms-sig verify`: read the signature, hash the file, Decrypt, compare. Takes every format without being told.
 //!
 //! What it prints is the original's, to the byte: scripts read it. Never takes a local key because a
 //! signature says so, and never calls trouble a verdict (P2).
@@ -14,7 +14,7 @@ use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::local;
 use crate::kms::provider::Providers;
 use crate::policy::AwsSettings;
-use crate::seal::{self, Reason, Verdict};
+use crate::seal::{self, Formats, Reason, Verdict};
 use crate::signature::Signature;
 use crate::terminal::{self, progress};
 
@@ -41,7 +41,7 @@ pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure
         Err(malformed) => return Ok(invalid(arguments.verbose.then(|| malformed.to_string()))),
     };
     if trusted.is_empty()
-        && let Some(key) = local::claimed_key(signature.as_bytes())
+        && let Some(key) = local::claimed_key(signature.ciphertext())
     {
         return Err(Failure::LocalUnnamed { file: payload.shown().to_owned(), key });
     }
@@ -52,7 +52,7 @@ pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure
     let opened = block_on(async {
         match trusted.as_slice() {
             [] => seal::open_any(&kms, &context, &signature).await,
-            keys => seal::open(&kms, keys, &context, &signature).await,
+            keys => seal::open(&kms, keys, Formats::Any, &context, &signature).await,
         }
     })?;
     drop(asking);
@@ -62,7 +62,9 @@ pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure
         source,
     })?;
     match opened.judge(&digest) {
-        Verdict::Invalid(reason) => Ok(invalid(arguments.verbose.then(|| explain(reason).to_owned()))),
+        Verdict::Invalid(reason) => {
+            Ok(invalid(arguments.verbose.then(|| explain(reason, &signature).to_owned())))
+        }
         Verdict::Valid(valid) => {
             answer(&format!("{} from {}", terminal::stdout().good("valid signature"), valid.key()))?;
             if trusted.is_empty() {
@@ -82,8 +84,11 @@ fn invalid(reason: Option<String>) -> Exit {
     Exit::Invalid
 }
 
-const fn explain(reason: Reason) -> &'static str {
+fn explain(reason: Reason, signature: &Signature) -> &'static str {
     match reason {
+        Reason::Mismatch if signature.batch().is_some() => {
+            "the signature is genuine, but not of these bytes, or not with this context"
+        }
         Reason::Mismatch => "the signature is genuine, but not of these bytes",
         Reason::Rejected => "the signature is damaged, or the context is not the one it was made with",
         Reason::WrongKey => "none of the named keys made the signature",

@@ -191,7 +191,7 @@ impl<'a> Parts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::{self, Reason, Verdict};
+    use crate::seal::{self, Formats, Reason, Verdict};
     use crate::signature::Signature;
 
     struct Host {
@@ -322,9 +322,9 @@ mod tests {
         let digest = crate::digest::Digest::of(b"payload");
         let sealed = seal::sign(&local, &key("local:a"), &Context::default(), &digest).await.unwrap();
         let signature = Signature::parse(sealed.signature.as_bytes()).unwrap();
-        let opened = seal::open(&local, &[key("local:b"), key("local:a")], &Context::default(), &signature)
-            .await
-            .unwrap();
+        let keys = [key("local:b"), key("local:a")];
+        let opened =
+            seal::open(&local, &keys, Formats::Plain, &Context::default(), &signature).await.unwrap();
         assert!(matches!(opened.judge(&digest), Verdict::Valid(valid) if valid.key().as_str() == "local:a"));
         let other = crate::digest::Digest::of(b"other");
         assert!(matches!(opened.judge(&other), Verdict::Invalid(Reason::Mismatch)));

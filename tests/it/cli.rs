@@ -409,7 +409,8 @@ fn o9_a_file_that_cannot_be_read_is_3() {
 fn a16_what_cannot_be_a_signature_is_invalid_without_asking_kms() {
     let mut place = Place::with_signed_file();
     let kms = Doorbell::at(&mut place);
-    let cases: [(&[u8], &str); 5] = [
+    let cases: [(&[u8], &str); 6] = [
+        (b"kms-sig batch 1\n", "this is no batch signature: its size is no number from 1 to 65536"),
         (b"", "the signature is empty"),
         (&[1; 6145], "the signature is longer than 6144 bytes"),
         (b"-----BEGIN PGP SIGNATURE-----\n", "this is an OpenPGP signature, which kms-sig did not make"),

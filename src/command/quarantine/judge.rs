@@ -15,7 +15,7 @@ use crate::fs::trust;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::provider::Providers;
 use crate::policy::{Mode, Policy, Rule};
-use crate::seal::{self, Opened, Reason, Verdict};
+use crate::seal::{self, Formats, Opened, Reason, Verdict};
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::terminal::progress;
 
@@ -96,7 +96,7 @@ impl<'p> Judge<'p> {
             Some(Err(_)) => Opened::malformed(),
             Some(Ok(signature)) => {
                 let asking = progress::asking_kms();
-                let opened = seal::open(&self.kms, &keys, &context, &signature).await;
+                let opened = seal::open(&self.kms, &keys, Formats::Plain, &context, &signature).await;
                 drop(asking);
                 opened.map_err(ItemTrouble::Kms)?
             }

@@ -14,7 +14,7 @@ use crate::fs::lease::Writer;
 use crate::fs::{Publish, RelPath, Stat};
 use crate::kms::{Kms, TroubleKind};
 use crate::policy::SignRule;
-use crate::seal::{self, Reason, Sealed, Verdict};
+use crate::seal::{self, Formats, Reason, Sealed, Verdict};
 use crate::signature::Signature;
 use crate::state::{Outcome, Version};
 use crate::watch::scan::signature_name;
@@ -111,7 +111,8 @@ impl<K: Kms> Line<K> {
             // A dry run asks KMS nothing for sign rules; report is what leaves everything as it is.
             return Ok(Existing::Foreign);
         }
-        let opened = match seal::open(&self.kms, std::slice::from_ref(&rule.key), context, signature).await {
+        let keys = std::slice::from_ref(&rule.key);
+        let opened = match seal::open(&self.kms, keys, Formats::Plain, context, signature).await {
             Ok(opened) => opened,
             Err(trouble) if trouble.kind == TroubleKind::Denied => {
                 return Err(Stop::Hold(Hold::WhoseSignature(trouble)));
@@ -319,7 +320,8 @@ impl<K: Kms> Line<K> {
         }) {
             return Ok(true);
         }
-        let opened = seal::open(&self.kms, std::slice::from_ref(&rule.key), context, signature).await?;
+        let keys = std::slice::from_ref(&rule.key);
+        let opened = seal::open(&self.kms, keys, Formats::Plain, context, signature).await?;
         Ok(matches!(opened.judge(&taken.hashed.digest), Verdict::Valid(_)))
     }
 }

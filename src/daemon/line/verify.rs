@@ -14,7 +14,7 @@ use crate::fs::lease::Writer;
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::{Place, Rollback, VerifyRule};
-use crate::seal::{self, Opened, Reason, Valid, Verdict};
+use crate::seal::{self, Formats, Opened, Reason, Valid, Verdict};
 use crate::signature::Signature;
 use crate::state::Outcome;
 use crate::watch::settle::Finality;
@@ -99,7 +99,7 @@ impl<K: Kms> Line<K> {
         if let Some(known) = known.as_ref().filter(|known| known.signature == *signature) {
             return Ok(known.opened.clone());
         }
-        let opened = seal::open(&self.kms, keys, context, signature).await?;
+        let opened = seal::open(&self.kms, keys, Formats::Plain, context, signature).await?;
         *known = Some(Known { signature: signature.clone(), opened: opened.clone() });
         Ok(opened)
     }

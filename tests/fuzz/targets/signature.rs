@@ -1,7 +1,7 @@
 //! Signatures and keyrings: nothing but the key's own signature of these bytes under this context is valid (P1).
 //!
 //! The first byte says what the rest is. 0: a `.sig` as it lies in a folder. 1: a keyring as it lies in its
-//! file. 2: what to sign, and how to spoil the signature.
+//! file. 2: what to sign, and how to spoil the signature. 3: the same of a batch.
 
 #![no_main]
 
@@ -9,11 +9,14 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use kms_sig::context::Context;
+use kms_sig::context::leaf_keys::LeafKeys;
 use kms_sig::digest::Digest;
 use kms_sig::key::KeyId;
 use kms_sig::kms::local::{Keyring, KeyringError, Local, claimed_key};
-use kms_sig::seal::{self, Reason, Verdict};
-use kms_sig::signature::{MAX_LEN, Malformed, Signature};
+use kms_sig::merkle::Tree;
+use kms_sig::seal::{self, Formats, Reason, Verdict};
+use kms_sig::signature::batch::{self, Batch};
+use kms_sig::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
 use kms_sig_fuzz::{Scratch, wait};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -46,6 +49,11 @@ fuzz_target!(|data: &[u8]| match data.split_first() {
             check_case(&case);
         }
     }
+    Some((3, rest)) => {
+        if let Ok(case) = BatchCase::arbitrary(&mut Unstructured::new(rest)) {
+            check_batch(&case);
+        }
+    }
     Some(_) | None => {}
 });
 
@@ -53,19 +61,25 @@ fuzz_target!(|data: &[u8]| match data.split_first() {
 fn check_signature(bytes: &[u8]) {
     let signature = match Signature::parse(bytes) {
         Err(Malformed::Empty) => return assert!(bytes.is_empty()),
-        Err(Malformed::TooLong) => return assert!(bytes.len() > MAX_LEN),
+        Err(Malformed::TooLong) => return assert!(bytes.len() > MAX_CIPHERTEXT),
         Err(Malformed::Foreign(_)) => {
             return assert!(bytes.starts_with(b"-----") || bytes.starts_with(b"untr"));
         }
+        Err(Malformed::Batch(_)) => return assert!(bytes.starts_with(batch::MAGIC)),
         Ok(signature) => signature,
     };
     assert!((1..=MAX_LEN).contains(&bytes.len()));
     assert_eq!(signature.as_bytes(), bytes);
+    assert_eq!(signature.batch().is_some(), bytes.starts_with(batch::MAGIC));
+    // One signature, one form.
+    assert!(signature.batch().is_none_or(|batch| batch.to_bytes() == bytes));
+    assert!((1..=MAX_CIPHERTEXT).contains(&signature.ciphertext().len()));
     if let Some(key) = claimed_key(bytes) {
         assert!(bytes.starts_with(b"KSL1") && key.as_str().bytes().all(|b| b.is_ascii_graphic()));
     }
     let context = Context::default();
-    let opened = wait(seal::open(&LOCAL.1, &[fuzz_key(), other_key()], &context, &signature));
+    let keys = [fuzz_key(), other_key()];
+    let opened = wait(seal::open(&LOCAL.1, &keys, Formats::Any, &context, &signature));
     let opened = opened.unwrap_or_else(|trouble| panic!("bytes are no trouble: {trouble}"));
     assert!(!opened.is_genuine());
     // The seeds stand for this digest.
@@ -73,10 +87,10 @@ fn check_signature(bytes: &[u8]) {
         Verdict::Invalid(Reason::Rejected | Reason::WrongKey) => {}
         other => panic!("{other:?}"),
     }
-    assert!(
-        wait(seal::open_any(&LOCAL.1, &context, &signature)).is_err(),
-        "a local key is named or not used"
-    );
+    if signature.batch().is_none_or(|batch| batch.leaf_keys().are_in(&context)) {
+        let opened = wait(seal::open_any(&LOCAL.1, &context, &signature));
+        assert!(opened.is_err(), "a local key is named or not used");
+    }
 }
 
 /// A keyring that opens holds usable keys and takes another one without losing any.
@@ -112,8 +126,13 @@ fn check_keyring(text: &[u8]) {
     let kept = again.iter().filter(|one| one.key.as_str() != "local:new");
     assert!(kept.map(|one| &one.key).eq(listed.iter().map(|one| &one.key)));
     for (key, signature) in signatures {
-        let opened =
-            wait(seal::open(&Local::new(path.clone()), std::slice::from_ref(key), &context, &signature));
+        let opened = wait(seal::open(
+            &Local::new(path.clone()),
+            std::slice::from_ref(key),
+            Formats::Plain,
+            &context,
+            &signature,
+        ));
         assert!(matches!(opened.expect("no trouble").judge(&digest), Verdict::Valid(_)), "{key} has changed");
     }
 }
@@ -154,7 +173,7 @@ fn check_case(case: &Case<'_>) {
     assert_eq!(claimed_key(genuine), Some(sealed.key.clone()));
     let open = |keys: &[KeyId], context: &Context, bytes: &[u8]| {
         let signature = Signature::parse(bytes).ok()?;
-        Some(wait(seal::open(kms, keys, context, &signature)).expect("no trouble"))
+        Some(wait(seal::open(kms, keys, Formats::Any, context, &signature)).expect("no trouble"))
     };
 
     let opened = open(&key, &context, genuine).expect("a signature");
@@ -185,6 +204,62 @@ fn check_case(case: &Case<'_>) {
         && let Some(opened) = open(&key, &context, &bytes)
     {
         assert!(!opened.is_genuine(), "{:?} goes unnoticed", case.damages);
+    }
+}
+
+/// A batch, of which one file is looked at.
+#[derive(Debug, Arbitrary)]
+struct BatchCase<'a> {
+    payloads: Vec<&'a [u8]>,
+    shared: Vec<(&'a str, &'a str)>,
+    at: u8,
+    other_payload: &'a [u8],
+    damages: Vec<Damage<'a>>,
+}
+
+fn check_batch(case: &BatchCase<'_>) {
+    let payloads = case.payloads.get(..case.payloads.len().min(40)).unwrap_or_default();
+    let at = usize::from(case.at) % payloads.len().max(1);
+    let Some(payload) = payloads.get(at) else { return };
+    let key = [fuzz_key()];
+    let split: LeafKeys = ["\u{1}place".to_owned()].into_iter().collect();
+    // No two leaves are the same, so that each has one place.
+    let context = |n: usize| {
+        let place = n.to_string();
+        context_of(&[&case.shared[..], &[("\u{1}place", place.as_str())]].concat())
+    };
+    let Some(contexts) = (0..payloads.len()).map(context).collect::<Option<Vec<_>>>() else { return };
+    let (Some(context), Some(first)) = (contexts.get(at), contexts.first()) else { return };
+    let Ok(shared) = first.of_batch(&split) else { return };
+    let leaves =
+        payloads.iter().zip(&contexts).map(|(payload, context)| batch::leaf(&Digest::of(payload), context));
+    let tree = Tree::new(leaves.collect()).expect("leaves");
+    let sealed =
+        wait(seal::batch::sign(&LOCAL.1, &key[0], &shared, split.clone(), tree)).expect("a local key signs");
+    let genuine = sealed.sealed(at as u64).expect("a leaf").signature;
+    assert_eq!(genuine.batch().map(Batch::leaf_keys), Some(&split));
+    assert_eq!(Signature::parse(genuine.as_bytes()).as_ref(), Ok(&genuine));
+
+    let judge = |formats: Formats<'_>, payload: &[u8], signature: &Signature| {
+        let opened = wait(seal::open(&LOCAL.1, &key, formats, context, signature)).expect("no trouble");
+        matches!(opened.judge(&Digest::of(payload)), Verdict::Valid(_))
+    };
+    assert!(judge(Formats::Any, payload, &genuine));
+    assert!(judge(Formats::Batch(&split), payload, &genuine));
+    assert!(!judge(Formats::Plain, payload, &genuine));
+    assert_eq!(judge(Formats::Any, case.other_payload, &genuine), *payload == case.other_payload);
+    // Without what it says around it, the ciphertext is nothing.
+    let bare = Signature::parse(genuine.ciphertext()).expect("a ciphertext");
+    assert!(!judge(Formats::Any, payload, &bare));
+
+    let mut bytes = genuine.as_bytes().to_vec();
+    for damage in case.damages.iter().take(8) {
+        spoil(&mut bytes, damage);
+    }
+    if bytes != genuine.as_bytes()
+        && let Ok(signature) = Signature::parse(&bytes)
+    {
+        assert!(!judge(Formats::Any, payload, &signature), "{:?} goes unnoticed", case.damages);
     }
 }
 

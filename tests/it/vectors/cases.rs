@@ -3,6 +3,7 @@
 //! A signature of `local:demo` has 101 bytes: 4 magic, 1 length of the name, 4 name (0 to 9: the header), 12 nonce (9
 //! to 21), 64 encrypted digest (21 to 85), 16 tag (85 to 101).
 
+mod batch;
 mod bytes;
 
 use aws_lc_rs::digest;
@@ -22,6 +23,7 @@ pub(super) fn all() -> Vec<Case> {
         bytes::damaged(),
         bytes::forged(),
         bytes::foreign(),
+        batch::all(),
         holds(),
         usage(),
     ]
