@@ -708,7 +708,7 @@ fn a6_force_releases_the_signature_that_was_judged_and_no_other() {
         changed(&id, bytes);
         release(&id).exits(3).says("").complains_of("its signature changed since it was judged");
     }
-    changed(&id, &[7; 6145]);
+    changed(&id, &[7; 20_000]);
     release(&id).exits(3).complains_of("its signature is longer than any");
     run(&place, &["release", &id]).exits(1).complains_of("it is still invalid (malformed)");
     assert_eq!(names(&place.path("to")).len(), 0);
