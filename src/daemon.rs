@@ -14,6 +14,7 @@ mod limit;
 mod line;
 pub mod pulse;
 mod quota;
+mod roots;
 mod space;
 mod store;
 mod summary;

@@ -16,10 +16,12 @@ use super::decide::Brake;
 use super::hold::{Hold, Stop};
 use super::limit::{Limited, Operation};
 use super::quota::Quota;
+use super::roots::Roots;
 use super::space::Space;
 use super::store::Store;
 use super::turns::{Queue, Turns};
 use crate::clock::{Clock, Moment};
+use crate::context::leaf_keys::LeafKeys;
 use crate::context::{Context, Filling};
 use crate::effect::claim::Part;
 use crate::effect::quarantine::{self, Case, PutAway};
@@ -27,9 +29,9 @@ use crate::escape::Escaped;
 use crate::fs::lease::{self, Writer};
 use crate::fs::{Dir, Fitness, Identity, OpenError, RelPath, Staging, Stat, copy, stat_file};
 use crate::key::KeyId;
-use crate::kms::Kms;
+use crate::kms::{Kms, Trouble};
 use crate::policy::Rule;
-use crate::seal::{Opened, Reason};
+use crate::seal::{Formats, Opened, Question, Reason};
 use crate::signature::Signature;
 use crate::state::{Decision, Outcome, State, Version};
 use crate::watch::scan::signature_name;
@@ -81,6 +83,10 @@ pub struct Post {
     pub queue: Queue,
     /// The mass-failure brake.
     pub brake: Mutex<Brake>,
+    /// Which keys of its context live only in the leaves of a batch.
+    pub leaf_keys: LeafKeys,
+    /// The roots of batches that were opened of late.
+    pub roots: Roots,
     /// How many refusals were told of late.
     pub refusals: Mutex<Quota>,
 }
@@ -282,6 +288,26 @@ impl<K: Kms> Line<K> {
                 Ok(self.settle(post, &work.path, work.sight, settled, facts).await)
             }
         }
+    }
+
+    /// Opens a signature. What KMS says of a batch is asked for once, and serves all its files.
+    async fn open_signature(
+        &self,
+        post: &Post,
+        keys: &[KeyId],
+        formats: Formats<'_>,
+        context: &Context,
+        signature: &Signature,
+    ) -> Result<Opened, Trouble> {
+        let question = match Question::new(formats, context, signature) {
+            Ok(question) => question,
+            Err(bad) => return Ok(bad),
+        };
+        let answer = match signature.batch() {
+            Some(_) => post.roots.ask(&self.kms, keys, &question, self.clock).await?,
+            None => question.ask(&self.kms, keys).await?,
+        };
+        Ok(question.opened(answer))
     }
 
     /// Stops a try before its file is read if KMS would not be asked anyway.
