@@ -18,6 +18,7 @@ mod line;
 pub mod pulse;
 mod quota;
 mod reloads;
+mod roots;
 mod space;
 mod store;
 mod summary;

@@ -31,7 +31,9 @@ pub use pattern::{Patterns, Unwanted};
 pub(crate) use place::resolved;
 
 use crate::context::ContextTemplate;
+use crate::context::leaf_keys::LeafKeys;
 use crate::key::{KeyArn, KeyId};
+use crate::seal::Formats;
 
 /// A checked policy. All paths are absolute.
 #[derive(Debug, Clone)]
@@ -184,6 +186,17 @@ pub struct VerifyRule {
     pub grace: Option<Duration>,
     /// What happens to a digest that was superseded earlier under the same name.
     pub rollback: Rollback,
+    /// Whether batch signatures are taken.
+    pub accept_batch: AcceptBatch,
+}
+
+/// `accept_batch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptBatch {
+    /// Those too.
+    Yes,
+    /// Plain ones only; a batch signature is malformed.
+    No,
 }
 
 /// Where valid pairs go.
@@ -314,6 +327,15 @@ impl Rule {
         matches!(self.mode, Mode::Sign(_)) || self.moves_files()
     }
 
+    /// Which formats of signatures it takes. Of a batch's context, `leaf_keys` live only in the leaf: those of this
+    /// rule, [`ContextTemplate::leaf_keys`], whatever a signature says.
+    pub const fn formats<'a>(&self, leaf_keys: &'a LeafKeys) -> Formats<'a> {
+        match &self.mode {
+            Mode::Verify(VerifyRule { accept_batch: AcceptBatch::Yes, .. }) => Formats::Batch(leaf_keys),
+            Mode::Verify(VerifyRule { accept_batch: AcceptBatch::No, .. }) | Mode::Sign(_) => Formats::Plain,
+        }
+    }
+
     /// What this rule's decisions depend on: mode, keys, context and format. A decision recorded under
     /// another fingerprint is no decision of this rule.
     pub fn fingerprint(&self) -> String {
@@ -331,7 +353,11 @@ impl Rule {
                 }
             }
         }
-        text.push_str("\0\0plain\0");
+        text.push_str("\0\0plain");
+        if let Mode::Verify(VerifyRule { accept_batch: AcceptBatch::Yes, .. }) = &self.mode {
+            text.push_str("\0batch");
+        }
+        text.push('\0');
         text.push_str(&self.context.canonical());
         let digest = crate::digest::Digest::of(text.as_bytes()).to_string();
         digest.get(..32).unwrap_or_default().to_owned()

@@ -296,6 +296,15 @@ enum Inside {
     Bad(Reason),
 }
 
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plaintext { key, .. } => write!(f, "Answer(by {key})"),
+            Self::Bad(reason) => write!(f, "Answer({reason})"),
+        }
+    }
+}
+
 impl Opened {
     /// A signature that cannot be one; needs no KMS.
     pub const fn malformed() -> Self {

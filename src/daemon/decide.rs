@@ -144,6 +144,7 @@ mod tests {
 
     fn rule(on_invalid: OnInvalid, on_missing: OnInvalid) -> VerifyRule {
         VerifyRule {
+            accept_batch: crate::policy::AcceptBatch::No,
             trusted_keys: Vec::new(),
             place: Place::Deliver(Delivery { dir: "/d".into(), mode: 0o644 }),
             on_invalid,

@@ -16,10 +16,12 @@ use super::decide::Brake;
 use super::hold::{Hold, Stop};
 use super::limit::{Limited, Operation};
 use super::quota::Refusals;
+use super::roots::Roots;
 use super::space::Space;
 use super::store::Store;
 use super::turns::{Queue, Turns};
 use crate::clock::{Clock, Moment};
+use crate::context::leaf_keys::LeafKeys;
 use crate::context::{Context, Filling};
 use crate::digest::Digest;
 use crate::effect::claim::{Claim, Part, Removed};
@@ -28,9 +30,9 @@ use crate::escape::Escaped;
 use crate::fs::lease::{self, Writer};
 use crate::fs::{Dir, Fitness, Identity, Lock, OpenError, RelPath, Staging, Stat, copy, stat_file};
 use crate::key::KeyId;
-use crate::kms::Kms;
+use crate::kms::{Kms, Trouble};
 use crate::policy::Rule;
-use crate::seal::{Opened, Reason};
+use crate::seal::{Formats, Opened, Question, Reason};
 use crate::signature::{MAX_LEN, Signature};
 use crate::state::{Decision, Outcome, State, Version};
 use crate::watch::scan::signature_name;
@@ -84,6 +86,10 @@ pub struct Post {
     pub queue: Queue,
     /// The mass-failure brake.
     pub brake: Mutex<Brake>,
+    /// Which keys of its context live only in the leaves of a batch.
+    pub leaf_keys: LeafKeys,
+    /// The roots of batches that were opened of late.
+    pub roots: Roots,
     /// What was refused of late, also before it was attached.
     pub refusals: Arc<Refusals>,
 }
@@ -337,6 +343,26 @@ impl<K: Kms> Line<K> {
         let signature = work.sight.signature.filter(|_| !post.leaves_signature());
         let claim = self.claim(post, parts(&work.path, work.sight.payload, signature)).await?;
         remove(claim, Ending::Settled(Settled::plain(Outcome::Delivered))).await
+    }
+
+    /// Opens a signature. What KMS says of a batch is asked for once, and serves all its files.
+    async fn open_signature(
+        &self,
+        post: &Post,
+        keys: &[KeyId],
+        formats: Formats<'_>,
+        context: &Context,
+        signature: &Signature,
+    ) -> Result<Opened, Trouble> {
+        let question = match Question::new(formats, context, signature) {
+            Ok(question) => question,
+            Err(bad) => return Ok(bad),
+        };
+        let answer = match signature.batch() {
+            Some(_) => post.roots.ask(&self.kms, keys, &question, self.clock).await?,
+            None => question.ask(&self.kms, keys).await?,
+        };
+        Ok(question.opened(answer))
     }
 
     /// Stops a try before its file is read if KMS would not be asked anyway.

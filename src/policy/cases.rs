@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::grammar::SECTIONS;
-use super::{Limits, Mode, OnInvalid, OnStale, Place, Policy, Rollback, Rule, SignRule, VerifyRule};
+use super::{
+    AcceptBatch, Limits, Mode, OnInvalid, OnStale, Place, Policy, Rollback, Rule, SignRule, VerifyRule,
+};
 use crate::key::Provider;
 
 fn root() -> &'static Path {
@@ -149,6 +151,7 @@ fn a_rule_of_either_mode_has_the_documented_defaults() {
     assert_eq!((rule.on_invalid, rule.on_missing), (OnInvalid::Log, OnInvalid::Log));
     assert_eq!((rule.signature_timeout, rule.grace), (Duration::from_secs(600), None));
     assert_eq!(rule.rollback, Rollback::Off);
+    assert_eq!(rule.accept_batch, AcceptBatch::No);
     assert!(matches!(&rule.place, Place::Deliver(delivery) if delivery.mode == 0o644));
 }
 
@@ -190,6 +193,7 @@ fn every_key_is_taken_over() {
     assert_eq!((rule.on_invalid, rule.on_missing), (OnInvalid::Quarantine, OnInvalid::Log));
     assert_eq!((rule.signature_timeout, rule.grace), (Duration::from_secs(5400), Some(Duration::ZERO)));
     assert_eq!(rule.rollback, Rollback::Deny);
+    assert_eq!(rule.accept_batch, AcceptBatch::Yes);
 }
 
 #[test]

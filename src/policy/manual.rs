@@ -471,8 +471,10 @@ pub const CHAPTERS: [Chapter; 8] = [
             entry(
                 "accept_batch",
                 Value("false"),
-                "Whether batch signatures are accepted.",
-                "This version has none: `true` is refused.",
+                "Whether batch signatures are accepted besides plain ones. Which keys of `context` live only in a file's leaf \
+                 is taken from this rule: those with `{name}`, `{stem}` or `{relpath}`.",
+                "The files of one batch cost one Decrypt; that root stays open for five minutes, even if the key is disabled \
+                 meanwhile. With `false` a batch signature is malformed.",
             ),
         ],
     },

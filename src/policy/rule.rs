@@ -16,7 +16,8 @@ use super::pattern::{self, List};
 use super::place::{Place, Role, Whose};
 use super::reader::{Field, Least, Table};
 use super::{
-    Delivery, Mode, OnInvalid, OnStale, Patterns, Place as Destination, Rollback, Rule, SignRule, VerifyRule,
+    AcceptBatch, Delivery, Mode, OnInvalid, OnStale, Patterns, Place as Destination, Rollback, Rule,
+    SignRule, VerifyRule,
 };
 use crate::context::{ContextTemplate, Filling};
 use crate::escape::Escaped;
@@ -244,11 +245,10 @@ impl<'t> Draft<'_, 't> {
         let signature_timeout = find("signature_timeout").and_then(|f| f.duration(Least::AboveZero, MONTH));
         let grace = find("grace").and_then(|f| f.duration(Least::Zero, DAY));
         let rollback = find("rollback").and_then(|f| f.word(&ROLLBACK));
-        if let Some(field) = find("accept_batch")
-            && field.boolean() == Some(true)
-        {
-            field.fault("this version has no batch signatures; write false, or leave it out");
-        }
+        let accept_batch = match find("accept_batch").and_then(|f| f.boolean()) {
+            Some(true) => AcceptBatch::Yes,
+            Some(false) | None => AcceptBatch::No,
+        };
         Some(VerifyRule {
             trusted_keys: trusted_keys?,
             place: place?,
@@ -257,6 +257,7 @@ impl<'t> Draft<'_, 't> {
             signature_timeout: signature_timeout.unwrap_or(SIGNATURE_TIMEOUT),
             grace,
             rollback: rollback.unwrap_or(Rollback::Off),
+            accept_batch,
         })
     }
 

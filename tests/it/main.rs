@@ -10,6 +10,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod batch;
 mod cli;
 mod control;
 mod daemon;

@@ -15,7 +15,7 @@ use crate::fs::trust;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::provider::Providers;
 use crate::policy::{Mode, Policy, Rule};
-use crate::seal::{self, Formats, Opened, Reason, Verdict};
+use crate::seal::{self, Opened, Reason, Verdict};
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::terminal::progress;
 
@@ -91,12 +91,14 @@ impl<'p> Judge<'p> {
             Mode::Sign(sign) => vec![sign.key.clone()],
             Mode::Verify(verify) => verify.trusted_keys.iter().map(KeyArn::to_key_id).collect(),
         };
+        let leaf_keys = rule.context.leaf_keys();
         let opened = match signature {
             None => return Ok(Verdict::Invalid(Reason::Missing)),
             Some(Err(_)) => Opened::malformed(),
             Some(Ok(signature)) => {
                 let asking = progress::asking_kms();
-                let opened = seal::open(&self.kms, &keys, Formats::Plain, &context, &signature).await;
+                let formats = rule.formats(&leaf_keys);
+                let opened = seal::open(&self.kms, &keys, formats, &context, &signature).await;
                 drop(asking);
                 opened.map_err(ItemTrouble::Kms)?
             }

@@ -10,6 +10,7 @@ use crate::chain;
 use crate::clock::Moment;
 use crate::daemon::decide::Brake;
 use crate::daemon::line::Post;
+use crate::daemon::roots::Roots;
 use crate::daemon::turns::Queue;
 use crate::effect::claim;
 use crate::escape::quoted;
@@ -129,6 +130,8 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
     Ok(Post {
         rule: Arc::clone(rule),
         fingerprint: rule.fingerprint(),
+        leaf_keys: rule.context.leaf_keys(),
+        roots: Roots::default(),
         is_remote,
         queue: Queue::new(is_remote),
         root,

@@ -14,7 +14,7 @@ use crate::fs::lease::Writer;
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::{Place, Rollback, VerifyRule};
-use crate::seal::{self, Formats, Opened, Reason, Valid, Verdict};
+use crate::seal::{Opened, Reason, Valid, Verdict};
 use crate::signature::Signature;
 use crate::state::Outcome;
 use crate::watch::settle::Finality;
@@ -42,7 +42,7 @@ impl<K: Kms> Line<K> {
             Some(file) => {
                 let opened = match &file.parsed {
                     None => Opened::malformed(),
-                    Some(signature) => self.open(&keys, &context, signature, known).await?,
+                    Some(signature) => self.open(post, &keys, &context, signature, known).await?,
                 };
                 opened.judge(&taken.hashed.digest)
             }
@@ -91,6 +91,7 @@ impl<K: Kms> Line<K> {
     /// Opens a signature, once for as long as its pair waits.
     async fn open(
         &self,
+        post: &Post,
         keys: &[KeyId],
         context: &Context,
         signature: &Signature,
@@ -99,7 +100,8 @@ impl<K: Kms> Line<K> {
         if let Some(known) = known.as_ref().filter(|known| known.signature == *signature) {
             return Ok(known.opened.clone());
         }
-        let opened = seal::open(&self.kms, keys, Formats::Plain, context, signature).await?;
+        let formats = post.rule.formats(&post.leaf_keys);
+        let opened = self.open_signature(post, keys, formats, context, signature).await?;
         *known = Some(Known { signature: signature.clone(), opened: opened.clone() });
         Ok(opened)
     }
@@ -204,7 +206,7 @@ impl<K: Kms> Line<K> {
             Delivered::Done => Ok(()),
             Delivered::Beside(other) => {
                 // The payload is there already; a valid signature is as good as another.
-                let opened = self.open(keys, context, &other, &mut None).await?;
+                let opened = self.open(post, keys, context, &other, &mut None).await?;
                 match opened.judge(&taken.hashed.digest) {
                     Verdict::Valid(_) => Ok(()),
                     Verdict::Invalid(_) => {
