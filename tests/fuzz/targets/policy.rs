@@ -171,7 +171,8 @@ fn check_policy(policy: &Policy) {
     assert!(!policy.rules.is_empty());
     let names: BTreeSet<&str> = policy.rules.iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(names.len(), policy.rules.len(), "names are unique");
-    let own = [Some(&policy.state_dir), policy.quarantine_dir.as_ref(), policy.keyring.as_ref()];
+    let control = policy.control.socket.as_ref();
+    let own = [Some(&policy.state_dir), policy.quarantine_dir.as_ref(), policy.keyring.as_ref(), control];
     for path in own.into_iter().flatten() {
         assert_is_plain(path);
     }
@@ -226,11 +227,21 @@ fn check_rewritten(policy: &Policy, text: &[u8]) {
 
 /// Everything a policy says, but for the places in its file.
 fn summary(policy: &Policy) -> String {
-    let Policy { file: _, allow_root, aws, keyring, state_dir, record, quarantine_dir, limits, rules } =
-        policy;
+    let Policy {
+        file: _,
+        allow_root,
+        aws,
+        keyring,
+        state_dir,
+        record,
+        quarantine_dir,
+        control,
+        limits,
+        rules,
+    } = policy;
     let rules: Vec<String> = rules.iter().map(|rule| summary_of_rule(rule)).collect();
     format!(
-        "{allow_root} {aws:?} {keyring:?} {state_dir:?} {record:?} {quarantine_dir:?} {limits:?} {rules:#?}"
+        "{allow_root} {aws:?} {keyring:?} {state_dir:?} {record:?} {quarantine_dir:?} {control:?} {limits:?} {rules:#?}"
     )
 }
 
