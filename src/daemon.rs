@@ -4,6 +4,7 @@
 //! must not look like a quiet one.
 
 pub mod ask;
+mod batcher;
 pub mod board;
 mod breaker;
 mod crew;

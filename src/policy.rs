@@ -166,6 +166,17 @@ pub struct SignRule {
     pub on_stale: OnStale,
     /// Where payload and signature are published together; otherwise `NAME.sig` is written beside the payload.
     pub deliver_to: Option<Delivery>,
+    /// How files share a call of KMS. `None`: each has its own, and its signature is plain.
+    pub batch: Option<Batching>,
+}
+
+/// `batch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batching {
+    /// How long the first file waits for others, 10 ms to a minute.
+    pub window: Duration,
+    /// How many files are signed at once, 2 to 65,536.
+    pub max_files: usize,
 }
 
 /// `mode = "verify"`.
@@ -329,16 +340,38 @@ impl Rule {
 
     /// Which formats of signatures it takes. Of a batch's context, `leaf_keys` live only in the leaf: those of this
     /// rule, [`ContextTemplate::leaf_keys`], whatever a signature says.
+    ///
+    /// A sign rule knows a signature of its key in any format; whether it is the one to have is another matter.
     pub const fn formats<'a>(&self, leaf_keys: &'a LeafKeys) -> Formats<'a> {
         match &self.mode {
-            Mode::Verify(VerifyRule { accept_batch: AcceptBatch::Yes, .. }) => Formats::Batch(leaf_keys),
-            Mode::Verify(VerifyRule { accept_batch: AcceptBatch::No, .. }) | Mode::Sign(_) => Formats::Plain,
+            Mode::Sign(_) | Mode::Verify(VerifyRule { accept_batch: AcceptBatch::Yes, .. }) => {
+                Formats::Batch(leaf_keys)
+            }
+            Mode::Verify(VerifyRule { accept_batch: AcceptBatch::No, .. }) => Formats::Plain,
         }
     }
 
     /// What this rule's decisions depend on: mode, keys, context and format. A decision recorded under
     /// another fingerprint is no decision of this rule.
     pub fn fingerprint(&self) -> String {
+        self.fingerprint_with(self.has_batches())
+    }
+
+    /// What the fingerprint would be if the rule had batches and has none, or the other way round: a decision under it
+    /// differs from this rule's in the format alone.
+    pub fn fingerprint_but_for_format(&self) -> String {
+        self.fingerprint_with(!self.has_batches())
+    }
+
+    /// Whether it signs batches, or takes them.
+    fn has_batches(&self) -> bool {
+        match &self.mode {
+            Mode::Sign(sign) => sign.batch.is_some(),
+            Mode::Verify(verify) => verify.accept_batch == AcceptBatch::Yes,
+        }
+    }
+
+    fn fingerprint_with(&self, batches: bool) -> String {
         let mut text = String::new();
         match &self.mode {
             Mode::Sign(sign) => {
@@ -354,7 +387,7 @@ impl Rule {
             }
         }
         text.push_str("\0\0plain");
-        if let Mode::Verify(VerifyRule { accept_batch: AcceptBatch::Yes, .. }) = &self.mode {
+        if batches {
             text.push_str("\0batch");
         }
         text.push('\0');

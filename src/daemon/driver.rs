@@ -272,6 +272,9 @@ impl<K: Kms> Driver<K> {
             }
             self.wait(&mut told).await;
         }
+        if let Some(batcher) = self.post.as_ref().and_then(|post| post.batcher.as_ref()) {
+            batcher.close();
+        }
         if *told.borrow() != Told::Work {
             // Tries that only queue for a place are not in hand: a restart begins them again (C17).
             self.line.hashing.close(self.post.as_ref().map(|post| &post.queue));

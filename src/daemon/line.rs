@@ -11,6 +11,9 @@ pub(super) use sign::{FOREIGN, STALE};
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::SemaphorePermit;
+
+use super::batcher::{Batcher, Job};
 use super::board::Board;
 use super::decide::Brake;
 use super::hold::{Hold, Stop};
@@ -31,9 +34,9 @@ use crate::fs::lease::{self, Writer};
 use crate::fs::{Dir, Fitness, Identity, Lock, OpenError, RelPath, Staging, Stat, copy, stat_file};
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
-use crate::policy::Rule;
-use crate::seal::{Formats, Opened, Question, Reason};
-use crate::signature::{MAX_LEN, Signature};
+use crate::policy::{Rule, SignRule};
+use crate::seal::{self, Formats, Opened, Question, Reason, Sealed};
+use crate::signature::{MAX_LEN, Signature, batch};
 use crate::state::{Decision, Outcome, State, Version};
 use crate::watch::scan::signature_name;
 use crate::watch::settle::{Finality, Sight};
@@ -74,6 +77,8 @@ pub struct Post {
     pub rule: Arc<Rule>,
     /// Its fingerprint.
     pub fingerprint: String,
+    /// The one of decisions that differ from its own in the format alone.
+    pub other_format: String,
     /// The watched directory.
     pub root: Dir,
     /// Keeps other daemons out of it, where this one writes to it.
@@ -88,6 +93,8 @@ pub struct Post {
     pub brake: Mutex<Brake>,
     /// Which keys of its context live only in the leaves of a batch.
     pub leaf_keys: LeafKeys,
+    /// What gathers files, for rules that sign batches.
+    pub batcher: Option<Batcher>,
     /// The roots of batches that were opened of late.
     pub roots: Roots,
     /// What was refused of late, also before it was attached.
@@ -168,8 +175,11 @@ impl<K: Kms> Line<K> {
         let path = work.path.clone();
         let mut known = work.known.clone();
         let ended = match &post.rule.mode {
-            crate::policy::Mode::Sign(sign) => self.sign(&post, sign, &work).await,
-            crate::policy::Mode::Verify(verify) => self.verify(&post, verify, &work, &mut known).await,
+            // Thousands may wait for one call of KMS: each has only what it needs for the step that it is at.
+            crate::policy::Mode::Sign(sign) => Box::pin(self.sign(&post, sign, &work)).await,
+            crate::policy::Mode::Verify(verify) => {
+                Box::pin(self.verify(&post, verify, &work, &mut known)).await
+            }
         };
         let ending = match ended {
             Ok(ending) => ending,
@@ -365,6 +375,30 @@ impl<K: Kms> Line<K> {
         Ok(question.opened(answer))
     }
 
+    /// Signs what was hashed: alone, or with others where the rule has batches. Whoever waits for others keeps no
+    /// directory open meanwhile.
+    async fn seal<'p>(
+        &self,
+        post: &'p Arc<Post>,
+        rule: &SignRule,
+        path: &RelPath,
+        context: &Context,
+        taken: Snapshot,
+    ) -> Result<(Snapshot, Sealed, Option<SemaphorePermit<'p>>), Stop> {
+        let Some(batcher) = &post.batcher else {
+            let sealed = seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest).await?;
+            return Ok((taken, sealed, None));
+        };
+        let shared = context.of_batch(&post.leaf_keys)?;
+        let leaf = batch::leaf(&taken.hashed.digest, context);
+        let job = Job { key: &rule.key, shared: &shared, leaf_keys: &post.leaf_keys, leaf };
+        let resting = taken.rest();
+        let (sealed, place) = Box::pin(batcher.sign(&self.kms, job)).await?;
+        let (here, path) = (Arc::clone(post), path.clone());
+        let taken = blocking(move || resting.wake(&here, &path)).await?;
+        Ok((taken, sealed, Some(place)))
+    }
+
     /// Stops a try before its file is read if KMS would not be asked anyway.
     fn ask_breaker(&self, keys: &[KeyId], operation: Operation) -> Result<(), Stop> {
         match keys.iter().find_map(|key| self.kms.refusal(key, operation)) {
@@ -440,6 +474,14 @@ impl Post {
         matches!(self.rule.mode, crate::policy::Mode::Sign(_))
     }
 
+    /// The directory that a payload lies in.
+    fn parent_of(&self, path: &RelPath) -> Result<Dir, Stop> {
+        self.root.descend(path.parent()).map_err(|e| {
+            // The directory went, or became a link: the file is not where it was.
+            if e.is_not_found() || e.is_no_directory() { Stop::Changed } else { e.into() }
+        })
+    }
+
     fn keys(&self) -> Vec<String> {
         self.rule.mode.keys().iter().map(ToString::to_string).collect()
     }
@@ -511,6 +553,23 @@ struct Snapshot {
     signature: Option<SignatureFile>,
 }
 
+/// A snapshot without its directory: thousands may wait for one call of KMS, and descriptors are few.
+struct Resting {
+    payload: Stat,
+    staging: Option<Staging>,
+    hashed: copy::Hashed,
+    writer: Writer,
+    signature: Option<SignatureFile>,
+}
+
+impl Resting {
+    /// Opens the directory again. Whether the payload there is still the same is asked before anything is written.
+    fn wake(self, post: &Post, path: &RelPath) -> Result<Snapshot, Stop> {
+        let Self { payload, staging, hashed, writer, signature } = self;
+        Ok(Snapshot { parent: post.parent_of(path)?, payload, staging, hashed, writer, signature })
+    }
+}
+
 /// What lies at `NAME.sig`.
 struct SignatureFile {
     stat: Stat,
@@ -524,10 +583,7 @@ impl Snapshot {
     /// statx, probe, hash, probe, statx; any difference starts over. With `space`, the payload is copied to
     /// the destination's file system while it is hashed, leaving so many bytes free there.
     fn take(post: &Post, path: &RelPath, sight: Sight, space: Option<(&Space, u64)>) -> Result<Self, Stop> {
-        let parent = post.root.descend(path.parent()).map_err(|e| {
-            // The directory went, or became a link: the file is not where it was.
-            if e.is_not_found() || e.is_no_directory() { Stop::Changed } else { e.into() }
-        })?;
+        let parent = post.parent_of(path)?;
         let (file, payload) = parent.open_file(path.name(), &post.fitness())?;
         if Some(payload.identity) != sight.payload {
             return Err(Stop::Changed);
@@ -574,6 +630,11 @@ impl Snapshot {
             return Err(Stop::Changed);
         }
         Ok(Some(SignatureFile { stat, digest: read.digest, parsed: read.parsed.ok() }))
+    }
+
+    fn rest(self) -> Resting {
+        let Self { parent: _, payload, staging, hashed, writer, signature } = self;
+        Resting { payload, staging, hashed, writer, signature }
     }
 
     fn signature_digest(&self) -> Option<String> {

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::grammar::SECTIONS;
 use super::{
-    AcceptBatch, Limits, Mode, OnInvalid, OnStale, Place, Policy, Rollback, Rule, SignRule, VerifyRule,
+    AcceptBatch, Batching, Limits, Mode, OnInvalid, OnStale, Place, Policy, Rollback, Rule, SignRule,
+    VerifyRule,
 };
 use crate::key::Provider;
 
@@ -185,6 +186,8 @@ fn every_key_is_taken_over() {
     assert_eq!(sign(signing).key.provider(), Provider::Local);
     assert_eq!(sign(signing).on_stale, OnStale::Quarantine);
     let delivery = sign(signing).deliver_to.as_ref().unwrap();
+    let batching = Batching { window: Duration::from_millis(200), max_files: 1000 };
+    assert_eq!(sign(signing).batch, Some(batching));
     assert_eq!((delivery.dir.as_path(), delivery.mode), (Path::new("/srv/kms-sig-test/published"), 0o400));
 
     let rule = verify(verifying);

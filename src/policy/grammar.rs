@@ -155,6 +155,11 @@ pub(super) const WATCH: Section = Section {
         key("create", "whether missing directories are made", "create = true"),
         key("deliver_to", "the directory where valid pairs go", r#"deliver_to = "/srv/kms-sig/verified""#),
         key("deliver_mode", "the permission bits of delivered files", r#"deliver_mode = "0644""#),
+        sign(
+            "batch",
+            "how files share a KMS call, as a table",
+            r#"batch = { window = "200ms", max_files = 1000 }"#,
+        ),
         sign("on_stale", "what happens to a signature whose file has changed", r#"on_stale = "report""#),
         key(
             "quarantine_max_size",
@@ -177,6 +182,15 @@ pub(super) const WATCH: Section = Section {
         ),
         verify("rollback", "what happens to a file that was superseded earlier", r#"rollback = "off""#),
         verify("accept_batch", "whether batch signatures are accepted", "accept_batch = false"),
+    ],
+};
+
+/// The table `batch` of a rule. Too small to stand among the sections that an operator looks for.
+pub(super) const BATCH: Section = Section {
+    title: "`batch`",
+    keys: &[
+        key("window", "how long the first file waits for others", r#"window = "200ms""#),
+        key("max_files", "how many files share a KMS call at most", "max_files = 1000"),
     ],
 };
 

@@ -420,6 +420,17 @@ pub const CHAPTERS: [Chapter; 8] = [
                  set-gid directory, else the daemon's. Only with `deliver_to`.",
             ),
             entry(
+                "batch",
+                Words("each file costs one call, and has a plain signature"),
+                "Has files share a call of KMS: `window` is how long the first file waits for others (`\"10ms\"` to `\"1m\"`), \
+                 `max_files` how many are signed at once at most (2 to 65536); both are required. Files that settled \
+                 meanwhile get batch signatures, each complete by itself.",
+                "CloudTrail has one line for a batch and names none of its files: the pairs of `context` with `{name}`, `{stem}` \
+                 or `{relpath}` are signed, but KMS does not see them. Verify rules take such signatures with `accept_batch`; \
+                 the original and `aws kms decrypt` alone cannot. With `deliver_to` a batch has no more files than a \
+                 sixteenth of the descriptors that the process may have open.",
+            ),
+            entry(
                 "on_stale",
                 Value("\"report\""),
                 "What becomes of a signature of ours whose file has changed since: `\"resign\"` replaces it, `\"report\"` \

@@ -246,6 +246,10 @@ impl<'t> Field<'t> {
             Ok(Duration::ZERO) if least == Least::AboveZero => {
                 self.fault(format!("\"{shown}\" is too short; write a duration above zero, such as \"2s\""));
             }
+            Ok(duration) if duration < least.duration() => {
+                let least = humantime::format_duration(least.duration());
+                self.fault(format!("\"{shown}\" is too short; write at least \"{least}\""));
+            }
             Ok(duration) if duration > most => {
                 self.fault(format!(
                     "\"{shown}\" is too long; write at most \"{}\"",
@@ -309,6 +313,16 @@ impl<'t> Field<'t> {
 pub(super) enum Least {
     Zero,
     AboveZero,
+    Of(Duration),
+}
+
+impl Least {
+    const fn duration(self) -> Duration {
+        match self {
+            Self::Zero | Self::AboveZero => Duration::ZERO,
+            Self::Of(least) => least,
+        }
+    }
 }
 
 const fn type_of(value: &DeValue<'_>) -> &'static str {

@@ -10,14 +10,14 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::fault::Report;
-use super::grammar::{ModeName, WATCH};
+use super::grammar::{BATCH, ModeName, WATCH};
 use super::owner::{PASSWD, uid_of};
 use super::pattern::{self, List};
 use super::place::{Place, Role, Whose};
 use super::reader::{Field, Least, Table};
 use super::{
-    AcceptBatch, Delivery, Mode, OnInvalid, OnStale, Patterns, Place as Destination, Rollback, Rule,
-    SignRule, VerifyRule,
+    AcceptBatch, Batching, Delivery, Mode, OnInvalid, OnStale, Patterns, Place as Destination, Rollback,
+    Rule, SignRule, VerifyRule,
 };
 use crate::context::{ContextTemplate, Filling};
 use crate::escape::Escaped;
@@ -39,6 +39,12 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// As [`DAY`], for what is kept as evidence.
 const DECADE: Duration = Duration::from_secs(315_576_000);
+/// The shortest window of a batch: below it, waiting gains nothing.
+const SHORTEST_WINDOW: Duration = Duration::from_millis(10);
+/// The longest window of a batch: a file that is ready should not wait for longer.
+const LONGEST_WINDOW: Duration = Duration::from_secs(60);
+/// The most files of a batch.
+const MAX_BATCH: i128 = crate::signature::batch::MAX_SIZE as i128;
 /// The longest name of a rule, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -95,7 +101,7 @@ pub(super) fn read<'t>(
         draft.table.find("quarantine_keep").and_then(|f| f.duration(Least::AboveZero, DECADE));
     let context = draft.context();
     let mode = match mode? {
-        ModeName::Sign => Mode::Sign(draft.sign()?),
+        ModeName::Sign => Mode::Sign(draft.sign(&context)?),
         ModeName::Verify => Mode::Verify(draft.verify()?),
     };
     named_mode?;
@@ -223,7 +229,7 @@ impl<'t> Draft<'_, 't> {
         template
     }
 
-    fn sign(&mut self) -> Option<SignRule> {
+    fn sign(&mut self, context: &ContextTemplate) -> Option<SignRule> {
         let key = self.require("key").and_then(|field| self.key(field));
         let on_stale = self.table.find("on_stale").and_then(|field| {
             let on_stale = field.word(&ON_STALE)?;
@@ -233,7 +239,31 @@ impl<'t> Draft<'_, 't> {
             Some(on_stale)
         });
         let deliver_to = self.delivery();
-        Some(SignRule { key: key?, on_stale: on_stale.unwrap_or(OnStale::Report), deliver_to })
+        let batch = self.table.find("batch").map(|field| self.batching(&field, context));
+        let batch = match batch {
+            Some(None) => return None, // what was meant is unknown, and the fault is reported
+            Some(batching) => batching,
+            None => None,
+        };
+        Some(SignRule { key: key?, on_stale: on_stale.unwrap_or(OnStale::Report), deliver_to, batch })
+    }
+
+    fn batching(&self, field: &Field<'t>, context: &ContextTemplate) -> Option<Batching> {
+        let table = Table::open(&BATCH, field.entries()?, field.line, None, self.table.report);
+        let whose = format!("`batch` of {}", self.whose);
+        let window = table.require("window", &whose);
+        let window = window.and_then(|field| field.duration(Least::Of(SHORTEST_WINDOW), LONGEST_WINDOW));
+        let max_files = table.require("max_files", &whose).and_then(|field| field.number(2..=MAX_BATCH));
+        let shortest = Filling { relpath: Path::new(""), watch: "", hostname: "" };
+        // What is wrong with the context itself was said before.
+        if let Ok(shared) = context.expand(shortest)
+            && let Err(error) = shared.of_batch(&context.leaf_keys())
+        {
+            field.conflict(format!(
+                "with the names of the keys that KMS does not see, {error}; shorten the context"
+            ));
+        }
+        Some(Batching { window: window?, max_files: max_files? })
     }
 
     fn verify(&mut self) -> Option<VerifyRule> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::{Driver, POLL, REATTACH, mounts};
 use crate::chain;
 use crate::clock::Moment;
+use crate::daemon::batcher::Batcher;
 use crate::daemon::decide::Brake;
 use crate::daemon::line::Post;
 use crate::daemon::roots::Roots;
@@ -17,7 +18,11 @@ use crate::escape::quoted;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{FsError, root, staging};
 use crate::kms::Kms;
-use crate::policy::Rule;
+use crate::policy::{Batching, Mode, Rule};
+
+/// Which part of the files that the process may have open a batch may: each needs three descriptors, and there are
+/// other rules.
+const OPEN_SHARE: u64 = 16;
 
 /// Why a rule cannot work now.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +135,8 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
     Ok(Post {
         rule: Arc::clone(rule),
         fingerprint: rule.fingerprint(),
+        other_format: rule.fingerprint_but_for_format(),
+        batcher: batching(rule).map(Batcher::new),
         leaf_keys: rule.context.leaf_keys(),
         roots: Roots::default(),
         is_remote,
@@ -140,4 +147,20 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         brake: Mutex::new(Brake::default()),
         refusals: Arc::default(),
     })
+}
+
+/// How a rule gathers files. Of those that are delivered each keeps its copy open until it is signed: no more of them
+/// than a part of the files that the process may have open.
+pub(super) fn batching(rule: &Rule) -> Option<Batching> {
+    let Mode::Sign(sign) = &rule.mode else { return None };
+    let Batching { window, max_files } = sign.batch?;
+    let max_files = match &sign.deliver_to {
+        None => max_files,
+        Some(_) => {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            let share = limit.map_or(max_files as u64, |limit| (limit / OPEN_SHARE).max(1));
+            max_files.min(usize::try_from(share).unwrap_or(max_files))
+        }
+    };
+    Some(Batching { window, max_files })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::look::{ORPHAN, is_of, is_old_enough, look, probe};
 use super::{Driver, Slot, chance, set_timer};
 use crate::clock::Moment;
+use crate::daemon::batcher::Batcher;
 use crate::daemon::hold::{Hold, back_off};
 use crate::daemon::line::{Ending, Post, Refusal, Settled, Tried, Try};
 use crate::daemon::summary::Left;
@@ -118,7 +119,9 @@ impl<K: Kms> Driver<K> {
     /// Starts tries, as many as may run at once, in the order in which they became ready.
     pub(super) fn dispatch(&mut self) {
         let Some(post) = &self.post else { return };
-        while self.jobs.len() < self.max_jobs {
+        // Those that only wait for others of their batch are not counted.
+        let max_jobs = self.max_jobs + post.batcher.as_ref().map_or(0, Batcher::max_files);
+        while self.jobs.len() < max_jobs {
             let Some(path) = self.ready.pop_front() else { return };
             let Some(slot) = self.pairs.get_mut(&path) else { continue };
             let Some(finality) = slot.pair.trying() else { continue };

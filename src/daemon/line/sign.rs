@@ -14,7 +14,7 @@ use crate::fs::lease::Writer;
 use crate::fs::{Publish, RelPath, Stat};
 use crate::kms::{Kms, TroubleKind};
 use crate::policy::SignRule;
-use crate::seal::{self, Formats, Reason, Sealed, Verdict};
+use crate::seal::{Reason, Sealed, Verdict};
 use crate::signature::Signature;
 use crate::state::{Outcome, Version};
 use crate::watch::scan::signature_name;
@@ -28,16 +28,16 @@ impl<K: Kms> Line<K> {
         if !self.dry_run {
             self.ask_breaker(std::slice::from_ref(&rule.key), Operation::Encrypt)?;
         }
-        let taken = self.take(post, work, rule.deliver_to.is_some()).await?;
+        let taken = Box::pin(self.take(post, work, rule.deliver_to.is_some())).await?;
         if taken.writer == Writer::Present {
             return Err(Stop::Changed); // never vouch for what someone may still change
         }
         if rule.deliver_to.is_some() {
-            return self.sign_and_deliver(post, rule, work, &context, taken).await;
+            return Box::pin(self.sign_and_deliver(post, rule, work, &context, taken)).await;
         }
-        let existing = self.existing(post, rule, work, &context, &taken).await?;
+        let existing = Box::pin(self.existing(post, rule, work, &context, &taken)).await?;
         match decide::signing(existing, rule.on_stale) {
-            Signing::Sign => self.write(post, rule, work, &context, taken, None).await,
+            Signing::Sign => Box::pin(self.write(post, rule, work, &context, taken, None)).await,
             Signing::Replace => {
                 let old = taken.signature.as_ref();
                 if let Some(signature) = old.and_then(|file| file.parsed.as_ref()) {
@@ -46,7 +46,7 @@ impl<K: Kms> Line<K> {
                     self.state.intend(&post.rule.name, &work.path, signature).await?;
                 }
                 let old = old.map(|file| file.stat);
-                self.write(post, rule, work, &context, taken, old).await
+                Box::pin(self.write(post, rule, work, &context, taken, old)).await
             }
             Signing::Done => Ok(self.remember(post, work, &taken, Outcome::Signed).await),
             Signing::Record => {
@@ -69,7 +69,7 @@ impl<K: Kms> Line<K> {
             }
             Signing::Report if existing == Existing::Stale => Err(Stop::Refused(STALE.into())),
             Signing::Report => Err(Stop::Refused(FOREIGN.into())),
-            Signing::Quarantine => self.quarantine(post, work, &taken, Reason::Mismatch).await,
+            Signing::Quarantine => Box::pin(self.quarantine(post, work, &taken, Reason::Mismatch)).await,
         }
     }
 
@@ -91,13 +91,16 @@ impl<K: Kms> Line<K> {
             });
         };
         let Some(signature) = &file.parsed else { return Ok(Existing::Foreign) };
+        // A plain one is as good where there are batches. Who reads plain ones only can do nothing with a batch's.
+        let fits = signature.batch().is_none() || rule.batch.is_some();
         let remembered = self.state.remembered(&post.rule.name, &work.path).await?;
         if let Some(row) = remembered
             && row.signature_digest.as_deref() == Some(&signature.digest().to_string())
             && matches!(row.outcome, Outcome::Signing | Outcome::Signed | Outcome::Adopted)
         {
             let same_content = row.digest.as_deref() == Some(&taken.hashed.digest.to_string());
-            let current = same_content && row.fingerprint == post.fingerprint;
+            let same_rule = [&post.fingerprint, &post.other_format].contains(&&row.fingerprint);
+            let current = same_content && same_rule && fits;
             return Ok(match (current, row.outcome) {
                 (true, Outcome::Signing) => Existing::Unrecorded,
                 (true, _) => Existing::Current,
@@ -111,8 +114,8 @@ impl<K: Kms> Line<K> {
             // A dry run asks KMS nothing for sign rules; report is what leaves everything as it is.
             return Ok(Existing::Foreign);
         }
-        let keys = std::slice::from_ref(&rule.key);
-        let opened = match seal::open(&self.kms, keys, Formats::Plain, context, signature).await {
+        let (keys, formats) = (std::slice::from_ref(&rule.key), post.rule.formats(&post.leaf_keys));
+        let opened = match self.open_signature(post, keys, formats, context, signature).await {
             Ok(opened) => opened,
             Err(trouble) if trouble.kind == TroubleKind::Denied => {
                 return Err(Stop::Hold(Hold::WhoseSignature(trouble)));
@@ -120,7 +123,8 @@ impl<K: Kms> Line<K> {
             Err(trouble) => return Err(trouble.into()),
         };
         Ok(match opened.judge(&taken.hashed.digest) {
-            Verdict::Valid(_) => Existing::Valid,
+            Verdict::Valid(_) if fits => Existing::Valid,
+            Verdict::Valid(_) => Existing::Stale,
             Verdict::Invalid(_) if opened.is_genuine() => Existing::Stale,
             Verdict::Invalid(_) => Existing::Foreign,
         })
@@ -140,7 +144,7 @@ impl<K: Kms> Line<K> {
             self.say_would(post, &work.path, if old.is_some() { "sign again" } else { "sign" }, None);
             return Ok(self.remember(post, work, &taken, Outcome::Signed).await);
         }
-        let sealed = seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest).await?;
+        let (taken, sealed, _place) = self.seal(post, rule, &work.path, context, taken).await?;
         if !taken.is_unchanged(&work.path)? {
             return Err(Stop::Changed);
         }
@@ -215,8 +219,8 @@ impl<K: Kms> Line<K> {
         if let Some(what) = self.obstacle(post, work, &taken).await? {
             return Err(Stop::Hold(post.conflict(&work.path, what))); // before a call is spent on it
         }
+        let (taken, sealed, _place) = self.seal(post, rule, &work.path, context, taken).await?;
         let claim = self.claim(post, taken.parts(&work.path, false)).await?;
-        let sealed = seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest).await?;
         self.state.intend(&post.rule.name, &work.path, &sealed.signature).await?;
         let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
         let published = self.publish_signed(post, rule, work, context, &taken, &sealed).await?;
@@ -320,8 +324,8 @@ impl<K: Kms> Line<K> {
         }) {
             return Ok(true);
         }
-        let keys = std::slice::from_ref(&rule.key);
-        let opened = seal::open(&self.kms, keys, Formats::Plain, context, signature).await?;
+        let (keys, formats) = (std::slice::from_ref(&rule.key), post.rule.formats(&post.leaf_keys));
+        let opened = self.open_signature(post, keys, formats, context, signature).await?;
         Ok(matches!(opened.judge(&taken.hashed.digest), Verdict::Valid(_)))
     }
 }

@@ -1,0 +1,337 @@
+//! Gathers files that are to be signed at about the same time, so that one Encrypt signs them all.
+//!
+//! The first file of a batch waits for others: until the window is over, the batch is full, or the daemon ends. It
+//! then asks KMS for all of them, and each takes its own signature from the answer. What has a signature to write goes
+//! on a few at a time. Knows no file and no name; who no longer wants its signature just does not write it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+
+use super::hold::Stop;
+use crate::context::Context;
+use crate::context::leaf_keys::LeafKeys;
+use crate::key::KeyId;
+use crate::kms::{Kms, Trouble, TroubleKind};
+use crate::merkle::{Node, Tree};
+use crate::policy::Batching;
+use crate::seal::Sealed;
+use crate::seal::batch::{self, SealedBatch};
+
+/// How many files of a rule write their signatures at the same time: as many as keep a disk busy.
+const FINISHING: usize = 64;
+
+/// The batches of one rule.
+#[derive(Debug)]
+pub struct Batcher {
+    batching: Batching,
+    /// The one that files still join.
+    open: Mutex<Option<Arc<Gathering>>>,
+    finishing: Semaphore,
+    /// Whether nobody waits for others any more.
+    closed: AtomicBool,
+}
+
+/// What is signed, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The key that signs.
+    pub key: &'a KeyId,
+    /// What KMS is given of the context. The same for all files of the rule.
+    pub shared: &'a Context,
+    /// Which keys of the context it is not given.
+    pub leaf_keys: &'a LeafKeys,
+    /// The file's leaf.
+    pub leaf: Node,
+}
+
+/// What KMS said of a batch, once it is known.
+type Told = Result<Arc<SealedBatch>, Trouble>;
+
+/// A batch that is not signed yet.
+#[derive(Debug)]
+struct Gathering {
+    leaves: Mutex<Vec<Node>>,
+    told: watch::Receiver<Option<Told>>,
+    /// Wakes the first file before the window is over.
+    enough: Notify,
+}
+
+/// A file's place in a batch.
+struct Member {
+    gathering: Arc<Gathering>,
+    index: u64,
+    /// Of the first: it asks KMS, and tells the others.
+    teller: Option<watch::Sender<Option<Told>>>,
+}
+
+impl Batcher {
+    /// A rule's batches, of which there are none yet.
+    pub fn new(batching: Batching) -> Self {
+        Self {
+            batching,
+            open: Mutex::new(None),
+            finishing: Semaphore::new(FINISHING),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// How many files may wait for a batch at the same time.
+    pub const fn max_files(&self) -> usize {
+        self.batching.max_files
+    }
+
+    /// Signs a leaf together with others, and waits for its turn to be written. The place is given back when it is.
+    ///
+    /// # Errors
+    /// `Hold`, when KMS does not sign: then for all of them. `Changed`, when who was to ask KMS was called off.
+    pub async fn sign<K: Kms>(&self, kms: &K, job: Job<'_>) -> Result<(Sealed, SemaphorePermit<'_>), Stop> {
+        let Member { gathering, index, teller } = self.join(job.leaf);
+        if let Some(teller) = teller {
+            let first = First { batcher: self, gathering: &gathering };
+            first.wait().await;
+            let leaves = first.ends();
+            teller.send_replace(Some(ask(kms, job, leaves).await));
+        }
+        let mut told = gathering.told.clone();
+        let sealed = match told.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(Ok(batch))) => batch.sealed(index),
+            Ok(Some(Err(trouble))) => return Err(trouble.clone().into()),
+            Ok(None) | Err(_) => None,
+        };
+        let place = self.finishing.acquire().await.map_err(|_closed| Stop::Changed)?;
+        Ok((sealed.ok_or(Stop::Changed)?, place))
+    }
+
+    /// Has nobody wait for others from now on: what is gathered is signed at once.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        if let Some(gathering) = self.open().as_ref() {
+            gathering.enough.notify_one();
+        }
+    }
+
+    fn join(&self, leaf: Node) -> Member {
+        let mut open = self.open();
+        let (gathering, teller) = match open.as_ref() {
+            Some(gathering) => (Arc::clone(gathering), None),
+            None => {
+                let (teller, told) = watch::channel(None);
+                let gathering = Gathering { leaves: Mutex::default(), told, enough: Notify::new() };
+                (Arc::clone(open.insert(Arc::new(gathering))), Some(teller))
+            }
+        };
+        let mut leaves = lock(&gathering.leaves);
+        let index = leaves.len() as u64;
+        leaves.push(leaf);
+        let is_full = leaves.len() >= self.batching.max_files;
+        drop(leaves);
+        if is_full {
+            *open = None;
+        }
+        if is_full || self.closed.load(Ordering::Acquire) {
+            gathering.enough.notify_one();
+        }
+        Member { gathering, index, teller }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<Arc<Gathering>>> {
+        lock(&self.open)
+    }
+}
+
+/// The first file of a batch, while it waits for others. If it is called off, nobody joins any more.
+struct First<'b> {
+    batcher: &'b Batcher,
+    gathering: &'b Arc<Gathering>,
+}
+
+impl First<'_> {
+    async fn wait(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(self.batcher.batching.window) => {}
+            () = self.gathering.enough.notified() => {}
+        }
+    }
+
+    /// Lets nobody else join.
+    fn ends(self) -> Vec<Node> {
+        let gathering = self.gathering;
+        drop(self);
+        std::mem::take(&mut *lock(&gathering.leaves))
+    }
+}
+
+impl Drop for First<'_> {
+    fn drop(&mut self) {
+        let mut open = self.batcher.open();
+        if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, self.gathering)) {
+            *open = None;
+        }
+    }
+}
+
+async fn ask<K: Kms>(kms: &K, job: Job<'_>, leaves: Vec<Node>) -> Told {
+    // Tens of thousands of leaves take a while.
+    let tree = tokio::task::spawn_blocking(move || Tree::new(leaves)).await.ok().flatten();
+    let Some(tree) = tree else {
+        return Err(Trouble::new(TroubleKind::Internal, "shutting down")); // it has at least the leaf of the first
+    };
+    batch::sign(kms, job.key, job.shared, job.leaf_keys.clone(), tree).await.map(Arc::new)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept here is right after every single step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::key::KeyArn;
+    use crate::kms::{Asked, Decrypted, Encrypted, KmsError, classify};
+    use crate::signature::batch as form;
+
+    /// Encrypts by doing nothing, and remembers the plaintexts.
+    #[derive(Default)]
+    struct Script {
+        fails: AtomicBool,
+        signed: Mutex<Vec<Vec<u8>>>,
+    }
+
+    impl Kms for Script {
+        async fn encrypt(&self, key: &KeyId, plaintext: &[u8], _: &Context) -> Result<Encrypted, KmsError> {
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(classify("KMSInternalException", ""));
+            }
+            lock(&self.signed).push(plaintext.to_vec());
+            Ok(Encrypted { ciphertext: vec![7; 40], key: KeyArn::from_reply(key.as_str()).unwrap() })
+        }
+
+        async fn decrypt(&self, _: Asked<'_>, _: &[u8], _: &Context) -> Result<Decrypted, KmsError> {
+            panic!("nothing is verified here")
+        }
+    }
+
+    struct Bench {
+        kms: Arc<Script>,
+        batcher: Arc<Batcher>,
+    }
+
+    fn bench(window: Duration, max_files: usize) -> Bench {
+        let batcher = Arc::new(Batcher::new(Batching { window, max_files }));
+        Bench { kms: Arc::default(), batcher }
+    }
+
+    fn leaf(n: usize) -> Node {
+        form::leaf(&Digest::of(&n.to_be_bytes()), &Context::default())
+    }
+
+    impl Bench {
+        /// Has a file signed; what KMS signed must stand for it.
+        fn sign(&self, n: usize) -> tokio::task::JoinHandle<Result<u64, Stop>> {
+            let (kms, batcher) = (Arc::clone(&self.kms), Arc::clone(&self.batcher));
+            tokio::spawn(async move {
+                let (key, shared, leaf_keys) =
+                    ("local:a".parse().unwrap(), Context::default(), LeafKeys::default());
+                let job = Job { key: &key, shared: &shared, leaf_keys: &leaf_keys, leaf: leaf(n) };
+                let (sealed, _place) = batcher.sign(&*kms, job).await?;
+                let proof = sealed.signature.batch().unwrap().proof().clone();
+                let plaintext = form::plaintext(proof.size(), proof.root(leaf(n)));
+                assert!(lock(&kms.signed).contains(&plaintext));
+                Ok(proof.size())
+            })
+        }
+
+        fn calls(&self) -> usize {
+            lock(&self.kms.signed).len()
+        }
+    }
+
+    /// Lets every task go on as far as it can without time passing.
+    async fn settle() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn what_comes_within_the_window_is_one_batch() {
+        let bench = bench(Duration::from_secs(1), 1000);
+        let first: Vec<_> = (0..200).map(|n| bench.sign(n)).collect();
+        settle().await;
+        assert_eq!(bench.calls(), 0);
+        let late = bench.sign(200);
+        for task in first.into_iter().chain([late]) {
+            assert_eq!(task.await.unwrap().unwrap(), 201);
+        }
+        assert_eq!(bench.sign(0).await.unwrap().unwrap(), 1, "a batch of one");
+        assert_eq!(bench.calls(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_batch_does_not_wait() {
+        let bench = bench(LONG, 10);
+        let tasks: Vec<_> = (0..30).map(|n| bench.sign(n)).collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap().unwrap(), 10);
+        }
+        assert_eq!(bench.calls(), 3);
+        assert!(bench.batcher.open().is_none());
+    }
+
+    #[tokio::test]
+    async fn p2_an_outage_holds_all_of_them() {
+        let bench = bench(Duration::from_millis(100), 1000);
+        bench.kms.fails.store(true, Ordering::Relaxed);
+        let tasks: Vec<_> = (0..20).map(|n| bench.sign(n)).collect();
+        for task in tasks {
+            assert!(matches!(task.await.unwrap(), Err(Stop::Hold(_))));
+        }
+        bench.kms.fails.store(false, Ordering::Relaxed);
+        assert_eq!(bench.sign(0).await.unwrap().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn c17_at_the_end_nobody_waits_for_others() {
+        let bench = bench(LONG, 1000);
+        let tasks: Vec<_> = (0..5).map(|n| bench.sign(n)).collect();
+        settle().await;
+        bench.batcher.close();
+        for task in tasks {
+            assert_eq!(task.await.unwrap().unwrap(), 5);
+        }
+        assert_eq!(bench.sign(5).await.unwrap().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_the_first_the_others_start_over() {
+        let bench = bench(LONG, 1000);
+        let first = bench.sign(0);
+        settle().await;
+        let second = bench.sign(1);
+        settle().await;
+        first.abort();
+        assert!(matches!(second.await.unwrap(), Err(Stop::Changed)));
+        assert!(bench.batcher.open().is_none());
+        bench.batcher.close();
+        assert_eq!(bench.sign(1).await.unwrap().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_no_longer_wants_a_signature_keeps_nobody_from_theirs() {
+        let bench = bench(Duration::from_millis(100), 1000);
+        let first = bench.sign(0);
+        settle().await;
+        let second = bench.sign(1);
+        settle().await;
+        second.abort();
+        assert_eq!(first.await.unwrap().unwrap(), 2, "its leaf is in the tree, and nothing comes of it");
+    }
+}
