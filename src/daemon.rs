@@ -19,6 +19,7 @@ mod line;
 pub mod pulse;
 mod quota;
 mod reloads;
+mod remover;
 mod roots;
 mod space;
 mod store;
@@ -222,7 +223,7 @@ async fn serve<K: Kms>(
             hashing: Turns::new(policy.limits.hash_threads),
             space: Arc::default(),
             quarantine,
-            cookies: cookies.as_ref().and_then(|dir| dir.try_clone().ok()),
+            cookies: cookies.clone(),
             hostname: hostname(),
             min_free_space: policy.limits.min_free_space,
             clock,

@@ -7,6 +7,7 @@
 //! Follows openat2(2), statx(2), open(2) for `O_TMPFILE`, link(2) and rename(2).
 
 pub mod copy;
+pub mod flush;
 pub mod give;
 pub mod lease;
 pub mod root;
@@ -28,6 +29,7 @@ use rustix::io::Errno;
 
 use crate::escape::quoted;
 
+use flush::Written;
 pub use staging::{Publish, Staging};
 pub use stat::{FileTime, Fitness, Identity, Kind, Stat, Unfit, stat_file, stat_path};
 use stat::{stat_fd, statx};
@@ -127,12 +129,12 @@ pub enum OpenError {
     Io(#[from] FsError),
 }
 
-/// An open directory. Everything inside it is named by one component relative to the descriptor.
-#[derive(Debug)]
+/// An open directory. Everything inside it is named by one component relative to the descriptor, which clones share.
+#[derive(Debug, Clone)]
 pub struct Dir {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     /// For messages and for watches only; never resolved again.
-    path: PathBuf,
+    path: Arc<Path>,
 }
 
 /// A lock file that is locked, for as long as this lives.
@@ -142,7 +144,7 @@ pub struct Lock(#[expect(dead_code, reason = "what keeps it locked")] OwnedFd);
 /// The names in a directory, as they are read.
 pub struct Names {
     entries: rustix::fs::Dir,
-    path: PathBuf,
+    path: Arc<Path>,
 }
 
 impl Iterator for Names {
@@ -155,7 +157,7 @@ impl Iterator for Names {
                     b"." | b".." => {}
                     name => return Some(Ok(OsStr::from_bytes(name).to_owned())),
                 },
-                Err(e) => return Some(Err(FsError::new("list", &self.path, e))),
+                Err(e) => return Some(Err(FsError::new("list", &*self.path, e))),
             }
         }
     }
@@ -179,7 +181,7 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|e| FsError::new("open directory", path, e))?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self { fd: Arc::new(fd), path: path.into() })
     }
 
     /// Makes a directory that the policy names, with its missing ancestors (mode 0755), then opens it.
@@ -205,29 +207,18 @@ impl Dir {
         &self.path
     }
 
-    /// Another handle of the same directory.
-    ///
-    /// # Errors
-    /// `EMFILE`.
-    pub fn try_clone(&self) -> Result<Self> {
-        let fd = self.fd.try_clone().map_err(|e| {
-            FsError::new("open again", &self.path, Errno::from_io_error(&e).unwrap_or(Errno::MFILE))
-        })?;
-        Ok(Self { fd, path: self.path.clone() })
-    }
-
     /// Opens the directory `below`, all of it inside this one. An empty path is this directory.
     ///
     /// # Errors
     /// `ELOOP` for a symlink on the way, `EXDEV` for a mount.
     pub fn descend(&self, below: &Path) -> Result<Self> {
         if below.as_os_str().is_empty() {
-            return self.try_clone();
+            return Ok(self.clone());
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = self.path.join(below);
         let fd = self.open_inside(below, flags).map_err(|e| FsError::new("open directory", &path, e))?;
-        Ok(Self { fd, path })
+        Ok(Self { fd: Arc::new(fd), path: path.into() })
     }
 
     /// As far towards `below` as there are directories, all of it inside this one.
@@ -235,7 +226,7 @@ impl Dir {
     /// # Errors
     /// `EMFILE`.
     pub fn descend_while_there(&self, below: &Path) -> Result<Self> {
-        let mut dir = self.try_clone()?;
+        let mut dir = self.clone();
         for component in below.components() {
             match dir.descend(Path::new(component.as_os_str())) {
                 Ok(next) => dir = next,
@@ -250,7 +241,7 @@ impl Dir {
     /// # Errors
     /// As there, and of mkdir(2) and fsync(2).
     pub fn descend_creating(&self, below: &Path) -> Result<Self> {
-        let mut dir = self.try_clone()?;
+        let mut dir = self.clone();
         for component in below.components() {
             let name = component.as_os_str();
             dir = match dir.descend(Path::new(name)) {
@@ -285,7 +276,7 @@ impl Dir {
     /// # Errors
     /// What statx(2) says.
     pub fn stat(&self) -> Result<Stat> {
-        stat_fd(&self.fd).map_err(|e| FsError::new("examine", &self.path, e))
+        stat_fd(&self.fd).map_err(|e| FsError::new("examine", &*self.path, e))
     }
 
     /// Opens `name` for reading if it is fit: looked at first, opened after, and the same inode throughout.
@@ -316,7 +307,7 @@ impl Dir {
     /// # Errors
     /// What getdents(2) says.
     pub fn names(&self) -> Result<Names> {
-        let failed = |e| FsError::new("list", &self.path, e);
+        let failed = |e| FsError::new("list", &*self.path, e);
         // A descriptor of its own: the position is shared between clones.
         let entries = self.open_inside(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC);
         let entries = rustix::fs::Dir::new(entries.map_err(failed)?).map_err(failed)?;
@@ -355,7 +346,7 @@ impl Dir {
             return Ok(());
         }
         rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode | is & 0o7000))
-            .map_err(|e| FsError::new("set the mode of", &self.path, e))
+            .map_err(|e| FsError::new("set the mode of", &*self.path, e))
     }
 
     /// Renames `name` to `new_name` in `to`, never over anything.
@@ -410,7 +401,12 @@ impl Dir {
     /// # Errors
     /// What fsync(2) says. Then nothing is known of what is on the disk.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.fd).map_err(|e| FsError::new(SYNC_DIRECTORY, &self.path, e))
+        self.written().flush()
+    }
+
+    /// Its entries, to be made durable.
+    pub fn written(&self) -> Written<'_> {
+        Written::new(&self.fd, SYNC_DIRECTORY, &self.path)
     }
 
     /// Bytes that an unprivileged writer may still take on this file system.
@@ -418,7 +414,7 @@ impl Dir {
     /// # Errors
     /// What statvfs(2) says.
     pub fn free_space(&self) -> Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.fd).map_err(|e| FsError::new("examine", &self.path, e))?;
+        let stat = rustix::fs::fstatvfs(&self.fd).map_err(|e| FsError::new("examine", &*self.path, e))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -429,7 +425,7 @@ impl Dir {
     pub fn check_writable(&self) -> Result<()> {
         let (access, flags) = (Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
         rustix::fs::accessat(&self.fd, ".", access, flags)
-            .map_err(|e| FsError::new("write to", &self.path, e))
+            .map_err(|e| FsError::new("write to", &*self.path, e))
     }
 
     /// Takes the directory's advisory lock for as long as it is open; false if another process has it. Only for
@@ -441,7 +437,7 @@ impl Dir {
         match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
-            Err(e) => Err(FsError::new("lock", &self.path, e)),
+            Err(e) => Err(FsError::new("lock", &*self.path, e)),
         }
     }
 

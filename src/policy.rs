@@ -113,6 +113,17 @@ pub struct Limits {
     pub min_free_space: u64,
 }
 
+impl Limits {
+    /// How many files of a rule are in hand at the same time: those that are hashed, that KMS is asked about, and as many
+    /// as keep a disk busy with what KMS has answered.
+    pub const fn in_hand(&self) -> usize {
+        self.hash_threads + self.max_in_flight + FINISHING
+    }
+}
+
+/// How many files of a rule are written at the same time.
+pub const FINISHING: usize = 64;
+
 /// One `[[watch]]` table.
 #[derive(Debug)]
 pub struct Rule {

@@ -499,6 +499,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn k22_an_answer_that_has_the_form_of_a_batch_is_no_ciphertext() {
+        let proof = crate::merkle::Proof::new(1, 0, Vec::new()).unwrap();
+        let batch = Signature::from(form::Batch::new(proof, LeafKeys::default(), vec![7; 40].into()));
+        assert!(Signature::parse(batch.as_bytes()).unwrap().batch().is_some());
+        assert_eq!(plain(batch.as_bytes()).unwrap_err().kind, TroubleKind::MalformedReply);
+        assert!(plain(batch.ciphertext()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_shown_of_an_opened_signature_is_who_opened_it_and_not_what_was_inside() {
+        let (keys, context) = ([A.parse().unwrap()], Context::parse(&["channel=stable"]).unwrap());
+        let signature = Signature::parse(b"sig").unwrap();
+        for (told, shown, is_genuine) in [
+            (Ok((A, good())), format!("by {A}"), true),
+            (Err("IncorrectKeyException"), "wrong-key".into(), false),
+        ] {
+            let question = Question::new(Formats::Plain, &context, &signature).unwrap();
+            assert_eq!(question.context().canonical(), context.canonical());
+            let answer = question.ask(&Script::decrypts([told]), &keys).await.unwrap();
+            assert_eq!(format!("{answer:?}"), format!("Answer({shown})"));
+            let opened = question.opened(answer);
+            assert_eq!(format!("{opened:?}"), format!("Opened({shown})"));
+            assert_eq!(opened.is_genuine(), is_genuine);
+        }
+    }
+
+    #[test]
+    fn each_reason_is_known_by_its_word() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        }
+        assert_eq!(Reason::parse("valid"), None);
+    }
+
     #[tokio::test]
     async fn without_a_named_key_the_key_that_answered_is_told() {
         let script = Script::decrypts([Ok((B, good()))]);

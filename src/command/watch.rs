@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
@@ -35,6 +36,7 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
     let options =
         Options { once: arguments.once, dry_run: arguments.dry_run, allow_root: arguments.allow_root };
     daemon::admit(&policy, options)?;
+    raise_descriptors();
     if !arguments.dry_run && policy.rules.iter().any(|rule| rule.create) {
         create_keys(&policy, policy.keyring.as_ref().or(keyring.as_ref()))?;
     }
@@ -210,6 +212,13 @@ fn stop(signal: &str, board: &Board) -> Order {
     board.is_stopping();
     tracing::info!(signal, "stopping; files in hand are finished first");
     Order::Stop
+}
+
+/// Allows as many open files as may be allowed. The soft limit is for programs with select(2) (getrlimit(2); systemd,
+/// "File Descriptor Limits"), and this is none. What finds no descriptor free is held and tried again.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap_or_default();
 }
 
 /// Makes the local keys of sign rules with `create = true`, but only together with the keyring: a key missing

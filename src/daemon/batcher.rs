@@ -15,12 +15,9 @@ use crate::context::leaf_keys::LeafKeys;
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble, TroubleKind};
 use crate::merkle::{Node, Tree};
-use crate::policy::Batching;
+use crate::policy::{Batching, FINISHING};
 use crate::seal::Sealed;
 use crate::seal::batch::{self, SealedBatch};
-
-/// How many files of a rule write their signatures at the same time: as many as keep a disk busy.
-const FINISHING: usize = 64;
 
 /// The batches of one rule.
 #[derive(Debug)]

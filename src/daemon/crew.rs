@@ -151,7 +151,7 @@ impl<K: Kms> Crew<K> {
             attached: Vec::new(),
             told: watch::Sender::new(Told::Work),
             once: options.once,
-            max_jobs: policy.limits.max_in_flight + policy.limits.hash_threads,
+            max_jobs: policy.limits.in_hand(),
             upkeep,
         };
         for rule in &policy.rules {

@@ -19,6 +19,7 @@ use super::decide::Brake;
 use super::hold::{Hold, Stop};
 use super::limit::{Limited, Operation};
 use super::quota::Refusals;
+use super::remover::Remover;
 use super::roots::Roots;
 use super::space::Space;
 use super::store::Store;
@@ -27,9 +28,10 @@ use crate::clock::{Clock, Moment};
 use crate::context::leaf_keys::LeafKeys;
 use crate::context::{Context, Filling};
 use crate::digest::Digest;
-use crate::effect::claim::{Claim, Part, Removed};
+use crate::effect::claim::{Part, Removed};
 use crate::effect::quarantine::{self, Case, PutAway};
 use crate::escape::Escaped;
+use crate::fs::flush::Flusher;
 use crate::fs::lease::{self, Writer};
 use crate::fs::{Dir, Fitness, Identity, Lock, OpenError, RelPath, Staging, Stat, copy, stat_file};
 use crate::key::KeyId;
@@ -85,6 +87,10 @@ pub struct Post {
     pub lock: Option<Lock>,
     /// The destination, for rules that deliver.
     pub destination: Option<Dir>,
+    /// Flushes what it publishes.
+    pub disk: Flusher,
+    /// Removes what it delivered from the watched directory.
+    pub remover: Arc<Remover>,
     /// Whether events cannot be relied on there.
     pub is_remote: bool,
     /// Its files that wait to be hashed.
@@ -322,16 +328,6 @@ impl<K: Kms> Line<K> {
         }
     }
 
-    /// Makes room for a source that is about to be delivered.
-    async fn claim(&self, post: &Arc<Post>, parts: Vec<Part>) -> Result<Claim, Stop> {
-        let here = Arc::clone(post);
-        let open = move || match Claim::open(&here.root, parts) {
-            Err(e) if e.is_not_found() => Err(Stop::Changed), // its directory went
-            opened => Ok(opened?),
-        };
-        blocking(open).await
-    }
-
     /// Whether state says that these very versions were delivered, durably: only their removal failed, or was cut
     /// short. Publishing them again would be once more for whoever took them, and once more on record.
     async fn was_delivered(&self, post: &Post, work: &Try) -> Result<bool, Stop> {
@@ -351,8 +347,8 @@ impl<K: Kms> Line<K> {
     /// Removes a source that was delivered before.
     async fn remove_delivered(&self, post: &Arc<Post>, work: &Try) -> Result<Ending, Stop> {
         let signature = work.sight.signature.filter(|_| !post.leaves_signature());
-        let claim = self.claim(post, parts(&work.path, work.sight.payload, signature)).await?;
-        remove(claim, Ending::Settled(Settled::plain(Outcome::Delivered))).await
+        let parts = parts(&work.path, work.sight.payload, signature);
+        post.remove(parts, Ending::Settled(Settled::plain(Outcome::Delivered))).await
     }
 
     /// Opens a signature. What KMS says of a batch is asked for once, and serves all its files.
@@ -419,15 +415,7 @@ impl<K: Kms> Line<K> {
     }
 }
 
-/// Removes a source that is delivered and on record; `ending` is what came of it.
-async fn remove(claim: Claim, ending: Ending) -> Result<Ending, Stop> {
-    Ok(match blocking(move || Ok(claim.remove()?)).await? {
-        Removed::Done => ending,
-        Removed::Changed => Ending::Changed,
-    })
-}
-
-/// A source, as a [`Claim`] wants it.
+/// A source, as it is removed.
 fn parts(path: &RelPath, payload: Option<Identity>, signature: Option<Identity>) -> Vec<Part> {
     let payload = payload.map(|identity| Part { path: path.clone(), identity });
     let signature =
@@ -479,6 +467,22 @@ impl Post {
         self.root.descend(path.parent()).map_err(|e| {
             // The directory went, or became a link: the file is not where it was.
             if e.is_not_found() || e.is_no_directory() { Stop::Changed } else { e.into() }
+        })
+    }
+
+    /// Sees to it that a source can be removed, before it is delivered.
+    fn prepare_removal(&self, parts: &[Part]) -> Result<(), Stop> {
+        match self.remover.prepare(parts) {
+            Err(e) if e.is_not_found() => Err(Stop::Changed), // its directory went
+            prepared => Ok(prepared?),
+        }
+    }
+
+    /// Removes a source that is delivered and on record; `ending` is what came of it.
+    async fn remove(&self, parts: Vec<Part>, ending: Ending) -> Result<Ending, Stop> {
+        Ok(match self.remover.remove(parts).await? {
+            Removed::Done => ending,
+            Removed::Changed => Ending::Changed,
         })
     }
 

@@ -88,7 +88,7 @@ impl Store {
         }
         let lock = match lock {
             Some(lock) => lock,
-            None if dir.lock()? => Arc::new(dir.try_clone()?),
+            None if dir.lock()? => Arc::new(dir.clone()),
             None => return Err(StoreError::Locked(path.to_owned())),
         };
         let store =

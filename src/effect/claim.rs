@@ -11,6 +11,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
@@ -42,90 +43,186 @@ pub struct Part {
     pub identity: Identity,
 }
 
-/// Room for the parts of a source among the claims: made before a copy is published, so that nothing is published whose
-/// source could not be removed afterwards, to be published again and again. Goes away unused if it is dropped.
+/// The claims of one watched directory: removes sources from it, many with one decision.
 #[derive(Debug)]
-pub struct Claim {
+pub struct Claims {
     root: Dir,
-    claims: Dir,
-    dir: Dir,
-    id: OsString,
-    parts: Vec<Part>,
-    is_open: bool,
+    ready: Mutex<Ready>,
 }
 
-impl Claim {
-    /// Makes room for these parts, and moves none of them yet.
-    ///
-    /// # Errors
-    /// The parts could not be moved there: no room, no permission, another's `.kms-sig`, or a sticky directory
-    /// ([`STICKY`]).
-    pub fn open(root: &Dir, parts: Vec<Part>) -> Result<Self, FsError> {
-        for part in &parts {
-            check_movable(&root.descend(part.path.parent())?, part.path.name())?;
-        }
-        let root = root.try_clone()?;
-        let claims = open_claims(&root)?;
-        let id = OsString::from(random_hex());
-        let dir = claims.make_new_dir(&id, 0o700)?;
-        let claim = Self { root, claims, dir, id, parts, is_open: true };
-        for part in &claim.parts {
-            claim.dir.descend_creating(part.path.parent())?;
-        }
-        Ok(claim)
+/// A folder that is ready for the next ones, and has nothing in it yet.
+#[derive(Debug, Default)]
+struct Ready {
+    id: Option<OsString>,
+    /// How many may still want it.
+    customers: usize,
+}
+
+/// Somebody who may want to remove something. Once there is nobody, no folder is kept ready.
+#[derive(Debug)]
+pub struct Customer(Arc<Claims>);
+
+impl Claims {
+    /// Those in `root`.
+    pub fn new(root: Dir) -> Arc<Self> {
+        Arc::new(Self { root, ready: Mutex::default() })
     }
 
-    /// Removes the parts, all or none of them.
+    /// To be had before [`Claims::prepare`], and kept until after [`Claims::remove`].
+    pub fn enter(self: &Arc<Self>) -> Customer {
+        self.ready().customers += 1;
+        Customer(Arc::clone(self))
+    }
+
+    /// Sees to it that a source can be removed once its copy is published, as far as that can be known before: or it
+    /// would be published, and not removed. Moves nothing yet.
+    ///
+    /// # Errors
+    /// The parts could not be moved: no room for claims, no permission, another's `.kms-sig`, or a sticky directory
+    /// ([`STICKY`]).
+    pub fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
+        let mut last = None;
+        for part in parts {
+            let below = part.path.parent();
+            let dir = match last.take() {
+                Some((path, dir)) if path == below => dir,
+                _ => {
+                    let dir = self.root.descend(below)?;
+                    dir.check_writable()?;
+                    dir
+                }
+            };
+            check_movable(&dir, part.path.name())?;
+            last = Some((below, dir));
+        }
+        let claims = open_claims(&self.root)?;
+        let mut ready = self.ready();
+        if ready.id.is_none() {
+            ready.id = Some(make_folder(&claims)?.0);
+        }
+        Ok(())
+    }
+
+    /// Removes each of several sources: all its parts or none of them. How each ended, in their order.
     ///
     /// # Errors
     /// Any step's before the decision; then the parts are back, or the next [`recover`] puts them back.
-    pub fn remove(mut self) -> Result<Removed, FsError> {
-        self.is_open = false;
-        let Self { root, claims, dir, id, parts, .. } = &self;
-        let mut done = id.clone();
-        done.push(DONE);
-        let decided = match take_all(root, dir, parts) {
-            Ok(true) => claims.rename(id, claims, &done).map(|()| true),
-            other => other,
-        };
-        match decided {
-            Ok(true) => {
-                // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might
-                // throw its copy away, while the next `recover` removes the source.
-                empty(dir).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
-                Ok(Removed::Done)
-            }
-            Ok(false) => {
-                let back = put_back(dir, root);
-                close(claims, id)?;
-                back.map(|()| Removed::Changed)
-            }
-            Err(error) => {
-                // As far as possible; the next scan sees to the rest. The first error is the one to tell.
-                put_back(dir, root).unwrap_or_default();
-                close(claims, id).unwrap_or_default();
-                Err(error)
-            }
+    pub fn remove(&self, sources: &[Vec<Part>]) -> Vec<Result<Removed, FsError>> {
+        let ready = self.ready().id.take();
+        let folder = open_claims(&self.root).and_then(|claims| {
+            let there = match ready {
+                Some(id) => claims.descend(Path::new(&id)).map(|dir| (id, dir)),
+                None => make_folder(&claims),
+            };
+            // It was made a while ago, in a directory that is a sender's.
+            let (id, dir) = there.or_else(|_| make_folder(&claims))?;
+            Ok((claims, dir, id))
+        });
+        match folder {
+            Ok((claims, dir, id)) => remove_by(&self.root, &claims, &dir, &id, sources),
+            Err(error) => sources.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// [`Claims::remove`] for one source.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_one(&self, parts: Vec<Part>) -> Result<Removed, FsError> {
+        self.remove(&[parts]).pop().unwrap_or(Ok(Removed::Changed)) // as many answers as sources
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Customer {
+    fn drop(&mut self) {
+        let mut ready = self.0.ready();
+        ready.customers -= 1;
+        if ready.customers == 0
+            && let Some(id) = ready.id.take()
+        {
+            // What is left of it the next `recover` removes.
+            trusted_claims(&self.0.root).and_then(|claims| claims.remove_dir(&id)).unwrap_or_default();
         }
     }
 }
 
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if self.is_open {
-            // Nothing was moved here. What is left of it the next `recover` removes.
-            remove_dirs(&self.dir);
-            self.claims.remove_dir(&self.id).unwrap_or_default();
+/// A new folder among the claims.
+fn make_folder(claims: &Dir) -> Result<(OsString, Dir), FsError> {
+    let id = OsString::from(random_hex());
+    let dir = claims.make_new_dir(&id, 0o700)?;
+    Ok((id, dir))
+}
+
+/// Removes sources by the folder `id`, which is `dir`.
+fn remove_by(
+    root: &Dir,
+    claims: &Dir,
+    dir: &Dir,
+    id: &OsStr,
+    sources: &[Vec<Part>],
+) -> Vec<Result<Removed, FsError>> {
+    let mut ends = Vec::with_capacity(sources.len());
+    for parts in sources {
+        let taken = take_all(root, dir, parts);
+        // One that is to stay must not be in the folder when that is decided upon.
+        if !matches!(taken, Ok(true))
+            && let Err(error) = give_back(root, dir, parts)
+        {
+            undo(root, claims, dir, id);
+            return sources.iter().map(|_| Err(error.clone())).collect();
+        }
+        ends.push(taken.map(|is_taken| if is_taken { Removed::Done } else { Removed::Changed }));
+    }
+    let mut done = id.to_owned();
+    done.push(DONE);
+    if let Err(error) = claims.rename(id, claims, &done) {
+        // As far as possible; the next scan sees to the rest. The first error is the one to tell.
+        undo(root, claims, dir, id);
+        return sources.iter().map(|_| Err(error.clone())).collect();
+    }
+    // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might throw its copy
+    // away, while the next `recover` removes the source.
+    for part in sources.iter().flatten().filter(|part| part.path.parent().as_os_str().is_empty()) {
+        dir.unlink(part.path.name()).unwrap_or_default(); // quicker than by listing, which finds the rest
+    }
+    if claims.remove_dir(&done).is_err() {
+        empty(dir).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
+    }
+    ends
+}
+
+/// Puts everything in an undecided folder back, as far as possible.
+fn undo(root: &Dir, claims: &Dir, dir: &Dir, id: &OsStr) {
+    put_back(dir, root).unwrap_or_default();
+    close(claims, id).unwrap_or_default();
+}
+
+/// Puts the parts of one source back from an undecided folder; what finds its name taken waits in a folder of its own.
+fn give_back(root: &Dir, dir: &Dir, parts: &[Part]) -> Result<(), FsError> {
+    for Part { path, .. } in parts {
+        let from = match dir.descend(path.parent()) {
+            Err(e) if e.is_not_found() => continue, // nothing came there
+            from => from?,
+        };
+        let name = path.name();
+        match root.descend(path.parent()).and_then(|to| from.rename(name, &to, name)) {
+            Err(e) if is_taken(&e) && from.stat_of(name)?.is_some() => shelter(root, path, &from, name)?,
+            Err(e) if e.is_not_found() => {}
+            moved => moved?,
         }
     }
+    Ok(())
 }
 
 /// The action of a move that a sticky directory would refuse.
 pub const STICKY: &str = "move files of others out of (it is sticky, and not the daemon's own)";
 
-/// Checks that this process may move `name` out of its directory, as far as that can be known before.
+/// Checks that this process may move `name` out of a directory that it may write to.
 fn check_movable(parent: &Dir, name: &OsStr) -> Result<(), FsError> {
-    parent.check_writable()?;
     let (me, dir) = (rustix::process::geteuid().as_raw(), parent.stat()?);
     // In a sticky directory a file is moved by its owner, the directory's, or root (rename(2), EPERM).
     if me == 0 || dir.uid == me || dir.mode & 0o1000 == 0 {
@@ -136,16 +233,6 @@ fn check_movable(parent: &Dir, name: &OsStr) -> Result<(), FsError> {
             Err(FsError { action: STICKY, path: parent.path().to_owned(), source: Errno::PERM })
         }
         _ => Ok(()),
-    }
-}
-
-/// Removes the empty directories below `dir`.
-fn remove_dirs(dir: &Dir) {
-    for name in dir.names().into_iter().flatten().flatten() {
-        if let Ok(below) = dir.descend(Path::new(&name)) {
-            remove_dirs(&below);
-            dir.remove_dir(&name).unwrap_or_default();
-        }
     }
 }
 
@@ -236,7 +323,7 @@ fn take_all(root: &Dir, claim: &Dir, parts: &[Part]) -> Result<bool, FsError> {
 }
 
 /// Finishes what a killed process left: removes decided claims, puts back undecided ones. What cannot be put
-/// back because its name is taken stays until it is free. Must not run while a [`Claim`] is open. Returns what went
+/// back because its name is taken stays until it is free. Must not run while [`Claims`] are at work. Returns what went
 /// wrong with single claims, which stay: a sender who gets a directory of his claimed must not stop the rule.
 ///
 /// # Errors
@@ -277,8 +364,13 @@ pub fn check(root: &Dir) -> Result<(), FsError> {
 
 /// The folder of claims, made if missing. It must be ours alone.
 fn open_claims(root: &Dir) -> Result<Dir, FsError> {
-    root.make_dir(OsStr::new(RESERVED_PREFIX), 0o700)?;
-    trusted_claims(root)
+    match trusted_claims(root) {
+        Err(error) if error.is_not_found() => {
+            root.make_dir(OsStr::new(RESERVED_PREFIX), 0o700)?;
+            trusted_claims(root)
+        }
+        there => there,
+    }
 }
 
 fn trusted_claims(root: &Dir) -> Result<Dir, FsError> {
@@ -403,7 +495,10 @@ mod tests {
     }
 
     fn remove(root: &Dir, parts: &[Part]) -> Result<Removed, FsError> {
-        Claim::open(root, parts.to_vec())?.remove()
+        let claims = Claims::new(root.clone());
+        let _customer = claims.enter();
+        claims.prepare(parts)?;
+        claims.remove_one(parts.to_vec())
     }
 
     #[test]
@@ -412,6 +507,66 @@ mod tests {
         assert_eq!(remove(&f.root, &[f.part("d/a"), f.part("d/a.sig")]).unwrap(), Removed::Done);
         assert!(!f.there("d/a") && !f.there("d/a.sig") && f.there("b"));
         assert_eq!(f.claims(), 0);
+    }
+
+    #[test]
+    fn of_many_each_is_removed_or_stays_by_itself() {
+        let f = Fixture::new(&["a", "a.sig", "d/b", "d/b.sig", "c", "c.sig", "e", "gone"]);
+        let sources = [
+            vec![f.part("a"), f.part("a.sig")],
+            vec![f.part("d/b"), f.part("d/b.sig")],
+            vec![f.part("c"), f.part("c.sig")],
+            vec![f.part("gone")],
+            vec![f.part("e")],
+        ];
+        fs::remove_file(f.temp.path().join("gone")).unwrap();
+        fs::write(f.temp.path().join("d/b.sig"), "another, after the payload was moved").unwrap();
+        let claims = Claims::new(f.root.clone());
+        claims.prepare(&sources[0]).unwrap();
+        let ends: Vec<_> = claims.remove(&sources).into_iter().map(Result::unwrap).collect();
+        let [done, changed] = [Removed::Done, Removed::Changed];
+        assert_eq!(ends, [done, changed, done, done, done]);
+        let there = ["a", "a.sig", "d/b", "d/b.sig", "c", "c.sig", "e"].map(|path| f.there(path));
+        assert_eq!(there, [false, false, true, true, false, false, false]);
+        assert_eq!(f.claims(), 0);
+    }
+
+    #[test]
+    fn a20_what_cannot_go_back_waits_and_the_others_are_removed() {
+        let f = Fixture::new(&["a", "b"]);
+        let (a, b) = (vec![f.part("a")], vec![f.part("b")]);
+        let claims = open_claims(&f.root).unwrap();
+        let (_, dir) = make_folder(&claims).unwrap();
+        assert!(take_all(&f.root, &dir, &a).unwrap() && take_all(&f.root, &dir, &b).unwrap());
+        fs::write(f.temp.path().join("a"), "somebody was quicker").unwrap();
+        give_back(&f.root, &dir, &a).unwrap();
+        assert!(!dir.path().join("a").exists() && dir.path().join("b").exists());
+        assert_eq!(bring_back(&f.root).unwrap(), 1, "its name is taken");
+        fs::remove_file(f.temp.path().join("a")).unwrap();
+        assert_eq!(bring_back(&f.root).unwrap(), 0);
+        assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), "a");
+    }
+
+    #[test]
+    fn a_prepared_folder_is_used_once_goes_away_when_nobody_wants_it_and_may_be_missing() {
+        let f = Fixture::new(&["a", "b", "c"]);
+        let claims = Claims::new(f.root.clone());
+        let (first, second) = (claims.enter(), claims.enter());
+        claims.prepare(&[f.part("a")]).unwrap();
+        claims.prepare(&[f.part("b")]).unwrap();
+        assert_eq!(f.claims(), 1);
+        let only = fs::read_dir(f.temp.path().join(".kms-sig")).unwrap().next().unwrap().unwrap();
+        fs::remove_dir(only.path()).unwrap();
+        assert_eq!(claims.remove_one(vec![f.part("a")]).unwrap(), Removed::Done);
+        assert_eq!((f.claims(), f.there("a")), (0, false));
+        claims.prepare(&[f.part("b")]).unwrap();
+        assert_eq!(claims.remove_one(vec![f.part("b")]).unwrap(), Removed::Done);
+        assert_eq!((f.claims(), f.there("b")), (0, false));
+        claims.prepare(&[f.part("c")]).unwrap();
+        drop(first);
+        assert_eq!(f.claims(), 1);
+        drop(second);
+        assert_eq!((f.claims(), f.there("c")), (0, true));
     }
 
     #[test]

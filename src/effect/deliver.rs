@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::fs::copy::{self, Hashed};
+use crate::fs::flush::Flusher;
 use crate::fs::give::Owner;
 use crate::fs::{Dir, Fitness, FsError, OpenError, Publish, RelPath, Staging, Stat, trust};
 use crate::seal::{Sealed, Valid};
@@ -62,6 +63,7 @@ pub fn deliver(
     hashed: &Hashed,
     warrant: &Warrant<'_>,
     mode: u32,
+    disk: &Flusher,
 ) -> Result<Delivered, FsError> {
     if !hashed.digest.matches(warrant.digest.as_bytes()) {
         // BUG: no caller pairs a copy with another copy's verdict. Delivering nothing is always safe.
@@ -85,14 +87,15 @@ pub fn deliver(
 
     let signature = Staging::below(root, path.parent())?.and_holding(warrant.signature.as_bytes())?;
     signature.take_group(&dir)?;
-    signature.seal(mode & 0o666)?; // a signature is not executable
+    signature.set_mode(mode & 0o666)?; // a signature is not executable
     staging.take_group(&dir)?;
-    staging.seal(mode)?;
+    staging.set_mode(mode)?;
+    disk.flush(&[signature.written(), staging.written()])?;
     if signature.publish(&dir, &signature_name)? == Publish::Exists {
         match read_signature(&dir, &signature_name, wanted)? {
             ExistingSignature::Of(there) if there == *warrant.signature => {}
             ExistingSignature::Of(there) if payload_is_there => {
-                return dir.sync().map(|()| Delivered::Beside(there));
+                return disk.flush(&[dir.written()]).map(|()| Delivered::Beside(there));
             }
             ExistingSignature::Of(there) => return Ok(Delivered::Orphan(there)),
             ExistingSignature::Loose => {
@@ -108,21 +111,21 @@ pub fn deliver(
     if !payload_is_there && staging.publish(&dir, name)? == Publish::Exists {
         // Somebody was quicker; our signature stays only if it belongs to what they put there.
         let taken = match look_at_payload(&dir, name, hashed, wanted)? {
-            Existing::Equal => return dir.sync().map(|()| Delivered::Done),
+            Existing::Equal => return disk.flush(&[dir.written()]).map(|()| Delivered::Done),
             Existing::Loose => LOOSE,
             Existing::Nothing | Existing::Other => TAKEN,
         };
         dir.unlink(&signature_name)?;
         return Ok(Delivered::Conflict(taken));
     }
-    dir.sync()?;
+    disk.flush(&[dir.written()])?;
     Ok(Delivered::Done)
 }
 
 /// Opens the directory that a file goes to, making what is missing, all of it durable: what is there may have been made
 /// by a process that was killed before it could see to that.
 fn open_place(root: &Dir, below: &Path) -> Result<Dir, FsError> {
-    let mut dir = root.try_clone()?;
+    let mut dir = root.clone();
     for component in below.components() {
         let next = dir.descend_creating(Path::new(component.as_os_str()))?;
         dir.sync()?;
@@ -376,7 +379,15 @@ mod tests {
         fn deliver(&self, path: &str) -> Result<Delivered, FsError> {
             let warrant = Warrant { digest: &self.hashed.digest, signature: &self.signature };
             let path = RelPath::new(path).unwrap();
-            deliver(&self.root, &path, &self.staging, &self.hashed, &warrant, 0o755)
+            deliver(
+                &self.root,
+                &path,
+                &self.staging,
+                &self.hashed,
+                &warrant,
+                0o755,
+                &Flusher::new(&self.root).unwrap(),
+            )
         }
 
         fn obstacle(&self, path: &str) -> Option<&'static str> {
@@ -503,7 +514,9 @@ mod tests {
         let other = hash_of(b"other");
         let warrant = Warrant { digest: &other.digest, signature: &f.signature };
         let path = RelPath::new("f").unwrap();
-        let delivered = deliver(&f.root, &path, &f.staging, &f.hashed, &warrant, 0o644).unwrap();
+        let delivered =
+            deliver(&f.root, &path, &f.staging, &f.hashed, &warrant, 0o644, &Flusher::new(&f.root).unwrap())
+                .unwrap();
         assert!(matches!(delivered, Delivered::Conflict("the verdict is about other bytes")));
         assert_eq!((f.there("f"), f.there("f.sig")), (None, None));
     }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::claim::{self, Claim, Part, Removed};
+use super::claim::{self, Claims, Part, Removed};
 use crate::clock;
 use crate::escape::Escaped;
 use crate::fs::staging::random_hex;
@@ -267,7 +267,9 @@ fn copy_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool
         let path = RelPath::new(case.path.parent().join(&signature));
         parts.extend(path.map(|path| Part { path, identity: stat.identity }));
     }
-    let claim = Claim::open(root, parts)?; // first: what cannot be removed need not be copied
+    let claims = Claims::new(root.clone());
+    let _customer = claims.enter();
+    claims.prepare(&parts)?; // first: what cannot be removed need not be copied
     if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {
         return Ok(false);
     }
@@ -277,7 +279,7 @@ fn copy_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool
         return Ok(false);
     }
     item.sync()?;
-    Ok(claim.remove()? == Removed::Done)
+    claims.remove_one(parts).map(|removed| removed == Removed::Done)
 }
 
 /// Whether what has a signature's name is copied, where it cannot be moved.

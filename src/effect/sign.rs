@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 
+use crate::fs::flush::Flusher;
 use crate::fs::staging::fresh_name;
 use crate::fs::{Dir, FsError, Identity, Publish, Staging};
 use crate::signature::Signature;
@@ -24,12 +25,13 @@ pub enum Replaced {
 ///
 /// # Errors
 /// Any step's; then nothing shows.
-pub fn write(dir: &Dir, name: &OsStr, signature: &Signature) -> Result<Publish, FsError> {
+pub fn write(dir: &Dir, name: &OsStr, signature: &Signature, disk: &Flusher) -> Result<Publish, FsError> {
     let staging = Staging::holding(dir, signature.as_bytes())?;
-    staging.seal(MODE)?;
+    staging.set_mode(MODE)?;
+    disk.flush(&[staging.written()])?;
     let published = staging.publish(dir, name)?;
     if published == Publish::Done {
-        dir.sync()?;
+        disk.flush(&[dir.written()])?;
     }
     Ok(published)
 }
@@ -43,9 +45,11 @@ pub fn replace(
     name: &OsStr,
     expected: &Identity,
     signature: &Signature,
+    disk: &Flusher,
 ) -> Result<Replaced, FsError> {
     let staging = Staging::holding(dir, signature.as_bytes())?;
-    staging.seal(MODE)?;
+    staging.set_mode(MODE)?;
+    disk.flush(&[staging.written()])?;
     let spare = fresh_name();
     if staging.publish(dir, &spare)? == Publish::Exists {
         return Ok(Replaced::Changed); // 96 random bits taken: someone is playing; try again later
@@ -60,7 +64,7 @@ pub fn replace(
     }
     dir.unlink(&spare)?;
     match swapped {
-        Ok(()) if is_expected => dir.sync().map(|()| Replaced::Done),
+        Ok(()) if is_expected => disk.flush(&[dir.written()]).map(|()| Replaced::Done),
         Ok(()) => Ok(Replaced::Changed),
         Err(e) if e.is_not_found() => Ok(Replaced::Changed),
         Err(e) => Err(e),
@@ -96,19 +100,20 @@ mod tests {
     fn p8_only_the_expected_signature_is_replaced() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
+        let disk = Flusher::new(&dir).unwrap();
         let name = OsStr::new("a.sig");
-        assert_eq!(write(&dir, name, &signature(1)).unwrap(), Publish::Done);
-        assert_eq!(write(&dir, name, &signature(2)).unwrap(), Publish::Exists);
+        assert_eq!(write(&dir, name, &signature(1), &disk).unwrap(), Publish::Done);
+        assert_eq!(write(&dir, name, &signature(2), &disk).unwrap(), Publish::Exists);
         let first = dir.stat_of(name).unwrap().unwrap().identity;
-        assert_eq!(replace(&dir, name, &first, &signature(2)).unwrap(), Replaced::Done);
+        assert_eq!(replace(&dir, name, &first, &signature(2), &disk).unwrap(), Replaced::Done);
         assert_eq!(fs::read(temp.path().join("a.sig")).unwrap(), [2; 20]);
         // `first` is no longer what is there.
-        assert_eq!(replace(&dir, name, &first, &signature(3)).unwrap(), Replaced::Changed);
+        assert_eq!(replace(&dir, name, &first, &signature(3), &disk).unwrap(), Replaced::Changed);
         take_back(&dir, name, &first).unwrap();
         assert_eq!(fs::read(temp.path().join("a.sig")).unwrap(), [2; 20]);
         let second = dir.stat_of(name).unwrap().unwrap().identity;
         take_back(&dir, name, &second).unwrap();
-        assert_eq!(replace(&dir, name, &second, &signature(3)).unwrap(), Replaced::Changed);
+        assert_eq!(replace(&dir, name, &second, &signature(3), &disk).unwrap(), Replaced::Changed);
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0, "nothing of ours is left");
     }
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::flush::Written;
 use super::{Dir, FsError, Kind, Result, proc_path, stat_file};
 
 /// What names of our own begin with: staging files and the directory of claims. Never candidates (P6).
@@ -48,7 +49,7 @@ impl Staging {
     fn without_name(dir: &Dir) -> Result<Option<Self>> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => Ok(Some(Self { file: fd.into(), dir: dir.try_clone()?, name: None })),
+            Ok(fd) => Ok(Some(Self { file: fd.into(), dir: dir.clone(), name: None })),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Ok(None),
             Err(e) => Err(FsError::new("stage a file in", dir.path(), e)),
         }
@@ -70,7 +71,7 @@ impl Staging {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, &name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| FsError::new("stage a file in", dir.path(), e))?;
-        Ok(Self { file: fd.into(), dir: dir.try_clone()?, name: Some(name) })
+        Ok(Self { file: fd.into(), dir: dir.clone(), name: Some(name) })
     }
 
     /// A new file holding `bytes`.
@@ -132,9 +133,22 @@ impl Staging {
     /// # Errors
     /// What fchmod(2) and fsync(2) say.
     pub fn seal(&self, mode: u32) -> Result<()> {
+        self.set_mode(mode)?;
+        self.written().flush()
+    }
+
+    /// Sets the mode.
+    ///
+    /// # Errors
+    /// What fchmod(2) says.
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))
-            .map_err(|e| FsError::new("set the mode of a file in", self.dir.path(), e))?;
-        rustix::fs::fsync(&self.file).map_err(|e| FsError::new("sync a file in", self.dir.path(), e))
+            .map_err(|e| FsError::new("set the mode of a file in", self.dir.path(), e))
+    }
+
+    /// Content and mode, to be made durable. After a failure as with [`Staging::seal`].
+    pub fn written(&self) -> Written<'_> {
+        Written::new(&self.file, "sync a file in", self.dir.path())
     }
 
     /// Gives the file a name in `dir`, on the same file system, never replacing anything (P8). The caller syncs

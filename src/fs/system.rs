@@ -51,6 +51,11 @@ impl FileSystem {
     pub fn is_remote(self) -> bool {
         self.entry().is_some_and(|(.., told_by_nobody)| *told_by_nobody)
     }
+
+    /// Whether its syncfs(2) is known to make durable all that fsync(2) of each file and directory would.
+    pub const fn flushes_whole(self) -> bool {
+        matches!(self.0, 0xef53 | 0x5846_5342 | 0x9123_683e) // ext4, XFS, btrfs
+    }
 }
 
 impl fmt::Display for FileSystem {

@@ -233,5 +233,5 @@ fn reopen(place: &Place, path: &Path) -> Result<Dir, FsError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(&place.fd, ".", flags, Mode::empty())
         .map_err(|e| FsError::new("open directory", path, e))?;
-    Ok(Dir { fd, path: path.to_owned() })
+    Ok(Dir { fd: fd.into(), path: path.into() })
 }

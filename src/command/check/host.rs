@@ -17,8 +17,9 @@ const FEW_EVENTS: u64 = 4096;
 const BASE_DESCRIPTORS: u64 = 64;
 /// Descriptors for a rule's directories, watcher and lock.
 const RULE_DESCRIPTORS: u64 = 8;
-/// Descriptors of a file in hand: its directory, its copy and that one's directory, the connection.
-const FILE_DESCRIPTORS: u64 = 4;
+/// Descriptors of a file in hand, at worst: its directory, its copy, its signature's copy and their directories, its
+/// claim's three, and what is opened for a moment.
+const FILE_DESCRIPTORS: u64 = 10;
 
 /// What a policy needs of inotify.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +47,7 @@ pub(super) fn inspect(policy: &Policy, directories: usize) -> Vec<Finding> {
         events: limit("max_queued_events"),
     };
     let mut findings = inotify(needs, limits);
-    findings.push(descriptors(policy, getrlimit(Resource::Nofile).current));
+    findings.push(descriptors(policy, getrlimit(Resource::Nofile).maximum));
     findings
 }
 
@@ -101,9 +102,9 @@ fn sysctl(name: &str, value: impl Display) -> String {
     )
 }
 
-/// `limit` is the soft one; `None` is no limit.
+/// `limit` is the hard one, which the daemon uses; `None` is no limit.
 fn descriptors(policy: &Policy, limit: Option<u64>) -> Finding {
-    let in_hand = (policy.limits.max_in_flight + policy.limits.hash_threads) as u64;
+    let in_hand = policy.limits.in_hand() as u64;
     let rules = policy.rules.len() as u64;
     let worst = BASE_DESCRIPTORS + rules * (RULE_DESCRIPTORS + in_hand * FILE_DESCRIPTORS);
     match limit {

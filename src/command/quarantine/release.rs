@@ -67,9 +67,7 @@ async fn release(
     let locked = store.take(id)?;
     let item = locked.item();
     let (destination, path) = match to {
-        Some(dir) => {
-            (dir.try_clone()?, RelPath::new(item.path().name()).unwrap_or_else(|| item.path().clone()))
-        }
+        Some(dir) => (dir.clone(), RelPath::new(item.path().name()).unwrap_or_else(|| item.path().clone())),
         None => (destination(store, judge.rule(item)?, item)?, item.path().clone()),
     };
     if item.has_overlong_signature() {

@@ -11,10 +11,12 @@ use crate::clock::Moment;
 use crate::daemon::batcher::Batcher;
 use crate::daemon::decide::Brake;
 use crate::daemon::line::Post;
+use crate::daemon::remover::Remover;
 use crate::daemon::roots::Roots;
 use crate::daemon::turns::Queue;
-use crate::effect::claim;
+use crate::effect::claim::{self, Claims};
 use crate::escape::quoted;
+use crate::fs::flush::Flusher;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{FsError, root, staging};
 use crate::kms::Kms;
@@ -131,6 +133,8 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
     if let (false, Some(dir)) = (dry_run, &destination) {
         staging::sweep(dir)?; // the root is swept by the first scan
     }
+    let disk = Flusher::new(destination.as_ref().unwrap_or(&root))?;
+    let remover = Arc::new(Remover::new(Claims::new(root.clone())));
     let is_remote = root.is_remote()?;
     Ok(Post {
         rule: Arc::clone(rule),
@@ -144,6 +148,8 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         root,
         lock,
         destination,
+        disk,
+        remover,
         brake: Mutex::new(Brake::default()),
         refusals: Arc::default(),
     })

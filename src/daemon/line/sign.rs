@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Ending, Facts, Line, Post, Settled, Snapshot, Try, blocking, remove};
+use super::{Ending, Facts, Line, Post, Settled, Snapshot, Try, blocking};
 use crate::context::Context;
 use crate::daemon::decide::{self, Existing, Signing};
 use crate::daemon::hold::{Hold, Stop};
@@ -159,12 +159,15 @@ impl<K: Kms> Line<K> {
         let signing = post.decision(&work.path, work.sight, &Settled::plain(Outcome::Signing), facts(None));
         self.state.note(signing).await?;
         let written = {
-            let parent = taken.parent.try_clone()?;
+            let (parent, here) = (taken.parent.clone(), Arc::clone(post));
             let (name, signature) = (signature_name(work.path.name()), sealed.signature.clone());
             blocking(move || {
+                let disk = &here.disk;
                 let done = match old {
-                    None => sign::write(&parent, &name, &signature)? == Publish::Done,
-                    Some(old) => sign::replace(&parent, &name, &old.identity, &signature)? == Replaced::Done,
+                    None => sign::write(&parent, &name, &signature, disk)? == Publish::Done,
+                    Some(old) => {
+                        sign::replace(&parent, &name, &old.identity, &signature, disk)? == Replaced::Done
+                    }
                 };
                 Ok(if done { parent.stat_of(&name)? } else { None })
             })
@@ -220,8 +223,9 @@ impl<K: Kms> Line<K> {
             return Err(Stop::Hold(post.conflict(&work.path, what))); // before a call is spent on it
         }
         let (taken, sealed, _place) = self.seal(post, rule, &work.path, context, taken).await?;
-        let claim = self.claim(post, taken.parts(&work.path, false)).await?;
         self.state.intend(&post.rule.name, &work.path, &sealed.signature).await?;
+        let source = taken.parts(&work.path, false);
+        let _customer = post.remover.enter();
         let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
         let published = self.publish_signed(post, rule, work, context, &taken, &sealed).await?;
         let facts = Facts {
@@ -244,7 +248,7 @@ impl<K: Kms> Line<K> {
             lease = lease_word(taken.writer),
             "signed and delivered"
         );
-        remove(claim, ending).await
+        post.remove(source, ending).await
     }
 
     /// What else has the payload's name at the destination.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Ending, INVALID, Known, Line, Post, Settled, Snapshot, Try, VALID, blocking, remove};
+use super::{Ending, INVALID, Known, Line, Post, Settled, Snapshot, Try, VALID, blocking};
 use crate::context::Context;
 use crate::daemon::decide::{self, Verified};
 use crate::daemon::hold::{Hold, Stop};
@@ -149,15 +149,18 @@ impl<K: Kms> Line<K> {
         let Some(signature) = taken.signature.as_ref().and_then(|file| file.parsed.clone()) else {
             return Err(Stop::Changed); // BUG: a valid verdict needs a signature. Starting over is always safe.
         };
-        let claim = self.claim(post, taken.parts(&work.path, true)).await?;
-        if rule.rollback != Rollback::Off
-            && let Some(what) = self.obstacle(post, work, &taken).await?
-        {
-            return Err(Stop::Hold(post.conflict(&work.path, what))); // before it counts as an edition
+        let (size, source) = (taken.hashed.size, taken.parts(&work.path, true));
+        let _customer = post.remover.enter();
+        if rule.rollback != Rollback::Off {
+            // Before it counts as an edition.
+            let (here, parts) = (Arc::clone(post), source.clone());
+            blocking(move || here.prepare_removal(&parts)).await?;
+            if let Some(what) = self.obstacle(post, work, &taken).await? {
+                return Err(Stop::Hold(post.conflict(&work.path, what)));
+            }
         }
         self.state.intend(&post.rule.name, &work.path, &signature).await?;
         let is_new = self.remember_edition(post, rule, work, &valid).await?;
-        let size = taken.hashed.size;
         let taken = Arc::new(taken);
         match self.publish(post, work, &taken, &valid, &signature, keys, context).await {
             Ok(()) => {}
@@ -181,7 +184,7 @@ impl<K: Kms> Line<K> {
             size,
             "delivered"
         );
-        remove(claim, ending).await
+        post.remove(source, ending).await
     }
 
     /// Publishes the pair, seeing to what may lie at the destination already.
@@ -300,7 +303,8 @@ impl Post {
         else {
             return Err(Stop::Changed); // BUG: only rules that deliver come here, with a private copy
         };
-        Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode)?)
+        self.prepare_removal(&taken.parts(path, !self.leaves_signature()))?;
+        Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode, &self.disk)?)
     }
 
     pub(super) fn remove_orphan(&self, path: &crate::fs::RelPath) -> Result<(), Stop> {

@@ -222,7 +222,7 @@ impl Part {
 
 /// Opens the directory `below`, making what is missing, as directories of `owner`'s.
 fn descend_creating(root: &Dir, below: &Path, owner: Owner) -> Result<Dir, FsError> {
-    let mut dir = root.try_clone()?;
+    let mut dir = root.clone();
     for component in below.components() {
         let name = component.as_os_str();
         dir = match dir.descend(Path::new(name)) {
