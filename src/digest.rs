@@ -3,15 +3,19 @@
 //! A [`Digest`] cannot be compared with `==`. The one comparison is [`Digest::matches`], in constant
 //! time, so that no second, sloppier one can grow.
 
+mod sha512;
 pub mod stream;
 
 use std::fmt;
 
-use sha2::{Digest as _, Sha512};
 use subtle::ConstantTimeEq as _;
+
+use sha512::{Block, State};
 
 /// Size of a digest in bytes, and so of a plain signature's plaintext.
 pub const LEN: usize = 64;
+
+const BLOCK: usize = size_of::<Block>();
 
 /// The SHA-512 (FIPS 180-4) of a file's bytes.
 #[derive(Clone)]
@@ -51,23 +55,66 @@ impl fmt::Debug for Digest {
 }
 
 /// Hashes a stream piece by piece.
-#[derive(Default, Clone)]
-pub struct Hasher(Sha512);
+#[derive(Clone)]
+pub struct Hasher {
+    state: State,
+    /// Bytes taken, of which those after the last whole block wait in `begun`.
+    len: u128,
+    begun: Block,
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self { state: sha512::INITIAL, len: 0, begun: [0; BLOCK] }
+    }
+}
 
 impl Hasher {
     /// Takes the next bytes of the stream.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        let waiting = self.waiting();
+        let (_, free) = self.begun.split_at_mut(waiting);
+        self.len += bytes.len() as u128;
+        if waiting > 0 {
+            let (now, later) = bytes.split_at(bytes.len().min(free.len()));
+            let full = now.len() == free.len();
+            free.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            if !full {
+                return;
+            }
+            sha512::compress(&mut self.state, &[self.begun]);
+            bytes = later;
+        }
+        let (blocks, rest) = bytes.as_chunks();
+        sha512::compress(&mut self.state, blocks);
+        self.begun.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
     }
 
     /// The digest of everything taken.
-    pub fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
+    pub fn finish(mut self) -> Digest {
+        // Padding (FIPS 180-4, 5.1.2): a bit, zeros to the end of a block, and there the length in bits.
+        let bits = (self.len * 8).to_be_bytes();
+        let zeros = (2 * BLOCK - 1 - bits.len() - self.waiting()) % BLOCK;
+        self.update(&[0x80]);
+        self.update([0; BLOCK].split_at(zeros).0);
+        self.update(&bits);
+        let mut digest = [0; LEN];
+        let (words, _) = digest.as_chunks_mut();
+        words.iter_mut().zip(self.state).for_each(|(bytes, word)| *bytes = word.to_be_bytes());
+        Digest(digest)
+    }
+
+    /// How many bytes are in `begun`.
+    const fn waiting(&self) -> usize {
+        (self.len % BLOCK as u128) as usize
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use sha2::{Digest as _, Sha512};
+
     use super::*;
 
     // NIST CAVP SHA-512 short-message vectors, lengths 0 and 24 bits.
@@ -83,6 +130,41 @@ mod tests {
         pieces.update(b"a");
         pieces.update(b"bc");
         assert_eq!(pieces.finish().to_string(), ABC);
+    }
+
+    // NIST's example of two blocks, and the million of FIPS 180-2, C.3.
+    const TWO_BLOCKS: &str = "8e959b75dae313da8cf4f72814fc143f8f7779c6eb9f7fa17299aeadb6889018\
+                              501d289e4900f7e4331b99dec4b5433ac7d329eeb6dd26545e96e55b874be909";
+    const MILLION: &str = "e718483d0ce769644e2e42c7bc15b4638e1f98b13b2044285632a803afa973eb\
+                           de0ff244877ea60a4cb0432ce577c31beb009c5c2c49aa2e4eadb217ad8cc09b";
+
+    #[test]
+    fn known_answers_of_several_blocks() {
+        let message = b"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu";
+        assert_eq!(Digest::of(message).to_string(), TWO_BLOCKS);
+        assert_eq!(Digest::of(&[b'a'; 1_000_000]).to_string(), MILLION);
+    }
+
+    fn by_sha2(bytes: &[u8]) -> Vec<u8> {
+        Sha512::digest(bytes).to_vec()
+    }
+
+    #[test]
+    fn every_length_has_the_digest_that_sha2_computes() {
+        let bytes: Vec<u8> = (0..1025_usize).map(|i| (i * i / 7 + i) as u8).collect();
+        for len in 0..=bytes.len() {
+            let bytes = &bytes[..len];
+            assert_eq!(Digest::of(bytes).as_bytes().to_vec(), by_sha2(bytes), "{len} bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p3_any_updates_are_one_message(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..400), 0..12)) {
+            let mut hasher = Hasher::default();
+            pieces.iter().for_each(|piece| hasher.update(piece));
+            prop_assert_eq!(hasher.finish().as_bytes().to_vec(), by_sha2(&pieces.concat()));
+        }
     }
 
     #[test]
