@@ -43,6 +43,9 @@ pub const FILE: &str = "state.db";
 
 /// Requests committed together at most; bounds how long one commit keeps the first waiting.
 const MAX_GROUP: usize = 256;
+/// From how many on they wait a moment for more, so that fewer commits serve them all.
+const MANY: usize = 4;
+const MOMENT: Duration = Duration::from_millis(4);
 
 /// Paths listed at a time, so that nobody waits long for state's thread.
 const PAGE: i64 = 512;
@@ -619,6 +622,10 @@ fn serve(db: &Connection, requests: &mpsc::Receiver<Request>, path: &Path, commi
         take_all(requests, &mut works);
         if works.is_empty() {
             continue;
+        }
+        if works.len() >= MANY {
+            thread::sleep(MOMENT);
+            take_all(requests, &mut works);
         }
         let begun = begin(db, || take_all(requests, &mut works)).map_err(|e| state_error(path, &e));
         let group = works.drain(..works.len().min(MAX_GROUP));

@@ -21,10 +21,12 @@ mod small;
 /// A part: its name on the command line, and what it runs.
 type Part = (&'static str, fn());
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 9] = [
     ("large", large::one_file),
+    ("several", large::several_files),
     ("sign", small::sign),
     ("verify", small::verify),
+    ("batch", small::batch),
     ("scrape", small::scrape),
     ("latency", small::latency),
     ("others", small::others),
@@ -39,6 +41,7 @@ fn main() {
             part();
         }
     }
+    place::clear();
 }
 
 /// A line of the table. The ratio is to what was run beside it.

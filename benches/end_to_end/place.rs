@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::kms::{KEY, SlowKms};
@@ -13,14 +14,24 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_kms-sig");
 pub(crate) const SETTLE: Duration = Duration::from_millis(100);
 
 /// The folder, on the disk that the build is on: a file system in memory would make `fsync` cost nothing.
-pub(crate) struct Place(tempfile::TempDir);
+pub(crate) struct Place(PathBuf);
+
+/// All of them, to be removed at the end: what is removed in between would slow down what comes next.
+static PLACES: Mutex<Vec<tempfile::TempDir>> = Mutex::new(Vec::new());
+
+/// Removes all places.
+pub(crate) fn clear() {
+    PLACES.lock().unwrap().clear();
+}
 
 /// A daemon that is running.
 pub(crate) struct Daemon(Child);
 
 impl Place {
     pub(crate) fn new(rules: &str) -> Self {
-        let place = Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let place = Self(dir.path().to_owned());
+        PLACES.lock().unwrap().push(dir);
         for folder in ["in", "out", "made"] {
             fs::create_dir(place.path(folder)).unwrap();
         }
@@ -36,12 +47,12 @@ impl Place {
     }
 
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.path().join(name)
+        self.0.join(name)
     }
 
     fn prepare(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
+        command.args(arguments).current_dir(&self.0).stdin(Stdio::null());
         for (name, value) in [
             ("AWS_ACCESS_KEY_ID", "bench"),
             ("AWS_SECRET_ACCESS_KEY", "bench"),

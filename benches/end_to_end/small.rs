@@ -118,6 +118,24 @@ pub(crate) fn verify() {
     println!("  calls of KMS: {}", kms.calls());
 }
 
+/// 10,000 files signed and verified in batches: how many calls that takes.
+pub(crate) fn batch() {
+    let kms = SlowKms::start(DELAY);
+    let batches = "batch = { window = \"1s\", max_files = 1000 }\n";
+    let place = Place::new(&format!("{}{}{batches}", aws(&kms), sign_rule(KEY)));
+    place.fill("in", FILES);
+    let took = place.command(&ONCE).saturating_sub(SETTLE);
+    line("10,000 files of 1 KiB signed in batches of 1,000", took, None);
+    println!("  calls of KMS: {}", kms.calls());
+    fs::remove_dir_all(place.path("state")).unwrap();
+    place.policy(&format!("{}{}accept_batch = true\n", aws(&kms), verify_rule()));
+    rustix::fs::sync();
+    let took = place.command(&ONCE).saturating_sub(SETTLE);
+    assert_eq!(fs::read_dir(place.path("out")).unwrap().count(), FILES * 2);
+    line("10,000 pairs of such batches verified and delivered", took, None);
+    println!("  calls of KMS: {}", kms.calls());
+}
+
 /// Signs 10,000 files with a running daemon, and returns how long it took from the first file on.
 fn sign_with_daemon(place: &Place) -> Duration {
     place.fill("made", FILES);

@@ -1,9 +1,9 @@
 //! Making durable what was written, for many with one turn of the disk.
 //!
-//! Who comes while a flush is under way waits for its end, and is then flushed together with all who came meanwhile: so
-//! nobody waits for a clock, and the slower the disk, the more share its turns. A few are flushed one by one (fsync(2)),
-//! many by one syncfs(2), which writes the blocks that they share once. It writes what others wrote to the same file
-//! system as well, and so is not for a few.
+//! Who comes while a flush is under way waits for its end, and is then flushed together with all who came meanwhile: the
+//! slower the disk, the more share its turns. A few are flushed at once and one by one (fsync(2)). Many wait a moment for
+//! more, and are flushed by one syncfs(2), which writes the blocks that they share once. It writes what others wrote to the
+//! same file system as well, and so is not for a few.
 //!
 //! Both promise the same. The syncfs(2) of Linux 5.8 and later tells of every failed write to the file system since the
 //! descriptor was opened, which is before anything is written here. Whoever is told of one takes it for everybody's: from
@@ -12,11 +12,14 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::{Dir, FsError, Result};
 
 /// From how many on one syncfs(2) is quicker. Seen on ext4 and XFS; a pair is two.
 const MANY: usize = 4;
+/// How long many wait for more.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// Something written that is to be durable: a file or a directory.
 #[derive(Debug, Clone, Copy)]
@@ -145,8 +148,14 @@ impl Rounds {
             None => {} // the first to see that the disk is free
         }
         queue.is_flushing = true;
+        let are_many = queue.size >= MANY && queue.is_trusted;
+        if are_many {
+            drop(queue);
+            std::thread::sleep(MOMENT);
+            queue = self.queue();
+        }
+        queue.size = 0;
         queue.next = Arc::default();
-        let are_many = std::mem::take(&mut queue.size) >= MANY && queue.is_trusted;
         if !are_many {
             round.tell(Told::Each);
             drop(queue);

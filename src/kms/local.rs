@@ -139,7 +139,11 @@ fn request(message: impl Into<String>) -> KmsError {
 
 fn encrypt(name: &str, secret: &Secret, plaintext: &[u8], context: &Context) -> Result<Vec<u8>, Unspecified> {
     let mut nonce = [0; NONCE_LEN];
-    aws_lc_rs::rand::fill(&mut nonce)?;
+    // The kernel's random numbers. Those of the library take it longer to begin with than a small file to be signed.
+    let filled = rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty());
+    if filled != Ok(NONCE_LEN) {
+        return Err(Unspecified);
+    }
     let mut ciphertext = header(name).ok_or(Unspecified)?;
     let aad = Aad::from([ciphertext.as_slice(), &context.canonical()].concat());
     let mut sealed = plaintext.to_vec();
