@@ -122,7 +122,7 @@ impl Limits {
 }
 
 /// How many files of a rule are written at the same time.
-pub const FINISHING: usize = 64;
+pub const FINISHING: usize = 128;
 
 /// One `[[watch]]` table.
 #[derive(Debug)]

@@ -45,7 +45,7 @@ pub const FILE: &str = "state.db";
 const MAX_GROUP: usize = 256;
 /// From how many on they wait a moment for more, so that fewer commits serve them all.
 const MANY: usize = 4;
-const MOMENT: Duration = Duration::from_millis(4);
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// Paths listed at a time, so that nobody waits long for state's thread.
 const PAGE: i64 = 512;

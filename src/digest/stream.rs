@@ -10,6 +10,9 @@ use super::{Digest, Hasher};
 
 /// Bytes of a piece, in which inputs are read: large enough that system calls and hand-overs do not show, small enough to stay in the cache.
 pub const PIECE: usize = 256 * 1024;
+/// Bytes to begin with: most files are smaller. Thousands of large pieces, taken and given back between what stays for long,
+/// would leave the heap full of holes.
+const FIRST: usize = 8 * 1024;
 /// Pieces under way: one being read, one being hashed, one waiting each way.
 const PIECES: usize = 4;
 
@@ -18,11 +21,13 @@ const PIECES: usize = 4;
 /// # Errors
 /// Those of `read`; what was read before is hashed for nothing.
 pub fn hash<E: Send>(mut read: impl FnMut(&mut [u8]) -> Result<usize, E>) -> Result<Digest, E> {
-    let mut piece = vec![0; PIECE];
+    let mut piece = vec![0; FIRST];
     let mut hasher = Hasher::default();
-    // Most files are smaller than a piece, and read to their end by the second call.
     let mut whole = 0;
     while whole < PIECE {
+        if whole == piece.len() {
+            piece.resize(PIECE, 0);
+        }
         match read(piece.get_mut(whole..).unwrap_or_default())? {
             0 => {
                 hasher.update(piece.get(..whole).unwrap_or_default());
@@ -126,7 +131,20 @@ mod tests {
     #[test]
     fn p3_any_size_in_any_pieces_has_the_digest_of_the_whole() {
         let content: Vec<u8> = (0..PIECE * 6 + 17).map(|i| (i * 31 % 251) as u8).collect();
-        for size in [0, 1, 127, 128, PIECE - 1, PIECE, PIECE + 1, PIECE * 2, PIECE * 6 + 17] {
+        for size in [
+            0,
+            1,
+            127,
+            128,
+            FIRST - 1,
+            FIRST,
+            FIRST + 1,
+            PIECE - 1,
+            PIECE,
+            PIECE + 1,
+            PIECE * 2,
+            PIECE * 6 + 17,
+        ] {
             let content = &content[..size];
             let whole = Digest::of(content).to_string();
             for bite in [4_097, PIECE, usize::MAX] {

@@ -1,8 +1,8 @@
 //! C1, C2, C3: killed before each system call that changes anything, then started again.
 
 use super::job::{
-    DELIVER, DELIVER_BELOW, DELIVER_ONTO, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN, SIGN_AND_DELIVER,
-    at_each,
+    DELIVER, DELIVER_BELOW, DELIVER_MANY, DELIVER_ONTO, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN,
+    SIGN_AND_DELIVER, SIGN_BATCH, SIGN_BATCH_AND_DELIVER, at_each,
 };
 use super::mount;
 use super::trace::Fault;
@@ -10,9 +10,16 @@ use super::trace::Fault;
 /// Points of one call at most.
 const CAP: usize = 40;
 
+/// The same where there are many files, and so many points that are much alike.
+const FEW: usize = 8;
+
 fn kill_everywhere(job: Job) {
+    kill_at(job, CAP);
+}
+
+fn kill_at(job: Job, cap: usize) {
     mount::private();
-    at_each(&job.points(CAP), 2, |point| {
+    at_each(&job.points(cap), 2, |point| {
         let site = job.lay(None);
         let run = site.trace(Some((point, Fault::Kill)));
         let told = |wrong| format!("killed before {} #{}: {wrong}\n{}", point.call, point.nth, run.shown());
@@ -33,6 +40,21 @@ fn c1_p4_a_kill_while_delivering_into_a_new_directory() {
 #[test]
 fn c1_a20_p4_a_kill_while_delivering_onto_an_equal_file() {
     kill_everywhere(DELIVER_ONTO);
+}
+
+#[test]
+fn c1_p4_a_kill_while_delivering_many() {
+    kill_at(DELIVER_MANY, FEW);
+}
+
+#[test]
+fn c2_p4_a_kill_while_signing_a_batch() {
+    kill_at(SIGN_BATCH, FEW);
+}
+
+#[test]
+fn c1_c2_p4_a_kill_while_signing_a_batch_and_delivering() {
+    kill_at(SIGN_BATCH_AND_DELIVER, FEW);
 }
 
 #[test]

@@ -5,7 +5,8 @@
 use rustix::io::Errno;
 
 use super::job::{
-    Check, DELIVER, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN, SIGN_AND_DELIVER, at_each, ensure,
+    Check, DELIVER, DELIVER_MANY, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN, SIGN_AND_DELIVER,
+    SIGN_BATCH, at_each, ensure,
 };
 use super::mount;
 use super::trace::{Fault, Point};
@@ -16,10 +17,17 @@ const CAP: usize = 40;
 /// Runs at the same time: most of them wait to try again.
 const HANDS: usize = 12;
 
+/// The same where there are many files, and so many points that are much alike.
+const FEW: usize = 4;
+
 fn fail_everywhere(job: Job) {
+    fail_at(job, CAP);
+}
+
+fn fail_at(job: Job, cap: usize) {
     mount::private();
     let mut faults = Vec::new();
-    for point in job.points(CAP) {
+    for point in job.points(cap) {
         faults.push((point, Fault::Once(Errno::IO)));
         faults.extend(other_errno(point).map(|errno| (point, Fault::Once(errno))));
         if point.nth == 1 || point.nth.is_multiple_of(5) {
@@ -36,7 +44,7 @@ fn other_errno(point: Point) -> Option<Errno> {
     match point.call {
         "open" | "openat" | "openat2" => Some(Errno::MFILE),
         "mkdir" | "mkdirat" | "write" | "pwrite64" | "ftruncate" | "fallocate" | "fsync" | "fdatasync"
-        | "linkat" | "rename" | "renameat" | "renameat2" => Some(full),
+        | "syncfs" | "linkat" | "rename" | "renameat" | "renameat2" => Some(full),
         _ => None,
     }
 }
@@ -63,6 +71,16 @@ fn fail(job: Job, (point, fault): (Point, Fault)) -> Check {
 #[test]
 fn c5_c6_c7_c8_errors_while_delivering() {
     fail_everywhere(DELIVER);
+}
+
+#[test]
+fn c5_c6_c7_c8_errors_while_delivering_many() {
+    fail_at(DELIVER_MANY, FEW);
+}
+
+#[test]
+fn c6_c8_errors_while_signing_a_batch() {
+    fail_at(SIGN_BATCH, FEW);
 }
 
 #[test]

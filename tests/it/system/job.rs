@@ -2,6 +2,8 @@
 //!
 //! Everything the daemon touches lies in `w` of a place, which may be a mount; the keyring lies outside.
 
+mod many;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,6 +13,8 @@ use std::process::Command;
 use super::mount::Mount;
 use super::trace::{self, CALLS, Point, Traced};
 use crate::harness::{PROGRAM, Place};
+
+pub(super) use many::{DELIVER_MANY, SIGN_BATCH, SIGN_BATCH_AND_DELIVER};
 
 /// Fails a check with a message.
 macro_rules! ensure {

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::job::{
-    DELIVER, DELIVER_BELOW, Job, QUARANTINE, RESIGN, SIGN, SIGN_AND_DELIVER, Site, at_each, content,
+    DELIVER, DELIVER_BELOW, DELIVER_MANY, Job, QUARANTINE, RESIGN, SIGN, SIGN_AND_DELIVER, SIGN_BATCH, Site,
+    at_each, content,
 };
 use super::mount::{self, Mount, run};
 use super::trace::{Fault, Point};
@@ -100,6 +101,21 @@ fn c4_a20_power_loss_after_an_equal_file_was_taken_for_the_delivered_one() {
     let whole = |name: &str| fs::read(site.place.path(name)).is_ok_and(|there| there == content());
     assert!(whole("w/out/f") || whole("w/in/f"), "it is lost; {}", run.shown());
     site.during().unwrap();
+}
+
+#[test]
+fn c4_power_loss_while_delivering_many() {
+    cut_everywhere(DELIVER_MANY, EXT4);
+}
+
+#[test]
+fn c4_power_loss_while_delivering_many_on_xfs() {
+    cut_everywhere(DELIVER_MANY, XFS);
+}
+
+#[test]
+fn c4_power_loss_while_signing_a_batch() {
+    cut_everywhere(SIGN_BATCH, EXT4);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 /// System calls that change a file system, or get a descriptor to do so, by name.
-pub(super) const CALLS: [(&str, c_long); 20] = [
+pub(super) const CALLS: [(&str, c_long); 21] = [
     ("open", libc::SYS_open),
     ("openat", libc::SYS_openat),
     ("openat2", libc::SYS_openat2),
@@ -37,6 +37,7 @@ pub(super) const CALLS: [(&str, c_long); 20] = [
     ("fchown", libc::SYS_fchown),
     ("fsync", libc::SYS_fsync),
     ("fdatasync", libc::SYS_fdatasync),
+    ("syncfs", libc::SYS_syncfs),
     ("linkat", libc::SYS_linkat),
     ("rename", libc::SYS_rename),
     ("renameat", libc::SYS_renameat),
