@@ -27,6 +27,18 @@ fn w6_without_an_inotify_instance_it_lives_by_scanning() {
     verifies(&place, "in/f", "file=f");
 }
 
+/// More than the daemon has in memory, so that it scans several times while signatures change the directory.
+#[test]
+fn p5_once_takes_every_name_however_many_there_are() {
+    const FILES: usize = 50_000;
+    let place = place(SIGN);
+    (0..FILES).for_each(|n| place.write(format!("in/f{n}"), "x"));
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    let all = names(&place.path("in"));
+    let unsigned = |n: &usize| all.binary_search(&format!("f{n}.sig")).is_err();
+    assert_eq!((0..FILES).filter(unsigned).count(), 0);
+}
+
 #[test]
 fn w5_what_cannot_be_watched_is_scanned() {
     let place = place(&with(SIGN, "recursive = true"));

@@ -12,11 +12,6 @@ pub(in crate::daemon) fn dice() -> f64 {
     f64::from(random()) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// Any of 0..`len`; 0 of nothing.
-pub(super) fn pick(len: usize) -> usize {
-    (random() as usize).checked_rem(len).unwrap_or_default()
-}
-
 fn random() -> u32 {
     let mut bytes = [0_u8; 4];
     // Only spreads load; a failure of the generator may make it constant.

@@ -2,6 +2,7 @@
 //!
 //! A scan goes a few hundred names at a time, and between them the driver does everything else it has to do.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,13 +44,33 @@ pub(super) struct Scan {
     all_seen: bool,
     /// Pairs come upon so far.
     seen: usize,
-    /// The pair that places are given from, where there were too few last time; those before it come last. Otherwise
-    /// the first names in the directory would get them every time, and the last never.
-    from: usize,
-    /// Whether those before `from` are being entered.
+    /// Whose turn it is, where there were too few places last time. The others come in a second round.
+    turn: Option<Turn>,
+    /// Whether it is the others' turn.
     is_second_round: bool,
     /// Pairs that may wait have been let go to make room.
     made_room: bool,
+}
+
+/// Who gets a place first where there are too few: each time as many others as there are places. Otherwise the first names
+/// in the directory would get them every time, and the last never. Goes by the name alone: where it comes in the directory
+/// changes with every signature that is put there.
+struct Turn {
+    hashes: RandomState,
+    /// The highest hash that is in.
+    last: u64,
+}
+
+impl Turn {
+    /// For so many names.
+    fn new(names: usize) -> Self {
+        let share = u128::from(u64::MAX) * MAX_PAIRS as u128 / names.max(MAX_PAIRS) as u128;
+        Self { hashes: RandomState::new(), last: u64::try_from(share).unwrap_or(u64::MAX) }
+    }
+
+    fn is_of(&self, path: &RelPath) -> bool {
+        self.hashes.hash_one(path) <= self.last
+    }
 }
 
 impl<K: Kms> Driver<K> {
@@ -62,7 +83,7 @@ impl<K: Kms> Driver<K> {
         if self.hints.is_none() && !self.once {
             self.hints = self.new_hints();
         }
-        let from = if std::mem::take(&mut self.overflowed) { chance::pick(self.last_seen) } else { 0 };
+        let turn = std::mem::take(&mut self.overflowed).then(|| Turn::new(self.last_seen));
         self.next_scan = now + NEVER; // what asks for another one from here on is about what this one may miss
         self.scan = Some(Scan {
             walk: Walk::new(&self.rule),
@@ -70,7 +91,7 @@ impl<K: Kms> Driver<K> {
             sweeps: std::mem::take(&mut self.unswept) && !self.line.dry_run,
             all_seen: true,
             seen: 0,
-            from,
+            turn,
             is_second_round: false,
             made_room: false,
         });
@@ -111,7 +132,7 @@ impl<K: Kms> Driver<K> {
                 self.take_batch(&post, &mut scan, batch).await;
                 self.scan = Some(scan);
             }
-            Ok(None) if scan.from > 0 && !scan.is_second_round && self.pairs.len() < MAX_PAIRS => {
+            Ok(None) if scan.turn.is_some() && !scan.is_second_round && self.pairs.len() < MAX_PAIRS => {
                 self.last_seen = scan.seen;
                 scan.is_second_round = true;
                 scan.seen = 0;
@@ -144,14 +165,13 @@ impl<K: Kms> Driver<K> {
         }
         let mut new = Vec::new();
         for path in batch.pairs {
-            let is_second_half = scan.seen >= scan.from;
             scan.seen += 1;
             if let Some(slot) = self.pairs.get_mut(&path) {
                 // One that is being tried is compared with what was tried at its end.
                 if !slot.running && !scan.is_second_round {
                     set_timer(&mut self.timers, slot, &path, now);
                 }
-            } else if is_second_half != scan.is_second_round {
+            } else if scan.turn.as_ref().is_none_or(|turn| turn.is_of(&path) != scan.is_second_round) {
                 new.push(path);
             }
         }
@@ -175,7 +195,7 @@ impl<K: Kms> Driver<K> {
         }
         if !scan.is_second_round {
             self.last_seen = scan.seen;
-            self.overflowed |= scan.from > 0; // those before it had no turn
+            self.overflowed |= scan.turn.is_some(); // the others had none
         }
         if post.lock.is_some() {
             // Claims that cannot be listed were told when the rule attached, or are when it attaches again.
@@ -359,4 +379,21 @@ fn is_gone(post: &Post, path: &[u8]) -> bool {
     let Some(path) = RelPath::new(std::ffi::OsStr::from_bytes(path)) else { return true };
     // What cannot be looked at now is not known to be gone.
     look(post, &path).is_ok_and(|look| look.sight == Sight::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_have_their_turn_as_there_are_places_and_each_time_others() {
+        let names: Vec<_> = (0..5 * MAX_PAIRS).map(|n| RelPath::new(n.to_string()).unwrap()).collect();
+        let (one, other) = (Turn::new(names.len()), Turn::new(names.len()));
+        let count = |is: &dyn Fn(&RelPath) -> bool| names.iter().filter(|name| is(name)).count();
+        let near = |count: usize, expected: usize| (expected * 9 / 10..=expected * 11 / 10).contains(&count);
+        assert!(near(count(&|name| one.is_of(name)), MAX_PAIRS));
+        assert!(near(count(&|name| one.is_of(name) && other.is_of(name)), MAX_PAIRS / 5));
+        let all = Turn::new(0);
+        assert_eq!(count(&|name| all.is_of(name)), names.len());
+    }
 }
