@@ -16,6 +16,7 @@ pub mod inspect;
 mod keeper;
 mod limit;
 mod line;
+mod memory;
 pub mod pulse;
 mod quota;
 mod reloads;

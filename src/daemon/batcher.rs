@@ -89,7 +89,7 @@ impl Batcher {
             let first = First { batcher: self, gathering: &gathering };
             first.wait().await;
             let leaves = first.ends();
-            teller.send_replace(Some(ask(kms, job, leaves).await));
+            teller.send_replace(Some(Box::pin(ask(kms, job, leaves)).await));
         }
         let mut told = gathering.told.clone();
         let sealed = match told.wait_for(Option::is_some).await.as_deref() {

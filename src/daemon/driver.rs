@@ -28,6 +28,7 @@ use super::ask::Ask;
 use super::board::{Deaf, Now, Panel, Root};
 use super::hold::Hold;
 use super::line::{Known, Line, Post, Tried};
+use super::memory;
 use super::pulse::Beat;
 use super::quota::Refusals;
 use super::summary::{Left, Summary};
@@ -40,6 +41,8 @@ use crate::watch::settle::{Pair, Timing, Want};
 
 /// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan (P10).
 const MAX_PAIRS: usize = 20_000;
+/// Room for more pairs than this is not kept.
+const ROOMY: usize = 1_000;
 /// Time between scans where events cannot be relied on.
 const POLL: Duration = Duration::from_secs(10);
 /// Time between tries to attach to directories that are not as they should be.
@@ -270,6 +273,7 @@ impl<K: Kms> Driver<K> {
             if self.once && self.is_finished() {
                 break;
             }
+            self.give_back_memory();
             self.wait(&mut told).await;
         }
         if let Some(batcher) = self.post.as_ref().and_then(|post| post.batcher.as_ref()) {
@@ -309,6 +313,15 @@ impl<K: Kms> Driver<K> {
     }
 
     /// Sleeps until something is due or something happens.
+    /// After many files at once, when few are left.
+    fn give_back_memory(&mut self) {
+        if self.jobs.is_empty() && self.pairs.capacity() > ROOMY && self.pairs.len() < ROOMY / 4 {
+            self.pairs.shrink_to_fit();
+            self.ready.shrink_to_fit();
+            self.chores.spawn_blocking(memory::give_back);
+        }
+    }
+
     async fn wait(&mut self, told: &mut watch::Receiver<Told>) {
         let attached = self.post.is_some();
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);

@@ -382,7 +382,8 @@ impl<K: Kms> Line<K> {
         taken: Snapshot,
     ) -> Result<(Snapshot, Sealed, Option<SemaphorePermit<'p>>), Stop> {
         let Some(batcher) = &post.batcher else {
-            let sealed = seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest).await?;
+            // Boxed, as is all that calls KMS: thousands that wait for others would have room for the call.
+            let sealed = Box::pin(seal::sign(&self.kms, &rule.key, context, &taken.hashed.digest)).await?;
             return Ok((taken, sealed, None));
         };
         let shared = context.of_batch(&post.leaf_keys)?;

@@ -227,7 +227,7 @@ impl<K: Kms> Line<K> {
         let source = taken.parts(&work.path, false);
         let _customer = post.remover.enter();
         let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
-        let published = self.publish_signed(post, rule, work, context, &taken, &sealed).await?;
+        let published = Box::pin(self.publish_signed(post, rule, work, context, &taken, &sealed)).await?;
         let facts = Facts {
             digest: Some(taken.hashed.digest.to_string()),
             signature_digest: Some(published.digest().to_string()),
