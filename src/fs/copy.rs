@@ -134,5 +134,8 @@ mod tests {
         assert!(hash(&File::open(&path).unwrap(), &path, 5).is_ok());
         let error = hash(&File::open(&path).unwrap(), &path, 4).unwrap_err();
         assert!(matches!(error, OpenError::Unfit(Unfit::TooLarge { max: 4, .. })));
+        // What cannot be read is no empty file, and is not tried for ever.
+        let error = hash(&File::open(temp.path()).unwrap(), temp.path(), 5).unwrap_err();
+        assert!(matches!(error, OpenError::Io(e) if e.source == Errno::ISDIR));
     }
 }

@@ -66,3 +66,52 @@ impl Owner {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::chown;
+
+    use super::super::tests::{USER, as_user, chmod, is_root, users};
+    use super::super::{Staging, stat_file};
+    use super::*;
+
+    #[test]
+    fn root_serves_everybody_and_everybody_else_themselves() {
+        let is_served = || {
+            let me = Owner::current();
+            assert!(me.is_served());
+            [0, me.uid + 1].map(|uid| Owner { uid, ..me }.is_served())
+        };
+        assert_eq!(is_served(), [is_root(); 2]);
+        assert_eq!(as_user(is_served), [false; 2]);
+    }
+
+    #[test]
+    fn what_root_makes_for_somebody_is_theirs_and_what_others_make_stays_their_own() {
+        let theirs = Owner { uid: USER + 1, gid: USER + 2 };
+        let given = |mode: u32, owner: Owner| {
+            let temp = users();
+            if is_root() {
+                chown(temp.path(), None, Some(USER + 3)).unwrap();
+            }
+            chmod(temp.path(), mode);
+            let dir = Dir::open(temp.path()).unwrap();
+            let file = Staging::new(&dir).unwrap();
+            let new = dir.make_new_dir("new".as_ref(), 0o755).unwrap();
+            owner.take_file(file.file(), &dir).unwrap();
+            owner.take_dir(&new, &dir).unwrap();
+            [stat_file(file.file(), dir.path()), new.stat()].map(|stat| Owner::of(&stat.unwrap()))
+        };
+        if is_root() {
+            assert_eq!(given(0o755, theirs), [theirs; 2]);
+            assert_eq!(
+                given(0o2755, theirs),
+                [Owner { gid: USER + 3, ..theirs }; 2],
+                "as the directory says"
+            );
+            assert_eq!(given(0o755, Owner { uid: 0, ..theirs }), [Owner::current(); 2], "root's own");
+        }
+        let (stays, me) = as_user(|| (given(0o755, theirs), Owner::current()));
+        assert_eq!(stays, [me; 2]);
+    }
+}

@@ -219,6 +219,9 @@ pub fn sweep(dir: &Dir) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::super::tests::{USER, as_user, chmod, is_root, opened_in, users};
     use super::*;
 
     fn names(path: &Path) -> Vec<OsString> {
@@ -231,8 +234,16 @@ mod tests {
     fn p4_nothing_shows_before_publishing_and_nothing_is_replaced() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
-        for stage in [Staging::new, Staging::named] {
+        for (stage, is_hidden) in [(Staging::new as fn(&Dir) -> _, true), (Staging::named, false)] {
             let mut staging = stage(&dir).unwrap();
+            assert_eq!(names(temp.path()).is_empty(), is_hidden);
+            assert_eq!(
+                stat_file(&staging.file, temp.path()).unwrap().mode,
+                0o600,
+                "nobody else's until sealed"
+            );
+            let flags: Vec<_> = opened_in(temp.path()).into_iter().skip(1).map(|(_, flags)| flags).collect();
+            assert_eq!(flags, [OFlags::RDWR | OFlags::CLOEXEC], "of no other program");
             staging.file.write_all(b"content").unwrap();
             assert!(!temp.path().join("out").exists());
             staging.seal(0o640).unwrap();
@@ -249,7 +260,7 @@ mod tests {
     fn a22_a_symlink_at_the_name_is_not_followed() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
-        std::os::unix::fs::symlink("elsewhere", temp.path().join("out")).unwrap();
+        symlink("elsewhere", temp.path().join("out")).unwrap();
         let staging = Staging::holding(&dir, b"content").unwrap();
         assert_eq!(staging.publish(&dir, OsStr::new("out")).unwrap(), Publish::Exists);
         assert!(!temp.path().join("elsewhere").exists());
@@ -259,12 +270,46 @@ mod tests {
     fn the_sweep_takes_only_our_stand_ins() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
-        let stand_in = fresh_name();
+        let (stand_in, mut kept) =
+            (fresh_name(), vec![".kms-sig".into(), ".kms-sig-notes".into(), "a".into()]);
         for name in [stand_in.as_os_str(), OsStr::new(".kms-sig-notes"), OsStr::new("a")] {
             File::create(temp.path().join(name)).unwrap();
         }
         dir.make_dir(OsStr::new(".kms-sig"), 0o700).unwrap();
+        // Named like one, and none: no file, or somebody else's.
+        kept.extend([fresh_name(), fresh_name()]);
+        dir.make_dir(&kept[3], 0o700).unwrap();
+        symlink("a", temp.path().join(&kept[4])).unwrap();
+        if is_root() {
+            kept.push(fresh_name());
+            File::create(temp.path().join(&kept[5])).unwrap();
+            chown(temp.path().join(&kept[5]), Some(USER), None).unwrap();
+        }
         sweep(&dir).unwrap();
-        assert_eq!(names(temp.path()), [".kms-sig", ".kms-sig-notes", "a"]);
+        kept.sort();
+        assert_eq!(names(temp.path()), kept);
+    }
+
+    #[test]
+    fn a_file_takes_the_group_that_its_directory_gives_and_no_other() {
+        if !is_root() {
+            return; // who is in one group only has none to give
+        }
+        for (mode, gid, becomes) in [(0o755, USER + 1, 0), (0o2755, USER + 1, USER + 1), (0o2755, 0, 0)] {
+            let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            chown(there.path(), None, Some(gid)).unwrap();
+            chmod(there.path(), mode);
+            let staging = Staging::new(&Dir::open(here.path()).unwrap()).unwrap();
+            staging.take_group(&Dir::open(there.path()).unwrap()).unwrap();
+            let stat = stat_file(&staging.file, here.path()).unwrap();
+            assert_eq!((stat.uid, stat.gid), (0, becomes), "{mode:o}");
+        }
+        // Of a group that the user is not in: told, not left undone.
+        let (here, there) = (users(), users());
+        chown(there.path(), None, Some(USER + 1)).unwrap();
+        chmod(there.path(), 0o2755);
+        let (here, there) = (Dir::open(here.path()).unwrap(), Dir::open(there.path()).unwrap());
+        let taken = as_user(|| Staging::new(&here).unwrap().take_group(&there));
+        assert_eq!(taken.unwrap_err().source, Errno::PERM);
     }
 }

@@ -207,6 +207,7 @@ pub fn stat_path(path: &Path) -> Result<Option<Stat>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::scan::Unsignable;
 
     #[test]
     fn every_unfitness_knows_its_own_words() {
@@ -218,6 +219,32 @@ mod tests {
             Unfit::SetId,
         ] {
             assert!(Unfit::wrote(&unfit.to_string()), "{unfit}");
+        }
+        for other in [Unsignable::NameTooLong, Unsignable::SignatureOfSignature, Unsignable::Stray] {
+            let other = other.to_string();
+            assert!(!Unfit::wrote(&other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_file_must_be_is_checked_to_the_bit() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        let stat = stat_file(temp.as_file(), temp.path()).unwrap();
+        let file =
+            Stat { mode: 0o755, uid: 7, links: 2, identity: Identity { size: 3, ..stat.identity }, ..stat };
+        let fitness = Fitness { max_size: 3, max_links: 2, owners: Some(vec![6, 7]) };
+        assert_eq!(fitness.check(&file), Ok(()));
+        assert_eq!(Fitness { owners: None, ..fitness.clone() }.check(&Stat { uid: 8, ..file }), Ok(()));
+        let large = Identity { size: 4, ..file.identity };
+        for (stat, unfit) in [
+            (Stat { links: 3, ..file }, Unfit::Links { links: 3, max: 2 }),
+            (Stat { identity: large, ..file }, Unfit::TooLarge { size: 4, max: 3 }),
+            (Stat { uid: 8, ..file }, Unfit::Owner(8)),
+            (Stat { mode: 0o4755, ..file }, Unfit::SetId),
+            (Stat { mode: 0o2755, ..file }, Unfit::SetId),
+            (Stat { kind: Kind::Special, ..file }, Unfit::NotRegular("a FIFO, socket or device")),
+        ] {
+            assert_eq!(fitness.check(&stat), Err(unfit));
         }
     }
 }

@@ -143,6 +143,7 @@ fn nameless(dir: &Dir) -> rustix::io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{as_user, users};
     use super::*;
 
     #[test]
@@ -156,15 +157,18 @@ mod tests {
 
     #[test]
     fn trying_out_leaves_nothing_behind() {
-        let temp = tempfile::tempdir().unwrap();
+        let temp = users();
         let dir = Dir::open(temp.path()).unwrap();
         assert_eq!(dir.has_nameless_files(), Support::Yes);
-        assert_eq!(dir.has_leases(), Support::Yes);
+        // Of an ordinary user's own file as well as of root's.
+        assert_eq!((dir.has_leases(), as_user(|| dir.has_leases())), (Support::Yes, Support::Yes));
         assert_ne!(dir.shares_blocks_with(&dir), Support::Unknown);
         assert_eq!(dir.names().unwrap().count(), 0);
         // A file system where nothing can be made (and which has no leases to speak of).
         let proc = Dir::open(std::path::Path::new("/proc")).unwrap();
         assert_ne!(proc.has_nameless_files(), Support::Yes);
         assert_eq!(proc.has_leases(), Support::Unknown);
+        assert_eq!(proc.file_system().unwrap(), FileSystem(0x9fa0)); // PROC_SUPER_MAGIC
+        assert!(!proc.is_remote().unwrap());
     }
 }

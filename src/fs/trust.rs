@@ -215,6 +215,7 @@ mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+    use super::super::stat_path;
     use super::*;
 
     #[test]
@@ -239,6 +240,82 @@ mod tests {
         assert!(matches!(check(&inner.join("none")), Err(TrustError::Missing(_))));
         symlink("b", temp.path().join("a/link")).unwrap();
         assert!(matches!(check(&temp.path().join("a/link")), Err(TrustError::Symlink(_))));
+    }
+
+    /// A directory of that owner, group and mode.
+    fn stat(uid: u32, gid: u32, mode: u32) -> Stat {
+        Stat { uid, gid, mode, ..stat_path(Path::new("/")).unwrap().unwrap() }
+    }
+
+    const ME: Owner = Owner { uid: 7001, gid: 7001 };
+
+    #[test]
+    fn p7_who_could_change_it_is_told_by_owner_group_and_mode() {
+        for (uid, is_trusted) in [(0, true), (7001, true), (7002, false)] {
+            assert_eq!(check_owner(Path::new("d"), &stat(uid, 0, 0o755), ME).is_ok(), is_trusted, "{uid}");
+        }
+        for (gid, mode, is_trusted, is_trusted_above) in [
+            (7003, 0o755, true, true),
+            (7003, 0o775, false, false), // others' group
+            (7003, 0o1775, false, true), // sticky
+            (0, 0o775, true, true),      // root's group
+            (7001, 0o775, true, true),   // ours
+            (7001, 0o757, false, false), // everybody
+            (7001, 0o1777, false, true),
+        ] {
+            let stat = stat(0, gid, mode);
+            let checked = [false, true].map(|above| check_mode(Path::new("d"), &stat, ME, above).is_ok());
+            assert_eq!(checked, [is_trusted, is_trusted_above], "{gid} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn a26_above_a_root_its_owner_and_the_group_that_may_write_there_are_trusted() {
+        let refused = |above: Stat, root: Stat| match check_above(Path::new("d"), &above, &root, ME) {
+            Ok(()) => None,
+            Err(TrustError::Owner { .. }) => Some("owner"),
+            Err(TrustError::Writable { .. }) => Some("mode"),
+            Err(other) => panic!("{other}"),
+        };
+        let shared = stat(7002, 7003, 0o2770);
+        for (above, root, why) in [
+            (stat(7002, 7003, 0o755), shared, None),
+            (stat(7001, 7003, 0o755), shared, None),
+            (stat(0, 7003, 0o755), shared, None),
+            (stat(7004, 7003, 0o755), shared, Some("owner")),
+            (stat(7002, 7003, 0o2775), shared, None),
+            (stat(7002, 7003, 0o2775), stat(7002, 7003, 0o755), Some("mode")), // the group may not write to the root
+            (stat(7002, 7004, 0o775), shared, Some("mode")),                   // another group
+            (stat(7002, 7003, 0o777), shared, Some("mode")),                   // everybody
+            (stat(0, 7004, 0o1777), shared, None),                             // sticky
+        ] {
+            let told = (above.uid, above.gid, above.mode, root.mode);
+            assert_eq!(refused(above, root), why, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn p7_what_must_be_ours_alone_is_closed_to_group_and_others() {
+        let temp = tempfile::tempdir().unwrap();
+        let place = temp.path().join("place");
+        assert!(matches!(check_private(&place), Err(TrustError::Missing(_))));
+        check_if_there(&place).unwrap();
+        fs::create_dir(&place).unwrap();
+        for (mode, is_closed) in [(0o700, true), (0o1700, true), (0o701, false), (0o740, false)] {
+            fs::set_permissions(&place, Permissions::from_mode(mode)).unwrap();
+            let checked = [
+                check_private(&place),
+                open_private_for(&place, Owner::current()).map(drop),
+                create_private(&place).map(drop),
+            ];
+            for checked in checked {
+                assert_eq!(checked.is_ok(), is_closed, "{mode:o}");
+                assert!(matches!(checked, Ok(()) | Err(TrustError::Open { .. })), "{mode:o}");
+            }
+            check_if_there(&place).unwrap();
+        }
+        fs::set_permissions(&place, Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(check_if_there(&place), Err(TrustError::Writable { .. })));
     }
 
     #[test]
@@ -270,6 +347,7 @@ mod tests {
         assert!(!at("real/new").exists() && !at("theirs/new").exists());
         let made = create(&at("real/new/deep"), 0o700).unwrap();
         assert_eq!(made.stat().unwrap().mode & 0o777, 0o700);
+        assert_eq!(fs::metadata(at("real/new")).unwrap().permissions().mode() & 0o777, 0o755);
         assert!(matches!(open(&at("real/out/file")), Err(TrustError::Io(_))), "no directory");
     }
 }

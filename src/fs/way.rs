@@ -235,3 +235,79 @@ fn reopen(place: &Place, path: &Path) -> Result<Dir, FsError> {
         .map_err(|e| FsError::new("open directory", path, e))?;
     Ok(Dir { fd: fd.into(), path: path.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::Barrier;
+
+    use super::super::tests::{as_user, chmod, opened_in, users};
+    use super::*;
+
+    fn ours(path: &Path, missing: Missing) -> Result<Way, TrustError> {
+        walk(path, Owner::current(), Terms::Ours, missing)
+    }
+
+    #[test]
+    fn a_way_is_held_for_no_other_program_and_opened_for_listing_only_at_its_end() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join("below")).unwrap();
+        let way = ours(&temp.path().join("below"), Missing::Refuse).unwrap();
+        for place in way.places() {
+            let flags = rustix::fs::fcntl_getfl(&place.fd).unwrap();
+            let closed = rustix::io::fcntl_getfd(&place.fd).unwrap();
+            assert!(flags.contains(OFlags::PATH), "{}", place.path.display());
+            assert!(closed.contains(rustix::io::FdFlags::CLOEXEC), "{}", place.path.display());
+        }
+        let dir = way.open(temp.path()).unwrap();
+        assert_eq!(opened_in(temp.path()), [("below".to_owned(), OFlags::CLOEXEC)]);
+        drop(dir);
+    }
+
+    #[test]
+    fn as_many_links_are_followed_as_the_kernel_follows() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: usize| temp.path().join(name.to_string());
+        fs::create_dir_all(at(0).join("end")).unwrap();
+        for link in 1..=MAX_LINKS + 1 {
+            symlink((link - 1).to_string(), at(link)).unwrap();
+        }
+        for (links, is_followed) in [(1, true), (MAX_LINKS, true), (MAX_LINKS + 1, false)] {
+            let end = at(links).join("end");
+            assert_eq!(fs::metadata(&end).is_ok(), is_followed, "the kernel: {links}");
+            match ours(&end, Missing::Refuse) {
+                Ok(_) => assert!(is_followed, "{links}"),
+                Err(TrustError::Io(e)) => assert!(!is_followed && e.source == Errno::LOOP, "{links}"),
+                Err(other) => panic!("{links}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_makes_meanwhile_is_as_good_and_what_cannot_be_made_is_told() {
+        const AT_ONCE: usize = 4;
+        let temp = users();
+        let together = Barrier::new(AT_ONCE);
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    for round in 0..32 {
+                        together.wait();
+                        let made =
+                            as_user(|| ours(&temp.path().join(round.to_string()), Missing::Make(0o700)));
+                        // Not before the others are done, who would wait for this one in vain.
+                        together.wait();
+                        drop(made.unwrap());
+                    }
+                });
+            }
+        });
+        chmod(temp.path(), 0o555);
+        match as_user(|| ours(&temp.path().join("new"), Missing::Make(0o700))) {
+            Err(TrustError::Io(e)) => assert_eq!(e.source, Errno::ACCESS),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("made"),
+        }
+    }
+}
