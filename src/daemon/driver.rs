@@ -318,7 +318,7 @@ impl<K: Kms> Driver<K> {
         if self.jobs.is_empty() && self.pairs.capacity() > ROOMY && self.pairs.len() < ROOMY / 4 {
             self.pairs.shrink_to_fit();
             self.ready.shrink_to_fit();
-            self.chores.spawn_blocking(memory::give_back);
+            self.chores.spawn(memory::give_back());
         }
     }
 

@@ -548,6 +548,61 @@ mod tests {
     }
 
     #[test]
+    fn p4_what_cannot_be_decided_goes_back_as_far_as_it_can() {
+        let f = Fixture::new(&["a", "b"]);
+        let sources = [vec![f.part("a")], vec![f.part("b")]];
+        let claims = open_claims(&f.root).unwrap();
+        let (id, dir) = make_folder(&claims).unwrap();
+        let mut done = id.clone();
+        done.push(DONE);
+        fs::write(claims.path().join(&done), "in the way").unwrap();
+        assert!(remove_by(&f.root, &claims, &dir, &id, &sources).iter().all(Result::is_err));
+        assert!(f.there("a") && f.there("b"));
+        assert_eq!(f.claims(), 1, "only what is in the way");
+        // One whose name is taken by then waits.
+        let (id, dir) = make_folder(&claims).unwrap();
+        fs::rename(f.temp.path().join("a"), dir.path().join("a")).unwrap();
+        fs::write(f.temp.path().join("a"), "another").unwrap();
+        undo(&f.root, &claims, &dir, &id);
+        assert_eq!(bring_back(&f.root).unwrap(), 1);
+    }
+
+    #[test]
+    fn p4_a_part_that_can_be_moved_neither_there_nor_back_is_an_error() {
+        let f = Fixture::new(&["a", "d/b"]);
+        let (_, dir) = make_folder(&open_claims(&f.root).unwrap()).unwrap();
+        fs::write(dir.path().join("a"), "has the name").unwrap();
+        take_all(&f.root, &dir, &[f.part("a")]).unwrap_err();
+        assert!(f.there("a"));
+        fs::write(dir.path().join("d"), "no directory").unwrap();
+        give_back(&f.root, &dir, &[f.part("d/b")]).unwrap_err();
+        fs::remove_file(dir.path().join("d")).unwrap();
+        give_back(&f.root, &dir, &[f.part("d/b")]).unwrap(); // nothing came there
+    }
+
+    #[test]
+    fn every_directory_of_a_source_is_looked_at_before_it_is_delivered() {
+        let f = Fixture::new(&["a", "d/b"]);
+        let parts = [f.part("a"), f.part("d/b")];
+        let claims = Claims::new(f.root.clone());
+        let _customer = claims.enter();
+        assert!(!are_there(&f.root).unwrap());
+        claims.prepare(&parts).unwrap();
+        assert!(are_there(&f.root).unwrap());
+        fs::remove_dir_all(f.temp.path().join("d")).unwrap();
+        assert!(claims.prepare(&parts).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn a_watched_directory_has_one_daemon_at_a_time() {
+        let f = Fixture::new(&[]);
+        let held = lock(&f.root).unwrap();
+        assert!(held.is_some() && lock(&f.root).unwrap().is_none());
+        drop(held);
+        assert!(lock(&f.root).unwrap().is_some());
+    }
+
+    #[test]
     fn a_prepared_folder_is_used_once_goes_away_when_nobody_wants_it_and_may_be_missing() {
         let f = Fixture::new(&["a", "b", "c"]);
         let claims = Claims::new(f.root.clone());
