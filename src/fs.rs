@@ -493,7 +493,7 @@ mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
     use std::os::unix::net::UnixListener;
-    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use rustix::fs::{CWD, FileType, Gid, Uid};
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -559,6 +559,28 @@ mod tests {
         let mut all: Vec<_> = fds.filter_map(opened).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
+    }
+
+    /// What comes of doing something twice at the very same moment, many times.
+    pub(super) fn at_once<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let come = AtomicUsize::new(0);
+        let each = || -> Vec<T> {
+            let rounds = (1..=64).map(|round| {
+                come.fetch_add(1, Ordering::Relaxed);
+                // Not asleep: who is woken comes too late.
+                while come.load(Ordering::Relaxed) < 2 * round {
+                    std::thread::yield_now();
+                }
+                work(round)
+            });
+            rounds.collect()
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(each);
+            let mut all = each();
+            all.extend(other.join().unwrap());
+            all
+        })
     }
 
     fn anything() -> Fitness {
@@ -638,23 +660,11 @@ mod tests {
 
     #[test]
     fn a_directory_that_somebody_else_makes_meanwhile_is_as_good() {
-        const AT_ONCE: usize = 4;
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
-        let together = Barrier::new(AT_ONCE);
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    for round in 0..32 {
-                        together.wait();
-                        let made = dir.descend_creating(Path::new(&round.to_string()));
-                        // Not before the others are done, who would wait for this one in vain.
-                        together.wait();
-                        made.unwrap();
-                    }
-                });
-            }
-        });
+        for made in at_once(|round| dir.descend_creating(Path::new(&round.to_string()))) {
+            made.unwrap();
+        }
     }
 
     #[test]

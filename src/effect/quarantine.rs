@@ -483,9 +483,15 @@ fn from_hex(text: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::digest::Digest;
+
+    pub(super) fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
 
     #[test]
     fn p4_a_file_that_was_moved_in_and_cannot_be_put_back_is_kept() {
@@ -587,6 +593,183 @@ mod tests {
         recover(&store).unwrap();
         assert_eq!(fs::read_to_string(path("store/planted/payload")).unwrap(), "planted");
         assert_eq!(fs::read_to_string(path("store/stray")).unwrap(), "stray");
+    }
+
+    /// A store and a root with a pair in it, whose name is so long that the record of it is, too.
+    pub(super) struct Site {
+        _temp: tempfile::TempDir,
+        pub(super) store: Dir,
+        pub(super) root: Dir,
+        pub(super) path: RelPath,
+    }
+
+    impl Site {
+        pub(super) fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            for dir in ["store", "root", "root/d"] {
+                fs::create_dir(temp.path().join(dir)).unwrap();
+                chmod(&temp.path().join(dir), 0o700);
+            }
+            let [store, root] = ["store", "root"].map(|name| Dir::open(&temp.path().join(name)).unwrap());
+            let path = RelPath::new(format!("d/{}", "f".repeat(240))).unwrap();
+            let site = Self { _temp: temp, store, root, path };
+            fs::write(site.payload(), "bad").unwrap();
+            fs::write(site.signature(), "its signature").unwrap();
+            site
+        }
+
+        pub(super) fn payload(&self) -> PathBuf {
+            self.root.path().join(self.path.as_path())
+        }
+
+        pub(super) fn signature(&self) -> PathBuf {
+            self.payload().with_file_name(signature_name(self.path.name()))
+        }
+
+        /// What is judged now.
+        pub(super) fn case(&self) -> Case<'_> {
+            let source = self.root.descend(self.path.parent()).unwrap();
+            let stat = |name: &OsStr| source.stat_of(name).unwrap();
+            Case {
+                digest: Digest::of(b"bad").to_string(),
+                signature_digest: Some(Digest::of(b"its signature").to_string()),
+                path: &self.path,
+                signature: stat(&signature_name(self.path.name())),
+                ..case(stat(self.path.name()).unwrap())
+            }
+        }
+
+        /// Brings the pair in by copying, as across mounts.
+        fn copy(&self, case: &Case<'_>) -> (Dir, bool) {
+            let (_, item) = begin(&self.store, &case.digest).unwrap();
+            let source = self.root.descend(self.path.parent()).unwrap();
+            let copied = copy_in(&item, &self.root, &source, case).unwrap();
+            (item, copied)
+        }
+
+        /// What is in the watched directory: the payload, its signature.
+        fn left(&self) -> [bool; 2] {
+            [self.payload().exists(), self.signature().exists()]
+        }
+
+        /// A folder with a record of this case, and these files.
+        fn item(&self, case: &Case<'_>, files: &[(&str, &str)]) -> (String, PathBuf) {
+            let (id, item) = begin(&self.store, &case.digest).unwrap();
+            write_record(&item, &record(&id, &self.root, case)).unwrap();
+            for (name, content) in files {
+                fs::write(item.path().join(name), content).unwrap();
+            }
+            (id, item.path().to_owned())
+        }
+    }
+
+    fn holds(item: &Path) -> [bool; 2] {
+        [PAYLOAD, SIGNATURE].map(|name| item.join(name).exists())
+    }
+
+    #[test]
+    fn c3_a_pair_is_put_away_whole_with_a_record_of_what_it_was() {
+        let site = Site::new();
+        let PutAway::Done(id) = put_away(&site.store, &site.root, &site.case()).unwrap() else {
+            panic!("changed")
+        };
+        assert_eq!((site.left(), holds(&site.store.path().join(&id))), ([false; 2], [true; 2]));
+        let record = record_of(&site.store, &id).unwrap();
+        assert_eq!(record.relative_path().as_ref(), Some(&site.path));
+        assert_eq!(record.root_path().as_deref(), Some(site.root.path()));
+    }
+
+    #[test]
+    fn s3_a_pair_that_is_not_what_was_judged_is_neither_moved_nor_copied() {
+        let site = Site::new();
+        let judged = site.case();
+        for file in [site.payload(), site.signature()] {
+            let was = fs::read(&file).unwrap();
+            fs::write(&file, "another").unwrap();
+            let case = Case { payload: judged.payload, signature: judged.signature, ..site.case() };
+            assert_eq!(put_away(&site.store, &site.root, &case).unwrap(), PutAway::Changed);
+            assert_eq!(site.store.names().unwrap().count(), 0, "nothing stays of it");
+            assert!(!site.copy(&case).1);
+            // Of the same inode, size and times, as far as they go, but of other bytes.
+            let case = site.case();
+            let (item, copied) = site.copy(&case);
+            assert!(!copied && !item.path().join(RECORD).exists());
+            assert_eq!(site.left(), [true; 2]);
+            fs::write(&file, was).unwrap();
+            for entry in fs::read_dir(site.store.path()).unwrap() {
+                fs::remove_dir_all(entry.unwrap().path()).unwrap();
+            }
+        }
+        // Gone, or no file.
+        let case = site.case();
+        fs::remove_file(site.payload()).unwrap();
+        assert_eq!(put_away(&site.store, &site.root, &case).unwrap(), PutAway::Changed);
+        fs::create_dir(site.payload()).unwrap();
+        assert_eq!(put_away(&site.store, &site.root, &case).unwrap(), PutAway::Changed);
+        assert!(site.payload().is_dir());
+    }
+
+    #[test]
+    fn c9_a_copied_pair_is_whole_and_its_source_is_gone() {
+        let site = Site::new();
+        let (item, copied) = site.copy(&site.case());
+        assert!(copied);
+        assert_eq!((site.left(), holds(item.path())), ([false; 2], [true; 2]));
+        for (name, content) in [(PAYLOAD, "bad"), (SIGNATURE, "its signature")] {
+            assert_eq!(fs::read_to_string(item.path().join(name)).unwrap(), content);
+            assert_eq!(item.stat_of(OsStr::new(name)).unwrap().unwrap().mode, 0o400);
+        }
+    }
+
+    #[test]
+    fn a16_c9_a_signature_is_copied_up_to_the_length_that_any_can_have() {
+        for (size, is_copied) in [(MAX_LEN, true), (MAX_LEN + 1, false)] {
+            let site = Site::new();
+            let long = vec![b'a'; size];
+            fs::write(site.signature(), &long).unwrap();
+            let digest = Digest::of(&long).to_string();
+            let (item, copied) = site.copy(&Case { signature_digest: Some(digest), ..site.case() });
+            assert!(copied);
+            assert_eq!((site.left(), holds(item.path())), ([false, !is_copied], [true, is_copied]), "{size}");
+        }
+    }
+
+    #[test]
+    fn p4_what_a_kill_cut_short_is_finished_or_undone_and_nothing_is_lost() {
+        // Moved: the payload, and its signature not yet.
+        let site = Site::new();
+        let case = site.case();
+        let (_, item) = site.item(&case, &[]);
+        fs::rename(site.payload(), item.join(PAYLOAD)).unwrap();
+        recover(&site.store).unwrap();
+        assert_eq!((site.left(), holds(&item)), ([false; 2], [true; 2]));
+
+        // The same, and there is another signature by now.
+        let site = Site::new();
+        let (_, item) = site.item(&site.case(), &[]);
+        fs::rename(site.payload(), item.join(PAYLOAD)).unwrap();
+        fs::write(site.signature(), "another's signature").unwrap();
+        recover(&site.store).unwrap();
+        assert_eq!((site.left(), holds(&item)), ([false, true], [true, false]));
+
+        // Copied: the payload, with its source in place. Judged anew.
+        let site = Site::new();
+        let (_, item) = site.item(&site.case(), &[(PAYLOAD, "bad")]);
+        recover(&site.store).unwrap();
+        assert_eq!((site.left(), item.exists()), ([true; 2], false));
+
+        // Copied, and removed: this is the only one.
+        let site = Site::new();
+        let (_, item) = site.item(&site.case(), &[(PAYLOAD, "bad")]);
+        fs::remove_file(site.payload()).unwrap();
+        recover(&site.store).unwrap();
+        assert_eq!((site.left(), holds(&item)), ([false; 2], [true; 2]));
+
+        // Nothing had come.
+        let site = Site::new();
+        let (_, item) = site.item(&site.case(), &[]);
+        recover(&site.store).unwrap();
+        assert_eq!((site.left(), item.exists()), ([true; 2], false));
     }
 
     /// Of the file `f`.

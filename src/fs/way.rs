@@ -240,9 +240,8 @@ fn reopen(place: &Place, path: &Path) -> Result<Dir, FsError> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
-    use std::sync::Barrier;
 
-    use super::super::tests::{as_user, chmod, opened_in, users};
+    use super::super::tests::{as_user, at_once, chmod, opened_in, users};
     use super::*;
 
     fn ours(path: &Path, missing: Missing) -> Result<Way, TrustError> {
@@ -286,28 +285,13 @@ mod tests {
 
     #[test]
     fn what_somebody_else_makes_meanwhile_is_as_good_and_what_cannot_be_made_is_told() {
-        const AT_ONCE: usize = 4;
         let temp = users();
-        let together = Barrier::new(AT_ONCE);
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    for round in 0..32 {
-                        together.wait();
-                        let made =
-                            as_user(|| ours(&temp.path().join(round.to_string()), Missing::Make(0o700)));
-                        // Not before the others are done, who would wait for this one in vain.
-                        together.wait();
-                        drop(made.unwrap());
-                    }
-                });
-            }
-        });
-        chmod(temp.path(), 0o555);
-        match as_user(|| ours(&temp.path().join("new"), Missing::Make(0o700))) {
-            Err(TrustError::Io(e)) => assert_eq!(e.source, Errno::ACCESS),
-            Err(other) => panic!("{other}"),
-            Ok(_) => panic!("made"),
+        let make = |name: &str| ours(&temp.path().join(name), Missing::Make(0o700)).map(drop);
+        for made in as_user(|| at_once(|round| make(&round.to_string()))) {
+            made.unwrap();
         }
+        chmod(temp.path(), 0o555);
+        let made = as_user(|| make("new"));
+        assert!(matches!(made, Err(TrustError::Io(e)) if e.source == Errno::ACCESS));
     }
 }

@@ -402,11 +402,49 @@ mod tests {
         let found: Vec<_> = entries(&store).unwrap().map(|(id, item)| (id, item.is_ok())).collect();
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found.contains(&(ID.to_owned(), true)) && found.contains(&(other.clone(), false)));
+        assert!(matches!(Item::find(&store, &other), Err(ItemError::Odd("a file or link has its name"))));
 
         // Parts that are links lead nowhere either.
         fs::remove_file(at(ID).join("payload")).unwrap();
         symlink(outside.path().join("payload"), at(ID).join("payload")).unwrap();
         assert!(matches!(Item::find(&store, ID), Err(ItemError::Odd(_))));
+    }
+
+    #[test]
+    fn a16_a_signature_is_what_a_file_of_its_length_can_be() {
+        let (temp, store) = store(&[("rule", "r\u{1b}[2J".into()), ("reason", "bad\nworse".into())]);
+        let signature = temp.path().join(ID).join(SIGNATURE);
+        let item = Item::find(&store, ID).unwrap();
+        assert!(item.signature().unwrap().is_none() && !item.has_overlong_signature());
+        assert_eq!(
+            (item.record().shown_rule(), item.record().shown_reason()),
+            ("r\\x1b[2J".into(), "bad\\x0aworse".into())
+        );
+        for (size, is_overlong) in [(0, false), (MAX_LEN, false), (MAX_LEN + 1, true)] {
+            fs::write(&signature, vec![b'a'; size]).unwrap();
+            let item = Item::find(&store, ID).unwrap();
+            assert_eq!((item.size(), item.has_overlong_signature()), (3 + size as u64, is_overlong));
+            assert_eq!(item.signature().unwrap().unwrap().1.identity.size, size as u64);
+        }
+        fs::remove_file(&signature).unwrap();
+        fs::create_dir(&signature).unwrap();
+        assert!(matches!(Item::find(&store, ID), Err(ItemError::Odd("its signature is no file"))));
+    }
+
+    #[test]
+    fn o8_only_what_is_known_to_be_old_is_kept_no_longer() {
+        let ago = |seconds| clock::system_time() - Duration::from_secs(seconds);
+        let at = |time| humantime::format_rfc3339(time).to_string();
+        let hour = Duration::from_secs(3600);
+        for (time, is_older) in [
+            (at(ago(3660)), true),
+            (at(ago(3540)), false),
+            (at(clock::system_time() + hour), false),
+            ("yesterday".into(), false),
+        ] {
+            let (_temp, store) = store(&[("quarantined_at", time.clone().into())]);
+            assert_eq!(Item::find(&store, ID).unwrap().record().is_older_than(hour), is_older, "{time}");
+        }
     }
 
     #[test]

@@ -237,3 +237,106 @@ fn descend_creating(root: &Dir, below: &Path, owner: Owner) -> Result<Dir, FsErr
     }
     Ok(dir)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::{Duration, SystemTime};
+
+    use super::super::tests::{Site, chmod};
+    use super::super::{PutAway, put_away};
+    use super::*;
+
+    /// A pair in quarantine, and where it is released to.
+    struct Released {
+        site: Site,
+        id: String,
+        _temp: tempfile::TempDir,
+        out: Dir,
+    }
+
+    /// When the payload was written.
+    const WRITTEN: SystemTime = SystemTime::UNIX_EPOCH;
+
+    impl Released {
+        fn new(has_signature: bool) -> Self {
+            let (site, temp) = (Site::new(), tempfile::tempdir().unwrap());
+            chmod(&site.payload(), 0o1772);
+            File::open(site.payload()).unwrap().set_modified(WRITTEN + Duration::from_secs(7)).unwrap();
+            chmod(&site.signature(), 0o777);
+            let mut case = site.case();
+            if !has_signature {
+                fs::remove_file(site.signature()).unwrap();
+                (case.signature, case.signature_digest) = (None, None);
+            }
+            let PutAway::Done(id) = put_away(&site.store, &site.root, &case).unwrap() else {
+                panic!("changed")
+            };
+            let out = Dir::open(temp.path()).unwrap();
+            Self { site, id, _temp: temp, out }
+        }
+
+        fn pack(&self) -> Parcel {
+            let item = Item::find(&self.site.store, &self.id).unwrap();
+            Parcel::pack(&item, &self.out, self.site.path.parent(), Owner::current(), &|_| ()).unwrap()
+        }
+
+        fn force(&self, parcel: &Parcel) -> Result<Published, FsError> {
+            parcel.publish(&self.out, &self.site.path, &Licence::Forced)
+        }
+
+        /// Where payload and signature appear.
+        fn places(&self) -> [std::path::PathBuf; 2] {
+            let payload = self.out.path().join(self.site.path.as_path());
+            [payload.clone(), payload.with_file_name(signature_name(self.site.path.name()))]
+        }
+    }
+
+    #[test]
+    fn what_is_released_is_as_it_was_but_for_what_would_make_it_anybodys() {
+        let released = Released::new(true);
+        let parcel = released.pack();
+        assert_eq!(parcel.signature().unwrap().unwrap().unwrap().as_bytes(), b"its signature");
+        for _ in 0..2 {
+            assert_eq!(released.force(&parcel).unwrap(), Published::Done, "after a kill as well");
+            let [payload, signature] = released.places().map(|path| fs::metadata(path).unwrap());
+            assert_eq!(payload.modified().unwrap(), WRITTEN + Duration::from_secs(7));
+            assert_eq!([payload, signature].map(|is| is.permissions().mode() & 0o7777), [0o750, 0o644]);
+        }
+    }
+
+    #[test]
+    fn p1_force_is_for_what_was_judged_only() {
+        for (name, why) in [
+            ("payload", "its content changed since it was judged"),
+            ("payload.sig", "its signature changed since it was judged"),
+        ] {
+            let released = Released::new(true);
+            let folder = released.site.store.path().join(&released.id);
+            fs::write(folder.join(name), "swapped").unwrap();
+            assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(why));
+            assert_eq!(released.out.names().unwrap().count(), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn p8_a_release_takes_no_name_that_is_taken() {
+        let released = Released::new(false);
+        let [payload, signature] = released.places();
+        fs::write(payload.parent().unwrap(), "").unwrap();
+        assert!(released.force(&released.pack()).unwrap_err().is_no_directory());
+        fs::remove_file(payload.parent().unwrap()).unwrap();
+        fs::create_dir(payload.parent().unwrap()).unwrap();
+        fs::write(&signature, "another's").unwrap();
+        let why = "something has the name of its signature, and it has none";
+        assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(why));
+        fs::remove_file(&signature).unwrap();
+        fs::write(&payload, "another's").unwrap();
+        assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(TAKEN));
+        assert_eq!(fs::read_to_string(&payload).unwrap(), "another's");
+        fs::remove_file(&payload).unwrap();
+        assert_eq!(released.force(&released.pack()).unwrap(), Published::Done);
+        assert_eq!(fs::read_to_string(&payload).unwrap(), "bad");
+    }
+}
