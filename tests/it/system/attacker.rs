@@ -821,7 +821,7 @@ fn a13_a14_p9_hostile_names_from_another_user() {
     });
     arena.daemon.until("delivered all", || pairs.iter().all(|pair| arena.is_delivered(&pair.path)));
     arena.daemon.waits_for_nth("refused", 2);
-    assert!(arena.daemon.said("a\\\\x0ab"), "escaped once, then once more by JSON");
+    arena.daemon.until("told, escaped once and then once more by JSON", || arena.daemon.said("a\\\\x0ab"));
     assert_eq!(arena.finish().delivered, 1 + pairs.len());
 }
 
