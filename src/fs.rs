@@ -489,7 +489,7 @@ fn proc_path(fd: BorrowedFd<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
     use std::os::unix::net::UnixListener;
@@ -501,18 +501,18 @@ mod tests {
     use super::*;
 
     /// Whom root works as where an ordinary user is asked for, with a group of the same number.
-    pub(super) const USER: u32 = 7001;
+    pub(crate) const USER: u32 = 7001;
 
-    pub(super) fn is_root() -> bool {
+    pub(crate) fn is_root() -> bool {
         rustix::process::geteuid().is_root()
     }
 
-    pub(super) fn chmod(path: &Path, mode: u32) {
+    pub(crate) fn chmod(path: &Path, mode: u32) {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
     /// A directory of the ordinary user's.
-    pub(super) fn users() -> tempfile::TempDir {
+    pub(crate) fn users() -> tempfile::TempDir {
         let temp = tempfile::tempdir().unwrap();
         if is_root() {
             chown(temp.path(), Some(USER), Some(USER)).unwrap();
@@ -522,7 +522,7 @@ mod tests {
 
     /// Does something as an ordinary user. Root does it on a thread that becomes one: in Linux credentials belong to the
     /// thread (credentials(7), nptl(7)).
-    pub(super) fn as_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn as_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         if !is_root() {
             return work();
         }
@@ -543,7 +543,7 @@ mod tests {
 
     /// What of a directory this process has open (proc_pid_fd(5)), sorted: the path below it and, of the flags, those
     /// that matter as long as it is open. A file without a name is `#`.
-    pub(super) fn opened_in(dir: &Path) -> Vec<(String, OFlags)> {
+    pub(crate) fn opened_in(dir: &Path) -> Vec<(String, OFlags)> {
         let lasting = OFlags::RWMODE | OFlags::PATH | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = |fd: String| {
             // What other tests close meanwhile is none of ours.
@@ -562,7 +562,7 @@ mod tests {
     }
 
     /// What comes of doing something twice at the very same moment, many times.
-    pub(super) fn at_once<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    pub(crate) fn at_once<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {
         let come = AtomicUsize::new(0);
         let each = || -> Vec<T> {
             let rounds = (1..=64).map(|round| {

@@ -483,15 +483,11 @@ fn from_hex(text: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::fs;
 
     use super::*;
     use crate::digest::Digest;
-
-    pub(super) fn chmod(path: &Path, mode: u32) {
-        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-    }
+    use crate::fs::tests::{as_user, chmod};
 
     #[test]
     fn p4_a_file_that_was_moved_in_and_cannot_be_put_back_is_kept() {
@@ -690,10 +686,9 @@ mod tests {
             assert_eq!(put_away(&site.store, &site.root, &case).unwrap(), PutAway::Changed);
             assert_eq!(site.store.names().unwrap().count(), 0, "nothing stays of it");
             assert!(!site.copy(&case).1);
-            // Of the same inode, size and times, as far as they go, but of other bytes.
+            // The very file, as far as inode, size and times tell, and of other bytes than were judged.
             let case = site.case();
-            let (item, copied) = site.copy(&case);
-            assert!(!copied && !item.path().join(RECORD).exists());
+            assert!(!site.copy(&case).1);
             assert_eq!(site.left(), [true; 2]);
             fs::write(&file, was).unwrap();
             for entry in fs::read_dir(site.store.path()).unwrap() {
@@ -707,6 +702,18 @@ mod tests {
         fs::create_dir(site.payload()).unwrap();
         assert_eq!(put_away(&site.store, &site.root, &case).unwrap(), PutAway::Changed);
         assert!(site.payload().is_dir());
+    }
+
+    #[test]
+    fn c6_a_pair_that_cannot_be_moved_is_not_taken_for_another_one() {
+        as_user(|| {
+            let site = Site::new();
+            let above = site.payload().parent().unwrap().to_owned();
+            chmod(&above, 0o500);
+            assert_eq!(put_away(&site.store, &site.root, &site.case()).unwrap_err().source, Errno::ACCESS);
+            assert_eq!(site.store.names().unwrap().count(), 0);
+            chmod(&above, 0o700);
+        });
     }
 
     #[test]

@@ -244,9 +244,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::{Duration, SystemTime};
 
-    use super::super::tests::{Site, chmod};
+    use super::super::tests::Site;
     use super::super::{PutAway, put_away};
     use super::*;
+    use crate::fs::tests::chmod;
 
     /// A pair in quarantine, and where it is released to.
     struct Released {
