@@ -261,8 +261,8 @@ mod avx2 {
         })
     }
 
-    /// The next two words of the schedules: W[t] = σ1(W[t - 2]) + W[t - 7] + σ0(W[t - 15]) + W[t - 16], and W[t + 1]. Of the
-    /// last 16 it takes those numbered by the pair.
+    /// The next two words of the schedules: `W[t] = σ1(W[t - 2]) + W[t - 7] + σ0(W[t - 15]) + W[t - 16]`, and `W[t + 1]`. Of
+    /// the last 16 it takes those numbered by the pair.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn word(w0: __m256i, w1: __m256i, w4: __m256i, w5: __m256i, w7: __m256i) -> __m256i {
