@@ -81,19 +81,8 @@ impl Claims {
     /// The parts could not be moved: no room for claims, no permission, another's `.kms-sig`, or a sticky directory
     /// ([`STICKY`]).
     pub fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
-        let mut last = None;
         for part in parts {
-            let below = part.path.parent();
-            let dir = match last.take() {
-                Some((path, dir)) if path == below => dir,
-                _ => {
-                    let dir = self.root.descend(below)?;
-                    dir.check_writable()?;
-                    dir
-                }
-            };
-            check_movable(&dir, part.path.name())?;
-            last = Some((below, dir));
+            check_movable(&self.root.descend(part.path.parent())?, part.path.name())?;
         }
         let claims = open_claims(&self.root)?;
         let mut ready = self.ready();
@@ -221,8 +210,9 @@ fn give_back(root: &Dir, dir: &Dir, parts: &[Part]) -> Result<(), FsError> {
 /// The action of a move that a sticky directory would refuse.
 pub const STICKY: &str = "move files of others out of (it is sticky, and not the daemon's own)";
 
-/// Checks that this process may move `name` out of a directory that it may write to.
+/// Checks that this process may move `name` out of its directory, as far as that can be known before.
 fn check_movable(parent: &Dir, name: &OsStr) -> Result<(), FsError> {
+    parent.check_writable()?;
     let (me, dir) = (rustix::process::geteuid().as_raw(), parent.stat()?);
     // In a sticky directory a file is moved by its owner, the directory's, or root (rename(2), EPERM).
     if me == 0 || dir.uid == me || dir.mode & 0o1000 == 0 {

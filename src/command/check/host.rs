@@ -17,8 +17,8 @@ const FEW_EVENTS: u64 = 4096;
 const BASE_DESCRIPTORS: u64 = 64;
 /// Descriptors for a rule's directories, watcher and lock.
 const RULE_DESCRIPTORS: u64 = 8;
-/// Descriptors of a file in hand, at worst: its directory, its copy, its signature's copy and their directories, its
-/// claim's three, and what is opened for a moment.
+/// Descriptors of a file in hand, at worst: its directory, its copy, its signature's copy and their directories, and what
+/// is opened for a moment; with a margin.
 const FILE_DESCRIPTORS: u64 = 10;
 
 /// What a policy needs of inotify.
