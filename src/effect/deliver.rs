@@ -410,6 +410,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_another_size_is_foreseen_to_be_in_the_way() {
+        let fixture = Fixture::new();
+        fixture.put("there", "content");
+        let foreseen = |path: &str, size| foresee(&fixture.root, &RelPath::new(path).unwrap(), size).unwrap();
+        let size = "content".len() as u64;
+        assert!(matches!(foreseen("there", size), Outlook::Same));
+        assert!(matches!(foreseen("there", size - 1), Outlook::Conflict(TAKEN)));
+        assert!(matches!(foreseen("there", size + 1), Outlook::Conflict(TAKEN)));
+        assert!(matches!(foreseen("there/below", size), Outlook::Conflict(NO_WAY)));
+        assert!(matches!(foreseen("new", size), Outlook::Free));
+        assert!(matches!(foreseen("new/below", size), Outlook::Free));
+    }
+
+    #[test]
     fn both_are_published_with_their_modes() {
         let f = Fixture::new();
         assert_eq!(f.obstacle("d/f"), None, "where nothing is, not even the directory");

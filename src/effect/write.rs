@@ -115,7 +115,7 @@ fn target(path: &Path) -> io::Result<Target> {
         // First the kernel's own look through the link: it refuses one that another user planted in a
         // sticky directory (fs.protected_symlinks), which reading the link by hand would not.
         match fs::metadata(&at) {
-            Ok(there) if there.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+            // A directory too: it refuses to be written to.
             Ok(there) if !there.is_file() => return Ok(Target::Stream(at)),
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -290,10 +290,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         symlink("b", dir.path().join("a")).unwrap();
         symlink("a", dir.path().join("b")).unwrap();
-        for path in ["a", "", "new/", "missing/a"] {
-            assert!(write(&dir.path().join(path), b"x").is_err(), "{path:?}");
+        for (path, expected) in [
+            ("a", Errno::LOOP.kind()),
+            ("", ErrorKind::IsADirectory),
+            (".", ErrorKind::IsADirectory),
+            ("new/", ErrorKind::IsADirectory),
+            ("missing/a", ErrorKind::NotFound),
+        ] {
+            let error = write(&dir.path().join(path), b"x").unwrap_err();
+            let WriteError::Write { source, .. } = error else { panic!("{path:?}: {error}") };
+            assert_eq!(source.kind(), expected, "{path:?}");
         }
         assert_eq!(names(dir.path()), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_pipe_is_written_to_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).unwrap()
+        });
+        write(&pipe, b"signature").unwrap();
+        assert_eq!(reader.join().unwrap(), b"signature");
+        assert_eq!(names(dir.path()), ["pipe"]);
+    }
+
+    #[test]
+    fn every_name_has_a_directory_that_can_be_opened() {
+        for (path, expected) in [("a.sig", "."), ("d/a.sig", "d"), ("/a.sig", "/"), ("/", "."), ("", ".")] {
+            assert_eq!(parent(Path::new(path)), Path::new(expected), "{path:?}");
+        }
     }
 
     #[test]

@@ -58,7 +58,9 @@ impl Flusher {
     /// # Errors
     /// What open(2) and statfs(2) say.
     pub fn new(dir: &Dir) -> Result<Self> {
-        let can_be_whole = dir.file_system()?.flushes_whole() && tells_failures_to_syncfs();
+        let uname = rustix::system::uname();
+        let tells_failures = tells_failures_to_syncfs(uname.release().to_bytes());
+        let can_be_whole = dir.file_system()?.flushes_whole() && tells_failures;
         // Opened, not cloned: failures are told once to each open file description.
         let whole = if can_be_whole { Some(dir.descend(Path::new("."))?) } else { None };
         Ok(Self { whole, rounds: Rounds::default() })
@@ -80,10 +82,9 @@ impl Flusher {
     }
 }
 
-/// Linux 5.8 and later: errors of earlier writes are reported (syncfs(2), "RETURN VALUE").
-fn tells_failures_to_syncfs() -> bool {
-    let uname = rustix::system::uname();
-    let mut numbers = uname.release().to_str().unwrap_or_default().split(|c: char| !c.is_ascii_digit());
+/// Linux 5.8 and later: errors of earlier writes are reported (syncfs(2), "RETURN VALUE"). `release` as in uname(2).
+fn tells_failures_to_syncfs(release: &[u8]) -> bool {
+    let mut numbers = std::str::from_utf8(release).unwrap_or_default().split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|n| n.parse().ok()).unwrap_or(0);
     (number(), number()) >= (5_u32, 8_u32)
 }
@@ -286,6 +287,16 @@ mod tests {
         let rounds = Rounds::default();
         assert_eq!(meet(&rounds, MANY, false, false), [MANY, 1, MANY], "all of theirs");
         assert!(rounds.flush(1, || Err(failure()), || Ok(())).is_err());
+    }
+
+    #[test]
+    fn c7_kernels_whose_syncfs_keeps_failures_to_itself_are_known() {
+        for told in ["5.8", "5.8.0-rc1", "5.10.0-28-amd64", "6.0", "6.1.0", "10.1.2"] {
+            assert!(tells_failures_to_syncfs(told.as_bytes()), "{told}");
+        }
+        for kept in ["5.7.19", "4.19.0-26-amd64", "4.8.0", "3.10", "5", "5.x8", "", "linux", "\u{665}.8"] {
+            assert!(!tells_failures_to_syncfs(kept.as_bytes()), "{kept}");
+        }
     }
 
     #[test]

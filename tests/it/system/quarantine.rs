@@ -338,3 +338,20 @@ fn users_other_than_the_daemons_and_root_are_told_so() {
     command.args(["--policy", "policy.toml"]);
     assert!(place.prepare(command).status().unwrap().success());
 }
+
+#[test]
+fn p4_a_mount_over_an_item_is_told_and_what_it_hides_is_neither_released_nor_purged() {
+    mount::private();
+    let place = place(&rule());
+    let id = good_after_all(&place, &rule(), "content");
+    let mount = Mount::tmpfs(&place.path(format!("q/{id}")), "size=1m,mode=0700");
+    for verb in ["show", "recheck", "release", "purge"] {
+        let run = run(&place, &[verb, &id]);
+        let complaint = run.stderr();
+        assert!(complaint.contains("something is mounted there"), "{verb}: {complaint}");
+        assert!(!run.succeeds(), "{verb}");
+    }
+    drop(mount);
+    run(&place, &["release", &id]).exits(0);
+    assert_eq!(place.read("out/f"), b"content");
+}

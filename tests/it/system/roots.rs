@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kms_sig::fs::root;
-use kms_sig::fs::trust::TrustError;
+use kms_sig::fs::trust::{self, TrustError};
+
+use super::mount::{self, Mount};
 
 const SENDER: u32 = 7002;
 const GROUP: u32 = 7003;
@@ -53,6 +55,30 @@ fn a26_an_ancestor_may_be_the_senders_own_and_nobody_elses() {
     fs::create_dir(out.join("deep")).unwrap();
     let refused = root::open(&home.join("way/deep"));
     assert!(matches!(refused, Err(TrustError::Owner { uid, .. }) if uid == SENDER), "{refused:?}");
+}
+
+#[test]
+fn p9_the_root_directory_itself_must_be_safe_from_others() {
+    mount::private();
+    let temp = tempfile::tempdir().unwrap();
+    for (mode, is_safe) in [("0755", true), ("1777", true), ("0777", false), ("0775", false)] {
+        let _disk = Mount::tmpfs(temp.path(), &format!("size=1m,mode={mode},gid={GROUP}"));
+        fs::create_dir(temp.path().join("out")).unwrap();
+        chmod(&temp.path().join("out"), 0o755);
+        let checked = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                mount::private(); // and with it a root directory of this thread's own
+                rustix::process::chroot(temp.path()).unwrap();
+                trust::check(Path::new("/out"))
+            });
+            inside.join().unwrap()
+        });
+        match checked {
+            Ok(()) => assert!(is_safe, "{mode}"),
+            Err(TrustError::Writable { path, .. }) => assert!(!is_safe && path == Path::new("/"), "{mode}"),
+            Err(error) => panic!("{mode}: {error}"),
+        }
+    }
 }
 
 #[test]

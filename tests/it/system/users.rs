@@ -304,6 +304,48 @@ fn a3_nothing_is_written_through_a_link_that_has_the_signatures_name() {
     assert!(!site.path("state/planted").exists() && !site.path("out/planted").exists());
 }
 
+/// `fs.protected_symlinks`, on as systemd has it, until the end of a test.
+struct Protected(Vec<u8>);
+
+impl Protected {
+    const SETTING: &str = "/proc/sys/fs/protected_symlinks";
+
+    fn new() -> Self {
+        let before = fs::read(Self::SETTING).unwrap();
+        fs::write(Self::SETTING, "1").unwrap();
+        Self(before)
+    }
+}
+
+impl Drop for Protected {
+    fn drop(&mut self) {
+        fs::write(Self::SETTING, &self.0).ok();
+    }
+}
+
+/// The kernel follows no link that another user put into a directory like `/tmp`, and neither may we by reading it.
+#[test]
+fn a3_a_signature_is_not_written_through_a_link_that_another_user_planted() {
+    let _protected = Protected::new();
+    let place = place(VERIFY);
+    let (shared, precious) = (place.path("shared"), place.path("precious"));
+    fs::create_dir(&shared).unwrap();
+    for (dir, mode) in [(place.path(""), 0o755), (shared.clone(), 0o1777)] {
+        fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
+    }
+    fs::write(&precious, "precious").unwrap();
+    place.write("f", "content");
+    let planted = shared.join("f.sig");
+    let sign = || place.run(["sign", "local:demo", "f", "shared/f.sig"]);
+    SENDER.run(|| symlink(&precious, &planted).unwrap());
+    sign().exits(3).complains_of("cannot write \"shared/f.sig\": permission denied\n");
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    fs::remove_file(&planted).unwrap();
+    symlink(&precious, &planted).unwrap(); // root's own is another matter
+    sign().exits(0);
+    assert_ne!(fs::read(&precious).unwrap(), b"precious");
+}
+
 #[test]
 fn a28_files_of_owners_who_are_not_allowed_are_refused_and_told() {
     let site = Site::new(&with(&quick(), "allowed_owners = [7002]"));
