@@ -156,15 +156,16 @@ fn remove_by(
 ) -> Vec<Result<Removed, FsError>> {
     let mut ends = Vec::with_capacity(sources.len());
     for parts in sources {
-        let taken = take_all(root, dir, parts);
+        let mut there = Vec::with_capacity(parts.len());
+        let taken = take_all(root, dir, parts, &mut there);
         // One that is to stay must not be in the folder when that is decided upon.
         if !matches!(taken, Ok(true))
-            && let Err(error) = give_back(root, dir, parts)
+            && let Err(error) = give_back(root, dir, &there)
         {
             undo(root, claims, dir, id);
             return sources.iter().map(|_| Err(error.clone())).collect();
         }
-        ends.push(taken.map(|is_taken| if is_taken { Removed::Done } else { Removed::Changed }));
+        ends.push(taken.map(|are_taken| if are_taken { Removed::Done } else { Removed::Changed }));
     }
     let mut done = id.to_owned();
     done.push(DONE);
@@ -191,7 +192,7 @@ fn undo(root: &Dir, claims: &Dir, dir: &Dir, id: &OsStr) {
 }
 
 /// Puts the parts of one source back from an undecided folder; what finds its name taken waits in a folder of its own.
-fn give_back(root: &Dir, dir: &Dir, parts: &[Part]) -> Result<(), FsError> {
+fn give_back(root: &Dir, dir: &Dir, parts: &[&Part]) -> Result<(), FsError> {
     for Part { path, .. } in parts {
         let from = match dir.descend(path.parent()) {
             Err(e) if e.is_not_found() => continue, // nothing came there
@@ -290,8 +291,13 @@ fn close(claims: &Dir, id: &OsStr) -> Result<(), FsError> {
     }
 }
 
-/// Moves the parts into the claim; false if one is not what was judged.
-fn take_all(root: &Dir, claim: &Dir, parts: &[Part]) -> Result<bool, FsError> {
+/// Moves the parts into the claim; false if one is not what was judged. `there` are then those that may have come there.
+fn take_all<'p>(
+    root: &Dir,
+    claim: &Dir,
+    parts: &'p [Part],
+    there: &mut Vec<&'p Part>,
+) -> Result<bool, FsError> {
     for part in parts {
         let (from, name) = (root.descend(part.path.parent())?, part.path.name());
         match from.stat_of(name)? {
@@ -303,7 +309,12 @@ fn take_all(root: &Dir, claim: &Dir, parts: &[Part]) -> Result<bool, FsError> {
         let to = claim.descend_creating(part.path.parent())?;
         match from.rename(name, &to, name) {
             Err(e) if e.is_not_found() => continue,
-            renamed => renamed?,
+            // A folder for other sources has the name: the sender made a file of what was a directory. It is not his.
+            Err(e) if e.source == Errno::EXIST => return Err(e),
+            renamed => {
+                there.push(part); // after other failures too: some file systems do not know whether they moved it
+                renamed?;
+            }
         }
         if !to.stat_of(name)?.is_some_and(|stat| stat.identity.is_renamed_from(&part.identity)) {
             return Ok(false);
@@ -527,9 +538,11 @@ mod tests {
         let (a, b) = (vec![f.part("a")], vec![f.part("b")]);
         let claims = open_claims(&f.root).unwrap();
         let (_, dir) = make_folder(&claims).unwrap();
-        assert!(take_all(&f.root, &dir, &a).unwrap() && take_all(&f.root, &dir, &b).unwrap());
+        let mut there = Vec::new();
+        assert!(take_all(&f.root, &dir, &a, &mut there).unwrap());
+        assert!(take_all(&f.root, &dir, &b, &mut Vec::new()).unwrap());
         fs::write(f.temp.path().join("a"), "somebody was quicker").unwrap();
-        give_back(&f.root, &dir, &a).unwrap();
+        give_back(&f.root, &dir, &there).unwrap();
         assert!(!dir.path().join("a").exists() && dir.path().join("b").exists());
         assert_eq!(bring_back(&f.root).unwrap(), 1, "its name is taken");
         fs::remove_file(f.temp.path().join("a")).unwrap();
@@ -562,12 +575,27 @@ mod tests {
         let f = Fixture::new(&["a", "d/b"]);
         let (_, dir) = make_folder(&open_claims(&f.root).unwrap()).unwrap();
         fs::write(dir.path().join("a"), "has the name").unwrap();
-        take_all(&f.root, &dir, &[f.part("a")]).unwrap_err();
+        take_all(&f.root, &dir, &[f.part("a")], &mut Vec::new()).unwrap_err();
         assert!(f.there("a"));
         fs::write(dir.path().join("d"), "no directory").unwrap();
-        give_back(&f.root, &dir, &[f.part("d/b")]).unwrap_err();
+        give_back(&f.root, &dir, &[&f.part("d/b")]).unwrap_err();
         fs::remove_file(dir.path().join("d")).unwrap();
-        give_back(&f.root, &dir, &[f.part("d/b")]).unwrap(); // nothing came there
+        give_back(&f.root, &dir, &[&f.part("d/b")]).unwrap(); // nothing came there
+    }
+
+    #[test]
+    fn a19_a_file_in_place_of_a_directory_that_was_just_emptied_stays_and_brings_nothing_back() {
+        let f = Fixture::new(&["d/a"]);
+        let first = f.part("d/a");
+        let claims = open_claims(&f.root).unwrap();
+        let (id, dir) = make_folder(&claims).unwrap();
+        assert!(take_all(&f.root, &dir, std::slice::from_ref(&first), &mut Vec::new()).unwrap());
+        fs::remove_dir(f.temp.path().join("d")).unwrap();
+        fs::write(f.temp.path().join("d"), "a file by now").unwrap();
+        let ends = remove_by(&f.root, &claims, &dir, &id, &[vec![f.part("d")]]);
+        ends[0].as_ref().unwrap_err();
+        assert_eq!(fs::read_to_string(f.temp.path().join("d")).unwrap(), "a file by now");
+        assert_eq!(f.claims(), 0, "the other is removed, and waits nowhere");
     }
 
     #[test]
