@@ -26,9 +26,36 @@ impl Clock {
         self.0.elapsed()
     }
 
+    /// This clock and the wall clock.
+    pub fn read(self) -> Clocks {
+        Clocks { now: self.now(), wall: since_epoch() }
+    }
+
     /// The same moment for tokio's timers.
     pub fn instant(self, moment: Moment) -> tokio::time::Instant {
         self.0.checked_add(moment).unwrap_or(self.0).into()
+    }
+}
+
+/// Both clocks at one moment: where the moments of a [`Clock`] are on the wall clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    /// The moment.
+    pub now: Moment,
+    /// The wall clock then, since the epoch.
+    pub wall: Duration,
+}
+
+impl Clocks {
+    /// A moment, past or to come, as the time since the epoch; never before it.
+    pub fn of(self, moment: Moment) -> Duration {
+        let (passed, to_come) = (self.now.saturating_sub(moment), moment.saturating_sub(self.now));
+        self.wall.saturating_sub(passed).saturating_add(to_come)
+    }
+
+    /// A moment in the form of [`timestamp`].
+    pub fn stamp(self, moment: Moment) -> String {
+        timestamp_at(self.of(moment))
     }
 }
 
@@ -87,6 +114,31 @@ pub fn end_of_wait(began: FileTime, wait: Duration) -> String {
 
 /// How long ago a file time was by the wall clock; zero for one in the future.
 pub fn age(time: FileTime) -> Duration {
-    let then = Duration::new(u64::try_from(time.seconds).unwrap_or_default(), time.nanos);
-    since_epoch().saturating_sub(then)
+    since_epoch().saturating_sub(time.since_epoch())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_by_the_wall_clock_before_and_after_now() {
+        let seconds = Duration::from_secs;
+        let clocks = Clocks { now: seconds(100), wall: seconds(1000) };
+        for (moment, expected) in [(0, 900), (99, 999), (100, 1000), (130, 1030)] {
+            assert_eq!(clocks.of(seconds(moment)), seconds(expected));
+        }
+        assert_eq!(clocks.stamp(seconds(100)), "1970-01-01T00:16:40.000Z");
+        let young = Clocks { now: seconds(100), wall: seconds(10) };
+        assert_eq!(young.of(Moment::ZERO), Duration::ZERO, "never before the epoch");
+    }
+
+    #[test]
+    fn a_file_time_before_the_epoch_is_as_old_as_can_be() {
+        let time = |seconds, nanos| FileTime { seconds, nanos };
+        assert_eq!(time(2, 500_000_000).since_epoch(), Duration::from_millis(2500));
+        assert_eq!(time(-7, 0).since_epoch(), Duration::ZERO);
+        assert!(age(time(-7, 0)) > Duration::from_secs(1_000_000_000));
+        assert_eq!(age(time(i64::MAX, 0)), Duration::ZERO, "of the future");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{self, Moment};
+use crate::clock::{self, Clocks, Moment};
 use crate::daemon::ask::{Backlog as Pairs, Unanswered, Waiting};
 use crate::daemon::board::{Board, Figures, Phase, Plan, Reading, Root};
 use crate::escape::Escaped;
@@ -231,35 +231,15 @@ pub struct Outcome {
     pub message: String,
 }
 
-/// The wall clock at one moment of the daemon's.
-#[derive(Clone, Copy)]
-struct Now {
-    moment: Moment,
-    wall: Duration,
-}
-
-impl Now {
-    fn of(board: &Board) -> Self {
-        Self { moment: board.clock.now(), wall: clock::since_epoch() }
-    }
-
-    /// A moment of the daemon, past or to come, as a timestamp.
-    fn stamp(self, moment: Moment) -> String {
-        let passed = self.moment.saturating_sub(moment);
-        let to_come = moment.saturating_sub(self.moment);
-        clock::timestamp_at(self.wall.saturating_sub(passed).saturating_add(to_come))
-    }
-}
-
 impl Status {
     /// All of it, now.
     pub fn of(board: &Board) -> Self {
-        let (reading, now) = (board.read(), Now::of(board));
+        let (reading, clocks) = (board.read(), board.clock.read());
         let plan = reading.plan.as_deref();
         let silent = reading.silent_keys.iter().map(|((key, operation), silent)| SilentStatus {
             key: Escaped::text(key).to_string(),
             operation: operation.as_str().to_owned(),
-            since: now.stamp(silent.since),
+            since: clocks.stamp(silent.since),
             reason: silent.trouble.to_string(),
         });
         let mut calls: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
@@ -271,16 +251,16 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             time: clock::timestamp(),
-            started: now.stamp(Moment::ZERO),
+            started: clocks.stamp(Moment::ZERO),
             phase: phase(reading.life.phase).to_owned(),
             policy: plan.map(|plan| PolicyStatus {
                 file: Escaped::new(&plan.policy.file).to_string(),
                 generation: plan.generation,
-                since: now.stamp(plan.since),
+                since: clocks.stamp(plan.since),
                 refused: reading.life.refused.as_deref().map(|why| Escaped::text(why).to_string()),
             }),
-            concerns: concerns(board, &reading, now),
-            rules: plan.map(|plan| rules(plan, &reading, now)).unwrap_or_default(),
+            concerns: concerns(board, &reading, clocks),
+            rules: plan.map(|plan| rules(plan, &reading, clocks)).unwrap_or_default(),
             kms: KmsStatus {
                 in_flight: board.tally.in_flight(),
                 calls_per_second: board.tally.rate().map_or(normal, |rate| rate.min(normal)),
@@ -300,7 +280,7 @@ const fn phase(phase: Phase) -> &'static str {
     }
 }
 
-fn rules(plan: &Plan, reading: &Reading, now: Now) -> Vec<RuleStatus> {
+fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
     let of = |rule: &std::sync::Arc<crate::policy::Rule>| {
         let Figures { outcomes, now: shown, hashed, rebuilds, .. } =
             reading.rules.get(&rule.name).cloned().unwrap_or_default();
@@ -331,22 +311,22 @@ fn rules(plan: &Plan, reading: &Reading, now: Now) -> Vec<RuleStatus> {
                     cause: cause.to_owned(),
                     files: of.count,
                     held: of.is_held,
-                    since: now.stamp(of.since),
+                    since: clocks.stamp(of.since),
                     reason: of.reason,
                     remedy: of.remedy.to_owned(),
                     needs_operator: of.needs_operator,
-                    next_try: of.next_try.map(|at| now.stamp(at)),
+                    next_try: of.next_try.map(|at| clocks.stamp(at)),
                 })
                 .collect(),
             oldest: shown.oldest.map(|oldest| OldestStatus {
                 file: oldest.file,
                 since: clock::timestamp_at(oldest.since),
-                age_seconds: now.wall.saturating_sub(oldest.since).as_secs_f64(),
+                age_seconds: clocks.wall.saturating_sub(oldest.since).as_secs_f64(),
                 cause: oldest.cause.to_owned(),
             }),
             outcomes: outcomes.into_iter().map(|(outcome, n)| (outcome.to_owned(), n)).collect(),
             brake: shown.braked,
-            last_scan: shown.last_scan.map(|at| now.stamp(at)),
+            last_scan: shown.last_scan.map(|at| clocks.stamp(at)),
             last_scan_seconds: shown.last_scan_took.as_secs_f64(),
             watcher_rebuilds: rebuilds,
             hashed_bytes: hashed,
@@ -356,7 +336,7 @@ fn rules(plan: &Plan, reading: &Reading, now: Now) -> Vec<RuleStatus> {
 }
 
 /// What a person should know of: what stops a rule, then what only a person can end, then what passes by itself.
-fn concerns(board: &Board, reading: &Reading, now: Now) -> Vec<Concern> {
+fn concerns(board: &Board, reading: &Reading, clocks: Clocks) -> Vec<Concern> {
     let mut all = Vec::new();
     for silent in board.pulse.silent(NOT_TURNING) {
         all.push(Concern {
@@ -380,7 +360,7 @@ fn concerns(board: &Board, reading: &Reading, now: Now) -> Vec<Concern> {
             kind: "kms-silent".to_owned(),
             rule: None,
             files: None,
-            since: Some(now.stamp(silent.since)),
+            since: Some(clocks.stamp(silent.since)),
             reason: format!(
                 "KMS does not answer {} under {}: {}",
                 operation.as_str(),
@@ -406,7 +386,7 @@ fn concerns(board: &Board, reading: &Reading, now: Now) -> Vec<Concern> {
         });
     }
     for (rule, figures) in &reading.rules {
-        all.extend(rule_concerns(rule, figures, now));
+        all.extend(rule_concerns(rule, figures, clocks));
     }
     all.sort_by_key(|concern| (!concern.needs_operator, concern.kind != "rule-held"));
     all
@@ -415,7 +395,7 @@ fn concerns(board: &Board, reading: &Reading, now: Now) -> Vec<Concern> {
 /// A loop that owes its answer for so long is told. They are asked by a watchdog, and when somebody looks.
 pub(super) const NOT_TURNING: Duration = Duration::from_secs(10);
 
-fn rule_concerns(rule: &str, figures: &Figures, now: Now) -> Vec<Concern> {
+fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> {
     let concern = |kind: &str, reason: &str, remedy: &str, needs_operator| Concern {
         kind: kind.to_owned(),
         rule: Some(rule.to_owned()),
@@ -449,7 +429,7 @@ fn rule_concerns(rule: &str, figures: &Figures, now: Now) -> Vec<Concern> {
         if (of.is_held && *cause != "brake") || of.needs_operator {
             all.push(Concern {
                 files: Some(of.count),
-                since: Some(now.stamp(of.since)),
+                since: Some(clocks.stamp(of.since)),
                 ..concern(cause, &of.reason, of.remedy, of.needs_operator)
             });
         }
@@ -460,7 +440,7 @@ fn rule_concerns(rule: &str, figures: &Figures, now: Now) -> Vec<Concern> {
 impl Backlog {
     /// What the drivers answered, each with its rule.
     pub(super) fn of(board: &Board, answers: Vec<(String, Result<Pairs, Silence>)>) -> Self {
-        let now = Now::of(board);
+        let clocks = board.clock.read();
         let (mut files, mut rules) = (Vec::new(), Vec::new());
         for (rule, answer) in answers {
             let (pairs, unanswered) = match answer {
@@ -468,13 +448,13 @@ impl Backlog {
                 Err(silence) => (Pairs::default(), Some(silence.to_string())),
             };
             rules.push(RuleBacklog { rule: rule.clone(), total: pairs.total, more: pairs.more, unanswered });
-            files.extend(pairs.pairs.into_iter().map(|pair| waiting(&rule, pair, now)));
+            files.extend(pairs.pairs.into_iter().map(|pair| waiting(&rule, pair, clocks)));
         }
         Self { time: clock::timestamp(), files, rules }
     }
 }
 
-fn waiting(rule: &str, pair: Waiting, now: Now) -> WaitingFile {
+fn waiting(rule: &str, pair: Waiting, clocks: Clocks) -> WaitingFile {
     WaitingFile {
         rule: rule.to_owned(),
         file: Escaped::new(pair.path.as_path()).to_string(),
@@ -486,7 +466,7 @@ fn waiting(rule: &str, pair: Waiting, now: Now) -> WaitingFile {
         remedy: pair.remedy.to_owned(),
         since: clock::timestamp_at(pair.since),
         attempts: pair.attempts,
-        next_try: pair.next_try.map(|at| now.stamp(at)),
+        next_try: pair.next_try.map(|at| clocks.stamp(at)),
         size: pair.size,
     }
 }

@@ -225,6 +225,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     use super::*;
+    use crate::fs::tests::{as_user, chmod, users};
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> =
@@ -334,6 +335,15 @@ mod tests {
         write(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), b"new").unwrap();
         assert_eq!(fs::metadata(dir.path().join("out")).unwrap().ino(), before);
         assert_eq!(fs::read(dir.path().join("out")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_drop_box_is_written_to_by_who_may_not_list_it() {
+        let dir = users();
+        chmod(dir.path(), 0o300);
+        as_user(|| write(&dir.path().join("a.sig"), b"new")).unwrap();
+        chmod(dir.path(), 0o700);
+        assert_eq!(names(dir.path()), ["a.sig"]);
     }
 
     #[test]

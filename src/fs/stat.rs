@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use rustix::io::Errno;
@@ -17,6 +18,13 @@ pub struct FileTime {
     pub seconds: i64,
     /// 0 to 999,999,999.
     pub nanos: u32,
+}
+
+impl FileTime {
+    /// The time since the epoch; of one before it, only what it has beyond whole seconds.
+    pub fn since_epoch(self) -> Duration {
+        Duration::new(self.seconds.try_into().unwrap_or_default(), self.nanos)
+    }
 }
 
 /// What tells one version of one file from every other: any change of content, and most of anything else,

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Driver, NEVER_SETTLES, Slot};
-use crate::clock::{self, Moment};
+use crate::clock::{Clocks, Moment};
 use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
 use crate::daemon::board::{Cause, Deaf, Oldest};
 use crate::daemon::line::Post;
 use crate::escape::Escaped;
+use crate::fs::RelPath;
 use crate::fs::lease::Writer;
-use crate::fs::{FileTime, RelPath};
 use crate::kms::Kms;
 use crate::watch::settle::{Sight, Want};
 
@@ -104,10 +104,10 @@ impl Slot {
     }
 
     /// Since when it has been there, since the epoch: its change time, or when it was first seen if that was before.
-    fn there_since(&self, epoch: Epoch) -> Duration {
-        let seen = epoch.of(self.first_seen);
+    fn there_since(&self, clocks: Clocks) -> Duration {
+        let seen = clocks.of(self.first_seen);
         let sight = self.pair.sight();
-        let changed = sight.payload.or(sight.signature).map(|identity| since_epoch(identity.ctime));
+        let changed = sight.payload.or(sight.signature).map(|identity| identity.ctime.since_epoch());
         changed.map_or(seen, |changed| changed.min(seen))
     }
 
@@ -136,23 +136,6 @@ impl Slot {
     }
 }
 
-/// The wall clock at one moment of the daemon's.
-#[derive(Clone, Copy)]
-struct Epoch {
-    now: Moment,
-    wall: Duration,
-}
-
-impl Epoch {
-    fn of(self, moment: Moment) -> Duration {
-        self.wall.saturating_sub(self.now.saturating_sub(moment))
-    }
-}
-
-fn since_epoch(time: FileTime) -> Duration {
-    Duration::new(time.seconds.try_into().unwrap_or_default(), time.nanos)
-}
-
 impl<K: Kms> Driver<K> {
     /// Answers who asked.
     pub(super) fn answer(&mut self, ask: Ask) {
@@ -172,7 +155,7 @@ impl<K: Kms> Driver<K> {
     }
 
     fn backlog(&self, which: &Which, most: usize) -> Backlog {
-        let epoch = self.epoch();
+        let clocks = self.line.clock.read();
         let want = self.want();
         let is_meant = |path: &RelPath, slot: &Slot| {
             which.path.as_ref().is_none_or(|asked| asked == path.as_bytes())
@@ -180,19 +163,19 @@ impl<K: Kms> Driver<K> {
                 && which.cause.as_ref().is_none_or(|cause| cause == slot.cause(want))
         };
         let meant = self.pairs.iter().filter(|(path, slot)| is_meant(path, slot));
-        let mut meant: Vec<_> = meant.map(|(path, slot)| (slot.there_since(epoch), path, slot)).collect();
+        let mut meant: Vec<_> = meant.map(|(path, slot)| (slot.there_since(clocks), path, slot)).collect();
         let total = meant.len();
         meant.sort_by_key(|(since, path, _)| (*since, *path));
         let pairs = meant.into_iter().take(most).map(|(since, path, slot)| Waiting {
             path: path.clone(),
             cause: slot.cause(want),
             is_held: slot.hold.is_some(),
-            needs_operator: slot.needs_operator(want, epoch.now),
+            needs_operator: slot.needs_operator(want, clocks.now),
             reason: slot.reason(want),
             remedy: slot.remedy(want),
             since,
             attempts: slot.attempts,
-            next_try: if slot.running { Some(epoch.now) } else { slot.timer },
+            next_try: if slot.running { Some(clocks.now) } else { slot.timer },
             size: slot.pair.sight().payload.map(|payload| payload.size),
         });
         Backlog { pairs: pairs.collect(), total, more: self.overflowed }
@@ -200,7 +183,7 @@ impl<K: Kms> Driver<K> {
 
     /// The causes for which pairs wait, how many are held, and which has waited longest.
     pub(super) fn survey_pairs(&self, now: Moment) -> (BTreeMap<&'static str, Cause>, usize, Option<Oldest>) {
-        let (epoch, want) = (self.epoch(), self.want());
+        let (clocks, want) = (self.line.clock.read(), self.want());
         // Of each cause how many, and of those the one that has waited longest, the one to be told.
         let mut longest: BTreeMap<&'static str, (usize, &Slot, Option<Moment>)> = BTreeMap::new();
         let mut oldest: Option<(Duration, &RelPath, &Slot)> = None;
@@ -213,7 +196,7 @@ impl<K: Kms> Driver<K> {
             if slot.since() < longest.since() {
                 *longest = slot;
             }
-            let since = slot.there_since(epoch);
+            let since = slot.there_since(clocks);
             if oldest.as_ref().is_none_or(|(before, ..)| since < *before) {
                 oldest = Some((since, path, slot));
             }
@@ -241,9 +224,5 @@ impl<K: Kms> Driver<K> {
     /// Why events cannot be relied on, if they cannot.
     pub(super) fn unheard(&self, post: &Post) -> Option<Deaf> {
         if post.is_remote { Some(Deaf::Remote) } else { self.deaf.clone() }
-    }
-
-    fn epoch(&self) -> Epoch {
-        Epoch { now: self.line.clock.now(), wall: clock::since_epoch() }
     }
 }
