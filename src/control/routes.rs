@@ -8,6 +8,7 @@
 //! | `GET /metrics` | OpenMetrics text |
 //! | `POST /rescan?rule=`, `POST /reload` | [`Outcome`]; for the daemon's own user and root |
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use super::report::{Backlog, Outcome, Silence, Status};
 use super::{Order, events, metrics};
 use crate::clock::Moment;
 use crate::daemon::ask::{self, Ask, Which};
-use crate::daemon::board::{Board, Phase};
+use crate::daemon::board::{Board, Panel, Phase};
 use crate::policy::Policy;
 use crate::state::link::unhex;
 
@@ -51,6 +52,15 @@ pub(super) struct Routes {
 impl Routes {
     pub(super) fn new(board: Arc<Board>, orders: mpsc::Sender<Order>) -> Self {
         Self { board, orders, asked: Mutex::new(Moment::ZERO) }
+    }
+
+    /// The panel of one rule, or of each; `None` if the policy in force has no such rule.
+    fn panels(&self, rule: Option<&str>) -> Option<BTreeMap<String, Arc<Panel>>> {
+        let mut panels = self.board.panels();
+        match rule {
+            Some(rule) => panels.remove_entry(rule).map(|only| BTreeMap::from([only])),
+            None => Some(panels),
+        }
     }
 
     /// Asks the loops whether they turn, as a watchdog does; what comes of it is told to who looks next. However often
@@ -145,13 +155,9 @@ async fn backlog(State(routes): State<Arc<Routes>>, Query(query): Query<BacklogQ
     };
     let which = Which { cause: query.cause, held_only: query.held, path };
     let most = query.most.unwrap_or(MOST);
-    let mut panels = routes.board.panels();
-    if let Some(rule) = &query.rule {
-        panels.retain(|name, _| name == rule);
-        if panels.is_empty() {
-            return refusal(StatusCode::NOT_FOUND, "the policy in force has no such rule");
-        }
-    }
+    let Some(panels) = routes.panels(query.rule.as_deref()) else {
+        return refusal(StatusCode::NOT_FOUND, "the policy in force has no such rule");
+    };
     // All at once: one that does not answer delays the others' answer once, and not each in turn.
     let asked: Vec<_> = panels
         .into_iter()
@@ -195,13 +201,9 @@ async fn rescan(
     if !peer.commands() {
         return not_for_you();
     }
-    let mut panels = routes.board.panels();
-    if let Some(rule) = &query.rule {
-        panels.retain(|name, _| name == rule);
-        if panels.is_empty() {
-            return refusal(StatusCode::NOT_FOUND, "the policy in force has no such rule");
-        }
-    }
+    let Some(panels) = routes.panels(query.rule.as_deref()) else {
+        return refusal(StatusCode::NOT_FOUND, "the policy in force has no such rule");
+    };
     let (mut begun, mut late) = (Vec::new(), Vec::new());
     let deadline = routes.board.clock.instant(routes.board.clock.now() + PATIENCE);
     for (rule, panel) in panels {
