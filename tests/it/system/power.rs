@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use super::job::{
-    DELIVER, DELIVER_BELOW, DELIVER_MANY, Job, QUARANTINE, RESIGN, SIGN, SIGN_AND_DELIVER, SIGN_BATCH, Site,
+    DELIVER, DELIVER_BELOW, DELIVER_MANY, Job, QUARANTINE, RESIGN, SIGN, SIGN_AND_DELIVER, SIGN_BATCH,
     at_each, content,
 };
 use super::mount::{self, Mount, run};
 use super::trace::{Fault, Point};
+use crate::harness::Place;
 
 /// Points of one call at most.
 const CAP: usize = 10;
@@ -41,7 +42,7 @@ fn cut_everywhere(job: Job, disk: Disk) {
         let mut site = job.lay(Some(&insert));
         rustix::fs::syncfs(File::open(site.place.path("w")).unwrap()).unwrap();
         let traced = site.trace(point.map(|point| (point, Fault::Kill)));
-        power_cycle(&mut site, disk);
+        power_cycle(&site.place, &mut site.mount, disk);
         let told = |wrong| format!("power lost before {point:?}: {wrong}\n{}", traced.shown());
         site.during().and_then(|()| site.finish()).map_err(told)
     });
@@ -62,12 +63,12 @@ fn insert(template: &Path, at: &Path, disk: Disk) -> Mount {
 }
 
 /// Has the disk be what was written to it so far.
-fn power_cycle(site: &mut Site, disk: Disk) {
-    let (now, then) = (site.place.path("disk"), site.place.path("disk.then"));
+fn power_cycle(place: &Place, mount: &mut Option<Mount>, disk: Disk) {
+    let (now, then) = (place.path("disk"), place.path("disk.then"));
     copy(&now, &then);
-    site.mount = None; // writes the rest to the disk that is thrown away
+    *mount = None; // writes the rest to the disk that is thrown away
     fs::remove_file(now).unwrap();
-    site.mount = Some(Mount::image(&then, &site.place.path("w"), disk.options));
+    *mount = Some(Mount::image(&then, &place.path("w"), disk.options));
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -97,7 +98,7 @@ fn c4_a20_power_loss_after_an_equal_file_was_taken_for_the_delivered_one() {
     }
     let run = site.trace(None);
     assert_eq!(run.status.code(), Some(0), "{}", run.shown());
-    power_cycle(&mut site, EXT4);
+    power_cycle(&site.place, &mut site.mount, EXT4);
     let whole = |name: &str| fs::read(site.place.path(name)).is_ok_and(|there| there == content());
     assert!(whole("w/out/f") || whole("w/in/f"), "it is lost; {}", run.shown());
     site.during().unwrap();
@@ -146,4 +147,30 @@ fn c4_power_loss_while_delivering_on_xfs() {
 #[test]
 fn c4_power_loss_while_quarantining_on_xfs() {
     cut_everywhere(QUARANTINE, XFS);
+}
+
+/// When `kms-sig sign` and `kms-sig key create` come back, what they wrote is on the disk: new names and replaced ones.
+#[test]
+fn c4_power_loss_after_a_command_has_written() {
+    mount::private();
+    let template = template(EXT4);
+    let place = Place::with_keyring();
+    fs::create_dir(place.path("w")).unwrap();
+    let mut mount = Some(insert(template.path(), &place.path("w"), EXT4));
+    let signed = |file: &str| place.run(["sign", "local:demo", file]).exits(0);
+    let key = |verb: &str| place.run(["key", verb, "local:new", "--keyring", "w/keyring"]);
+    place.write("w/old", "signed before");
+    signed("w/old");
+    place.write("w/old", "changed since");
+    place.write("w/new", "content");
+    rustix::fs::syncfs(File::open(place.path("w")).unwrap()).unwrap();
+    for file in ["w/old", "w/new"] {
+        signed(file);
+    }
+    key("create").exits(0);
+    power_cycle(&place, &mut mount, EXT4);
+    for file in ["w/old", "w/new"] {
+        place.run(["verify", file, "--key", "local:demo"]).exits(0);
+    }
+    key("create").exits(2); // it is there
 }
