@@ -159,8 +159,10 @@ pub async fn run<K: Kms>(
     ready: oneshot::Sender<()>,
     orders: mpsc::Receiver<Order>,
 ) -> Result<Vec<Summary>, DaemonError> {
-    admit(&policy, options)?;
-    let (state, _lock) = open_state(&policy.state_dir, options.dry_run)?;
+    let (state, _lock) = tokio::task::block_in_place(|| {
+        admit(&policy, options)?;
+        open_state(&policy.state_dir, options.dry_run)
+    })?;
     board.opened(state.commits());
     let mut turning = JoinSet::new();
     turning.spawn(keep_turning(state.clone(), Arc::clone(board)));
@@ -196,7 +198,7 @@ async fn serve<K: Kms>(
     let mut quarantine = tokio::task::block_in_place(|| prepare(&policy, options, &[]))?;
     let cookies = match options.dry_run {
         true => None,
-        false => Some(Dir::create(&policy.state_dir.join("cookies"), 0o700)?),
+        false => Some(tokio::task::block_in_place(|| Dir::create(&policy.state_dir.join("cookies"), 0o700))?),
     };
     for number in 1.. {
         if let Some(store) = &quarantine

@@ -27,7 +27,7 @@ use super::report::{Backlog, Outcome, Silence, Status};
 use super::{Order, events, metrics};
 use crate::clock::Moment;
 use crate::daemon::ask::{self, Ask, Which};
-use crate::daemon::board::{Board, Panel, Phase};
+use crate::daemon::board::{Board, Panel, Phase, Plan};
 use crate::policy::Policy;
 use crate::state::link::unhex;
 
@@ -253,7 +253,12 @@ async fn reload(State(routes): State<Arc<Routes>>, ConnectInfo(peer): ConnectInf
     match (refused, plan) {
         (Some(why), plan) => {
             // The faults themselves, where it is them.
-            let faults = plan.and_then(|plan| Policy::load(&plan.policy.file).err());
+            let load =
+                |plan: Arc<Plan>| tokio::task::spawn_blocking(move || Policy::load(&plan.policy.file).err());
+            let faults = match plan.map(load) {
+                Some(loading) => loading.await.ok().flatten(),
+                None => None,
+            };
             let why = faults.map_or(why, |faults| faults.to_string());
             refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
         }

@@ -5,9 +5,11 @@
 //! own limit; nothing here waits for a file to become anything.
 
 mod sign;
+mod snapshot;
 mod verify;
 
 pub(super) use sign::{FOREIGN, STALE};
+use snapshot::Snapshot;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,13 +29,12 @@ use super::turns::{Queue, Turns};
 use crate::clock::{Clock, Moment};
 use crate::context::leaf_keys::LeafKeys;
 use crate::context::{Context, Filling};
-use crate::digest::Digest;
 use crate::effect::claim::{Part, Removed};
 use crate::effect::quarantine::{self, Case, PutAway};
 use crate::escape::Escaped;
 use crate::fs::flush::Flusher;
-use crate::fs::lease::{self, Writer};
-use crate::fs::{Dir, Fitness, Identity, Lock, OpenError, RelPath, Staging, Stat, copy, stat_file};
+use crate::fs::lease::Writer;
+use crate::fs::{Dir, Fitness, Identity, Lock, RelPath};
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
 use crate::policy::{Rule, SignRule};
@@ -396,9 +397,10 @@ impl<K: Kms> Line<K> {
         Ok((taken, sealed, Some(place)))
     }
 
-    /// Stops a try before its file is read if KMS would not be asked anyway.
+    /// Stops a try before its file is read if KMS would be asked under none of its keys anyway.
     fn ask_breaker(&self, keys: &[KeyId], operation: Operation) -> Result<(), Stop> {
-        match keys.iter().find_map(|key| self.kms.refusal(key, operation)) {
+        let refusals: Option<Vec<_>> = keys.iter().map(|key| self.kms.refusal(key, operation)).collect();
+        match refusals.and_then(|refusals| refusals.into_iter().next()) {
             Some(trouble) => Err(trouble.into()),
             None => Ok(()),
         }
@@ -540,140 +542,6 @@ struct Facts {
     item: Option<String>,
     /// The signature's version, where it is another than the one in sight.
     signature: Option<Version>,
-}
-
-/// A payload that was hashed, as it was then. Exists only by hashing.
-struct Snapshot {
-    /// The directory it lies in.
-    parent: Dir,
-    /// What the payload was.
-    payload: Stat,
-    /// The bytes that were hashed: a private copy, for rules that deliver.
-    staging: Option<Staging>,
-    /// Digest and size.
-    hashed: copy::Hashed,
-    /// What the lease said, before and after.
-    writer: Writer,
-    /// The signature beside it, read once.
-    signature: Option<SignatureFile>,
-}
-
-/// A snapshot without its directory: thousands may wait for one call of KMS, and descriptors are few.
-struct Resting {
-    payload: Stat,
-    staging: Option<Staging>,
-    hashed: copy::Hashed,
-    writer: Writer,
-    signature: Option<SignatureFile>,
-}
-
-impl Resting {
-    /// Opens the directory again. Whether the payload there is still the same is asked before anything is written.
-    fn wake(self, post: &Post, path: &RelPath) -> Result<Snapshot, Stop> {
-        let Self { payload, staging, hashed, writer, signature } = self;
-        Ok(Snapshot { parent: post.parent_of(path)?, payload, staging, hashed, writer, signature })
-    }
-}
-
-/// What lies at `NAME.sig`.
-struct SignatureFile {
-    stat: Stat,
-    /// Of its bytes, unless there are more than any signature has.
-    digest: Option<Digest>,
-    /// Its bytes, if they can be a signature.
-    parsed: Option<Signature>,
-}
-
-impl Snapshot {
-    /// statx, probe, hash, probe, statx; any difference starts over. With `space`, the payload is copied to
-    /// the destination's file system while it is hashed, leaving so many bytes free there.
-    fn take(post: &Post, path: &RelPath, sight: Sight, space: Option<(&Space, u64)>) -> Result<Self, Stop> {
-        let parent = post.parent_of(path)?;
-        let (file, payload) = parent.open_file(path.name(), &post.fitness())?;
-        if Some(payload.identity) != sight.payload {
-            return Err(Stop::Changed);
-        }
-        let signature = Self::read_signature(post, &parent, path, sight)?;
-        let shown = parent.path().join(path.name());
-        let mut writer = lease::probe(&file);
-        // No further than the size it had: what grows meanwhile has changed (A10).
-        let size = payload.identity.size;
-        let grew = |error| match error {
-            OpenError::Unfit(_) | OpenError::Gone => Stop::Changed,
-            OpenError::Io(e) => e.into(),
-        };
-        let (staging, hashed) = match (&post.destination, space) {
-            (Some(destination), Some((space, floor))) => {
-                let _room = space.take(destination, size, floor)?;
-                let staging = Staging::below(destination, path.parent())?;
-                let hashed = copy::copy(&file, &shown, size, &staging).map_err(grew)?;
-                (Some(staging), hashed)
-            }
-            _ => (None, copy::hash(&file, &shown, size).map_err(grew)?),
-        };
-        writer = writer.and(lease::probe(&file));
-        if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != payload.identity.size {
-            return Err(Stop::Changed);
-        }
-        Ok(Self { parent, payload, staging, hashed, writer, signature })
-    }
-
-    fn read_signature(
-        post: &Post,
-        parent: &Dir,
-        path: &RelPath,
-        sight: Sight,
-    ) -> Result<Option<SignatureFile>, Stop> {
-        let Some(expected) = sight.signature else { return Ok(None) };
-        let name = signature_name(path.name());
-        let (file, stat) = parent.open_file(&name, &post.signature_fitness())?;
-        if stat.identity != expected {
-            return Err(Stop::Changed);
-        }
-        let read = crate::effect::deliver::read_open(&file, parent, &name)?;
-        if stat_file(&file, &parent.path().join(&name))?.identity != expected {
-            return Err(Stop::Changed);
-        }
-        Ok(Some(SignatureFile { stat, digest: read.digest, parsed: read.parsed.ok() }))
-    }
-
-    fn rest(self) -> Resting {
-        let Self { parent: _, payload, staging, hashed, writer, signature } = self;
-        Resting { payload, staging, hashed, writer, signature }
-    }
-
-    fn signature_digest(&self) -> Option<String> {
-        Some(self.signature.as_ref()?.digest.as_ref()?.to_string())
-    }
-
-    fn facts(&self, key: Option<String>) -> Facts {
-        Facts {
-            digest: Some(self.hashed.digest.to_string()),
-            signature_digest: self.signature_digest(),
-            key,
-            item: None,
-            signature: None,
-        }
-    }
-
-    /// Whether the payload is still the version that was hashed.
-    fn is_unchanged(&self, path: &RelPath) -> Result<bool, Stop> {
-        let now = self.parent.stat_of(path.name())?;
-        Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
-    }
-
-    /// Whether payload and signature are still the versions that were judged.
-    fn is_pair_unchanged(&self, path: &RelPath) -> Result<bool, Stop> {
-        let signature = self.parent.stat_of(&signature_name(path.name()))?;
-        let signature = signature.filter(|s| s.kind == crate::fs::Kind::File).map(|s| s.identity);
-        Ok(self.is_unchanged(path)? && signature == self.signature.as_ref().map(|s| s.stat.identity))
-    }
-
-    /// The source.
-    fn parts(&self, path: &RelPath, with_signature: bool) -> Vec<Part> {
-        let signature = self.signature.as_ref().filter(|_| with_signature);
-        parts(path, Some(self.payload.identity), signature.map(|file| file.stat.identity))
-    }
 }
 
 /// The path of a payload's signature.

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::hold::Stop;
-use crate::effect::claim::{Claims, Customer, Part, Removed};
+use crate::effect::claim::{self, Claims, Part, Removed};
 use crate::fs::FsError;
 
 /// What removes the sources of one rule.
@@ -32,7 +33,7 @@ impl Remover {
 
     /// See [`Claims::enter`].
     pub fn enter(&self) -> Customer {
-        self.claims.enter()
+        Customer(Some(self.claims.enter()))
     }
 
     /// See [`Claims::prepare`].
@@ -81,6 +82,20 @@ impl Remover {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who may want to remove something, on a task that must not wait for a disk.
+#[derive(Debug)]
+pub struct Customer(Option<claim::Customer>);
+
+impl Drop for Customer {
+    fn drop(&mut self) {
+        if let Some(unwanted) = self.0.take().and_then(claim::Customer::leave)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            drop(runtime.spawn_blocking(move || drop(unwanted))); // nobody waits for it
+        }
     }
 }
 

@@ -47,7 +47,10 @@ pub struct Part {
 #[derive(Debug)]
 pub struct Claims {
     root: Dir,
+    /// Never held while the disk works.
     ready: Mutex<Ready>,
+    /// Held by whoever makes a folder ready.
+    making: Mutex<()>,
 }
 
 /// A folder that is ready for the next ones, and has nothing in it yet.
@@ -60,18 +63,26 @@ struct Ready {
 
 /// Somebody who may want to remove something. Once there is nobody, no folder is kept ready.
 #[derive(Debug)]
-pub struct Customer(Arc<Claims>);
+pub struct Customer(Option<Arc<Claims>>);
+
+/// A folder that was ready, and that nobody wants any more. Goes away when this is dropped, which may wait for the disk;
+/// what is left of it the next [`recover`] removes.
+#[derive(Debug)]
+pub struct Unwanted {
+    claims: Arc<Claims>,
+    id: OsString,
+}
 
 impl Claims {
     /// Those in `root`.
     pub fn new(root: Dir) -> Arc<Self> {
-        Arc::new(Self { root, ready: Mutex::default() })
+        Arc::new(Self { root, ready: Mutex::default(), making: Mutex::default() })
     }
 
-    /// To be had before [`Claims::prepare`], and kept until after [`Claims::remove`].
+    /// To be had before [`Claims::prepare`], and kept until after [`Claims::remove`]. Waits for no disk.
     pub fn enter(self: &Arc<Self>) -> Customer {
         self.ready().customers += 1;
-        Customer(Arc::clone(self))
+        Customer(Some(Arc::clone(self)))
     }
 
     /// Sees to it that a source can be removed once its copy is published, as far as that can be known before: or it
@@ -85,9 +96,10 @@ impl Claims {
             check_movable(&self.root.descend(part.path.parent())?, part.path.name())?;
         }
         let claims = open_claims(&self.root)?;
-        let mut ready = self.ready();
-        if ready.id.is_none() {
-            ready.id = Some(make_folder(&claims)?.0);
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ready().id.is_none() {
+            let (id, _) = make_folder(&claims)?;
+            self.ready().id = Some(id);
         }
         Ok(())
     }
@@ -126,16 +138,30 @@ impl Claims {
     }
 }
 
+impl Customer {
+    /// Goes without waiting for a disk. The last one gets what is then to be dropped where one may.
+    pub fn leave(mut self) -> Option<Unwanted> {
+        self.0.take().and_then(Self::one_less)
+    }
+
+    fn one_less(claims: Arc<Claims>) -> Option<Unwanted> {
+        let mut ready = claims.ready();
+        ready.customers -= 1;
+        let id = if ready.customers == 0 { ready.id.take() } else { None };
+        drop(ready);
+        id.map(|id| Unwanted { claims, id })
+    }
+}
+
 impl Drop for Customer {
     fn drop(&mut self) {
-        let mut ready = self.0.ready();
-        ready.customers -= 1;
-        if ready.customers == 0
-            && let Some(id) = ready.id.take()
-        {
-            // What is left of it the next `recover` removes.
-            trusted_claims(&self.0.root).and_then(|claims| claims.remove_dir(&id)).unwrap_or_default();
-        }
+        drop(self.0.take().and_then(Self::one_less));
+    }
+}
+
+impl Drop for Unwanted {
+    fn drop(&mut self) {
+        trusted_claims(&self.claims.root).and_then(|dir| dir.remove_dir(&self.id)).unwrap_or_default();
     }
 }
 

@@ -82,6 +82,22 @@ fn what_is_dropped_is_signed_and_what_is_signed_is_delivered() {
     assert_eq!(decrypts[0].body["EncryptionContext"]["file"], "f", "the context binds the name");
 }
 
+/// What another trusted key opens is delivered, however long one of them has not answered.
+#[test]
+fn k3_a_silent_key_holds_nothing_that_another_opens() {
+    let (place, proxy, key) = at_proxy();
+    let both = with(VERIFY, &format!("trusted_keys = [\"{key}\", \"local:demo\"]"));
+    policy(&place, &proxy, &with(&both, "signature_timeout = \"1h\""));
+    proxy.always(Some(Fault::Reset));
+    let daemon = Daemon::start(&place);
+    for n in 1..=20 {
+        crate::daemon::drop_pair(&place, &format!("f{n}"), "content");
+        daemon.waits_for_nth("delivered", n);
+    }
+    assert!(proxy.requests().len() < 20, "the silent key is asked no more");
+    assert_eq!(in_quarantine(&place), 0);
+}
+
 #[test]
 fn p2_no_fault_of_kms_becomes_a_verdict() {
     // K8, K9, K10, K11, K13, K16, K17

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Ending, Facts, Line, Post, Settled, Snapshot, Try, blocking};
+use super::snapshot::Snapshot;
+use super::{Ending, Facts, Line, Post, Settled, Try, blocking};
 use crate::context::Context;
 use crate::daemon::decide::{self, Existing, Signing};
 use crate::daemon::hold::{Hold, Stop};
@@ -85,7 +86,8 @@ impl<K: Kms> Line<K> {
         let name = signature_name(work.path.name());
         let Some(file) = &taken.signature else {
             // Something that is no regular file may still have the name.
-            return Ok(match taken.parent.stat_of(&name)? {
+            let parent = taken.parent.clone();
+            return Ok(match blocking(move || Ok(parent.stat_of(&name)?)).await? {
                 None => Existing::Nothing,
                 Some(_) => Existing::Foreign,
             });
@@ -145,7 +147,9 @@ impl<K: Kms> Line<K> {
             return Ok(self.remember(post, work, &taken, Outcome::Signed).await);
         }
         let (taken, sealed, _place) = self.seal(post, rule, &work.path, context, taken).await?;
-        if !taken.is_unchanged(&work.path)? {
+        let taken = Arc::new(taken);
+        let (here, path) = (Arc::clone(&taken), work.path.clone());
+        if !blocking(move || here.is_unchanged(&path)).await? {
             return Err(Stop::Changed);
         }
         let facts = |signature: Option<Version>| Facts {
@@ -159,27 +163,10 @@ impl<K: Kms> Line<K> {
         let signing = post.decision(&work.path, work.sight, &Settled::plain(Outcome::Signing), facts(None));
         self.state.note(signing).await?;
         let written = {
-            let (parent, here) = (taken.parent.clone(), Arc::clone(post));
-            let (name, signature) = (signature_name(work.path.name()), sealed.signature.clone());
-            blocking(move || {
-                let disk = &here.disk;
-                let done = match old {
-                    None => sign::write(&parent, &name, &signature, disk)? == Publish::Done,
-                    Some(old) => {
-                        sign::replace(&parent, &name, &old.identity, &signature, disk)? == Replaced::Done
-                    }
-                };
-                Ok(if done { parent.stat_of(&name)? } else { None })
-            })
-            .await?
+            let (here, taken) = (Arc::clone(post), Arc::clone(&taken));
+            let (path, signature) = (work.path.clone(), sealed.signature.clone());
+            blocking(move || here.write_signature(&path, &taken, &signature, old)).await?
         };
-        let Some(written) = written else {
-            return Err(Stop::Changed); // somebody else put a signature there meanwhile
-        };
-        if !taken.is_unchanged(&work.path)? {
-            sign::take_back(&taken.parent, &signature_name(work.path.name()), &written.identity)?;
-            return Err(Stop::Changed);
-        }
         let facts = facts(Some(Version::from(&written.identity)));
         let ending = self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await;
         if matches!(ending, Ending::Hold(_)) {
@@ -296,7 +283,7 @@ impl<K: Kms> Line<K> {
             Delivered::Orphan(other)
                 if self.state.was_intended(&post.rule.name, &work.path, &other).await? =>
             {
-                post.remove_orphan(&work.path)?;
+                post.remove_orphan(&work.path).await?;
                 match attempt().await? {
                     Delivered::Done => Ok(sealed.signature.clone()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed),
@@ -341,6 +328,35 @@ pub(in crate::daemon) const STALE: &str =
 /// Why a signature is left that is not ours.
 pub(in crate::daemon) const FOREIGN: &str =
     "something that is not known to be our signature lies beside it; remove it to have the file signed";
+
+impl Post {
+    /// Writes a signature beside the payload, in place of `old` if there is one; takes it back if the payload changed
+    /// meanwhile.
+    fn write_signature(
+        &self,
+        path: &RelPath,
+        taken: &Snapshot,
+        signature: &Signature,
+        old: Option<Stat>,
+    ) -> Result<Stat, Stop> {
+        let (parent, name) = (&taken.parent, signature_name(path.name()));
+        let is_written = match old {
+            None => sign::write(parent, &name, signature, &self.disk)? == Publish::Done,
+            Some(old) => {
+                sign::replace(parent, &name, &old.identity, signature, &self.disk)? == Replaced::Done
+            }
+        };
+        let written = if is_written { parent.stat_of(&name)? } else { None };
+        let Some(written) = written else {
+            return Err(Stop::Changed); // somebody else put a signature there meanwhile
+        };
+        if !taken.is_unchanged(path)? {
+            sign::take_back(parent, &name, &written.identity)?;
+            return Err(Stop::Changed);
+        }
+        Ok(written)
+    }
+}
 
 const fn lease_word(writer: Writer) -> &'static str {
     match writer {

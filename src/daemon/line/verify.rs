@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Ending, INVALID, Known, Line, Post, Settled, Snapshot, Try, VALID, blocking};
+use super::snapshot::Snapshot;
+use super::{Ending, INVALID, Known, Line, Post, Settled, Try, VALID, blocking};
 use crate::context::Context;
 use crate::daemon::decide::{self, Verified};
 use crate::daemon::hold::{Hold, Stop};
 use crate::daemon::limit::Operation;
 use crate::effect::deliver::{self, Delivered, Warrant};
 use crate::escape::Escaped;
-use crate::fs::SYNC_DIRECTORY;
 use crate::fs::lease::Writer;
+use crate::fs::{RelPath, SYNC_DIRECTORY};
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::{Place, Rollback, VerifyRule};
@@ -47,9 +48,10 @@ impl<K: Kms> Line<K> {
                 opened.judge(&taken.hashed.digest)
             }
         };
-        if let (Verdict::Invalid(_), false) = (&verdict, taken.is_pair_unchanged(&work.path)?) {
-            return Err(Stop::Changed); // a bad verdict is about what is no longer there
-        }
+        let taken = match &verdict {
+            Verdict::Valid(_) => taken,
+            Verdict::Invalid(_) => still_there(taken, &work.path).await?,
+        };
         if let (Verdict::Invalid(_), Finality::Final, Writer::Present) =
             (&verdict, work.finality, taken.writer)
         {
@@ -222,7 +224,7 @@ impl<K: Kms> Line<K> {
                 if !was_intended.map_err(Stop::from)? {
                     return Err(conflict("a signature without its file").into());
                 }
-                post.remove_orphan(&work.path)?;
+                post.remove_orphan(&work.path).await?;
                 match attempt().await? {
                     Delivered::Done => Ok(()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed.into()),
@@ -274,6 +276,12 @@ impl<K: Kms> Line<K> {
     }
 }
 
+/// A snapshot of a pair that is as it was judged; a bad verdict may be about what is no longer there.
+async fn still_there(taken: Snapshot, path: &RelPath) -> Result<Snapshot, Stop> {
+    let path = path.clone();
+    blocking(move || if taken.is_pair_unchanged(&path)? { Ok(taken) } else { Err(Stop::Changed) }).await
+}
+
 /// Why something was not published, and whether that is known. What is not counts as published: somebody may have it.
 enum Failed {
     Surely(Stop),
@@ -294,7 +302,7 @@ impl From<Stop> for Failed {
 impl Post {
     pub(super) fn deliver_copy(
         &self,
-        path: &crate::fs::RelPath,
+        path: &RelPath,
         taken: &Snapshot,
         warrant: &Warrant<'_>,
     ) -> Result<Delivered, Stop> {
@@ -307,14 +315,12 @@ impl Post {
         Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode, &self.disk)?)
     }
 
-    pub(super) fn remove_orphan(&self, path: &crate::fs::RelPath) -> Result<(), Stop> {
-        match &self.destination {
-            Some(root) => Ok(deliver::remove_orphan(root, path)?),
-            None => Ok(()),
-        }
+    pub(super) async fn remove_orphan(&self, path: &RelPath) -> Result<(), Stop> {
+        let (Some(root), path) = (self.destination.clone(), path.clone()) else { return Ok(()) };
+        blocking(move || Ok(deliver::remove_orphan(&root, &path)?)).await
     }
 
-    pub(super) fn conflict(&self, path: &crate::fs::RelPath, what: &'static str) -> Hold {
+    pub(super) fn conflict(&self, path: &RelPath, what: &'static str) -> Hold {
         let root = self.destination.as_ref().map_or(self.rule.path.as_path(), |dir| dir.path());
         Hold::Conflict { path: root.join(path.as_path()), what }
     }

@@ -1,0 +1,149 @@
+//! A file as it was when it was hashed.
+
+use super::{Facts, Part, Post, Sight, Stop, parts};
+use crate::daemon::space::Space;
+use crate::digest::Digest;
+use crate::effect::deliver;
+use crate::fs::lease::{self, Writer};
+use crate::fs::{Dir, Kind, OpenError, RelPath, Staging, Stat, copy, stat_file};
+use crate::signature::Signature;
+use crate::watch::scan::signature_name;
+
+/// A payload that was hashed, as it was then. Exists only by hashing.
+pub(super) struct Snapshot {
+    /// The directory it lies in.
+    pub(super) parent: Dir,
+    /// What the payload was.
+    pub(super) payload: Stat,
+    /// The bytes that were hashed: a private copy, for rules that deliver.
+    pub(super) staging: Option<Staging>,
+    /// Digest and size.
+    pub(super) hashed: copy::Hashed,
+    /// What the lease said, before and after.
+    pub(super) writer: Writer,
+    /// The signature beside it, read once.
+    pub(super) signature: Option<SignatureFile>,
+}
+
+/// A snapshot without its directory: thousands may wait for one call of KMS, and descriptors are few.
+pub(super) struct Resting {
+    payload: Stat,
+    staging: Option<Staging>,
+    hashed: copy::Hashed,
+    writer: Writer,
+    signature: Option<SignatureFile>,
+}
+
+impl Resting {
+    /// Opens the directory again. Whether the payload there is still the same is asked before anything is written.
+    pub(super) fn wake(self, post: &Post, path: &RelPath) -> Result<Snapshot, Stop> {
+        let Self { payload, staging, hashed, writer, signature } = self;
+        Ok(Snapshot { parent: post.parent_of(path)?, payload, staging, hashed, writer, signature })
+    }
+}
+
+/// What lies at `NAME.sig`.
+pub(super) struct SignatureFile {
+    pub(super) stat: Stat,
+    /// Of its bytes, unless there are more than any signature has.
+    pub(super) digest: Option<Digest>,
+    /// Its bytes, if they can be a signature.
+    pub(super) parsed: Option<Signature>,
+}
+
+impl Snapshot {
+    /// statx, probe, hash, probe, statx; any difference starts over. With `space`, the payload is copied to
+    /// the destination's file system while it is hashed, leaving so many bytes free there.
+    pub(super) fn take(
+        post: &Post,
+        path: &RelPath,
+        sight: Sight,
+        space: Option<(&Space, u64)>,
+    ) -> Result<Self, Stop> {
+        let parent = post.parent_of(path)?;
+        let (file, payload) = parent.open_file(path.name(), &post.fitness())?;
+        if Some(payload.identity) != sight.payload {
+            return Err(Stop::Changed);
+        }
+        let signature = Self::read_signature(post, &parent, path, sight)?;
+        let shown = parent.path().join(path.name());
+        let mut writer = lease::probe(&file);
+        // No further than the size it had: what grows meanwhile has changed (A10).
+        let size = payload.identity.size;
+        let grew = |error| match error {
+            OpenError::Unfit(_) | OpenError::Gone => Stop::Changed,
+            OpenError::Io(e) => e.into(),
+        };
+        let (staging, hashed) = match (&post.destination, space) {
+            (Some(destination), Some((space, floor))) => {
+                let _room = space.take(destination, size, floor)?;
+                let staging = Staging::below(destination, path.parent())?;
+                let hashed = copy::copy(&file, &shown, size, &staging).map_err(grew)?;
+                (Some(staging), hashed)
+            }
+            _ => (None, copy::hash(&file, &shown, size).map_err(grew)?),
+        };
+        writer = writer.and(lease::probe(&file));
+        if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != payload.identity.size {
+            return Err(Stop::Changed);
+        }
+        Ok(Self { parent, payload, staging, hashed, writer, signature })
+    }
+
+    fn read_signature(
+        post: &Post,
+        parent: &Dir,
+        path: &RelPath,
+        sight: Sight,
+    ) -> Result<Option<SignatureFile>, Stop> {
+        let Some(expected) = sight.signature else { return Ok(None) };
+        let name = signature_name(path.name());
+        let (file, stat) = parent.open_file(&name, &post.signature_fitness())?;
+        if stat.identity != expected {
+            return Err(Stop::Changed);
+        }
+        let read = deliver::read_open(&file, parent, &name)?;
+        if stat_file(&file, &parent.path().join(&name))?.identity != expected {
+            return Err(Stop::Changed);
+        }
+        Ok(Some(SignatureFile { stat, digest: read.digest, parsed: read.parsed.ok() }))
+    }
+
+    pub(super) fn rest(self) -> Resting {
+        let Self { parent: _, payload, staging, hashed, writer, signature } = self;
+        Resting { payload, staging, hashed, writer, signature }
+    }
+
+    pub(super) fn signature_digest(&self) -> Option<String> {
+        Some(self.signature.as_ref()?.digest.as_ref()?.to_string())
+    }
+
+    pub(super) fn facts(&self, key: Option<String>) -> Facts {
+        Facts {
+            digest: Some(self.hashed.digest.to_string()),
+            signature_digest: self.signature_digest(),
+            key,
+            item: None,
+            signature: None,
+        }
+    }
+
+    /// Whether the payload is still the version that was hashed.
+    pub(super) fn is_unchanged(&self, path: &RelPath) -> Result<bool, Stop> {
+        let now = self.parent.stat_of(path.name())?;
+        Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
+    }
+
+    /// Whether payload and signature are still the versions that were judged.
+    pub(super) fn is_pair_unchanged(&self, path: &RelPath) -> Result<bool, Stop> {
+        let signature = self.parent.stat_of(&signature_name(path.name()))?;
+        let signature = signature.filter(|s| s.kind == Kind::File).map(|s| s.identity);
+        Ok(self.is_unchanged(path)? && signature == self.signature.as_ref().map(|s| s.stat.identity))
+    }
+
+    /// The source.
+    pub(super) fn parts(&self, path: &RelPath, with_signature: bool) -> Vec<Part> {
+        let signature = self.signature.as_ref().filter(|_| with_signature);
+        parts(path, Some(self.payload.identity), signature.map(|file| file.stat.identity))
+    }
+}
