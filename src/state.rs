@@ -223,9 +223,15 @@ pub struct Remembered {
     pub signature_digest: Option<String>,
 }
 
-type Reply = Box<dyn FnOnce(Result<(), StateError>) + Send>;
-/// Does its work, or is told why no transaction began.
-type Work = Box<dyn FnOnce(Result<&Connection, StateError>) -> Reply + Send>;
+/// Does its work, or is told why there is no transaction.
+type Work = Box<dyn FnOnce(Result<&Connection, StateError>) -> Done + Send>;
+
+/// A piece of work that is done, and not yet committed.
+struct Done {
+    failed: Option<StateError>,
+    /// To be told how the commit went.
+    reply: Box<dyn FnOnce(Result<(), StateError>) + Send>,
+}
 
 enum Request {
     /// Whether the thread turns.
@@ -596,11 +602,13 @@ impl State {
         let path = self.path.clone();
         let work: Work = Box::new(move |db| {
             let done = db.and_then(|db| work(db).map_err(|e| state_error(&path, &e)));
-            Box::new(move |committed| {
+            let failed = done.as_ref().err().cloned();
+            let reply = Box::new(move |committed: Result<(), StateError>| {
                 let result = committed.and(done);
                 // A caller that no longer waits was cut off by shutdown; what it asked for is done.
                 drop(answer.send(result));
-            })
+            });
+            Done { failed, reply }
         });
         self.requests.send(Request::Work(work)).map_err(|_| self.has_ended())?;
         wait.await.map_err(|_| self.has_ended())?
@@ -628,9 +636,18 @@ fn serve(db: &Connection, requests: &mpsc::Receiver<Request>, path: &Path, commi
             take_all(requests, &mut works);
         }
         let begun = begin(db, || take_all(requests, &mut works)).map_err(|e| state_error(path, &e));
-        let group = works.drain(..works.len().min(MAX_GROUP));
-        let replies: Vec<Reply> = group.map(|work| work(begun.clone().map(|()| db))).collect();
-        let committed = begun.and_then(|()| db.execute_batch("COMMIT").map_err(|e| state_error(path, &e)));
+        let mut going = begun;
+        let mut replies = Vec::new();
+        for work in works.drain(..works.len().min(MAX_GROUP)) {
+            let Done { failed, reply } = work(going.clone().map(|()| db));
+            replies.push(reply);
+            if let (Ok(()), Some(error), true) = (&going, failed, db.is_autocommit()) {
+                // A disk that is full or broken may end the transaction, with all that was done in it (SQLite, "Response To
+                // Errors Within A Transaction"). It holds for the others too.
+                going = Err(error);
+            }
+        }
+        let committed = going.and_then(|()| db.execute_batch("COMMIT").map_err(|e| state_error(path, &e)));
         if committed.is_err() && !db.is_autocommit() {
             // Whatever else is wrong shows at the next request.
             db.execute_batch("ROLLBACK").unwrap_or_default();
@@ -744,6 +761,8 @@ fn whole<T>(db: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::JoinSet;
+
     use super::*;
 
     fn decision(name: &str, version: u8) -> Decision {
@@ -760,6 +779,35 @@ mod tests {
             key: None,
             item: None,
         }
+    }
+
+    #[tokio::test]
+    async fn c5_without_room_nobody_of_a_group_is_told_anything_else_and_with_room_all_goes_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let (state, _) = State::open(temp.path()).unwrap();
+        let limit = |pages: &'static str| {
+            state.call(move |db| db.query_one(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())))
+        };
+        let record_much = || {
+            let mut many = JoinSet::new();
+            for n in 0..40 {
+                let (state, much) =
+                    (state.clone(), (0..200).map(|m| decision(&format!("{n}/{m}"), 1)).collect());
+                many.spawn(async move { state.record_all(much).await });
+            }
+            many.join_all()
+        };
+        limit("1").await.unwrap(); // no more than there are
+        for ended in record_much().await {
+            assert!(matches!(ended, Err(StateError::Full(_))), "{ended:?}");
+        }
+        let remembered = async || state.remembered("rule", &RelPath::new("39/199").unwrap()).await.unwrap();
+        assert!(remembered().await.is_none());
+        limit("1000000").await.unwrap();
+        for ended in record_much().await {
+            ended.unwrap();
+        }
+        assert!(remembered().await.is_some());
     }
 
     #[tokio::test]
