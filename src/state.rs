@@ -166,6 +166,11 @@ impl Outcome {
         Self::ALL.into_iter().map(Self::as_str).chain(departed)
     }
 
+    /// Whether the `.sig` beside the payload is ours, or counts as ours.
+    pub const fn is_signed_in_place(self) -> bool {
+        matches!(self, Self::Signing | Self::Signed | Self::Adopted)
+    }
+
     fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == word)
     }
@@ -357,8 +362,7 @@ impl State {
                 for decision in decisions {
                     remember(db, &decision)?;
                     if decision.outcome == Outcome::Delivered {
-                        db.prepare_cached("DELETE FROM intent WHERE rule = ?1 AND path = ?2")?
-                            .execute(params![decision.rule, decision.path.as_bytes()])?;
+                        forget_intents(db, &decision.rule, decision.path.as_bytes())?;
                     }
                     ledger::append(db, clock::timestamp(), &decision)?;
                 }
@@ -469,12 +473,27 @@ impl State {
     pub async fn intend(&self, rule: &str, path: &RelPath, signature: &Signature) -> Result<(), StateError> {
         let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
         let digest = signature.digest().to_string();
+        self.call(move |db| intend(db, &rule, &path, &digest)).await
+    }
+
+    /// Remembers that the signature of ours beside a payload is about to be replaced. It is the only one that can be
+    /// there until another is, so that those before it are forgotten.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn intend_to_replace(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        signature: &Signature,
+    ) -> Result<(), StateError> {
+        let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
+        let digest = signature.digest().to_string();
         self.call(move |db| {
-            db.prepare_cached(
-                "INSERT OR IGNORE INTO intent (rule, path, signature_digest) VALUES (?1, ?2, ?3)",
-            )?
-            .execute(params![rule, path, digest])
-            .map(drop)
+            whole(db, |db| {
+                forget_intents(db, &rule, &path)?;
+                intend(db, &rule, &path, &digest)
+            })
         })
         .await
     }
@@ -584,10 +603,17 @@ impl State {
         }
         let rule = rule.to_owned();
         self.call(move |db| {
-            let mut delete =
-                db.prepare_cached("DELETE FROM decided WHERE rule = ?1 AND path = ?2 AND payload IS ?3")?;
+            let mut delete = db.prepare_cached(
+                "DELETE FROM decided WHERE rule = ?1 AND path = ?2 AND payload IS ?3 RETURNING outcome",
+            )?;
             for (path, payload) in &gone {
-                delete.execute(params![rule, path, payload.map(|version| version.0)])?;
+                let was: Option<String> = delete
+                    .query_one(params![rule, path, payload.map(|version| version.0)], |row| row.get(0))
+                    .optional()?;
+                // What was about to be delivered may still lie at the destination.
+                if was.as_deref().and_then(Outcome::parse).is_some_and(Outcome::is_signed_in_place) {
+                    forget_intents(db, &rule, path)?;
+                }
             }
             Ok(())
         })
@@ -745,6 +771,18 @@ fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
     .map(drop)
 }
 
+fn intend(db: &Connection, rule: &str, path: &[u8], digest: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR IGNORE INTO intent (rule, path, signature_digest) VALUES (?1, ?2, ?3)")?
+        .execute(params![rule, path, digest])
+        .map(drop)
+}
+
+fn forget_intents(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM intent WHERE rule = ?1 AND path = ?2")?
+        .execute(params![rule, path])
+        .map(drop)
+}
+
 /// Does all of `work` or nothing of it, inside the transaction that many share.
 fn whole<T>(db: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     db.prepare_cached("SAVEPOINT whole")?.execute([])?;
@@ -840,6 +878,32 @@ mod tests {
         assert!(state.is_superseded("r", &path, "1").await.unwrap());
         state.forget_edition("r", &path, "2").await.unwrap();
         assert!(!state.is_superseded("r", &path, "1").await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn of_signatures_that_are_replaced_the_last_is_known_until_its_file_is_gone() {
+        let state = State::rehearsal(Path::new("nowhere")).unwrap();
+        let signature = |n: u32| Signature::parse(format!("signature {n}").as_bytes()).unwrap();
+        let count =
+            || state.call(|db| db.query_one("SELECT count(*) FROM intent", [], |row| row.get::<_, i64>(0)));
+        let (file, other) = (RelPath::new("f").unwrap(), RelPath::new("other").unwrap());
+        state.intend("rule", &other, &signature(7)).await.unwrap();
+        for n in 0..10 {
+            state.intend_to_replace("rule", &file, &signature(n)).await.unwrap();
+        }
+        assert_eq!(count().await.unwrap(), 2);
+        assert!(state.was_intended("rule", &file, &signature(9)).await.unwrap());
+        let gone = |name: &str, version| vec![(name.as_bytes().to_vec(), Some(Version([version; 40])))];
+        state.note(decision("f", 1)).await.unwrap();
+        state.note(Decision { outcome: Outcome::Refused, ..decision("other", 1) }).await.unwrap();
+        state.forget("rule", gone("f", 2)).await.unwrap();
+        assert_eq!(count().await.unwrap(), 2, "another version came");
+        state.forget("rule", [gone("f", 1), gone("other", 1)].concat()).await.unwrap();
+        assert_eq!(count().await.unwrap(), 1);
+        assert!(
+            state.was_intended("rule", &other, &signature(7)).await.unwrap(),
+            "it may be at the destination"
+        );
     }
 
     #[tokio::test]

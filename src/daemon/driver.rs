@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::ask::Ask;
 use super::board::{Deaf, Now, Panel, Root};
@@ -304,7 +304,7 @@ impl<K: Kms> Driver<K> {
                 },
             }
         }
-        self.chores.shutdown().await;
+        self.chores.shutdown().await; // what is left of them the next start does
         self.sum_up(true).await;
         match self.fatal.take() {
             Some(fatal) => Err(fatal),
@@ -312,7 +312,6 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    /// Sleeps until something is due or something happens.
     /// After many files at once, when few are left.
     fn give_back_memory(&mut self) {
         if self.jobs.is_empty() && self.pairs.capacity() > ROOMY && self.pairs.len() < ROOMY / 4 {
@@ -322,6 +321,7 @@ impl<K: Kms> Driver<K> {
         }
     }
 
+    /// Sleeps until something is due or something happens.
     async fn wait(&mut self, told: &mut watch::Receiver<Told>) {
         let attached = self.post.is_some();
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
@@ -351,6 +351,7 @@ impl<K: Kms> Driver<K> {
             Ok(()) = room => self.retry(|hold| matches!(hold, Hold::QuarantineFull { .. })),
             Some(ask) = self.questions.recv() => self.answer(ask),
             Some(done) = self.jobs.join_next() => self.finish(done),
+            Some(done) = self.chores.join_next() => ended(done).unwrap_or_default(),
         }
     }
 
@@ -434,6 +435,15 @@ impl<K: Kms> Driver<K> {
             self.summary.left(Left { path: Some(path), why });
         }
         self.summary
+    }
+}
+
+/// What came of a task; nothing if it was cut off. A panic in it goes on: the daemon ends, and says so.
+fn ended<T>(done: Result<T, JoinError>) -> Option<T> {
+    match done.map_err(JoinError::try_into_panic) {
+        Ok(done) => Some(done),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_cut_off)) => None,
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::clock;
 use crate::daemon::line::{Post, STALE};
 use crate::fs::lease::{self, Writer};
-use crate::fs::{FsError, Kind, OpenError, RelPath, Unfit};
+use crate::fs::{Fitness, FsError, Kind, OpenError, RelPath, Unfit};
 use crate::policy::{Mode, OnInvalid, OnStale};
 use crate::seal::Reason;
 use crate::state::{Outcome, Remembered, Version};
@@ -63,14 +63,16 @@ pub(super) fn is_directory(post: &Post, below: &Path) -> bool {
 /// Asks the lease about both files of a pair. What cannot be opened is unknown here; the try will say why.
 pub(in crate::daemon) fn probe(post: &Post, path: &RelPath, sight: Sight) -> Writer {
     let Ok(dir) = post.root.descend(path.parent()) else { return Writer::Unknown };
-    let ask = |name: &std::ffi::OsStr| match dir.open_file(name, &post.fitness()) {
+    let ask = |name: &std::ffi::OsStr, fitness: Fitness| match dir.open_file(name, &fitness) {
         Ok((file, _)) => lease::probe(&file),
         Err(OpenError::Io(e)) if e.source == Errno::WOULDBLOCK => Writer::Present,
         Err(OpenError::Gone | OpenError::Unfit(_) | OpenError::Io(_)) => Writer::Unknown,
     };
-    let payload = ask(path.name());
+    let payload = ask(path.name(), post.fitness());
     match (sight.signature, &post.rule.mode) {
-        (Some(_), Mode::Verify(_)) => payload.and(ask(&signature_name(path.name()))),
+        (Some(_), Mode::Verify(_)) => {
+            payload.and(ask(&signature_name(path.name()), post.signature_fitness()))
+        }
         _ => payload,
     }
 }

@@ -18,7 +18,7 @@ use crate::escape::quoted;
 use crate::fs::trust::TrustError;
 use crate::fs::{FsError, Kind, RelPath, root, staging};
 use crate::kms::Kms;
-use crate::state::{Outcome, Remembered, State, StateError};
+use crate::state::{Remembered, State, StateError};
 use crate::watch::scan::{self, Walk};
 use crate::watch::settle::Sight;
 
@@ -263,8 +263,7 @@ impl<K: Kms> Driver<K> {
         }
         // What state cannot tell is found by the next scan.
         let rows = self.line.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
-        let is_ours =
-            |row: &Remembered| matches!(row.outcome, Outcome::Signing | Outcome::Signed | Outcome::Adopted);
+        let is_ours = |row: &Remembered| row.outcome.is_signed_in_place();
         let foreign = rows.into_iter().filter(|(_, row)| !row.as_ref().is_some_and(is_ours));
         foreign.filter_map(|(path, _)| RelPath::new(sibling(&path))).collect()
     }
@@ -333,10 +332,7 @@ impl<K: Kms> Driver<K> {
         self.cookie_due = None;
         self.timers.clear();
         self.ready.clear();
-        self.pairs.retain(|_, slot| {
-            slot.timer = None;
-            false
-        });
+        self.pairs.clear();
         self.next_attach = self.line.clock.now();
     }
 

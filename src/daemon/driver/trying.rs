@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinError;
+
 use super::look::{ORPHAN, is_of, is_old_enough, look, probe};
-use super::{Driver, Slot, chance, set_timer};
+use super::{Driver, Slot, chance, ended, set_timer};
 use crate::clock::Moment;
 use crate::daemon::batcher::Batcher;
 use crate::daemon::hold::{Hold, back_off};
@@ -142,15 +144,11 @@ impl<K: Kms> Driver<K> {
     }
 
     /// Takes the end of a try.
-    pub(super) fn finish(&mut self, done: Result<(u64, Tried), tokio::task::JoinError>) {
-        let tried = match done {
-            Ok((attachment, _)) if attachment != self.attachment => return, // another directory's
-            Ok((_, tried)) => tried,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic), // the daemon ends, and says so
-                Err(_cancelled) => return,
-            },
-        };
+    pub(super) fn finish(&mut self, done: Result<(u64, Tried), JoinError>) {
+        let Some((attachment, tried)) = ended(done) else { return };
+        if attachment != self.attachment {
+            return; // another directory's
+        }
         let now = self.line.clock.now();
         let Some(slot) = self.pairs.get_mut(&tried.path) else { return };
         slot.running = false;

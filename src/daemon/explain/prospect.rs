@@ -198,8 +198,7 @@ impl Scene<'_> {
     fn whose(&self, signature: &Signature) -> Result<Option<Existing>, Unseen> {
         let digest = signature.digest().to_string();
         let is_ours = self.row.is_some_and(|row| {
-            row.signature_digest.as_deref() == Some(&digest)
-                && matches!(row.outcome, Outcome::Signing | Outcome::Signed | Outcome::Adopted)
+            row.signature_digest.as_deref() == Some(&digest) && row.outcome.is_signed_in_place()
         });
         if is_ours {
             return Ok(Some(Existing::Stale));

@@ -44,7 +44,7 @@ impl<K: Kms> Line<K> {
                 if let Some(signature) = old.and_then(|file| file.parsed.as_ref()) {
                     // The row will be about the new one before the old one is gone: a signer who may not Decrypt
                     // would not know it for ours after a kill in between.
-                    self.state.intend(&post.rule.name, &work.path, signature).await?;
+                    self.state.intend_to_replace(&post.rule.name, &work.path, signature).await?;
                 }
                 let old = old.map(|file| file.stat);
                 Box::pin(self.write(post, rule, work, &context, taken, old)).await
@@ -98,7 +98,7 @@ impl<K: Kms> Line<K> {
         let remembered = self.state.remembered(&post.rule.name, &work.path).await?;
         if let Some(row) = remembered
             && row.signature_digest.as_deref() == Some(&signature.digest().to_string())
-            && matches!(row.outcome, Outcome::Signing | Outcome::Signed | Outcome::Adopted)
+            && row.outcome.is_signed_in_place()
         {
             let same_content = row.digest.as_deref() == Some(&taken.hashed.digest.to_string());
             let same_rule = [&post.fingerprint, &post.other_format].contains(&&row.fingerprint);
