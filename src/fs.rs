@@ -279,6 +279,16 @@ impl Dir {
         stat_fd(&self.fd).map_err(|e| FsError::new("examine", &*self.path, e))
     }
 
+    /// Whether it still stands at the path that it was opened by: it may have been renamed or removed since, or another
+    /// file system mounted over it.
+    ///
+    /// # Errors
+    /// What statx(2) says, but for `ENOENT`.
+    pub fn is_at_its_path(&self) -> Result<bool> {
+        let there = stat_path(&self.path)?;
+        Ok(there.is_some_and(|there| self.stat().is_ok_and(|here| here.is_same_place(&there))))
+    }
+
     /// Opens `name` for reading if it is fit: looked at first, opened after, and the same inode throughout.
     ///
     /// # Errors

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::chain;
 use crate::context::ContextError;
-use crate::effect::claim::STICKY;
+use crate::effect::claim::{PLANTED, STICKY};
 use crate::escape::quoted;
-use crate::fs::{FsError, SYNC_DIRECTORY};
+use crate::fs::{Dir, FsError, SYNC_DIRECTORY};
 use crate::kms::Trouble;
 use crate::seal::Reason;
 use crate::state::StateError;
@@ -45,6 +45,11 @@ pub enum Hold {
         /// What is in the way.
         what: &'static str,
     },
+    /// A directory of the policy is not at its path any more: what went into it would be found by nobody.
+    Moved {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// State could not be written.
     State(StateError),
     /// The digest was superseded by another one under this name, and the rule denies that.
@@ -61,10 +66,12 @@ impl Hold {
             Self::WhoseSignature(_) => "whose-signature",
             Self::Fs(e) if e.is_no_space() => "no-space",
             Self::Fs(e) if e.action == STICKY => "sticky",
+            Self::Fs(e) if e.action == PLANTED => "planted",
             Self::Fs(_) => "file-system",
             Self::NoSpace { .. } => "no-space",
             Self::QuarantineFull { .. } => "quarantine-full",
             Self::Conflict { .. } => "conflict",
+            Self::Moved { .. } => "replaced",
             Self::State(_) => "state",
             Self::Rollback => "rollback",
             Self::Brake(_) => "brake",
@@ -75,11 +82,12 @@ impl Hold {
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Kms(trouble) => trouble.kind.needs_operator(),
-            Self::Fs(e) => e.is_no_space() || e.action == STICKY,
+            Self::Fs(e) => e.is_no_space() || [STICKY, PLANTED].contains(&e.action),
             Self::WhoseSignature(_)
             | Self::NoSpace { .. }
             | Self::QuarantineFull { .. }
             | Self::Conflict { .. }
+            | Self::Moved { .. }
             | Self::State(_)
             | Self::Rollback
             | Self::Brake(_) => true,
@@ -98,6 +106,7 @@ impl Hold {
             | Self::NoSpace { .. }
             | Self::QuarantineFull { .. }
             | Self::Conflict { .. }
+            | Self::Moved { .. }
             | Self::Rollback
             | Self::Brake(_) => false,
         }
@@ -113,7 +122,7 @@ impl Hold {
             | Self::Conflict { .. }
             | Self::Rollback
             | Self::Brake(_) => true,
-            Self::Kms(_) | Self::NoSpace { .. } | Self::State(_) => false,
+            Self::Kms(_) | Self::NoSpace { .. } | Self::Moved { .. } | Self::State(_) => false,
         }
     }
 
@@ -124,6 +133,7 @@ impl Hold {
             Self::WhoseSignature(_) => "allow the signer kms:Decrypt on its key, or remove the signature",
             Self::Fs(e) if e.is_no_space() => "make room",
             Self::Fs(e) if e.action == STICKY => "chown the directory to the daemon's user, or chmod -t it",
+            Self::Fs(e) if e.action == PLANTED => "remove what has that name, unless it is yours",
             Self::Fs(e) if e.source == rustix::io::Errno::ACCESS => {
                 "let the daemon's user read and move the file"
             }
@@ -137,6 +147,9 @@ impl Hold {
                 "release or purge items (kms-sig quarantine), or raise quarantine_max_size of the rule"
             }
             Self::Conflict { .. } => "remove or rename what is at the destination",
+            Self::Moved { .. } => {
+                "put it back, or run kms-sig reload, which takes the directory that is there"
+            }
             Self::State(StateError::Busy(_)) => "find the process that keeps state.db locked, and end it",
             Self::State(_) => "make room for state.dir and check its disk",
             Self::Rollback => "deliver it by hand if it is meant, or remove it",
@@ -159,6 +172,13 @@ impl fmt::Display for Hold {
                 "{used} bytes of the rule are in quarantine, {size} more would come, and quarantine_max_size is {max}"
             ),
             Self::Conflict { path, what } => write!(f, "{what} at {}", quoted(path)),
+            Self::Moved { path } => {
+                write!(
+                    f,
+                    "{} was replaced, removed, or mounted over since the daemon opened it",
+                    quoted(path)
+                )
+            }
             Self::State(error) => error.fmt(f),
             Self::Rollback => f.write_str("this content was superseded earlier under the same name"),
             Self::Brake(reason) => write!(f, "nearly every signature of this rule is {reason}"),
@@ -175,6 +195,16 @@ pub enum Stop {
     Refused(String),
     /// Not now.
     Hold(Hold),
+}
+
+impl Stop {
+    /// Unless a directory of the policy still stands at its path.
+    pub fn unless_there(dir: &Dir) -> Result<(), Self> {
+        match dir.is_at_its_path()? {
+            true => Ok(()),
+            false => Err(Self::Hold(Hold::Moved { path: dir.path().to_owned() })),
+        }
+    }
 }
 
 impl From<FsError> for Stop {

@@ -24,6 +24,13 @@ use crate::state::reader::Decisions;
 
 pub use finding::{Finding, Level};
 
+/// How many files of a rule may wait for their batch with a copy of theirs open, where the process may have `limit` files
+/// open (`None`: any number).
+pub fn copies_waiting(rule: &Rule, limit: Option<u64>) -> u64 {
+    let batching = rule.delivery().and_then(|_| attach::batching(rule, limit));
+    batching.map_or(0, |batching| batching.max_files as u64)
+}
+
 /// `CAP_LEASE` (capabilities(7), linux/capability.h).
 const CAP_LEASE: u32 = 28;
 /// Names looked at for a file to ask a lease of.

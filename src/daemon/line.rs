@@ -288,6 +288,7 @@ impl<K: Kms> Line<K> {
         let digests = (taken.hashed.digest.to_string(), taken.signature_digest());
         let lease_granted = taken.writer != Writer::Unknown;
         let put_away = blocking(move || {
+            Stop::unless_there(store.dir())?;
             let is_copied = store.dir().stat()?.mount != to_move.root.stat()?.mount;
             let signature_size = signature.filter(|stat| !is_copied || quarantine::can_be_copied(stat));
             let size = payload.identity.size + signature_size.map_or(0, |stat| stat.identity.size);

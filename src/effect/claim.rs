@@ -238,7 +238,10 @@ fn give_back(root: &Dir, dir: &Dir, parts: &[&Part]) -> Result<(), FsError> {
 pub const STICKY: &str = "move files of others out of (it is sticky, and not the daemon's own)";
 
 /// Checks that this process may move `name` out of its directory, as far as that can be known before.
-fn check_movable(parent: &Dir, name: &OsStr) -> Result<(), FsError> {
+///
+/// # Errors
+/// It may not.
+pub(super) fn check_movable(parent: &Dir, name: &OsStr) -> Result<(), FsError> {
     parent.check_writable()?;
     let (me, dir) = (rustix::process::geteuid().as_raw(), parent.stat()?);
     // In a sticky directory a file is moved by its owner, the directory's, or root (rename(2), EPERM).
@@ -400,20 +403,19 @@ fn open_claims(root: &Dir) -> Result<Dir, FsError> {
     }
 }
 
+/// The action of whatever needs the folder of claims, where something has its name that is not the daemon's.
+pub const PLANTED: &str = "use (it must be a directory of the daemon's own, mode 0700; remove it)";
+
 fn trusted_claims(root: &Dir) -> Result<Dir, FsError> {
     let claims = root.descend(Path::new(RESERVED_PREFIX)).map_err(|error| match error.is_no_directory() {
         // A sender got there first. What is not ours is not removed, and nothing goes through it.
-        true => FsError { action: "use (it must be a directory of the daemon's own; remove it)", ..error },
+        true => FsError { action: PLANTED, ..error },
         false => error,
     })?;
     let stat = claims.stat()?;
     if stat.uid != rustix::process::geteuid().as_raw() || stat.mode & 0o077 != 0 {
         let path = claims.path().to_owned();
-        return Err(FsError {
-            action: "trust (it must be the daemon's own, mode 0700)",
-            path,
-            source: Errno::PERM,
-        });
+        return Err(FsError { action: PLANTED, path, source: Errno::PERM });
     }
     Ok(claims)
 }
@@ -678,10 +680,9 @@ mod tests {
             }
             let said = remove(&f.root, &[f.part("a")]).unwrap_err();
             assert_eq!(recover(&f.root).unwrap_err().to_string(), said.to_string());
-            assert!(
-                said.to_string()
-                    .starts_with("cannot use (it must be a directory of the daemon's own; remove it)")
-            );
+            assert!(said.to_string().starts_with(
+                "cannot use (it must be a directory of the daemon's own, mode 0700; remove it)"
+            ));
             assert!(f.there("a") && f.there(".kms-sig"));
             assert_eq!(fs::read_dir(f.temp.path().join("elsewhere")).unwrap().count(), 1);
         }

@@ -212,6 +212,7 @@ fn fill(
 /// Moves both parts, durably; if that fails or either is not what was judged (`false`), both are put back.
 fn move_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
     let (name, signature) = (case.path.name(), signature_name(case.path.name()));
+    claim::check_movable(source, name)?;
     let moved = move_one(item, PAYLOAD, source, name, &case.payload.identity).and_then(|moved| {
         let Some(stat) = case.signature.filter(|_| moved) else { return Ok(moved) };
         move_one(item, SIGNATURE, source, &signature, &stat.identity)

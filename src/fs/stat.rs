@@ -200,6 +200,14 @@ pub(super) fn statx(dir: BorrowedFd<'_>, name: &OsStr, flags: AtFlags) -> rustix
     })
 }
 
+impl Stat {
+    /// Whether both are one directory, seen on the same mount.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (self.identity.dev, self.identity.ino, self.mount)
+            == (other.identity.dev, other.identity.ino, other.mount)
+    }
+}
+
 /// What stands at a path that the policy names, without following a symlink in its last component.
 ///
 /// # Errors

@@ -67,6 +67,10 @@ pub const ALL: &[(&str, u128)] = &[
     ("state was not tidied", 0x677c_9eba_b1ba_4a0d_9cbb_6a4a_1afb_cd33),
     ("stopping; files in hand are finished first", 0x3b7f_ec4a_ec78_4887_8aa1_748c_c247_9bbc),
     ("superseded content is accepted again", 0xdab5_33cc_baf9_4d46_8e09_2445_265f_8e36),
+    (
+        "the destination was replaced or removed; holding until it is there",
+        0x09b0_c0e5_b152_4b89_9f59_a888_01ae_79fc,
+    ),
     ("the directories are there again", 0xe329_0e2f_99bd_429a_906c_4a3e_7cb5_026a),
     (
         "the directories of a rule neither open nor fail to; not waiting for them",

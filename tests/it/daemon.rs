@@ -909,6 +909,60 @@ fn w7_a_replaced_root_is_noticed_and_worked_on_after_its_checks() {
     verifies(&place, "in/f", "file=f");
 }
 
+/// Nothing goes where nobody looks.
+#[test]
+fn w7_a_destination_that_is_renamed_or_removed_gets_nothing_and_the_one_in_its_place_all() {
+    const MOVED: &str = "the destination was replaced or removed; holding until it is there";
+    let place = place(&with(VERIFY, "signature_timeout = \"10m\""));
+    let daemon = Daemon::start(&place);
+    drop_pair(&place, "a", "content");
+    daemon.waits_for("delivered");
+    fs::rename(place.path("out"), place.path("away")).unwrap();
+    drop_pair(&place, "b", "content");
+    daemon.waits_for(MOVED);
+    daemon.waits_for("held: the rule cannot work");
+    assert_eq!(names(&place.path("in")), ["b", "b.sig"]);
+    fs::create_dir(place.path("out")).unwrap();
+    daemon.waits_for_nth("delivered", 2);
+    fs::remove_dir_all(place.path("out")).unwrap();
+    fs::create_dir(place.path("out")).unwrap();
+    drop_pair(&place, "c", "content");
+    daemon.waits_for_nth("delivered", 3);
+    assert_eq!(names(&place.path("away")), ["a", "a.sig"]);
+    assert_eq!(names(&place.path("out")), ["c", "c.sig"]);
+}
+
+#[test]
+fn w7_a_quarantine_that_is_renamed_gets_nothing_and_a_reload_takes_the_one_in_its_place() {
+    let place = place(VERIFY);
+    let daemon = Daemon::start(&place);
+    fs::rename(place.path("q"), place.path("away")).unwrap();
+    place.write("in/f", "unsigned");
+    let held = daemon.waits_for("held");
+    assert_eq!(held["cause"], "replaced");
+    assert_eq!(names(&place.path("in")), ["f"]);
+    daemon.hang_up();
+    daemon.waits_for("quarantined");
+    assert_eq!((names(&place.path("q")).len(), names(&place.path("away"))), (1, Vec::new()));
+}
+
+#[test]
+fn a5_what_is_wrong_with_a_signature_is_told_of_the_signature() {
+    let place = place(VERIFY);
+    let daemon = Daemon::start(&place);
+    let (payload, signature) = sign(&place, "f", "content");
+    fs::hard_link(&signature, place.path("in/f.sig")).unwrap();
+    fs::rename(payload, place.path("in/f")).unwrap();
+    let refused = daemon.waits_for("refused");
+    assert_eq!(
+        (&refused["file"], &refused["reason"]),
+        (&"f".into(), &"its .sig has 2 hard links; max_links allows 1".into())
+    );
+    fs::remove_file(signature).unwrap();
+    daemon.hang_up(); // no event tells of it; the next scan does
+    daemon.waits_for("delivered");
+}
+
 #[test]
 fn a_file_written_while_it_is_tried_is_looked_at_again() {
     let place = place(&with(SIGN, "on_stale = \"resign\""));

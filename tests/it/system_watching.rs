@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::daemon::{Daemon, SIGN, VERIFY, names, place, verifies, with};
+use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, names, place, verifies, with};
 use crate::harness::{PROGRAM, Place};
 
 /// The daemon of a place, started by a shell script that ends in `exec "$@"`.
@@ -76,7 +76,7 @@ fn w10_an_overlay_is_scanned_without_being_told() {
 fn w9_a_mount_over_the_root_is_noticed_and_what_it_hid_is_done_later() {
     let place = place(SIGN);
     place.shell("mount --bind in in && mount --make-private in").exits(0);
-    let unmount = Unmount(&place);
+    let unmount = Unmount(&place, "in");
     let daemon = Daemon::start(&place);
     place.shell("mount -t tmpfs -o mode=0755 none in").exits(0);
     place.write("in/on-top", "content");
@@ -91,12 +91,27 @@ fn w9_a_mount_over_the_root_is_noticed_and_what_it_hid_is_done_later() {
     drop(unmount);
 }
 
+#[test]
+fn w9_a_mount_over_the_destination_is_noticed() {
+    let place = place(&with(VERIFY, "signature_timeout = \"10m\""));
+    fs::create_dir(place.path("other")).unwrap();
+    let unmount = Unmount(&place, "out");
+    let daemon = Daemon::start(&place);
+    place.shell("mount --bind other out && mount --make-private out").exits(0);
+    drop_pair(&place, "f", "content");
+    daemon.waits_for("delivered");
+    drop(unmount);
+    assert_eq!(names(&place.path("other")), ["f", "f.sig"]);
+    assert_eq!(names(&place.path("out")), [""; 0]);
+}
+
 /// Takes the mounts of a test away, however it ends.
-struct Unmount<'a>(&'a Place);
+struct Unmount<'a>(&'a Place, &'static str);
 
 impl Drop for Unmount<'_> {
     fn drop(&mut self) {
-        self.0.shell("while umount -l in 2>/dev/null; do :; done");
+        let script = format!("while umount -l {} 2>/dev/null; do :; done", self.1);
+        self.0.shell(&script);
     }
 }
 

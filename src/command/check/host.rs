@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::daemon::inspect::Finding;
-use crate::policy::{Mode, Policy, Rule, SignRule};
+use crate::daemon::inspect::{Finding, copies_waiting};
+use crate::policy::Policy;
 
 /// Where the kernel shows its limits of inotify (inotify(7), "/proc interfaces").
 const INOTIFY: &str = "/proc/sys/fs/inotify";
@@ -20,8 +20,8 @@ const RULE_DESCRIPTORS: u64 = 8;
 /// Descriptors of a file in hand, at worst: its directory, its copy, its signature's copy and their directories, and what
 /// is opened for a moment; with a margin.
 const FILE_DESCRIPTORS: u64 = 10;
-/// Descriptors of a file that waits for its batch to be signed, of a rule that delivers: its copy.
-const WAITING_DESCRIPTORS: u64 = 1;
+/// Descriptors of a file that waits for its batch to be signed, of a rule that delivers: its copy and that one's directory.
+const WAITING_DESCRIPTORS: u64 = 2;
 
 /// What a policy needs of inotify.
 #[derive(Debug, Clone, Copy)]
@@ -107,8 +107,10 @@ fn sysctl(name: &str, value: impl Display) -> String {
 /// `limit` is the hard one, which the daemon uses; `None` is no limit.
 fn descriptors(policy: &Policy, limit: Option<u64>) -> Finding {
     let in_hand = policy.limits.in_hand() as u64;
-    let worst = |rule| RULE_DESCRIPTORS + in_hand * FILE_DESCRIPTORS + waiting(rule) * WAITING_DESCRIPTORS;
-    let worst = BASE_DESCRIPTORS + policy.rules.iter().map(|rule| worst(rule)).sum::<u64>();
+    let waiting = |rule| copies_waiting(rule, limit) * WAITING_DESCRIPTORS;
+    let of_rules =
+        policy.rules.iter().map(|rule| RULE_DESCRIPTORS + in_hand * FILE_DESCRIPTORS + waiting(rule));
+    let worst = BASE_DESCRIPTORS + of_rules.sum::<u64>();
     match limit {
         Some(limit) if limit < worst => Finding::note(
             "descriptors",
@@ -120,14 +122,6 @@ fn descriptors(policy: &Policy, limit: Option<u64>) -> Finding {
         ),
         Some(limit) => Finding::fine("descriptors", format!("at worst {worst} of {limit} open files")),
         None => Finding::fine("descriptors", "any number of open files"),
-    }
-}
-
-/// How many files of a rule may wait for their batch with a copy of theirs open.
-fn waiting(rule: &Rule) -> u64 {
-    match &rule.mode {
-        Mode::Sign(SignRule { batch: Some(batching), deliver_to: Some(_), .. }) => batching.max_files as u64,
-        Mode::Sign(_) | Mode::Verify(_) => 0,
     }
 }
 
@@ -168,20 +162,23 @@ mod tests {
     #[test]
     fn files_that_wait_for_their_batch_count_as_open_where_they_are_copied() {
         let temp = tempfile::tempdir().unwrap();
-        let worst = |lines: &str| {
+        let worst = |lines: &str, limit| {
             let text = format!(
                 "state.dir = \"s\"\n[[watch]]\nname = \"r\"\nmode = \"sign\"\npath = \"in\"\nkey = \
                  \"arn:aws:kms:eu-west-1:111122223333:key/a\"\n{lines}\n"
             );
             let file = temp.path().join("policy.toml");
             std::fs::write(&file, text).unwrap();
-            let found = descriptors(&Policy::load(&file).unwrap(), Some(u64::MAX));
+            let found = descriptors(&Policy::load(&file).unwrap(), Some(limit));
             let digits = found.says.trim_start_matches("at worst ").split(' ').next().unwrap();
             digits.parse::<u64>().unwrap()
         };
         let (batch, deliver) = ("batch = { window = \"1s\", max_files = 5000 }", "deliver_to = \"out\"");
-        assert_eq!(worst(batch), worst(""), "only digests wait");
-        assert_eq!(worst(deliver), worst(""));
-        assert_eq!(worst(&format!("{batch}\n{deliver}")), worst("") + 5000);
+        let many = 1 << 20;
+        assert_eq!(worst(batch, many), worst("", many), "only digests wait");
+        assert_eq!(worst(deliver, many), worst("", many));
+        let both = format!("{batch}\n{deliver}");
+        assert_eq!(worst(&both, many), worst("", many) + 2 * 5000);
+        assert_eq!(worst(&both, 1 << 14), worst("", many) + 2 * 1024, "a batch has no more than its share");
     }
 }

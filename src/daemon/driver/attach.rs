@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use rustix::process::{Resource, getrlimit};
+
 use super::{Driver, POLL, REATTACH, mounts};
 use crate::chain;
 use crate::clock::Moment;
@@ -22,8 +24,8 @@ use crate::fs::{FsError, root, staging};
 use crate::kms::Kms;
 use crate::policy::{Batching, Mode, Rule};
 
-/// Which part of the files that the process may have open a batch may: each needs three descriptors, and there are
-/// other rules.
+/// Which part of the files that the process may have open a batch may: each needs two descriptors, and there are other
+/// rules.
 const OPEN_SHARE: u64 = 16;
 
 /// Why a rule cannot work now.
@@ -140,7 +142,7 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         rule: Arc::clone(rule),
         fingerprint: rule.fingerprint(),
         other_format: rule.fingerprint_but_for_format(),
-        batcher: batching(rule).map(Batcher::new),
+        batcher: batching(rule, getrlimit(Resource::Nofile).current).map(Batcher::new),
         leaf_keys: rule.context.leaf_keys(),
         roots: Roots::default(),
         is_remote,
@@ -157,16 +159,11 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
 
 /// How a rule gathers files. Of those that are delivered each keeps its copy open until it is signed: no more of them
 /// than a part of the files that the process may have open.
-pub(super) fn batching(rule: &Rule) -> Option<Batching> {
+/// `limit` is how many files that is; `None` is any number.
+pub(in crate::daemon) fn batching(rule: &Rule, limit: Option<u64>) -> Option<Batching> {
     let Mode::Sign(sign) = &rule.mode else { return None };
     let Batching { window, max_files } = sign.batch?;
-    let max_files = match &sign.deliver_to {
-        None => max_files,
-        Some(_) => {
-            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-            let share = limit.map_or(max_files as u64, |limit| (limit / OPEN_SHARE).max(1));
-            max_files.min(usize::try_from(share).unwrap_or(max_files))
-        }
-    };
-    Some(Batching { window, max_files })
+    let share = limit.filter(|_| sign.deliver_to.is_some()).map(|limit| (limit / OPEN_SHARE).max(1));
+    let share = share.and_then(|share| usize::try_from(share).ok()).unwrap_or(max_files);
+    Some(Batching { window, max_files: max_files.min(share) })
 }

@@ -2,6 +2,7 @@
 //!
 //! Looks and compares; changes and opens nothing but for the lease.
 
+use std::fmt;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -23,8 +24,34 @@ pub(in crate::daemon) const ORPHAN: &str =
 /// What lies at a name now.
 pub(in crate::daemon) struct Look {
     pub(in crate::daemon) sight: Sight,
-    /// Why the payload, or else the signature, is not handled as it is.
-    pub(in crate::daemon) unfit: Option<Unfit>,
+    /// Why it is not handled as it is.
+    pub(in crate::daemon) unfit: Option<Flaw>,
+}
+
+/// Why a pair is not handled as it is: for its payload, or else for its signature.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::daemon) enum Flaw {
+    Payload(Unfit),
+    Signature(Unfit),
+}
+
+impl Flaw {
+    /// Whether a reason on record is of this type. Such a refusal holds only as long as the pair is found unfit again.
+    fn wrote(reason: &str) -> bool {
+        Unfit::wrote(reason) || reason.starts_with("its .sig ")
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Payload(unfit) => unfit.fmt(f),
+            Self::Signature(unfit) => {
+                let unfit = unfit.to_string();
+                write!(f, "its .sig {}", unfit.strip_prefix("it ").unwrap_or(&unfit))
+            }
+        }
+    }
 }
 
 /// What `statx` says of a pair. A signature that is no regular file counts as none (A2), but is seen, and reported, as
@@ -48,9 +75,9 @@ pub(in crate::daemon) fn look(post: &Post, path: &RelPath) -> Result<Look, FsErr
             payload: payload.as_ref().map(|stat| stat.identity),
             signature: signature.map(|stat| stat.identity),
         },
-        unfit: payload
-            .and_then(|stat| post.fitness().check(&stat).err())
-            .or_else(|| signature.and_then(|stat| post.signature_fitness().check(&stat).err())),
+        unfit: payload.and_then(|stat| post.fitness().check(&stat).err().map(Flaw::Payload)).or_else(|| {
+            signature.and_then(|stat| post.signature_fitness().check(&stat).err().map(Flaw::Signature))
+        }),
     })
 }
 
@@ -127,7 +154,7 @@ pub(super) fn would_refuse_again(post: &Post, row: &Remembered, look: &Look) -> 
     let stale = row.reason.as_deref() == Some(STALE);
     match (&look.unfit, &post.rule.mode) {
         (Some(unfit), _) => row.reason.as_deref() == Some(&unfit.to_string()),
-        (None, _) if row.reason.as_deref().is_some_and(Unfit::wrote) => false,
+        (None, _) if row.reason.as_deref().is_some_and(Flaw::wrote) => false,
         (None, Mode::Sign(sign)) => !stale || sign.on_stale == OnStale::Report,
         (None, Mode::Verify(_)) => true, // for the context it would need, which the fingerprint covers
     }

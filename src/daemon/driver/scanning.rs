@@ -16,7 +16,7 @@ use crate::daemon::summary::Left;
 use crate::effect::claim;
 use crate::escape::quoted;
 use crate::fs::trust::TrustError;
-use crate::fs::{FsError, Kind, RelPath, root, staging};
+use crate::fs::{Dir, FsError, Kind, RelPath, root, staging};
 use crate::kms::Kms;
 use crate::state::{Remembered, State, StateError};
 use crate::watch::scan::{self, Walk};
@@ -282,7 +282,8 @@ impl<K: Kms> Driver<K> {
         self.refuse(post, refusals).await;
     }
 
-    /// Whether another directory stands at the rule's path by now. Then the old one is let go.
+    /// Whether another directory stands at the rule's path by now, or at that of its destination. Then the old ones are
+    /// let go.
     pub(super) fn has_moved(&mut self, post: &Post) -> bool {
         // The same way as when it was attached: what stands above it may have changed hands as well.
         let (now, then) = self
@@ -298,10 +299,7 @@ impl<K: Kms> Driver<K> {
             }
         };
         let same = match (now, then) {
-            (Some(now), Some(then)) => {
-                (now.identity.dev, now.identity.ino, now.mount)
-                    == (then.identity.dev, then.identity.ino, then.mount)
-            }
+            (Some(now), Some(then)) => now.is_same_place(&then),
             _ => false,
         };
         if !same {
@@ -312,8 +310,19 @@ impl<K: Kms> Driver<K> {
             );
             self.let_go();
             self.attach_told = Some("the watched directory was replaced or removed".to_owned());
+            return true;
         }
-        !same
+        // One that cannot be looked at shows at the next file.
+        let is_there = |dir: &Dir| self.beat.at_disk(|| dir.is_at_its_path().unwrap_or(true));
+        let Some(moved) = post.destination.as_ref().filter(|dir| !is_there(dir)) else { return false };
+        tracing::error!(
+            rule = self.rule.name,
+            path = %quoted(moved.path()),
+            "the destination was replaced or removed; holding until it is there"
+        );
+        self.let_go();
+        self.attach_told = Some("the destination was replaced or removed".to_owned());
+        true
     }
 
     pub(super) fn detach(&mut self, error: &FsError) {

@@ -193,6 +193,11 @@ impl<K: Kms> Driver<K> {
         if hold.is_fatal() {
             self.fatal.get_or_insert(hold.clone());
         }
+        if let (Hold::Moved { path }, Some(post)) = (&hold, &self.post)
+            && post.destination.as_ref().is_some_and(|dir| dir.path() == path)
+        {
+            self.next_scan = now; // which attaches the rule anew
+        }
         let count = self.told.entry(hold.as_str()).or_default();
         *count += 1;
         let file = Escaped::new(path.as_path());

@@ -1,6 +1,7 @@
 //! A file as it was when it was hashed.
 
 use super::{Facts, Part, Post, Sight, Stop, parts};
+use crate::daemon::driver::look::Flaw;
 use crate::daemon::space::Space;
 use crate::digest::Digest;
 use crate::effect::deliver;
@@ -76,6 +77,7 @@ impl Snapshot {
         };
         let (staging, hashed) = match (&post.destination, space) {
             (Some(destination), Some((space, floor))) => {
+                Stop::unless_there(destination)?;
                 let _room = space.take(destination, size, floor)?;
                 let staging = Staging::below(destination, path.parent())?;
                 let hashed = copy::copy(&file, &shown, size, &staging).map_err(grew)?;
@@ -98,7 +100,10 @@ impl Snapshot {
     ) -> Result<Option<SignatureFile>, Stop> {
         let Some(expected) = sight.signature else { return Ok(None) };
         let name = signature_name(path.name());
-        let (file, stat) = parent.open_file(&name, &post.signature_fitness())?;
+        let (file, stat) = match parent.open_file(&name, &post.signature_fitness()) {
+            Err(OpenError::Unfit(unfit)) => return Err(Stop::Refused(Flaw::Signature(unfit).to_string())),
+            opened => opened?,
+        };
         if stat.identity != expected {
             return Err(Stop::Changed);
         }

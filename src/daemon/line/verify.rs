@@ -312,6 +312,7 @@ impl Post {
             return Err(Stop::Changed); // BUG: only rules that deliver come here, with a private copy
         };
         self.prepare_removal(&taken.parts(path, !self.leaves_signature()))?;
+        Stop::unless_there(root)?;
         Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode, &self.disk)?)
     }
 

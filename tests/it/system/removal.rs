@@ -60,6 +60,24 @@ fn p4_what_lies_in_a_sticky_directory_of_the_senders_is_held_and_not_delivered()
 }
 
 #[test]
+fn p4_a_bad_file_in_a_sticky_directory_is_held_for_the_same_reason() {
+    let site = Site::new(&with(&quick(), "recursive = true"));
+    SENDER.run(|| {
+        fs::create_dir(site.path("in/sub")).unwrap();
+        fs::set_permissions(site.path("in/sub"), Permissions::from_mode(0o3770)).unwrap();
+    });
+    let daemon = site.start(Leases::Granted);
+    SENDER.run(|| {
+        write(&site.path("in/sub/f"), b"content");
+        write(&site.path("in/sub/f.sig"), b"nonsense");
+    });
+    assert_eq!(daemon.waits_for("held")["cause"], "sticky");
+    SENDER.run(|| fs::set_permissions(site.path("in/sub"), Permissions::from_mode(0o2770)).unwrap());
+    daemon.hang_up();
+    daemon.waits_for("quarantined");
+}
+
+#[test]
 fn a19_what_cannot_be_claimed_is_held_and_not_delivered() {
     let site = Site::new(&quick());
     let daemon = site.start(Leases::Granted);
@@ -70,6 +88,11 @@ fn a19_what_cannot_be_claimed_is_held_and_not_delivered() {
     });
     drop_pair(&site, "", "f");
     touch_until_held(&site, &daemon, "f", 10);
+    let held = daemon.waits_for("held");
+    assert_eq!(
+        (&held["cause"], &held["remedy"]),
+        (&"planted".into(), &"remove what has that name, unless it is yours".into())
+    );
     assert_eq!((fs::read_dir(site.path("out")).unwrap().count(), rows(&site, "delivered")), (0, 0));
     SENDER.run(|| fs::remove_file(site.path("in/.kms-sig")).unwrap());
     touch_until_held(&site, &daemon, "f", 1);
