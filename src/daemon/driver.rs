@@ -282,6 +282,7 @@ impl<K: Kms> Driver<K> {
         if *told.borrow() != Told::Work {
             // Tries that only queue for a place are not in hand: a restart begins them again (C17).
             self.line.hashing.close(self.post.as_ref().map(|post| &post.queue));
+            self.line.kms.end_soon();
         }
         // From here on it only waits for what is in hand, and whoever ordered that sees to how long.
         self.beat.retire();

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 use super::board::Board;
 use super::breaker::{Breaker, Heard, Turn};
+use super::pace::Pace;
 use crate::clock::{Clock, Moment};
 use crate::context::Context;
 use crate::key::{KeyId, Provider};
@@ -19,12 +20,21 @@ use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKin
 /// The two operations; each has breakers of its own.
 pub use crate::kms::Operation;
 
+/// How long what waits for a token still may when the daemon ends, or another policy is to take over.
+const LAST_TOKENS: Duration = Duration::from_secs(3);
+
 /// A provider behind the limits of the policy.
 #[derive(Debug)]
 pub struct Limited<K> {
     inner: K,
     in_flight: Semaphore,
-    bucket: Mutex<Bucket>,
+    pace: Mutex<Pace>,
+    /// Had by the one whose token is the next. The others wait for that, in the order in which they came.
+    turn: tokio::sync::Mutex<()>,
+    /// Wakes that one when its token may be good sooner.
+    sooner: Notify,
+    /// Until when tokens are waited for. `None` is for ever.
+    until: Mutex<Option<Moment>>,
     breakers: Mutex<HashMap<(KeyId, Operation), Breaker>>,
     /// Counts how often a breaker closed: whoever is held for KMS may come at once.
     reopened: watch::Sender<u64>,
@@ -32,54 +42,19 @@ pub struct Limited<K> {
     clock: Clock,
 }
 
-/// A token bucket that lends: each caller takes a token at once and is told when it is good. So order is kept
-/// and nobody polls. Being throttled halves the rate; answers bring it back by and by.
-#[derive(Debug)]
-struct Bucket {
-    /// Time between tokens at the policy's rate.
-    normal: Duration,
-    /// Time between tokens now.
-    interval: Duration,
-    /// When the next token is good.
-    next: Moment,
-}
-
-impl Bucket {
-    /// How far ahead of time tokens may be saved up.
-    const BURST: Duration = Duration::from_millis(100);
-    /// The slowest rate that throttling leads to.
-    const SLOWEST: Duration = Duration::from_secs(2);
-
-    fn new(per_second: u32) -> Self {
-        let normal = Duration::from_secs(1) / per_second.max(1);
-        Self { normal, interval: normal, next: Duration::ZERO }
-    }
-
-    fn take(&mut self, now: Moment) -> Moment {
-        let good = self.next.max(now.saturating_sub(Self::BURST));
-        self.next = good + self.interval;
-        good
-    }
-
-    fn throttled(&mut self) {
-        self.interval = (self.interval * 2).min(Self::SLOWEST.max(self.normal));
-    }
-
-    fn answered(&mut self) {
-        self.interval = (self.interval * 15 / 16).max(self.normal);
-    }
-}
-
 impl<K> Limited<K> {
     /// Limits `inner` to `in_flight` calls at a time and `per_second` calls a second, with a burst of a
     /// tenth of a second's worth. What it learns of keys, it shows on the board.
     pub fn new(inner: K, in_flight: usize, per_second: u32, board: &Arc<Board>) -> Self {
-        let bucket = Bucket::new(per_second);
-        board.tally.set_interval(bucket.interval); // what an earlier policy's calls led to is over
+        let pace = Pace::new(per_second);
+        board.tally.set_interval(pace.interval()); // what an earlier policy's calls led to is over
         Self {
             inner,
             in_flight: Semaphore::new(in_flight),
-            bucket: Mutex::new(bucket),
+            pace: Mutex::new(pace),
+            turn: tokio::sync::Mutex::default(),
+            sooner: Notify::new(),
+            until: Mutex::default(),
             breakers: Mutex::default(),
             reopened: watch::Sender::new(0),
             clock: board.clock,
@@ -98,6 +73,12 @@ impl<K> Limited<K> {
         self.reopened.subscribe()
     }
 
+    /// Has nobody wait for a token much longer: what did not get its turn by then is not in hand, and is held.
+    pub fn end_soon(&self) {
+        lock(&self.until).get_or_insert(self.clock.now() + LAST_TOKENS);
+        self.sooner.notify_one();
+    }
+
     /// Waits for a place and a token. Keys of this host cost nobody a call.
     async fn admit(
         &self,
@@ -113,12 +94,23 @@ impl<K> Limited<K> {
             let now = self.clock.now();
             lock(&self.breakers).entry((key.clone(), operation)).or_default().admit(now)?;
         }
-        let now = self.clock.now();
-        let good = lock(&self.bucket).take(now);
-        if good > now {
-            tokio::time::sleep_until(self.clock.instant(good)).await;
-        }
+        self.token().await?;
         Ok(Some(permit))
+    }
+
+    async fn token(&self) -> Result<(), Trouble> {
+        let _turn = self.turn.lock().await;
+        loop {
+            let taken = lock(&self.pace).take(self.clock.now());
+            let Err(good) = taken else { return Ok(()) };
+            if lock(&self.until).is_some_and(|until| good > until) {
+                return Err(Trouble::new(TroubleKind::Throttled, "shutting down before its turn came"));
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(self.clock.instant(good)) => {}
+                () = self.sooner.notified() => {}
+            }
+        }
     }
 
     /// Makes a call that was admitted, counts it and learns from it.
@@ -133,24 +125,27 @@ impl<K> Limited<K> {
         let began = self.clock.now();
         let answer = call.await;
         self.board.tally.ended(operation, &answer, self.clock.now().saturating_sub(began));
-        self.learn(key, operation, &answer);
+        self.learn(key, operation, began, &answer);
         answer
     }
 
     /// Lets rate and breaker learn from an answer.
-    fn learn<T>(&self, key: &KeyId, operation: Operation, answer: &Result<T, KmsError>) {
+    fn learn<T>(&self, key: &KeyId, operation: Operation, began: Moment, answer: &Result<T, KmsError>) {
         let trouble = match answer {
             Ok(_) | Err(KmsError::Rejected | KmsError::IncorrectKey) => None,
             Err(KmsError::Trouble(trouble)) => Some(trouble),
         };
-        match trouble {
-            Some(trouble) if trouble.kind == TroubleKind::Throttled => lock(&self.bucket).throttled(),
-            Some(_) => {}
-            None => lock(&self.bucket).answered(),
-        }
-        self.board.tally.set_interval(lock(&self.bucket).interval);
-        let heard = trouble.map_or(Heard::Answer, Heard::of);
         let now = self.clock.now();
+        let mut pace = lock(&self.pace);
+        match trouble {
+            Some(trouble) if trouble.kind == TroubleKind::Throttled => pace.throttled(began, now),
+            Some(_) => {}
+            None => pace.answered(began, now),
+        }
+        self.board.tally.set_interval(pace.interval());
+        drop(pace);
+        self.sooner.notify_one();
+        let heard = trouble.map_or(Heard::Answer, Heard::of);
         let turn = lock(&self.breakers).entry((key.clone(), operation)).or_default().heard(now, heard);
         match turn {
             Turn::Same => {}
@@ -193,35 +188,4 @@ impl<K: Kms> Kms for Limited<K> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept here is right after every single step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
-
-    #[test]
-    fn k8_tokens_come_at_the_rate_and_do_not_pile_up() {
-        let mut bucket = Bucket::new(50);
-        let now = ms(10_000);
-        let good: Vec<Moment> = (0..8).map(|_| bucket.take(now)).collect();
-        // An idle hour saves up no more than the burst: then one each interval.
-        assert_eq!(good.iter().filter(|g| **g <= now).count(), 6);
-        assert_eq!(*good.last().unwrap(), now + ms(40));
-        assert_eq!(bucket.take(now + ms(1000)), now + ms(900), "and again after a pause");
-    }
-
-    #[test]
-    fn k8_throttling_slows_down_and_answers_speed_up_to_the_policys_rate() {
-        let mut bucket = Bucket::new(50);
-        bucket.throttled();
-        assert_eq!(bucket.interval, ms(40));
-        (0..20).for_each(|_| bucket.throttled());
-        assert_eq!(bucket.interval, Bucket::SLOWEST);
-        (0..200).for_each(|_| bucket.answered());
-        assert_eq!(bucket.interval, ms(20));
-    }
 }

@@ -137,6 +137,31 @@ fn p2_no_fault_of_kms_becomes_a_verdict() {
 }
 
 #[test]
+fn k8_after_a_moment_of_throttling_everything_goes_on_at_once() {
+    const FILES: usize = 200;
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &sign_rule(&key));
+    (0..FILES).for_each(|n| place.write(format!("in/f{n}"), "content"));
+    proxy.always(Some(Fault::THROTTLED));
+    let daemon = Daemon::start(&place);
+    daemon.until("throttled", || proxy.requests().len() >= 20);
+    proxy.always(None);
+    daemon.waits_for_nth("signed", FILES);
+}
+
+/// What only waits for its turn is not in hand.
+#[test]
+fn c17_k8_who_waits_for_a_slow_rate_keeps_nobody_from_ending() {
+    let (place, proxy, key) = at_proxy();
+    policy(&place, &proxy, &sign_rule(&key));
+    (0..200).for_each(|n| place.write(format!("in/f{n}"), "content"));
+    proxy.always(Some(Fault::THROTTLED));
+    let daemon = Daemon::start(&place);
+    daemon.until("throttled", || proxy.requests().len() >= 10);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
 fn p2_no_fault_of_kms_leaves_half_a_signature() {
     for fault in [Fault::THROTTLED, Fault::ACCESS_DENIED, Fault::Reset, Fault::BrokenJson, Fault::OtherKey] {
         let (place, proxy, key) = at_proxy();
