@@ -421,7 +421,7 @@ fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> 
         all.push(concern(
             "brake",
             "nearly every signature is rejected or of another key; such pairs are held, valid ones go on",
-            "check trusted_keys and context of the rule, then reload",
+            "check trusted_keys, context and accept_batch of the rule, then reload",
             true,
         ));
     }

@@ -101,12 +101,22 @@ impl Batcher {
         Ok((sealed.ok_or(Stop::Changed)?, place))
     }
 
-    /// Has nobody wait for others from now on: what is gathered is signed at once.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+    /// How many wait in the batch that files still join.
+    pub fn waiting(&self) -> usize {
+        self.open().as_ref().map_or(0, |gathering| lock(&gathering.leaves).len())
+    }
+
+    /// Has those who wait wait for nobody else.
+    pub fn hurry(&self) {
         if let Some(gathering) = self.open().as_ref() {
             gathering.enough.notify_one();
         }
+    }
+
+    /// Has nobody wait for others from now on: what is gathered is signed at once.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.hurry();
     }
 
     fn join(&self, leaf: Node) -> Member {

@@ -38,19 +38,19 @@ pub fn verified(rule: &VerifyRule, verdict: Verdict, finality: Finality, braked:
     };
     match (finality, action) {
         (Finality::Provisional, _) => Verified::Wait(reason),
-        (Finality::Final, OnInvalid::Quarantine) if braked && looks_like_our_mistake(reason) => {
-            Verified::Hold(reason)
-        }
+        (Finality::Final, OnInvalid::Quarantine) if braked => Verified::Hold(reason),
         (Finality::Final, OnInvalid::Quarantine) => Verified::Quarantine(reason),
         (Finality::Final, OnInvalid::Log) => Verified::Leave(reason),
     }
 }
 
-/// Whether a wrong key or context in the policy would look like this.
-pub const fn looks_like_our_mistake(reason: Reason) -> bool {
+/// Whether a mistake in the policy would look like this: a wrong key, a wrong context, or an `accept_batch` that is
+/// missing. `is_batch` says that the signature has the form of one of a batch.
+pub const fn looks_like_our_mistake(reason: Reason, is_batch: bool) -> bool {
     match reason {
         Reason::Rejected | Reason::WrongKey => true,
-        Reason::Mismatch | Reason::Malformed | Reason::Missing => false,
+        Reason::Malformed => is_batch,
+        Reason::Mismatch | Reason::Missing => false,
     }
 }
 
@@ -119,12 +119,12 @@ impl Brake {
     /// Fewer than this say nothing.
     const MIN: usize = 10;
 
-    /// Takes a final verdict; `None` for a valid one.
-    pub fn saw(&mut self, reason: Option<Reason>) {
+    /// Takes a final verdict: whether it looked like a mistake of ours.
+    pub fn saw(&mut self, mistake: bool) {
         if self.window.len() == Self::WINDOW {
             self.window.pop_front();
         }
-        self.window.push_back(reason.is_some_and(looks_like_our_mistake));
+        self.window.push_back(mistake);
     }
 
     /// Whether it is on: at least nine in ten of at least ten.
@@ -169,10 +169,9 @@ mod tests {
                 for braked in [false, true] {
                     let decide = |rule, finality| verified(rule, Verdict::Invalid(reason), finality, braked);
                     assert!(matches!(decide(&rule, Provisional), Verified::Wait(r) if r == reason));
-                    let mistake = matches!(reason, Reason::Rejected | Reason::WrongKey);
                     match (decide(&rule, Final), action) {
-                        (Verified::Hold(_), Quarantine) => assert!(braked && mistake),
-                        (Verified::Quarantine(_), Quarantine) => assert!(!(braked && mistake)),
+                        (Verified::Hold(_), Quarantine) => assert!(braked),
+                        (Verified::Quarantine(_), Quarantine) => assert!(!braked),
                         (Verified::Leave(r), Log) => assert_eq!(r, reason),
                         (other, _) => panic!("{reason} {action:?} {braked}: {other:?}"),
                     }
@@ -213,18 +212,25 @@ mod tests {
 
     #[test]
     fn k20_the_brake_needs_many_failures_that_look_like_our_mistake() {
-        let after = |verdicts: &[(usize, Option<Reason>)]| {
+        let after = |verdicts: &[(usize, bool)]| {
             let mut brake = Brake::default();
-            for (times, reason) in verdicts {
-                (0..*times).for_each(|_| brake.saw(*reason));
+            for (times, mistake) in verdicts {
+                (0..*times).for_each(|_| brake.saw(*mistake));
             }
             brake.is_on()
         };
-        let wrong = Some(Reason::WrongKey);
-        assert!(!after(&[(9, wrong)]));
-        assert!(after(&[(10, wrong)]));
-        assert!(after(&[(100, None), (20, Some(Reason::Rejected))]));
-        assert!(!after(&[(100, wrong), (3, None)]), "valid pairs release it");
-        assert!(!after(&[(100, Some(Reason::Mismatch))]), "tampering is no mistake of ours");
+        assert!(!after(&[(9, true)]));
+        assert!(after(&[(10, true)]));
+        assert!(after(&[(100, false), (20, true)]));
+        assert!(!after(&[(100, true), (3, false)]), "valid pairs release it");
+        assert!(!after(&[(100, false)]));
+    }
+
+    #[test]
+    fn k20_tampering_is_no_mistake_of_ours_and_a_batch_that_is_not_accepted_is() {
+        for is_batch in [false, true] {
+            let mistakes = REASONS.map(|reason| looks_like_our_mistake(reason, is_batch));
+            assert_eq!(mistakes, [false, true, true, is_batch, false]);
+        }
     }
 }

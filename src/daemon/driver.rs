@@ -273,6 +273,7 @@ impl<K: Kms> Driver<K> {
             if self.once && self.is_finished() {
                 break;
             }
+            self.hurry_batch();
             self.give_back_memory();
             self.wait(&mut told).await;
         }
@@ -406,16 +407,31 @@ impl<K: Kms> Driver<K> {
         if self.post.is_none() {
             return true; // its directory is not to be had; said when it was tried
         }
-        let limit = self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
         let now = self.line.clock.now();
         let more_wait = self.overflowed && self.pairs.len() < MAX_PAIRS / 2;
         !more_wait
             && self.jobs.is_empty()
             && self.ready.is_empty()
-            && self.pairs.values().all(|slot| {
-                !slot.running
-                    && (slot.timer.is_none() || (slot.hold.is_none() && now > slot.first_seen + limit))
-            })
+            && self.pairs.values().all(|slot| !slot.running && self.is_late(slot, now))
+    }
+
+    /// In `--once`: a batch waits for nobody when all that may still join it have.
+    fn hurry_batch(&self) {
+        let Some(batcher) = self.post.as_ref().and_then(|post| post.batcher.as_ref()) else { return };
+        if !self.once || self.jobs.is_empty() || batcher.waiting() < self.jobs.len() {
+            return;
+        }
+        let now = self.line.clock.now();
+        let may_join = |slot: &Slot| !slot.running && slot.hold.is_none() && !self.is_late(slot, now);
+        if self.ready.is_empty() && !self.pairs.values().any(may_join) {
+            batcher.hurry();
+        }
+    }
+
+    /// In `--once`: whether a pair is not waited for, or not any more.
+    fn is_late(&self, slot: &Slot, now: Moment) -> bool {
+        let limit = self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
+        slot.timer.is_none() || (slot.hold.is_none() && now > slot.first_seen + limit)
     }
 
     fn into_summary(mut self) -> Summary {

@@ -153,7 +153,9 @@ impl Hold {
             Self::State(StateError::Busy(_)) => "find the process that keeps state.db locked, and end it",
             Self::State(_) => "make room for state.dir and check its disk",
             Self::Rollback => "deliver it by hand if it is meant, or remove it",
-            Self::Brake(_) => "check trusted_keys and context of the rule, then reload the policy (SIGHUP)",
+            Self::Brake(_) => {
+                "check trusted_keys, context and accept_batch of the rule, then reload the policy (SIGHUP)"
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 /// The messages at INFO and above, in alphabetical order, with their numbers.
 pub const ALL: &[(&str, u128)] = &[
+    ("a batch signature, and the rule has no accept_batch = true", 0x3560_bd11_5db4_44dc_b221_bf43_31e2_081b),
     (
         "a loop of the daemon does not turn; the watchdog is not fed",
         0x5094_198f_7892_4ff3_b9a9_b127_8f49_26be,

@@ -102,6 +102,22 @@ fn each_signature_verifies_alone_by_the_command_line() {
     }
 }
 
+/// The signer has batches already, and the verifier's policy does not know of it.
+#[test]
+fn k20_batches_that_a_rule_does_not_take_do_not_empty_the_folder() {
+    let place = place(VERIFY);
+    let good = signatures(&place, 40);
+    drop_pairs(&place, &good);
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("a batch signature, and the rule has no accept_batch = true");
+    let held = daemon.waits_for("held");
+    assert_eq!(held["cause"], "brake");
+    set_policy(&place, &accepting());
+    daemon.hang_up();
+    daemon.until("dealt with all", || daemon.count("delivered") + daemon.count("quarantined") == 40);
+    assert!(daemon.count("quarantined") < 10, "{}", daemon.count("quarantined"));
+}
+
 #[test]
 fn a_rule_that_takes_no_batches_calls_them_malformed_until_it_does() {
     let place = place(&with(VERIFY, "on_invalid = \"log\""));
@@ -209,6 +225,16 @@ fn c17_the_end_does_not_wait_for_the_window() {
     assert!(daemon.stop().success());
     assert!(began.elapsed() < std::time::Duration::from_secs(30), "it waited for the window");
     batches_of(&place, "in", 5); // what was in hand is signed
+}
+
+#[test]
+fn a_run_once_does_not_wait_for_the_window_when_nothing_more_can_come() {
+    let place = place(&signing("1m", 1000));
+    write_files(&place, 30);
+    let began = std::time::Instant::now();
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    assert!(began.elapsed() < std::time::Duration::from_secs(40), "it waited for the window");
+    assert_eq!(batches_of(&place, "in", 30), 1);
 }
 
 #[test]

@@ -57,15 +57,24 @@ impl<K: Kms> Line<K> {
         {
             return Err(Stop::Changed); // a writer came while it waited for its turn: the grace begins again
         }
+        let is_batch = taken.signature.as_ref().and_then(|file| file.parsed.as_ref()?.batch()).is_some();
+        let mistake = match &verdict {
+            Verdict::Valid(_) => false,
+            Verdict::Invalid(reason) => decide::looks_like_our_mistake(*reason, is_batch),
+        };
         let braked = {
             let mut brake = post.brake();
-            match &verdict {
-                Verdict::Valid(_) => brake.saw(None),
-                Verdict::Invalid(reason) if work.finality == Finality::Final => brake.saw(Some(*reason)),
-                Verdict::Invalid(_) => {}
+            if matches!(verdict, Verdict::Valid(_)) || work.finality == Finality::Final {
+                brake.saw(mistake);
             }
-            brake.is_on()
+            mistake && brake.is_on()
         };
+        if let (Verdict::Invalid(Reason::Malformed), true, Finality::Final) =
+            (&verdict, is_batch, work.finality)
+        {
+            let file = Escaped::new(work.path.as_path());
+            tracing::warn!(rule = post.rule.name, %file, "a batch signature, and the rule has no accept_batch = true");
+        }
         match decide::verified(rule, verdict, work.finality, braked) {
             Verified::Deliver(valid) => self.deliver(post, rule, work, &keys, &context, taken, valid).await,
             Verified::Accept(valid) => self.accept(post, rule, work, &taken, &valid).await,
