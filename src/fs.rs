@@ -359,7 +359,23 @@ impl Dir {
             .map_err(|e| FsError::new("set the mode of", &*self.path, e))
     }
 
-    /// Renames `name` to `new_name` in `to`, never over anything.
+    /// Renames `name` to `new_name` in `to`, where nobody but us gives names, or none as random: what others put under
+    /// `name` at the last moment comes too, whole.
+    ///
+    /// # Errors
+    /// As [`Dir::rename`].
+    pub fn rename_to_ours(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<()> {
+        let failed = |e| FsError::new("move", self.path.join(name), e);
+        match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
+            // The file system cannot refuse to replace; but nothing comes there between this look and the move.
+            Err(Errno::INVAL) if to.stat_of(new_name)?.is_some() => Err(failed(Errno::EXIST)),
+            Err(Errno::INVAL) => rustix::fs::renameat(&self.fd, name, &to.fd, new_name).map_err(failed),
+            other => other.map_err(failed),
+        }
+    }
+
+    /// Renames `name` to `new_name` in `to`, never over anything. Where nobody but us gives `name`: some file systems do
+    /// it in two steps, and what others put there in between would be lost.
     ///
     /// # Errors
     /// `EEXIST`, `ENOENT`, `EXDEV`, and what else rename(2) says.

@@ -195,7 +195,7 @@ fn remove_by(
     }
     let mut done = id.to_owned();
     done.push(DONE);
-    if let Err(error) = claims.rename(id, claims, &done) {
+    if let Err(error) = claims.rename_to_ours(id, claims, &done) {
         // As far as possible; the next scan sees to the rest. The first error is the one to tell.
         undo(root, claims, dir, id);
         return sources.iter().map(|_| Err(error.clone())).collect();
@@ -282,7 +282,7 @@ pub fn shelter(root: &Dir, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(
     let claims = open_claims(root)?;
     let id = OsString::from(random_hex() + BACK);
     let to = claims.make_new_dir(&id, 0o700)?.descend_creating(path.parent())?;
-    from.rename(name, &to, path.name())?;
+    from.rename_to_ours(name, &to, path.name())?;
     to.sync()
 }
 
@@ -314,7 +314,7 @@ fn close(claims: &Dir, id: &OsStr) -> Result<(), FsError> {
         Err(e) if e.source == Errno::NOTEMPTY => {
             let mut back = id.to_owned();
             back.push(BACK);
-            claims.rename(id, claims, &back)
+            claims.rename_to_ours(id, claims, &back)
         }
         closed => closed,
     }
@@ -336,7 +336,7 @@ fn take_all<'p>(
             Some(_) => {}
         }
         let to = claim.descend_creating(part.path.parent())?;
-        match from.rename(name, &to, name) {
+        match from.rename_to_ours(name, &to, name) {
             Err(e) if e.is_not_found() => continue,
             // A folder for other sources has the name: the sender made a file of what was a directory. It is not his.
             Err(e) if e.source == Errno::EXIST => return Err(e),

@@ -250,7 +250,7 @@ fn move_one(item: &Dir, to: &str, source: &Dir, name: &OsStr, expected: &Identit
     if source.stat_of(name)?.is_none_or(|stat| stat.identity != *expected) {
         return Ok(false);
     }
-    match source.rename(name, item, OsStr::new(to)) {
+    match source.rename_to_ours(name, item, OsStr::new(to)) {
         Err(e) if e.is_not_found() => return Ok(false),
         renamed => renamed?,
     }
@@ -360,7 +360,7 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
         return discard(store, item, &id.to_string_lossy(), Holds::Copies);
     }
     if source.stat_of(&name)?.is_some_and(|stat| signature.describes(&stat)) {
-        source.rename(&name, item, OsStr::new(SIGNATURE))?;
+        source.rename_to_ours(&name, item, OsStr::new(SIGNATURE))?;
         item.sync()?;
     }
     Ok(())

@@ -4,9 +4,12 @@
 
 use std::ffi::OsStr;
 
+use rustix::io::Errno;
+
+use super::claim;
 use crate::fs::flush::Flusher;
 use crate::fs::staging::fresh_name;
-use crate::fs::{Dir, FsError, Identity, Publish, Staging};
+use crate::fs::{Dir, FsError, Identity, Publish, RelPath, Staging};
 use crate::signature::Signature;
 
 /// A `.sig` is for everyone to read: what is in it says nothing about the payload to who may not use the key.
@@ -36,17 +39,29 @@ pub fn write(dir: &Dir, name: &OsStr, signature: &Signature, disk: &Flusher) -> 
     Ok(published)
 }
 
-/// Replaces the signature `expected` with another one, in one step where the file system can swap names.
+/// Where a signature lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Spot<'a> {
+    /// The watched directory.
+    pub root: &'a Dir,
+    /// The directory it lies in.
+    pub dir: &'a Dir,
+    /// Its path below `root`.
+    pub path: &'a RelPath,
+}
+
+/// Replaces the signature `expected` with another one: in one step where the file system can swap names, or else there is
+/// none for a moment.
 ///
 /// # Errors
-/// Any step's; then the old or the new signature shows, whole.
+/// Any step's; then the old or the new signature shows, whole, if the file system can swap names.
 pub fn replace(
-    dir: &Dir,
-    name: &OsStr,
+    spot: Spot<'_>,
     expected: &Identity,
     signature: &Signature,
     disk: &Flusher,
 ) -> Result<Replaced, FsError> {
+    let (dir, name) = (spot.dir, spot.path.name());
     let staging = Staging::holding(dir, signature.as_bytes())?;
     staging.set_mode(MODE)?;
     disk.flush(&[staging.written()])?;
@@ -54,20 +69,45 @@ pub fn replace(
     if staging.publish(dir, &spare)? == Publish::Exists {
         return Ok(Replaced::Changed); // 96 random bits taken: someone is playing; try again later
     }
-    let swapped = dir.exchange(&spare, name);
-    let is_expected = match &swapped {
-        Ok(()) => dir.stat_of(&spare)?.is_some_and(|old| old.identity.is_renamed_from(expected)),
-        Err(_) => true,
-    };
-    if swapped.is_ok() && !is_expected {
-        dir.exchange(&spare, name)?;
-    }
-    dir.unlink(&spare)?;
-    match swapped {
-        Ok(()) if is_expected => disk.flush(&[dir.written()]).map(|()| Replaced::Done),
-        Ok(()) => Ok(Replaced::Changed),
+    let swapped = match dir.exchange(&spare, name) {
+        // Now the old one has the spare name.
+        Ok(()) if is_renamed(dir, &spare, expected)? => Ok(Replaced::Done),
+        Ok(()) => undo(spot, &spare).map(|()| Replaced::Changed),
+        Err(e) if e.source == Errno::INVAL => swap_in_steps(spot, &spare, expected),
         Err(e) if e.is_not_found() => Ok(Replaced::Changed),
         Err(e) => Err(e),
+    };
+    dir.unlink(&spare)?;
+    if matches!(swapped, Ok(Replaced::Done)) {
+        disk.flush(&[dir.written()])?;
+    }
+    swapped
+}
+
+/// [`replace`], where no file system call swaps two names.
+fn swap_in_steps(spot: Spot<'_>, spare: &OsStr, expected: &Identity) -> Result<Replaced, FsError> {
+    if !take_away(spot, expected)? {
+        return Ok(Replaced::Changed);
+    }
+    match spot.dir.rename(spare, spot.dir, spot.path.name()) {
+        Err(e) if e.source == Errno::EXIST => Ok(Replaced::Changed), // somebody else's, by now
+        renamed => renamed.map(|()| Replaced::Done),
+    }
+}
+
+/// Puts back what was swapped for a new signature and is not the old one.
+fn undo(spot: Spot<'_>, spare: &OsStr) -> Result<(), FsError> {
+    match spot.dir.exchange(spare, spot.path.name()) {
+        Err(e) if e.is_not_found() => give_back(spot, spare), // the new one is gone already
+        swapped => swapped,
+    }
+}
+
+/// Puts back what has a spare name and is not ours; where its own is taken, it waits among the claims.
+fn give_back(spot: Spot<'_>, spare: &OsStr) -> Result<(), FsError> {
+    match spot.dir.rename(spare, spot.dir, spot.path.name()) {
+        Err(e) if e.source == Errno::EXIST => claim::shelter(spot.root, spot.path, spot.dir, spare),
+        given => given,
     }
 }
 
@@ -76,14 +116,25 @@ pub fn replace(
 ///
 /// # Errors
 /// Any step's.
-pub fn take_back(dir: &Dir, name: &OsStr, ours: &Identity) -> Result<(), FsError> {
+pub fn take_back(spot: Spot<'_>, ours: &Identity) -> Result<(), FsError> {
+    take_away(spot, ours).map(drop)
+}
+
+/// Removes the file `expected`; false if it is something else or gone, which stays as it is.
+fn take_away(spot: Spot<'_>, expected: &Identity) -> Result<bool, FsError> {
     let spare = fresh_name();
-    match dir.rename(name, dir, &spare) {
-        Err(e) if e.is_not_found() => return Ok(()),
+    match spot.dir.rename_to_ours(spot.path.name(), spot.dir, &spare) {
+        Err(e) if e.is_not_found() => return Ok(false),
         renamed => renamed?,
     }
-    let is_ours = dir.stat_of(&spare)?.is_some_and(|stat| stat.identity.is_renamed_from(ours));
-    if is_ours { dir.unlink(&spare) } else { dir.rename(&spare, dir, name) }
+    match is_renamed(spot.dir, &spare, expected)? {
+        true => spot.dir.unlink(&spare).map(|()| true),
+        false => give_back(spot, &spare).map(|()| false),
+    }
+}
+
+fn is_renamed(dir: &Dir, name: &OsStr, expected: &Identity) -> Result<bool, FsError> {
+    Ok(dir.stat_of(name)?.is_some_and(|stat| stat.identity.is_renamed_from(expected)))
 }
 
 #[cfg(test)]
@@ -101,19 +152,59 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         let disk = Flusher::new(&dir).unwrap();
-        let name = OsStr::new("a.sig");
+        let path = RelPath::new("a.sig").unwrap();
+        let (spot, name) = (Spot { root: &dir, dir: &dir, path: &path }, path.name());
         assert_eq!(write(&dir, name, &signature(1), &disk).unwrap(), Publish::Done);
         assert_eq!(write(&dir, name, &signature(2), &disk).unwrap(), Publish::Exists);
         let first = dir.stat_of(name).unwrap().unwrap().identity;
-        assert_eq!(replace(&dir, name, &first, &signature(2), &disk).unwrap(), Replaced::Done);
+        assert_eq!(replace(spot, &first, &signature(2), &disk).unwrap(), Replaced::Done);
         assert_eq!(fs::read(temp.path().join("a.sig")).unwrap(), [2; 20]);
         // `first` is no longer what is there.
-        assert_eq!(replace(&dir, name, &first, &signature(3), &disk).unwrap(), Replaced::Changed);
-        take_back(&dir, name, &first).unwrap();
+        assert_eq!(replace(spot, &first, &signature(3), &disk).unwrap(), Replaced::Changed);
+        take_back(spot, &first).unwrap();
         assert_eq!(fs::read(temp.path().join("a.sig")).unwrap(), [2; 20]);
         let second = dir.stat_of(name).unwrap().unwrap().identity;
-        take_back(&dir, name, &second).unwrap();
-        assert_eq!(replace(&dir, name, &second, &signature(3), &disk).unwrap(), Replaced::Changed);
+        take_back(spot, &second).unwrap();
+        assert_eq!(replace(spot, &second, &signature(3), &disk).unwrap(), Replaced::Changed);
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0, "nothing of ours is left");
+    }
+
+    #[test]
+    fn p8_in_steps_too_only_the_expected_signature_is_replaced() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let path = RelPath::new("a.sig").unwrap();
+        let spot = Spot { root: &dir, dir: &dir, path: &path };
+        let (there, spare) = (temp.path().join("a.sig"), temp.path().join("spare"));
+        fs::write(&there, "old").unwrap();
+        fs::write(&spare, "new").unwrap();
+        let old = dir.stat_of(path.name()).unwrap().unwrap().identity;
+        assert_eq!(swap_in_steps(spot, OsStr::new("spare"), &old).unwrap(), Replaced::Done);
+        assert_eq!(fs::read_to_string(&there).unwrap(), "new");
+        fs::write(&spare, "newer").unwrap();
+        assert_eq!(swap_in_steps(spot, OsStr::new("spare"), &old).unwrap(), Replaced::Changed);
+        assert_eq!(fs::read_to_string(&there).unwrap(), "new");
+        fs::remove_file(&there).unwrap();
+        assert_eq!(swap_in_steps(spot, OsStr::new("spare"), &old).unwrap(), Replaced::Changed);
+        assert!(!there.exists() && spare.exists());
+    }
+
+    #[test]
+    fn p4_what_cannot_be_given_back_waits_for_its_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let path = RelPath::new("a.sig").unwrap();
+        let spot = Spot { root: &dir, dir: &dir, path: &path };
+        let (there, spare) = (temp.path().join("a.sig"), temp.path().join("spare"));
+        fs::write(&spare, "theirs").unwrap();
+        undo(spot, OsStr::new("spare")).unwrap();
+        assert_eq!(fs::read_to_string(&there).unwrap(), "theirs", "the new one was gone");
+        fs::rename(&there, &spare).unwrap();
+        fs::write(&there, "another").unwrap();
+        give_back(spot, OsStr::new("spare")).unwrap();
+        assert!(!spare.exists());
+        fs::remove_file(&there).unwrap();
+        assert_eq!(claim::bring_back(&dir).unwrap(), 0);
+        assert_eq!(fs::read_to_string(&there).unwrap(), "theirs");
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
-use super::{Ending, Facts, Line, Post, Settled, Try, blocking};
+use super::{Ending, Facts, Line, Post, Settled, Try, blocking, sibling};
 use crate::context::Context;
 use crate::daemon::decide::{self, Existing, Signing};
 use crate::daemon::hold::{Hold, Stop};
 use crate::daemon::limit::Operation;
 use crate::effect::deliver::{self, Delivered, Warrant};
-use crate::effect::sign::{self, Replaced};
+use crate::effect::sign::{self, Replaced, Spot};
 use crate::escape::Escaped;
 use crate::fs::lease::Writer;
 use crate::fs::{Publish, RelPath, Stat};
@@ -339,19 +339,22 @@ impl Post {
         signature: &Signature,
         old: Option<Stat>,
     ) -> Result<Stat, Stop> {
-        let (parent, name) = (&taken.parent, signature_name(path.name()));
-        let is_written = match old {
-            None => sign::write(parent, &name, signature, &self.disk)? == Publish::Done,
-            Some(old) => {
-                sign::replace(parent, &name, &old.identity, signature, &self.disk)? == Replaced::Done
-            }
+        let Some(path_of_it) = RelPath::new(sibling(path)) else {
+            return Err(Stop::Changed); // BUG: what is signed has a name that leaves room for `.sig`
         };
-        let written = if is_written { parent.stat_of(&name)? } else { None };
+        let parent = &taken.parent;
+        let spot = Spot { root: &self.root, dir: parent, path: &path_of_it };
+        let name = path_of_it.name();
+        let is_written = match old {
+            None => sign::write(parent, name, signature, &self.disk)? == Publish::Done,
+            Some(old) => sign::replace(spot, &old.identity, signature, &self.disk)? == Replaced::Done,
+        };
+        let written = if is_written { parent.stat_of(name)? } else { None };
         let Some(written) = written else {
             return Err(Stop::Changed); // somebody else put a signature there meanwhile
         };
         if !taken.is_unchanged(path)? {
-            sign::take_back(parent, &name, &written.identity)?;
+            sign::take_back(spot, &written.identity)?;
             return Err(Stop::Changed);
         }
         Ok(written)

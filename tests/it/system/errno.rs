@@ -5,8 +5,8 @@
 use rustix::io::Errno;
 
 use super::job::{
-    Check, DELIVER, DELIVER_MANY, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN, SIGN_AND_DELIVER,
-    SIGN_BATCH, at_each, ensure,
+    Check, DELIVER, DELIVER_BELOW, DELIVER_MANY, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN,
+    SIGN_AND_DELIVER, SIGN_BATCH, at_each, ensure,
 };
 use super::mount;
 use super::trace::{Fault, Point};
@@ -66,6 +66,29 @@ fn fail(job: Job, (point, fault): (Point, Fault)) -> Check {
         site.finish()
     };
     check().map_err(|wrong| format!("{fault:?} from {} #{}: {wrong}\n{}", point.call, point.nth, run.shown()))
+}
+
+/// NFS: it can neither refuse to replace nor swap two names.
+#[test]
+fn w10_a_file_system_whose_rename_has_no_flags_will_do() {
+    mount::private();
+    let fault = (Point { call: "renameat2", nth: 1 }, Fault::Always(Errno::INVAL));
+    for job in [
+        DELIVER,
+        DELIVER_BELOW,
+        DELIVER_MANY,
+        SIGN,
+        RESIGN,
+        SIGN_AND_DELIVER,
+        SIGN_BATCH,
+        QUARANTINE,
+        QUARANTINE_APART,
+    ] {
+        let site = job.lay(None);
+        let run = site.trace(Some(fault));
+        assert_eq!(run.status.code(), Some(job.exit), "{}", run.shown());
+        site.during().and_then(|()| site.done()).unwrap_or_else(|wrong| panic!("{wrong}\n{}", run.shown()));
+    }
 }
 
 #[test]
