@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::serve::Listener;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 
 use super::routes::Peer;
 use crate::escape::quoted;
@@ -23,6 +25,8 @@ use crate::fs::trust::{self, TrustError};
 
 /// Connections at the same time: people and scrapers, not crowds.
 const CONNECTIONS: usize = 64;
+/// How long a connection from loopback is waited for: anybody on this host could keep all of them. Scrapers come again.
+const LIFE: Duration = Duration::from_secs(60);
 /// The mode of the socket: its group may ask, others not.
 const MODE: u32 = 0o660;
 
@@ -135,7 +139,7 @@ impl Listener for Socket {
             let (stream, _) = Listener::accept(&mut self.listener).await;
             // Who is gone already needs no answer.
             if let Ok(peer) = stream.peer_cred() {
-                return (Placed { stream, _place: place }, Peer::user(peer.uid()));
+                return (Placed::new(stream, place, None), Peer::user(peer.uid()));
             }
         }
     }
@@ -169,7 +173,7 @@ impl Listener for Loopback {
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         let place = place(&self.places).await;
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Placed { stream, _place: place }, address)
+        (Placed::new(stream, place, Some(LIFE)), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -189,6 +193,24 @@ async fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 pub(super) struct Placed<S> {
     stream: S,
     _place: OwnedSemaphorePermit,
+    /// From when on nothing more is waited for.
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Placed<S> {
+    fn new(stream: S, place: OwnedSemaphorePermit, life: Option<Duration>) -> Self {
+        Self { stream, _place: place, end: life.map(|life| Box::pin(tokio::time::sleep(life))) }
+    }
+
+    /// What became of a step, unless it has to be waited for and there is no more time to.
+    fn in_time<T>(&mut self, step: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match &mut self.end {
+            Some(end) if step.is_pending() => {
+                end.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
+            _ => step,
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
@@ -197,13 +219,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let step = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.in_time(step, cx)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let step = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.in_time(step, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -212,5 +236,31 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_says_nothing_or_takes_nothing_loses_the_place() {
+        let places = Arc::new(Semaphore::new(1));
+        for reads in [true, false] {
+            let (_peer, stream) = tokio::io::duplex(8);
+            let place = place(&places).await;
+            let mut placed = Placed::new(stream, place, Some(Duration::from_millis(1)));
+            let ended = match reads {
+                true => placed.read_u8().await.map(drop),
+                false => placed.write_all(&[0; 100]).await,
+            };
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+        let (mut peer, stream) = tokio::io::duplex(8);
+        let mut placed = Placed::new(stream, place(&places).await, Some(Duration::ZERO));
+        peer.write_u8(7).await.unwrap();
+        assert_eq!(placed.read_u8().await.unwrap(), 7, "what is there need not be waited for");
     }
 }
