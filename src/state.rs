@@ -31,7 +31,7 @@ use tokio::sync::{oneshot, watch};
 use crate::chain;
 use crate::clock::{self, Clock};
 use crate::escape::quoted;
-use crate::fs::{FileTime, Identity, RelPath};
+use crate::fs::{FileTime, Identity, RelPath, Stat, stat_path};
 use crate::signature::Signature;
 use ledger::{Pruned, Seal};
 use link::Head;
@@ -272,7 +272,8 @@ impl State {
             }
             Err(e) => return Err(e.into_state_error(&path)),
         };
-        Ok((Self::serve(connection, path), found))
+        let file = stat_path(&path).ok().flatten();
+        Ok((Self::serve(connection, path, file), found))
     }
 
     /// State that is forgotten at the end, begun from what a state directory holds if it holds any. Changes
@@ -283,17 +284,17 @@ impl State {
     pub fn rehearsal(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(FILE);
         let connection = schema::in_memory(&path).map_err(|e| e.into_state_error(&path))?;
-        Ok(Self::serve(connection, path))
+        Ok(Self::serve(connection, path, None))
     }
 
-    fn serve(connection: Connection, path: PathBuf) -> Self {
+    fn serve(connection: Connection, path: PathBuf, file: Option<Stat>) -> Self {
         let (requests, queue) = mpsc::channel();
         let (commit, commits) = watch::channel(0);
-        let at = path.clone();
+        let place = Place { path: path.clone(), file };
         // Ends when the last handle is dropped. A panic in it closes the channel, which every caller sees.
         let thread = thread::Builder::new().name("state".into());
         // Without a thread to be had, the first request fails as every later one would.
-        drop(thread.spawn(move || serve(&connection, &queue, &at, &commit)));
+        drop(thread.spawn(move || serve(&connection, &queue, &place, &commit)));
         Self { requests, path, commits }
     }
 
@@ -645,7 +646,30 @@ impl State {
     }
 }
 
-fn serve(db: &Connection, requests: &mpsc::Receiver<Request>, path: &Path, commit: &watch::Sender<u64>) {
+/// Where the database is.
+struct Place {
+    path: PathBuf,
+    /// The file that was opened; none in a rehearsal.
+    file: Option<Stat>,
+}
+
+impl Place {
+    /// What is written to a file without a name is lost at the end, and nobody else can read it (unlink(2)).
+    fn check(&self) -> Result<(), StateError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        match stat_path(&self.path) {
+            Ok(there) if !there.is_some_and(|there| there.is_same_place(file)) => Err(StateError::Broken(
+                self.path.clone(),
+                "the file was removed or replaced since it was opened; put it back before the next start, if you can"
+                    .into(),
+            )),
+            Ok(_) | Err(_) => Ok(()), // who cannot look does not know
+        }
+    }
+}
+
+fn serve(db: &Connection, requests: &mpsc::Receiver<Request>, place: &Place, commit: &watch::Sender<u64>) {
+    let path = &place.path;
     let mut changes = db.total_changes();
     let mut works = VecDeque::new();
     loop {
@@ -661,8 +685,9 @@ fn serve(db: &Connection, requests: &mpsc::Receiver<Request>, path: &Path, commi
             thread::sleep(MOMENT);
             take_all(requests, &mut works);
         }
-        let begun = begin(db, || take_all(requests, &mut works)).map_err(|e| state_error(path, &e));
-        let mut going = begun;
+        let mut going = place
+            .check()
+            .and_then(|()| begin(db, || take_all(requests, &mut works)).map_err(|e| state_error(path, &e)));
         let mut replies = Vec::new();
         for work in works.drain(..works.len().min(MAX_GROUP)) {
             let Done { failed, reply } = work(going.clone().map(|()| db));

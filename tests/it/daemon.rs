@@ -93,7 +93,6 @@ impl Daemon {
     }
 
     /// Whether any event has this text in it.
-    #[cfg(feature = "system-tests")]
     pub(crate) fn said(&self, text: &str) -> bool {
         self.log.0.lock().unwrap().iter().any(|event| event.to_string().contains(text))
     }
@@ -944,6 +943,23 @@ fn w7_a_quarantine_that_is_renamed_gets_nothing_and_a_reload_takes_the_one_in_it
     daemon.hang_up();
     daemon.waits_for("quarantined");
     assert_eq!((names(&place.path("q")).len(), names(&place.path("away"))), (1, Vec::new()));
+}
+
+/// What goes into a file without a name is remembered by nobody.
+#[test]
+fn c12_state_that_is_removed_under_the_daemon_ends_it_before_anything_more_is_published() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    place.write("in/f", "content");
+    daemon.waits_for("signed");
+    place.shell("rm state/state.db*").exits(0);
+    place.write("in/g", "content");
+    daemon.until("ended", || daemon.said("nothing more can be published"));
+    assert!(!place.path("in/g.sig").exists());
+    assert_eq!(daemon.stop().code(), Some(3));
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    daemon.waits_for("a valid signature was there; adopted");
 }
 
 #[test]
