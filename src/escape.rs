@@ -3,6 +3,7 @@
 //! File names are chosen by senders and may hold newlines, terminal escapes, right-to-left overrides or
 //! bytes that are not UTF-8. Nothing in this crate prints or logs a name except through [`Escaped`] (P9).
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::{self, Display, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -87,6 +88,28 @@ fn acts_on_display(c: char) -> bool {
     )
 }
 
+/// Text that is escaped already, in quotes unless it is one word: so that what stands beside it cannot be part of it. What
+/// is in quotes already stays as it is.
+pub fn word(value: &str) -> Cow<'_, str> {
+    let is_word = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
+    if is_word || is_quoted(value) {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(format!("\"{}\"", value.replace('"', "\\\"")))
+}
+
+/// Whether it begins with a quotation mark, and the next one that no backslash takes the meaning from is its end.
+fn is_quoted(value: &str) -> bool {
+    let Some(rest) = value.strip_prefix('"') else { return false };
+    let mut is_escaped = false;
+    let end = rest.find(|c| {
+        let ends = c == '"' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        ends
+    });
+    end.is_some_and(|end| end + 1 == rest.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +129,24 @@ mod tests {
         ];
         for (name, shown) in cases {
             assert_eq!(Escaped::new(OsStr::from_bytes(name)).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn p9_no_value_can_be_taken_for_two_fields() {
+        for (value, shown) in [
+            ("f", "f"),
+            ("dir/f-1.tar.gz", "dir/f-1.tar.gz"),
+            ("x verdict=\"valid\"", "\"x verdict=\\\"valid\\\"\""),
+            ("a=b", "\"a=b\""),
+            (" f ", "\" f \""),
+            ("", "\"\""),
+            ("\"", "\"\\\"\""),
+            ("\"quoted as \\\" it is\"", "\"quoted as \\\" it is\""),
+            ("\"x\" verdict=\"valid\"", "\"\\\"x\\\" verdict=\\\"valid\\\"\""),
+            ("\"ends in a backslash\\\\\"", "\"ends in a backslash\\\\\""),
+        ] {
+            assert_eq!(word(value), shown, "{value}");
         }
     }
 }

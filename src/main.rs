@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use kms_sig::cli::{self, LogFormat};
 use kms_sig::command::{self, Failure, Log};
+use kms_sig::service::human;
 use kms_sig::service::journal::{self, Journal};
 use kms_sig::terminal::{self, progress};
 use tracing_subscriber::EnvFilter;
@@ -49,7 +50,7 @@ fn trace(format: Option<LogFormat>) -> Result<Log, Failure> {
         log.json().flatten_event(true).init();
         return Ok(Log::Lines);
     }
-    let log = log.with_target(false).with_ansi(terminal::stderr().is_coloured());
+    let log = log.with_target(false).with_ansi(terminal::stderr().is_coloured()).fmt_fields(human::fields());
     match captured {
         true => log.without_time().init(), // the journal has its own
         false => log.init(),

@@ -1,8 +1,10 @@
-//! What the program tells the host that runs it: the service manager ([`notify`]) and the journal ([`journal`]).
+//! What the program tells the host that runs it: the service manager ([`notify`]), the journal ([`journal`]), and whoever
+//! reads its log ([`human`]).
 //!
 //! [`Attendant`] reads the daemon's board and says what a service manager wants to know. It changes nothing about
 //! the daemon, and where no service manager listens it does nothing.
 
+pub mod human;
 pub mod journal;
 pub mod message;
 pub mod notify;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::line::Settled;
-use crate::escape::Escaped;
+use crate::escape::{Escaped, word};
 use crate::exit::Exit;
 use crate::fs::RelPath;
 use crate::state::Outcome;
@@ -89,12 +89,12 @@ impl Summary {
         notes.sort_by_key(|(path, outcome, why)| (path, outcome.as_str(), why));
         for (path, outcome, why) in notes {
             let what = colours.outcome(outcome.as_str());
-            text += &format!("\n  {}: {what}: {why}", Escaped::new(path.as_path()));
+            text += &format!("\n  {}: {what}: {why}", name(path));
         }
         for left in &self.left {
             let what = colours.waiting("left");
             text += &match &left.path {
-                Some(path) => format!("\n  {}: {what}: {}", Escaped::new(path.as_path()), left.why),
+                Some(path) => format!("\n  {}: {what}: {}", name(path), left.why),
                 None => format!("\n  {what}: {}", left.why),
             };
         }
@@ -118,6 +118,11 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown(Palette::PLAIN))
     }
+}
+
+/// A name at the beginning of a line, as one word: what follows is not the sender's to write.
+fn name(path: &RelPath) -> String {
+    word(&Escaped::new(path.as_path()).to_string()).into_owned()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::message;
+use crate::escape::word;
 
 /// Where journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -91,22 +92,23 @@ struct Words {
 
 impl Visit for Words {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value.to_owned(), &format_args!("{value:?}"));
+        self.put(field, value.to_owned(), &format!("{value:?}"));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}"), &format_args!("{value:?}"));
+        let value = format!("{value:?}");
+        self.put(field, value.clone(), &value);
     }
 }
 
 impl Words {
-    fn put(&mut self, field: &Field, mut value: String, shown: &dyn fmt::Display) {
+    fn put(&mut self, field: &Field, mut value: String, shown: &str) {
         value.truncate(value.floor_char_boundary(LONGEST));
         if field.name() == "message" {
             self.message = value;
             return;
         }
-        write!(self.tail, " {}={shown}", field.name()).unwrap_or_default(); // a String takes everything
+        write!(self.tail, " {}={}", field.name(), word(shown)).unwrap_or_default(); // a String takes everything
         self.fields.push((field.name(), value));
     }
 }

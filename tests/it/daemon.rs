@@ -787,7 +787,7 @@ fn a5_a_signature_that_is_not_handled_is_reported_once() {
     let place = place(VERIFY);
     drop_pair(&place, "f", "content");
     fs::hard_link(place.path("in/f.sig"), place.path("other-name")).unwrap();
-    let why = "f: refused: it has 2 hard links; max_links allows 1\n";
+    let why = "f: refused: its .sig has 2 hard links; max_links allows 1\n";
     place.run(once).exits(3).says(format!("verify: 1 refused\n  {why}"));
     place.run(once).exits(3).says(format!("verify: 1 unchanged\n  {why}"));
 }
