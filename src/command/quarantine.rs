@@ -16,7 +16,7 @@ use super::{Failure, answer, block_on, complain, remedy};
 use crate::chain;
 use crate::cli::{Choice, PolicyArgs, Quarantine, Recheck};
 use crate::context::ContextError;
-use crate::effect::quarantine::{self, Entry, ItemError, Locked};
+use crate::effect::quarantine::{self, Entry, ItemError, Locked, PackError, ReadError};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::give::Owner;
@@ -25,7 +25,7 @@ use crate::fs::{Dir, FsError, OpenError, stat_path};
 use crate::kms::Trouble;
 use crate::policy::Policy;
 use crate::seal::{Reason, Verdict};
-use crate::state::{Journal, StateError};
+use crate::state::{Journal, StateError, export};
 use crate::terminal;
 use judge::Judge;
 
@@ -103,8 +103,10 @@ impl StoreTrouble {
 enum ItemTrouble {
     #[error(transparent)]
     Item(#[from] ItemError),
-    #[error("its files cannot be read")]
-    Open(#[source] OpenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("not released")]
+    Write(#[source] FsError),
     #[error("cannot verify it: the policy has no rule \"{}\" any more", Escaped::text(.0))]
     NoRule(String),
     #[error("cannot verify it")]
@@ -130,11 +132,18 @@ enum ItemTrouble {
     Fs(#[from] FsError),
 }
 
-impl From<OpenError> for ItemTrouble {
-    fn from(error: OpenError) -> Self {
-        Self::Open(error)
+impl From<PackError> for ItemTrouble {
+    fn from(error: PackError) -> Self {
+        match error {
+            PackError::Read(error) => Self::Read(error),
+            PackError::Write(error) => Self::Write(error),
+        }
     }
 }
+
+/// For what its sender, who may still have it open, has changed.
+const CHANGED: &str =
+    "what was judged is gone: kms-sig quarantine show ID says what is there now, purge ID removes it";
 
 impl ItemTrouble {
     /// Invalid is a fact; anything else may be otherwise at the next try.
@@ -142,7 +151,8 @@ impl ItemTrouble {
         match self {
             Self::Invalid(_) => Exit::Invalid,
             Self::Item(_)
-            | Self::Open(_)
+            | Self::Read(_)
+            | Self::Write(_)
             | Self::NoRule(_)
             | Self::Context(_)
             | Self::Kms(_)
@@ -165,9 +175,11 @@ impl ItemTrouble {
             Self::Item(ItemError::Odd(_)) => {
                 Some("look into its folder in the quarantine directory; nothing was done to it")
             }
-            Self::Item(ItemError::Fs(error)) | Self::Fs(error) | Self::Open(OpenError::Io(error)) => {
-                Some(remedy::directory(error))
-            }
+            Self::Item(ItemError::Fs(error))
+            | Self::Fs(error)
+            | Self::Read(ReadError::Open(OpenError::Io(error)))
+            | Self::Write(error) => Some(remedy::directory(error)),
+            Self::Read(ReadError::Resized { .. }) => Some(CHANGED),
             Self::NoRule(_) => Some("name the rule so again, or release it with --force --to DIR"),
             Self::Kms(trouble) => Some(trouble.kind.remedy()),
             Self::Invalid(_) => {
@@ -178,8 +190,8 @@ impl ItemTrouble {
             Self::Trust(error) => remedy::trust(error),
             Self::State(error) => remedy::state(error),
             Self::Context(error) => remedy::context(error),
-            Self::Open(OpenError::Gone | OpenError::Unfit(_)) => {
-                Some("kms-sig quarantine show ID looks again")
+            Self::Read(ReadError::Open(OpenError::Gone | OpenError::Unfit(_))) => {
+                Some("its sender still had it open: look into its folder (quarantine show ID), or purge it")
             }
             // They say so.
             Self::Item(ItemError::Busy) | Self::Moved { .. } => None,
@@ -322,15 +334,14 @@ async fn recheck_one(store: &Store, judge: &Judge<'_>, id: &str, json: bool) -> 
         judge.verify(locked.item()).await
     };
     let judged = judged.await;
-    let exit = match &judged {
-        Ok(Verdict::Valid(_)) => Exit::Done,
-        Ok(Verdict::Invalid(_)) => Exit::Invalid,
-        Err(trouble) => trouble.tell(id),
-    };
-    let (verdict, reason, key) = match &judged {
-        Ok(Verdict::Valid(valid)) => ("valid", None, Some(valid.key().to_string())),
-        Ok(Verdict::Invalid(reason)) => ("invalid", Some(reason.as_str()), None),
-        Err(_) => ("unknown", None, None),
+    let (verdict, reason, key, exit) = match &judged {
+        Ok(Verdict::Valid(valid)) => ("valid", None, Some(valid.key().to_string()), Exit::Done),
+        Ok(Verdict::Invalid(reason)) => ("invalid", Some(reason.to_string()), None, Exit::Invalid),
+        // No outage: whatever it is by now, it is not what was judged.
+        Err(ItemTrouble::Read(error @ ReadError::Resized { .. })) => {
+            ("changed", Some(error.to_string()), None, Exit::Invalid)
+        }
+        Err(trouble) => ("unknown", None, None, trouble.tell(id)),
     };
     if json {
         answer_json(&serde_json::json!({ "id": id, "verdict": verdict, "reason": reason, "key": key }))?;
@@ -342,20 +353,9 @@ async fn recheck_one(store: &Store, judge: &Judge<'_>, id: &str, json: bool) -> 
     Ok(exit)
 }
 
-/// Answers with one line of JSON, in ASCII: a record may hold what a terminal would act on.
+/// Answers with one line of JSON: a record may hold what a terminal would act on.
 fn answer_json(value: &Value) -> Result<(), Failure> {
-    let mut text = String::new();
-    let mut units = [0_u16; 2];
-    for c in value.to_string().chars() {
-        if matches!(c, ' '..='~') {
-            text.push(c);
-        } else {
-            for unit in c.encode_utf16(&mut units) {
-                text.push_str(&format!("\\u{unit:04x}"));
-            }
-        }
-    }
-    answer(&text)
+    answer(&export::json(value))
 }
 
 /// A count of bytes for people.

@@ -25,8 +25,8 @@ use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Publish, RelPath, St
 use crate::signature::MAX_LEN;
 use crate::watch::scan::signature_name;
 
-pub use item::{Entry, Item, ItemError, Locked, entries, is_id, sweep};
-pub use release::{Licence, Parcel, Published};
+pub use item::{Entry, Item, ItemError, Locked, ReadError, entries, is_id, sweep};
+pub use release::{Licence, PackError, Parcel, Published};
 
 const PAYLOAD: &str = "payload";
 const SIGNATURE: &str = "payload.sig";

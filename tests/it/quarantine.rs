@@ -173,10 +173,101 @@ fn show_says_whether_the_content_changed_since() {
     // The sender still had it open.
     let payload = place.path(format!("q/{id}/payload"));
     fs::set_permissions(&payload, Permissions::from_mode(0o640)).unwrap();
-    fs::write(&payload, "other").unwrap();
-    let now = kms_sig::digest::Digest::of(b"other");
-    let changed = format!("content: changed since it was judged\nsize now: 5 bytes\nsha512 now: {now}\n");
+    fs::write(&payload, "evil").unwrap();
+    let now = kms_sig::digest::Digest::of(b"evil");
+    let changed = format!("content: changed since it was judged\nsha512 now: {now}\n");
     run(&place, &["show", &id]).exits(0).says(shown(&changed)).complains("");
+    fs::write(&payload, "other").unwrap();
+    let changed = "content: changed since it was judged (4 bytes then, 5 now)\n";
+    run(&place, &["show", &id]).exits(0).says(shown(changed)).complains("");
+}
+
+/// Makes a file of an item as long as this, as a sender may who still has it open. It takes no room on the disk.
+fn resize(place: &Place, file: &str, len: u64) {
+    let path = place.path("q").join(file);
+    let mode = fs::metadata(&path).unwrap().mode();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a10_what_grew_since_it_was_judged_is_read_by_nobody() {
+    let place = place(&rule());
+    fs::create_dir(place.path("to")).unwrap();
+    let id = quarantined(&place, "f", "1234");
+    let other = quarantined(&place, "g", "1234");
+    resize(&place, &format!("{id}/payload"), 1 << 40);
+    let grew = "its content changed since it was judged (4 bytes then, 1099511627776 now)";
+    let told = format!(
+        "kms-sig: {id}: {grew}\nhint: what was judged is gone: kms-sig quarantine show ID says what is there now, \
+         purge ID removes it\n"
+    );
+    let shown = run(&place, &["show", &id]).exits(0).complains("");
+    let shown = String::from_utf8_lossy(shown.stdout()).into_owned();
+    assert!(
+        shown.contains("content: changed since it was judged (4 bytes then, 1099511627776 now)\n"),
+        "{shown}"
+    );
+    let json = run(&place, &["show", &id, "--json"]).exits(0);
+    let now = serde_json::from_slice::<Value>(json.stdout()).unwrap()["now"].take();
+    assert_eq!(
+        (&now["size"], &now["digest"], &now["as_judged"]),
+        (&(1_u64 << 40).into(), &Value::Null, &false.into())
+    );
+    let line = format!("{id}: invalid: {grew}\n");
+    run(&place, &["recheck", &id]).exits(1).says(&line).complains("");
+    let all = format!("{line}{other}: invalid: mismatch\n");
+    run(&place, &["recheck", "--all"]).exits(1).says(all).complains("");
+    let json = run(&place, &["recheck", &id, "--json"]).exits(1);
+    assert_eq!(serde_json::from_slice::<Value>(json.stdout()).unwrap()["verdict"], "changed");
+    for words in [&["release", &id][..], &["release", &id, "--force", "--to", "to"]] {
+        run(&place, words).exits(3).says("").complains(&told);
+    }
+    assert_eq!((names(&place.path("to")), names(&place.path("out"))), (vec![], vec![]));
+    run(&place, &["purge", &id]).exits(0);
+}
+
+#[test]
+fn a16_what_is_longer_than_any_signature_is_read_by_nobody() {
+    let place = place(&rule());
+    let id = quarantined(&place, "f", "1234");
+    let was = fs::metadata(place.path(format!("q/{id}/payload.sig"))).unwrap().len();
+    resize(&place, &format!("{id}/payload.sig"), 1 << 40);
+    let shows = |id: &str, line: &str| {
+        let shown = run(&place, &["show", id]).exits(0).complains("");
+        let shown = String::from_utf8_lossy(shown.stdout()).into_owned();
+        assert!(shown.contains(&format!("content: as it was judged\nsignature: {line}\n")), "{shown}");
+    };
+    shows(&id, &format!("changed since it was judged ({was} bytes then, 1099511627776 now)"));
+    run(&place, &["recheck", &id]).exits(1).says(format!("{id}: invalid: malformed\n"));
+    // It was so when it was judged.
+    place.write("in/g", "1234");
+    fs::File::create(place.path("in/g.sig")).unwrap().set_len(1 << 33).unwrap();
+    let id = quarantine_all(&place);
+    shows(&id, "never read; with 8589934592 bytes it can be none");
+    let json = run(&place, &["show", &id, "--json"]).exits(0);
+    let now = serde_json::from_slice::<Value>(json.stdout()).unwrap()["now"].take();
+    assert_eq!((&now["as_judged"], &now["signature"]["digest"]), (&Value::Null, &Value::Null));
+    run(&place, &["recheck", &id]).exits(1).says(format!("{id}: invalid: malformed\n"));
+}
+
+#[test]
+fn what_cannot_be_read_is_shown_by_its_record_all_the_same() {
+    let place = place(&rule());
+    let id = quarantined(&place, "f", "1234");
+    fs::set_permissions(place.path(format!("q/{id}/payload")), Permissions::from_mode(0o4755)).unwrap();
+    let why = "its files cannot be read: it is set-user-id or set-group-id";
+    let shown = run(&place, &["show", &id]).exits(3).complains(&format!(
+        "kms-sig: {id}: {why}\nhint: its sender still had it open: look into its folder (quarantine show ID), or purge it\n"
+    ));
+    let shown = String::from_utf8_lossy(shown.stdout()).into_owned();
+    assert!(shown.contains("mode: 0750\n"), "{shown}");
+    assert!(shown.contains(&format!("content: {why}\nsignature: ")), "{shown}");
+    let json = run(&place, &["show", &id, "--json"]).exits(3);
+    let shown: Value = serde_json::from_slice(json.stdout()).unwrap();
+    assert_eq!((&shown["record"]["id"], &shown["now"]["as_judged"]), (&id.into(), &Value::Null));
+    assert_eq!(shown["now"]["why"], why);
 }
 
 #[test]
@@ -514,6 +605,8 @@ fn a19_what_does_not_hold_together_is_told_and_left_alone() {
     // Nor does the daemon fall over it.
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
     assert_eq!(ids(&place).len(), 5);
+    // Something is there, although it is no item.
+    run(&place, &["list"]).exits(3).says("").complains(&told);
 }
 
 #[test]
@@ -607,6 +700,28 @@ fn o8_a_rule_whose_share_is_full_holds_and_goes_on_when_there_is_room() {
     daemon.hang_up();
     daemon.waits_for("quarantined");
     assert_eq!(ids(&place).len(), 2);
+}
+
+#[test]
+fn o8_a_sender_who_makes_a_file_longer_in_the_store_fills_no_share() {
+    let place = place(&with(&rule(), "quarantine_max_size = 1000"));
+    let first = quarantined(&place, "a", "1234");
+    let size = || {
+        let json = run(&place, &["list", "--json"]).exits(0);
+        let line = json.stdout().split(|byte| *byte == b'\n').next().unwrap().to_vec();
+        serde_json::from_slice::<Value>(&line).unwrap()["size"].as_u64().unwrap()
+    };
+    let was = size();
+    for part in ["payload", "payload.sig"] {
+        resize(&place, &format!("{first}/{part}"), 1 << 40);
+    }
+    assert_eq!(size(), was);
+    quarantined(&place, "b", "1234");
+    // Nor while the daemon runs.
+    let daemon = Daemon::start(&place);
+    drop_tampered(&place, "c", "1234");
+    daemon.waits_for("quarantined");
+    assert_eq!(ids(&place).len(), 3);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{Timespec, Timestamps};
 
-use super::{Item, PartRecord};
+use super::{Item, PartRecord, ReadError};
 use crate::digest::Digest;
 use crate::effect::deliver::{Existing, LOOSE, TAKEN, Wanted, look_at_payload};
 use crate::fs::copy::{self, Hashed};
@@ -37,6 +37,17 @@ pub enum Published {
     Refused(&'static str),
 }
 
+/// Why no copies were made.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The item cannot be read, or is no longer what was judged.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The destination cannot be written to.
+    #[error(transparent)]
+    Write(#[from] FsError),
+}
+
 /// Copies of an item's files, made at their destination and not yet to be seen there.
 #[derive(Debug)]
 pub struct Parcel {
@@ -60,24 +71,29 @@ impl Parcel {
     /// they had, as files of `owner`'s. Tells `count` how many bytes of the payload each read gave.
     ///
     /// # Errors
-    /// [`OpenError`]; `TooLarge` for one that somebody is writing to, and for a signature longer than any.
+    /// [`PackError`]; a payload that has not the size that was judged is not read, nor a signature longer than any.
     pub fn pack(
         item: &Item,
         destination: &Dir,
         below: &Path,
         owner: Owner,
         count: &dyn Fn(usize),
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, PackError> {
         let stage = || Staging::below(destination, below);
         let record = item.record();
         let wanted = Wanted { owner, mode: record.payload.safe_mode() };
-        let (file, stat) = item.payload()?;
+        let (file, was) = (item.payload()?, record.payload.size);
         // No further than the size it had: a sender who writes faster than we read must not keep us at it.
-        let payload = Part::copy(&file, stat.identity.size, item.folder(), stage()?, wanted, count)?;
+        let payload =
+            Part::copy(&file, was, item.folder(), stage()?, wanted, count).map_err(|error| match error {
+                PackError::Read(ReadError::Open(error)) => ReadError::within(was, error).into(),
+                PackError::Read(ReadError::Resized { .. }) | PackError::Write(_) => error,
+            })?;
+        ReadError::check(was, payload.hashed.size)?;
         payload.seal(&record.payload)?;
-        let signature = match item.signature()? {
+        let signature = match item.signature().map_err(ReadError::from)? {
             None => None,
-            Some((file, _)) => {
+            Some(file) => {
                 let was = record.signature.as_ref().unwrap_or(&record.payload);
                 let wanted = Wanted { owner, mode: was.safe_mode() & 0o644 };
                 let part = Part::copy(&file, MAX_LEN as u64, item.folder(), stage()?, wanted, &|_| ())?;
@@ -182,8 +198,14 @@ impl Part {
         staging: Staging,
         wanted: Wanted,
         count: &dyn Fn(usize),
-    ) -> Result<Self, OpenError> {
-        let hashed = copy::copy_counted(file, folder, limit, &staging, count)?;
+    ) -> Result<Self, PackError> {
+        let hashed =
+            copy::copy_counted(file, folder, limit, &staging, count).map_err(|error| match error {
+                OpenError::Io(error) if error.path != folder => PackError::Write(error),
+                error @ (OpenError::Gone | OpenError::Unfit(_) | OpenError::Io(_)) => {
+                    PackError::Read(ReadError::Open(error))
+                }
+            })?;
         wanted.owner.take_file(staging.file(), staging.dir())?;
         Ok(Self { staging, hashed, wanted })
     }
@@ -315,7 +337,7 @@ mod tests {
         ] {
             let released = Released::new(true);
             let folder = released.site.store.path().join(&released.id);
-            fs::write(folder.join(name), "swapped").unwrap();
+            fs::write(folder.join(name), "new").unwrap(); // of the payload's size
             assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(why));
             assert_eq!(released.out.names().unwrap().count(), 0, "{name}");
         }
