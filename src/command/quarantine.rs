@@ -10,24 +10,25 @@ mod show;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Failure, answer, block_on, complain, remedy};
 use crate::chain;
 use crate::cli::{Choice, PolicyArgs, Quarantine, Recheck};
 use crate::context::ContextError;
-use crate::effect::quarantine::{self, Entry, ItemError, Locked, PackError, ReadError};
+use crate::effect::quarantine::{self, Entry, Item, ItemError, Locked, PackError, ReadError};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::give::Owner;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FsError, OpenError, stat_path};
 use crate::kms::Trouble;
-use crate::policy::Policy;
-use crate::seal::{Reason, Verdict};
-use crate::state::{Journal, StateError, export};
+use crate::policy::{Policy, Rollback, Rule};
+use crate::seal::{Reason, Valid, Verdict};
+use crate::state::{FILE, Journal, StateError, export};
 use crate::terminal;
-use judge::Judge;
+use judge::{Judge, rollback};
+use release::SUPERSEDED;
 
 /// Why a command cannot work on the store, or on what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +116,8 @@ enum ItemTrouble {
     Kms(#[source] Trouble),
     #[error("not released: {}", judge::explain(*.0))]
     Invalid(Reason),
+    #[error("not released: {SUPERSEDED}, and rollback of the rule \"{}\" is \"deny\"", Escaped::text(.0))]
+    Superseded(String),
     #[error("not released to {}: {what}", quoted(at))]
     Refused { at: PathBuf, what: &'static str },
     #[error("not released: only {free} bytes are free in {}, and min_free_space is to stay", quoted(path))]
@@ -156,6 +159,7 @@ impl ItemTrouble {
             | Self::NoRule(_)
             | Self::Context(_)
             | Self::Kms(_)
+            | Self::Superseded(_)
             | Self::Refused { .. }
             | Self::NoSpace { .. }
             | Self::Moved { .. }
@@ -186,6 +190,9 @@ impl ItemTrouble {
                 Some("kms-sig quarantine show ID says what it is; release --force releases it all the same")
             }
             Self::Refused { .. } => Some("look at what is there, or name another directory with --to DIR"),
+            Self::Superseded(_) => Some(
+                "if going back is meant, name another directory with --to DIR, or add --force, which verifies nothing",
+            ),
             Self::NoSpace { .. } => Some("make room there, or name another directory with --to DIR"),
             Self::Trust(error) => remedy::trust(error),
             Self::State(error) => remedy::state(error),
@@ -223,7 +230,7 @@ pub fn run(arguments: &Quarantine, keyring: Option<PathBuf>) -> Result<Exit, Fai
 }
 
 /// An id, and the item or why there is none.
-type Found = (String, Result<Entry, ItemError>);
+type Listed = (String, Result<Entry, ItemError>);
 
 /// A policy's store.
 struct Store {
@@ -257,7 +264,7 @@ impl Store {
     }
 
     /// Every item that passes, and every folder that is none although it has the name of one; oldest first.
-    fn entries(&self, choice: &Choice) -> Result<Vec<Found>, Failure> {
+    fn entries(&self, choice: &Choice) -> Result<Vec<Listed>, Failure> {
         let Some(dir) = &self.dir else { return Ok(Vec::new()) };
         let passes = |entry: &Entry| {
             let is =
@@ -267,7 +274,7 @@ impl Store {
         let mut found: Vec<_> =
             quarantine::entries(dir)?.filter(|(_, entry)| entry.as_ref().map_or(true, passes)).collect();
         // Within a second, ids are in no order.
-        let when = |found: &Found| found.1.as_ref().map(|entry| entry.record.quarantined_at.clone()).ok();
+        let when = |found: &Listed| found.1.as_ref().map(|entry| entry.record.quarantined_at.clone()).ok();
         found.sort_by(|a, b| (when(a), &a.0).cmp(&(when(b), &b.0)));
         Ok(found)
     }
@@ -319,36 +326,110 @@ fn recheck(arguments: &Recheck, keyring: Option<PathBuf>) -> Result<Exit, Failur
         false => store.resolve(&arguments.ids)?,
     };
     let judge = Judge::new(&store.policy, store.owner, keyring)?;
+    let asks = store.policy.rules.iter().any(|rule| rollback(rule) != Rollback::Off);
+    // Where there is none, nothing is remembered, and so nothing was superseded.
+    let journal = match asks && store.policy.state_dir.join(FILE).exists() {
+        true => Some(store.journal()?),
+        false => None,
+    };
     block_on(async {
         let mut exit = Exit::Done;
         for id in ids {
-            exit = exit.and(recheck_one(&store, &judge, &id, arguments.store.json).await?);
+            exit = exit.and(recheck_one(&store, &judge, journal.as_ref(), &id, arguments.store.json).await?);
         }
         Ok(exit)
     })?
 }
 
-async fn recheck_one(store: &Store, judge: &Judge<'_>, id: &str, json: bool) -> Result<Exit, Failure> {
-    let judged = async {
+/// What a rule does about content that is valid and was superseded; `None` about any other.
+fn superseded(
+    journal: Option<&Journal>,
+    rule: &Rule,
+    item: &Item,
+    valid: &Valid,
+) -> Result<Option<&'static str>, StateError> {
+    let word = match rollback(rule) {
+        Rollback::Off => return Ok(None),
+        Rollback::Alert => "alert",
+        Rollback::Deny => "deny",
+    };
+    let Some(journal) = journal else { return Ok(None) };
+    let is = journal.is_superseded(&rule.name, item.path(), &valid.digest().to_string())?;
+    Ok(is.then_some(word))
+}
+
+/// What was found of an item.
+enum Found {
+    Valid {
+        key: String,
+        /// What `rollback` of the rule does about it, if it was superseded.
+        superseded: Option<&'static str>,
+    },
+    Invalid(Reason),
+    /// It is not what was judged, whatever else it is by now.
+    Changed(ReadError),
+    Unknown(ItemTrouble),
+}
+
+async fn recheck_one(
+    store: &Store,
+    judge: &Judge<'_>,
+    journal: Option<&Journal>,
+    id: &str,
+    json: bool,
+) -> Result<Exit, Failure> {
+    let found = async {
         let locked = store.take(id)?;
-        judge.verify(locked.item()).await
+        let item = locked.item();
+        Ok(match judge.verify(item).await? {
+            Verdict::Valid(valid) => Found::Valid {
+                key: valid.key().to_string(),
+                superseded: superseded(journal, judge.rule(item)?, item, &valid)?,
+            },
+            Verdict::Invalid(reason) => Found::Invalid(reason),
+        })
     };
-    let judged = judged.await;
-    let (verdict, reason, key, exit) = match &judged {
-        Ok(Verdict::Valid(valid)) => ("valid", None, Some(valid.key().to_string()), Exit::Done),
-        Ok(Verdict::Invalid(reason)) => ("invalid", Some(reason.to_string()), None, Exit::Invalid),
-        // No outage: whatever it is by now, it is not what was judged.
-        Err(ItemTrouble::Read(error @ ReadError::Resized { .. })) => {
-            ("changed", Some(error.to_string()), None, Exit::Invalid)
+    let found = match found.await {
+        Ok(found) => found,
+        Err(ItemTrouble::Read(error @ ReadError::Resized { .. })) => Found::Changed(error),
+        Err(trouble) => Found::Unknown(trouble),
+    };
+    let colours = terminal::stdout();
+    let invalid = |why: &str| format!("{id}: {} {why}", colours.bad("invalid:"));
+    let (exit, line, answered) = match &found {
+        Found::Valid { key, superseded } => {
+            let valid = format!("{id}: {} from {key}", colours.good("valid signature"));
+            let answered = json!({ "id": id, "verdict": "valid", "reason": null, "key": key });
+            let (line, answered) = match superseded {
+                None => (valid, answered),
+                Some(word) => (
+                    format!("{valid}; {SUPERSEDED} (rollback is \"{word}\")"),
+                    json!({
+                        "id": id, "verdict": "valid", "reason": null, "key": key, "superseded": true,
+                    }),
+                ),
+            };
+            (Exit::Done, Some(line), answered)
         }
-        Err(trouble) => ("unknown", None, None, trouble.tell(id)),
+        Found::Invalid(reason) => {
+            let answered = json!({ "id": id, "verdict": "invalid", "reason": reason.as_str(), "key": null });
+            (Exit::Invalid, Some(invalid(reason.as_str())), answered)
+        }
+        Found::Changed(error) => {
+            let why = error.to_string();
+            let answered = json!({ "id": id, "verdict": "changed", "reason": null, "key": null, "why": why });
+            (Exit::Invalid, Some(invalid(&why)), answered)
+        }
+        Found::Unknown(trouble) => {
+            let why = chain::one_line(trouble);
+            let answered = json!({ "id": id, "verdict": "unknown", "reason": null, "key": null, "why": why });
+            (trouble.tell(id), None, answered)
+        }
     };
-    if json {
-        answer_json(&serde_json::json!({ "id": id, "verdict": verdict, "reason": reason, "key": key }))?;
-    } else if let Some(key) = key {
-        answer(&format!("{id}: {} from {key}", terminal::stdout().good("valid signature")))?;
-    } else if let Some(reason) = reason {
-        answer(&format!("{id}: {} {reason}", terminal::stdout().bad("invalid:")))?;
+    match (json, line) {
+        (true, _) => answer_json(&answered)?,
+        (false, Some(line)) => answer(&line)?,
+        (false, None) => {}
     }
     Ok(exit)
 }

@@ -372,6 +372,103 @@ fn what_is_valid_after_all_is_released_to_where_the_rule_delivers() {
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0).says("verify: nothing to do\n");
 }
 
+/// Drops a good pair and has the daemon deliver it, and takes it away from there.
+fn deliver(place: &Place, file: &str, content: &str) {
+    daemon::drop_pair(place, file, content);
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    take_away(place, file, content);
+}
+
+/// Takes a delivered pair away.
+fn take_away(place: &Place, file: &str, content: &str) {
+    assert_eq!(place.read(format!("out/{file}")), content.as_bytes());
+    fs::remove_file(place.path("out").join(file)).unwrap();
+    fs::remove_file(place.path("out").join(format!("{file}.sig"))).unwrap();
+}
+
+/// Drops a good pair again, and says whether the daemon holds it as superseded. Takes it away in any case.
+fn is_held(place: &Place, content: &str) -> bool {
+    daemon::drop_pair(place, "f", content);
+    let run = place.run(["watch", "--policy", "policy.toml", "--once"]);
+    let is_held = String::from_utf8_lossy(run.stdout()).contains("f: left: held (rollback)");
+    match is_held {
+        true => ["in/f", "in/f.sig"].iter().for_each(|name| fs::remove_file(place.path(name)).unwrap()),
+        false => take_away(place, "f", content),
+    };
+    is_held
+}
+
+#[test]
+fn a24_what_is_released_supersedes_what_was_delivered_before() {
+    let deny = with(&rule(), "rollback = \"deny\"");
+    let place = place(&deny);
+    deliver(&place, "f", "3");
+    let id = good_after_all(&place, &deny, "4");
+    // What cannot be published is no edition.
+    place.write("out/f", "theirs");
+    run(&place, &["release", &id]).exits(3).complains_of("another file has the name");
+    fs::remove_file(place.path("out/f")).unwrap();
+    assert!(!is_held(&place, "3"));
+    // Nor is what is released elsewhere, and what nobody verified.
+    fs::create_dir(place.path("to")).unwrap();
+    run(&place, &["release", &id, "--to", "to"]).exits(0).complains("");
+    assert!(!is_held(&place, "3"));
+    let forced = good_after_all(&place, &deny, "5");
+    run(&place, &["release", &forced, "--force"]).exits(0);
+    take_away(&place, "f", "5");
+    assert!(!is_held(&place, "3"));
+    for to in [&[][..], &["--to", "out"]] {
+        let id = good_after_all(&place, &deny, &format!("after {}", to.len()));
+        run(&place, &[&["release", &id], to].concat()).exits(0).complains("");
+        take_away(&place, "f", &format!("after {}", to.len()));
+        assert!(is_held(&place, "3"), "{to:?}");
+    }
+    assert!(is_held(&place, "after 0") && !is_held(&place, "after 2"));
+}
+
+#[test]
+fn a24_what_was_superseded_is_not_released_unnoticed() {
+    let deny = with(&rule(), "rollback = \"deny\"");
+    let place = place(&deny);
+    for content in ["1", "2"] {
+        deliver(&place, "f", content);
+    }
+    fs::create_dir(place.path("to")).unwrap();
+    let id = good_after_all(&place, &deny, "1");
+    let valid = format!("{id}: valid signature from local:demo");
+    let superseded = "this content was superseded earlier under the same name";
+    run(&place, &["recheck", &id])
+        .exits(0)
+        .says(format!("{valid}; {superseded} (rollback is \"deny\")\n"))
+        .complains("");
+    let json = run(&place, &["recheck", &id, "--json"]).exits(0);
+    assert_eq!(serde_json::from_slice::<Value>(json.stdout()).unwrap()["superseded"], true);
+    run(&place, &["release", &id]).exits(3).says("").complains(&format!(
+        "kms-sig: {id}: not released: {superseded}, and rollback of the rule \"verify\" is \"deny\"\n\
+         hint: if going back is meant, name another directory with --to DIR, or add --force, which verifies nothing\n"
+    ));
+    run(&place, &["release", &id, "--to", "out"]).exits(3).says("");
+    assert_eq!((names(&place.path("out")), ids(&place)), (vec![], vec![id.clone()]));
+    let warning = |id: &str| format!("warning: {id}: {superseded}\n");
+    run(&place, &["release", &id, "--to", "to"]).exits(0).complains(&warning(&id));
+    let id = good_after_all(&place, &deny, "1");
+    run(&place, &["release", &id, "--force"]).exits(0).complains(&warning(&id));
+    take_away(&place, "f", "1");
+
+    let alert = with(&rule(), "rollback = \"alert\"");
+    let id = good_after_all(&place, &alert, "1");
+    run(&place, &["recheck", &id])
+        .exits(0)
+        .says(format!("{id}: valid signature from local:demo; {superseded} (rollback is \"alert\")\n"));
+    run(&place, &["release", &id]).exits(0).complains(&warning(&id));
+    // Where it is off, nobody asks.
+    fs::remove_file(place.path("out/f")).unwrap();
+    fs::remove_file(place.path("out/f.sig")).unwrap();
+    let id = good_after_all(&place, &rule(), "1");
+    run(&place, &["recheck", &id]).exits(0).says(format!("{id}: valid signature from local:demo\n"));
+    run(&place, &["release", &id]).exits(0).complains("");
+}
+
 #[test]
 fn p1_what_is_still_invalid_is_not_released() {
     let place = place(&rule());

@@ -13,7 +13,7 @@ use crate::effect::quarantine::{Item, Parcel, ReadError};
 use crate::fs::give::Owner;
 use crate::fs::trust;
 use crate::kms::provider::Providers;
-use crate::policy::{Policy, Rule};
+use crate::policy::{Mode, Policy, Rollback, Rule};
 use crate::seal::{self, Opened, Reason, Verdict};
 use crate::signature::{Malformed, Signature};
 use crate::terminal::progress;
@@ -88,6 +88,14 @@ impl<'p> Judge<'p> {
             }
         };
         Ok(opened.judge(digest))
+    }
+}
+
+/// What a rule does about superseded content.
+pub(super) const fn rollback(rule: &Rule) -> Rollback {
+    match &rule.mode {
+        Mode::Verify(verify) => verify.rollback,
+        Mode::Sign(_) => Rollback::Off,
     }
 }
 

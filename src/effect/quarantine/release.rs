@@ -33,8 +33,10 @@ pub enum Licence<'a> {
 pub enum Published {
     /// Everything is there, durably.
     Done,
-    /// Something else has one of the names, or the licence is for other content. Nothing was changed.
-    Refused(&'static str),
+    /// Something else has one of the names. Nothing was changed.
+    Taken(&'static str),
+    /// The licence is for other content than this. Nothing was changed.
+    Changed(&'static str),
 }
 
 /// Why no copies were made.
@@ -142,12 +144,12 @@ impl Parcel {
     ) -> Result<Published, FsError> {
         match licence {
             Licence::Verified(valid) if self.digest().matches(valid.digest().as_bytes()) => {}
-            Licence::Verified(_) => return Ok(Published::Refused("the verdict is about other bytes")),
+            Licence::Verified(_) => return Ok(Published::Changed("the verdict is about other bytes")),
             Licence::Forced if self.digest().to_string() != self.judged.0 => {
-                return Ok(Published::Refused("its content changed since it was judged"));
+                return Ok(Published::Changed("its content changed since it was judged"));
             }
             Licence::Forced if self.signature_digest() != self.judged.1 => {
-                return Ok(Published::Refused("its signature changed since it was judged"));
+                return Ok(Published::Changed("its signature changed since it was judged"));
             }
             Licence::Forced => {}
         }
@@ -156,26 +158,26 @@ impl Parcel {
         let is_there = match self.payload.look(&dir, name)? {
             Existing::Nothing => false,
             Existing::Equal => true,
-            Existing::Loose => return Ok(Published::Refused(LOOSE)),
-            Existing::Other => return Ok(Published::Refused(TAKEN)),
+            Existing::Loose => return Ok(Published::Taken(LOOSE)),
+            Existing::Other => return Ok(Published::Taken(TAKEN)),
         };
         let mut is_new = false;
         match &self.signature {
             None if dir.stat_of(&signature_name)?.is_some() => {
-                return Ok(Published::Refused("something has the name of its signature, and it has none"));
+                return Ok(Published::Taken("something has the name of its signature, and it has none"));
             }
             None => {}
             Some(signature) => match signature.publish(&dir, &signature_name)? {
                 Placed::New => is_new = true,
                 Placed::Equal => {}
-                Placed::Taken => return Ok(Published::Refused("another signature has its signature's name")),
+                Placed::Taken => return Ok(Published::Taken("another signature has its signature's name")),
             },
         }
         if !is_there && self.payload.publish(&dir, name)? == Placed::Taken {
             if is_new {
                 dir.unlink(&signature_name)?; // it would belong to what somebody was quicker to put there
             }
-            return Ok(Published::Refused(TAKEN));
+            return Ok(Published::Taken(TAKEN));
         }
         dir.sync()?;
         Ok(Published::Done)
@@ -338,7 +340,7 @@ mod tests {
             let released = Released::new(true);
             let folder = released.site.store.path().join(&released.id);
             fs::write(folder.join(name), "new").unwrap(); // of the payload's size
-            assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(why));
+            assert_eq!(released.force(&released.pack()).unwrap(), Published::Changed(why));
             assert_eq!(released.out.names().unwrap().count(), 0, "{name}");
         }
     }
@@ -353,10 +355,10 @@ mod tests {
         fs::create_dir(payload.parent().unwrap()).unwrap();
         fs::write(&signature, "another's").unwrap();
         let why = "something has the name of its signature, and it has none";
-        assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(why));
+        assert_eq!(released.force(&released.pack()).unwrap(), Published::Taken(why));
         fs::remove_file(&signature).unwrap();
         fs::write(&payload, "another's").unwrap();
-        assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(TAKEN));
+        assert_eq!(released.force(&released.pack()).unwrap(), Published::Taken(TAKEN));
         assert_eq!(fs::read_to_string(&payload).unwrap(), "another's");
         fs::remove_file(&payload).unwrap();
         assert_eq!(released.force(&released.pack()).unwrap(), Published::Done);
