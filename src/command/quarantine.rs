@@ -47,6 +47,9 @@ pub enum StoreTrouble {
     /// Others could have changed what is relied on.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// Others could change what is put where `--to` says. Not said to be mended there: it may be `/tmp`.
+    #[error("{}", untrusted(.0))]
+    To(TrustError),
     /// An id of nothing.
     #[error("nothing in quarantine has an id that begins with \"{}\"", Escaped::text(.0))]
     NoItem(String),
@@ -73,10 +76,11 @@ impl StoreTrouble {
     /// The exit code it ends the process with: in each case the command line or what it names must be changed.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Trust(TrustError::Io(_)) => Exit::Unfinished,
+            Self::Trust(TrustError::Io(_)) | Self::To(TrustError::Io(_)) => Exit::Unfinished,
             Self::NoStore
             | Self::Foreign { .. }
             | Self::Trust(_)
+            | Self::To(_)
             | Self::NoItem(_)
             | Self::Ambiguous { .. }
             | Self::Unconfirmed { .. }
@@ -93,9 +97,33 @@ impl StoreTrouble {
             Self::Ambiguous { .. } => "write more of the id",
             Self::Unconfirmed { .. } => "look with kms-sig quarantine list, then add --yes",
             Self::Inside(_) => "name another directory",
-            Self::Trust(error) => return remedy::trust(error).map(str::to_owned),
+            Self::To(TrustError::Missing(_)) => "make it, or name another directory",
+            Self::To(TrustError::Owner { .. } | TrustError::Writable { .. } | TrustError::Link { .. }) => {
+                "name a directory that only root or the daemon's user can write to"
+            }
+            Self::Trust(error) | Self::To(error) => return remedy::trust(error).map(str::to_owned),
         };
         Some(hint.to_owned())
+    }
+}
+
+/// What is wrong with the directory of `--to`, without advice for directories of the daemon's.
+fn untrusted(error: &TrustError) -> String {
+    match error {
+        TrustError::Missing(path) => format!("{} does not exist", quoted(path)),
+        TrustError::Owner { path, uid } => {
+            format!("{} belongs to user {uid}, who could replace what is in it", quoted(path))
+        }
+        TrustError::Writable { path, mode } => {
+            format!("{} can be written by others (mode {mode:04o})", quoted(path))
+        }
+        TrustError::Link { path, uid } => {
+            format!("{} is a symbolic link of user {uid}, who could have it lead anywhere", quoted(path))
+        }
+        TrustError::Io(_)
+        | TrustError::Symlink(_)
+        | TrustError::Open { .. }
+        | TrustError::WorldWritable { .. } => error.to_string(),
     }
 }
 
@@ -118,6 +146,12 @@ enum ItemTrouble {
     Invalid(Reason),
     #[error("not released: {SUPERSEDED}, and rollback of the rule \"{}\" is \"deny\"", Escaped::text(.0))]
     Superseded(String),
+    #[error("not released: the policy has no rule \"{}\" any more, so that it has no destination", Escaped::text(.0))]
+    NoDestination(String),
+    #[error("not released: its signature is longer than any, and was never read")]
+    Overlong { forced: bool },
+    #[error("not released: {0}")]
+    Changed(&'static str),
     #[error("not released to {}: {what}", quoted(at))]
     Refused { at: PathBuf, what: &'static str },
     #[error("not released: only {free} bytes are free in {}, and min_free_space is to stay", quoted(path))]
@@ -131,6 +165,10 @@ enum ItemTrouble {
     Trust(#[from] TrustError),
     #[error("not put on record, so it stays")]
     State(#[from] StateError),
+    #[error("released to {}, but not put on record", quoted(at))]
+    Unrecorded { at: PathBuf, source: StateError },
+    #[error("released to {}, and on record, but still in quarantine", quoted(at))]
+    Kept { at: PathBuf, source: Box<Self> },
     #[error(transparent)]
     Fs(#[from] FsError),
 }
@@ -152,7 +190,7 @@ impl ItemTrouble {
     /// Invalid is a fact; anything else may be otherwise at the next try.
     const fn exit(&self) -> Exit {
         match self {
-            Self::Invalid(_) => Exit::Invalid,
+            Self::Invalid(_) | Self::Overlong { forced: false } => Exit::Invalid,
             Self::Item(_)
             | Self::Read(_)
             | Self::Write(_)
@@ -160,6 +198,11 @@ impl ItemTrouble {
             | Self::Context(_)
             | Self::Kms(_)
             | Self::Superseded(_)
+            | Self::NoDestination(_)
+            | Self::Overlong { forced: true }
+            | Self::Changed(_)
+            | Self::Unrecorded { .. }
+            | Self::Kept { .. }
             | Self::Refused { .. }
             | Self::NoSpace { .. }
             | Self::Moved { .. }
@@ -183,12 +226,23 @@ impl ItemTrouble {
             | Self::Fs(error)
             | Self::Read(ReadError::Open(OpenError::Io(error)))
             | Self::Write(error) => Some(remedy::directory(error)),
-            Self::Read(ReadError::Resized { .. }) => Some(CHANGED),
+            Self::Read(ReadError::Resized { .. }) | Self::Changed(_) => Some(CHANGED),
+            Self::NoDestination(_) => Some("name one with --to DIR"),
+            Self::Overlong { .. } => Some(
+                "if its payload is needed, copy it by hand (kms-sig quarantine show ID names its folder)",
+            ),
+            Self::Unrecorded { source: StateError::Busy(_), .. } => Some(
+                "the item stays: end the process that keeps state.db locked, then repeat the command to record it",
+            ),
+            Self::Unrecorded { .. } => {
+                Some("the item stays: see to [state] dir, then repeat the command to record it")
+            }
+            Self::Kept { .. } => Some("repeat the command, which removes it"),
             Self::NoRule(_) => Some("name the rule so again, or release it with --force --to DIR"),
             Self::Kms(trouble) => Some(trouble.kind.remedy()),
-            Self::Invalid(_) => {
-                Some("kms-sig quarantine show ID says what it is; release --force releases it all the same")
-            }
+            Self::Invalid(_) => Some(
+                "kms-sig quarantine show ID says what it is; release --force --to DIR puts it elsewhere, unverified",
+            ),
             Self::Refused { .. } => Some("look at what is there, or name another directory with --to DIR"),
             Self::Superseded(_) => Some(
                 "if going back is meant, name another directory with --to DIR, or add --force, which verifies nothing",

@@ -93,6 +93,10 @@ pub(crate) fn good_after_all(place: &Place, rule: &str, content: &str) -> String
     id
 }
 
+/// The hint when the sender has changed an item.
+const GONE: &str =
+    "hint: what was judged is gone: kms-sig quarantine show ID says what is there now, purge ID removes it\n";
+
 /// The hint when a release finds something in its way.
 const LOOK: &str = "hint: look at what is there, or name another directory with --to DIR\n";
 
@@ -199,10 +203,7 @@ fn a10_what_grew_since_it_was_judged_is_read_by_nobody() {
     let other = quarantined(&place, "g", "1234");
     resize(&place, &format!("{id}/payload"), 1 << 40);
     let grew = "its content changed since it was judged (4 bytes then, 1099511627776 now)";
-    let told = format!(
-        "kms-sig: {id}: {grew}\nhint: what was judged is gone: kms-sig quarantine show ID says what is there now, \
-         purge ID removes it\n"
-    );
+    let told = format!("kms-sig: {id}: {grew}\n{GONE}");
     let shown = run(&place, &["show", &id]).exits(0).complains("");
     let shown = String::from_utf8_lossy(shown.stdout()).into_owned();
     assert!(
@@ -346,6 +347,12 @@ fn recheck_judges_by_the_policy_as_it_is_now_and_moves_nothing() {
         "kms-sig: {good}: cannot verify it: the policy has no rule \"verify\" any more\n\
          hint: name the rule so again, or release it with --force --to DIR\n"
     ));
+    run(&place, &["release", &good, "--force"]).exits(3).says("").complains(&format!(
+        "kms-sig: {good}: not released: the policy has no rule \"verify\" any more, so that it has no destination\n\
+         hint: name one with --to DIR\n"
+    ));
+    fs::create_dir(place.path("to")).unwrap();
+    run(&place, &["release", &good, "--force", "--to", "to"]).exits(0);
 }
 
 // Releasing
@@ -364,7 +371,7 @@ fn what_is_valid_after_all_is_released_to_where_the_rule_delivers() {
     daemon::verifies(&place, "out/f", "file=f");
     let there = fs::metadata(&at).unwrap();
     assert_eq!(there.modified().unwrap(), long_ago());
-    assert_eq!(there.mode() & 0o7777, 0o755, "as it was, but not for others to write");
+    assert_eq!(there.mode() & 0o7777, 0o644, "777 as it was, but nothing beyond deliver_mode");
     assert_eq!(ids(&place), [""; 0]);
     let why = format!("by uid {}, verified, to \"{}\"", uid(), at.display());
     assert_eq!(history(&place, "released"), [(why, Some("local:demo".into()), id)]);
@@ -475,7 +482,7 @@ fn p1_what_is_still_invalid_is_not_released() {
     let id = quarantined(&place, "f", "1234");
     run(&place, &["release", &id]).exits(1).says("").complains(&format!(
         "kms-sig: {id}: not released: it is still invalid (mismatch)\n\
-             hint: kms-sig quarantine show ID says what it is; release --force releases it all the same\n"
+         hint: kms-sig quarantine show ID says what it is; release --force --to DIR puts it elsewhere, unverified\n"
     ));
     assert_eq!(ids(&place), [&id[..]]);
     assert_eq!(names(&place.path("out")), [""; 0]);
@@ -511,10 +518,10 @@ fn force_releases_what_was_judged_and_nothing_else() {
     // P3: what the sender made of it since is not what the operator looked at.
     let id = quarantined(&place, "g", "1234");
     fs::write(place.path(format!("q/{id}/payload")), "evil").unwrap();
-    run(&place, &["release", &id, "--force", "--to", "to"]).exits(3).says("").complains(&format!(
-        "kms-sig: {id}: not released to \"{}\": its content changed since it was judged\n{LOOK}",
-        to.join("g").display()
-    ));
+    run(&place, &["release", &id, "--force", "--to", "to"])
+        .exits(3)
+        .says("")
+        .complains(&format!("kms-sig: {id}: not released: its content changed since it was judged\n{GONE}"));
     assert_eq!(names(&place.path("to")), ["f", "f.sig"]);
     assert_eq!(ids(&place), [id]);
 }
@@ -625,6 +632,29 @@ fn what_cannot_be_put_on_record_stays() {
     run(&place, &["purge", &id]).exits(3).says("").complains_of("start the daemon once, which begins it");
     run(&place, &["release", &id, "--force"]).exits(3).says("");
     assert_eq!((ids(&place), names(&place.path("out"))), (vec![id], vec![]));
+}
+
+#[test]
+fn p4_what_is_released_and_cannot_be_put_on_record_is_told_as_that() {
+    let place = place(&rule());
+    let id = good_after_all(&place, &rule(), "content");
+    let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let at = |name: &str| fs::canonicalize(place.path(name)).unwrap();
+    run(&place, &["release", &id]).exits(3).says("").complains(&format!(
+        "kms-sig: {id}: released to \"{}\", but not put on record: another process keeps the state in \"{}\" locked\n\
+         hint: the item stays: end the process that keeps state.db locked, then repeat the command to record it\n",
+        at("out").join("f").display(),
+        at("state").join("state.db").display(),
+    ));
+    assert_eq!(
+        (names(&place.path("out")), ids(&place)),
+        (vec!["f".into(), "f.sig".into()], vec![id.clone()])
+    );
+    db.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(history(&place, "released"), []);
+    run(&place, &["release", &id]).exits(0).complains("");
+    assert_eq!((history(&place, "released").len(), ids(&place).len()), (1, 0));
 }
 
 // Purging
@@ -896,7 +926,8 @@ fn p7_nothing_is_released_to_where_others_may_write() {
     fs::create_dir(place.path("to")).unwrap();
     fs::set_permissions(place.path("to"), Permissions::from_mode(0o777)).unwrap();
     let said = format!(
-        "kms-sig: \"{}\" can be written by others (mode 0777); chmod go-w it\n",
+        "kms-sig: \"{}\" can be written by others (mode 0777)\n\
+         hint: name a directory that only root or the daemon's user can write to\n",
         fs::canonicalize(place.path("to")).unwrap().display()
     );
     run(&place, &["release", &id, "--force", "--to", "to"]).exits(2).says("").complains(&said);
@@ -921,8 +952,12 @@ fn a6_force_releases_the_signature_that_was_judged_and_no_other() {
         release(&id).exits(3).says("").complains_of("its signature changed since it was judged");
     }
     changed(&id, &[7; 20_000]);
-    release(&id).exits(3).complains_of("its signature is longer than any");
-    run(&place, &["release", &id]).exits(1).complains_of("it is still invalid (malformed)");
+    let overlong = format!(
+        "kms-sig: {id}: not released: its signature is longer than any, and was never read\n\
+         hint: if its payload is needed, copy it by hand (kms-sig quarantine show ID names its folder)\n"
+    );
+    release(&id).exits(3).complains(&overlong);
+    run(&place, &["release", &id]).exits(1).complains(&overlong);
     assert_eq!(names(&place.path("to")).len(), 0);
     changed(&id, &judged);
     release(&id).exits(0);

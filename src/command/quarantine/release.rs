@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::fs::trust;
 use crate::fs::{Dir, FsError, RelPath, SYNC_DIRECTORY, root, stat_path};
 use crate::policy::{Rollback, Rule};
-use crate::seal::{Reason, Valid, Verdict};
+use crate::seal::{Valid, Verdict};
 use crate::state::{Departed, Departure, Journal};
 use crate::terminal::{self, progress};
 
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Release, keyring: Option<PathBuf>) -> Result<Exit,
 fn outside(store: &Store, to: &Path) -> Result<Dir, Failure> {
     // On record it must mean the same to who reads it elsewhere. What others could change there is released to them.
     let absolute = std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
-    let dir = trust::open_for(&absolute, store.owner).map_err(StoreTrouble::Trust)?;
+    let dir = trust::open_for(&absolute, store.owner).map_err(StoreTrouble::To)?;
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if store.policy.quarantine_dir.as_deref().is_some_and(|store| real(to).starts_with(real(store))) {
         return Err(StoreTrouble::Inside(to.to_owned()).into());
@@ -94,12 +94,7 @@ impl<'s> Releases<'s> {
         let at = target.dir.path().join(target.path.as_path());
         if item.has_overlong_signature() {
             // Nobody reads it; when it was judged nobody did either.
-            if !self.force {
-                return Err(ItemTrouble::Invalid(Reason::Malformed));
-            }
-            let what =
-                "its signature is longer than any, and was not read when it was judged; copy it by hand";
-            return Err(ItemTrouble::Refused { at, what });
+            return Err(ItemTrouble::Overlong { forced: self.force });
         }
         let free = target.dir.free_space()?;
         if free.saturating_sub(item.size()) < self.store.policy.limits.min_free_space {
@@ -107,7 +102,8 @@ impl<'s> Releases<'s> {
         }
         let reading = progress::Reading::of(Some(item.record().payload.size));
         let count = |len| reading.add(len);
-        let parcel = Parcel::pack(item, &target.dir, target.path.parent(), self.store.owner, &count)?;
+        let (owner, widest) = (self.store.owner, target.widest());
+        let parcel = Parcel::pack(item, &target.dir, target.path.parent(), owner, widest, &count)?;
         drop(reading);
         let valid = match self.force {
             true => None,
@@ -118,9 +114,12 @@ impl<'s> Releases<'s> {
         };
         self.check_rollback(&target, item, &parcel)?;
         self.publish(&target, &parcel, valid.as_ref())?;
-        self.journal.record(&departure(&locked, &parcel, valid.as_ref(), &at))?;
-        self.store.remove(locked)?;
-        Ok(at)
+        let recorded = self.journal.record(&departure(&locked, &parcel, valid.as_ref(), &at));
+        recorded.map_err(|source| ItemTrouble::Unrecorded { at: at.clone(), source })?;
+        match self.store.remove(locked) {
+            Ok(()) => Ok(at),
+            Err(source) => Err(ItemTrouble::Kept { at, source: Box::new(source) }),
+        }
     }
 
     fn target(&self, item: &Item) -> Result<Target<'s>, ItemTrouble> {
@@ -132,7 +131,10 @@ impl<'s> Releases<'s> {
             let place = if is_delivery { Place::Delivered } else { Place::Elsewhere };
             return Ok(Target { dir: dir.clone(), path, rule, place });
         }
-        let rule = rule?;
+        let rule = match rule {
+            Err(ItemTrouble::NoRule(name)) if self.force => return Err(ItemTrouble::NoDestination(name)),
+            rule => rule?,
+        };
         let (dir, place) = destination(self.store, rule, item)?;
         Ok(Target { dir, path: item.path().clone(), rule: Some(rule), place })
     }
@@ -181,13 +183,26 @@ impl<'s> Releases<'s> {
         if let Some(rule) = edition.filter(|_| !is_there) {
             self.journal.forget_edition(&rule.name, &target.path, &digest)?;
         }
+        let published = published.map_err(|error| match is_there {
+            true => ItemTrouble::Fs(error),
+            false => ItemTrouble::Write(error),
+        });
         match published? {
             Published::Done => Ok(()),
-            Published::Taken(what) | Published::Changed(what) => {
+            Published::Taken(what) => {
                 let at = target.dir.path().join(target.path.as_path());
                 Err(ItemTrouble::Refused { at, what })
             }
+            Published::Changed(what) => Err(ItemTrouble::Changed(what)),
         }
+    }
+}
+
+impl Target<'_> {
+    /// The widest mode of files there, if the rule says.
+    fn widest(&self) -> Option<u32> {
+        let delivery = self.rule?.delivery().filter(|_| self.place == Place::Delivered);
+        delivery.map(|delivery| delivery.mode)
     }
 }
 

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::{Timespec, Timestamps};
+use rustix::io::Errno;
 
 use super::{Item, PartRecord, ReadError};
 use crate::digest::Digest;
@@ -70,7 +71,8 @@ struct Part {
 
 impl Parcel {
     /// Copies an item's files to where `destination` is, for the directory `below` it, with the times and the mode that
-    /// they had, as files of `owner`'s. Tells `count` how many bytes of the payload each read gave.
+    /// they had, as files of `owner`'s. Where a rule delivers with the mode `widest`, they get nothing beyond that, and its
+    /// owner can read them. Tells `count` how many bytes of the payload each read gave.
     ///
     /// # Errors
     /// [`PackError`]; a payload that has not the size that was judged is not read, nor a signature longer than any.
@@ -79,11 +81,13 @@ impl Parcel {
         destination: &Dir,
         below: &Path,
         owner: Owner,
+        widest: Option<u32>,
         count: &dyn Fn(usize),
     ) -> Result<Self, PackError> {
+        let bounded = |mode: u32| widest.map_or(mode, |widest| mode & widest | 0o400);
         let stage = || Staging::below(destination, below);
         let record = item.record();
-        let wanted = Wanted { owner, mode: record.payload.safe_mode() };
+        let wanted = Wanted { owner, mode: bounded(record.payload.safe_mode()) };
         let (file, was) = (item.payload()?, record.payload.size);
         // No further than the size it had: a sender who writes faster than we read must not keep us at it.
         let payload =
@@ -97,7 +101,7 @@ impl Parcel {
             None => None,
             Some(file) => {
                 let was = record.signature.as_ref().unwrap_or(&record.payload);
-                let wanted = Wanted { owner, mode: was.safe_mode() & 0o644 };
+                let wanted = Wanted { owner, mode: bounded(was.safe_mode() & 0o644) };
                 let part = Part::copy(&file, MAX_LEN as u64, item.folder(), stage()?, wanted, &|_| ())?;
                 part.seal(was)?;
                 Some(part)
@@ -251,10 +255,17 @@ fn descend_creating(root: &Dir, below: &Path, owner: Owner) -> Result<Dir, FsErr
         let name = component.as_os_str();
         dir = match dir.descend(Path::new(name)) {
             Err(e) if e.is_not_found() => {
-                let new = dir.make_new_dir(name, 0o755)?;
-                owner.take_dir(&new, &dir)?;
+                let made = match dir.make_new_dir(name, 0o755) {
+                    // The daemon delivers there just now.
+                    Err(e) if e.source == Errno::EXIST => dir.descend(Path::new(name))?,
+                    made => {
+                        let made = made?;
+                        owner.take_dir(&made, &dir)?;
+                        made
+                    }
+                };
                 dir.sync()?;
-                new
+                made
             }
             other => other?,
         };
@@ -271,7 +282,7 @@ mod tests {
     use super::super::tests::Site;
     use super::super::{PutAway, put_away};
     use super::*;
-    use crate::fs::tests::chmod;
+    use crate::fs::tests::{at_once, chmod};
 
     /// A pair in quarantine, and where it is released to.
     struct Released {
@@ -303,8 +314,12 @@ mod tests {
         }
 
         fn pack(&self) -> Parcel {
-            let item = Item::find(&self.site.store, &self.id).unwrap();
-            Parcel::pack(&item, &self.out, self.site.path.parent(), Owner::current(), &|_| ()).unwrap()
+            self.pack_as(None)
+        }
+
+        fn pack_as(&self, widest: Option<u32>) -> Parcel {
+            let (item, owner) = (Item::find(&self.site.store, &self.id).unwrap(), Owner::current());
+            Parcel::pack(&item, &self.out, self.site.path.parent(), owner, widest, &|_| ()).unwrap()
         }
 
         fn force(&self, parcel: &Parcel) -> Result<Published, FsError> {
@@ -328,6 +343,28 @@ mod tests {
             let [payload, signature] = released.places().map(|path| fs::metadata(path).unwrap());
             assert_eq!(payload.modified().unwrap(), WRITTEN + Duration::from_secs(7));
             assert_eq!([payload, signature].map(|is| is.permissions().mode() & 0o7777), [0o750, 0o644]);
+        }
+    }
+
+    #[test]
+    fn a_sender_gives_away_no_more_than_deliver_mode_does() {
+        // The payload had 1772, its signature 777.
+        for (widest, modes) in [(0o644, [0o640, 0o644]), (0o600, [0o600, 0o600]), (0o040, [0o440, 0o440])] {
+            let released = Released::new(true);
+            released.force(&released.pack_as(Some(widest))).unwrap();
+            let there =
+                released.places().map(|path| fs::metadata(path).unwrap().permissions().mode() & 0o7777);
+            assert_eq!(there, modes, "{widest:o}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_a_delivery_makes_meanwhile_is_as_good() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let below = |round: usize| std::path::PathBuf::from(format!("{round}/below"));
+        for made in at_once(|round| descend_creating(&dir, &below(round), Owner::current())) {
+            made.unwrap();
         }
     }
 

@@ -112,7 +112,7 @@ impl Site {
             let verified = self.place.run(["verify", "out/f", "--key", "local:demo", "--context", "file=f"]);
             ensure!(verified.succeeds(), "what is delivered does not verify");
             let there = fs::metadata(self.place.path("out/f")).unwrap();
-            ensure!(there.mode() & 0o7777 == 0o755, "out/f has mode {:o}", there.mode());
+            ensure!(there.mode() & 0o7777 == 0o644, "out/f has mode {:o}", there.mode());
             ensure!(there.modified().unwrap() == long_ago(), "out/f has another time");
         }
         Ok(())
@@ -311,6 +311,21 @@ fn root_serves_the_daemons_user_and_leaves_nothing_of_its_own() {
     place.shell("chgrp 4242 out && chmod 2755 out").exits(0);
     run(&place, &["release", &id]).exits(0);
     assert_eq!(owner(&place, "out/sub/f"), (65534, 4242));
+}
+
+#[test]
+fn a_destination_that_cannot_be_written_to_is_told_as_that() {
+    let (place, id) = nobodys();
+    place.shell("chmod 555 out").exits(0);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM, "quarantine", "release", &id]);
+    command.args(["--policy", "policy.toml"]);
+    let output = place.prepare(command).output().unwrap();
+    let (said, out) =
+        (String::from_utf8(output.stderr).unwrap(), fs::canonicalize(place.path("out")).unwrap());
+    let start = format!("kms-sig: {id}: not released: cannot ");
+    assert!(said.starts_with(&start) && said.contains(&out.display().to_string()), "{said}");
+    assert_eq!(output.status.code(), Some(3));
 }
 
 #[test]
