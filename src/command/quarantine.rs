@@ -187,6 +187,30 @@ const CHANGED: &str =
     "what was judged is gone: kms-sig quarantine show ID says what is there now, purge ID removes it";
 
 impl ItemTrouble {
+    /// Where the files are, if they were released all the same.
+    const fn released(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Unrecorded { at, .. } | Self::Kept { at, .. } => Some(at),
+            Self::Item(_)
+            | Self::Read(_)
+            | Self::Write(_)
+            | Self::NoRule(_)
+            | Self::Context(_)
+            | Self::Kms(_)
+            | Self::Invalid(_)
+            | Self::Superseded(_)
+            | Self::NoDestination(_)
+            | Self::Overlong { .. }
+            | Self::Changed(_)
+            | Self::Refused { .. }
+            | Self::NoSpace { .. }
+            | Self::Moved { .. }
+            | Self::Trust(_)
+            | Self::State(_)
+            | Self::Fs(_) => None,
+        }
+    }
+
     /// Invalid is a fact; anything else may be otherwise at the next try.
     const fn exit(&self) -> Exit {
         match self {
@@ -286,6 +310,36 @@ pub fn run(arguments: &Quarantine, keyring: Option<PathBuf>) -> Result<Exit, Fai
 /// An id, and the item or why there is none.
 type Listed = (String, Result<Entry, ItemError>);
 
+/// The line of JSON about an item that nothing came of: its id, and why.
+type InJson<'a> = &'a dyn Fn(&str, &str) -> Value;
+
+/// What ids on a command line stand for.
+struct Named {
+    ids: Vec<String>,
+    /// Those that stand for nothing.
+    missing: Vec<String>,
+}
+
+impl Named {
+    /// Says which stand for nothing, `in_json` as well where answers are JSON. Hands back the others, and the exit code so
+    /// far.
+    fn told(self, in_json: Option<InJson<'_>>) -> Result<(Vec<String>, Exit), Failure> {
+        let mut exit = Exit::Done;
+        for text in self.missing {
+            let trouble = StoreTrouble::NoItem(text.clone());
+            complain(&format!("kms-sig: {trouble}"));
+            if let Some(hint) = trouble.hint() {
+                complain(&format!("hint: {hint}"));
+            }
+            if let Some(line) = in_json {
+                answer_json(&line(&text, &trouble.to_string()))?;
+            }
+            exit = exit.and(trouble.exit());
+        }
+        Ok((self.ids, exit))
+    }
+}
+
 /// A policy's store.
 struct Store {
     policy: Policy,
@@ -333,13 +387,17 @@ impl Store {
         Ok(found)
     }
 
-    /// The whole ids that these stand for, each once.
-    fn resolve(&self, texts: &[String]) -> Result<Vec<String>, Failure> {
+    /// The whole ids that these stand for, each once, and what stands for none: of many that somebody has looked up, one
+    /// may have gone meanwhile. One that stands for several is no id; then nothing is done.
+    fn resolve(&self, texts: &[String]) -> Result<Named, Failure> {
         let all = self.dir.as_ref().map(quarantine::ids).transpose()?.unwrap_or_default();
-        let mut ids: Vec<String> = Vec::new();
+        let (mut ids, mut missing) = (Vec::new(), Vec::new());
         for text in texts {
             let mut found = all.iter().filter(|id| !text.is_empty() && id.starts_with(text));
-            let id = found.next().ok_or_else(|| StoreTrouble::NoItem(text.clone()))?;
+            let Some(id) = found.next() else {
+                missing.push(text.clone());
+                continue;
+            };
             let others = found.count();
             if others > 0 {
                 return Err(StoreTrouble::Ambiguous { text: text.clone(), count: others + 1 }.into());
@@ -348,7 +406,7 @@ impl Store {
                 ids.push(id.clone());
             }
         }
-        Ok(ids)
+        Ok(Named { ids, missing })
     }
 
     /// Opens history, for what is about to leave.
@@ -372,13 +430,17 @@ impl Store {
 /// Verifies items again.
 fn recheck(arguments: &Recheck, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     let store = Store::open(&arguments.store.policy)?;
-    let ids = match arguments.all {
+    let json = arguments.store.json;
+    let (ids, exit) = match arguments.all {
         true => {
             let all = store.entries(&Choice { rule: None, reason: None })?;
-            all.into_iter().map(|(id, _)| id).collect()
+            (all.into_iter().map(|(id, _)| id).collect(), Exit::Done)
         }
-        false => store.resolve(&arguments.ids)?,
+        false => store.resolve(&arguments.ids)?.told(json.then_some(&unknown))?,
     };
+    if ids.is_empty() {
+        return Ok(exit);
+    }
     let judge = Judge::new(&store.policy, store.owner, keyring)?;
     let asks = store.policy.rules.iter().any(|rule| rollback(rule) != Rollback::Off);
     // Where there is none, nothing is remembered, and so nothing was superseded.
@@ -387,12 +449,17 @@ fn recheck(arguments: &Recheck, keyring: Option<PathBuf>) -> Result<Exit, Failur
         false => None,
     };
     block_on(async {
-        let mut exit = Exit::Done;
+        let mut exit = exit;
         for id in ids {
-            exit = exit.and(recheck_one(&store, &judge, journal.as_ref(), &id, arguments.store.json).await?);
+            exit = exit.and(recheck_one(&store, &judge, journal.as_ref(), &id, json).await?);
         }
         Ok(exit)
     })?
+}
+
+/// The answer about an item of which nothing can be told.
+fn unknown(id: &str, why: &str) -> Value {
+    json!({ "id": id, "verdict": "unknown", "reason": null, "key": null, "why": why })
 }
 
 /// What a rule does about content that is valid and was superseded; `None` about any other.
@@ -475,8 +542,7 @@ async fn recheck_one(
             (Exit::Invalid, Some(invalid(&why)), answered)
         }
         Found::Unknown(trouble) => {
-            let why = chain::one_line(trouble);
-            let answered = json!({ "id": id, "verdict": "unknown", "reason": null, "key": null, "why": why });
+            let answered = unknown(id, &chain::one_line(trouble));
             (trouble.tell(id), None, answered)
         }
     };

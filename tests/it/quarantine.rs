@@ -285,8 +285,52 @@ fn an_id_may_be_shortened_as_long_as_it_stands_for_one_item() {
     run(&place, &["show", "2"]).exits(2).says("").complains(ambiguous);
     run(&place, &["release", "2", "--force"]).exits(2).says("").complains(ambiguous);
     run(&place, &["purge", ""]).exits(2).says("").complains(&nothing(""));
-    run(&place, &["purge", &first, "no\u{1b}such"]).exits(2).says("").complains(&nothing("no\\x1bsuch"));
-    assert_eq!(ids(&place).len(), 2, "nothing is done before all ids are known");
+    run(&place, &["purge", &first, "2"]).exits(2).says("").complains(ambiguous);
+    assert_eq!(ids(&place).len(), 2, "nothing is done where somebody may have meant something else");
+}
+
+#[test]
+fn an_item_that_is_gone_keeps_nobody_from_the_others() {
+    let place = place(&rule());
+    let [a, b, c] = ["a", "b", "c"].map(|file| quarantined(&place, file, "1234"));
+    fs::create_dir(place.path("to")).unwrap();
+    let gone = |text: &str| {
+        format!(
+            "kms-sig: nothing in quarantine has an id that begins with \"{text}\"\n\
+             hint: kms-sig quarantine list shows the ids\n"
+        )
+    };
+    let lines = |run: crate::harness::Run<'_>| -> Vec<Value> {
+        let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    run(&place, &["recheck", "gone", &a])
+        .exits(2)
+        .says(format!("{a}: invalid: mismatch\n"))
+        .complains(&gone("gone"));
+    let told = lines(run(&place, &["recheck", "gone", &a, "--json"]).exits(2));
+    assert_eq!((&told[0]["id"], &told[0]["verdict"]), (&"gone".into(), &"unknown".into()));
+    assert_eq!((&told[1]["id"], &told[1]["verdict"]), (&a.clone().into(), &"invalid".into()));
+
+    // What cannot be told is worse than what is to be written otherwise, and that is worse than what is invalid.
+    let to = ["--force", "--to", "to", "--json"];
+    place.write("to/b", "theirs");
+    let told = lines(run(&place, &[&["release", "gone", &a, &b][..], &to].concat()).exits(3));
+    let released: Vec<_> = told.iter().map(|line| (&line["id"], &line["released"], &line["why"])).collect();
+    let why = "nothing in quarantine has an id that begins with \"gone\"";
+    assert_eq!(released[0], (&"gone".into(), &false.into(), &why.into()));
+    assert_eq!(released[1], (&a.clone().into(), &true.into(), &Value::Null));
+    let at = fs::canonicalize(place.path("to")).unwrap().join("b");
+    let why = format!("not released to \"{}\": another file has the name", at.display());
+    assert_eq!(released[2], (&b.clone().into(), &false.into(), &why.into()));
+
+    run(&place, &["purge", "no\u{1b}such", &b])
+        .exits(2)
+        .says(format!("{b}: purged\n"))
+        .complains(&gone("no\\x1bsuch"));
+    let told = lines(run(&place, &["purge", &b, &c, "--json"]).exits(2));
+    assert_eq!((&told[0]["purged"], &told[1]["purged"]), (&false.into(), &true.into()));
+    assert_eq!(ids(&place), [""; 0]);
 }
 
 #[test]
@@ -651,6 +695,10 @@ fn p4_what_is_released_and_cannot_be_put_on_record_is_told_as_that() {
         (names(&place.path("out")), ids(&place)),
         (vec!["f".into(), "f.sig".into()], vec![id.clone()])
     );
+    let json = run(&place, &["release", &id, "--json"]).exits(3);
+    let line: Value = serde_json::from_slice(json.stdout()).unwrap();
+    assert_eq!((&line["released"], &line["to"]), (&true.into(), &at("out").join("f").to_str().into()));
+    assert!(line["why"].as_str().unwrap().contains("not put on record"), "{line}");
     db.execute_batch("ROLLBACK").unwrap();
     assert_eq!(history(&place, "released"), []);
     run(&place, &["release", &id]).exits(0).complains("");

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::judge::{Judge, rollback};
-use super::{ItemTrouble, Store, StoreTrouble, answer_json};
+use super::{ItemTrouble, Store, StoreTrouble, answer_json, both_ways};
+use crate::chain;
 use crate::cli::Release;
 use crate::command::{Failure, answer, block_on, complain};
 use crate::effect::quarantine::{Item, Licence, Locked, Parcel, Published};
@@ -20,25 +23,39 @@ use crate::terminal::{self, progress};
 pub(super) fn run(arguments: &Release, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     let store = Store::open(&arguments.store.policy)?;
     store.sweep();
-    let ids = store.resolve(&arguments.ids)?;
+    let (json, forced) = (arguments.store.json, arguments.force);
+    let kept = |id: &str, why: &str| json!({ "id": id, "released": false, "forced": forced, "why": why });
+    let (ids, mut exit) = store.resolve(&arguments.ids)?.told(json.then_some(&kept))?;
+    if ids.is_empty() {
+        return Ok(exit);
+    }
     let judge = Judge::new(&store.policy, store.owner, keyring)?;
     let to = arguments.to.as_deref().map(|to| outside(&store, to)).transpose()?;
     let journal = store.journal()?;
-    let mut releases = Releases { store: &store, judge, journal, force: arguments.force, to };
+    let mut releases = Releases { store: &store, judge, journal, force: forced, to };
     block_on(async {
-        let mut exit = Exit::Done;
         for id in ids {
             match releases.release(&id).await {
-                Ok(at) if arguments.store.json => {
-                    let (to, to_hex) = super::both_ways(&at);
-                    answer_json(&serde_json::json!({
-                        "id": id, "released": true, "to": to, "to_hex": to_hex, "forced": arguments.force,
+                Ok(at) if json => {
+                    let (to, to_hex) = both_ways(&at);
+                    answer_json(&json!({
+                        "id": id, "released": true, "to": to, "to_hex": to_hex, "forced": forced,
                     }))?;
                 }
                 Ok(at) => {
                     answer(&format!("{id}: {} to {}", terminal::stdout().good("released"), quoted(&at)))?;
                 }
-                Err(trouble) => exit = exit.and(trouble.tell(&id)),
+                Err(trouble) => {
+                    exit = exit.and(trouble.tell(&id));
+                    let why = chain::one_line(&trouble);
+                    match trouble.released().map(|at| both_ways(at)) {
+                        _ if !json => {}
+                        None => answer_json(&kept(&id, &why))?,
+                        Some((to, to_hex)) => answer_json(&json!({
+                            "id": id, "released": true, "to": to, "to_hex": to_hex, "forced": forced, "why": why,
+                        }))?,
+                    }
+                }
             }
         }
         Ok(exit)

@@ -89,8 +89,8 @@ fn line(Entry { record, path, size }: &Entry) -> Value {
 
 /// Shows one item: its record in any case, and what its files are now as far as that can be told.
 pub(super) fn show(store: &Store, id: &str, json: bool) -> Result<Exit, Failure> {
-    let ids = store.resolve(std::slice::from_ref(&id.to_owned()))?;
-    let mut exit = Exit::Done;
+    let named = store.resolve(std::slice::from_ref(&id.to_owned()))?;
+    let (ids, mut exit) = named.told(None)?;
     for id in ids {
         let shown = store.dir.as_ref().ok_or(ItemError::Gone).and_then(|dir| Item::find(dir, &id));
         let item = match shown {
