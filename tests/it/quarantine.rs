@@ -685,7 +685,7 @@ fn p4_what_is_released_and_cannot_be_put_on_record_is_told_as_that() {
     let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     let at = |name: &str| fs::canonicalize(place.path(name)).unwrap();
-    run(&place, &["release", &id]).exits(3).says("").complains(&format!(
+    let held = run(&place, &["release", &id, "--json"]).exits(3).complains(&format!(
         "kms-sig: {id}: released to \"{}\", but not put on record: another process keeps the state in \"{}\" locked\n\
          hint: the item stays: end the process that keeps state.db locked, then repeat the command to record it\n",
         at("out").join("f").display(),
@@ -695,8 +695,7 @@ fn p4_what_is_released_and_cannot_be_put_on_record_is_told_as_that() {
         (names(&place.path("out")), ids(&place)),
         (vec!["f".into(), "f.sig".into()], vec![id.clone()])
     );
-    let json = run(&place, &["release", &id, "--json"]).exits(3);
-    let line: Value = serde_json::from_slice(json.stdout()).unwrap();
+    let line: Value = serde_json::from_slice(held.stdout()).unwrap();
     assert_eq!((&line["released"], &line["to"]), (&true.into(), &at("out").join("f").to_str().into()));
     assert!(line["why"].as_str().unwrap().contains("not put on record"), "{line}");
     db.execute_batch("ROLLBACK").unwrap();
@@ -906,6 +905,10 @@ fn o8_with_once_what_has_no_room_is_left_and_said() {
     let run = place.run(["watch", "--policy", "policy.toml", "--once"]).exits(3);
     let said = String::from_utf8_lossy(run.stdout()).into_owned();
     assert!(said.contains("f: left: held (quarantine-full)"), "{said}");
+    assert!(
+        said.contains("; raise quarantine_max_size of the rule, which this one file exceeds, "),
+        "{said}"
+    );
     assert_eq!((ids(&place).len(), names(&place.path("in"))), (0, vec!["f".into(), "f.sig".into()]));
 }
 
