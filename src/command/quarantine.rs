@@ -25,6 +25,7 @@ use crate::fs::{Dir, FsError, OpenError, stat_path};
 use crate::kms::Trouble;
 use crate::policy::{Policy, Rollback, Rule};
 use crate::seal::{Reason, Valid, Verdict};
+use crate::state::link::hex;
 use crate::state::{FILE, Journal, StateError, export};
 use crate::terminal;
 use judge::{Judge, rollback};
@@ -567,6 +568,5 @@ pub(super) fn size(bytes: u64) -> String {
 /// A path for JSON: as it reads, and byte for byte.
 pub(super) fn both_ways(path: &Path) -> (String, String) {
     use std::os::unix::ffi::OsStrExt as _;
-    let hex = path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    (Escaped::new(path).to_string(), hex)
+    (Escaped::new(path).to_string(), hex(path.as_os_str().as_bytes()))
 }
