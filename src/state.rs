@@ -524,14 +524,7 @@ impl State {
     /// [`StateError`].
     pub async fn is_superseded(&self, rule: &str, path: &RelPath, digest: &str) -> Result<bool, StateError> {
         let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
-        self.call(move |db| {
-            db.prepare_cached(
-                "SELECT 1 FROM edition AS old JOIN edition AS new USING (rule, path)
-                 WHERE rule = ?1 AND path = ?2 AND old.digest = ?3 AND new.id > old.id",
-            )?
-            .exists(params![rule, path, digest])
-        })
-        .await
+        self.call(move |db| is_superseded(db, &rule, &path, &digest)).await
     }
 
     /// Remembers a digest as the newest one under this path; whether it was not remembered before. To be called before
@@ -546,12 +539,7 @@ impl State {
         digest: &str,
     ) -> Result<bool, StateError> {
         let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
-        self.call(move |db| {
-            db.prepare_cached("INSERT OR IGNORE INTO edition (rule, path, digest) VALUES (?1, ?2, ?3)")?
-                .execute(params![rule, path, digest])
-                .map(|rows| rows > 0)
-        })
-        .await
+        self.call(move |db| remember_edition(db, &rule, &path, &digest)).await
     }
 
     /// Forgets a digest that was not delivered after all: what came before it is not superseded.
@@ -560,12 +548,7 @@ impl State {
     /// [`StateError`].
     pub async fn forget_edition(&self, rule: &str, path: &RelPath, digest: &str) -> Result<(), StateError> {
         let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
-        self.call(move |db| {
-            db.prepare_cached("DELETE FROM edition WHERE rule = ?1 AND path = ?2 AND digest = ?3")?
-                .execute(params![rule, path, digest])
-                .map(drop)
-        })
-        .await
+        self.call(move |db| forget_edition(db, &rule, &path, &digest)).await
     }
 
     /// Some of the paths of a rule that have decisions, each with the version of its payload: those after `last`, in
@@ -794,6 +777,26 @@ fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
         d.signature_digest,
     ])
     .map(drop)
+}
+
+fn is_superseded(db: &Connection, rule: &str, path: &[u8], digest: &str) -> rusqlite::Result<bool> {
+    db.prepare_cached(
+        "SELECT 1 FROM edition AS old JOIN edition AS new USING (rule, path)
+         WHERE rule = ?1 AND path = ?2 AND old.digest = ?3 AND new.id > old.id",
+    )?
+    .exists(params![rule, path, digest])
+}
+
+fn remember_edition(db: &Connection, rule: &str, path: &[u8], digest: &str) -> rusqlite::Result<bool> {
+    db.prepare_cached("INSERT OR IGNORE INTO edition (rule, path, digest) VALUES (?1, ?2, ?3)")?
+        .execute(params![rule, path, digest])
+        .map(|rows| rows > 0)
+}
+
+fn forget_edition(db: &Connection, rule: &str, path: &[u8], digest: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM edition WHERE rule = ?1 AND path = ?2 AND digest = ?3")?
+        .execute(params![rule, path, digest])
+        .map(drop)
 }
 
 fn intend(db: &Connection, rule: &str, path: &[u8], digest: &str) -> rusqlite::Result<()> {

@@ -95,7 +95,10 @@ pub struct Recheck {
 #[command(after_long_help = "\
 A copy goes to where the rule delivers, or back to the watched folder if the rule does not deliver. It gets the \
 name and time of modification that the file had, and its mode without set-id bits and without write permission for \
-others. Nothing is overwritten. Then the item is removed.
+others; where the rule delivers, nothing beyond deliver_mode. Nothing is overwritten. Then the item is removed.
+
+With --force and without --to, a file that is not verified may go where the rule delivers, among those that are: name \
+another directory with --to.
 
 Exit codes: 0 all released, 1 some are still invalid, 3 some could not be released.
 

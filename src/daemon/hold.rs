@@ -143,6 +143,9 @@ impl Hold {
             }
             Self::Fs(_) => "check the file system and its permissions",
             Self::NoSpace { .. } => "make room, or lower limits.min_free_space",
+            Self::QuarantineFull { size, max, .. } if size > max => {
+                "raise quarantine_max_size of the rule, which this one file exceeds, or remove the file"
+            }
             Self::QuarantineFull { .. } => {
                 "release or purge items (kms-sig quarantine), or raise quarantine_max_size of the rule"
             }

@@ -1,8 +1,9 @@
 //! The quarantine store as a running daemon has it: its directory, and what each rule has in it.
 //!
 //! Every rule has a share, `quarantine_max_size`. What would exceed it is held, and nothing is ever removed to make
-//! room. The shares are counted by a walk when the daemon starts and kept in memory from then on; commands that take
-//! items out change the directory's time, and while a rule has no room that is looked at, and counted anew.
+//! room. What counts is what an item had when it was put away: a sender who still has it open could make it as long as
+//! they like. The shares are counted by a walk when the daemon starts and kept in memory from then on; commands that
+//! take items out change the directory's time, and while a rule has no room that is looked at, and counted anew.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -11,7 +11,8 @@
 mod item;
 mod release;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -23,10 +24,11 @@ use crate::escape::Escaped;
 use crate::fs::staging::random_hex;
 use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Publish, RelPath, Staging, Stat, copy, root};
 use crate::signature::MAX_LEN;
+use crate::state::link::{hex, unhex};
 use crate::watch::scan::signature_name;
 
-pub use item::{Entry, Item, ItemError, Locked, entries, is_id, sweep};
-pub use release::{Licence, Parcel, Published};
+pub use item::{Entry, Item, ItemError, Locked, ReadError, entries, is_id, sweep};
+pub use release::{Licence, PackError, Parcel, Published};
 
 const PAYLOAD: &str = "payload";
 const SIGNATURE: &str = "payload.sig";
@@ -110,6 +112,11 @@ impl PartRecord {
     fn describes(&self, stat: &Stat) -> bool {
         let now = Self::from(stat);
         (now.inode, now.size, &now.modified) == (self.inode, self.size, &self.modified)
+    }
+
+    /// Whether a file is the one described, and nobody has touched it: what its owner cannot set back is as it was (S3).
+    fn is_still(&self, stat: &Stat) -> bool {
+        self.describes(stat) && Self::from(stat).changed == self.changed
     }
 }
 
@@ -345,7 +352,7 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
     let (Some(signature), None) = (&record.signature, item.stat_of(OsStr::new(SIGNATURE))?) else {
         return Ok(());
     };
-    let (Some(root), Some(path)) = (from_hex(&record.root_hex), from_hex(&record.path_hex)) else {
+    let (Some(root), Some(path)) = (path_of(&record.root_hex), path_of(&record.path_hex)) else {
         return Ok(());
     };
     let Some(path) = RelPath::new(path) else { return Ok(()) };
@@ -353,8 +360,10 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
     let source = root.descend(path.parent())?;
     let name = signature_name(path.name());
     let payload = item.stat_of(OsStr::new(PAYLOAD))?;
-    let was_copied = payload.is_some_and(|there| there.identity.ino != record.payload.inode);
-    let in_place = source.stat_of(path.name())?.is_some_and(|stat| record.payload.describes(&stat));
+    // A rename keeps the inode, and leads to no other file system, where the same number is another inode's.
+    let is_elsewhere = item.stat()?.identity.dev != source.stat()?.identity.dev;
+    let was_copied = payload.is_some_and(|there| is_elsewhere || there.identity.ino != record.payload.inode);
+    let in_place = source.stat_of(path.name())?.is_some_and(|stat| record.payload.is_still(&stat));
     if in_place && was_copied {
         // The copying was cut short: the source is judged anew, and copied whole.
         return discard(store, item, &id.to_string_lossy(), Holds::Copies);
@@ -388,12 +397,12 @@ pub fn record_of(store: &Dir, id: &str) -> Option<Record> {
 impl Record {
     /// The payload's path below its root, byte-exact; `None` if the record does not hold one.
     pub fn relative_path(&self) -> Option<RelPath> {
-        RelPath::new(from_hex(&self.path_hex)?)
+        RelPath::new(path_of(&self.path_hex)?)
     }
 
     /// The watched directory it came from, byte-exact; `None` if the record does not hold one.
     pub fn root_path(&self) -> Option<PathBuf> {
-        from_hex(&self.root_hex).filter(|root| root.is_absolute())
+        path_of(&self.root_hex).filter(|root| root.is_absolute())
     }
 }
 
@@ -431,8 +440,8 @@ fn record(id: &str, root: &Dir, case: &Case<'_>) -> Record {
         lease: if case.lease_granted { "granted" } else { "unavailable" }.into(),
         root: Escaped::new(root.path()).to_string(),
         path: Escaped::new(case.path.as_path()).to_string(),
-        path_hex: to_hex(case.path.as_path()),
-        root_hex: to_hex(root.path()),
+        path_hex: hex(case.path.as_bytes()),
+        root_hex: hex(root.path().as_os_str().as_bytes()),
         payload: (&case.payload).into(),
         signature: case.signature.as_ref().map(PartRecord::from),
     }
@@ -466,20 +475,9 @@ fn fresh_id(digest: &str) -> String {
     format!("{seconds}Z-{digest}-{}", random.get(..8).unwrap_or(&random))
 }
 
-fn to_hex(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt as _;
-    path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Two digits for each byte and nothing else: `u8::from_str_radix` alone would take a sign, or one digit.
-fn from_hex(text: &str) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStringExt as _;
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    let bytes: Option<Vec<u8>> =
-        pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-    rest.is_empty().then_some(())?;
-    Some(PathBuf::from(std::ffi::OsString::from_vec(bytes?)))
+/// The path that a record has in hexadecimal.
+fn path_of(digits: &str) -> Option<PathBuf> {
+    unhex(digits).map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
 }
 
 #[cfg(test)]
@@ -521,10 +519,10 @@ mod tests {
     #[test]
     fn p4_a_path_on_record_is_read_byte_for_byte_or_not_at_all() {
         for (digits, path) in [("", Some("")), ("612f62", Some("a/b")), ("6A", Some("j"))] {
-            assert_eq!(from_hex(digits).as_deref(), path.map(Path::new), "{digits}");
+            assert_eq!(path_of(digits).as_deref(), path.map(Path::new), "{digits}");
         }
         for digits in ["6", "61 ", "+f", "-1", "6g", "0x61", "6\u{e4}1"] {
-            assert_eq!(from_hex(digits), None, "{digits}");
+            assert_eq!(path_of(digits), None, "{digits}");
         }
     }
 
@@ -765,6 +763,16 @@ mod tests {
         let (_, item) = site.item(&site.case(), &[(PAYLOAD, "bad")]);
         recover(&site.store).unwrap();
         assert_eq!((site.left(), item.exists()), ([true; 2], false));
+
+        // Copied, and what is in the place of its source looks like it and is not: this may be the only one.
+        let site = Site::new();
+        let (_, item) = site.item(&site.case(), &[(PAYLOAD, "bad")]);
+        let modified = fs::metadata(site.payload()).unwrap().modified().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20)); // longer than a tick of the file system's clock
+        fs::write(site.payload(), "new").unwrap();
+        fs::File::open(site.payload()).unwrap().set_modified(modified).unwrap();
+        recover(&site.store).unwrap();
+        assert_eq!(fs::read_to_string(item.join(PAYLOAD)).unwrap(), "bad");
 
         // Copied, and removed: this is the only one.
         let site = Site::new();

@@ -1,5 +1,8 @@
 //! Items that leave quarantine: released by a person, or purged.
 //!
+//! What is released to where a rule delivers is an edition as any that the daemon delivers, so that what it supersedes is
+//! known.
+//!
 //! The row is written before the item goes, so that nothing goes unrecorded. A kill between the two leaves the item,
 //! and another row when it is let go again. Commands write theirs beside a daemon that runs; they never make,
 //! migrate or mend the database, which is the daemon's.
@@ -54,7 +57,7 @@ pub struct Departure {
     pub item: String,
 }
 
-/// History, opened by a command.
+/// History, and what else of state a release must know, opened by a command.
 pub struct Journal {
     db: Connection,
     path: PathBuf,
@@ -83,6 +86,31 @@ impl Journal {
     /// [`StateError`].
     pub fn record(&mut self, departure: &Departure) -> Result<(), StateError> {
         self.put(|db| append(db, departure))
+    }
+
+    /// As [`super::State::is_superseded`].
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn is_superseded(&self, rule: &str, path: &RelPath, digest: &str) -> Result<bool, StateError> {
+        let found = super::is_superseded(&self.db, rule, path.as_bytes(), digest);
+        found.map_err(|error| state_error(&self.path, &error))
+    }
+
+    /// As [`super::State::remember_edition`].
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn remember_edition(&mut self, rule: &str, path: &RelPath, digest: &str) -> Result<bool, StateError> {
+        self.put(|db| super::remember_edition(db, rule, path.as_bytes(), digest))
+    }
+
+    /// As [`super::State::forget_edition`].
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn forget_edition(&mut self, rule: &str, path: &RelPath, digest: &str) -> Result<(), StateError> {
+        self.put(|db| super::forget_edition(db, rule, path.as_bytes(), digest))
     }
 
     /// Does something to the record in a transaction of its own; the busy timeout waits for the daemon's.

@@ -93,6 +93,10 @@ pub(crate) fn good_after_all(place: &Place, rule: &str, content: &str) -> String
     id
 }
 
+/// The hint when the sender has changed an item.
+const GONE: &str =
+    "hint: what was judged is gone: kms-sig quarantine show ID says what is there now, purge ID removes it\n";
+
 /// The hint when a release finds something in its way.
 const LOOK: &str = "hint: look at what is there, or name another directory with --to DIR\n";
 
@@ -173,10 +177,98 @@ fn show_says_whether_the_content_changed_since() {
     // The sender still had it open.
     let payload = place.path(format!("q/{id}/payload"));
     fs::set_permissions(&payload, Permissions::from_mode(0o640)).unwrap();
-    fs::write(&payload, "other").unwrap();
-    let now = kms_sig::digest::Digest::of(b"other");
-    let changed = format!("content: changed since it was judged\nsize now: 5 bytes\nsha512 now: {now}\n");
+    fs::write(&payload, "evil").unwrap();
+    let now = kms_sig::digest::Digest::of(b"evil");
+    let changed = format!("content: changed since it was judged\nsha512 now: {now}\n");
     run(&place, &["show", &id]).exits(0).says(shown(&changed)).complains("");
+    fs::write(&payload, "other").unwrap();
+    let changed = "content: changed since it was judged (4 bytes then, 5 now)\n";
+    run(&place, &["show", &id]).exits(0).says(shown(changed)).complains("");
+}
+
+/// Makes a file of an item as long as this, as a sender may who still has it open. It takes no room on the disk.
+fn resize(place: &Place, file: &str, len: u64) {
+    let path = place.path("q").join(file);
+    let mode = fs::metadata(&path).unwrap().mode();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a10_what_grew_since_it_was_judged_is_read_by_nobody() {
+    let place = place(&rule());
+    fs::create_dir(place.path("to")).unwrap();
+    let id = quarantined(&place, "f", "1234");
+    let other = quarantined(&place, "g", "1234");
+    resize(&place, &format!("{id}/payload"), 1 << 40);
+    let grew = "its content changed since it was judged (4 bytes then, 1099511627776 now)";
+    let told = format!("kms-sig: {id}: {grew}\n{GONE}");
+    let shown = run(&place, &["show", &id]).exits(0).complains("");
+    let shown = String::from_utf8_lossy(shown.stdout()).into_owned();
+    assert!(
+        shown.contains("content: changed since it was judged (4 bytes then, 1099511627776 now)\n"),
+        "{shown}"
+    );
+    let json = run(&place, &["show", &id, "--json"]).exits(0);
+    let now = serde_json::from_slice::<Value>(json.stdout()).unwrap()["now"].take();
+    assert_eq!(
+        (&now["size"], &now["digest"], &now["as_judged"]),
+        (&(1_u64 << 40).into(), &Value::Null, &false.into())
+    );
+    let line = format!("{id}: invalid: {grew}\n");
+    run(&place, &["recheck", &id]).exits(1).says(&line).complains("");
+    let all = format!("{line}{other}: invalid: mismatch\n");
+    run(&place, &["recheck", "--all"]).exits(1).says(all).complains("");
+    let json = run(&place, &["recheck", &id, "--json"]).exits(1);
+    assert_eq!(serde_json::from_slice::<Value>(json.stdout()).unwrap()["verdict"], "changed");
+    for words in [&["release", &id][..], &["release", &id, "--force", "--to", "to"]] {
+        run(&place, words).exits(3).says("").complains(&told);
+    }
+    assert_eq!((names(&place.path("to")), names(&place.path("out"))), (vec![], vec![]));
+    run(&place, &["purge", &id]).exits(0);
+}
+
+#[test]
+fn a16_what_is_longer_than_any_signature_is_read_by_nobody() {
+    let place = place(&rule());
+    let id = quarantined(&place, "f", "1234");
+    let was = fs::metadata(place.path(format!("q/{id}/payload.sig"))).unwrap().len();
+    resize(&place, &format!("{id}/payload.sig"), 1 << 40);
+    let shows = |id: &str, line: &str| {
+        let shown = run(&place, &["show", id]).exits(0).complains("");
+        let shown = String::from_utf8_lossy(shown.stdout()).into_owned();
+        assert!(shown.contains(&format!("content: as it was judged\nsignature: {line}\n")), "{shown}");
+    };
+    shows(&id, &format!("changed since it was judged ({was} bytes then, 1099511627776 now)"));
+    run(&place, &["recheck", &id]).exits(1).says(format!("{id}: invalid: malformed\n"));
+    // It was so when it was judged.
+    place.write("in/g", "1234");
+    fs::File::create(place.path("in/g.sig")).unwrap().set_len(1 << 33).unwrap();
+    let id = quarantine_all(&place);
+    shows(&id, "never read; with 8589934592 bytes it can be none");
+    let json = run(&place, &["show", &id, "--json"]).exits(0);
+    let now = serde_json::from_slice::<Value>(json.stdout()).unwrap()["now"].take();
+    assert_eq!((&now["as_judged"], &now["signature"]["digest"]), (&Value::Null, &Value::Null));
+    run(&place, &["recheck", &id]).exits(1).says(format!("{id}: invalid: malformed\n"));
+}
+
+#[test]
+fn what_cannot_be_read_is_shown_by_its_record_all_the_same() {
+    let place = place(&rule());
+    let id = quarantined(&place, "f", "1234");
+    fs::set_permissions(place.path(format!("q/{id}/payload")), Permissions::from_mode(0o4755)).unwrap();
+    let why = "its files cannot be read: it is set-user-id or set-group-id";
+    let shown = run(&place, &["show", &id]).exits(3).complains(&format!(
+        "kms-sig: {id}: {why}\nhint: its sender still had it open: look into its folder (quarantine show ID), or purge it\n"
+    ));
+    let shown = String::from_utf8_lossy(shown.stdout()).into_owned();
+    assert!(shown.contains("mode: 0750\n"), "{shown}");
+    assert!(shown.contains(&format!("content: {why}\nsignature: ")), "{shown}");
+    let json = run(&place, &["show", &id, "--json"]).exits(3);
+    let shown: Value = serde_json::from_slice(json.stdout()).unwrap();
+    assert_eq!((&shown["record"]["id"], &shown["now"]["as_judged"]), (&id.into(), &Value::Null));
+    assert_eq!(shown["now"]["why"], why);
 }
 
 #[test]
@@ -193,8 +285,52 @@ fn an_id_may_be_shortened_as_long_as_it_stands_for_one_item() {
     run(&place, &["show", "2"]).exits(2).says("").complains(ambiguous);
     run(&place, &["release", "2", "--force"]).exits(2).says("").complains(ambiguous);
     run(&place, &["purge", ""]).exits(2).says("").complains(&nothing(""));
-    run(&place, &["purge", &first, "no\u{1b}such"]).exits(2).says("").complains(&nothing("no\\x1bsuch"));
-    assert_eq!(ids(&place).len(), 2, "nothing is done before all ids are known");
+    run(&place, &["purge", &first, "2"]).exits(2).says("").complains(ambiguous);
+    assert_eq!(ids(&place).len(), 2, "nothing is done where somebody may have meant something else");
+}
+
+#[test]
+fn an_item_that_is_gone_keeps_nobody_from_the_others() {
+    let place = place(&rule());
+    let [a, b, c] = ["a", "b", "c"].map(|file| quarantined(&place, file, "1234"));
+    fs::create_dir(place.path("to")).unwrap();
+    let gone = |text: &str| {
+        format!(
+            "kms-sig: nothing in quarantine has an id that begins with \"{text}\"\n\
+             hint: kms-sig quarantine list shows the ids\n"
+        )
+    };
+    let lines = |run: crate::harness::Run<'_>| -> Vec<Value> {
+        let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    run(&place, &["recheck", "gone", &a])
+        .exits(2)
+        .says(format!("{a}: invalid: mismatch\n"))
+        .complains(&gone("gone"));
+    let told = lines(run(&place, &["recheck", "gone", &a, "--json"]).exits(2));
+    assert_eq!((&told[0]["id"], &told[0]["verdict"]), (&"gone".into(), &"unknown".into()));
+    assert_eq!((&told[1]["id"], &told[1]["verdict"]), (&a.clone().into(), &"invalid".into()));
+
+    // What cannot be told is worse than what is to be written otherwise, and that is worse than what is invalid.
+    let to = ["--force", "--to", "to", "--json"];
+    place.write("to/b", "theirs");
+    let told = lines(run(&place, &[&["release", "gone", &a, &b][..], &to].concat()).exits(3));
+    let released: Vec<_> = told.iter().map(|line| (&line["id"], &line["released"], &line["why"])).collect();
+    let why = "nothing in quarantine has an id that begins with \"gone\"";
+    assert_eq!(released[0], (&"gone".into(), &false.into(), &why.into()));
+    assert_eq!(released[1], (&a.clone().into(), &true.into(), &Value::Null));
+    let at = fs::canonicalize(place.path("to")).unwrap().join("b");
+    let why = format!("not released to \"{}\": another file has the name", at.display());
+    assert_eq!(released[2], (&b.clone().into(), &false.into(), &why.into()));
+
+    run(&place, &["purge", "no\u{1b}such", &b])
+        .exits(2)
+        .says(format!("{b}: purged\n"))
+        .complains(&gone("no\\x1bsuch"));
+    let told = lines(run(&place, &["purge", &b, &c, "--json"]).exits(2));
+    assert_eq!((&told[0]["purged"], &told[1]["purged"]), (&false.into(), &true.into()));
+    assert_eq!(ids(&place), [""; 0]);
 }
 
 #[test]
@@ -255,6 +391,12 @@ fn recheck_judges_by_the_policy_as_it_is_now_and_moves_nothing() {
         "kms-sig: {good}: cannot verify it: the policy has no rule \"verify\" any more\n\
          hint: name the rule so again, or release it with --force --to DIR\n"
     ));
+    run(&place, &["release", &good, "--force"]).exits(3).says("").complains(&format!(
+        "kms-sig: {good}: not released: the policy has no rule \"verify\" any more, so that it has no destination\n\
+         hint: name one with --to DIR\n"
+    ));
+    fs::create_dir(place.path("to")).unwrap();
+    run(&place, &["release", &good, "--force", "--to", "to"]).exits(0);
 }
 
 // Releasing
@@ -273,12 +415,109 @@ fn what_is_valid_after_all_is_released_to_where_the_rule_delivers() {
     daemon::verifies(&place, "out/f", "file=f");
     let there = fs::metadata(&at).unwrap();
     assert_eq!(there.modified().unwrap(), long_ago());
-    assert_eq!(there.mode() & 0o7777, 0o755, "as it was, but not for others to write");
+    assert_eq!(there.mode() & 0o7777, 0o644, "777 as it was, but nothing beyond deliver_mode");
     assert_eq!(ids(&place), [""; 0]);
     let why = format!("by uid {}, verified, to \"{}\"", uid(), at.display());
     assert_eq!(history(&place, "released"), [(why, Some("local:demo".into()), id)]);
     // The daemon finds nothing to do about it.
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0).says("verify: nothing to do\n");
+}
+
+/// Drops a good pair and has the daemon deliver it, and takes it away from there.
+fn deliver(place: &Place, file: &str, content: &str) {
+    daemon::drop_pair(place, file, content);
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    take_away(place, file, content);
+}
+
+/// Takes a delivered pair away.
+fn take_away(place: &Place, file: &str, content: &str) {
+    assert_eq!(place.read(format!("out/{file}")), content.as_bytes());
+    fs::remove_file(place.path("out").join(file)).unwrap();
+    fs::remove_file(place.path("out").join(format!("{file}.sig"))).unwrap();
+}
+
+/// Drops a good pair again, and says whether the daemon holds it as superseded. Takes it away in any case.
+fn is_held(place: &Place, content: &str) -> bool {
+    daemon::drop_pair(place, "f", content);
+    let run = place.run(["watch", "--policy", "policy.toml", "--once"]);
+    let is_held = String::from_utf8_lossy(run.stdout()).contains("f: left: held (rollback)");
+    match is_held {
+        true => ["in/f", "in/f.sig"].iter().for_each(|name| fs::remove_file(place.path(name)).unwrap()),
+        false => take_away(place, "f", content),
+    };
+    is_held
+}
+
+#[test]
+fn a24_what_is_released_supersedes_what_was_delivered_before() {
+    let deny = with(&rule(), "rollback = \"deny\"");
+    let place = place(&deny);
+    deliver(&place, "f", "3");
+    let id = good_after_all(&place, &deny, "4");
+    // What cannot be published is no edition.
+    place.write("out/f", "theirs");
+    run(&place, &["release", &id]).exits(3).complains_of("another file has the name");
+    fs::remove_file(place.path("out/f")).unwrap();
+    assert!(!is_held(&place, "3"));
+    // Nor is what is released elsewhere, and what nobody verified.
+    fs::create_dir(place.path("to")).unwrap();
+    run(&place, &["release", &id, "--to", "to"]).exits(0).complains("");
+    assert!(!is_held(&place, "3"));
+    let forced = good_after_all(&place, &deny, "5");
+    run(&place, &["release", &forced, "--force"]).exits(0);
+    take_away(&place, "f", "5");
+    assert!(!is_held(&place, "3"));
+    for to in [&[][..], &["--to", "out"]] {
+        let id = good_after_all(&place, &deny, &format!("after {}", to.len()));
+        run(&place, &[&["release", &id], to].concat()).exits(0).complains("");
+        take_away(&place, "f", &format!("after {}", to.len()));
+        assert!(is_held(&place, "3"), "{to:?}");
+    }
+    assert!(is_held(&place, "after 0") && !is_held(&place, "after 2"));
+}
+
+#[test]
+fn a24_what_was_superseded_is_not_released_unnoticed() {
+    let deny = with(&rule(), "rollback = \"deny\"");
+    let place = place(&deny);
+    for content in ["1", "2"] {
+        deliver(&place, "f", content);
+    }
+    fs::create_dir(place.path("to")).unwrap();
+    let id = good_after_all(&place, &deny, "1");
+    let valid = format!("{id}: valid signature from local:demo");
+    let superseded = "this content was superseded earlier under the same name";
+    run(&place, &["recheck", &id])
+        .exits(0)
+        .says(format!("{valid}; {superseded} (rollback is \"deny\")\n"))
+        .complains("");
+    let json = run(&place, &["recheck", &id, "--json"]).exits(0);
+    assert_eq!(serde_json::from_slice::<Value>(json.stdout()).unwrap()["superseded"], true);
+    run(&place, &["release", &id]).exits(3).says("").complains(&format!(
+        "kms-sig: {id}: not released: {superseded}, and rollback of the rule \"verify\" is \"deny\"\n\
+         hint: if going back is meant, name another directory with --to DIR, or add --force, which verifies nothing\n"
+    ));
+    run(&place, &["release", &id, "--to", "out"]).exits(3).says("");
+    assert_eq!((names(&place.path("out")), ids(&place)), (vec![], vec![id.clone()]));
+    let warning = |id: &str| format!("warning: {id}: {superseded}\n");
+    run(&place, &["release", &id, "--to", "to"]).exits(0).complains(&warning(&id));
+    let id = good_after_all(&place, &deny, "1");
+    run(&place, &["release", &id, "--force"]).exits(0).complains(&warning(&id));
+    take_away(&place, "f", "1");
+
+    let alert = with(&rule(), "rollback = \"alert\"");
+    let id = good_after_all(&place, &alert, "1");
+    run(&place, &["recheck", &id])
+        .exits(0)
+        .says(format!("{id}: valid signature from local:demo; {superseded} (rollback is \"alert\")\n"));
+    run(&place, &["release", &id]).exits(0).complains(&warning(&id));
+    // Where it is off, nobody asks.
+    fs::remove_file(place.path("out/f")).unwrap();
+    fs::remove_file(place.path("out/f.sig")).unwrap();
+    let id = good_after_all(&place, &rule(), "1");
+    run(&place, &["recheck", &id]).exits(0).says(format!("{id}: valid signature from local:demo\n"));
+    run(&place, &["release", &id]).exits(0).complains("");
 }
 
 #[test]
@@ -287,7 +526,7 @@ fn p1_what_is_still_invalid_is_not_released() {
     let id = quarantined(&place, "f", "1234");
     run(&place, &["release", &id]).exits(1).says("").complains(&format!(
         "kms-sig: {id}: not released: it is still invalid (mismatch)\n\
-             hint: kms-sig quarantine show ID says what it is; release --force releases it all the same\n"
+         hint: kms-sig quarantine show ID says what it is; release --force --to DIR puts it elsewhere, unverified\n"
     ));
     assert_eq!(ids(&place), [&id[..]]);
     assert_eq!(names(&place.path("out")), [""; 0]);
@@ -323,10 +562,10 @@ fn force_releases_what_was_judged_and_nothing_else() {
     // P3: what the sender made of it since is not what the operator looked at.
     let id = quarantined(&place, "g", "1234");
     fs::write(place.path(format!("q/{id}/payload")), "evil").unwrap();
-    run(&place, &["release", &id, "--force", "--to", "to"]).exits(3).says("").complains(&format!(
-        "kms-sig: {id}: not released to \"{}\": its content changed since it was judged\n{LOOK}",
-        to.join("g").display()
-    ));
+    run(&place, &["release", &id, "--force", "--to", "to"])
+        .exits(3)
+        .says("")
+        .complains(&format!("kms-sig: {id}: not released: its content changed since it was judged\n{GONE}"));
     assert_eq!(names(&place.path("to")), ["f", "f.sig"]);
     assert_eq!(ids(&place), [id]);
 }
@@ -439,6 +678,32 @@ fn what_cannot_be_put_on_record_stays() {
     assert_eq!((ids(&place), names(&place.path("out"))), (vec![id], vec![]));
 }
 
+#[test]
+fn p4_what_is_released_and_cannot_be_put_on_record_is_told_as_that() {
+    let place = place(&rule());
+    let id = good_after_all(&place, &rule(), "content");
+    let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let at = |name: &str| fs::canonicalize(place.path(name)).unwrap();
+    let held = run(&place, &["release", &id, "--json"]).exits(3).complains(&format!(
+        "kms-sig: {id}: released to \"{}\", but not put on record: another process keeps the state in \"{}\" locked\n\
+         hint: the item stays: end the process that keeps state.db locked, then repeat the command to record it\n",
+        at("out").join("f").display(),
+        at("state").join("state.db").display(),
+    ));
+    assert_eq!(
+        (names(&place.path("out")), ids(&place)),
+        (vec!["f".into(), "f.sig".into()], vec![id.clone()])
+    );
+    let line: Value = serde_json::from_slice(held.stdout()).unwrap();
+    assert_eq!((&line["released"], &line["to"]), (&true.into(), &at("out").join("f").to_str().into()));
+    assert!(line["why"].as_str().unwrap().contains("not put on record"), "{line}");
+    db.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(history(&place, "released"), []);
+    run(&place, &["release", &id]).exits(0).complains("");
+    assert_eq!((history(&place, "released").len(), ids(&place).len()), (1, 0));
+}
+
 // Purging
 
 #[test]
@@ -514,6 +779,8 @@ fn a19_what_does_not_hold_together_is_told_and_left_alone() {
     // Nor does the daemon fall over it.
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
     assert_eq!(ids(&place).len(), 5);
+    // Something is there, although it is no item.
+    run(&place, &["list"]).exits(3).says("").complains(&told);
 }
 
 #[test]
@@ -610,12 +877,38 @@ fn o8_a_rule_whose_share_is_full_holds_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn o8_a_sender_who_makes_a_file_longer_in_the_store_fills_no_share() {
+    let place = place(&with(&rule(), "quarantine_max_size = 1000"));
+    let first = quarantined(&place, "a", "1234");
+    let size = || {
+        let json = run(&place, &["list", "--json"]).exits(0);
+        let line = json.stdout().split(|byte| *byte == b'\n').next().unwrap().to_vec();
+        serde_json::from_slice::<Value>(&line).unwrap()["size"].as_u64().unwrap()
+    };
+    let was = size();
+    for part in ["payload", "payload.sig"] {
+        resize(&place, &format!("{first}/{part}"), 1 << 40);
+    }
+    assert_eq!(size(), was);
+    quarantined(&place, "b", "1234");
+    // Nor while the daemon runs.
+    let daemon = Daemon::start(&place);
+    drop_tampered(&place, "c", "1234");
+    daemon.waits_for("quarantined");
+    assert_eq!(ids(&place).len(), 3);
+}
+
+#[test]
 fn o8_with_once_what_has_no_room_is_left_and_said() {
     let place = place(&with(&rule(), "quarantine_max_size = 1"));
     drop_tampered(&place, "f", "1234");
     let run = place.run(["watch", "--policy", "policy.toml", "--once"]).exits(3);
     let said = String::from_utf8_lossy(run.stdout()).into_owned();
     assert!(said.contains("f: left: held (quarantine-full)"), "{said}");
+    assert!(
+        said.contains("; raise quarantine_max_size of the rule, which this one file exceeds, "),
+        "{said}"
+    );
     assert_eq!((ids(&place).len(), names(&place.path("in"))), (0, vec!["f".into(), "f.sig".into()]));
 }
 
@@ -684,7 +977,8 @@ fn p7_nothing_is_released_to_where_others_may_write() {
     fs::create_dir(place.path("to")).unwrap();
     fs::set_permissions(place.path("to"), Permissions::from_mode(0o777)).unwrap();
     let said = format!(
-        "kms-sig: \"{}\" can be written by others (mode 0777); chmod go-w it\n",
+        "kms-sig: \"{}\" can be written by others (mode 0777)\n\
+         hint: name a directory that only root or the daemon's user can write to\n",
         fs::canonicalize(place.path("to")).unwrap().display()
     );
     run(&place, &["release", &id, "--force", "--to", "to"]).exits(2).says("").complains(&said);
@@ -709,8 +1003,12 @@ fn a6_force_releases_the_signature_that_was_judged_and_no_other() {
         release(&id).exits(3).says("").complains_of("its signature changed since it was judged");
     }
     changed(&id, &[7; 20_000]);
-    release(&id).exits(3).complains_of("its signature is longer than any");
-    run(&place, &["release", &id]).exits(1).complains_of("it is still invalid (malformed)");
+    let overlong = format!(
+        "kms-sig: {id}: not released: its signature is longer than any, and was never read\n\
+         hint: if its payload is needed, copy it by hand (kms-sig quarantine show ID names its folder)\n"
+    );
+    release(&id).exits(3).complains(&overlong);
+    run(&place, &["release", &id]).exits(1).complains(&overlong);
     assert_eq!(names(&place.path("to")).len(), 0);
     changed(&id, &judged);
     release(&id).exits(0);

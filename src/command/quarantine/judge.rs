@@ -7,16 +7,15 @@ use std::path::PathBuf;
 
 use super::{ItemTrouble, StoreTrouble};
 use crate::context::Filling;
+use crate::daemon::hostname;
 use crate::digest::Digest;
-use crate::effect::quarantine::{Item, Parcel};
-use crate::fs::copy;
+use crate::effect::quarantine::{Item, Parcel, ReadError};
 use crate::fs::give::Owner;
 use crate::fs::trust;
-use crate::key::{KeyArn, KeyId};
 use crate::kms::provider::Providers;
-use crate::policy::{Mode, Policy, Rule};
+use crate::policy::{Mode, Policy, Rollback, Rule};
 use crate::seal::{self, Opened, Reason, Verdict};
-use crate::signature::{MAX_LEN, Malformed, Signature};
+use crate::signature::{Malformed, Signature};
 use crate::terminal::progress;
 
 /// Judges by a policy.
@@ -39,8 +38,7 @@ impl<'p> Judge<'p> {
         }
         let kms = Providers::new(policy.aws.clone(), policy.keyring.clone().or(keyring));
         let kms = kms.serving(owner.uid);
-        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Ok(Self { policy, kms, hostname })
+        Ok(Self { policy, kms, hostname: hostname() })
     }
 
     /// The rule that quarantined an item, if the policy still has it.
@@ -53,22 +51,11 @@ impl<'p> Judge<'p> {
     /// Judges an item where it lies.
     pub(super) async fn verify(&self, item: &Item) -> Result<Verdict, ItemTrouble> {
         let rule = self.rule(item)?; // first: without it, nothing need be read
-        let (file, stat) = item.payload()?;
-        let size = stat.identity.size;
-        let reading = progress::Reading::of(Some(size));
-        let hashed = copy::hash_counted(&file, item.folder(), size, &|len| reading.add(len))?;
+        let reading = progress::Reading::of(Some(item.record().payload.size));
+        let digest = item.hash_payload(&|len| reading.add(len))?;
         drop(reading);
-        let signature = match item.signature()? {
-            None => None,
-            Some((file, _)) => {
-                // One byte past what may be one tells that it is none.
-                let mut bytes = Vec::new();
-                std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_LEN as u64 + 1), &mut bytes)
-                    .map_err(|error| unreadable(item, &error))?;
-                Some(Signature::parse(&bytes))
-            }
-        };
-        self.judge(rule, item, &hashed.digest, signature).await
+        let signature = item.read_signature().map_err(ReadError::from)?;
+        self.judge(rule, item, &digest, signature.map(|read| read.parsed)).await
     }
 
     /// Judges the copy of an item that is about to be released.
@@ -87,10 +74,7 @@ impl<'p> Judge<'p> {
         let relpath = item.path().as_path();
         let filling = Filling { relpath, watch: &rule.name, hostname: &self.hostname };
         let context = rule.context.expand(filling)?;
-        let keys: Vec<KeyId> = match &rule.mode {
-            Mode::Sign(sign) => vec![sign.key.clone()],
-            Mode::Verify(verify) => verify.trusted_keys.iter().map(KeyArn::to_key_id).collect(),
-        };
+        let keys = rule.mode.keys();
         let leaf_keys = rule.context.leaf_keys();
         let opened = match signature {
             None => return Ok(Verdict::Invalid(Reason::Missing)),
@@ -107,9 +91,12 @@ impl<'p> Judge<'p> {
     }
 }
 
-fn unreadable(item: &Item, error: &std::io::Error) -> ItemTrouble {
-    let source = rustix::io::Errno::from_io_error(error).unwrap_or(rustix::io::Errno::IO);
-    ItemTrouble::Fs(crate::fs::FsError { action: "read", path: item.folder().to_owned(), source })
+/// What a rule does about superseded content.
+pub(super) const fn rollback(rule: &Rule) -> Rollback {
+    match &rule.mode {
+        Mode::Verify(verify) => verify.rollback,
+        Mode::Sign(_) => Rollback::Off,
+    }
 }
 
 /// A reason, for someone who wanted to release it.

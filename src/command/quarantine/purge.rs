@@ -1,6 +1,9 @@
 //! `kms-sig quarantine purge`: items go for good, on record.
 
+use serde_json::json;
+
 use super::{ItemTrouble, Store, StoreTrouble, answer_json};
+use crate::chain;
 use crate::cli::{Choice, Purge};
 use crate::command::{Failure, answer};
 use crate::effect::quarantine::Entry;
@@ -11,23 +14,29 @@ use crate::state::{Departed, Journal};
 pub(super) fn run(arguments: &Purge) -> Result<Exit, Failure> {
     let store = Store::open(&arguments.store.policy)?;
     store.sweep();
-    let ids = match arguments.ids.as_slice() {
-        [] => chosen(&store, arguments)?,
-        ids => store.resolve(ids)?,
+    let json = arguments.store.json;
+    let kept = |id: &str, why: &str| json!({ "id": id, "purged": false, "why": why });
+    let (ids, mut exit) = match arguments.ids.as_slice() {
+        [] => (chosen(&store, arguments)?, Exit::Done),
+        ids => store.resolve(ids)?.told(json.then_some(&kept))?,
     };
     if ids.is_empty() {
-        if !arguments.store.json {
+        if !json && arguments.ids.is_empty() {
             answer("nothing to purge")?;
         }
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     let mut journal = store.journal()?;
-    let mut exit = Exit::Done;
     for id in ids {
         match purge(&store, &mut journal, &id) {
-            Ok(()) if arguments.store.json => answer_json(&serde_json::json!({ "id": id, "purged": true }))?,
+            Ok(()) if json => answer_json(&json!({ "id": id, "purged": true }))?,
             Ok(()) => answer(&format!("{id}: purged"))?,
-            Err(trouble) => exit = exit.and(trouble.tell(&id)),
+            Err(trouble) => {
+                exit = exit.and(trouble.tell(&id));
+                if json {
+                    answer_json(&kept(&id, &chain::one_line(&trouble)))?;
+                }
+            }
         }
     }
     Ok(exit)

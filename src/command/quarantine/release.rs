@@ -2,17 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::judge::Judge;
-use super::{ItemTrouble, Store, StoreTrouble, answer_json};
+use serde_json::json;
+
+use super::judge::{Judge, rollback};
+use super::{ItemTrouble, Store, StoreTrouble, answer_json, both_ways};
+use crate::chain;
 use crate::cli::Release;
-use crate::command::{Failure, answer, block_on};
+use crate::command::{Failure, answer, block_on, complain};
 use crate::effect::quarantine::{Item, Licence, Locked, Parcel, Published};
-use crate::escape::quoted;
+use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::trust;
-use crate::fs::{Dir, RelPath, root};
-use crate::policy::Rule;
-use crate::seal::{Reason, Valid, Verdict};
+use crate::fs::{Dir, FsError, RelPath, SYNC_DIRECTORY, root, stat_path};
+use crate::policy::{Rollback, Rule};
+use crate::seal::{Valid, Verdict};
 use crate::state::{Departed, Departure, Journal};
 use crate::terminal::{self, progress};
 
@@ -20,24 +23,39 @@ use crate::terminal::{self, progress};
 pub(super) fn run(arguments: &Release, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     let store = Store::open(&arguments.store.policy)?;
     store.sweep();
-    let ids = store.resolve(&arguments.ids)?;
+    let (json, forced) = (arguments.store.json, arguments.force);
+    let kept = |id: &str, why: &str| json!({ "id": id, "released": false, "forced": forced, "why": why });
+    let (ids, mut exit) = store.resolve(&arguments.ids)?.told(json.then_some(&kept))?;
+    if ids.is_empty() {
+        return Ok(exit);
+    }
     let judge = Judge::new(&store.policy, store.owner, keyring)?;
     let to = arguments.to.as_deref().map(|to| outside(&store, to)).transpose()?;
-    let mut journal = store.journal()?;
+    let journal = store.journal()?;
+    let mut releases = Releases { store: &store, judge, journal, force: forced, to };
     block_on(async {
-        let mut exit = Exit::Done;
         for id in ids {
-            match release(&store, &judge, &mut journal, &id, arguments.force, to.as_ref()).await {
-                Ok(at) if arguments.store.json => {
-                    let (to, to_hex) = super::both_ways(&at);
-                    answer_json(&serde_json::json!({
-                        "id": id, "released": true, "to": to, "to_hex": to_hex, "forced": arguments.force,
+            match releases.release(&id).await {
+                Ok(at) if json => {
+                    let (to, to_hex) = both_ways(&at);
+                    answer_json(&json!({
+                        "id": id, "released": true, "to": to, "to_hex": to_hex, "forced": forced,
                     }))?;
                 }
                 Ok(at) => {
                     answer(&format!("{id}: {} to {}", terminal::stdout().good("released"), quoted(&at)))?;
                 }
-                Err(trouble) => exit = exit.and(trouble.tell(&id)),
+                Err(trouble) => {
+                    exit = exit.and(trouble.tell(&id));
+                    let why = chain::one_line(&trouble);
+                    match trouble.released().map(|at| both_ways(at)) {
+                        _ if !json => {}
+                        None => answer_json(&kept(&id, &why))?,
+                        Some((to, to_hex)) => answer_json(&json!({
+                            "id": id, "released": true, "to": to, "to_hex": to_hex, "forced": forced, "why": why,
+                        }))?,
+                    }
+                }
             }
         }
         Ok(exit)
@@ -48,7 +66,7 @@ pub(super) fn run(arguments: &Release, keyring: Option<PathBuf>) -> Result<Exit,
 fn outside(store: &Store, to: &Path) -> Result<Dir, Failure> {
     // On record it must mean the same to who reads it elsewhere. What others could change there is released to them.
     let absolute = std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
-    let dir = trust::open_for(&absolute, store.owner).map_err(StoreTrouble::Trust)?;
+    let dir = trust::open_for(&absolute, store.owner).map_err(StoreTrouble::To)?;
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if store.policy.quarantine_dir.as_deref().is_some_and(|store| real(to).starts_with(real(store))) {
         return Err(StoreTrouble::Inside(to.to_owned()).into());
@@ -56,64 +74,175 @@ fn outside(store: &Store, to: &Path) -> Result<Dir, Failure> {
     Ok(dir)
 }
 
-async fn release(
-    store: &Store,
-    judge: &Judge<'_>,
-    journal: &mut Journal,
-    id: &str,
+/// Releases one item after another.
+struct Releases<'s> {
+    store: &'s Store,
+    judge: Judge<'s>,
+    journal: Journal,
     force: bool,
-    to: Option<&Dir>,
-) -> Result<PathBuf, ItemTrouble> {
-    let locked = store.take(id)?;
-    let item = locked.item();
-    let (destination, path) = match to {
-        Some(dir) => (dir.clone(), RelPath::new(item.path().name()).unwrap_or_else(|| item.path().clone())),
-        None => (destination(store, judge.rule(item)?, item)?, item.path().clone()),
-    };
-    if item.has_overlong_signature() {
-        // Nobody reads it; when it was judged nobody did either.
-        if !force {
-            return Err(ItemTrouble::Invalid(Reason::Malformed));
+    to: Option<Dir>,
+}
+
+/// Where an item's files go.
+struct Target<'p> {
+    dir: Dir,
+    path: RelPath,
+    /// The item's rule, if the policy still has it, and what it has to do with the directory.
+    rule: Option<&'p Rule>,
+    place: Place,
+}
+
+/// What a rule does with files in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It delivers them there: what is released there counts as delivered.
+    Delivered,
+    /// It watches them there, and sees to what is released there as to anything else.
+    Watched,
+    /// Nothing.
+    Elsewhere,
+}
+
+impl<'s> Releases<'s> {
+    async fn release(&mut self, id: &str) -> Result<PathBuf, ItemTrouble> {
+        let locked = self.store.take(id)?;
+        let item = locked.item();
+        let target = self.target(item)?;
+        let at = target.dir.path().join(target.path.as_path());
+        if item.has_overlong_signature() {
+            // Nobody reads it; when it was judged nobody did either.
+            return Err(ItemTrouble::Overlong { forced: self.force });
         }
-        let at = destination.path().join(path.as_path());
-        let what = "its signature is longer than any, and was not read when it was judged; copy it by hand";
-        return Err(ItemTrouble::Refused { at, what });
+        let free = target.dir.free_space()?;
+        if free.saturating_sub(item.size()) < self.store.policy.limits.min_free_space {
+            return Err(ItemTrouble::NoSpace { path: target.dir.path().to_owned(), free });
+        }
+        let reading = progress::Reading::of(Some(item.record().payload.size));
+        let count = |len| reading.add(len);
+        let (owner, widest) = (self.store.owner, target.widest());
+        let parcel = Parcel::pack(item, &target.dir, target.path.parent(), owner, widest, &count)?;
+        drop(reading);
+        let valid = match self.force {
+            true => None,
+            false => match self.judge.verify_copy(item, &parcel).await? {
+                Verdict::Valid(valid) => Some(valid),
+                Verdict::Invalid(reason) => return Err(ItemTrouble::Invalid(reason)),
+            },
+        };
+        self.check_rollback(&target, item, &parcel)?;
+        self.publish(&target, &parcel, valid.as_ref())?;
+        let recorded = self.journal.record(&departure(&locked, &parcel, valid.as_ref(), &at));
+        recorded.map_err(|source| ItemTrouble::Unrecorded { at: at.clone(), source })?;
+        match self.store.remove(locked) {
+            Ok(()) => Ok(at),
+            Err(source) => Err(ItemTrouble::Kept { at, source: Box::new(source) }),
+        }
     }
-    let free = destination.free_space()?;
-    if free.saturating_sub(item.size()) < store.policy.limits.min_free_space {
-        return Err(ItemTrouble::NoSpace { path: destination.path().to_owned(), free });
+
+    fn target(&self, item: &Item) -> Result<Target<'s>, ItemTrouble> {
+        let rule = self.judge.rule(item);
+        if let Some(dir) = &self.to {
+            let rule = rule.ok();
+            let path = RelPath::new(item.path().name()).unwrap_or_else(|| item.path().clone());
+            let is_delivery = rule.map(|rule| delivers_to(rule, dir)).transpose()?.unwrap_or_default();
+            let place = if is_delivery { Place::Delivered } else { Place::Elsewhere };
+            return Ok(Target { dir: dir.clone(), path, rule, place });
+        }
+        let rule = match rule {
+            Err(ItemTrouble::NoRule(name)) if self.force => return Err(ItemTrouble::NoDestination(name)),
+            rule => rule?,
+        };
+        let (dir, place) = destination(self.store, rule, item)?;
+        Ok(Target { dir, path: item.path().clone(), rule: Some(rule), place })
     }
-    let reading = progress::Reading::of(Some(item.record().payload.size));
-    let parcel = Parcel::pack(item, &destination, path.parent(), store.owner, &|len| reading.add(len))?;
-    drop(reading);
-    let valid = match force {
-        true => None,
-        false => match judge.verify_copy(item, &parcel).await? {
-            Verdict::Valid(valid) => Some(valid),
-            Verdict::Invalid(reason) => return Err(ItemTrouble::Invalid(reason)),
-        },
-    };
-    let at = destination.path().join(path.as_path());
-    let licence = valid.as_ref().map_or(Licence::Forced, Licence::Verified);
-    match parcel.publish(&destination, &path, &licence)? {
-        Published::Done => {}
-        Published::Refused(what) => return Err(ItemTrouble::Refused { at, what }),
+
+    /// Sees to content that was superseded, as the daemon does where the rule accepts files.
+    fn check_rollback(&self, target: &Target<'_>, item: &Item, parcel: &Parcel) -> Result<(), ItemTrouble> {
+        let Some(rule) = target.rule.filter(|rule| rollback(rule) != Rollback::Off) else {
+            return Ok(());
+        };
+        let path = if target.place == Place::Delivered { &target.path } else { item.path() };
+        if !self.journal.is_superseded(&rule.name, path, &parcel.digest().to_string())? {
+            return Ok(());
+        }
+        let is_denied = rollback(rule) == Rollback::Deny && target.place != Place::Elsewhere;
+        if is_denied && !self.force {
+            return Err(ItemTrouble::Superseded(rule.name.clone()));
+        }
+        complain(&format!("warning: {}: {SUPERSEDED}", Escaped::text(item.id())));
+        Ok(())
     }
-    journal.record(&departure(&locked, &parcel, valid.as_ref(), &at))?;
-    store.remove(locked)?;
-    Ok(at)
+
+    /// Publishes what may be. What a verdict allows, where the rule delivers, counts as delivered before anybody sees it:
+    /// a kill in between must not let an older one be taken for the newest.
+    fn publish(
+        &mut self,
+        target: &Target<'_>,
+        parcel: &Parcel,
+        valid: Option<&Valid>,
+    ) -> Result<(), ItemTrouble> {
+        let edition = target.rule.filter(|rule| {
+            valid.is_some() && target.place == Place::Delivered && rollback(rule) != Rollback::Off
+        });
+        let digest = parcel.digest().to_string();
+        let edition = match edition {
+            Some(rule) if self.journal.remember_edition(&rule.name, &target.path, &digest)? => Some(rule),
+            Some(_) | None => None,
+        };
+        let licence = valid.map_or(Licence::Forced, Licence::Verified);
+        let published = parcel.publish(&target.dir, &target.path, &licence);
+        let is_there = match &published {
+            Ok(Published::Done) => true,
+            Ok(Published::Taken(_) | Published::Changed(_)) => false,
+            // The payload has its name by then.
+            Err(FsError { action, .. }) => *action == SYNC_DIRECTORY,
+        };
+        if let Some(rule) = edition.filter(|_| !is_there) {
+            self.journal.forget_edition(&rule.name, &target.path, &digest)?;
+        }
+        let published = published.map_err(|error| match is_there {
+            true => ItemTrouble::Fs(error),
+            false => ItemTrouble::Write(error),
+        });
+        match published? {
+            Published::Done => Ok(()),
+            Published::Taken(what) => {
+                let at = target.dir.path().join(target.path.as_path());
+                Err(ItemTrouble::Refused { at, what })
+            }
+            Published::Changed(what) => Err(ItemTrouble::Changed(what)),
+        }
+    }
+}
+
+impl Target<'_> {
+    /// The widest mode of files there, if the rule says.
+    fn widest(&self) -> Option<u32> {
+        let delivery = self.rule?.delivery().filter(|_| self.place == Place::Delivered);
+        delivery.map(|delivery| delivery.mode)
+    }
+}
+
+/// Of content that the rule accepted before, and another one after it.
+pub(super) const SUPERSEDED: &str = "this content was superseded earlier under the same name";
+
+/// Whether a directory is the one that a rule delivers to.
+fn delivers_to(rule: &Rule, dir: &Dir) -> Result<bool, FsError> {
+    let Some(delivery) = rule.delivery() else { return Ok(false) };
+    let (is, there) = (dir.stat()?.identity, stat_path(&delivery.dir)?);
+    Ok(there.is_some_and(|there| (there.identity.dev, there.identity.ino) == (is.dev, is.ino)))
 }
 
 /// Where a rule's files go: where it delivers, or back to the folder that it watches.
-fn destination(store: &Store, rule: &Rule, item: &Item) -> Result<Dir, ItemTrouble> {
+fn destination(store: &Store, rule: &Rule, item: &Item) -> Result<(Dir, Place), ItemTrouble> {
     if let Some(delivery) = rule.delivery() {
-        return Ok(trust::open_for(&delivery.dir, store.owner)?);
+        return Ok((trust::open_for(&delivery.dir, store.owner)?, Place::Delivered));
     }
     let was = item.record().root_path().unwrap_or_default();
     if was != rule.path {
         return Err(ItemTrouble::Moved { root: was, rule: rule.name.clone() });
     }
-    Ok(root::open_for(&rule.path, store.owner)?)
+    Ok((root::open_for(&rule.path, store.owner)?, Place::Watched))
 }
 
 /// The row for history: who, on whose word, and where to.

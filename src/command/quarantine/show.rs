@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{ItemTrouble, Store, answer_json, both_ways, size};
+use crate::chain;
 use crate::cli::Choice;
 use crate::command::table::{Cell, table};
 use crate::command::{Failure, answer};
-use crate::effect::quarantine::{Entry, Item, ItemError, Record};
+use crate::effect::quarantine::{Entry, Item, ItemError, ReadError};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
-use crate::fs::copy;
 use crate::signature::MAX_LEN;
 use crate::terminal::{self, Meaning, progress};
 
@@ -34,7 +34,10 @@ pub(super) fn list(store: &Store, choice: &Choice, json: bool) -> Result<Exit, F
     }
     if items.is_empty() {
         let is_chosen = choice.rule.is_some() || choice.reason.is_some();
-        answer(if is_chosen { "no item matches" } else { "nothing is in quarantine" })?;
+        match exit {
+            Exit::Done => answer(if is_chosen { "no item matches" } else { "nothing is in quarantine" })?,
+            Exit::Invalid | Exit::Usage | Exit::Unfinished => {} // something is there, and was told
+        }
         return Ok(exit);
     }
     let rows: Vec<[Cell; 6]> = items.iter().map(row).collect();
@@ -84,56 +87,140 @@ fn line(Entry { record, path, size }: &Entry) -> Value {
     })
 }
 
-/// Shows one item.
+/// Shows one item: its record in any case, and what its files are now as far as that can be told.
 pub(super) fn show(store: &Store, id: &str, json: bool) -> Result<Exit, Failure> {
-    let ids = store.resolve(std::slice::from_ref(&id.to_owned()))?;
-    let mut exit = Exit::Done;
+    let named = store.resolve(std::slice::from_ref(&id.to_owned()))?;
+    let (ids, mut exit) = named.told(None)?;
     for id in ids {
         let shown = store.dir.as_ref().ok_or(ItemError::Gone).and_then(|dir| Item::find(dir, &id));
-        match shown.map_err(ItemTrouble::from).and_then(|item| Ok((look(&item)?, item))) {
-            Ok((now, item)) if json => answer_json(&in_json(&item, &now))?,
-            Ok((now, item)) => answer(&in_words(&item, &now))?,
-            Err(trouble) => exit = exit.and(trouble.tell(&id)),
+        let item = match shown {
+            Ok(item) => item,
+            Err(error) => {
+                exit = exit.and(ItemTrouble::from(error).tell(&id));
+                continue;
+            }
+        };
+        let now = Now::of(&item);
+        match json {
+            true => answer_json(&in_json(&item, &now))?,
+            false => answer(&in_words(&item, &now))?,
         }
+        exit = now.troubles().fold(exit, |exit, trouble| exit.and(trouble.tell(&id)));
     }
     Ok(exit)
 }
 
 /// What an item's files are now.
 struct Now {
-    digest: String,
-    bytes: u64,
-    signature: Option<(String, u64)>,
+    payload: Content,
+    signature: Content,
 }
 
-fn look(item: &Item) -> Result<Now, ItemTrouble> {
-    let (file, stat) = item.payload()?;
-    let size = stat.identity.size;
-    let reading = progress::Reading::of(Some(size));
-    let payload = copy::hash_counted(&file, item.folder(), size, &|len| reading.add(len))?;
-    drop(reading);
-    let signature = match item.signature()? {
-        None => None,
-        Some((file, stat)) => {
-            let hashed = copy::hash(&file, item.folder(), stat.identity.size)?;
-            Some((hashed.digest.to_string(), hashed.size))
-        }
-    };
-    Ok(Now { digest: payload.digest.to_string(), bytes: payload.size, signature })
+/// What one file is now, beside what was judged.
+enum Content {
+    /// There is none, and there was none.
+    None,
+    /// What was judged.
+    AsJudged { bytes: u64, digest: String },
+    /// Something else, as long as that.
+    Changed { bytes: u64, digest: String },
+    /// Something longer or shorter. Not read.
+    Resized { was: u64, now: u64 },
+    /// There was one, and it is not here.
+    Missing,
+    /// Longer than any signature, when it was judged and now. Never read.
+    Overlong { bytes: u64 },
+    /// The same, and not taken here.
+    Left { bytes: u64 },
+    /// Nobody can tell.
+    Unread(ItemTrouble),
 }
 
 impl Now {
-    /// Whether these are the bytes that were judged.
-    fn is_as_judged(&self, record: &Record) -> bool {
-        // What can be no signature has no digest on record.
-        let signature = match (&self.signature, &record.signature_digest) {
-            (Some((now, _)), Some(judged)) => now == judged,
-            (Some(_), None) => record.signature.is_some(),
-            (None, judged) => {
-                judged.is_none() && record.signature.as_ref().is_none_or(|was| was.size > MAX_LEN as u64)
-            }
+    fn of(item: &Item) -> Self {
+        Self { payload: Content::of_payload(item), signature: Content::of_signature(item) }
+    }
+
+    /// Whether these are the bytes that were judged; `None` if nobody can tell.
+    fn is_as_judged(&self) -> Option<bool> {
+        match (self.payload.is_as_judged(), self.signature.is_as_judged()) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            (None, _) | (_, None) => None,
+        }
+    }
+
+    fn troubles(&self) -> impl Iterator<Item = &ItemTrouble> {
+        [&self.payload, &self.signature].into_iter().filter_map(|content| match content {
+            Content::Unread(trouble) => Some(trouble),
+            Content::None
+            | Content::AsJudged { .. }
+            | Content::Changed { .. }
+            | Content::Resized { .. }
+            | Content::Missing
+            | Content::Overlong { .. }
+            | Content::Left { .. } => None,
+        })
+    }
+}
+
+impl Content {
+    fn of_payload(item: &Item) -> Self {
+        let (bytes, judged) = (item.record().payload.size, &item.record().digest);
+        let reading = progress::Reading::of(Some(bytes));
+        match item.hash_payload(&|len| reading.add(len)) {
+            Ok(digest) => Self::compared(bytes, digest.to_string(), judged),
+            Err(ReadError::Resized { was, now }) => Self::Resized { was, now },
+            Err(error) => Self::Unread(error.into()),
+        }
+    }
+
+    fn of_signature(item: &Item) -> Self {
+        let was = item.record().signature.as_ref().map(|was| was.size);
+        let is_overlong = |size: u64| size > MAX_LEN as u64;
+        let (was, now) = match (was, item.signature_size()) {
+            (None, None) => return Self::None,
+            (Some(bytes), None) if is_overlong(bytes) => return Self::Left { bytes },
+            (Some(_), None) => return Self::Missing,
+            (was, Some(now)) => (was.unwrap_or_default(), now),
         };
-        signature && self.digest == record.digest
+        match item.read_signature() {
+            _ if was != now => Self::Resized { was, now },
+            Ok(Some(read)) => match (read.digest, &item.record().signature_digest) {
+                (Some(digest), Some(judged)) => Self::compared(now, digest.to_string(), judged),
+                (Some(digest), None) => Self::Changed { bytes: now, digest: digest.to_string() },
+                (None, _) => Self::Overlong { bytes: now },
+            },
+            Ok(None) => Self::Missing,
+            Err(error) => Self::Unread(ReadError::from(error).into()),
+        }
+    }
+
+    fn compared(bytes: u64, digest: String, judged: &str) -> Self {
+        match digest == judged {
+            true => Self::AsJudged { bytes, digest },
+            false => Self::Changed { bytes, digest },
+        }
+    }
+
+    const fn is_as_judged(&self) -> Option<bool> {
+        match self {
+            Self::None | Self::AsJudged { .. } | Self::Left { .. } => Some(true),
+            Self::Changed { .. } | Self::Resized { .. } | Self::Missing => Some(false),
+            Self::Overlong { .. } | Self::Unread(_) => None,
+        }
+    }
+
+    /// Digest and size, as far as they are known.
+    fn facts(&self) -> (Option<&str>, Option<u64>) {
+        match self {
+            Self::AsJudged { bytes, digest } | Self::Changed { bytes, digest } => {
+                (Some(digest), Some(*bytes))
+            }
+            Self::Resized { now, .. } => (None, Some(*now)),
+            Self::Overlong { bytes } => (None, Some(*bytes)),
+            Self::None | Self::Missing | Self::Left { .. } | Self::Unread(_) => (None, None),
+        }
     }
 }
 
@@ -142,6 +229,7 @@ fn in_words(item: &Item, now: &Now) -> String {
     let text = |text: &str| Escaped::text(text).to_string();
     let colours = terminal::stdout();
     let payload = &record.payload;
+    let changed = colours.bad("changed since it was judged");
     let mut lines = vec![
         format!("id: {}", record.id),
         format!("quarantined: {}", text(&record.quarantined_at)),
@@ -157,33 +245,51 @@ fn in_words(item: &Item, now: &Now) -> String {
         format!("modified: {}", text(&payload.modified)),
         format!("judged sha512: {}", text(&record.digest)),
     ];
-    if now.is_as_judged(record) {
-        lines.push(format!("content: {}", colours.good("as it was judged")));
-    } else {
-        lines.push(format!("content: {}", colours.bad("changed since it was judged")));
-        lines.push(format!("size now: {} bytes", now.bytes));
-        lines.push(format!("sha512 now: {}", now.digest));
-    }
-    lines.push(match (&now.signature, &record.signature) {
-        (Some((digest, bytes)), _) => format!("signature: {bytes} bytes, sha512 {digest}"),
-        (None, Some(was)) if was.size > MAX_LEN as u64 => {
-            format!("signature: left where it was; with {} bytes it can be none", was.size)
+    match &now.payload {
+        Content::AsJudged { .. } => lines.push(format!("content: {}", colours.good("as it was judged"))),
+        Content::Changed { digest, .. } => {
+            lines.extend([format!("content: {changed}"), format!("sha512 now: {digest}")]);
         }
-        (None, _) => "signature: none".to_owned(),
+        Content::Resized { was, now } => {
+            lines.push(format!("content: {changed} ({was} bytes then, {now} now)"));
+        }
+        // The others are of signatures.
+        Content::None | Content::Missing | Content::Overlong { .. } | Content::Left { .. } => {}
+        Content::Unread(trouble) => {
+            lines.push(format!("content: {}", colours.bad(&chain::one_line(trouble))));
+        }
+    }
+    lines.push(match &now.signature {
+        Content::None => "signature: none".to_owned(),
+        Content::AsJudged { bytes, digest } => format!("signature: {bytes} bytes, sha512 {digest}"),
+        Content::Changed { bytes, digest } => {
+            format!("signature: {changed}; {bytes} bytes, sha512 {digest}")
+        }
+        Content::Resized { was, now } => format!("signature: {changed} ({was} bytes then, {now} now)"),
+        Content::Missing => "signature: not here; when it was judged there was one".to_owned(),
+        Content::Overlong { bytes } => format!("signature: never read; with {bytes} bytes it can be none"),
+        Content::Left { bytes } => {
+            format!("signature: left where it was; with {bytes} bytes it can be none")
+        }
+        Content::Unread(trouble) => format!("signature: {}", colours.bad(&chain::one_line(trouble))),
     });
     lines.push(format!("folder: {}", quoted(item.folder())));
     lines.join("\n")
 }
 
 fn in_json(item: &Item, now: &Now) -> Value {
-    let record = item.record();
-    let signature = now.signature.as_ref().map(|(digest, bytes)| json!({ "digest": digest, "size": bytes }));
+    let (digest, size) = now.payload.facts();
+    let signature = match now.signature.facts() {
+        (None, None) => None,
+        (digest, size) => Some(json!({ "digest": digest, "size": size })),
+    };
+    let why: Vec<String> = now.troubles().map(|trouble| chain::one_line(trouble)).collect();
     json!({
-        "record": record,
+        "record": item.record(),
         "folder": both_ways(item.folder()).0,
         "now": {
-            "digest": now.digest, "size": now.bytes, "signature": signature,
-            "as_judged": now.is_as_judged(record),
+            "digest": digest, "size": size, "signature": signature, "as_judged": now.is_as_judged(),
+            "why": if why.is_empty() { None } else { Some(why.join("; ")) },
         },
     })
 }

@@ -14,9 +14,11 @@ use rustix::io::Errno;
 
 use super::{PAYLOAD, PartRecord, Record, SIGNATURE, claim, has_part, ids, read_record};
 use crate::clock;
+use crate::digest::Digest;
+use crate::effect::deliver::{self, SignatureRead};
 use crate::escape::Escaped;
-use crate::fs::{Dir, FileTime, Fitness, FsError, Kind, OpenError, RelPath, Stat};
-use crate::signature::MAX_LEN;
+use crate::fs::{Dir, FileTime, Fitness, FsError, Kind, OpenError, RelPath, Stat, Unfit, copy};
+use crate::signature::{MAX_LEN, Malformed};
 use crate::state::{Departed, Departure};
 
 /// What the name of an item that was let go ends with.
@@ -45,13 +47,50 @@ pub enum ItemError {
     Fs(#[from] FsError),
 }
 
+/// Why a file of an item is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is longer or shorter than what was judged. Who still has it open can make it as long as they like, at no cost
+    /// (A10).
+    #[error("its content changed since it was judged ({was} bytes then, {now} now)")]
+    Resized {
+        /// Its size when it was judged.
+        was: u64,
+        /// Its size now, as far as is known.
+        now: u64,
+    },
+    /// It cannot be.
+    #[error("its files cannot be read")]
+    Open(#[source] OpenError),
+}
+
+impl From<OpenError> for ReadError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl ReadError {
+    /// Of reading no further than `was` bytes.
+    pub(super) fn within(was: u64, error: OpenError) -> Self {
+        match error {
+            OpenError::Unfit(Unfit::TooLarge { size, .. }) => Self::Resized { was, now: size },
+            OpenError::Unfit(_) | OpenError::Gone | OpenError::Io(_) => Self::Open(error),
+        }
+    }
+
+    /// That what was read is as long as what was judged.
+    pub(super) const fn check(was: u64, now: u64) -> Result<(), Self> {
+        if was == now { Ok(()) } else { Err(Self::Resized { was, now }) }
+    }
+}
+
 /// An item as it was found.
 #[derive(Debug)]
 pub struct Item {
     dir: Dir,
     record: Record,
     path: RelPath,
-    payload: Stat,
     signature: Option<Stat>,
 }
 
@@ -62,7 +101,7 @@ pub struct Entry {
     pub record: Record,
     /// The payload's path below its root: the one to use.
     pub path: RelPath,
-    /// Bytes that its files have now.
+    /// [`Item::size`].
     pub size: u64,
 }
 
@@ -147,9 +186,9 @@ impl Item {
         }
         let is_file = |stat: &Stat| stat.kind == Kind::File;
         let (payload, signature) = (dir.stat_of(OsStr::new(PAYLOAD))?, dir.stat_of(OsStr::new(SIGNATURE))?);
-        let Some(payload) = payload.filter(is_file) else {
+        if !payload.is_some_and(|stat| is_file(&stat)) {
             return Err(ItemError::Odd("it holds no payload that is a file"));
-        };
+        }
         if signature.is_some_and(|stat| !is_file(&stat)) {
             return Err(ItemError::Odd("its signature is no file"));
         }
@@ -157,7 +196,7 @@ impl Item {
             return Err(ItemError::Odd("its record cannot be read"));
         };
         let path = record.hold_together(id).map_err(ItemError::Odd)?;
-        Ok(Self { dir, record, path, payload, signature })
+        Ok(Self { dir, record, path, signature })
     }
 
     /// Its record. The path in it is for reading; [`Item::path`] is the one to use.
@@ -175,33 +214,65 @@ impl Item {
         &self.path
     }
 
-    /// Bytes that its files have now. A sender who still has a file open may have changed that.
+    /// Bytes that its files had when they were put away. What they have now, a sender who still has one open may have
+    /// changed.
     pub fn size(&self) -> u64 {
-        let signature = self.signature.map_or(0, |stat| stat.identity.size);
-        self.payload.identity.size.saturating_add(signature)
+        // What is longer than any signature may have been left where it was.
+        let signature = self.record.signature.as_ref().filter(|_| self.signature.is_some());
+        self.record.payload.size.saturating_add(signature.map_or(0, |was| was.size))
+    }
+
+    /// Bytes that its signature has now, if there is one.
+    pub fn signature_size(&self) -> Option<u64> {
+        self.signature.map(|stat| stat.identity.size)
     }
 
     /// Whether what is in place of its signature is longer than any.
     pub fn has_overlong_signature(&self) -> bool {
-        self.signature.is_some_and(|stat| stat.identity.size > MAX_LEN as u64)
+        self.signature_size().is_some_and(|size| size > MAX_LEN as u64)
     }
 
-    /// Opens the payload, with the size it has.
+    /// Opens the payload, if it has the size that was judged. To be read no further than that.
     ///
     /// # Errors
-    /// [`OpenError`]; one that its owner made set-user-id meanwhile is unfit.
-    pub fn payload(&self) -> Result<(File, Stat), OpenError> {
-        self.dir.open_file(OsStr::new(PAYLOAD), &ANY)
+    /// [`ReadError`]; one that its owner made set-user-id meanwhile is unfit.
+    pub(super) fn payload(&self) -> Result<File, ReadError> {
+        let (file, stat) = self.dir.open_file(OsStr::new(PAYLOAD), &ANY)?;
+        ReadError::check(self.record.payload.size, stat.identity.size).map(|()| file)
+    }
+
+    /// Hashes the payload, if it has the size that was judged. Tells `count` how many bytes each read gave.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn hash_payload(&self, count: &dyn Fn(usize)) -> Result<Digest, ReadError> {
+        let (file, was) = (self.payload()?, self.record.payload.size);
+        let hashed = copy::hash_counted(&file, self.folder(), was, count)
+            .map_err(|error| ReadError::within(was, error))?;
+        ReadError::check(was, hashed.size).map(|()| hashed.digest)
     }
 
     /// Opens the signature, if there is one.
     ///
     /// # Errors
+    /// [`OpenError`]; one that is longer than any is unfit.
+    pub(super) fn signature(&self) -> Result<Option<File>, OpenError> {
+        let fitness = Fitness { max_size: MAX_LEN as u64, ..ANY };
+        let open = |_| self.dir.open_file(OsStr::new(SIGNATURE), &fitness).map(|(file, _)| file);
+        self.signature.map(open).transpose()
+    }
+
+    /// Reads the signature, if there is one. Of what is longer than any, nothing is read (A16).
+    ///
+    /// # Errors
     /// [`OpenError`].
-    pub fn signature(&self) -> Result<Option<(File, Stat)>, OpenError> {
-        match self.signature {
-            Some(_) => self.dir.open_file(OsStr::new(SIGNATURE), &ANY).map(Some),
-            None => Ok(None),
+    pub fn read_signature(&self) -> Result<Option<SignatureRead>, OpenError> {
+        let overlong = || SignatureRead { digest: None, parsed: Err(Malformed::TooLong) };
+        match self.signature() {
+            Ok(Some(file)) => deliver::read_open(&file, &self.dir, OsStr::new(SIGNATURE)).map(Some),
+            Ok(None) => Ok(None),
+            Err(OpenError::Unfit(Unfit::TooLarge { .. })) => Ok(Some(overlong())),
+            Err(error) => Err(error),
         }
     }
 
@@ -226,7 +297,7 @@ impl Item {
     }
 }
 
-/// In the store everything is looked at: its size and links were judged before it came.
+/// In the store everything is opened: its size and links were judged before it came, and its size is looked at again.
 const ANY: Fitness = Fitness { max_size: u64::MAX, max_links: u32::MAX, owners: None };
 
 impl Locked {
@@ -415,7 +486,7 @@ mod tests {
         let (temp, store) = store(&[("rule", "r\u{1b}[2J".into()), ("reason", "bad\nworse".into())]);
         let signature = temp.path().join(ID).join(SIGNATURE);
         let item = Item::find(&store, ID).unwrap();
-        assert!(item.signature().unwrap().is_none() && !item.has_overlong_signature());
+        assert!(item.read_signature().unwrap().is_none() && !item.has_overlong_signature());
         assert_eq!(
             (item.record().shown_rule(), item.record().shown_reason()),
             ("r\\x1b[2J".into(), "bad\\x0aworse".into())
@@ -423,12 +494,53 @@ mod tests {
         for (size, is_overlong) in [(0, false), (MAX_LEN, false), (MAX_LEN + 1, true)] {
             fs::write(&signature, vec![b'a'; size]).unwrap();
             let item = Item::find(&store, ID).unwrap();
-            assert_eq!((item.size(), item.has_overlong_signature()), (3 + size as u64, is_overlong));
-            assert_eq!(item.signature().unwrap().unwrap().1.identity.size, size as u64);
+            assert_eq!(
+                (item.signature_size(), item.has_overlong_signature()),
+                (Some(size as u64), is_overlong)
+            );
+            assert_eq!(item.read_signature().unwrap().unwrap().digest.is_none(), is_overlong);
         }
         fs::remove_file(&signature).unwrap();
         fs::create_dir(&signature).unwrap();
         assert!(matches!(Item::find(&store, ID), Err(ItemError::Odd("its signature is no file"))));
+    }
+
+    #[test]
+    fn a10_what_is_as_long_as_it_was_is_read_and_nothing_else() {
+        let (temp, store) = store(&[]);
+        let payload = temp.path().join(ID).join(PAYLOAD);
+        let hash = || Item::find(&store, ID).unwrap().hash_payload(&|_| ());
+        assert_eq!(hash().unwrap().to_string(), Digest::of(b"abc").to_string());
+        for size in [0, 2, 4, 1 << 40] {
+            fs::File::options().write(true).open(&payload).unwrap().set_len(size).unwrap();
+            let error = hash().unwrap_err();
+            assert!(matches!(error, ReadError::Resized { was: 3, now } if now == size), "{error}");
+        }
+        // It grows or shrinks while it is read.
+        let item = Item::find(&store, ID).unwrap();
+        for (before, after) in [("abc", "abcd"), ("abc", "ab")] {
+            fs::write(&payload, before).unwrap();
+            let file = item.payload().unwrap();
+            fs::write(&payload, after).unwrap();
+            let read = copy::hash(&file, item.folder(), 3).map_err(|error| ReadError::within(3, error));
+            let resized = read.and_then(|hashed| ReadError::check(3, hashed.size)).unwrap_err();
+            assert!(matches!(resized, ReadError::Resized { was: 3, now } if now == after.len() as u64));
+        }
+    }
+
+    #[test]
+    fn o8_an_item_takes_what_it_had_when_it_was_put_away() {
+        let part = |size: u64| {
+            serde_json::json!({ "size": size, "uid": 0, "gid": 0, "mode": "0600", "inode": 1,
+                "modified": "2026-11-24T00:35:01Z", "changed": "2026-11-24T00:35:01Z" })
+        };
+        let (temp, store) = store(&[("signature", part(1 << 30))]);
+        let at = |name: &str| temp.path().join(ID).join(name);
+        let size = || Item::find(&store, ID).unwrap().size();
+        assert_eq!(size(), 3, "left where it was");
+        fs::File::create(at(SIGNATURE)).unwrap().set_len(1 << 20).unwrap();
+        fs::File::options().write(true).open(at(PAYLOAD)).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(size(), 3 + (1 << 30));
     }
 
     #[test]

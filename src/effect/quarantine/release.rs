@@ -8,8 +8,9 @@ use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::{Timespec, Timestamps};
+use rustix::io::Errno;
 
-use super::{Item, PartRecord};
+use super::{Item, PartRecord, ReadError};
 use crate::digest::Digest;
 use crate::effect::deliver::{Existing, LOOSE, TAKEN, Wanted, look_at_payload};
 use crate::fs::copy::{self, Hashed};
@@ -33,8 +34,21 @@ pub enum Licence<'a> {
 pub enum Published {
     /// Everything is there, durably.
     Done,
-    /// Something else has one of the names, or the licence is for other content. Nothing was changed.
-    Refused(&'static str),
+    /// Something else has one of the names. Nothing was changed.
+    Taken(&'static str),
+    /// The licence is for other content than this. Nothing was changed.
+    Changed(&'static str),
+}
+
+/// Why no copies were made.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The item cannot be read, or is no longer what was judged.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The destination cannot be written to.
+    #[error(transparent)]
+    Write(#[from] FsError),
 }
 
 /// Copies of an item's files, made at their destination and not yet to be seen there.
@@ -57,29 +71,37 @@ struct Part {
 
 impl Parcel {
     /// Copies an item's files to where `destination` is, for the directory `below` it, with the times and the mode that
-    /// they had, as files of `owner`'s. Tells `count` how many bytes of the payload each read gave.
+    /// they had, as files of `owner`'s. Where a rule delivers with the mode `widest`, they get nothing beyond that, and its
+    /// owner can read them. Tells `count` how many bytes of the payload each read gave.
     ///
     /// # Errors
-    /// [`OpenError`]; `TooLarge` for one that somebody is writing to, and for a signature longer than any.
+    /// [`PackError`]; a payload that has not the size that was judged is not read, nor a signature longer than any.
     pub fn pack(
         item: &Item,
         destination: &Dir,
         below: &Path,
         owner: Owner,
+        widest: Option<u32>,
         count: &dyn Fn(usize),
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, PackError> {
+        let bounded = |mode: u32| widest.map_or(mode, |widest| mode & widest | 0o400);
         let stage = || Staging::below(destination, below);
         let record = item.record();
-        let wanted = Wanted { owner, mode: record.payload.safe_mode() };
-        let (file, stat) = item.payload()?;
+        let wanted = Wanted { owner, mode: bounded(record.payload.safe_mode()) };
+        let (file, was) = (item.payload()?, record.payload.size);
         // No further than the size it had: a sender who writes faster than we read must not keep us at it.
-        let payload = Part::copy(&file, stat.identity.size, item.folder(), stage()?, wanted, count)?;
+        let payload =
+            Part::copy(&file, was, item.folder(), stage()?, wanted, count).map_err(|error| match error {
+                PackError::Read(ReadError::Open(error)) => ReadError::within(was, error).into(),
+                PackError::Read(ReadError::Resized { .. }) | PackError::Write(_) => error,
+            })?;
+        ReadError::check(was, payload.hashed.size)?;
         payload.seal(&record.payload)?;
-        let signature = match item.signature()? {
+        let signature = match item.signature().map_err(ReadError::from)? {
             None => None,
-            Some((file, _)) => {
+            Some(file) => {
                 let was = record.signature.as_ref().unwrap_or(&record.payload);
-                let wanted = Wanted { owner, mode: was.safe_mode() & 0o644 };
+                let wanted = Wanted { owner, mode: bounded(was.safe_mode() & 0o644) };
                 let part = Part::copy(&file, MAX_LEN as u64, item.folder(), stage()?, wanted, &|_| ())?;
                 part.seal(was)?;
                 Some(part)
@@ -126,12 +148,12 @@ impl Parcel {
     ) -> Result<Published, FsError> {
         match licence {
             Licence::Verified(valid) if self.digest().matches(valid.digest().as_bytes()) => {}
-            Licence::Verified(_) => return Ok(Published::Refused("the verdict is about other bytes")),
+            Licence::Verified(_) => return Ok(Published::Changed("the verdict is about other bytes")),
             Licence::Forced if self.digest().to_string() != self.judged.0 => {
-                return Ok(Published::Refused("its content changed since it was judged"));
+                return Ok(Published::Changed("its content changed since it was judged"));
             }
             Licence::Forced if self.signature_digest() != self.judged.1 => {
-                return Ok(Published::Refused("its signature changed since it was judged"));
+                return Ok(Published::Changed("its signature changed since it was judged"));
             }
             Licence::Forced => {}
         }
@@ -140,26 +162,26 @@ impl Parcel {
         let is_there = match self.payload.look(&dir, name)? {
             Existing::Nothing => false,
             Existing::Equal => true,
-            Existing::Loose => return Ok(Published::Refused(LOOSE)),
-            Existing::Other => return Ok(Published::Refused(TAKEN)),
+            Existing::Loose => return Ok(Published::Taken(LOOSE)),
+            Existing::Other => return Ok(Published::Taken(TAKEN)),
         };
         let mut is_new = false;
         match &self.signature {
             None if dir.stat_of(&signature_name)?.is_some() => {
-                return Ok(Published::Refused("something has the name of its signature, and it has none"));
+                return Ok(Published::Taken("something has the name of its signature, and it has none"));
             }
             None => {}
             Some(signature) => match signature.publish(&dir, &signature_name)? {
                 Placed::New => is_new = true,
                 Placed::Equal => {}
-                Placed::Taken => return Ok(Published::Refused("another signature has its signature's name")),
+                Placed::Taken => return Ok(Published::Taken("another signature has its signature's name")),
             },
         }
         if !is_there && self.payload.publish(&dir, name)? == Placed::Taken {
             if is_new {
                 dir.unlink(&signature_name)?; // it would belong to what somebody was quicker to put there
             }
-            return Ok(Published::Refused(TAKEN));
+            return Ok(Published::Taken(TAKEN));
         }
         dir.sync()?;
         Ok(Published::Done)
@@ -182,8 +204,14 @@ impl Part {
         staging: Staging,
         wanted: Wanted,
         count: &dyn Fn(usize),
-    ) -> Result<Self, OpenError> {
-        let hashed = copy::copy_counted(file, folder, limit, &staging, count)?;
+    ) -> Result<Self, PackError> {
+        let hashed =
+            copy::copy_counted(file, folder, limit, &staging, count).map_err(|error| match error {
+                OpenError::Io(error) if error.path != folder => PackError::Write(error),
+                error @ (OpenError::Gone | OpenError::Unfit(_) | OpenError::Io(_)) => {
+                    PackError::Read(ReadError::Open(error))
+                }
+            })?;
         wanted.owner.take_file(staging.file(), staging.dir())?;
         Ok(Self { staging, hashed, wanted })
     }
@@ -227,10 +255,17 @@ fn descend_creating(root: &Dir, below: &Path, owner: Owner) -> Result<Dir, FsErr
         let name = component.as_os_str();
         dir = match dir.descend(Path::new(name)) {
             Err(e) if e.is_not_found() => {
-                let new = dir.make_new_dir(name, 0o755)?;
-                owner.take_dir(&new, &dir)?;
+                let made = match dir.make_new_dir(name, 0o755) {
+                    // The daemon delivers there just now.
+                    Err(e) if e.source == Errno::EXIST => dir.descend(Path::new(name))?,
+                    made => {
+                        let made = made?;
+                        owner.take_dir(&made, &dir)?;
+                        made
+                    }
+                };
                 dir.sync()?;
-                new
+                made
             }
             other => other?,
         };
@@ -247,7 +282,7 @@ mod tests {
     use super::super::tests::Site;
     use super::super::{PutAway, put_away};
     use super::*;
-    use crate::fs::tests::chmod;
+    use crate::fs::tests::{at_once, chmod};
 
     /// A pair in quarantine, and where it is released to.
     struct Released {
@@ -279,8 +314,12 @@ mod tests {
         }
 
         fn pack(&self) -> Parcel {
-            let item = Item::find(&self.site.store, &self.id).unwrap();
-            Parcel::pack(&item, &self.out, self.site.path.parent(), Owner::current(), &|_| ()).unwrap()
+            self.pack_as(None)
+        }
+
+        fn pack_as(&self, widest: Option<u32>) -> Parcel {
+            let (item, owner) = (Item::find(&self.site.store, &self.id).unwrap(), Owner::current());
+            Parcel::pack(&item, &self.out, self.site.path.parent(), owner, widest, &|_| ()).unwrap()
         }
 
         fn force(&self, parcel: &Parcel) -> Result<Published, FsError> {
@@ -308,6 +347,28 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_gives_away_no_more_than_deliver_mode_does() {
+        // The payload had 1772, its signature 777.
+        for (widest, modes) in [(0o644, [0o640, 0o644]), (0o600, [0o600, 0o600]), (0o040, [0o440, 0o440])] {
+            let released = Released::new(true);
+            released.force(&released.pack_as(Some(widest))).unwrap();
+            let there =
+                released.places().map(|path| fs::metadata(path).unwrap().permissions().mode() & 0o7777);
+            assert_eq!(there, modes, "{widest:o}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_a_delivery_makes_meanwhile_is_as_good() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let below = |round: usize| std::path::PathBuf::from(format!("{round}/below"));
+        for made in at_once(|round| descend_creating(&dir, &below(round), Owner::current())) {
+            made.unwrap();
+        }
+    }
+
+    #[test]
     fn p1_force_is_for_what_was_judged_only() {
         for (name, why) in [
             ("payload", "its content changed since it was judged"),
@@ -315,8 +376,8 @@ mod tests {
         ] {
             let released = Released::new(true);
             let folder = released.site.store.path().join(&released.id);
-            fs::write(folder.join(name), "swapped").unwrap();
-            assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(why));
+            fs::write(folder.join(name), "new").unwrap(); // of the payload's size
+            assert_eq!(released.force(&released.pack()).unwrap(), Published::Changed(why));
             assert_eq!(released.out.names().unwrap().count(), 0, "{name}");
         }
     }
@@ -331,10 +392,10 @@ mod tests {
         fs::create_dir(payload.parent().unwrap()).unwrap();
         fs::write(&signature, "another's").unwrap();
         let why = "something has the name of its signature, and it has none";
-        assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(why));
+        assert_eq!(released.force(&released.pack()).unwrap(), Published::Taken(why));
         fs::remove_file(&signature).unwrap();
         fs::write(&payload, "another's").unwrap();
-        assert_eq!(released.force(&released.pack()).unwrap(), Published::Refused(TAKEN));
+        assert_eq!(released.force(&released.pack()).unwrap(), Published::Taken(TAKEN));
         assert_eq!(fs::read_to_string(&payload).unwrap(), "another's");
         fs::remove_file(&payload).unwrap();
         assert_eq!(released.force(&released.pack()).unwrap(), Published::Done);

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
+use kms_sig::effect::quarantine::PartRecord;
+use kms_sig::fs::Dir;
 use rustix::io::Errno;
 
 use super::job::{Check, at_each, content, ensure};
@@ -112,7 +114,7 @@ impl Site {
             let verified = self.place.run(["verify", "out/f", "--key", "local:demo", "--context", "file=f"]);
             ensure!(verified.succeeds(), "what is delivered does not verify");
             let there = fs::metadata(self.place.path("out/f")).unwrap();
-            ensure!(there.mode() & 0o7777 == 0o755, "out/f has mode {:o}", there.mode());
+            ensure!(there.mode() & 0o7777 == 0o644, "out/f has mode {:o}", there.mode());
             ensure!(there.modified().unwrap() == long_ago(), "out/f has another time");
         }
         Ok(())
@@ -257,6 +259,53 @@ fn a16_c9_what_is_longer_than_any_signature_is_not_copied_across_mounts() {
     );
 }
 
+/// Of two file systems, each has an inode of every number.
+#[test]
+fn c9_p4_a_copy_is_not_taken_for_its_source_because_their_inodes_have_one_number() {
+    mount::private();
+    let place = place(&format!("limits.min_free_space = \"0B\"\n{}", rule()));
+    fs::create_dir(place.path("q")).unwrap();
+    let _disks = ["q", "in"].map(|dir| Mount::tmpfs(&place.path(dir), "size=1m,mode=0700"));
+    let quarantine = || {
+        std::thread::sleep(std::time::Duration::from_millis(20)); // until it is older than `grace`
+        place.run(["watch", "--policy", "policy.toml", "--once"]).exits(1);
+        ids(&place)
+    };
+    place.write("in/f", "content");
+    place.write("in/f.sig", "no signature");
+    let id = quarantine().remove(0);
+
+    // What a kill leaves before the signature is copied: the payload, and its source.
+    fs::remove_file(place.path(format!("q/{id}/payload.sig"))).unwrap();
+    place.write("in/f.sig", "no signature");
+    let number = |file: &str| fs::metadata(place.path(file)).unwrap().ino();
+    let copy = format!("q/{id}/payload");
+    place.write("in/f", "content");
+    for _ in 0..1000 {
+        // Each new file gets the next number of its file system.
+        let (new, to) = match number("in/f").cmp(&number(&copy)) {
+            std::cmp::Ordering::Less => ("in/new", "in/f"),
+            std::cmp::Ordering::Equal => break,
+            std::cmp::Ordering::Greater => ("q/new", copy.as_str()),
+        };
+        place.write(new, "content");
+        fs::rename(place.path(new), place.path(to)).unwrap();
+    }
+    assert_eq!(number("in/f"), number(&copy));
+    let source = Dir::open(&place.path("in")).unwrap().stat_of("f".as_ref()).unwrap().unwrap();
+    let path = format!("q/{id}/record.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&place.read(&path)).unwrap();
+    record["payload"] = serde_json::to_value(PartRecord::from(&source)).unwrap();
+    fs::write(place.path(&path), record.to_string()).unwrap();
+
+    let left = quarantine();
+    assert_eq!(left.len(), 1, "judged anew, and copied whole: {left:?}");
+    assert_ne!(left[0], id);
+    let parts = crate::daemon::names(&place.path(format!("q/{}", left[0])));
+    assert_eq!(parts, ["payload", "payload.sig", "record.json"]);
+    assert!(!place.path("in/f").exists() && !place.path("in/f.sig").exists());
+}
+
 #[test]
 fn c5_c9_a_copy_into_quarantine_keeps_the_floor() {
     mount::private();
@@ -311,6 +360,21 @@ fn root_serves_the_daemons_user_and_leaves_nothing_of_its_own() {
     place.shell("chgrp 4242 out && chmod 2755 out").exits(0);
     run(&place, &["release", &id]).exits(0);
     assert_eq!(owner(&place, "out/sub/f"), (65534, 4242));
+}
+
+#[test]
+fn a_destination_that_cannot_be_written_to_is_told_as_that() {
+    let (place, id) = nobodys();
+    place.shell("chmod 555 out").exits(0);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM, "quarantine", "release", &id]);
+    command.args(["--policy", "policy.toml"]);
+    let output = place.prepare(command).output().unwrap();
+    let (said, out) =
+        (String::from_utf8(output.stderr).unwrap(), fs::canonicalize(place.path("out")).unwrap());
+    let start = format!("kms-sig: {id}: not released: cannot ");
+    assert!(said.starts_with(&start) && said.contains(&out.display().to_string()), "{said}");
+    assert_eq!(output.status.code(), Some(3));
 }
 
 #[test]
