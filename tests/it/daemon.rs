@@ -717,6 +717,149 @@ fn check_tells_what_will_be_made() {
         .says(format!("sign: \"{path}/in\" will be made\n\"{path}/policy.toml\": 1 rule, no fault\n"));
 }
 
+/// What `check` says, by lines, and where the place is.
+#[track_caller]
+fn checked(place: &Place, code: i32) -> Vec<String> {
+    let run = place.run(["check", "--policy", "policy.toml"]).exits(code).complains("");
+    let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+    let path = place.path("");
+    let path = path.to_str().unwrap().trim_end_matches('/');
+    said.lines().map(|line| line.replace(path, "")).collect()
+}
+
+#[test]
+fn check_is_not_content_with_what_would_hold_a_rule() {
+    const NO_DIRECTORY: &str = "  to do: move away what is there, or name another directory";
+    const CANNOT_WORK: &str = "\"/policy.toml\": 1 rule, 1 rule cannot work before that is changed";
+    let cases: [(&str, &[&str]); 6] = [
+        (
+            "rmdir in; echo >in",
+            &["verify: held: cannot open directory \"/in\": not a directory", NO_DIRECTORY, CANNOT_WORK],
+        ),
+        (
+            "rmdir out; echo >out",
+            &["verify: held: cannot open directory \"/out\": not a directory", NO_DIRECTORY, CANNOT_WORK],
+        ),
+        (
+            "rmdir in",
+            &[
+                "verify: held: \"/in\" does not exist; make it",
+                "  to do: make it, or write create = true",
+                CANNOT_WORK,
+            ],
+        ),
+        (
+            "echo >in/.kms-sig",
+            &[
+                "verify: 0 files stand to be judged in \"/in\"",
+                "verify: fix: cannot use (it must be a directory of the daemon's own; remove it) \"/in/.kms-sig\": not a \
+                 directory",
+                CANNOT_WORK,
+            ],
+        ),
+        (
+            "mkdir in/.kms-sig; chmod 755 in/.kms-sig",
+            &[
+                "verify: 0 files stand to be judged in \"/in\"",
+                "verify: fix: cannot trust (it must be the daemon's own, mode 0700) \"/in/.kms-sig\": operation not \
+                 permitted",
+                CANNOT_WORK,
+            ],
+        ),
+        (
+            "chmod 644 keyring",
+            &[
+                "verify: fix: Decrypt with local:demo: credentials: keyring \"/keyring\" is open to others (mode 0644); \
+                 run chmod 600 \"/keyring\"",
+                "verify: 0 files stand to be judged in \"/in\"",
+                CANNOT_WORK,
+            ],
+        ),
+    ];
+    for (spoil, says) in cases {
+        let place = place(VERIFY);
+        place.shell(spoil).exits(0);
+        let before = place.shell("find . | sort").exits(0).stdout().to_vec();
+        let said = checked(&place, 2);
+        let said: Vec<_> =
+            said.iter().map(String::as_str).filter(|line| !line.contains("kms-sig key ")).collect();
+        assert_eq!(said, says, "{spoil}");
+        assert_eq!(place.shell("find . | sort").exits(0).stdout(), before, "nothing is made");
+        // None of it keeps a running daemon from taking a policy over.
+        place.run(["check", "--policy", "policy.toml", "--reload"]).exits(0);
+    }
+}
+
+#[test]
+fn check_says_what_the_daemon_would_refuse_to_start_with() {
+    for (spoil, says) in [
+        ("umask 022; echo >q", "fix: cannot open directory \"/q\": not a directory"),
+        ("echo >state", "fix: cannot open directory \"/state\": not a directory"),
+        ("mkdir q; chmod 750 q", "fix: not trusted: \"/q\" is open to others (mode 0750); chmod 700 it"),
+    ] {
+        let place = place(VERIFY);
+        place.shell(spoil).exits(0);
+        assert!(!place.run(["watch", "--policy", "policy.toml", "--once"]).succeeds(), "{spoil}");
+        let said = checked(&place, 2);
+        assert_eq!(said[0], says);
+        assert_eq!(said.last().unwrap(), "\"/policy.toml\": the daemon would refuse to start");
+        place.run(["check", "--policy", "policy.toml", "--reload"]).exits(2);
+    }
+}
+
+#[test]
+fn check_tells_each_fault_once() {
+    let place = place(&format!("{SIGN}{}", with(&with(VERIFY, "path = \"down\""), "create = true")));
+    fs::set_permissions(place.path(""), Permissions::from_mode(0o777)).unwrap();
+    let said = checked(&place, 2);
+    assert_eq!(said.iter().filter(|line| line.starts_with("fix: ")).count(), 1, "{said:#?}");
+}
+
+#[test]
+fn check_notes_a_recursive_rule_whose_context_says_nothing_of_directories() {
+    let note = "no value of its context has {relpath}";
+    let noted = |rules: &str| {
+        let said = checked(&place(rules), 0);
+        assert_eq!(said.last().unwrap(), "\"/policy.toml\": 1 rule, no fault");
+        said.iter().any(|line| line.starts_with("verify: note: ") && line.contains(note))
+    };
+    let recursive = with(VERIFY, "recursive = true");
+    assert!(noted(&recursive));
+    assert!(noted(&without(&recursive, "context")));
+    assert!(!noted(&with(&recursive, "context = { file = \"{relpath}\" }")));
+    assert!(!noted(VERIFY));
+    assert!(!noted(&with(SIGN, "recursive = true")));
+}
+
+#[test]
+fn root_checks_as_the_user_whose_the_state_is() {
+    if !rustix::process::geteuid().is_root() {
+        return; // the others check as whoever they are
+    }
+    let place = place(VERIFY);
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    place.write("policy.toml", policy.replace("allow_root = true\n", ""));
+    let first = |code| checked(&place, code).swap_remove(0);
+    assert!(first(0).starts_with("note: checked as root, as whom the daemon would not run"), "no state yet");
+    place.shell("mkdir -m 700 q state && chown -R 7001:7001 . && chmod 755 .").exits(0);
+    assert_eq!(
+        checked(&place, 0),
+        [
+            "note: run by root, and checked as user 7001, whose the state is",
+            "  to do: for the last word run it as that user",
+            "verify: 0 files stand to be judged in \"/in\"",
+            "\"/policy.toml\": 1 rule, no fault",
+        ]
+    );
+    // What root may do and that user may not.
+    place.shell("chown root out").exits(0);
+    let said = checked(&place, 2);
+    assert!(
+        said.contains(&"verify: fix: cannot write to \"/out\": permission denied".to_owned()),
+        "{said:#?}"
+    );
+}
+
 #[test]
 fn running_as_root_must_be_allowed() {
     if !rustix::process::geteuid().is_root() {
