@@ -63,7 +63,6 @@ pub use hold::Hold;
 pub use limit::Operation;
 pub use store::StoreError;
 pub use summary::Summary;
-pub use survey::{Survey, SurveyError, survey};
 
 /// How to run.
 #[derive(Debug, Clone, Copy, Default)]

@@ -128,11 +128,6 @@ impl Palette {
         self.paint(Some(Meaning::Waiting), text)
     }
 
-    /// Less important than what is around it.
-    pub const fn secondary(self, text: &str) -> Painted<'_> {
-        self.paint(Some(Meaning::Secondary), text)
-    }
-
     /// What the rest is about.
     pub const fn heading(self, text: &str) -> Painted<'_> {
         self.paint(Some(Meaning::Heading), text)

@@ -258,7 +258,7 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__check)
-            opts="-h --policy --online --json --keyring --log-format --help"
+            opts="-h --policy --online --reload --json --keyring --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

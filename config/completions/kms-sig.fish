@@ -75,6 +75,7 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l log-format -d 
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l online -d 'Also ask KMS whether it would allow each call, and look at this host'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l reload -d 'Fail only for what a daemon would refuse as a whole, as is asked before a reload'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -l json -d 'One JSON object with everything, for programs'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand explain" -l policy -d 'The policy file (TOML)' -r -F

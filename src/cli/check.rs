@@ -7,7 +7,8 @@ use super::PolicyArgs;
 /// `check`
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Changes nothing, and without --online asks nobody. Run it as the daemon's user: what it may do is what is checked.
+Changes nothing, and without --online asks nobody. What would keep the daemon from starting or hold a rule is told. Run \
+it as the daemon's user: what it may do is what is checked. Root becomes the user whose the state is.
 
 Exit codes: 0 all is well, 2 somebody must change something on this host or in the policy, 3 something could not be \
 told, or KMS cannot be reached or denies a call.
@@ -26,6 +27,11 @@ pub struct Check {
     /// file systems, leases, free space, limits and the clock.
     #[arg(long)]
     pub online: bool,
+    /// Fail only for what a daemon would refuse as a whole, as is asked before a reload
+    ///
+    /// What would hold single rules is told, and the exit code is 0: the others are to get the new policy all the same.
+    #[arg(long)]
+    pub reload: bool,
     /// One JSON object with everything, for programs
     #[arg(long)]
     pub json: bool,

@@ -17,6 +17,7 @@ use crate::daemon::{self, DaemonError, Options, Order};
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::Dir;
+use crate::key::KeyId;
 use crate::kms::local::{Keyring, KeyringError};
 use crate::kms::provider::Providers;
 use crate::policy::{Faults, Mode, OnInvalid, Place, Policy, Rule};
@@ -225,14 +226,11 @@ fn raise_descriptors() {
 /// from a keyring that is there may be a lost one, and so may a keyring that was there before. A new key under
 /// the old name would make every signature of the old one look forged.
 fn create_keys(policy: &Policy, keyring: Option<&PathBuf>) -> Result<(), Failure> {
-    let wanted = policy.rules.iter().filter(|rule| rule.create).filter_map(|rule| match &rule.mode {
-        Mode::Sign(sign) => sign.key.local_name().map(|_| &sign.key),
-        Mode::Verify(_) => None,
-    });
-    let mut wanted: Vec<_> = wanted.collect();
-    wanted.dedup();
-    let Some(path) = keyring.filter(|path| !wanted.is_empty() && !path.exists()) else { return Ok(()) };
-    if policy.state_dir.join(state::FILE).exists() {
+    let Some(path) = keyring.filter(|path| !wanted_keys(policy).is_empty() && !path.exists()) else {
+        return Ok(());
+    };
+    let wanted = keys_to_make(policy, Some(path));
+    if wanted.is_empty() {
         tracing::error!(
             keyring = %quoted(path),
             "the keyring is missing although there is state; put it back, or remove the state to begin again"
@@ -250,6 +248,20 @@ fn create_keys(policy: &Policy, keyring: Option<&PathBuf>) -> Result<(), Failure
         }
     }
     Ok(())
+}
+
+/// The local keys that are made at the start, with their keyring.
+pub(super) fn keys_to_make<'p>(policy: &'p Policy, keyring: Option<&Path>) -> Vec<&'p KeyId> {
+    let may_begin = |path: &Path| !path.exists() && !policy.state_dir.join(state::FILE).exists();
+    if keyring.is_some_and(may_begin) { wanted_keys(policy) } else { Vec::new() }
+}
+
+fn wanted_keys(policy: &Policy) -> Vec<&KeyId> {
+    let wanted = policy.rules.iter().filter(|rule| rule.create).filter_map(|rule| match &rule.mode {
+        Mode::Sign(sign) => sign.key.local_name().map(|_| &sign.key),
+        Mode::Verify(_) => None,
+    });
+    wanted.collect()
 }
 
 /// What to drop where, for someone who has just started it.

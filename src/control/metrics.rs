@@ -228,12 +228,7 @@ fn of_rules(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Resul
     )?;
     page.gauges("brake", "1 if the mass-failure brake is on", None, each(&|f| truth(f.now.braked)))?;
     let roots = rules.iter().flat_map(|(rule, figures)| {
-        let is = match figures.now.root {
-            Root::Opening => "opening",
-            Root::Watched => "watched",
-            Root::Scanned(_) => "scanned",
-            Root::Held(_) => "held",
-        };
+        let is = figures.now.root.as_str();
         ROOTS.map(|state| ([("rule", rule.clone()), ("state", state.to_owned())], truth(state == is)))
     });
     page.gauges(

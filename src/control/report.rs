@@ -13,7 +13,6 @@ use crate::clock::{self, Clocks, Moment};
 use crate::daemon::ask::{Backlog as Pairs, Unanswered, Waiting};
 use crate::daemon::board::{Board, Figures, Phase, Plan, Reading, Root};
 use crate::escape::Escaped;
-use crate::policy::Mode;
 use crate::state::link::hex;
 
 /// `GET /status`
@@ -284,19 +283,15 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
     let of = |rule: &std::sync::Arc<crate::policy::Rule>| {
         let Figures { outcomes, now: shown, hashed, rebuilds, .. } =
             reading.rules.get(&rule.name).cloned().unwrap_or_default();
-        let (state, reason) = match shown.root {
-            Root::Opening => ("opening", None),
-            Root::Watched => ("watched", None),
-            Root::Scanned(why) => ("scanned", Some(why.reason().to_owned())),
-            Root::Held(why) => ("held", Some(why)),
+        let state = shown.root.as_str();
+        let reason = match shown.root {
+            Root::Opening | Root::Watched => None,
+            Root::Scanned(why) => Some(why.reason().to_owned()),
+            Root::Held(why) => Some(why),
         };
         RuleStatus {
             name: rule.name.clone(),
-            mode: match rule.mode {
-                Mode::Sign(_) => "sign",
-                Mode::Verify(_) => "verify",
-            }
-            .to_owned(),
+            mode: rule.mode.as_str().to_owned(),
             path: Escaped::new(&rule.path).to_string(),
             state: state.to_owned(),
             reason,

@@ -198,6 +198,18 @@ pub enum Root {
     Held(String),
 }
 
+impl Root {
+    /// The word for it, for status and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Watched => "watched",
+            Self::Scanned(_) => "scanned",
+            Self::Held(_) => "held",
+        }
+    }
+}
+
 /// Why events cannot be relied on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deaf {

@@ -1,28 +1,32 @@
-//! What a rule would meet on this host: permissions, file systems, leases, room. For `kms-sig check --online`.
+//! What a policy would meet on this host: what keeps the daemon or a rule from working; and for `kms-sig check --online`
+//! also file systems, leases, room.
 //!
 //! Tries out only what nobody can see, and leaves nothing behind. Asks the functions by which the daemon decides; what
 //! they say is put into words here, with what to do about it.
 
 mod finding;
+mod places;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::driver::attach::{self, AttachError};
 use super::driver::{mounts, timing};
 use super::line::Post;
-use super::survey::{Survey, survey_at};
+use super::survey::{Survey, survey};
 use crate::chain;
+use crate::context::Placeholder;
 use crate::effect::claim;
 use crate::escape::quoted;
 use crate::fs::lease::{self, Writer};
 use crate::fs::system::Support;
-use crate::fs::trust::TrustError;
+use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, Fitness, FsError, Kind};
 use crate::policy::{Mode, Policy, Rule};
 use crate::state::reader::Decisions;
 
 pub use finding::{Finding, Level};
+pub use places::{inspect_policy, once_each};
+use places::{own, space, unopened};
 
 /// How many files of a rule may wait for their batch with a copy of theirs open, where the process may have `limit` files
 /// open (`None`: any number).
@@ -36,6 +40,21 @@ const CAP_LEASE: u32 = 28;
 /// Names looked at for a file to ask a lease of.
 const NAMES: usize = 512;
 
+/// What findings about the files of a rule are about.
+pub const FILES: &str = "files";
+
+/// What findings about its directory are about.
+pub const DIRECTORY: &str = "directory";
+
+/// How much to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What would keep the daemon or a rule from working.
+    Start,
+    /// Also how well it would work.
+    Whole,
+}
+
 /// What was found about one rule.
 pub struct Inspection {
     /// In the order in which it is told.
@@ -45,44 +64,31 @@ pub struct Inspection {
 }
 
 /// Inspects one rule of a policy.
-pub fn inspect(policy: &Policy, rule: &Arc<Rule>, decisions: Option<&Decisions>) -> Inspection {
+pub fn inspect(policy: &Policy, rule: &Arc<Rule>, decisions: Option<&Decisions>, depth: Depth) -> Inspection {
     let post = match attach::post(rule, true) {
         Ok(post) => post,
-        Err(error) => return Inspection { findings: vec![unattached(rule, &error)], directories: 0 },
+        Err(error) => return Inspection { findings: unattached(rule, &error), directories: 0 },
     };
     let mut findings = Vec::new();
     let mut directories = 0;
-    match survey_at(&post, decisions) {
+    match survey(&post, decisions) {
         Ok(survey) => {
             findings.extend(files(rule, &survey));
             directories = survey.directories;
         }
-        Err(error) => findings.push(Finding::unknown("files", words(&error), CHECK_READING)),
+        Err(error) => findings.push(Finding::unknown(FILES, words(&error), CHECK_READING)),
     }
-    findings.push(events(&post));
-    findings.push(leases(&post));
+    if depth == Depth::Whole {
+        findings.push(events(&post));
+        findings.push(leases(&post));
+    }
     findings.extend(writing(&post));
-    findings.extend(delivery(&post, policy.limits.min_free_space));
-    findings.extend(quarantine(&post, policy));
-    Inspection { findings, directories }
-}
-
-/// Room in a directory of the policy, which the daemon makes where it is missing.
-pub fn room(about: &'static str, path: &Path, floor: u64) -> Finding {
-    let there = path.ancestors().find_map(|ancestor| match Dir::open(ancestor) {
-        Err(error) if error.is_not_found() => None,
-        opened => Some(opened),
-    });
-    let dir = match there {
-        Some(Ok(dir)) => dir,
-        Some(Err(error)) => return Finding::unknown(about, words(&error), CHECK_READING),
-        None => return Finding::unknown(about, format!("{} cannot be found", quoted(path)), CHECK_READING),
-    };
-    if let Err(error) = dir.check_writable() {
-        return Finding::fix(about, words(&error), "let the daemon's user write there");
+    findings.extend(delivery(&post, policy.limits.min_free_space, depth));
+    if depth == Depth::Whole {
+        findings.extend(quarantine(&post, policy));
     }
-    let state = if dir.path() == path { "can be written to" } else { "will be made" };
-    space(about, &dir, &format!("{} {state}", quoted(path)), floor)
+    findings.extend(binding(rule));
+    Inspection { findings, directories }
 }
 
 const CHECK_READING: &str = "run this as the daemon's user, who must be able to read it";
@@ -91,33 +97,46 @@ fn words(error: &FsError) -> String {
     chain::one_line(error)
 }
 
-fn unattached(rule: &Rule, error: &AttachError) -> Finding {
-    let text = chain::one_line(error);
-    match error {
-        AttachError::Trust(TrustError::Missing(path)) if rule.create => {
-            Finding::fine("directory", format!("{} will be made", quoted(path)))
+fn unattached(rule: &Rule, error: &AttachError) -> Vec<Finding> {
+    const HELD: &str = "held: ";
+    vec![match error {
+        AttachError::Trust(TrustError::Missing(_)) if rule.create => return to_be_made(rule),
+        AttachError::Trust(TrustError::Missing(_)) => Finding::fix(
+            DIRECTORY,
+            format!("{HELD}{}", chain::one_line(error)),
+            "make it, or write create = true",
+        ),
+        AttachError::Trust(TrustError::Io(error)) | AttachError::Fs(error) => {
+            unopened(DIRECTORY, error, HELD)
         }
-        AttachError::Trust(TrustError::Missing(_)) => {
-            Finding::fix("directory", format!("held: {text}"), "make it, or write create = true")
-        }
-        AttachError::Trust(TrustError::Io(_)) | AttachError::Fs(_) | AttachError::Locked(_) => {
-            Finding::unknown("directory", format!("held: {text}"), CHECK_READING)
+        AttachError::Locked(_) => {
+            Finding::unknown(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), CHECK_READING)
         }
         // These say what to do themselves.
         AttachError::Trust(_) | AttachError::Sticky { .. } => {
-            Finding::fix("directory", format!("held: {text}"), "")
+            Finding::fix(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), "")
         }
-    }
+    }]
+}
+
+/// The directories of a rule that makes what is missing of them: only where nobody else could have made it.
+fn to_be_made(rule: &Rule) -> Vec<Finding> {
+    let places = std::iter::once((DIRECTORY, &rule.path));
+    let places = places.chain(rule.delivery().map(|delivery| ("deliver_to", &delivery.dir)));
+    places
+        .filter(|(_, path)| !path.exists())
+        .map(|(about, path)| own(about, path, trust::open(path), None))
+        .collect()
 }
 
 fn files(rule: &Rule, survey: &Survey) -> Vec<Finding> {
-    let mut findings = vec![Finding::fine("files", standing(rule, survey.waiting))];
+    let mut findings = vec![Finding::fine(FILES, standing(rule, survey.waiting))];
     for error in &survey.unread {
-        findings.push(Finding::fix("files", words(error), "let the daemon's user read it"));
+        findings.push(Finding::fix(FILES, words(error), "let the daemon's user read it"));
     }
     if survey.capped {
         findings.push(Finding::fix(
-            "files",
+            FILES,
             "there are more directories than are watched, or deeper ones; the rest is left out",
             "watch a directory further down",
         ));
@@ -126,7 +145,7 @@ fn files(rule: &Rule, survey: &Survey) -> Vec<Finding> {
 }
 
 /// How many files stand to be dealt with, in words.
-pub fn standing(rule: &Rule, waiting: usize) -> String {
+fn standing(rule: &Rule, waiting: usize) -> String {
     let what = match rule.mode {
         Mode::Sign(_) => "to be signed",
         Mode::Verify(_) => "to be judged",
@@ -248,24 +267,27 @@ fn has_capability(status: &str, uid_map: &str, capability: u32) -> bool {
 // Where something is written
 
 fn writing(post: &Post) -> Vec<Finding> {
-    if !post.rule.writes_to_root() {
-        return Vec::new();
-    }
     let mut findings = Vec::new();
-    findings.push(match post.root.check_writable() {
-        Ok(()) => Finding::fine("write", "the directory can be written to"),
-        Err(error) => Finding::fix("write", words(&error), "let the daemon's user write there"),
-    });
+    if post.rule.writes_to_root() {
+        findings.push(match post.root.check_writable() {
+            Ok(()) => Finding::fine("write", "the directory can be written to"),
+            Err(error) => Finding::fix("write", words(&error), "let the daemon's user write there"),
+        });
+    }
+    // A rule that never writes there may find what it left under an earlier policy.
     if let Err(error) = claim::check(&post.root) {
         findings.push(Finding::fix("write", words(&error), ""));
     }
     findings
 }
 
-fn delivery(post: &Post, floor: u64) -> Vec<Finding> {
+fn delivery(post: &Post, floor: u64, depth: Depth) -> Vec<Finding> {
     let Some(dir) = &post.destination else { return Vec::new() };
     if let Err(error) = dir.check_writable() {
         return vec![Finding::fix("deliver_to", words(&error), "let the daemon's user write there")];
+    }
+    if depth == Depth::Start {
+        return Vec::new();
     }
     let mut findings =
         vec![space("deliver_to", dir, &format!("{} can be written to", quoted(dir.path())), floor)];
@@ -317,18 +339,20 @@ fn quarantine(post: &Post, policy: &Policy) -> Option<Finding> {
     })
 }
 
-/// How much is free where `dir` is; `state` says how it is otherwise.
-fn space(about: &'static str, dir: &Dir, state: &str, floor: u64) -> Finding {
-    let path = quoted(dir.path());
-    match dir.free_space() {
-        Err(error) => Finding::unknown(about, words(&error), CHECK_READING),
-        Ok(free) if free < floor => Finding::fix(
-            about,
-            format!("{} free in {path}, less than limits.min_free_space ({})", bytes(free), bytes(floor)),
-            "make room, or lower limits.min_free_space",
-        ),
-        Ok(free) => Finding::fine(about, format!("{state}; {} free", bytes(free))),
-    }
+// What the context says of where a file belongs
+
+/// A signature that does not say in which directory its file belongs is as good in any other of them.
+fn binding(rule: &Rule) -> Option<Finding> {
+    let is_bound = rule.context.placeholders().any(|(_, hole)| hole == Placeholder::RelPath);
+    let applies = rule.recursive && matches!(rule.mode, Mode::Verify(_)) && !is_bound;
+    applies.then(|| {
+        Finding::note(
+            "context",
+            "the rule is recursive and no value of its context has {relpath}: a genuine pair, also an old one, is valid \
+             in any other directory below too, and rollback does not see it there",
+            "have {relpath} in the context, where signed and here",
+        )
+    })
 }
 
 fn bytes(count: u64) -> String {

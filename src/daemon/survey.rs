@@ -1,33 +1,17 @@
 //! What lies in a rule's directory, and how much of it stands to be signed or judged, without touching any.
 
-use std::sync::Arc;
-
-use super::driver::AttachError;
-use super::driver::attach;
 use super::driver::look::{is_decided, look};
 use super::line::Post;
 use crate::fs::FsError;
-use crate::policy::Rule;
 use crate::state::reader::Decisions;
 use crate::watch::scan::Walk;
 
 /// Names read at a time.
 const NAMES: usize = 512;
 
-/// Why a rule cannot be surveyed.
-#[derive(Debug, thiserror::Error)]
-pub enum SurveyError {
-    /// Its directories are not as they should be: the daemon would hold the rule.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// Its directory cannot be read.
-    #[error(transparent)]
-    Fs(#[from] FsError),
-}
-
 /// What a walk through a rule's directory found.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub(super) struct Survey {
     /// Files that state has no decision about.
     pub waiting: usize,
     /// Directories that the daemon would watch, the rule's own among them.
@@ -38,18 +22,12 @@ pub struct Survey {
     pub capped: bool,
 }
 
-/// Walks a rule's directory. What state remembers is in `decisions`; without any, every file stands to be dealt with.
-/// Changes nothing.
+/// Walks the directory of a rule that is attached. What state remembers is in `decisions`; without any, every file
+/// stands to be dealt with. Changes nothing.
 ///
 /// # Errors
-/// [`SurveyError`].
-pub fn survey(rule: &Arc<Rule>, decisions: Option<&Decisions>) -> Result<Survey, SurveyError> {
-    let post = attach::post(rule, true)?;
-    Ok(survey_at(&post, decisions)?)
-}
-
-/// [`survey`], for a rule that is attached already.
-pub(super) fn survey_at(post: &Post, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
+/// The directory cannot be read.
+pub(super) fn survey(post: &Post, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
     let mut walk = Walk::new(&post.rule);
     let mut survey = Survey::default();
     while let Some(batch) = walk.next(&post.root, NAMES, |_| survey.directories += 1)? {

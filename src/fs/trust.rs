@@ -7,9 +7,11 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::give::Owner;
 use super::way::{Missing, Terms, Way, walk};
-use super::{Dir, FsError, Stat};
+use super::{Dir, FsError, Kind, Stat};
 use crate::escape::quoted;
 
 /// Why a path is not trusted.
@@ -115,15 +117,15 @@ pub fn create(path: &Path, mode: u32) -> Result<Dir, TrustError> {
     reach(path, Owner::current(), Missing::Make(mode))?.open(path)
 }
 
-/// As [`check`], for a directory that must be closed to others altogether.
+/// As [`open`], for a directory that must be closed to others altogether.
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn check_private(path: &Path) -> Result<(), TrustError> {
-    check_closed(path, &reach(path, Owner::current(), Missing::Refuse)?)
+pub fn open_private(path: &Path) -> Result<Dir, TrustError> {
+    open_private_for(path, Owner::current())
 }
 
-/// As [`check_private`], opening it, for who acts on behalf of `me`.
+/// As [`open_private`], for who acts on behalf of `me`.
 ///
 /// # Errors
 /// [`TrustError`].
@@ -133,7 +135,7 @@ pub fn open_private_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
     way.open(path)
 }
 
-/// As [`check_private`], opening it, and making what is missing.
+/// As [`open_private`], making what is missing.
 ///
 /// # Errors
 /// [`TrustError`].
@@ -148,6 +150,9 @@ fn reach(path: &Path, me: Owner, missing: Missing) -> Result<Way, TrustError> {
 }
 
 fn check_closed(path: &Path, way: &Way) -> Result<(), TrustError> {
+    if way.stat().kind != Kind::Directory {
+        return Err(FsError::new("open directory", path, Errno::NOTDIR).into()); // no chmod makes it one
+    }
     match way.stat().mode {
         mode if mode & 0o077 == 0 => Ok(()),
         mode => Err(TrustError::Open { path: path.to_owned(), mode }),
@@ -298,16 +303,12 @@ mod tests {
     fn p7_what_must_be_ours_alone_is_closed_to_group_and_others() {
         let temp = tempfile::tempdir().unwrap();
         let place = temp.path().join("place");
-        assert!(matches!(check_private(&place), Err(TrustError::Missing(_))));
+        assert!(matches!(open_private(&place), Err(TrustError::Missing(_))));
         check_if_there(&place).unwrap();
         fs::create_dir(&place).unwrap();
         for (mode, is_closed) in [(0o700, true), (0o1700, true), (0o701, false), (0o740, false)] {
             fs::set_permissions(&place, Permissions::from_mode(mode)).unwrap();
-            let checked = [
-                check_private(&place),
-                open_private_for(&place, Owner::current()).map(drop),
-                create_private(&place).map(drop),
-            ];
+            let checked = [open_private(&place).map(drop), create_private(&place).map(drop)];
             for checked in checked {
                 assert_eq!(checked.is_ok(), is_closed, "{mode:o}");
                 assert!(matches!(checked, Ok(()) | Err(TrustError::Open { .. })), "{mode:o}");
@@ -316,6 +317,9 @@ mod tests {
         }
         fs::set_permissions(&place, Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(check_if_there(&place), Err(TrustError::Writable { .. })));
+        fs::write(temp.path().join("file"), "").unwrap();
+        let checked = open_private(&temp.path().join("file"));
+        assert!(matches!(checked, Err(TrustError::Io(e)) if e.is_no_directory()), "no mode helps a file");
     }
 
     #[test]

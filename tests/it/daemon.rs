@@ -92,6 +92,11 @@ impl Daemon {
         self.log.0.lock().unwrap().iter().filter(|e| e["message"] == message).count()
     }
 
+    /// The events with a message so far, in their order.
+    pub(crate) fn events(&self, message: &str) -> Vec<Value> {
+        self.log.0.lock().unwrap().iter().filter(|e| e["message"] == message).cloned().collect()
+    }
+
     /// Whether any event has this text in it.
     pub(crate) fn said(&self, text: &str) -> bool {
         self.log.0.lock().unwrap().iter().any(|event| event.to_string().contains(text))
@@ -178,8 +183,14 @@ deliver_to = \"out\"
 on_invalid = \"quarantine\"
 on_missing = \"quarantine\"
 grace = \"100ms\"
-signature_timeout = \"100ms\"
+signature_timeout = \"10m\"
 ";
+
+/// The rule with little patience for a signature that is missing: for tests of just that. Elsewhere a test that is kept
+/// waiting between a payload and its signature would have the pair called `missing`.
+pub(crate) fn impatient(rule: &str) -> String {
+    with(rule, "signature_timeout = \"100ms\"")
+}
 
 /// The rule with one line changed or added.
 pub(crate) fn with(rule: &str, line: &str) -> String {
@@ -364,7 +375,7 @@ fn a_sign_rule_can_deliver() {
 
 #[test]
 fn a_valid_pair_is_delivered_in_either_order_of_arrival() {
-    let place = place(&with(VERIFY, "signature_timeout = \"10m\""));
+    let place = place(VERIFY);
     let daemon = Daemon::start(&place);
     let (payload, signature) = sign(&place, "one", "first the payload");
     fs::rename(payload, place.path("in/one")).unwrap();
@@ -385,7 +396,7 @@ fn a_valid_pair_is_delivered_in_either_order_of_arrival() {
 #[test]
 fn p1_an_invalid_pair_is_quarantined_with_its_reason() {
     for reason in ["mismatch", "rejected", "wrong-key", "malformed", "missing"] {
-        let place = place(VERIFY);
+        let place = place(&if reason == "missing" { impatient(VERIFY) } else { VERIFY.to_owned() });
         let (payload, signature) = sign(&place, "f", "content");
         match reason {
             "mismatch" => fs::write(&payload, "tampered").unwrap(),
@@ -420,7 +431,8 @@ fn p1_an_invalid_pair_is_quarantined_with_its_reason() {
 
 #[test]
 fn a_rule_that_logs_leaves_the_pair_and_says_so_once() {
-    let place = place(&with(&with(VERIFY, "on_invalid = \"log\""), "on_missing = \"log\""));
+    let rule = with(&with(VERIFY, "on_invalid = \"log\""), "on_missing = \"log\"");
+    let place = place(&impatient(&rule));
     let (payload, signature) = sign(&place, "f", "content");
     fs::write(&payload, "tampered").unwrap();
     fs::rename(payload, place.path("in/f")).unwrap();
@@ -429,6 +441,7 @@ fn a_rule_that_logs_leaves_the_pair_and_says_so_once() {
     let daemon = Daemon::start(&place);
     daemon.waits_for_nth("invalid", 2);
     daemon.stop();
+    set_policy(&place, &rule);
     let daemon = Daemon::start(&place);
     drop_pair(&place, "good", "content");
     daemon.waits_for("delivered");
@@ -527,7 +540,7 @@ fn p9_what_is_no_plain_file_is_refused_and_never_opened() {
 
 #[test]
 fn a2_a_signature_that_is_a_link_is_none() {
-    let place = place(VERIFY);
+    let place = place(&impatient(VERIFY));
     let (payload, signature) = sign(&place, "f", "content");
     fs::rename(payload, place.path("in/f")).unwrap();
     symlink(&signature, place.path("in/f.sig")).unwrap();
@@ -625,20 +638,6 @@ fn p2_trouble_with_keys_is_a_hold_that_ends_by_itself() {
 }
 
 #[test]
-fn a17_an_unreadable_file_is_held_until_it_can_be_read() {
-    if rustix::process::geteuid().is_root() {
-        return; // root reads everything; the system tests run this as another user
-    }
-    let place = place(SIGN);
-    place.write("in/f", "content");
-    fs::set_permissions(place.path("in/f"), Permissions::from_mode(0o000)).unwrap();
-    let daemon = Daemon::start(&place);
-    daemon.waits_for("held; will be tried again");
-    fs::set_permissions(place.path("in/f"), Permissions::from_mode(0o644)).unwrap();
-    daemon.waits_for("signed");
-}
-
-#[test]
 fn w8_a_root_that_is_missing_holds_its_rule_and_no_other() {
     let other = with(&with(SIGN, "name = \"other\""), "path = \"later\"");
     let place = place(&format!("{SIGN}{other}"));
@@ -714,6 +713,149 @@ fn check_tells_what_will_be_made() {
         .run(["check", "--policy", "policy.toml"])
         .exits(0)
         .says(format!("sign: \"{path}/in\" will be made\n\"{path}/policy.toml\": 1 rule, no fault\n"));
+}
+
+/// What `check` says, by lines, and where the place is.
+#[track_caller]
+fn checked(place: &Place, code: i32) -> Vec<String> {
+    let run = place.run(["check", "--policy", "policy.toml"]).exits(code).complains("");
+    let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+    let path = place.path("");
+    let path = path.to_str().unwrap().trim_end_matches('/');
+    said.lines().map(|line| line.replace(path, "")).collect()
+}
+
+#[test]
+fn check_is_not_content_with_what_would_hold_a_rule() {
+    const NO_DIRECTORY: &str = "  to do: move away what is there, or name another directory";
+    const CANNOT_WORK: &str = "\"/policy.toml\": 1 rule, 1 rule cannot work before that is changed";
+    let cases: [(&str, &[&str]); 6] = [
+        (
+            "rmdir in; echo >in",
+            &["verify: held: cannot open directory \"/in\": not a directory", NO_DIRECTORY, CANNOT_WORK],
+        ),
+        (
+            "rmdir out; echo >out",
+            &["verify: held: cannot open directory \"/out\": not a directory", NO_DIRECTORY, CANNOT_WORK],
+        ),
+        (
+            "rmdir in",
+            &[
+                "verify: held: \"/in\" does not exist; make it",
+                "  to do: make it, or write create = true",
+                CANNOT_WORK,
+            ],
+        ),
+        (
+            "echo >in/.kms-sig",
+            &[
+                "verify: 0 files stand to be judged in \"/in\"",
+                "verify: fix: cannot use (it must be a directory of the daemon's own; remove it) \"/in/.kms-sig\": not a \
+                 directory",
+                CANNOT_WORK,
+            ],
+        ),
+        (
+            "mkdir in/.kms-sig; chmod 755 in/.kms-sig",
+            &[
+                "verify: 0 files stand to be judged in \"/in\"",
+                "verify: fix: cannot trust (it must be the daemon's own, mode 0700) \"/in/.kms-sig\": operation not \
+                 permitted",
+                CANNOT_WORK,
+            ],
+        ),
+        (
+            "chmod 644 keyring",
+            &[
+                "verify: fix: Decrypt with local:demo: credentials: keyring \"/keyring\" is open to others (mode 0644); \
+                 run chmod 600 \"/keyring\"",
+                "verify: 0 files stand to be judged in \"/in\"",
+                CANNOT_WORK,
+            ],
+        ),
+    ];
+    for (spoil, says) in cases {
+        let place = place(VERIFY);
+        place.shell(spoil).exits(0);
+        let before = place.shell("find . | sort").exits(0).stdout().to_vec();
+        let said = checked(&place, 2);
+        let said: Vec<_> =
+            said.iter().map(String::as_str).filter(|line| !line.contains("kms-sig key ")).collect();
+        assert_eq!(said, says, "{spoil}");
+        assert_eq!(place.shell("find . | sort").exits(0).stdout(), before, "nothing is made");
+        // None of it keeps a running daemon from taking a policy over.
+        place.run(["check", "--policy", "policy.toml", "--reload"]).exits(0);
+    }
+}
+
+#[test]
+fn check_says_what_the_daemon_would_refuse_to_start_with() {
+    for (spoil, says) in [
+        ("umask 022; echo >q", "fix: cannot open directory \"/q\": not a directory"),
+        ("echo >state", "fix: cannot open directory \"/state\": not a directory"),
+        ("mkdir q; chmod 750 q", "fix: not trusted: \"/q\" is open to others (mode 0750); chmod 700 it"),
+    ] {
+        let place = place(VERIFY);
+        place.shell(spoil).exits(0);
+        assert!(!place.run(["watch", "--policy", "policy.toml", "--once"]).succeeds(), "{spoil}");
+        let said = checked(&place, 2);
+        assert_eq!(said[0], says);
+        assert_eq!(said.last().unwrap(), "\"/policy.toml\": the daemon would refuse to start");
+        place.run(["check", "--policy", "policy.toml", "--reload"]).exits(2);
+    }
+}
+
+#[test]
+fn check_tells_each_fault_once() {
+    let place = place(&format!("{SIGN}{}", with(&with(VERIFY, "path = \"down\""), "create = true")));
+    fs::set_permissions(place.path(""), Permissions::from_mode(0o777)).unwrap();
+    let said = checked(&place, 2);
+    assert_eq!(said.iter().filter(|line| line.starts_with("fix: ")).count(), 1, "{said:#?}");
+}
+
+#[test]
+fn check_notes_a_recursive_rule_whose_context_says_nothing_of_directories() {
+    let note = "no value of its context has {relpath}";
+    let noted = |rules: &str| {
+        let said = checked(&place(rules), 0);
+        assert_eq!(said.last().unwrap(), "\"/policy.toml\": 1 rule, no fault");
+        said.iter().any(|line| line.starts_with("verify: note: ") && line.contains(note))
+    };
+    let recursive = with(VERIFY, "recursive = true");
+    assert!(noted(&recursive));
+    assert!(noted(&without(&recursive, "context")));
+    assert!(!noted(&with(&recursive, "context = { file = \"{relpath}\" }")));
+    assert!(!noted(VERIFY));
+    assert!(!noted(&with(SIGN, "recursive = true")));
+}
+
+#[test]
+fn root_checks_as_the_user_whose_the_state_is() {
+    if !rustix::process::geteuid().is_root() {
+        return; // the others check as whoever they are
+    }
+    let place = place(VERIFY);
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    place.write("policy.toml", policy.replace("allow_root = true\n", ""));
+    let first = |code| checked(&place, code).swap_remove(0);
+    assert!(first(0).starts_with("note: checked as root, as whom the daemon would not run"), "no state yet");
+    place.shell("mkdir -m 700 q state && chown -R 7001:7001 . && chmod 755 .").exits(0);
+    assert_eq!(
+        checked(&place, 0),
+        [
+            "note: run by root, and checked as user 7001, whose the state is",
+            "  to do: for the last word run it as that user",
+            "verify: 0 files stand to be judged in \"/in\"",
+            "\"/policy.toml\": 1 rule, no fault",
+        ]
+    );
+    // What root may do and that user may not.
+    place.shell("chown root out").exits(0);
+    let said = checked(&place, 2);
+    assert!(
+        said.contains(&"verify: fix: cannot write to \"/out\": permission denied".to_owned()),
+        "{said:#?}"
+    );
 }
 
 #[test]

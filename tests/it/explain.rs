@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, with};
+use crate::daemon::{Daemon, SIGN, VERIFY, impatient, place, set_policy, with};
 use crate::harness::{Doorbell, Place, name};
 
 /// The answer about one path, as JSON.
@@ -210,7 +210,7 @@ fn a_pair_to_be_verified_is_followed_to_every_end() {
     expect(&place, "in/lone.sig", "waits", "a signature without its file");
     set_policy(&place, &with(VERIFY, "signature_timeout = \"20ms\""));
     expect(&place, "in/f", "invalid", "missing, and it would be quarantined");
-    set_policy(&place, &with(VERIFY, "on_missing = \"log\""));
+    set_policy(&place, &with(&impatient(VERIFY), "on_missing = \"log\""));
     expect(&place, "in/f", "invalid", "missing, and it would be left and logged");
     place.write("in/f.sig", "");
     settle();
@@ -270,13 +270,19 @@ fn it_does_not_read_the_whole_record() {
     let place = place(SIGN);
     place.write("in/f", "content");
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
-    // 256 MiB of it: copied into memory, it would not fit below.
+    // 256 MiB of it: kept in memory, it would not fit below.
     let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
-    db.execute_batch("CREATE TABLE ballast (bytes BLOB); INSERT INTO ballast VALUES (zeroblob(268435456))")
-        .unwrap();
+    let rows = "
+        WITH RECURSIVE rows(n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM rows WHERE n < 65635)
+        INSERT INTO history
+        SELECT n, at, rule, zeroblob(4000), outcome, reason, digest, signature_digest, key, item, hash
+        FROM rows JOIN history WHERE seq = 1;";
+    db.execute_batch(rows).unwrap();
     db.close().unwrap();
+    assert!(fs::metadata(place.path("state/state.db")).unwrap().len() > 256 << 20);
     let began = SystemTime::now();
-    for command in ["explain in/f", "check"] {
+    // The newest row of one is the first, the other has none: all of them are looked at.
+    for command in ["explain in/f", "explain in/none", "check"] {
         let script = format!("ulimit -d 65536; \"$KMS_SIG\" {command} --policy policy.toml");
         place.shell(&script).exits(0).complains("");
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, names, place, set_policy, with};
+use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, impatient, names, place, set_policy, with};
 use crate::harness::{PROGRAM, Place};
 
 /// Recomputes an export with nothing but what the README says, and prints the head.
@@ -84,6 +84,9 @@ fn worked() -> Place {
     daemon.waits_for("delivered");
     drop_pair(&place, "two.bin", "two");
     daemon.waits_for_nth("delivered", 2);
+    set_policy(&place, &impatient(VERIFY));
+    daemon.hang_up();
+    daemon.waits_for("policy reloaded");
     place.write("in/bad.txt", "unsigned");
     daemon.waits_for("quarantined");
     place.write("in/\u{1b}[2J\n.txt", "unsigned");
@@ -264,6 +267,7 @@ fn the_head_is_sealed_and_the_seals_are_opened() {
         .run(history(&["--verify", "--online"]))
         .exits(3)
         .complains_of("cannot open the seals of the record");
+    place.write("in/bad.sig", ""); // malformed, whatever KMS says
     place.write("in/bad", "unsigned");
     daemon.waits_for("quarantined");
     let told = daemon.waits_for("the head of the record is not sealed");

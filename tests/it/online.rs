@@ -50,8 +50,12 @@ impl Found {
 
 /// Runs the check as a user without any capability, who owns everything in the place but `theirs`.
 fn as_plain_user(place: &Place, theirs: &[&str]) -> Output {
+    plainly(place, &["check", "--policy", "policy.toml", "--online", "--json"], theirs)
+}
+
+fn plainly(place: &Place, words: &[&str], theirs: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
-    command.args(["check", "--policy", "policy.toml", "--online", "--json"]);
+    command.args(words);
     let mut command = place.prepare(command);
     if rustix::process::geteuid().is_root() {
         give(&place.path(""), 7001);
@@ -114,15 +118,20 @@ fn a_good_policy_with_local_keys_is_well_and_nothing_is_left_behind() {
 }
 
 #[test]
-fn a_key_that_is_not_in_the_keyring_is_told_with_code_3() {
+fn a_key_that_is_not_in_the_keyring_is_told_with_code_2() {
     let place = place(&with(VERIFY, "trusted_keys = [\"local:demo\", \"local:lost\"]"));
-    let found = Found::online(&place, 3);
+    let found = Found::online(&place, 2);
     found.is("verify", "local:demo is in the keyring", "fine");
     let (level, to_do) = found.says("verify", "the keyring has no key local:lost");
-    assert_eq!(level, "unknown");
+    assert_eq!(level, "fix");
     assert!(to_do.contains("kms-sig key create"), "{to_do}");
     fs::remove_file(place.path("keyring")).unwrap();
-    Found::online(&place, 3).is("verify", "cannot read keyring", "unknown");
+    Found::online(&place, 2).is("verify", "cannot read keyring", "fix");
+    // A sign rule that makes what is missing makes that as well, for all.
+    set_policy(&place, &format!("{}{}", with(&with(SIGN, "path = \"new\""), "create = true"), VERIFY));
+    let found = Found::online(&place, 0);
+    found.is("sign", "local:demo will be made", "fine");
+    found.is("verify", "local:demo will be made", "fine");
 }
 
 #[test]
@@ -135,7 +144,7 @@ fn what_somebody_must_change_is_told_with_code_2() {
     Found::online(&place, 2).is("verify", "it must be a directory of the daemon's own; remove it", "fix");
     fs::remove_file(place.path("in/.kms-sig")).unwrap();
     fs::set_permissions(place.path("keyring"), Permissions::from_mode(0o666)).unwrap();
-    Found::online(&place, 3).is("policy", "not trusted", "fix");
+    Found::online(&place, 2).is("policy", "not trusted", "fix");
     fs::set_permissions(place.path("keyring"), Permissions::from_mode(0o600)).unwrap();
     fs::remove_dir(place.path("out")).unwrap();
     let (level, to_do) = Found::online(&place, 2).says("verify", "does not exist");
@@ -184,6 +193,42 @@ fn a_user_without_capabilities_learns_what_it_may_not_do() {
 }
 
 #[test]
+fn without_online_it_is_told_all_the_same_what_a_user_may_not_do() {
+    let place = place(VERIFY);
+    let mut policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    policy = policy.replace("\"q\"", "\"closed/q\"");
+    place.write("policy.toml", policy);
+    fs::create_dir(place.path("closed")).unwrap();
+    let said = |spoilt: &str, mode, code| {
+        fs::set_permissions(place.path(spoilt), Permissions::from_mode(mode)).unwrap();
+        let output = plainly(&place, &["check", "--policy", "policy.toml"], &[]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        fs::set_permissions(place.path(spoilt), Permissions::from_mode(0o755)).unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        said.lines().map(|line| line.replace(place.path("").to_str().unwrap(), "")).collect::<Vec<_>>()
+    };
+    assert_eq!(said("in", 0o755, 0).last().unwrap(), "\"policy.toml\": 1 rule, no fault");
+    let cannot_work = "\"policy.toml\": 1 rule, 1 rule cannot work before that is changed";
+    let to_do = "  to do: let the daemon's user write there";
+    for dir in ["in", "out"] {
+        let cannot_write = format!("verify: fix: cannot write to \"{dir}\": permission denied");
+        assert_eq!(said(dir, 0o555, 2)[1..], [cannot_write.as_str(), to_do, cannot_work]);
+    }
+    assert_eq!(
+        said("in", 0o000, 3),
+        [
+            "verify: held: cannot open directory \"in\": permission denied",
+            "  to do: run this as the daemon's user, who must be able to read it",
+            "\"policy.toml\": 1 rule, 1 could not be told",
+        ]
+    );
+    assert_eq!(
+        said("closed", 0o555, 2)[0],
+        "fix: \"closed/q\" cannot be made: cannot write to \"closed\": permission denied"
+    );
+}
+
+#[test]
 fn without_online_nobody_is_asked_and_json_says_what_words_do() {
     let mut place = place(&with(SIGN, "key = \"alias/any\""));
     let bell = Doorbell::at(&mut place);
@@ -194,8 +239,8 @@ fn without_online_nobody_is_asked_and_json_says_what_words_do() {
     assert_eq!(found.0["online"], false);
     bell.is_untouched();
     fs::remove_dir_all(place.path("in")).unwrap();
-    let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(0);
-    Found::read(run.stdout(), 0).is("sign", "held: ", "note");
+    let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(2);
+    Found::read(run.stdout(), 2).is("sign", "held: ", "fix");
     set_policy(&place, &with(SIGN, "colour = \"red\""));
     let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(2).complains("");
     let faults = Found::read(run.stdout(), 2);

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::command::remedy;
 use crate::context::{Context, Filling};
 use crate::daemon::hostname;
-use crate::daemon::inspect::Finding;
+use crate::daemon::inspect::{Depth, Finding};
 use crate::key::{KeyId, Provider};
 use crate::kms::rehearsal::{ClockError, Reached, Rehearse};
 use crate::kms::{Operation, Trouble, TroubleKind};
@@ -33,6 +33,13 @@ pub(super) struct Call {
     operation: Operation,
     key: KeyId,
     context: Context,
+}
+
+impl Call {
+    /// Whether it is among those that are asked: whoever looks at this host only asks its keyring only.
+    pub(super) fn is_asked(&self, depth: Depth) -> bool {
+        depth == Depth::Whole || self.key.provider() == Provider::Local
+    }
 }
 
 /// Why a call would be made.
@@ -95,8 +102,8 @@ pub(super) async fn ask<K: Rehearse>(kms: Arc<K>, calls: Vec<Call>, at_once: usi
 }
 
 impl Answers {
-    /// What came of a call, in words.
-    pub(super) fn finding(&self, call: &Call, need: Need) -> Finding {
+    /// What came of a call, in words. Keys `to_be_made` need not be there.
+    pub(super) fn finding(&self, call: &Call, need: Need, to_be_made: &[&KeyId]) -> Finding {
         let Call { operation, key, .. } = call;
         let what = format!("{} with {key}", operation.as_str());
         let Some((_, answer)) = self.0.iter().find(|(asked, _)| asked == call) else {
@@ -110,6 +117,9 @@ impl Answers {
             Ok(Reached::Answered) => {
                 return Finding::fine("key", format!("{what}: KMS answers, and does not deny it"));
             }
+            Err(_) if to_be_made.contains(&key) => {
+                return Finding::fine("key", format!("{key} will be made"));
+            }
             Err(trouble) => trouble,
         };
         let says = format!("{what}: {trouble}");
@@ -120,7 +130,12 @@ impl Answers {
                 "allow it kms:Decrypt, if the daemon is to adopt signatures that others made",
             ),
             Need::Always | Need::ForUnknownSignatures => {
-                Finding::unknown("key", says, remedy::trouble(key.provider(), trouble).unwrap_or_default())
+                let remedy = remedy::trouble(key.provider(), trouble).unwrap_or_default();
+                match key.provider() {
+                    // A keyring is never away for a while.
+                    Provider::Local => Finding::fix("key", says, remedy),
+                    Provider::Aws => Finding::unknown("key", says, remedy),
+                }
             }
         }
     }
@@ -199,16 +214,16 @@ mod tests {
         let answers = ask(Arc::clone(&keeper), calls, 64).await;
         assert_eq!(keeper.0.lock().unwrap().len(), 3);
         assert_eq!(
-            answers.finding(&good, Need::Always),
+            answers.finding(&good, Need::Always, &[]),
             Finding::fine("key", "Encrypt with alias/good is allowed")
         );
-        let told = answers.finding(&denied, Need::Always);
+        let told = answers.finding(&denied, Need::Always, &[]);
         assert_eq!(
             (told.level, told.says.as_str()),
             (Level::Unknown, "Decrypt with alias/denied: access-denied: no")
         );
-        assert_eq!(answers.finding(&denied, Need::ForUnknownSignatures).level, Level::Note);
-        assert_eq!(answers.finding(&away, Need::ForUnknownSignatures).level, Level::Unknown);
+        assert_eq!(answers.finding(&denied, Need::ForUnknownSignatures, &[]).level, Level::Note);
+        assert_eq!(answers.finding(&away, Need::ForUnknownSignatures, &[]).level, Level::Unknown);
     }
 
     #[test]

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::daemon::inspect::{Finding, Level};
+use crate::daemon::inspect::{DIRECTORY, FILES, Finding, Level};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
-use crate::policy::Faults;
+use crate::policy::{Faults, Rule};
 use crate::state::export;
 use crate::terminal::{Meaning, Palette};
 
-/// One part: the policy as a whole, a rule, the keys, the host.
-pub(super) struct Section {
+/// One part: the policy as a whole, a rule, the host.
+pub(super) struct Section<'a> {
     /// For programs: `policy`, `rule`, `host`.
     pub(super) kind: &'static str,
-    /// The rule's name, in the part of a rule.
-    pub(super) rule: Option<String>,
+    /// The rule, in the part of a rule.
+    pub(super) rule: Option<&'a Rule>,
     /// The heading, for people.
     pub(super) title: String,
     pub(super) findings: Vec<Finding>,
@@ -28,7 +28,43 @@ pub(super) struct Report<'a> {
     pub(super) file: &'a Path,
     /// Whether KMS and the host were asked.
     pub(super) online: bool,
-    pub(super) sections: Vec<Section>,
+    pub(super) sections: Vec<Section<'a>>,
+}
+
+impl Section<'_> {
+    fn has(&self, level: Level) -> bool {
+        self.findings.iter().any(|finding| finding.level == level)
+    }
+
+    /// The finding for people who asked for no more than what matters, if this one does.
+    fn in_short(&self, finding: &Finding, colours: Palette) -> Option<String> {
+        let Finding { about, level, says, remedy } = finding;
+        let says = match (self.rule, *level) {
+            (None, Level::Fine) => return None,
+            (Some(rule), Level::Fine) if *about == FILES => format!("{says} in {}", quoted(&rule.path)),
+            (Some(_), Level::Fine) if *about == DIRECTORY => says.clone(),
+            (Some(_), Level::Fine) => return None,
+            (_, level) => match says.strip_prefix(HELD) {
+                Some(why) => format!("{}{why}", colours.waiting(HELD)),
+                None => format!("{}: {says}", colours.paint(Some(meaning(level)), level.as_str())),
+            },
+        };
+        let whose = self.rule.map(|rule| format!("{}: ", colours.heading(&rule.name))).unwrap_or_default();
+        let remedy = remedy.as_ref().map(|remedy| format!("\n  to do: {remedy}")).unwrap_or_default();
+        Some(format!("{whose}{says}{remedy}"))
+    }
+}
+
+/// How what is said of a rule that would be held begins.
+const HELD: &str = "held:";
+
+const fn meaning(level: Level) -> Meaning {
+    match level {
+        Level::Fine => Meaning::Good,
+        Level::Note => Meaning::Secondary,
+        Level::Fix => Meaning::Bad,
+        Level::Unknown => Meaning::Waiting,
+    }
 }
 
 impl Report<'_> {
@@ -41,19 +77,53 @@ impl Report<'_> {
         self.levels().fold(Exit::Done, |exit, level| exit.and(level.exit()))
     }
 
+    /// The exit code for who is about to reload: what holds single rules does not keep a policy from being taken over,
+    /// or whoever may write to one watched directory could.
+    pub(super) fn exit_of_reload(&self) -> Exit {
+        let of_policy = self.sections.iter().filter(|section| section.rule.is_none());
+        if of_policy.into_iter().any(|section| section.has(Level::Fix)) { Exit::Usage } else { Exit::Done }
+    }
+
+    /// For people, in short: how each rule stands, and what is not as it should be.
+    pub(super) fn in_short(&self, colours: Palette) -> String {
+        let lines = |section: &Section<'_>| -> Vec<String> {
+            section.findings.iter().filter_map(|finding| section.in_short(finding, colours)).collect()
+        };
+        let mut lines: Vec<_> = self.sections.iter().flat_map(lines).collect();
+        lines.push(format!("{}: {}", quoted(self.file), self.end_in_short(colours)));
+        lines.join("\n")
+    }
+
+    fn end_in_short(&self, colours: Palette) -> String {
+        let (rules, whole): (Vec<_>, Vec<_>) =
+            self.sections.iter().partition(|section| section.rule.is_some());
+        if whole.iter().any(|section| section.has(Level::Fix)) {
+            return colours.bad("the daemon would refuse to start").to_string();
+        }
+        let counted = |n| if n == 1 { "1 rule".to_owned() } else { format!("{n} rules") };
+        let mut end = counted(rules.len());
+        let bad = rules.iter().filter(|section| section.has(Level::Fix)).count();
+        if bad > 0 {
+            let bad = format!("{} cannot work before that is changed", counted(bad));
+            end = format!("{end}, {}", colours.bad(&bad));
+        }
+        let untold = self.levels().filter(|level| *level == Level::Unknown).count();
+        if untold > 0 {
+            end = format!("{end}, {}", colours.waiting(&format!("{untold} could not be told")));
+        }
+        if bad == 0 && untold == 0 {
+            end = format!("{end}, {}", colours.good("no fault"));
+        }
+        end
+    }
+
     /// For people: a line for each finding, and one below it with what to do.
     pub(super) fn in_words(&self, colours: Palette) -> String {
         let mut lines = Vec::new();
         for section in &self.sections {
             lines.push(colours.heading(&section.title).to_string());
             for Finding { level, says, remedy, .. } in &section.findings {
-                let meaning = match level {
-                    Level::Fine => Meaning::Good,
-                    Level::Note => Meaning::Secondary,
-                    Level::Fix => Meaning::Bad,
-                    Level::Unknown => Meaning::Waiting,
-                };
-                lines.push(format!("  {:7}  {says}", colours.paint(Some(meaning), level.as_str())));
+                lines.push(format!("  {:7}  {says}", colours.paint(Some(meaning(*level)), level.as_str())));
                 lines.extend(remedy.as_ref().map(|remedy| format!("           to do: {remedy}")));
             }
         }
@@ -72,9 +142,9 @@ impl Report<'_> {
     /// For programs: one object, on one line.
     pub(super) fn in_json(&self) -> String {
         let finding = |Finding { about, level, says, remedy }: &Finding| json!({ "about": about, "level": level.as_str(), "says": says, "to_do": remedy });
-        let section = |section: &Section| {
+        let section = |section: &Section<'_>| {
             let findings: Vec<Value> = section.findings.iter().map(finding).collect();
-            json!({ "part": section.kind, "rule": section.rule, "findings": findings })
+            json!({ "part": section.kind, "rule": section.rule.map(|rule| &rule.name), "findings": findings })
         };
         let sections: Vec<Value> = self.sections.iter().map(section).collect();
         export::json(&json!({
@@ -118,6 +188,12 @@ mod tests {
              to do: change it\n  unknown  who knows\n\"/p\\x0a\": 1 to be fixed, 1 could not be told"
         );
         assert!(report(vec![fine()]).in_words(Palette::PLAIN).ends_with(": all is well"));
+    }
+
+    #[test]
+    fn a_reload_fails_for_what_the_daemon_would_refuse_and_for_nothing_else() {
+        assert_eq!(report(vec![Finding::fix("a", "bad", "")]).exit_of_reload(), Exit::Usage);
+        assert_eq!(report(vec![Finding::unknown("a", "who knows", "")]).exit_of_reload(), Exit::Done);
     }
 
     #[test]
