@@ -167,7 +167,7 @@ fn a_file_to_be_signed_is_followed_from_its_absence_to_its_change() {
     assert_eq!(said["applies"]["context"], json!({ "file": "f" }));
     assert_eq!(
         said["applies"]["signature"]["format"],
-        "plain ciphertext of a kms-sig keyring, claims key local:demo"
+        "plain signature, ciphertext of a kms-sig keyring, claims key local:demo"
     );
     place.write("in/f", "changed");
     settle();
