@@ -218,6 +218,12 @@ fn an_answer_that_cannot_be_written_is_no_success() {
                 hint: make room there, or name another place\n";
     place.shell("\"$KMS_SIG\" verify f --key local:demo >/dev/full").exits(3).complains(full);
     place.shell("\"$KMS_SIG\" sign local:demo f - >/dev/full").exits(3).complains(full);
+    // A signature that is cut short is none, so a reader that goes away is trouble here.
+    let cut = "kms-sig: cannot write to standard output: broken pipe\n\
+               hint: what reads it ended before it had all of it; a part is worth nothing\n";
+    let script = "exec 3>&1; { read -r go; \"$KMS_SIG\" sign local:demo f -; echo $? >&3; } <gate | \
+                  { exec <&-; echo go >gate; wait; }";
+    place.shell(&format!("mkfifo gate; {script}")).says("3\n").complains(cut);
     // With nobody to tell, the exit code still does.
     place.shell("\"$KMS_SIG\" verify f --key local:nobody >/dev/full 2>/dev/full").exits(3);
     place.shell("\"$KMS_SIG\" verify f --key local:demo >&- 2>&-").exits(0);
