@@ -59,7 +59,7 @@ use turns::Turns;
 use upkeep::Upkeep;
 
 pub use driver::{AttachError, waits};
-pub use hold::Hold;
+pub use hold::{Hold, causes};
 pub use limit::Operation;
 pub use store::StoreError;
 pub use summary::Summary;

@@ -146,6 +146,22 @@ pub enum TroubleKind {
 }
 
 impl TroubleKind {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Throttled,
+        Self::Internal,
+        Self::Network,
+        Self::Timeout,
+        Self::MalformedReply,
+        Self::Unknown,
+        Self::Denied,
+        Self::KeyState,
+        Self::NotFound,
+        Self::KeyUsage,
+        Self::Credentials,
+        Self::Request,
+    ];
+
     /// Whether only a person can end it. Such trouble is told once, loudly.
     pub const fn needs_operator(self) -> bool {
         match self {

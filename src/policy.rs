@@ -375,7 +375,7 @@ impl Rule {
     }
 
     /// Whether it signs batches, or takes them.
-    fn has_batches(&self) -> bool {
+    pub fn has_batches(&self) -> bool {
         match &self.mode {
             Mode::Sign(sign) => sign.batch.is_some(),
             Mode::Verify(verify) => verify.accept_batch == AcceptBatch::Yes,

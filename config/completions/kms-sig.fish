@@ -96,7 +96,33 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand status" -s h -l help -d 
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l policy -d 'Ask the daemon of this policy [default: the one at /run/kms-sig/control.sock]' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l socket -d 'Ask the daemon at this socket' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l rule -d 'Only this rule\'s' -r
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l cause -d 'Only what waits for this cause, such as access-denied or being-written' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l cause -d 'Only what waits for this cause, such as access-denied or being-written' -r -f -a "throttled\t''
+kms-internal\t''
+network\t''
+timeout\t''
+malformed-reply\t''
+unknown-error\t''
+access-denied\t''
+key-state\t''
+key-not-found\t''
+key-usage\t''
+credentials\t''
+bad-request\t''
+whose-signature\t''
+file-system\t''
+sticky\t''
+no-space\t''
+quarantine-full\t''
+conflict\t''
+state\t''
+rollback\t''
+brake\t''
+in-hand\t''
+no-payload\t''
+no-signature\t''
+grace\t''
+being-written\t''
+settling\t''"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l most -d 'At most so many of each rule, those that have waited longest [default: 20, with --json all]' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+
+use crate::daemon;
 
 /// Which daemon is asked.
 #[derive(Debug, Args)]
@@ -37,7 +40,7 @@ pub struct StatusCommand {
 /// `backlog`
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Exit codes: 0 nothing is held; 3 something is, or the daemon cannot be asked.
+Exit codes: 0 nothing is held; 2 there is no such rule or cause; 3 something is held, or the daemon cannot be asked.
 
 Examples:
   kms-sig backlog
@@ -51,7 +54,7 @@ pub struct BacklogCommand {
     #[arg(long)]
     pub rule: Option<String>,
     /// Only what waits for this cause, such as access-denied or being-written
-    #[arg(long)]
+    #[arg(long, hide_possible_values = true, value_parser = causes())]
     pub cause: Option<String>,
     /// Only what is held; not what only needs time
     #[arg(long)]
@@ -62,6 +65,11 @@ pub struct BacklogCommand {
     /// One JSON object per line, for programs
     #[arg(long)]
     pub json: bool,
+}
+
+/// What a file may wait for. A word that is none would find nothing, as if nothing waited.
+fn causes() -> PossibleValuesParser {
+    PossibleValuesParser::new(daemon::causes().chain(daemon::waits()))
 }
 
 /// `events`
@@ -81,7 +89,8 @@ pub struct EventsCommand {
     pub daemon: DaemonArgs,
     /// The last line that is known: its cursor HASH:ROW, or the number of its row
     ///
-    /// Without it: everything on record, or with --follow what comes from now on.
+    /// Without it: everything on record, or with --follow what comes from now on. Empty, as it is before there is a last
+    /// line: everything on record.
     #[arg(long, value_name = "CURSOR")]
     pub after: Option<String>,
     /// Wait for more, also while the daemon is restarted

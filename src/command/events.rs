@@ -17,6 +17,9 @@ use crate::control::client::{ControlError, Daemon};
 use crate::control::events::CURSOR;
 use crate::exit::Exit;
 
+/// The cursor before the first row.
+const BEGINNING: &str = "0";
+
 /// Time between tries to reach a daemon that went away.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -27,7 +30,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub fn run(arguments: &EventsCommand) -> Result<Exit, Failure> {
     let sockets = sockets(&arguments.daemon)?;
     block_on(async {
-        let mut reader = Reader { cursor: arguments.after.clone(), follow: arguments.follow };
+        // Who has dealt with no line yet has no cursor, and misses nothing from the first row on.
+        let after = arguments.after.as_ref();
+        let cursor =
+            after.map(|cursor| if cursor.is_empty() { BEGINNING.to_owned() } else { cursor.clone() });
+        let mut reader = Reader { cursor, follow: arguments.follow };
         let mut is_told = false;
         let mut has_begun = false;
         loop {

@@ -12,12 +12,13 @@ use super::quarantine::both_ways;
 use super::{Failure, answer, show};
 use crate::cli::Explain;
 use crate::clock;
-use crate::daemon::explain::{self, Applied, Asked, Now, SignatureThere, Terms, WhyNot};
+use crate::context::Context;
+use crate::daemon::explain::{self, Applied, Asked, Now, Sent, SignatureThere, Split, Terms, WhyNot};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Kind, Stat};
-use crate::policy::{Policy, Rule};
+use crate::policy::{Mode, Policy, Rule};
 use crate::signature::SUFFIX;
 use crate::state::export;
 use crate::state::reader::Decisions;
@@ -97,20 +98,50 @@ fn applied_lines(rule: &Rule, applied: &Applied) -> Vec<String> {
     let label = if applied.keys.len() == 1 { "key" } else { "keys" };
     let keys: Vec<_> = applied.keys.iter().map(|key| key.as_str()).collect();
     lines.push(format!("{label}: {}", keys.join(", ")));
-    match &applied.context {
-        Ok(context) if context.is_empty() => lines.push("context: none".to_owned()),
-        Ok(context) => {
-            lines.push("context:".to_owned());
-            let pair = |(key, value)| format!("  {}={}", Escaped::text(key), Escaped::text(value));
-            lines.extend(context.pairs().map(pair));
-        }
-        Err(error) => lines.push(format!("context: {error}")),
-    }
+    lines.extend(context_lines(applied));
     lines.push(format!("remembered: {}", describe_memory(applied)));
     match &applied.now {
         Ok(now) => lines.push(format!("now: {}", now.prospect.why)),
         Err(reason) => lines.push(format!("now: held: {reason}")),
     }
+    lines
+}
+
+/// What KMS gets of the context, and what it does not.
+fn context_lines(applied: &Applied) -> Vec<String> {
+    let whole = match &applied.context {
+        Ok(context) => context,
+        Err(error) => return vec![format!("context: {error}")],
+    };
+    let leaf = |split: &Split| split.leaf.iter().map(|(key, value)| shown_pair(key, value)).collect();
+    match &applied.sent {
+        Sent::Whole => block("context", pairs(whole)),
+        Sent::Shared(split) => [
+            block("context that KMS gets for the batch", pairs(&split.shared)),
+            block("context in the file's leaf alone", leaf(split)),
+        ]
+        .concat(),
+        Sent::Either(split) => [
+            block("context that KMS gets for a plain signature", pairs(whole)),
+            block("context that KMS gets for a batch", pairs(&split.shared)),
+            block("context in the file's leaf alone", leaf(split)),
+        ]
+        .concat(),
+    }
+}
+
+fn pairs(context: &Context) -> Vec<String> {
+    context.pairs().map(|(key, value)| shown_pair(key, value)).collect()
+}
+
+fn shown_pair(key: &str, value: &str) -> String {
+    format!("  {}={}", Escaped::text(key), Escaped::text(value))
+}
+
+/// A heading and what is below it.
+fn block(heading: &str, mut lines: Vec<String>) -> Vec<String> {
+    let heading = if lines.is_empty() { format!("{heading}: none") } else { format!("{heading}:") };
+    lines.insert(0, heading);
     lines
 }
 
@@ -202,15 +233,28 @@ fn in_json(path: &Path, answers: &Answers<'_>) -> Value {
 }
 
 fn applied_json(rule: &Rule, applied: &Applied) -> Value {
-    let context = match &applied.context {
-        Ok(context) => context.pairs().map(|(key, value)| (key.to_owned(), Value::from(value))).collect(),
-        Err(_) => Value::Null,
+    let context = applied.context.as_ref().map_or(Value::Null, |context| object(context.pairs()));
+    let split = applied.sent.split();
+    let leaf = |split: &Split| object(split.leaf.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let batching = match &rule.mode {
+        Mode::Sign(sign) => sign.batch,
+        Mode::Verify(_) => None,
     };
     let keys: Vec<_> = applied.keys.iter().map(|key| key.as_str()).collect();
     let (file, file_hex) = both_ways(applied.path.as_path());
     let now = applied.now.as_ref().ok();
     json!({
         "rule": rule.name, "mode": rule.mode.as_str(), "file": file, "file_hex": file_hex, "keys": keys, "context": context,
+        "form": match applied.sent {
+            Sent::Whole => "plain",
+            Sent::Shared(_) => "batch",
+            Sent::Either(_) => "either",
+        },
+        "batch_context": split.map(|split| object(split.shared.pairs())),
+        "leaf_context": split.map(leaf),
+        "batch": batching.map(|batching| json!({
+            "window_ms": batching.window.as_millis(), "max_files": batching.max_files,
+        })),
         "remembered": applied.remembered.as_ref().map(|row| json!({
             "outcome": row.outcome.as_str(), "reason": row.reason,
             "of_this": now.map(|now| now.is_of_this),
@@ -230,6 +274,10 @@ fn applied_json(rule: &Rule, applied: &Applied) -> Value {
         "why": now.map(|now| now.prospect.why.as_str()),
         "held": applied.now.as_ref().err(),
     })
+}
+
+fn object<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+    pairs.map(|(key, value)| (key.to_owned(), Value::from(value))).collect()
 }
 
 fn stat_json(stat: &Stat) -> Value {

@@ -132,8 +132,20 @@ fn show(arguments: &HistoryCommand, policy: &Policy) -> Result<Exit, Failure> {
         None => record.each(&filter, &mut each),
     };
     out.end(shown)?;
+    if let Some(rule) = &arguments.rule {
+        tell_unknown_rule(rule, policy, &record)?;
+    }
     record.done().map_err(HistoryFailure::from)?;
     Ok(exit)
+}
+
+/// Says that a rule is unknown, so that nobody takes it for one that decided nothing. One of an earlier policy is not.
+fn tell_unknown_rule(name: &str, policy: &Policy, record: &History) -> Result<(), HistoryFailure> {
+    let all = Filter { rule: Some(name.to_owned()), ..Filter::default() };
+    if policy.rules.iter().all(|rule| rule.name != name) && record.newest(&all, 1)?.is_empty() {
+        complain(&format!("no rule is called \"{}\", in the policy or on record", Escaped::text(name)));
+    }
+    Ok(())
 }
 
 /// A row for people. Nothing in it reaches the terminal as it is, for who can write to the state can put

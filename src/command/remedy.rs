@@ -50,7 +50,10 @@ pub(super) const fn directory(error: &FsError) -> &'static str {
 
 /// For a stream that cannot be written.
 pub(super) fn stream(error: &Error) -> &'static str {
-    others(errno(error))
+    match errno(error) {
+        Errno::PIPE => "what reads it ended before it had all of it; a part is worth nothing",
+        errno => others(errno),
+    }
 }
 
 const fn others(errno: Errno) -> &'static str {
@@ -78,6 +81,11 @@ pub(super) fn keyring(error: &KeyringError) -> Option<&'static str> {
 /// For what KMS or the keyring did not do.
 pub(super) fn trouble(provider: Provider, trouble: &Trouble) -> Option<&'static str> {
     match (provider, trouble.kind) {
+        // What is wrong with the configuration ends with what to do, after a semicolon.
+        (_, TroubleKind::Request) if trouble.code.is_none() && trouble.message.contains("; ") => None,
+        (Provider::Aws, TroubleKind::Throttled) if cfg!(feature = "aws") => Some(
+            "try again, or ask for a higher quota; the daemon keeps below limits.kms_per_second of its policy",
+        ),
         (Provider::Aws, kind) if cfg!(feature = "aws") => Some(kind.remedy()),
         (Provider::Aws, _) => Some("use a kms-sig that was built with AWS"),
         (Provider::Local, TroubleKind::NotFound) => {
@@ -157,5 +165,26 @@ pub(super) fn daemon(error: &DaemonError) -> Option<&'static str> {
         | DaemonError::Store(StoreError::Locked(_))
         | DaemonError::Fixed(_)
         | DaemonError::Unfinished => None,
+    }
+}
+
+#[cfg(all(test, feature = "aws"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_of_the_command_line_is_not_sent_to_a_policy_that_it_has_not() {
+        let hint = |kind, message: &str| trouble(Provider::Aws, &Trouble::new(kind, message));
+        assert!(
+            hint(TroubleKind::Throttled, "").unwrap().starts_with("try again, or ask for a higher quota")
+        );
+        // What says itself what to do, needs no second advice, and least of all one about keys.
+        assert_eq!(hint(TroubleKind::Request, "no AWS Region is known; set AWS_REGION"), None);
+        assert!(hint(TroubleKind::Request, "").unwrap().contains("the key's name"));
+        let of_kms = Trouble {
+            code: Some("ValidationException".into()),
+            ..Trouble::new(TroubleKind::Request, "a; b")
+        };
+        assert!(trouble(Provider::Aws, &of_kms).unwrap().contains("the key's name"));
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{Failure, answer, complain_missing, input};
 use crate::cli::Show;
+use crate::digest::Digest;
 use crate::exit::Exit;
 use crate::kms::local;
 use crate::signature::batch::Batch;
@@ -12,6 +13,12 @@ use crate::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
 
 /// Characters of a UUID in its usual form.
 const UUID_LEN: usize = 36;
+
+/// What a ciphertext is, where it can be told.
+const OF_A_KEYRING: &str = ", ciphertext of a kms-sig keyring";
+/// AWS documents nothing of what its ciphertexts look like.
+const SILENT: &str = "; the ciphertext says nothing of itself";
+const OF_AWS: &str = "AWS KMS or a service like it";
 
 /// Shows one signature.
 ///
@@ -37,13 +44,14 @@ pub fn run(arguments: &Show) -> Result<Exit, Failure> {
 fn describe(signature: &Signature) -> String {
     let ciphertext = signature.ciphertext();
     let mut lines = vec![format!("size: {} bytes", signature.as_bytes().len())];
-    let (kind, provider, key) = match local::claimed_key(ciphertext) {
-        Some(key) => (" of a kms-sig keyring", "local", Some(key.to_string())),
-        None => (", opaque", "AWS KMS or a service like it", leading_uuid(ciphertext).map(str::to_owned)),
+    let (kind, provider, key) = match (local::claimed_key(ciphertext), leading_uuid(ciphertext)) {
+        (Some(key), _) => (OF_A_KEYRING, "local", Some(key.to_string())),
+        (None, Some(id)) => ("", OF_AWS, Some(id.to_owned())),
+        (None, None) => (SILENT, OF_AWS, None),
     };
     match signature.batch() {
         Some(batch) => lines.extend(describe_batch(batch, kind)),
-        None => lines.push(format!("format: plain ciphertext{kind}")),
+        None => lines.push(format!("format: plain signature{kind}")),
     }
     lines.push(format!("provider: {provider}"));
     lines.extend(key.map(|key| format!("claims key: {key}")));
@@ -52,13 +60,15 @@ fn describe(signature: &Signature) -> String {
 }
 
 /// What its header says: text that has exactly one form, and no other characters than these.
-fn describe_batch(batch: &Batch, kind: &str) -> [String; 4] {
+fn describe_batch(batch: &Batch, kind: &str) -> [String; 5] {
     let proof = batch.proof();
     [
-        format!("format: batch signature, version 1, ciphertext{kind}"),
+        format!("format: batch signature, version 1{kind}"),
         format!("claims place: index {} of a batch of {}", proof.index(), proof.size()),
         format!("claims leaf context: {}", batch.leaf_keys()),
         format!("parts: {} hashes, {} bytes of ciphertext", proof.path().len(), batch.ciphertext().len()),
+        // All files of the batch have the same, and no others.
+        format!("sha512 of the ciphertext: {}", Digest::of(batch.ciphertext())),
     ]
 }
 
@@ -77,12 +87,12 @@ pub(super) fn format_of(signature: &Signature) -> String {
     let ciphertext = signature.ciphertext();
     let format = match signature.batch() {
         Some(_) => "batch signature",
-        None => "plain ciphertext",
+        None => "plain signature",
     };
     match (local::claimed_key(ciphertext), leading_uuid(ciphertext)) {
-        (Some(key), _) => format!("{format} of a kms-sig keyring, claims key {key}"),
-        (None, Some(id)) => format!("{format}, opaque, claims key {id}"),
-        (None, None) => format!("{format}, opaque"),
+        (Some(key), _) => format!("{format}{OF_A_KEYRING}, claims key {key}"),
+        (None, Some(id)) => format!("{format}, claims key {id}"),
+        (None, None) => format!("{format}{SILENT}"),
     }
 }
 

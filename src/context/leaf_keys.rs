@@ -79,6 +79,11 @@ impl Context {
         shared.0.insert(BATCH_KEY.to_owned(), leaf_keys.to_string());
         shared.within_limit()
     }
+
+    /// The pairs that KMS is not given for a batch, sorted by key.
+    pub fn of_leaf(&self, leaf_keys: &LeafKeys) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs().filter(|(key, _)| leaf_keys.has(key))
+    }
 }
 
 fn decode(name: &str) -> Option<String> {
@@ -161,6 +166,7 @@ mod tests {
         let shared = context.of_batch(&split).unwrap();
         let pairs: Vec<_> = shared.pairs().collect();
         assert_eq!(pairs, [("channel", "stable"), ("kms-sig:batch", "[file,stem]")]);
+        assert_eq!(context.of_leaf(&split).collect::<Vec<_>>(), [("file", "a"), ("stem", "b")]);
         assert_eq!(
             Context::default().of_batch(&keys(&[])).unwrap().pairs().collect::<Vec<_>>(),
             [("kms-sig:batch", "[]")]

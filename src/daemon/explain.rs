@@ -16,13 +16,14 @@ use super::driver::attach;
 use super::driver::look::{Look, is_of, look, probe};
 use super::line::Post;
 use crate::chain;
+use crate::context::leaf_keys::LeafKeys;
 use crate::context::{Context, ContextError, Filling};
 use crate::effect::deliver;
 use crate::escape::quoted;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Kind, OpenError, RelPath, Stat};
 use crate::key::KeyId;
-use crate::policy::{self, Rule};
+use crate::policy::{self, Mode, Rule};
 use crate::signature::{Malformed, Signature};
 use crate::state::Remembered;
 use crate::state::link::Row;
@@ -74,8 +75,10 @@ pub enum WhyNot<'r> {
 pub struct Applied {
     /// The payload below the rule's directory.
     pub path: RelPath,
-    /// The encryption context, exactly as KMS would get it.
+    /// The whole context: for a plain signature, exactly what KMS would get.
     pub context: Result<Context, ContextError>,
+    /// What KMS would get of it.
+    pub sent: Sent,
     /// The keys, in the order in which they would be asked.
     pub keys: Vec<KeyId>,
     /// What state remembers about it.
@@ -84,6 +87,36 @@ pub struct Applied {
     pub row: Option<Row>,
     /// What lies there, or why the rule cannot work now.
     pub now: Result<Now, String>,
+}
+
+/// What KMS gets of a file's context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    /// All of it.
+    Whole,
+    /// What the files of a batch share.
+    Shared(Split),
+    /// One or the other, as the signature says that comes, or that lies there.
+    Either(Split),
+}
+
+/// A context as it is split for a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// Exactly what KMS gets.
+    pub shared: Context,
+    /// The pairs that are in the leaf alone.
+    pub leaf: Vec<(String, String)>,
+}
+
+impl Sent {
+    /// The split, if there may be one.
+    pub const fn split(&self) -> Option<&Split> {
+        match self {
+            Self::Whole => None,
+            Self::Shared(split) | Self::Either(split) => Some(split),
+        }
+    }
 }
 
 /// What lies at a path now, and what comes of it.
@@ -110,6 +143,13 @@ pub struct SignatureThere {
     pub stat: Stat,
     /// What it holds; for what cannot be read, why not.
     pub content: Result<Result<Signature, Malformed>, String>,
+}
+
+impl SignatureThere {
+    /// The signature, if it is one.
+    fn parsed(&self) -> Option<&Signature> {
+        self.content.as_ref().ok()?.as_ref().ok()
+    }
 }
 
 /// What explaining needs to know beside the rule.
@@ -185,7 +225,31 @@ pub fn explain<'r>(
             }
         }
     };
-    Ok(Ok(Applied { path, context, keys: rule.mode.keys(), remembered, row, now }))
+    let there = now.as_ref().ok().and_then(|now| now.signature.as_ref());
+    let sent = sent(rule, context.as_ref().ok(), there.and_then(SignatureThere::parsed));
+    Ok(Ok(Applied { path, context, sent, keys: rule.mode.keys(), remembered, row, now }))
+}
+
+/// What of a context KMS gets, for the signature that lies there or would be made.
+fn sent(rule: &Rule, context: Option<&Context>, there: Option<&Signature>) -> Sent {
+    let split = |leaf_keys: &LeafKeys| {
+        let context = context?;
+        let leaf = context.of_leaf(leaf_keys).map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Some(Split { shared: context.of_batch(leaf_keys).ok()?, leaf: leaf.collect() })
+    };
+    // That of the policy: a signature that is split otherwise never reaches KMS.
+    let Some(split) = split(&rule.context.leaf_keys()) else { return Sent::Whole };
+    // What is signed and delivered gets a new signature, whatever lies beside it.
+    let is_read = !matches!(&rule.mode, Mode::Sign(sign) if sign.deliver_to.is_some());
+    let is_batch = there.filter(|_| is_read).map(|signature| signature.batch().is_some());
+    match (&rule.mode, rule.has_batches(), is_batch) {
+        (_, true, Some(true)) | (Mode::Sign(_), true, None) => Sent::Shared(split),
+        // One is read in one form and made in the other.
+        (Mode::Sign(_), true, Some(false)) | (Mode::Sign(_), false, Some(true)) => Sent::Either(split),
+        (Mode::Verify(_), true, None) => Sent::Either(split),
+        (_, false, None | Some(false)) => Sent::Whole,
+        (Mode::Verify(_), true, Some(false)) | (Mode::Verify(_), false, Some(true)) => Sent::Whole,
+    }
 }
 
 /// The payload that a path is, or is the signature of, if the rule means it by name.

@@ -9,7 +9,7 @@ use crate::context::ContextError;
 use crate::effect::claim::{PLANTED, STICKY};
 use crate::escape::quoted;
 use crate::fs::{Dir, FsError, SYNC_DIRECTORY};
-use crate::kms::Trouble;
+use crate::kms::{Trouble, TroubleKind};
 use crate::seal::Reason;
 use crate::state::StateError;
 
@@ -56,6 +56,24 @@ pub enum Hold {
     Rollback,
     /// Nearly everything in this rule fails like this at once; that is more likely our mistake.
     Brake(Reason),
+}
+
+/// The words for what holds a file, but for those of KMS.
+const OF_OURS: [&str; 9] = [
+    "whose-signature",
+    "file-system",
+    "sticky",
+    "no-space",
+    "quarantine-full",
+    "conflict",
+    "state",
+    "rollback",
+    "brake",
+];
+
+/// The words for everything that may hold a file.
+pub fn causes() -> impl Iterator<Item = &'static str> {
+    TroubleKind::ALL.into_iter().map(TroubleKind::as_str).chain(OF_OURS)
 }
 
 impl Hold {
@@ -264,6 +282,25 @@ pub fn back_off(attempt: u32, dice: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cause_is_among_the_causes() {
+        let trouble = |kind| Trouble::new(kind, "");
+        let fs = |action, source| Hold::Fs(FsError { action, path: PathBuf::new(), source });
+        let holds = TroubleKind::ALL.map(|kind| Hold::Kms(trouble(kind))).into_iter().chain([
+            Hold::WhoseSignature(trouble(TroubleKind::Denied)),
+            fs("read", rustix::io::Errno::IO),
+            fs(STICKY, rustix::io::Errno::PERM),
+            Hold::NoSpace { path: PathBuf::new(), free: 0 },
+            Hold::QuarantineFull { used: 0, size: 0, max: 0 },
+            Hold::Conflict { path: PathBuf::new(), what: "" },
+            Hold::State(StateError::Busy(PathBuf::new())),
+            Hold::Rollback,
+            Hold::Brake(Reason::Rejected),
+        ]);
+        let words: Vec<_> = holds.map(|hold| hold.as_str()).collect();
+        assert_eq!(words, causes().collect::<Vec<_>>());
+    }
 
     #[test]
     fn back_off_grows_to_a_quarter_of_an_hour_and_never_busies() {

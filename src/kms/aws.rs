@@ -159,7 +159,7 @@ impl Aws {
                 let what = key.map_or_else(|| "the signature's key".to_owned(), |key| format!("key {key}"));
                 Trouble::new(
                     TroubleKind::Request,
-                    format!("no AWS Region is known for {what}; set aws.region or AWS_REGION"),
+                    format!("no AWS Region is known for {what}; set AWS_REGION, or aws.region in a policy"),
                 )
             })?;
         // A panic elsewhere cannot leave a map of finished clients half written.

@@ -60,6 +60,11 @@ pub enum Flaw {
     /// Of a later version, or none.
     #[error("its version is not 1")]
     Version,
+    /// A line is missing, or there is one that no batch signature has, or it is in another place.
+    #[error(
+        "its header has other lines than size, index, leaf-context, ciphertext and an empty one, in this order"
+    )]
+    Lines,
     /// No tree is so large, or it is not written as a number is.
     #[error("its size is no number from 1 to {MAX_SIZE}")]
     Size,
@@ -90,19 +95,19 @@ impl Batch {
     pub fn parse(bytes: &[u8]) -> Result<Self, Flaw> {
         let rest = bytes.strip_prefix(FIRST_LINE.as_bytes()).ok_or(Flaw::Version)?;
         let number = |text: &str| text.parse::<u64>().ok().filter(|n| n.to_string() == text);
-        let (size, rest) = line(rest, "size ").ok_or(Flaw::Size)?;
+        let (size, rest) = line(rest, "size ", Flaw::Size)?;
         let size = number(size).filter(|size| (1..=MAX_SIZE).contains(size)).ok_or(Flaw::Size)?;
-        let (index, rest) = line(rest, "index ").ok_or(Flaw::Index)?;
+        let (index, rest) = line(rest, "index ", Flaw::Index)?;
         let index = number(index).ok_or(Flaw::Index)?;
         let path_len = path_len(size, index).ok_or(Flaw::Index)?;
-        let (names, rest) = line(rest, "leaf-context ").ok_or(Flaw::LeafContext)?;
+        let (names, rest) = line(rest, "leaf-context ", Flaw::LeafContext)?;
         let leaf_keys = LeafKeys::parse(names).ok_or(Flaw::LeafContext)?;
-        let (len, rest) = line(rest, "ciphertext ").ok_or(Flaw::Ciphertext)?;
+        let (len, rest) = line(rest, "ciphertext ", Flaw::Ciphertext)?;
         let len = number(len).and_then(|len| usize::try_from(len).ok()).ok_or(Flaw::Ciphertext)?;
         if !(1..=MAX_CIPHERTEXT).contains(&len) {
             return Err(Flaw::Ciphertext);
         }
-        let body = rest.strip_prefix(b"\n").ok_or(Flaw::Length)?;
+        let body = rest.strip_prefix(b"\n").ok_or(Flaw::Lines)?;
         let (path, ciphertext) = body.split_at_checked(path_len * LEN).ok_or(Flaw::Length)?;
         if ciphertext.len() != len {
             return Err(Flaw::Length);
@@ -154,12 +159,13 @@ pub fn plaintext(size: u64, root: Node) -> Vec<u8> {
     [PREFIX.as_slice(), &size.to_be_bytes(), root.as_bytes()].concat()
 }
 
-/// The rest of a line that begins so, and what follows the line. No line is longer than a split can be.
-fn line<'a>(bytes: &'a [u8], name: &str) -> Option<(&'a str, &'a [u8])> {
-    let rest = bytes.strip_prefix(name.as_bytes())?;
-    let end = rest.iter().take(MAX_TEXT + 1).position(|byte| *byte == b'\n')?;
-    let (text, rest) = rest.split_at_checked(end)?;
-    Some((std::str::from_utf8(text).ok()?, rest.get(1..)?))
+/// The rest of a line that begins so, and what follows the line. No line is longer than a split can be; `flaw` is what
+/// it has that does not end.
+fn line<'a>(bytes: &'a [u8], name: &str, flaw: Flaw) -> Result<(&'a str, &'a [u8]), Flaw> {
+    let rest = bytes.strip_prefix(name.as_bytes()).ok_or(Flaw::Lines)?;
+    let end = rest.iter().take(MAX_TEXT + 1).position(|byte| *byte == b'\n').ok_or(flaw)?;
+    let (text, rest) = rest.split_at_checked(end).ok_or(flaw)?;
+    Ok((std::str::from_utf8(text).map_err(|_| flaw)?, rest.get(1..).unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -212,8 +218,12 @@ mod tests {
             ("size 3", "size 65537", Flaw::Size),
             ("size 3", "size 18446744073709551619", Flaw::Size),
             ("size 3", "size ", Flaw::Size),
-            ("size 3\n", "", Flaw::Size),
-            ("size 3\n", "index 0\n", Flaw::Size),
+            ("size 3\n", "", Flaw::Lines),
+            ("size 3\n", "index 0\n", Flaw::Lines),
+            ("size 3\n", "size 3\nsize 3\n", Flaw::Lines),
+            ("index 0\n", "index 0\nfile f\n", Flaw::Lines),
+            ("ciphertext 20\n", "ciphertext 20\nx\n", Flaw::Lines),
+            ("size 3\n", "\nsize 3\n", Flaw::Lines),
             ("size 3", "size 5", Flaw::Length),
             ("size 3", "size 4", Flaw::Length),
             ("index 0", "index 3", Flaw::Index),
@@ -228,7 +238,7 @@ mod tests {
             ("ciphertext 20", "ciphertext 6145", Flaw::Ciphertext),
             ("ciphertext 20", "ciphertext 19", Flaw::Length),
             ("ciphertext 20", "ciphertext 84", Flaw::Length),
-            ("ciphertext 20\n\n", "ciphertext 20\n", Flaw::Length),
+            ("ciphertext 20\n\n", "ciphertext 20\n", Flaw::Lines),
             ("ciphertext 20\n\n", "ciphertext 20\n\n\n", Flaw::Length),
         ] {
             // `size 4` has a path of the same length: only KMS can tell, so it must parse.

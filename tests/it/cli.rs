@@ -218,6 +218,12 @@ fn an_answer_that_cannot_be_written_is_no_success() {
                 hint: make room there, or name another place\n";
     place.shell("\"$KMS_SIG\" verify f --key local:demo >/dev/full").exits(3).complains(full);
     place.shell("\"$KMS_SIG\" sign local:demo f - >/dev/full").exits(3).complains(full);
+    // A signature that is cut short is none, so a reader that goes away is trouble here.
+    let cut = "kms-sig: cannot write to standard output: broken pipe\n\
+               hint: what reads it ended before it had all of it; a part is worth nothing\n";
+    let script = "exec 3>&1; { read -r go; \"$KMS_SIG\" sign local:demo f -; echo $? >&3; } <gate | \
+                  { exec <&-; echo go >gate; wait; }";
+    place.shell(&format!("mkfifo gate; {script}")).says("3\n").complains(cut);
     // With nobody to tell, the exit code still does.
     place.shell("\"$KMS_SIG\" verify f --key local:nobody >/dev/full 2>/dev/full").exits(3);
     place.shell("\"$KMS_SIG\" verify f --key local:demo >&- 2>&-").exits(0);
@@ -410,7 +416,11 @@ fn a16_what_cannot_be_a_signature_is_invalid_without_asking_kms() {
     let mut place = Place::with_signed_file();
     let kms = Doorbell::at(&mut place);
     let cases: [(&[u8], &str); 6] = [
-        (b"kms-sig batch 1\n", "this is no batch signature: its size is no number from 1 to 65536"),
+        (
+            b"kms-sig batch 1\n",
+            "this is no batch signature: its header has other lines than size, index, leaf-context, ciphertext and an \
+             empty one, in this order",
+        ),
         (b"", "the signature is empty"),
         (&[1; 6145], "the signature is longer than 6144 bytes"),
         (b"-----BEGIN PGP SIGNATURE-----\n", "this is an OpenPGP signature, which kms-sig did not make"),
@@ -784,7 +794,7 @@ fn show_tells_what_a_local_signature_says() {
     let sha512 = String::from_utf8(sha512.stdout().to_vec()).unwrap();
     // 4 magic, 1 length, 4 name, 12 nonce, 64 digest, 16 tag.
     let told = format!(
-        "size: 101 bytes\nformat: plain ciphertext of a kms-sig keyring\nprovider: local\nclaims key: local:demo\n\
+        "size: 101 bytes\nformat: plain signature, ciphertext of a kms-sig keyring\nprovider: local\nclaims key: local:demo\n\
          sha512: {sha512}"
     );
     place.run(["show", "f.sig"]).exits(0).says(&told).complains("");
@@ -801,14 +811,15 @@ fn show_says_no_more_of_other_ciphertexts_than_is_known() {
     let opaque = show(b"\x01\x02\x02\x00");
     assert!(
         opaque.starts_with(
-            "size: 4 bytes\nformat: plain ciphertext, opaque\nprovider: AWS KMS or a service like it\nsha512: "
+            "size: 4 bytes\nformat: plain signature; the ciphertext says nothing of itself\n\
+             provider: AWS KMS or a service like it\nsha512: "
         ),
         "{opaque}"
     );
     let with_id = show(b"1234abcd-12ab-34cd-56ef-1234567890ab\x01\x02");
     assert!(with_id.contains("\nclaims key: 1234abcd-12ab-34cd-56ef-1234567890ab\n"), "{with_id}");
     let torn = show(b"KSL1\x04demo");
-    assert!(torn.contains("\nformat: plain ciphertext, opaque\n"), "{torn}");
+    assert!(torn.contains("\nformat: plain signature; the ciphertext says nothing of itself\n"), "{torn}");
 }
 
 #[test]

@@ -197,6 +197,10 @@ fn a_cursor_of_another_record_is_an_error_and_no_gap() {
     events("99").exits(3).complains_of("the record has 1 rows, and none with the cursor's number 99");
     let other = format!("{}:1", "0".repeat(64));
     events(&other).exits(3).complains_of("row 1 has another hash than the cursor's");
+    // Before there is a last line, its cursor is empty.
+    let all = events("").exits(0);
+    assert_eq!(all.stdout(), events("0").exits(0).stdout());
+    assert!(!all.stdout().is_empty());
     events("yesterday").exits(2).complains_of("the cursor is no HASH:ROW");
     // Retention says what it removed.
     daemon.stop();
@@ -209,6 +213,19 @@ fn a_cursor_of_another_record_is_an_error_and_no_gap() {
     daemon.waits_for("record pruned");
     events("0").exits(3).complains_of("retention has removed the rows up to 1; go on with --after 1");
     events("1").exits(0);
+}
+
+#[test]
+fn a_cause_that_there_is_none_of_is_no_answer_that_nothing_waits() {
+    let place = place(SIGN);
+    let _daemon = Daemon::start(&place);
+    let backlog = |cause| place.run(["backlog", "--policy", "policy.toml", "--cause", cause]);
+    backlog("access-denied").exits(0).says("nothing waits\n");
+    backlog("being-written").exits(0).says("nothing waits\n");
+    let mut told = backlog("nonsense").exits(2).says("");
+    for cause in ["access-denied", "quarantine-full", "being-written"] {
+        told = told.complains_of(cause);
+    }
 }
 
 #[test]

@@ -301,6 +301,23 @@ fn a_restart_signs_nothing_twice() {
 }
 
 #[test]
+fn a_restart_hashes_nothing_and_asks_no_key_about_what_is_signed() {
+    let place = place(SIGN);
+    place.write("in/f", "content");
+    let daemon = Daemon::start(&place);
+    daemon.waits_for("signed");
+    daemon.stop();
+    fs::rename(place.path("keyring"), place.path("aside")).unwrap();
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0).says("sign: 1 unchanged\n");
+    fs::rename(place.path("aside"), place.path("keyring")).unwrap();
+    let daemon = Daemon::start(&place);
+    place.write("in/g", "another one");
+    daemon.waits_for("signed");
+    let status = crate::control::status(&place);
+    assert_eq!(status["rules"][0]["hashed_bytes"], "another one".len(), "{status}");
+}
+
+#[test]
 fn s7_a_stale_signature_is_dealt_with_as_the_rule_says() {
     for (on_stale, message) in [("resign", "signed"), ("report", "refused"), ("quarantine", "quarantined")] {
         let place = place(&with(SIGN, &format!("on_stale = {on_stale:?}")));

@@ -167,7 +167,7 @@ fn a_file_to_be_signed_is_followed_from_its_absence_to_its_change() {
     assert_eq!(said["applies"]["context"], json!({ "file": "f" }));
     assert_eq!(
         said["applies"]["signature"]["format"],
-        "plain ciphertext of a kms-sig keyring, claims key local:demo"
+        "plain signature, ciphertext of a kms-sig keyring, claims key local:demo"
     );
     place.write("in/f", "changed");
     settle();
@@ -232,6 +232,112 @@ fn a_pair_to_be_verified_is_followed_to_every_end() {
     fs::remove_file(place.path("in/f")).unwrap();
     symlink("/etc/passwd", place.path("in/f")).unwrap();
     expect(&place, "in/f", "refuses", "it is a symbolic link");
+}
+
+/// What is said about one path, from one heading to the next line that is not below it.
+#[track_caller]
+fn said(place: &Place, path: &str, heading: &str) -> Vec<String> {
+    let run = place.run(["explain", path, "--policy", "policy.toml"]).exits(0).complains("");
+    let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+    let mut lines = said.lines().skip_while(|line| !line.starts_with(heading));
+    let first = lines.next().unwrap_or_else(|| panic!("no {heading:?} in\n{said}"));
+    let below = lines.take_while(|line| line.starts_with("  "));
+    [&first[heading.len()..]].into_iter().chain(below).map(|line| line.trim().to_owned()).collect()
+}
+
+const PLAIN: &str = "context that KMS gets for a plain signature:";
+const BATCH: &str = "context that KMS gets for a batch:";
+const LEAF: &str = "context in the file's leaf alone:";
+
+#[test]
+fn of_a_batch_what_kms_gets_is_told_apart_from_what_is_in_the_leaf() {
+    let context = "context = { channel = \"stable\", file = \"{name}\" }";
+    let batches = with(&with(SIGN, context), "batch = { window = \"200ms\", max_files = 9 }");
+    let place = place(&batches);
+    place.write("in/f", "content");
+    settle();
+    let of_the_batch = "context that KMS gets for the batch:";
+    assert_eq!(said(&place, "in/f", of_the_batch), ["", "channel=stable", "kms-sig:batch=[file]"]);
+    assert_eq!(said(&place, "in/f", LEAF), ["", "file=f"]);
+    let (what, why) = would(&place, "in/f");
+    assert_eq!(
+        (what.as_str(), why.as_str()),
+        (
+            "signs",
+            "would be signed with local:demo, in a batch with what else becomes ready within 200ms of its first file (9 \
+             files at most); \"f.sig\" appears beside it"
+        )
+    );
+    let json = explain(&place, "in/f")["applies"].clone();
+    assert_eq!(json["context"], json!({ "channel": "stable", "file": "f" }));
+    assert_eq!(json["form"], "batch");
+    assert_eq!(json["batch_context"], json!({ "channel": "stable", "kms-sig:batch": "[file]" }));
+    assert_eq!(json["leaf_context"], json!({ "file": "f" }));
+    assert_eq!(json["batch"], json!({ "window_ms": 200, "max_files": 9 }));
+    // What lies there may be read in one form and be made in the other.
+    place.write("in/f.sig", "what may be a plain signature");
+    assert_eq!(said(&place, "in/f", PLAIN), ["", "channel=stable", "file=f"]);
+    assert_eq!(said(&place, "in/f", BATCH), ["", "channel=stable", "kms-sig:batch=[file]"]);
+    set_policy(&place, &with(&batches, "deliver_to = \"out\""));
+    assert_eq!(explain(&place, "in/f")["applies"]["form"], "batch");
+    set_policy(&place, &with(SIGN, context));
+    assert_eq!(said(&place, "in/f", "context:"), ["", "channel=stable", "file=f"]);
+    let json = explain(&place, "in/f")["applies"].clone();
+    assert_eq!((&json["form"], &json["batch_context"]), (&json!("plain"), &Value::Null));
+    // Of a file that has nothing of its own all goes to KMS.
+    set_policy(&place, &with(&batches, "context = { channel = \"stable\" }"));
+    assert_eq!(said(&place, "in/g", of_the_batch), ["", "channel=stable", "kms-sig:batch=[]"]);
+    assert_eq!(said(&place, "in/g", LEAF), ["none"]);
+}
+
+#[test]
+fn a_pair_of_a_batch_is_told_as_the_rule_would_take_it() {
+    let batch = "batch = { window = \"20ms\", max_files = 9 }";
+    let place = place(&with(SIGN, batch));
+    place.write("in/f", "content");
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    settle();
+    // A rule without accept_batch does not ask KMS.
+    set_policy(&place, VERIFY);
+    expect(
+        &place,
+        "in/f",
+        "invalid",
+        "it is a batch signature, and the rule has no accept_batch = true: malformed, and once it has been unchanged",
+    );
+    expect(&place, "in/f", "invalid", "it would be quarantined");
+    assert_eq!(explain(&place, "in/f")["applies"]["form"], "plain");
+    place.run(["watch", "--policy", "policy.toml", "--dry-run", "--once"]).exits(1);
+    // One that takes batches asks as the signature says, or is told both ways while there is none.
+    let accepting = with(VERIFY, "accept_batch = true");
+    set_policy(&place, &accepting);
+    expect(&place, "in/f", "judges", "would be judged under local:demo; a valid pair is delivered");
+    let json = explain(&place, "in/f")["applies"].clone();
+    assert_eq!((&json["form"], &json["leaf_context"]), (&json!("batch"), &json!({ "file": "f" })));
+    assert_eq!(said(&place, "in/f", "context that KMS gets for the batch:"), ["", "kms-sig:batch=[file]"]);
+    assert_eq!(said(&place, "in/g", PLAIN), ["", "file=g"]);
+    assert_eq!(said(&place, "in/g", BATCH), ["", "kms-sig:batch=[file]"]);
+    assert_eq!(said(&place, "in/g", LEAF), ["", "file=g"]);
+    assert_eq!(explain(&place, "in/g")["applies"]["form"], "either");
+    place.write("in/g", "content");
+    place.write("in/g.sig", "what may be a plain signature");
+    assert_eq!(said(&place, "in/g", "context:"), ["", "file=g"]);
+    for name in ["in/g", "in/g.sig"] {
+        fs::remove_file(place.path(name)).unwrap();
+    }
+    // Whoever splits the context otherwise made it for another one, and KMS is not asked.
+    set_policy(&place, &with(&accepting, "context = { file = \"f\" }"));
+    expect(
+        &place,
+        "in/f",
+        "invalid",
+        "its leaf-context is [file], and that of this rule is []: it was made for another context: rejected",
+    );
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(1);
+    expect(&place, "in/f", "nothing", "nothing lies there");
+    let history =
+        place.run(["history", "--policy", "policy.toml", "--name", "f", "--outcome", "quarantined"]);
+    assert!(String::from_utf8_lossy(history.exits(0).stdout()).contains("rejected"));
 }
 
 #[test]

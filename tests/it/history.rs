@@ -109,7 +109,7 @@ fn decisions_are_shown_newest_last_and_found_by_what_one_asks() {
     assert_eq!(seqs(&["--verdict", "valid"]), [1, 2]);
     assert_eq!(seqs(&["--verdict", "missing", "--last", "1"]), [4]);
     assert_eq!(seqs(&["--outcome", "quarantined", "--name", "bad.*"]), [3]);
-    assert_eq!(seqs(&["--rule", "nobody"]), [0; 0]);
+    assert_eq!(seqs(&["--rule", "verify", "--name", "three"]), [0; 0]);
     assert_eq!(seqs(&["--since", "1h", "--name", "two.bin"]), [2]);
     assert_eq!(seqs(&["--until", "2026-01-01"]), [0; 0]);
     assert_eq!(seqs(&["--since", "2020-01-01T00:00:00Z", "--name", "\\x1b[2J\\x0a.txt"]), [4]);
@@ -118,6 +118,13 @@ fn decisions_are_shown_newest_last_and_found_by_what_one_asks() {
     let said = place.run(history(&["--since", "yesterday"])).exits(2);
     said.complains("kms-sig: \"yesterday\" is no time\nhint: write 2026-11-24, 2026-11-24T01:00:00Z (UTC), or how long ago: 90m, 7d\n");
     place.run(history(&["--verify", "--rule", "verify"])).exits(2);
+    let unknown = "no rule is called \"nobody\", in the policy or on record\n";
+    place.run(history(&["--rule", "nobody"])).exits(0).says("").complains(unknown);
+    // One that the policy has no more is on record.
+    set_policy(&place, &VERIFY.replace("name = \"verify\"", "name = \"other\""));
+    assert_eq!(seqs(&["--rule", "verify"]), [1, 2, 3, 4]);
+    assert_eq!(seqs(&["--rule", "verify", "--name", "three"]), [0; 0]);
+    assert_eq!(seqs(&["--rule", "other"]), [0; 0]);
     place.run(["history", "--rule", "verify"]).exits(2);
 }
 

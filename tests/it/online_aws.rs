@@ -67,6 +67,48 @@ fn every_call_is_rehearsed_once_with_the_context_of_the_rule() {
 }
 
 #[test]
+fn of_batches_the_context_is_rehearsed_that_kms_would_get() {
+    let (place, proxy, key) = at_proxy();
+    fs::create_dir(place.path("other")).unwrap();
+    let context = "context = { channel = \"stable\", file = \"{name}\" }";
+    let batch = "batch = { window = \"50ms\", max_files = 9 }";
+    let sign = with(&with(&sign_rule(&key), context), batch);
+    let verify = with(&verify_rule(&key), "path = \"other\"\naccept_batch = true");
+    policy(&place, &proxy, &format!("{sign}{verify}"));
+    proxy.always(Some(ALLOWED));
+    let found = Found::online(&place, 0);
+    found.is("sign", &format!("Encrypt of batches with {key} is allowed"), "fine");
+    found.is("sign", &format!("Decrypt of batches with {key} is allowed"), "fine");
+    found.is("sign", &format!("Decrypt with {key} is allowed"), "fine");
+    found.is("verify", &format!("Decrypt of batches with {key} is allowed"), "fine");
+    found.is("verify", &format!("Decrypt with {key} is allowed"), "fine");
+    let rehearsed = calls(&proxy.requests());
+    let call = |operation: &str, context| (operation.to_owned(), key.clone(), context);
+    assert_eq!(
+        rehearsed,
+        [
+            call("Decrypt", json!({ "channel": "stable", "file": "example" })),
+            call("Decrypt", json!({ "channel": "stable", "kms-sig:batch": "[file]" })),
+            call("Decrypt", json!({ "file": "example" })),
+            call("Decrypt", json!({ "kms-sig:batch": "[file]" })),
+            call("Encrypt", json!({ "channel": "stable", "kms-sig:batch": "[file]" })),
+        ]
+    );
+    // The daemon sends what was rehearsed.
+    place.write("in/f", "content");
+    proxy.always(None);
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
+    let made = calls(&proxy.requests()[rehearsed.len()..]);
+    assert_eq!(made, rehearsed[4..]);
+    // A signer who may not open batches learns what that means.
+    proxy.always(Some(Fault::ACCESS_DENIED));
+    let found = Found::online(&place, 3);
+    found.is("sign", &format!("Decrypt of batches with {key}: access-denied"), "note");
+    found.is("sign", &format!("Encrypt of batches with {key}: access-denied"), "unknown");
+    found.is("verify", &format!("Decrypt of batches with {key}: access-denied"), "unknown");
+}
+
+#[test]
 fn a_service_that_knows_no_rehearsal_counts_as_reached() {
     let (place, proxy, key) = at_proxy();
     policy(&place, &proxy, &sign_rule(&key));

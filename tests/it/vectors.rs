@@ -330,11 +330,13 @@ fn show_tells_what_a_batch_signature_says() {
     let place = Place::new();
     let run = place.run_with(["show", "-"], &bytes).exits(0);
     let sha512: String = Digest::of(&bytes).to_string();
+    let ciphertext = Digest::of(&bytes[bytes.len() - 123..]);
     // 4 magic, 1 length, 4 name, 12 nonce, 86 of a batch, 16 tag.
     run.says(format!(
         "size: 382 bytes\nformat: batch signature, version 1, ciphertext of a kms-sig keyring\n\
          claims place: index 5 of a batch of 7\nclaims leaf context: [file]\n\
-         parts: 3 hashes, 123 bytes of ciphertext\nprovider: local\nclaims key: local:demo\nsha512: {sha512}\n"
+         parts: 3 hashes, 123 bytes of ciphertext\nsha512 of the ciphertext: {ciphertext}\nprovider: local\n\
+         claims key: local:demo\nsha512: {sha512}\n"
     ));
     let torn = place.run_with(["show", "-"], &bytes[..bytes.len() - 1]).exits(1);
     torn.says("size: 381 bytes\nformat: none of ours: this is no batch signature: it is not as long as its header says\n");

@@ -33,6 +33,16 @@ pub(super) struct Call {
     operation: Operation,
     key: KeyId,
     context: Context,
+    form: Form,
+}
+
+/// What the ciphertext stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Form {
+    /// One thing, with all of its context.
+    Plain,
+    /// The files of a batch, with what their contexts share.
+    Batch,
 }
 
 impl Call {
@@ -54,18 +64,35 @@ pub(super) enum Need {
 /// The calls of one rule. A context that KMS would not take is the file's own trouble, and none here.
 pub(super) fn calls_of(rule: &Rule) -> Vec<(Call, Need)> {
     let filling = Filling { relpath: Path::new(EXAMPLE), watch: &rule.name, hostname: &hostname() };
-    let context = rule.context.expand(filling).unwrap_or_default();
-    let call = |operation, key: KeyId| Call { operation, key, context: context.clone() };
+    let plain = rule.context.expand(filling).unwrap_or_default();
+    let batch = plain.of_batch(&rule.context.leaf_keys()).unwrap_or_default();
+    let call = |operation, key: &KeyId, form| {
+        let context = match form {
+            Form::Plain => plain.clone(),
+            Form::Batch => batch.clone(),
+        };
+        Call { operation, key: key.clone(), context, form }
+    };
+    // With batches, signatures of both formats are read: those from before the rule had them stay good.
+    let read: &[Form] = if rule.has_batches() { &[Form::Plain, Form::Batch] } else { &[Form::Plain] };
     let mut calls = Vec::new();
     for key in rule.mode.keys() {
+        // Whoever has a keyring has everything, whatever the context.
+        let is_local = key.provider() == Provider::Local;
         match &rule.mode {
-            Mode::Verify(_) => calls.push((call(Operation::Decrypt, key), Need::Always)),
-            Mode::Sign(_) => {
-                calls.push((call(Operation::Encrypt, key.clone()), Need::Always));
-                // Whoever has a keyring has both.
-                if key.provider() == Provider::Aws {
-                    calls.push((call(Operation::Decrypt, key), Need::ForUnknownSignatures));
-                }
+            Mode::Verify(_) if is_local => {
+                calls.push((call(Operation::Decrypt, &key, Form::Plain), Need::Always));
+            }
+            Mode::Verify(_) => {
+                calls.extend(read.iter().map(|form| (call(Operation::Decrypt, &key, *form), Need::Always)));
+            }
+            Mode::Sign(sign) => {
+                let made = if sign.batch.is_some() { Form::Batch } else { Form::Plain };
+                calls.push((call(Operation::Encrypt, &key, made), Need::Always));
+                let read = read.iter().filter(|_| !is_local);
+                calls.extend(
+                    read.map(|form| (call(Operation::Decrypt, &key, *form), Need::ForUnknownSignatures)),
+                );
             }
         }
     }
@@ -75,7 +102,7 @@ pub(super) fn calls_of(rule: &Rule) -> Vec<(Call, Need)> {
 /// The call that seals the record, if it is sealed.
 pub(super) fn seal_call(policy: &Policy) -> Option<Call> {
     let key = policy.record.seal.as_ref()?.key.clone();
-    Some(Call { operation: Operation::Encrypt, key, context: witness::example_context() })
+    Some(Call { operation: Operation::Encrypt, key, context: witness::example_context(), form: Form::Plain })
 }
 
 /// The answers to calls, each asked once.
@@ -104,8 +131,12 @@ pub(super) async fn ask<K: Rehearse>(kms: Arc<K>, calls: Vec<Call>, at_once: usi
 impl Answers {
     /// What came of a call, in words. Keys `to_be_made` need not be there.
     pub(super) fn finding(&self, call: &Call, need: Need, to_be_made: &[&KeyId]) -> Finding {
-        let Call { operation, key, .. } = call;
-        let what = format!("{} with {key}", operation.as_str());
+        let Call { operation, key, form, .. } = call;
+        let of = match form {
+            Form::Plain => "",
+            Form::Batch => " of batches",
+        };
+        let what = format!("{}{of} with {key}", operation.as_str());
         let Some((_, answer)) = self.0.iter().find(|(asked, _)| asked == call) else {
             return Finding::unknown("key", format!("{what}: not asked"), "");
         };
@@ -201,7 +232,7 @@ mod tests {
     }
 
     fn call(operation: Operation, key: &str) -> Call {
-        Call { operation, key: key.parse().unwrap(), context: Context::default() }
+        Call { operation, key: key.parse().unwrap(), context: Context::default(), form: Form::Plain }
     }
 
     #[tokio::test]

@@ -14,8 +14,8 @@ use crate::effect::deliver::{self, Outlook};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity};
-use crate::policy::{Mode, OnStale, Place, SignRule, VerifyRule};
-use crate::seal::{Reason, Verdict};
+use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, SignRule, VerifyRule};
+use crate::seal::{Question, Reason, Verdict};
 use crate::signature::Signature;
 use crate::state::Outcome;
 use crate::watch::scan::signature_name;
@@ -177,8 +177,9 @@ impl Scene<'_> {
                 What::Signs,
                 format!(
                     "its signature is ours and of an earlier state of it (or of the rule); unless the content is the \
-                     same, it would be signed anew with {}",
-                    rule.key
+                     same, it would be signed anew with {}{}",
+                    rule.key,
+                    with_others(rule)
                 ),
             ),
             Signing::Done | Signing::Record | Signing::Adopt => {
@@ -226,10 +227,11 @@ impl Scene<'_> {
 
     fn signed(&self, rule: &SignRule) -> String {
         let sig = Escaped::new(&signature_name(self.path.name())).to_string();
+        let others = with_others(rule);
         match &rule.deliver_to {
-            None => format!("signed with {}; \"{sig}\" appears beside it", rule.key),
+            None => format!("signed with {}{others}; \"{sig}\" appears beside it", rule.key),
             Some(delivery) => format!(
-                "signed with {} and published with \"{sig}\" as {}",
+                "signed with {}{others} and published with \"{sig}\" as {}",
                 rule.key,
                 quoted(&delivery.dir.join(self.path.as_path()))
             ),
@@ -254,11 +256,10 @@ impl Scene<'_> {
             Some(Writer::Unknown) | None => timing(&self.post.rule).grace_unleased,
         };
         let grace = humantime::format_duration(grace);
-        if let Ok(Err(malformed)) = there.content {
-            let what = self.action(rule, Reason::Malformed);
-            let why = format!(
-                "{malformed}: malformed, and once it has been unchanged for {grace} it would be {what}"
-            );
+        if let Some((why, reason)) = self.bad_anyway(rule, there) {
+            let what = self.action(rule, reason);
+            let why =
+                format!("{why}: {reason}, and once it has been unchanged for {grace} it would be {what}");
             return Ok(Prospect::new(What::Invalid, why));
         }
         let keys: Vec<_> = rule.trusted_keys.iter().map(|key| key.as_str()).collect();
@@ -272,6 +273,33 @@ impl Scene<'_> {
             ),
         );
         Ok(self.delivery(payload, judges)?)
+    }
+
+    /// Why a signature is bad whatever KMS says, which then is not asked.
+    fn bad_anyway(&self, rule: &VerifyRule, there: &SignatureThere) -> Option<(String, Reason)> {
+        let signature = match &there.content {
+            Ok(Ok(signature)) => signature,
+            Ok(Err(malformed)) => return Some((malformed.to_string(), Reason::Malformed)),
+            Err(_) => return None,
+        };
+        let leaf_keys = &self.post.leaf_keys;
+        let context = self.context.as_ref().ok()?;
+        if Question::new(self.post.rule.formats(leaf_keys), context, signature).is_ok() {
+            return None;
+        }
+        let theirs = signature.batch().map(|batch| batch.leaf_keys().to_string()).unwrap_or_default();
+        Some(match rule.accept_batch {
+            AcceptBatch::No => {
+                let why = "it is a batch signature, and the rule has no accept_batch = true";
+                (why.to_owned(), Reason::Malformed)
+            }
+            AcceptBatch::Yes => {
+                let why = format!(
+                    "its leaf-context is {theirs}, and that of this rule is {leaf_keys}: it was made for another context"
+                );
+                (why, Reason::Rejected)
+            }
+        })
     }
 
     fn missing(&self, rule: &VerifyRule, payload: &Identity) -> Prospect {
@@ -332,6 +360,16 @@ impl Scene<'_> {
             },
         })
     }
+}
+
+/// Whom a file is signed with, where the rule has batches.
+fn with_others(rule: &SignRule) -> String {
+    rule.batch.map_or_else(String::new, |Batching { window, max_files }| {
+        let window = humantime::format_duration(window);
+        format!(
+            ", in a batch with what else becomes ready within {window} of its first file ({max_files} files at most)"
+        )
+    })
 }
 
 /// What is decided already.

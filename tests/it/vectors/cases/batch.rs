@@ -374,6 +374,7 @@ fn spelling() -> Vec<Case> {
     let index = "its index is no number below its size";
     let names = "its leaf-context is no sorted list of names in brackets";
     let len = "its ciphertext is no number of bytes from 1 to 6144";
+    let lines = "its header has other lines than size, index, leaf-context, ciphertext and an empty one, in this order";
     let spelt = |flaw: &str, name: &str, comment: &str, spoil: fn(&mut Parts)| {
         placed("malformed", name, comment, (3, 8), spoil).says(format!("this is no batch signature: {flaw}"))
     };
@@ -396,10 +397,13 @@ fn spelling() -> Vec<Case> {
         spelt(size, "batch-size-wraps", "8 and 2 to the 64th", |p| {
             p.size = "size 18446744073709551624\n".into()
         }),
-        spelt(size, "batch-size-missing", "no size", |p| p.size.clear()),
-        spelt(size, "batch-size-after-index", "lines in another order", |p| {
+        spelt(lines, "batch-size-missing", "no size", |p| p.size.clear()),
+        spelt(lines, "batch-size-after-index", "lines in another order", |p| {
             std::mem::swap(&mut p.size, &mut p.index)
         }),
+        spelt(lines, "batch-size-twice", "a line twice", |p| p.size.push_str("size 8\n")),
+        spelt(lines, "batch-line-of-its-own", "a line that no header has", |p| p.len.push_str("comment x\n")),
+        spelt(lines, "batch-no-empty-line", "no empty line before the path", |p| p.empty.clear()),
         spelt(index, "batch-index-beyond", "no such place", |p| p.index = "index 8\n".into()),
         spelt(index, "batch-index-negative", "nor this", |p| p.index = "index -5\n".into()),
         spelt(index, "batch-index-hex", "another way to write it", |p| p.index = "index 0x3\n".into()),
@@ -440,7 +444,6 @@ fn lengths() -> Vec<Case> {
     vec![
         long("batch-newline-after", "a newline after it", |p| p.after = b"\n".to_vec()),
         long("batch-newline-before-path", "another empty line", |p| p.empty = "\n\n".into()),
-        long("batch-no-empty-line", "none", |p| p.empty.clear()),
         long("batch-path-short", "a hash of the path is missing", |p| drop(p.path.pop())),
         long("batch-path-long", "there is one too many", |p| p.path.push(vec![0; 64])),
         long("batch-path-of-more-levels", "a size that asks for a longer path", |p| {
