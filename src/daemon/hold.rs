@@ -59,13 +59,15 @@ pub enum Hold {
 }
 
 /// The words for what holds a file, but for those of KMS.
-const OF_OURS: [&str; 9] = [
+const OF_OURS: [&str; 11] = [
     "whose-signature",
     "file-system",
     "sticky",
+    "planted",
     "no-space",
     "quarantine-full",
     "conflict",
+    "replaced",
     "state",
     "rollback",
     "brake",
@@ -291,9 +293,11 @@ mod tests {
             Hold::WhoseSignature(trouble(TroubleKind::Denied)),
             fs("read", rustix::io::Errno::IO),
             fs(STICKY, rustix::io::Errno::PERM),
+            fs(PLANTED, rustix::io::Errno::PERM),
             Hold::NoSpace { path: PathBuf::new(), free: 0 },
             Hold::QuarantineFull { used: 0, size: 0, max: 0 },
             Hold::Conflict { path: PathBuf::new(), what: "" },
+            Hold::Moved { path: PathBuf::new() },
             Hold::State(StateError::Busy(PathBuf::new())),
             Hold::Rollback,
             Hold::Brake(Reason::Rejected),

@@ -37,7 +37,7 @@ use crate::fs::lease::Writer;
 use crate::fs::{Dir, Fitness, Identity, Lock, RelPath};
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
-use crate::policy::{Rule, SignRule};
+use crate::policy::{Mode, Rule, SignRule};
 use crate::seal::{self, Formats, Opened, Question, Reason, Sealed};
 use crate::signature::{MAX_LEN, Signature, batch};
 use crate::state::{Decision, Outcome, State, Version};
@@ -443,19 +443,24 @@ async fn blocking<T: Send + 'static>(
 impl Post {
     /// What a payload of this rule must be.
     pub fn fitness(&self) -> Fitness {
-        Fitness {
-            max_size: self.rule.max_size,
-            max_links: self.rule.max_links,
-            owners: self.rule.allowed_owners.clone(),
+        Fitness { max_size: self.rule.max_size, max_links: self.rule.max_links, owners: self.owners() }
+    }
+
+    /// Whose files are handled. What is released into a folder whose files are judged where they lie is the daemon's.
+    fn owners(&self) -> Option<Vec<u32>> {
+        let mut owners = self.rule.allowed_owners.clone()?;
+        if matches!(self.rule.mode, Mode::Verify(_)) && self.rule.delivery().is_none() {
+            owners.push(rustix::process::geteuid().as_raw());
         }
+        Some(owners)
     }
 
     /// What a signature must be: as a payload, but for a `max_size` that no signature fits in. Beside a file to be signed
     /// it is the daemon's own, whoever may bring payloads.
     pub fn signature_fitness(&self) -> Fitness {
         let owners = match &self.rule.mode {
-            crate::policy::Mode::Sign(_) => None,
-            crate::policy::Mode::Verify(_) => self.rule.allowed_owners.clone(),
+            Mode::Sign(_) => None,
+            Mode::Verify(_) => self.owners(),
         };
         let max_size = self.rule.max_size.max(MAX_LEN as u64);
         Fitness { max_size, max_links: self.rule.max_links, owners }
@@ -463,7 +468,7 @@ impl Post {
 
     /// Whether a signature beside a source stays when the source goes: beside a file to be signed it is none of it.
     fn leaves_signature(&self) -> bool {
-        matches!(self.rule.mode, crate::policy::Mode::Sign(_))
+        matches!(self.rule.mode, Mode::Sign(_))
     }
 
     /// The directory that a payload lies in.

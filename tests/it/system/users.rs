@@ -367,6 +367,25 @@ fn a28_files_of_owners_who_are_not_allowed_are_refused_and_told() {
     assert!(!site.path("out/theirs").exists() && site.path("in/theirs").exists());
 }
 
+/// What is released into a folder whose files stay there is the daemon's, and is judged all the same.
+#[test]
+fn a28_what_is_released_into_a_folder_is_of_an_allowed_owner() {
+    let rule: String =
+        quick().lines().filter(|l| !l.starts_with("deliver_to")).map(|l| format!("{l}\n")).collect();
+    let rule = with(&with(&rule, "in_place = true"), "allowed_owners = [7002]");
+    let site = Site::new(&rule);
+    let daemon = site.start(Leases::Granted);
+    SENDER.run(|| {
+        write(&site.path("in/f"), b"content");
+        write(&site.path("in/f.sig"), b"nonsense");
+    });
+    daemon.waits_for("quarantined");
+    let id = crate::quarantine::ids(&site.place).remove(0);
+    crate::quarantine::run(&site.place, &["release", &id, "--force"]).exits(0);
+    daemon.waits_for_nth("quarantined", 2);
+    assert_eq!(daemon.count("refused"), 0);
+}
+
 #[test]
 fn a26_what_a_sender_could_write_to_is_refused() {
     for (path, bits) in [("out", 0o777), ("state", 0o770), ("in", 0o777)] {
