@@ -40,7 +40,7 @@ pub enum Quarantine {
     },
     /// Verifies items again, under the policy as it is now; moves nothing
     ///
-    /// Exit codes: 0 all valid, 1 some invalid, 3 some could not be told.
+    /// Exit codes: 0 all valid, 1 some invalid, 2 an id stands for nothing, 3 some could not be told.
     Recheck(Recheck),
     /// Gives items back, if they are valid under the policy as it is now
     Release(Release),
@@ -100,7 +100,7 @@ others; where the rule delivers, nothing beyond deliver_mode. Nothing is overwri
 With --force and without --to, a file that is not verified may go where the rule delivers, among those that are: name \
 another directory with --to.
 
-Exit codes: 0 all released, 1 some are still invalid, 3 some could not be released.
+Exit codes: 0 all released, 1 some are still invalid, 2 an id stands for nothing, 3 some could not be released.
 
 Examples:
   kms-sig quarantine release 20261124T0136 --policy /etc/kms-sig/policy.toml

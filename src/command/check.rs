@@ -40,12 +40,13 @@ pub fn run(arguments: &Check, keyring: Option<PathBuf>) -> Result<Exit, Failure>
     let user = user::take_on(&policy);
     let depth = if arguments.online { Depth::Whole } else { Depth::Start };
     let report = inspect(&policy, keyring, depth, user)?;
+    let exit = if arguments.reload { report.exit_of_reload() } else { report.exit() };
     answer(&match (arguments.json, depth) {
-        (true, _) => report.in_json(),
+        (true, _) => report.in_json(exit),
         (false, Depth::Start) => report.in_short(terminal::stdout()),
         (false, Depth::Whole) => report.in_words(terminal::stdout()),
     })?;
-    Ok(if arguments.reload { report.exit_of_reload() } else { report.exit() })
+    Ok(exit)
 }
 
 fn inspect(

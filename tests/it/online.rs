@@ -241,6 +241,8 @@ fn without_online_nobody_is_asked_and_json_says_what_words_do() {
     fs::remove_dir_all(place.path("in")).unwrap();
     let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(2);
     Found::read(run.stdout(), 2).is("sign", "held: ", "fix");
+    let run = place.run(["check", "--policy", "policy.toml", "--json", "--reload"]).exits(0);
+    Found::read(run.stdout(), 0).is("sign", "held: ", "fix");
     set_policy(&place, &with(SIGN, "colour = \"red\""));
     let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(2).complains("");
     let faults = Found::read(run.stdout(), 2);

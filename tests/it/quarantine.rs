@@ -419,6 +419,11 @@ fn what_is_valid_after_all_is_released_to_where_the_rule_delivers() {
     assert_eq!(ids(&place), [""; 0]);
     let why = format!("by uid {}, verified, to \"{}\"", uid(), at.display());
     assert_eq!(history(&place, "released"), [(why, Some("local:demo".into()), id)]);
+    // A folder of it is named: it is among what was delivered all the same.
+    fs::create_dir(place.path("out/below")).unwrap();
+    let other = good_after_all(&place, &rule(), "content");
+    run(&place, &["release", &other, "--to", "out/below"]).exits(0);
+    assert_eq!(fs::metadata(place.path("out/below/f")).unwrap().mode() & 0o7777, 0o644);
     // The daemon finds nothing to do about it.
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0).says("verify: nothing to do\n");
 }

@@ -139,8 +139,8 @@ impl Report<'_> {
         lines.join("\n")
     }
 
-    /// For programs: one object, on one line.
-    pub(super) fn in_json(&self) -> String {
+    /// For programs: one object, on one line, with the code that the process exits with.
+    pub(super) fn in_json(&self, exit: Exit) -> String {
         let finding = |Finding { about, level, says, remedy }: &Finding| json!({ "about": about, "level": level.as_str(), "says": says, "to_do": remedy });
         let section = |section: &Section<'_>| {
             let findings: Vec<Value> = section.findings.iter().map(finding).collect();
@@ -148,7 +148,7 @@ impl Report<'_> {
         };
         let sections: Vec<Value> = self.sections.iter().map(section).collect();
         export::json(&json!({
-            "policy": Escaped::new(self.file).to_string(), "online": self.online, "exit": self.exit().code(),
+            "policy": Escaped::new(self.file).to_string(), "online": self.online, "exit": exit.code(),
             "faults": [], "parts": sections,
         }))
     }
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn p9_json_is_one_line_of_ascii() {
-        let json = report(vec![Finding::fix("a", "b\u{202e}\n", "")]).in_json();
+        let json = report(vec![Finding::fix("a", "b\u{202e}\n", "")]).in_json(Exit::Usage);
         assert!(json.is_ascii() && !json.contains('\n'));
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["exit"], 2);

@@ -13,7 +13,7 @@ use crate::effect::quarantine::{Item, Licence, Locked, Parcel, Published};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::trust;
-use crate::fs::{Dir, FsError, RelPath, SYNC_DIRECTORY, root, stat_path};
+use crate::fs::{Dir, FsError, RelPath, SYNC_DIRECTORY, root};
 use crate::policy::{Rollback, Rule};
 use crate::seal::{Valid, Verdict};
 use crate::state::{Departed, Departure, Journal};
@@ -87,6 +87,8 @@ struct Releases<'s> {
 struct Target<'p> {
     dir: Dir,
     path: RelPath,
+    /// The path that the rule knows such a file by.
+    known: RelPath,
     /// The item's rule, if the policy still has it, and what it has to do with the directory.
     rule: Option<&'p Rule>,
     place: Place,
@@ -129,7 +131,7 @@ impl<'s> Releases<'s> {
                 Verdict::Invalid(reason) => return Err(ItemTrouble::Invalid(reason)),
             },
         };
-        self.check_rollback(&target, item, &parcel)?;
+        self.check_rollback(&target, item.id(), &parcel)?;
         self.publish(&target, &parcel, valid.as_ref())?;
         let recorded = self.journal.record(&departure(&locked, &parcel, valid.as_ref(), &at));
         recorded.map_err(|source| ItemTrouble::Unrecorded { at: at.clone(), source })?;
@@ -144,32 +146,34 @@ impl<'s> Releases<'s> {
         if let Some(dir) = &self.to {
             let rule = rule.ok();
             let path = RelPath::new(item.path().name()).unwrap_or_else(|| item.path().clone());
-            let is_delivery = rule.map(|rule| delivers_to(rule, dir)).transpose()?.unwrap_or_default();
-            let place = if is_delivery { Place::Delivered } else { Place::Elsewhere };
-            return Ok(Target { dir: dir.clone(), path, rule, place });
+            let delivered =
+                rule.and_then(|rule| RelPath::new(below_delivery(rule, dir)?.join(path.as_path())));
+            let place = if delivered.is_some() { Place::Delivered } else { Place::Elsewhere };
+            let known = delivered.unwrap_or_else(|| item.path().clone());
+            return Ok(Target { dir: dir.clone(), path, known, rule, place });
         }
         let rule = match rule {
             Err(ItemTrouble::NoRule(name)) if self.force => return Err(ItemTrouble::NoDestination(name)),
             rule => rule?,
         };
         let (dir, place) = destination(self.store, rule, item)?;
-        Ok(Target { dir, path: item.path().clone(), rule: Some(rule), place })
+        let path = item.path().clone();
+        Ok(Target { dir, known: path.clone(), path, rule: Some(rule), place })
     }
 
     /// Sees to content that was superseded, as the daemon does where the rule accepts files.
-    fn check_rollback(&self, target: &Target<'_>, item: &Item, parcel: &Parcel) -> Result<(), ItemTrouble> {
+    fn check_rollback(&self, target: &Target<'_>, id: &str, parcel: &Parcel) -> Result<(), ItemTrouble> {
         let Some(rule) = target.rule.filter(|rule| rollback(rule) != Rollback::Off) else {
             return Ok(());
         };
-        let path = if target.place == Place::Delivered { &target.path } else { item.path() };
-        if !self.journal.is_superseded(&rule.name, path, &parcel.digest().to_string())? {
+        if !self.journal.is_superseded(&rule.name, &target.known, &parcel.digest().to_string())? {
             return Ok(());
         }
         let is_denied = rollback(rule) == Rollback::Deny && target.place != Place::Elsewhere;
         if is_denied && !self.force {
             return Err(ItemTrouble::Superseded(rule.name.clone()));
         }
-        complain(&format!("warning: {}: {SUPERSEDED}", Escaped::text(item.id())));
+        complain(&format!("warning: {}: {SUPERSEDED}", Escaped::text(id)));
         Ok(())
     }
 
@@ -186,7 +190,7 @@ impl<'s> Releases<'s> {
         });
         let digest = parcel.digest().to_string();
         let edition = match edition {
-            Some(rule) if self.journal.remember_edition(&rule.name, &target.path, &digest)? => Some(rule),
+            Some(rule) if self.journal.remember_edition(&rule.name, &target.known, &digest)? => Some(rule),
             Some(_) | None => None,
         };
         let licence = valid.map_or(Licence::Forced, Licence::Verified);
@@ -198,7 +202,7 @@ impl<'s> Releases<'s> {
             Err(FsError { action, .. }) => *action == SYNC_DIRECTORY,
         };
         if let Some(rule) = edition.filter(|_| !is_there) {
-            self.journal.forget_edition(&rule.name, &target.path, &digest)?;
+            self.journal.forget_edition(&rule.name, &target.known, &digest)?;
         }
         let published = published.map_err(|error| match is_there {
             true => ItemTrouble::Fs(error),
@@ -226,11 +230,11 @@ impl Target<'_> {
 /// Of content that the rule accepted before, and another one after it.
 pub(super) const SUPERSEDED: &str = "this content was superseded earlier under the same name";
 
-/// Whether a directory is the one that a rule delivers to.
-fn delivers_to(rule: &Rule, dir: &Dir) -> Result<bool, FsError> {
-    let Some(delivery) = rule.delivery() else { return Ok(false) };
-    let (is, there) = (dir.stat()?.identity, stat_path(&delivery.dir)?);
-    Ok(there.is_some_and(|there| (there.identity.dev, there.identity.ino) == (is.dev, is.ino)))
+/// Where a directory lies below the one that a rule delivers to, if it is that one or lies there.
+fn below_delivery(rule: &Rule, dir: &Dir) -> Option<PathBuf> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let delivery = real(&rule.delivery()?.dir)?;
+    real(dir.path())?.strip_prefix(delivery).ok().map(Path::to_owned)
 }
 
 /// Where a rule's files go: where it delivers, or back to the folder that it watches.
