@@ -767,7 +767,7 @@ fn check_is_not_content_with_what_would_hold_a_rule() {
             "echo >in/.kms-sig",
             &[
                 "verify: 0 files stand to be judged in \"/in\"",
-                "verify: fix: cannot use (it must be a directory of the daemon's own; remove it) \"/in/.kms-sig\": not a \
+                "verify: fix: cannot use (it must be a directory of the daemon's own, mode 0700; remove it) \"/in/.kms-sig\": not a \
                  directory",
                 CANNOT_WORK,
             ],
@@ -1095,10 +1095,11 @@ fn w7_a_quarantine_that_is_renamed_gets_nothing_and_a_reload_takes_the_one_in_it
     let place = place(VERIFY);
     let daemon = Daemon::start(&place);
     fs::rename(place.path("q"), place.path("away")).unwrap();
-    place.write("in/f", "unsigned");
+    place.write("in/f.sig", "nonsense");
+    place.write("in/f", "content");
     let held = daemon.waits_for("held");
     assert_eq!(held["cause"], "replaced");
-    assert_eq!(names(&place.path("in")), ["f"]);
+    assert_eq!(names(&place.path("in")), ["f", "f.sig"]);
     daemon.hang_up();
     daemon.waits_for("quarantined");
     assert_eq!((names(&place.path("q")).len(), names(&place.path("away"))), (1, Vec::new()));
