@@ -776,7 +776,7 @@ fn check_is_not_content_with_what_would_hold_a_rule() {
             "mkdir in/.kms-sig; chmod 755 in/.kms-sig",
             &[
                 "verify: 0 files stand to be judged in \"/in\"",
-                "verify: fix: cannot trust (it must be the daemon's own, mode 0700) \"/in/.kms-sig\": operation not \
+                "verify: fix: cannot use (it must be a directory of the daemon's own, mode 0700; remove it) \"/in/.kms-sig\": operation not \
                  permitted",
                 CANNOT_WORK,
             ],
