@@ -221,11 +221,8 @@ impl Dir {
         Ok(Self { fd: Arc::new(fd), path: path.into() })
     }
 
-    /// As far towards `below` as there are directories, all of it inside this one.
-    ///
-    /// # Errors
-    /// `EMFILE`.
-    pub fn descend_while_there(&self, below: &Path) -> Result<Self> {
+    /// As far towards `below` as there are directories that can be opened, all of it inside this one.
+    pub fn descend_while_there(&self, below: &Path) -> Self {
         let mut dir = self.clone();
         for component in below.components() {
             match dir.descend(Path::new(component.as_os_str())) {
@@ -233,7 +230,7 @@ impl Dir {
                 Err(_) => break, // whoever wants to get further will say why not
             }
         }
-        Ok(dir)
+        dir
     }
 
     /// Like [`Dir::descend`], making what is missing (mode 0755, synced).
@@ -508,8 +505,8 @@ impl AsFd for Dir {
     }
 }
 
-/// The magic link of an open descriptor. Followed in two places only: to open an examined inode, and to
-/// give a staging file its name.
+/// The magic link of an open descriptor. Followed only where the descriptor itself is meant: to open an inode that was
+/// examined, to give a staging file its name, and to see whether that can be done.
 fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

@@ -61,7 +61,7 @@ impl Staging {
     /// # Errors
     /// As [`Staging::new`].
     pub fn below(root: &Dir, below: &Path) -> Result<Self> {
-        let dir = root.descend_while_there(below)?;
+        let dir = root.descend_while_there(below);
         // A stand-in name lies where it is swept.
         Self::without_name(&dir)?.map_or_else(|| Self::named(root), Ok)
     }
