@@ -77,7 +77,15 @@ fn inspect(
     let to_be_made = watch::keys_to_make(policy, keyring.as_deref());
     let kms = Arc::new(Providers::new(policy.aws.clone(), keyring.clone()));
     let answers = block_on(keys::ask(Arc::clone(&kms), calls, policy.limits.max_in_flight))?;
-    let of_call = |(call, need): &(keys::Call, Need)| answers.finding(call, *need, &to_be_made);
+    // A policy may be looked at before there is anything on this host.
+    let may_come = depth == Depth::Start && keyring.as_deref().is_none_or(|keyring| !keyring.exists());
+    let of_call = |(call, need): &(keys::Call, Need)| {
+        let mut finding = answers.finding(call, *need, &to_be_made);
+        if may_come && finding.level == Level::Fix {
+            finding.level = Level::Note;
+        }
+        finding
+    };
     findings.extend(seal.map(|call| of_call(&(call, Need::Always))));
 
     let mut sections = vec![policy_section(policy, findings)];

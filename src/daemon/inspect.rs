@@ -67,7 +67,7 @@ pub struct Inspection {
 pub fn inspect(policy: &Policy, rule: &Arc<Rule>, decisions: Option<&Decisions>, depth: Depth) -> Inspection {
     let post = match attach::post(rule, true) {
         Ok(post) => post,
-        Err(error) => return Inspection { findings: unattached(rule, &error), directories: 0 },
+        Err(error) => return Inspection { findings: unattached(rule, &error, depth), directories: 0 },
     };
     let mut findings = Vec::new();
     let mut directories = 0;
@@ -97,15 +97,18 @@ fn words(error: &FsError) -> String {
     chain::one_line(error)
 }
 
-fn unattached(rule: &Rule, error: &AttachError) -> Vec<Finding> {
+fn unattached(rule: &Rule, error: &AttachError, depth: Depth) -> Vec<Finding> {
     const HELD: &str = "held: ";
+    const MAKE: &str = "make it, or write create = true";
     vec![match error {
         AttachError::Trust(TrustError::Missing(_)) if rule.create => return to_be_made(rule),
-        AttachError::Trust(TrustError::Missing(_)) => Finding::fix(
-            DIRECTORY,
-            format!("{HELD}{}", chain::one_line(error)),
-            "make it, or write create = true",
-        ),
+        // A policy may be looked at before there is anything on this host.
+        AttachError::Trust(TrustError::Missing(_)) if depth == Depth::Start => {
+            Finding::note(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), MAKE)
+        }
+        AttachError::Trust(TrustError::Missing(_)) => {
+            Finding::fix(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), MAKE)
+        }
         AttachError::Trust(TrustError::Io(error)) | AttachError::Fs(error) => {
             unopened(DIRECTORY, error, HELD)
         }

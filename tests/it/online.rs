@@ -243,6 +243,9 @@ fn without_online_nobody_is_asked_and_json_says_what_words_do() {
     assert_eq!(found.0["online"], false);
     bell.is_untouched();
     fs::remove_dir_all(place.path("in")).unwrap();
+    let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(0);
+    Found::read(run.stdout(), 0).is("sign", "held: ", "note");
+    place.write("in", "no directory");
     let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(2);
     Found::read(run.stdout(), 2).is("sign", "held: ", "fix");
     let run = place.run(["check", "--policy", "policy.toml", "--json", "--reload"]).exits(0);
