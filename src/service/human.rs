@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::format::{self, Writer};
 
 use crate::escape::word;
 
-/// Formats the fields of events for [`tracing_subscriber::fmt`].
+/// Formats the fields of events for [`mod@tracing_subscriber::fmt`].
 pub fn fields() -> impl for<'w> format::FormatFields<'w> + 'static {
     format::debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
         if field.name() == "message" {
