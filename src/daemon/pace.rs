@@ -145,6 +145,12 @@ mod tests {
         // Throttled at a quota: each time anew from half of what was too much.
         pace.throttled(ms(3000), ms(3000));
         assert_eq!(answers(&mut pace, ms(20)), 11);
+        // Throttled again on the way back: then that is where it was too much.
+        (0..3).for_each(|n| pace.throttled(ms(4000 + n), ms(4000 + n)));
+        pace.answered(ms(5000), ms(5000));
+        assert_eq!(pace.interval(), ms(80));
+        pace.throttled(ms(6000), ms(6000));
+        assert_eq!(pace.careful, ms(160));
     }
 
     #[test]
