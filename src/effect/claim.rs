@@ -487,8 +487,10 @@ fn remove_if_empty(claims: &Dir, id: &OsStr) -> Result<(), FsError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::chown;
 
     use super::*;
+    use crate::fs::tests::{USER, as_user, chmod, is_root};
 
     struct Fixture {
         temp: tempfile::TempDir,
@@ -637,6 +639,33 @@ mod tests {
         assert!(are_there(&f.root).unwrap());
         fs::remove_dir_all(f.temp.path().join("d")).unwrap();
         assert!(claims.prepare(&parts).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn p4_what_a_sticky_directory_would_keep_is_known_before() {
+        if !is_root() {
+            return; // who has one user only has no file of another
+        }
+        for (mode, whose_dir, whose_file, can_be_moved) in [
+            (0o1777, 0, 0, false),
+            (0o1777, 0, USER, true),
+            (0o1777, USER, 0, true),
+            (0o777, 0, 0, true),
+            (0o755, 0, USER, false),
+        ] {
+            let f = Fixture::new(&["f"]);
+            for (path, whose) in
+                [(f.temp.path().join("f"), whose_file), (f.temp.path().to_owned(), whose_dir)]
+            {
+                chown(path, Some(whose), None).unwrap();
+            }
+            chmod(f.temp.path(), mode);
+            let checked = as_user(|| check_movable(&f.root, OsStr::new("f")));
+            assert_eq!(checked.is_ok(), can_be_moved, "{mode:o} of {whose_dir}, with a file of {whose_file}");
+            let gone = as_user(|| check_movable(&f.root, OsStr::new("gone")));
+            assert_eq!(gone.is_ok(), mode & 0o002 != 0, "{mode:o}");
+            check_movable(&f.root, OsStr::new("f")).unwrap(); // root may
+        }
     }
 
     #[test]
