@@ -58,9 +58,10 @@ use store::Store;
 use turns::Turns;
 use upkeep::Upkeep;
 
-pub use driver::{AttachError, waits};
+pub use driver::waits;
 pub use hold::{Hold, causes};
 pub use limit::Operation;
+pub(crate) use line::ended;
 pub use store::StoreError;
 pub use summary::Summary;
 

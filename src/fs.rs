@@ -238,17 +238,33 @@ impl Dir {
     /// # Errors
     /// As there, and of mkdir(2) and fsync(2).
     pub fn descend_creating(&self, below: &Path) -> Result<Self> {
+        self.descend_creating_with(below, |_made, _parent| Ok(()))
+    }
+
+    /// [`Dir::descend_creating`], where what is made is seen to, and then synced: `made` gets it, and its parent.
+    ///
+    /// # Errors
+    /// As there, and of `made`.
+    pub fn descend_creating_with(
+        &self,
+        below: &Path,
+        made: impl Fn(&Self, &Self) -> Result<()>,
+    ) -> Result<Self> {
         let mut dir = self.clone();
         for component in below.components() {
             let name = component.as_os_str();
             dir = match dir.descend(Path::new(name)) {
                 Err(e) if e.is_not_found() => {
-                    let made = match dir.make_new_dir(name, 0o755) {
+                    let next = match dir.make_new_dir(name, 0o755) {
                         Err(e) if e.source == Errno::EXIST => dir.descend(Path::new(name))?,
-                        made => made?,
+                        new => {
+                            let new = new?;
+                            made(&new, &dir)?;
+                            new
+                        }
                     };
                     dir.sync()?;
-                    made
+                    next
                 }
                 other => other?,
             };

@@ -190,26 +190,7 @@ const CHANGED: &str =
 impl ItemTrouble {
     /// Where the files are, if they were released all the same.
     const fn released(&self) -> Option<&PathBuf> {
-        match self {
-            Self::Unrecorded { at, .. } | Self::Kept { at, .. } => Some(at),
-            Self::Item(_)
-            | Self::Read(_)
-            | Self::Write(_)
-            | Self::NoRule(_)
-            | Self::Context(_)
-            | Self::Kms(_)
-            | Self::Invalid(_)
-            | Self::Superseded(_)
-            | Self::NoDestination(_)
-            | Self::Overlong { .. }
-            | Self::Changed(_)
-            | Self::Refused { .. }
-            | Self::NoSpace { .. }
-            | Self::Moved { .. }
-            | Self::Trust(_)
-            | Self::State(_)
-            | Self::Fs(_) => None,
-        }
+        if let Self::Unrecorded { at, .. } | Self::Kept { at, .. } = self { Some(at) } else { None }
     }
 
     /// Invalid is a fact; anything else may be otherwise at the next try.

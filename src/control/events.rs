@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::routes::{Routes, refusal};
 use crate::chain;
+use crate::daemon::ended;
 use crate::state::export;
 use crate::state::link::{Link, Point};
 use crate::state::reader::{History, HistoryError};
@@ -204,12 +205,9 @@ fn read(dir: &Path, mut last: i64) -> Result<Batch, No> {
 
 /// Runs what reads files where it stops no other task.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_cancelled) => std::future::pending().await, // the runtime is going down
-        },
+    match ended(tokio::task::spawn_blocking(work).await) {
+        Some(done) => done,
+        None => std::future::pending().await, // the runtime is going down
     }
 }
 

@@ -14,7 +14,6 @@ mod places;
 mod scanning;
 mod trying;
 
-pub use attach::AttachError;
 pub use backlog::waits;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -22,12 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use super::ask::Ask;
 use super::board::{Deaf, Now, Panel, Root};
 use super::hold::Hold;
-use super::line::{Known, Line, Post, Tried};
+use super::line::{Known, Line, Post, Tried, ended};
 use super::memory;
 use super::pulse::Beat;
 use super::quota::Refusals;
@@ -452,15 +451,6 @@ impl<K: Kms> Driver<K> {
             self.summary.left(Left { path: Some(path), why });
         }
         self.summary
-    }
-}
-
-/// What came of a task; nothing if it was cut off. A panic in it goes on: the daemon ends, and says so.
-fn ended<T>(done: Result<T, JoinError>) -> Option<T> {
-    match done.map_err(JoinError::try_into_panic) {
-        Ok(done) => Some(done),
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        Err(Err(_cut_off)) => None,
     }
 }
 

@@ -14,6 +14,7 @@ use snapshot::Snapshot;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::SemaphorePermit;
+use tokio::task::JoinError;
 
 use super::batcher::{Batcher, Job};
 use super::board::Board;
@@ -431,12 +432,16 @@ fn parts(path: &RelPath, payload: Option<Identity>, signature: Option<Identity>)
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Stop> + Send + 'static,
 ) -> Result<T, Stop> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(e) => match e.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_cancelled) => Err(Stop::Changed), // the runtime is going down; a restart starts over
-        },
+    let done = ended(tokio::task::spawn_blocking(work).await);
+    done.unwrap_or(Err(Stop::Changed)) // the runtime is going down; a restart starts over
+}
+
+/// What came of a task; nothing if it was cut off. A panic in it goes on: the daemon ends, and says so.
+pub(crate) fn ended<T>(done: Result<T, JoinError>) -> Option<T> {
+    match done.map_err(JoinError::try_into_panic) {
+        Ok(done) => Some(done),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_cut_off)) => None,
     }
 }
 

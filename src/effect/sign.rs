@@ -143,19 +143,36 @@ mod tests {
 
     use super::*;
 
+    /// A watched directory, and where a signature lies in it.
+    struct Fixture {
+        temp: tempfile::TempDir,
+        dir: Dir,
+        path: RelPath,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let dir = Dir::open(temp.path()).unwrap();
+            Self { temp, dir, path: RelPath::new("a.sig").unwrap() }
+        }
+
+        fn spot(&self) -> Spot<'_> {
+            Spot { root: &self.dir, dir: &self.dir, path: &self.path }
+        }
+    }
+
     fn signature(byte: u8) -> Signature {
         Signature::parse(&[byte; 20]).unwrap()
     }
 
     #[test]
     fn p8_only_the_expected_signature_is_replaced() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = Dir::open(temp.path()).unwrap();
-        let disk = Flusher::new(&dir).unwrap();
-        let path = RelPath::new("a.sig").unwrap();
-        let (spot, name) = (Spot { root: &dir, dir: &dir, path: &path }, path.name());
-        assert_eq!(write(&dir, name, &signature(1), &disk).unwrap(), Publish::Done);
-        assert_eq!(write(&dir, name, &signature(2), &disk).unwrap(), Publish::Exists);
+        let fixture = Fixture::new();
+        let (spot, temp, dir) = (fixture.spot(), &fixture.temp, &fixture.dir);
+        let (disk, name) = (Flusher::new(dir).unwrap(), fixture.path.name());
+        assert_eq!(write(dir, name, &signature(1), &disk).unwrap(), Publish::Done);
+        assert_eq!(write(dir, name, &signature(2), &disk).unwrap(), Publish::Exists);
         let first = dir.stat_of(name).unwrap().unwrap().identity;
         assert_eq!(replace(spot, &first, &signature(2), &disk).unwrap(), Replaced::Done);
         assert_eq!(fs::read(temp.path().join("a.sig")).unwrap(), [2; 20]);
@@ -171,14 +188,12 @@ mod tests {
 
     #[test]
     fn p8_in_steps_too_only_the_expected_signature_is_replaced() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = Dir::open(temp.path()).unwrap();
-        let path = RelPath::new("a.sig").unwrap();
-        let spot = Spot { root: &dir, dir: &dir, path: &path };
+        let fixture = Fixture::new();
+        let (spot, temp, dir) = (fixture.spot(), &fixture.temp, &fixture.dir);
         let (there, spare) = (temp.path().join("a.sig"), temp.path().join("spare"));
         fs::write(&there, "old").unwrap();
         fs::write(&spare, "new").unwrap();
-        let old = dir.stat_of(path.name()).unwrap().unwrap().identity;
+        let old = dir.stat_of(fixture.path.name()).unwrap().unwrap().identity;
         assert_eq!(swap_in_steps(spot, OsStr::new("spare"), &old).unwrap(), Replaced::Done);
         assert_eq!(fs::read_to_string(&there).unwrap(), "new");
         fs::write(&spare, "newer").unwrap();
@@ -191,10 +206,8 @@ mod tests {
 
     #[test]
     fn p4_what_cannot_be_given_back_waits_for_its_name() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = Dir::open(temp.path()).unwrap();
-        let path = RelPath::new("a.sig").unwrap();
-        let spot = Spot { root: &dir, dir: &dir, path: &path };
+        let fixture = Fixture::new();
+        let (spot, temp, dir) = (fixture.spot(), &fixture.temp, &fixture.dir);
         let (there, spare) = (temp.path().join("a.sig"), temp.path().join("spare"));
         fs::write(&spare, "theirs").unwrap();
         undo(spot, OsStr::new("spare")).unwrap();
@@ -204,7 +217,7 @@ mod tests {
         give_back(spot, OsStr::new("spare")).unwrap();
         assert!(!spare.exists());
         fs::remove_file(&there).unwrap();
-        assert_eq!(claim::bring_back(&dir).unwrap(), 0);
+        assert_eq!(claim::bring_back(dir).unwrap(), 0);
         assert_eq!(fs::read_to_string(&there).unwrap(), "theirs");
     }
 }

@@ -151,16 +151,9 @@ impl Now {
     }
 
     fn troubles(&self) -> impl Iterator<Item = &ItemTrouble> {
-        [&self.payload, &self.signature].into_iter().filter_map(|content| match content {
-            Content::Unread(trouble) => Some(trouble),
-            Content::None
-            | Content::AsJudged { .. }
-            | Content::Changed { .. }
-            | Content::Resized { .. }
-            | Content::Missing
-            | Content::Overlong { .. }
-            | Content::Left { .. } => None,
-        })
+        [&self.payload, &self.signature]
+            .into_iter()
+            .filter_map(|content| if let Content::Unread(trouble) = content { Some(trouble) } else { None })
     }
 }
 
@@ -184,8 +177,10 @@ impl Content {
             (Some(_), None) => return Self::Missing,
             (was, Some(now)) => (was.unwrap_or_default(), now),
         };
+        if was != now {
+            return Self::Resized { was, now };
+        }
         match item.read_signature() {
-            _ if was != now => Self::Resized { was, now },
             Ok(Some(read)) => match (read.digest, &item.record().signature_digest) {
                 (Some(digest), Some(judged)) => Self::compared(now, digest.to_string(), judged),
                 (Some(digest), None) => Self::Changed { bytes: now, digest: digest.to_string() },

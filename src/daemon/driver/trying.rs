@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::task::JoinError;
 
 use super::look::{ORPHAN, is_of, is_old_enough, look, probe};
-use super::{Driver, Slot, chance, ended, set_timer};
+use super::{Driver, Slot, chance, set_timer};
 use crate::clock::Moment;
 use crate::daemon::batcher::Batcher;
 use crate::daemon::hold::{Hold, back_off};
-use crate::daemon::line::{Ending, Post, Refusal, Settled, Tried, Try};
+use crate::daemon::line::{Ending, Post, Refusal, Settled, Tried, Try, ended};
 use crate::daemon::summary::Left;
 use crate::escape::Escaped;
 use crate::fs::RelPath;

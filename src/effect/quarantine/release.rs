@@ -8,7 +8,6 @@ use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::{Timespec, Timestamps};
-use rustix::io::Errno;
 
 use super::{Item, PartRecord, ReadError};
 use crate::digest::Digest;
@@ -250,27 +249,7 @@ impl Part {
 
 /// Opens the directory `below`, making what is missing, as directories of `owner`'s.
 fn descend_creating(root: &Dir, below: &Path, owner: Owner) -> Result<Dir, FsError> {
-    let mut dir = root.clone();
-    for component in below.components() {
-        let name = component.as_os_str();
-        dir = match dir.descend(Path::new(name)) {
-            Err(e) if e.is_not_found() => {
-                let made = match dir.make_new_dir(name, 0o755) {
-                    // The daemon delivers there just now.
-                    Err(e) if e.source == Errno::EXIST => dir.descend(Path::new(name))?,
-                    made => {
-                        let made = made?;
-                        owner.take_dir(&made, &dir)?;
-                        made
-                    }
-                };
-                dir.sync()?;
-                made
-            }
-            other => other?,
-        };
-    }
-    Ok(dir)
+    root.descend_creating_with(below, |made, parent| owner.take_dir(made, parent))
 }
 
 #[cfg(test)]

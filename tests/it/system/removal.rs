@@ -31,6 +31,16 @@ fn touch_until_held(site: &Site, daemon: &Daemon, file: &str, times: usize) {
     daemon.until("held", || held() > 0);
 }
 
+/// A site whose sender has a sticky directory `in/sub`.
+fn with_a_sticky_directory() -> Site {
+    let site = Site::new(&with(&quick(), "recursive = true"));
+    SENDER.run(|| {
+        fs::create_dir(site.path("in/sub")).unwrap();
+        fs::set_permissions(site.path("in/sub"), Permissions::from_mode(0o3770)).unwrap();
+    });
+    site
+}
+
 /// How often history has an outcome.
 fn rows(site: &Site, outcome: &str) -> usize {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
@@ -41,11 +51,7 @@ fn rows(site: &Site, outcome: &str) -> usize {
 
 #[test]
 fn p4_what_lies_in_a_sticky_directory_of_the_senders_is_held_and_not_delivered() {
-    let site = Site::new(&with(&quick(), "recursive = true"));
-    SENDER.run(|| {
-        fs::create_dir(site.path("in/sub")).unwrap();
-        fs::set_permissions(site.path("in/sub"), Permissions::from_mode(0o3770)).unwrap();
-    });
+    let site = with_a_sticky_directory();
     let daemon = site.start(Leases::Granted);
     drop_pair(&site, "sub", "f");
     touch_until_held(&site, &daemon, "sub/f", 10);
@@ -61,11 +67,7 @@ fn p4_what_lies_in_a_sticky_directory_of_the_senders_is_held_and_not_delivered()
 
 #[test]
 fn p4_a_bad_file_in_a_sticky_directory_is_held_for_the_same_reason() {
-    let site = Site::new(&with(&quick(), "recursive = true"));
-    SENDER.run(|| {
-        fs::create_dir(site.path("in/sub")).unwrap();
-        fs::set_permissions(site.path("in/sub"), Permissions::from_mode(0o3770)).unwrap();
-    });
+    let site = with_a_sticky_directory();
     let daemon = site.start(Leases::Granted);
     SENDER.run(|| {
         write(&site.path("in/sub/f"), b"content");
