@@ -17,12 +17,48 @@ pub enum Verified {
     Quarantine(Reason),
     /// Put on record that it is invalid, and leave it.
     Leave(Reason),
-    /// Hold it: too much fails alike to be the senders' doing.
-    Hold(Reason),
+    /// Hold it.
+    Hold(Doubt, Reason),
 }
 
-/// Decides for a verify rule. `braked` is whether the mass-failure brake is on; it never stops what is valid.
-pub fn verified(rule: &VerifyRule, verdict: Verdict, finality: Finality, braked: bool) -> Verified {
+/// Why a bad verdict has no effect although it is final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Too much fails alike to be the senders' doing.
+    Brake,
+    /// One user could have spoilt the other's pair.
+    MixedOwners,
+}
+
+/// Who brought a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bringers {
+    /// One user; or, in a folder without the sticky bit, people who may replace each other's files anyway.
+    One,
+    /// Payload and signature belong to two users, in a sticky folder: neither can take away what the other put under
+    /// the name that was meant for his own.
+    Two,
+}
+
+impl Bringers {
+    /// Of a folder with this mode, and the owners of what has the names of payload and signature, whatever it is.
+    pub const fn of(folder_mode: u32, payload: u32, signature: Option<u32>) -> Self {
+        match signature {
+            Some(signature) if signature != payload && folder_mode & 0o1000 != 0 => Self::Two,
+            Some(_) | None => Self::One,
+        }
+    }
+}
+
+/// Decides for a verify rule. `braked` is whether the mass-failure brake is on. Neither that nor who brought the pair
+/// ever stops what is valid.
+pub fn verified(
+    rule: &VerifyRule,
+    verdict: Verdict,
+    finality: Finality,
+    braked: bool,
+    bringers: Bringers,
+) -> Verified {
     let reason = match verdict {
         Verdict::Valid(valid) => {
             return match rule.place {
@@ -36,11 +72,15 @@ pub fn verified(rule: &VerifyRule, verdict: Verdict, finality: Finality, braked:
         Reason::Missing => rule.on_missing,
         Reason::Mismatch | Reason::Rejected | Reason::WrongKey | Reason::Malformed => rule.on_invalid,
     };
-    match (finality, action) {
-        (Finality::Provisional, _) => Verified::Wait(reason),
-        (Finality::Final, OnInvalid::Quarantine) if braked => Verified::Hold(reason),
-        (Finality::Final, OnInvalid::Quarantine) => Verified::Quarantine(reason),
-        (Finality::Final, OnInvalid::Log) => Verified::Leave(reason),
+    match (finality, action, bringers) {
+        (Finality::Provisional, _, _) => Verified::Wait(reason),
+        (Finality::Final, OnInvalid::Quarantine, _) if braked => Verified::Hold(Doubt::Brake, reason),
+        // To be put on record as invalid would be one user's file on another's account, too.
+        (Finality::Final, OnInvalid::Quarantine | OnInvalid::Log, Bringers::Two) => {
+            Verified::Hold(Doubt::MixedOwners, reason)
+        }
+        (Finality::Final, OnInvalid::Quarantine, Bringers::One) => Verified::Quarantine(reason),
+        (Finality::Final, OnInvalid::Log, Bringers::One) => Verified::Leave(reason),
     }
 }
 
@@ -166,19 +206,46 @@ mod tests {
                 } else {
                     (rule(action, Log), rule(Log, action))
                 };
-                for braked in [false, true] {
-                    let decide = |rule, finality| verified(rule, Verdict::Invalid(reason), finality, braked);
-                    assert!(matches!(decide(&rule, Provisional), Verified::Wait(r) if r == reason));
-                    match (decide(&rule, Final), action) {
-                        (Verified::Hold(_), Quarantine) => assert!(braked),
-                        (Verified::Quarantine(_), Quarantine) => assert!(!braked),
-                        (Verified::Leave(r), Log) => assert_eq!(r, reason),
-                        (other, _) => panic!("{reason} {action:?} {braked}: {other:?}"),
-                    }
+                for (braked, bringers) in
+                    [false, true].into_iter().flat_map(|b| [Bringers::One, Bringers::Two].map(|w| (b, w)))
+                {
+                    let decide =
+                        |rule, finality| verified(rule, Verdict::Invalid(reason), finality, braked, bringers);
+                    let told = format!("{reason} {action:?} {braked} {bringers:?}");
+                    assert!(matches!(decide(&rule, Provisional), Verified::Wait(r) if r == reason), "{told}");
+                    let is_right = match (decide(&rule, Final), action, braked, bringers) {
+                        (Verified::Hold(Doubt::Brake, r), Quarantine, true, _)
+                        | (Verified::Quarantine(r), Quarantine, false, Bringers::One)
+                        | (Verified::Leave(r), Log, _, Bringers::One)
+                        | (Verified::Hold(Doubt::MixedOwners, r), Quarantine, false, Bringers::Two)
+                        | (Verified::Hold(Doubt::MixedOwners, r), Log, _, Bringers::Two) => r == reason,
+                        _ => false,
+                    };
+                    assert!(is_right, "{told}: {:?}", decide(&rule, Final));
                     // The other action is never taken for it.
-                    assert!(matches!(decide(&other, Final), Verified::Leave(_)));
+                    let is_left = matches!(
+                        (decide(&other, Final), bringers),
+                        (Verified::Leave(_), Bringers::One)
+                            | (Verified::Hold(Doubt::MixedOwners, _), Bringers::Two)
+                    );
+                    assert!(is_left, "{told}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn only_in_a_sticky_folder_do_two_owners_make_a_pair_of_two_bringers() {
+        for (mode, payload, signature, expected) in [
+            (0o1777, 1, Some(2), Bringers::Two),
+            (0o3770, 1, Some(2), Bringers::Two),
+            (0o1777, 0, Some(2), Bringers::Two),
+            (0o1777, 1, Some(1), Bringers::One),
+            (0o1777, 1, None, Bringers::One),
+            (0o2770, 1, Some(2), Bringers::One),
+            (0o0777, 1, Some(2), Bringers::One),
+        ] {
+            assert_eq!(Bringers::of(mode, payload, signature), expected, "{mode:o} {payload} {signature:?}");
         }
     }
 

@@ -56,10 +56,13 @@ pub enum Hold {
     Rollback,
     /// Nearly everything in this rule fails like this at once; that is more likely our mistake.
     Brake(Reason),
+    /// Payload and signature belong to two users in a sticky folder, and do not fit: either may have spoilt the
+    /// other's pair.
+    MixedOwners(Reason),
 }
 
 /// The words for what holds a file, but for those of KMS.
-const OF_OURS: [&str; 11] = [
+const OF_OURS: [&str; 12] = [
     "whose-signature",
     "file-system",
     "sticky",
@@ -71,6 +74,7 @@ const OF_OURS: [&str; 11] = [
     "state",
     "rollback",
     "brake",
+    "mixed-owners",
 ];
 
 /// The words for everything that may hold a file.
@@ -95,6 +99,7 @@ impl Hold {
             Self::State(_) => "state",
             Self::Rollback => "rollback",
             Self::Brake(_) => "brake",
+            Self::MixedOwners(_) => "mixed-owners",
         }
     }
 
@@ -110,7 +115,8 @@ impl Hold {
             | Self::Moved { .. }
             | Self::State(_)
             | Self::Rollback
-            | Self::Brake(_) => true,
+            | Self::Brake(_)
+            | Self::MixedOwners(_) => true,
         }
     }
 
@@ -128,7 +134,8 @@ impl Hold {
             | Self::Conflict { .. }
             | Self::Moved { .. }
             | Self::Rollback
-            | Self::Brake(_) => false,
+            | Self::Brake(_)
+            | Self::MixedOwners(_) => false,
         }
     }
 
@@ -141,7 +148,8 @@ impl Hold {
             | Self::QuarantineFull { .. }
             | Self::Conflict { .. }
             | Self::Rollback
-            | Self::Brake(_) => true,
+            | Self::Brake(_)
+            | Self::MixedOwners(_) => true,
             Self::Kms(_) | Self::NoSpace { .. } | Self::Moved { .. } | Self::State(_) => false,
         }
     }
@@ -179,6 +187,10 @@ impl Hold {
             Self::Brake(_) => {
                 "check trusted_keys, context and accept_batch of the rule, then reload the policy (SIGHUP)"
             }
+            Self::MixedOwners(_) => {
+                "find out (ls -l) whose file and whose signature are meant, and remove the other; to have the pair \
+                 judged as it is, chown both to one user"
+            }
         }
     }
 }
@@ -207,6 +219,11 @@ impl fmt::Display for Hold {
             Self::State(error) => error.fmt(f),
             Self::Rollback => f.write_str("this content was superseded earlier under the same name"),
             Self::Brake(reason) => write!(f, "nearly every signature of this rule is {reason}"),
+            Self::MixedOwners(reason) => write!(
+                f,
+                "{reason}, but file and signature belong to two users in a sticky folder, where either may have put \
+                 his in the way of the other's"
+            ),
         }
     }
 }
@@ -301,6 +318,7 @@ mod tests {
             Hold::State(StateError::Busy(PathBuf::new())),
             Hold::Rollback,
             Hold::Brake(Reason::Rejected),
+            Hold::MixedOwners(Reason::Rejected),
         ]);
         let words: Vec<_> = holds.map(|hold| hold.as_str()).collect();
         assert_eq!(words, causes().collect::<Vec<_>>());

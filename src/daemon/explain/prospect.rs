@@ -4,7 +4,7 @@
 
 use super::{Look, Scene, SignatureThere, Unseen};
 use crate::clock;
-use crate::daemon::decide::{self, Existing, Signing, Verified};
+use crate::daemon::decide::{self, Bringers, Doubt, Existing, Signing, Verified};
 use crate::daemon::driver::look::{ORPHAN, is_decided};
 use crate::daemon::driver::timing;
 use crate::daemon::hold::{Hold, Stop};
@@ -13,7 +13,7 @@ use crate::daemon::space::Space;
 use crate::effect::deliver::{self, Outlook};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
-use crate::fs::{FsError, Identity};
+use crate::fs::{FsError, Identity, Stat};
 use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, SignRule, VerifyRule};
 use crate::seal::{Question, Reason, Verdict};
 use crate::signature::Signature;
@@ -249,15 +249,16 @@ impl Scene<'_> {
         writer: Option<Writer>,
     ) -> Result<Prospect, Unseen> {
         let Some(there) = signature.filter(|_| sight.signature.is_some()) else {
-            return Ok(self.missing(rule, payload));
+            return self.missing(rule, payload);
         };
         let grace = match writer {
             Some(Writer::Absent | Writer::Present) => timing(&self.post.rule).grace_leased,
             Some(Writer::Unknown) | None => timing(&self.post.rule).grace_unleased,
         };
         let grace = humantime::format_duration(grace);
+        let bringers = self.bringers()?;
         if let Some((why, reason)) = self.bad_anyway(rule, there) {
-            let what = self.action(rule, reason);
+            let what = self.action(rule, reason, bringers);
             let why =
                 format!("{why}: {reason}, and once it has been unchanged for {grace} it would be {what}");
             return Ok(Prospect::new(What::Invalid, why));
@@ -269,7 +270,7 @@ impl Scene<'_> {
                 "would be judged under {}; {}; an invalid one that has been unchanged for {grace} would be {}",
                 keys.join(", "),
                 self.if_valid(rule),
-                self.action(rule, Reason::Mismatch)
+                self.action(rule, Reason::Mismatch, bringers)
             ),
         );
         Ok(self.delivery(payload, judges)?)
@@ -302,20 +303,20 @@ impl Scene<'_> {
         })
     }
 
-    fn missing(&self, rule: &VerifyRule, payload: &Identity) -> Prospect {
-        let what = self.action(rule, Reason::Missing);
+    fn missing(&self, rule: &VerifyRule, payload: &Identity) -> Result<Prospect, Unseen> {
+        let what = self.action(rule, Reason::Missing, self.bringers()?);
         if clock::age(payload.ctime) >= rule.signature_timeout {
             let why = format!(
                 "its signature has not come within signature_timeout: missing, and it would be {what}"
             );
-            return Prospect::new(What::Invalid, why);
+            return Ok(Prospect::new(What::Invalid, why));
         }
         let until = clock::end_of_wait(payload.ctime, rule.signature_timeout);
         let why = format!(
             "waits for its signature until {until}, or as long after the daemon first saw it; then missing, and it \
              would be {what}"
         );
-        Prospect::new(What::Waits, why)
+        Ok(Prospect::new(What::Waits, why))
     }
 
     fn if_valid(&self, rule: &VerifyRule) -> String {
@@ -327,12 +328,28 @@ impl Scene<'_> {
         }
     }
 
+    /// Who brought the pair that lies there.
+    fn bringers(&self) -> Result<Bringers, FsError> {
+        let dir = self.post.root.descend(self.path.parent())?;
+        let owner = |stat: Option<Stat>| stat.map(|stat| stat.uid);
+        let signature = owner(dir.stat_of(&signature_name(self.path.name()))?);
+        let payload = owner(dir.stat_of(self.path.name())?);
+        let mode = dir.stat()?.mode;
+        Ok(payload.map_or(Bringers::One, |payload| Bringers::of(mode, payload, signature)))
+    }
+
     /// What is done about an invalid pair when that is final.
-    fn action(&self, rule: &VerifyRule, reason: Reason) -> &'static str {
-        match decide::verified(rule, Verdict::Invalid(reason), Finality::Final, false) {
+    fn action(&self, rule: &VerifyRule, reason: Reason, bringers: Bringers) -> &'static str {
+        match decide::verified(rule, Verdict::Invalid(reason), Finality::Final, false, bringers) {
             Verified::Quarantine(_) => "quarantined",
             Verified::Leave(_) => "left and logged",
-            Verified::Deliver(_) | Verified::Accept(_) | Verified::Wait(_) | Verified::Hold(_) => "held",
+            Verified::Hold(Doubt::MixedOwners, _) => {
+                "held (mixed-owners): file and signature belong to two users in a sticky folder"
+            }
+            Verified::Deliver(_)
+            | Verified::Accept(_)
+            | Verified::Wait(_)
+            | Verified::Hold(Doubt::Brake, _) => "held",
         }
     }
 

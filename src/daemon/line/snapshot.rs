@@ -1,6 +1,7 @@
 //! A file as it was when it was hashed.
 
 use super::{Facts, Part, Post, Sight, Stop, parts};
+use crate::daemon::decide::Bringers;
 use crate::daemon::driver::look::Flaw;
 use crate::daemon::space::Space;
 use crate::digest::Digest;
@@ -144,6 +145,16 @@ impl Snapshot {
         let signature = self.parent.stat_of(&signature_name(path.name()))?;
         let signature = signature.filter(|s| s.kind == Kind::File).map(|s| s.identity);
         Ok(self.is_unchanged(path)? && signature == self.signature.as_ref().map(|s| s.stat.identity))
+    }
+
+    /// Who brought the pair. What has the signature's name counts, even if it is none: a link or a directory keeps the
+    /// signature from coming as well.
+    pub(super) fn bringers(&self, path: &RelPath) -> Result<Bringers, Stop> {
+        let signature = match &self.signature {
+            Some(judged) => Some(judged.stat),
+            None => self.parent.stat_of(&signature_name(path.name()))?,
+        };
+        Ok(Bringers::of(self.parent.stat()?.mode, self.payload.uid, signature.map(|stat| stat.uid)))
     }
 
     /// The source.

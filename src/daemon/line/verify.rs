@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::snapshot::Snapshot;
 use super::{Ending, INVALID, Known, Line, Post, Settled, Try, VALID, blocking};
 use crate::context::Context;
-use crate::daemon::decide::{self, Verified};
+use crate::daemon::decide::{self, Bringers, Doubt, Verified};
 use crate::daemon::hold::{Hold, Stop};
 use crate::daemon::limit::Operation;
 use crate::effect::deliver::{self, Delivered, Warrant};
@@ -48,8 +48,8 @@ impl<K: Kms> Line<K> {
                 opened.judge(&taken.hashed.digest)
             }
         };
-        let taken = match &verdict {
-            Verdict::Valid(_) => taken,
+        let (taken, bringers) = match &verdict {
+            Verdict::Valid(_) => (taken, Bringers::One), // it makes no difference
             Verdict::Invalid(_) => still_there(taken, &work.path).await?,
         };
         if let (Verdict::Invalid(_), Finality::Final, Writer::Present) =
@@ -64,7 +64,9 @@ impl<K: Kms> Line<K> {
         };
         let braked = {
             let mut brake = post.brake();
-            if matches!(verdict, Verdict::Valid(_)) || work.finality == Finality::Final {
+            // A pair that one user may have spoilt for another says nothing about the policy, and is tried many times.
+            let counts = work.finality == Finality::Final && bringers == Bringers::One;
+            if matches!(verdict, Verdict::Valid(_)) || counts {
                 brake.saw(mistake);
             }
             mistake && brake.is_on()
@@ -75,7 +77,7 @@ impl<K: Kms> Line<K> {
             let file = Escaped::new(work.path.as_path());
             tracing::warn!(rule = post.rule.name, %file, "a batch signature, and the rule has no accept_batch = true");
         }
-        match decide::verified(rule, verdict, work.finality, braked) {
+        match decide::verified(rule, verdict, work.finality, braked, bringers) {
             Verified::Deliver(valid) => self.deliver(post, rule, work, &keys, &context, taken, valid).await,
             Verified::Accept(valid) => self.accept(post, rule, work, &taken, &valid).await,
             Verified::Wait(reason) => {
@@ -95,7 +97,8 @@ impl<K: Kms> Line<K> {
                 let settled = Settled { outcome: Outcome::Invalid, reason: Some(reason.to_string()) };
                 Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await)
             }
-            Verified::Hold(reason) => Err(Stop::Hold(Hold::Brake(reason))),
+            Verified::Hold(Doubt::Brake, reason) => Err(Stop::Hold(Hold::Brake(reason))),
+            Verified::Hold(Doubt::MixedOwners, reason) => Err(Stop::Hold(Hold::MixedOwners(reason))),
         }
     }
 
@@ -285,10 +288,18 @@ impl<K: Kms> Line<K> {
     }
 }
 
-/// A snapshot of a pair that is as it was judged; a bad verdict may be about what is no longer there.
-async fn still_there(taken: Snapshot, path: &RelPath) -> Result<Snapshot, Stop> {
+/// A snapshot of a pair that is as it was judged, and who brought it; a bad verdict may be about what is no longer
+/// there.
+async fn still_there(taken: Snapshot, path: &RelPath) -> Result<(Snapshot, Bringers), Stop> {
     let path = path.clone();
-    blocking(move || if taken.is_pair_unchanged(&path)? { Ok(taken) } else { Err(Stop::Changed) }).await
+    blocking(move || {
+        if !taken.is_pair_unchanged(&path)? {
+            return Err(Stop::Changed);
+        }
+        let bringers = taken.bringers(&path)?;
+        Ok((taken, bringers))
+    })
+    .await
 }
 
 /// Why something was not published, and whether that is known. What is not counts as published: somebody may have it.
