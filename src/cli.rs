@@ -163,9 +163,15 @@ pub struct Sign {
     pub file: Stream,
     /// Where the signature goes; - is standard output [default: FILE.sig, or - if FILE is -]
     ///
-    /// Written only once it is complete: until then a file that is already there stays as it is.
+    /// Written only once it is complete: until then a file that is already there stays as it is. An older signature
+    /// is replaced, any other file only with --force.
     #[arg(value_parser = stream())]
     pub sig: Option<Stream>,
+    /// Replace whatever file is there, although it is no older signature
+    ///
+    /// Without it, only an empty file and what is known to be a signature of ours are replaced.
+    #[arg(long)]
+    pub force: bool,
     /// The pairs that verifying will have to name again
     #[command(flatten)]
     pub context: ContextArgs,

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod history;
 pub mod input;
 pub mod key;
+pub mod occupant;
 pub mod order;
 pub mod quarantine;
 mod remedy;
@@ -37,11 +38,11 @@ use crate::key::{KeyArn, KeyError, KeyId, Provider};
 use crate::kms::Trouble;
 use crate::kms::local::KeyringError;
 use crate::policy::Faults;
-use crate::signature::Foreign;
 use crate::state::StateError;
 use crate::terminal::{self, progress};
 use history::HistoryFailure;
 use input::ReadError;
+use occupant::Stranger;
 use quarantine::StoreTrouble;
 
 /// Where the log goes.
@@ -73,13 +74,15 @@ pub enum Failure {
     /// The signature would take the place of what it signs.
     #[error("the signature would replace the file itself")]
     Itself,
-    /// Another program's signature has the name that nobody chose for ours.
-    #[error("{file} is {format}; it is left as it is")]
-    Foreign {
+    /// What has the signature's place is no signature of ours.
+    #[error("{file} is {what}; it is left as it is")]
+    Occupied {
         /// The signature's place, as messages show it.
         file: String,
-        /// Whose it is.
-        format: Foreign,
+        /// What is there.
+        what: Stranger,
+        /// Whether somebody named that place.
+        is_named: bool,
     },
     /// Signatures are not text.
     #[error("a signature is binary and standard output is a terminal")]
@@ -175,7 +178,8 @@ impl Failure {
             | Self::NoKeyring(_)
             | Self::BothStandard
             | Self::Itself
-            | Self::Foreign { .. }
+            | Self::Occupied { .. }
+            | Self::Write(WriteError::Planted { .. })
             | Self::Terminal
             | Self::LogFilter(_)
             | Self::Keyring(KeyringError::Exists { .. } | KeyringError::NotLocal(_)) => Exit::Usage,
@@ -206,13 +210,20 @@ impl Failure {
             Self::NoKeyring(_) => format!("name it with --keyring FILE or {KEYRING_VARIABLE}"),
             Self::BothStandard => "name the signature: kms-sig verify - SIG".to_owned(),
             Self::Itself => "leave SIG out for FILE.sig, or name another file".to_owned(),
-            Self::Foreign { .. } => {
-                "name another file for the signature: kms-sig sign KEY FILE SIG".to_owned()
+            Self::Occupied { is_named: true, .. } => {
+                "give one FILE at a time: the second is the place for the \
+                 signature; to have it replaced all the same, add --force"
+                    .to_owned()
+            }
+            Self::Occupied { is_named: false, .. } => {
+                "name another file for the signature (kms-sig sign KEY FILE \
+                 SIG), or replace what is there with --force"
+                    .to_owned()
             }
             Self::Terminal => "name a file for the signature, or redirect standard output".to_owned(),
             Self::LogFilter(_) => format!("write for example {LOG_VARIABLE}=kms_sig=debug"),
             Self::Journal(_) => "use --log-format human or json where no journald listens".to_owned(),
-            Self::Read(ReadError::Changed { .. }) => "sign it again when nobody writes to it".to_owned(),
+            Self::Read(ReadError::Changed { .. }) => "run it again when nobody writes to it".to_owned(),
             Self::Control(error) => return error.hint().map(str::to_owned),
             Self::Read(ReadError::Payload { source, .. } | ReadError::Signature { source, .. }) => {
                 remedy::reading(source).to_owned()

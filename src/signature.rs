@@ -5,6 +5,7 @@
 //! for a plain one. Reading is bounded; what cannot be a signature never reaches KMS.
 
 pub mod batch;
+pub mod ciphertext;
 
 use crate::digest::Digest;
 use batch::{Batch, Flaw};

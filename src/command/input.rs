@@ -32,7 +32,7 @@ pub enum ReadError {
         source: io::Error,
     },
     /// The bytes that were hashed may never have been the file's at one time.
-    #[error("cannot sign {file}: it changed while it was read")]
+    #[error("{file} changed while it was read")]
     Changed {
         /// As messages show it.
         file: String,
@@ -73,7 +73,7 @@ impl Payload {
         self.opened.is_file() && (self.opened.dev(), self.opened.ino()) == (other.dev(), other.ino())
     }
 
-    /// Reads and hashes it to its end.
+    /// Reads and hashes it to its end. Whether the bytes were the file's at one time, [`Self::check_unchanged`] tells.
     ///
     /// # Errors
     /// `Payload`.
@@ -107,13 +107,24 @@ impl Payload {
     /// `Payload`, `Changed`.
     pub fn hash_unchanged(&mut self) -> Result<Digest, ReadError> {
         let digest = self.hash()?;
-        let failed = |source| ReadError::Payload { file: self.shown.clone(), source };
-        let now = self.file.metadata().map_err(failed)?;
-        if now.is_file() && state(&now) != state(&self.opened) {
-            return Err(ReadError::Changed { file: self.shown.clone() });
-        }
-        Ok(digest)
+        self.check_unchanged().map(|()| digest)
     }
+
+    /// Makes sure that nobody changed the file since it was opened: neither its content, nor that it has its name. What
+    /// is no regular file (a pipe, a device) has no state to compare: it is what was read of it.
+    ///
+    /// # Errors
+    /// `Payload`, `Changed`.
+    pub fn check_unchanged(&self) -> Result<(), ReadError> {
+        let failed = |source| ReadError::Payload { file: self.shown.clone(), source };
+        let is_changed = is_changed(&self.file, &self.opened).map_err(failed)?;
+        if is_changed { Err(ReadError::Changed { file: self.shown.clone() }) } else { Ok(()) }
+    }
+}
+
+fn is_changed(file: &File, opened: &Metadata) -> io::Result<bool> {
+    let now = file.metadata()?;
+    Ok(now.is_file() && state(&now) != state(opened))
 }
 
 /// What changes with the content, or when another file takes the name: ctime cannot be set back.
@@ -125,7 +136,7 @@ fn state(metadata: &Metadata) -> [i64; 5] {
 /// Reads a signature, and one byte more than a signature has at most. `None`: there is no such file.
 ///
 /// # Errors
-/// `Signature`.
+/// `Signature`, `Changed`.
 pub fn signature(from: &Stream) -> Result<Option<Vec<u8>>, ReadError> {
     let failed = |source| ReadError::Signature { file: from.as_input(), source };
     let file = match open(from) {
@@ -133,9 +144,13 @@ pub fn signature(from: &Stream) -> Result<Option<Vec<u8>>, ReadError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
+    let opened = file.metadata().map_err(failed)?;
     let mut bytes = Vec::with_capacity(MAX_LEN + 1);
-    file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(Some(bytes))
+    (&file).take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    match is_changed(&file, &opened).map_err(failed)? {
+        true => Err(ReadError::Changed { file: from.as_input() }),
+        false => Ok(Some(bytes)),
+    }
 }
 
 fn open(from: &Stream) -> io::Result<File> {

@@ -29,7 +29,11 @@ pub(super) fn reading(error: &Error) -> &'static str {
 
 /// For a file that cannot be written.
 pub(super) fn writing(error: &WriteError) -> &'static str {
-    let (WriteError::Write { source, .. } | WriteError::Flush { source, .. }) = error;
+    let source = match error {
+        WriteError::Write { source, .. } | WriteError::Flush { source, .. } => source,
+        WriteError::Planted { .. } => return "remove the link, or name the place it leads to",
+        WriteError::Changed(_) => return "run it again when nobody else writes there",
+    };
     match errno(source) {
         Errno::NOENT => "make its directory first, or name another place",
         Errno::NOTDIR => "check the path",

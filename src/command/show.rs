@@ -9,10 +9,8 @@ use crate::digest::Digest;
 use crate::exit::Exit;
 use crate::kms::local;
 use crate::signature::batch::Batch;
+use crate::signature::ciphertext::{self, Form};
 use crate::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
-
-/// Characters of a UUID in its usual form.
-const UUID_LEN: usize = 36;
 
 /// What a ciphertext is, where it can be told.
 const OF_A_KEYRING: &str = ", ciphertext of a kms-sig keyring";
@@ -44,7 +42,7 @@ pub fn run(arguments: &Show) -> Result<Exit, Failure> {
 fn describe(signature: &Signature) -> String {
     let ciphertext = signature.ciphertext();
     let mut lines = vec![format!("size: {} bytes", signature.as_bytes().len())];
-    let (kind, provider, key) = match (local::claimed_key(ciphertext), leading_uuid(ciphertext)) {
+    let (kind, provider, key) = match (local::claimed_key(ciphertext), leading_key(ciphertext)) {
         (Some(key), _) => (OF_A_KEYRING, "local", Some(key.to_string())),
         (None, Some(id)) => ("", OF_AWS, Some(id.to_owned())),
         (None, None) => (SILENT, OF_AWS, None),
@@ -89,34 +87,18 @@ pub(super) fn format_of(signature: &Signature) -> String {
         Some(_) => "batch signature",
         None => "plain signature",
     };
-    match (local::claimed_key(ciphertext), leading_uuid(ciphertext)) {
+    match (local::claimed_key(ciphertext), leading_key(ciphertext)) {
         (Some(key), _) => format!("{format}{OF_A_KEYRING}, claims key {key}"),
         (None, Some(id)) => format!("{format}, claims key {id}"),
         (None, None) => format!("{format}{SILENT}"),
     }
 }
 
-/// Some services that speak the KMS protocol (moto is one) put the key's id before the ciphertext, as text.
+/// Some services that speak the KMS protocol (moto is one) put the key's name before the ciphertext, as text.
 /// AWS does not: its ciphertexts say nothing that is documented.
-fn leading_uuid(bytes: &[u8]) -> Option<&str> {
-    let id = std::str::from_utf8(bytes.get(..UUID_LEN)?).ok()?;
-    let is_uuid = id.bytes().enumerate().all(|(at, byte)| match at {
-        8 | 13 | 18 | 23 => byte == b'-',
-        _ => byte.is_ascii_hexdigit(),
-    });
-    is_uuid.then_some(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_id_is_told_only_where_it_can_be() {
-        let id = "1234abcd-12ab-34cd-56ef-1234567890ab";
-        assert_eq!(leading_uuid(format!("{id}\x01\x02").as_bytes()), Some(id));
-        for bytes in [b"".as_slice(), b"1234abcd", b"1234abcd-12ab-34cd-56ef_1234567890ab", &[0xff; 40]] {
-            assert_eq!(leading_uuid(bytes), None);
-        }
+fn leading_key(bytes: &[u8]) -> Option<&str> {
+    match ciphertext::form(bytes) {
+        Some(Form::KeyArn(arn)) => Some(arn),
+        Some(Form::KeyId(_) | Form::Aws) | None => ciphertext::leading_key_id(bytes),
     }
 }

@@ -6,17 +6,16 @@ use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use super::input::{self, Payload};
-use super::{Failure, block_on, need_keyring};
+use super::input::{Payload, ReadError};
+use super::{Failure, block_on, need_keyring, occupant};
 use crate::cli::{Sign, Stream};
 use crate::context::Context;
-use crate::effect::write;
+use crate::effect::write::{Over, Place, WriteError};
 use crate::exit::Exit;
 use crate::key::KeyId;
 use crate::kms::provider::Providers;
 use crate::policy::AwsSettings;
 use crate::seal;
-use crate::signature::{Malformed, Signature};
 use crate::terminal::progress;
 
 /// Signs one file.
@@ -28,11 +27,10 @@ pub fn run(arguments: &Sign, keyring: Option<PathBuf>) -> Result<Exit, Failure> 
     let context = Context::parse(&arguments.context.pairs)?;
     need_keyring(std::slice::from_ref(&key), keyring.is_some())?;
     let mut payload = Payload::open(&arguments.file)?;
-    let sig = match &arguments.sig {
-        Some(sig) => sig.clone(),
-        None => spare_foreign(arguments.file.beside())?,
-    };
-    check_place(&sig, &payload)?;
+    let is_named = arguments.sig.is_some();
+    let sig = arguments.sig.clone().unwrap_or_else(|| arguments.file.beside());
+    let place = Destination { sig, is_named, force: arguments.force };
+    let mut target = place.find(&payload)?;
 
     let digest = payload.hash_unchanged()?;
     let kms = Providers::new(AwsSettings::default(), keyring);
@@ -44,40 +42,68 @@ pub fn run(arguments: &Sign, keyring: Option<PathBuf>) -> Result<Exit, Failure> 
         provider: key.provider(),
         source,
     })?;
-    publish(&sig, sealed.signature.as_bytes())?;
-    Ok(Exit::Done)
-}
-
-/// Nobody named this place, so what another program keeps there is not ours to replace (P8).
-fn spare_foreign(sig: Stream) -> Result<Stream, Failure> {
-    let Stream::File(path) = &sig else { return Ok(sig) };
-    // Only files: opening a pipe would wait for its writer.
-    if fs::metadata(path).is_ok_and(|there| there.is_file())
-        && let Some(bytes) = input::signature(&sig)?
-        && let Err(Malformed::Foreign(format)) = Signature::parse(&bytes)
-    {
-        return Err(Failure::Foreign { file: sig.as_output(), format });
-    }
-    Ok(sig)
-}
-
-/// What can be known to be wrong before KMS is asked.
-fn check_place(sig: &Stream, payload: &Payload) -> Result<(), Failure> {
-    match sig {
-        Stream::Standard if io::stdout().is_terminal() => Err(Failure::Terminal),
-        Stream::File(path) if fs::metadata(path).is_ok_and(|there| payload.is(&there)) => {
-            Err(Failure::Itself)
+    payload.check_unchanged()?; // KMS may take its time (S4)
+    for _ in 1..MAX_TRIES {
+        match target.publish(sealed.signature.as_bytes()) {
+            // Somebody else was there meanwhile: another kms-sig, or what must be left as it is.
+            Err(Failure::Write(WriteError::Changed(_))) => target = place.find(&payload)?,
+            published => return published.map(|()| Exit::Done),
         }
-        Stream::Standard | Stream::File(_) => Ok(()),
+    }
+    target.publish(sealed.signature.as_bytes()).map(|()| Exit::Done)
+}
+
+/// How often what has the place is looked at anew, if it changes all the time.
+const MAX_TRIES: usize = 8;
+
+/// Where the signature is to go.
+struct Destination {
+    sig: Stream,
+    /// Whether somebody named it.
+    is_named: bool,
+    /// Whether to replace any file.
+    force: bool,
+}
+
+/// Where it goes, and what it may replace there.
+enum Target {
+    Standard,
+    Place(Place, Over),
+}
+
+impl Destination {
+    /// Finds out where that is, and what is known to be wrong with it before KMS is asked (P8).
+    fn find(&self, payload: &Payload) -> Result<Target, Failure> {
+        let path = match &self.sig {
+            Stream::Standard if io::stdout().is_terminal() => return Err(Failure::Terminal),
+            Stream::Standard => return Ok(Target::Standard),
+            Stream::File(path) => path,
+        };
+        // A redirection to the file itself, too.
+        if fs::metadata(path).is_ok_and(|there| payload.is(&there)) {
+            return Err(Failure::Itself);
+        }
+        let place = Place::find(path)?;
+        if self.force {
+            return Ok(Target::Place(place, Over::Anything));
+        }
+        let file = || self.sig.as_output();
+        let cannot_read = |source| ReadError::Signature { file: file(), source };
+        match occupant::replaceable(&place).map_err(cannot_read)? {
+            Ok(over) => Ok(Target::Place(place, over)),
+            Err(what) => Err(Failure::Occupied { file: file(), what, is_named: self.is_named }),
+        }
     }
 }
 
-fn publish(sig: &Stream, bytes: &[u8]) -> Result<(), Failure> {
-    match sig {
-        Stream::File(path) => Ok(write::write(path, bytes)?),
-        Stream::Standard => {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
+impl Target {
+    fn publish(&self, bytes: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::Place(place, over) => Ok(place.write(bytes, *over)?),
+            Self::Standard => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
+            }
         }
     }
 }

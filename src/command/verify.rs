@@ -46,7 +46,7 @@ pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure
         return Err(Failure::LocalUnnamed { file: payload.shown().to_owned(), key });
     }
 
-    let digest = payload.hash()?;
+    let digest = payload.hash_unchanged()?;
     let kms = Providers::new(AwsSettings::default(), keyring);
     let asking = progress::asking_kms();
     let opened = block_on(async {
@@ -61,6 +61,7 @@ pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure
         provider: provider(&trusted),
         source,
     })?;
+    payload.check_unchanged()?; // KMS may take its time, and a verdict is about the file as it is
     match opened.judge(&digest) {
         Verdict::Invalid(reason) => {
             Ok(invalid(arguments.verbose.then(|| explain(reason, &signature).to_owned())))

@@ -1,21 +1,24 @@
 //! Writing one small file so that its name shows either what was there before or all of the new bytes.
 //!
-//! The bytes go to a temporary file in the same directory, are flushed to the disk, and take the name by
-//! rename. On any failure before that the temporary file is removed and the name is untouched. Never
-//! reads, and never decides whether a file ought to be replaced.
+//! The bytes go to a file without a name in the same directory (`O_TMPFILE`), are flushed to the disk, and take the
+//! name in one step; a process that is killed before that leaves nothing. Where the file system has no `O_TMPFILE`,
+//! a temporary name stands in, and is removed on any failure. A symbolic link is followed only if nobody but root
+//! and the caller could have put it there. Never reads, and never decides whether a file ought to be replaced:
+//! whoever does looks at [`Place::occupant`], and says what he saw.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::escape::quoted;
+use crate::fs::give::Owner;
+use crate::fs::{Identity, Kind, Stat, stat_file, trust};
 
 /// As many symbolic links as the kernel follows in one path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -54,25 +57,39 @@ pub enum WriteError {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// Somebody else could have put the link there, to have the caller replace a file elsewhere.
+    #[error("{} is a symbolic link {why}; it is not followed", quoted(link))]
+    Planted {
+        /// The link: what the caller named, or a further one on the way.
+        link: PathBuf,
+        /// Why it is not trusted.
+        why: Suspicion,
+    },
+    /// Something took the place, or changed there, after the caller looked at it. Nothing was written.
+    #[error("{} appeared or changed meanwhile", quoted(.0))]
+    Changed(PathBuf),
 }
 
-/// Writes `bytes` to what `path` means to a shell that redirects to it.
-///
-/// A regular file, or none yet, is replaced at once; a symbolic link stays, and what it points to is
-/// replaced. A pipe, a device or an open descriptor (`/dev/stdout`) has no name to replace, and is written
-/// to as it is.
+/// Why a symbolic link is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Suspicion {
+    /// It is not the caller's and not root's.
+    #[error("of user {0}, who could have it lead anywhere")]
+    Owner(u32),
+    /// It lies in somebody else's directory.
+    #[error("in a directory of user {0}, who could have it lead anywhere")]
+    DirectoryOwner(u32),
+    /// Others could exchange it.
+    #[error("in a directory that others can write to (mode {0:04o})")]
+    Writable(u32),
+}
+
+/// Writes `bytes` to what `path` means to a shell that redirects to it, replacing what regular file is there.
 ///
 /// # Errors
 /// [`WriteError`].
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    let failed = |source| WriteError::Write { path: path.to_owned(), source };
-    match target(path).map_err(failed)? {
-        Target::Name(name) => replace(&name, bytes, Access::Umask).map_err(|error| match error {
-            WriteError::Write { source, .. } => failed(source),
-            WriteError::Flush { source, .. } => WriteError::Flush { path: path.to_owned(), source },
-        }),
-        Target::Stream(stream) => stream_to(&stream, bytes).map_err(failed),
-    }
+    Place::find(path)?.write(bytes, Over::Anything)
 }
 
 /// Replaces whatever is named `path`, or makes it; a symbolic link there is itself replaced. The parent
@@ -84,11 +101,7 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), WriteErr
     let failed = |source| WriteError::Write { path: path.to_owned(), source };
     let name = path.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
     let dir = Directory::open(parent(path)).map_err(|e| failed(e.into()))?;
-    let mut staged = Staged::create(&dir, access).map_err(|e| failed(e.into()))?;
-    staged.file.write_all(bytes).map_err(failed)?;
-    staged.file.sync_all().map_err(failed)?;
-    staged.publish(name).map_err(|e| failed(e.into()))?;
-    dir.flush().map_err(|e| WriteError::Flush { path: path.to_owned(), source: e.into() })
+    put(&dir, name, bytes, access, Over::Anything).map_err(|trouble| trouble.of(path))
 }
 
 /// The directory that holds `path`'s name: never empty, so that it can be opened.
@@ -99,59 +112,283 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
+/// Where bytes are to go: what a path means to a shell that redirects to it.
+///
+/// A regular file, or none yet, is replaced at once; a symbolic link stays, and what it points to is replaced. A
+/// pipe, a device or an open descriptor (`/dev/stdout`) has no name to replace, and is written to as it is.
+#[derive(Debug)]
+pub struct Place {
+    /// As the caller named it.
+    path: PathBuf,
+    dir: Directory,
+    name: OsString,
+    target: Target,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     /// A name that a regular file has or can get.
-    Name(PathBuf),
-    /// Something that is written to in place.
-    Stream(PathBuf),
+    Name,
+    /// A pipe, socket or device, which is written to in place.
+    Special,
+    /// An open descriptor of this process. The path it reads as may be gone or another file by now.
+    Descriptor,
 }
 
-fn target(path: &Path) -> io::Result<Target> {
-    if path.as_os_str().as_bytes().ends_with(b"/") {
-        return Err(ErrorKind::IsADirectory.into());
+/// What may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Nothing: there was no such name.
+    Nothing,
+    /// This version of this file.
+    Seen(Identity),
+    /// Any regular file.
+    Anything,
+}
+
+/// A regular file that has the place.
+#[derive(Debug)]
+pub struct Occupant {
+    /// Open for reading.
+    pub file: File,
+    /// Which version of which file.
+    pub identity: Identity,
+}
+
+impl Place {
+    /// Finds out where a path leads. Makes nothing.
+    ///
+    /// # Errors
+    /// [`WriteError`]: the directory is not there, a directory is there, or a link is not to be followed.
+    pub fn find(path: &Path) -> Result<Self, WriteError> {
+        Walk { path, links: 0 }.find().map_err(|lost| match lost {
+            Lost::System(source) => WriteError::Write { path: path.to_owned(), source },
+            Lost::Planted(link, why) => WriteError::Planted { link, why },
+        })
     }
-    let mut at = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        // First the kernel's own look through the link: it refuses one that another user planted in a
-        // sticky directory (fs.protected_symlinks), which reading the link by hand would not.
-        match fs::metadata(&at) {
-            // A directory too: it refuses to be written to.
-            Ok(there) if !there.is_file() => return Ok(Target::Stream(at)),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+
+    /// The regular file that would be replaced.
+    ///
+    /// # Errors
+    /// What the operating system says; a file that may not be read is one.
+    pub fn occupant(&self) -> io::Result<Option<Occupant>> {
+        if self.target != Target::Name {
+            return Ok(None);
         }
-        match fs::read_link(&at) {
-            // An open descriptor. The path it reads as may be gone or another file by now.
-            Ok(_) if is_in_proc(&at)? => return Ok(Target::Stream(at)),
-            Ok(link) => at = parent(&at).join(link),
-            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => {
-                return Ok(Target::Name(at));
+        // O_NONBLOCK: a pipe that took the name meanwhile must not hold us up.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file: File = match rustix::fs::openat(&self.dir.0, &self.name, flags, Mode::empty()) {
+            Ok(fd) => fd.into(),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = stat(&file)?;
+        match stat.kind {
+            Kind::File => Ok(Some(Occupant { file, identity: stat.identity })),
+            Kind::Directory => Err(ErrorKind::IsADirectory.into()),
+            Kind::Symlink | Kind::Special => Err(Errno::AGAIN.into()),
+        }
+    }
+
+    /// Writes there.
+    ///
+    /// # Errors
+    /// [`WriteError`]. `Changed` if what is there is not what may be replaced.
+    pub fn write(&self, bytes: &[u8], over: Over) -> Result<(), WriteError> {
+        match self.target {
+            Target::Name => {
+                let put = put(&self.dir, &self.name, bytes, Access::Umask, over);
+                put.map_err(|trouble| trouble.of(&self.path))
             }
-            Err(error) => return Err(error),
+            Target::Special | Target::Descriptor => {
+                self.stream(bytes).map_err(|source| WriteError::Write { path: self.path.clone(), source })
+            }
         }
     }
-    Err(Errno::LOOP.into())
+
+    fn stream(&self, bytes: &[u8]) -> io::Result<()> {
+        let follow = if self.target == Target::Descriptor { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOCTTY | OFlags::CLOEXEC | follow;
+        let mut file: File = rustix::fs::openat(&self.dir.0, &self.name, flags, Mode::empty())?.into();
+        file.write_all(bytes)
+    }
 }
 
-fn is_in_proc(link: &Path) -> io::Result<bool> {
-    Ok(rustix::fs::statfs(parent(link))?.f_type == rustix::fs::PROC_SUPER_MAGIC)
+/// Following a path to its end.
+struct Walk<'p> {
+    path: &'p Path,
+    links: usize,
 }
 
-fn stream_to(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let flags = OFlags::NOCTTY.bits().cast_signed();
-    let mut file = OpenOptions::new().write(true).truncate(true).custom_flags(flags).open(path)?;
-    file.write_all(bytes)
+/// Why there is no place at the end of a path.
+enum Lost {
+    System(io::Error),
+    Planted(PathBuf, Suspicion),
+}
+
+impl From<io::Error> for Lost {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<Errno> for Lost {
+    fn from(error: Errno) -> Self {
+        Self::System(error.into())
+    }
+}
+
+/// `/proc/self/fd`, under the names that every shell knows. The links there are the system's: in a container even
+/// root's may look like somebody else's.
+fn is_descriptor(path: &Path) -> bool {
+    let streams = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    streams.iter().any(|stream| path == Path::new(stream)) || parent(path) == Path::new("/dev/fd")
+}
+
+impl Walk<'_> {
+    fn find(mut self) -> Result<Place, Lost> {
+        let name = name_of(self.path)?;
+        // Up to its last name the path is the caller's choice, and goes the kernel's way.
+        let dir = Directory::open(parent(self.path))?;
+        if is_descriptor(self.path) {
+            return Ok(self.end(dir, name, Target::Descriptor));
+        }
+        let (mut dir, mut name, mut shown) = (dir, name, self.path.to_owned());
+        loop {
+            let there = match dir.look(&name) {
+                Err(Errno::NOENT) => return Ok(self.end(dir, name, Target::Name)),
+                there => there?,
+            };
+            let stat = stat(&there)?;
+            match stat.kind {
+                Kind::File => return Ok(self.end(dir, name, Target::Name)),
+                Kind::Special => return Ok(self.end(dir, name, Target::Special)),
+                Kind::Directory => return Err(io::Error::from(ErrorKind::IsADirectory).into()),
+                Kind::Symlink if dir.is_in_proc()? => return Ok(self.end(dir, name, Target::Descriptor)),
+                Kind::Symlink => {
+                    let to = self.follow(&dir, &there, &stat, &shown)?;
+                    name = name_of(&to)?;
+                    shown = parent(&shown).join(&to);
+                    dir = self.enter(dir, parent(&to), &shown)?;
+                }
+            }
+        }
+    }
+
+    fn end(self, dir: Directory, name: OsString, target: Target) -> Place {
+        Place { path: self.path.to_owned(), dir, name, target }
+    }
+
+    /// Where a link leads, if it may be followed.
+    fn follow(&mut self, dir: &Directory, link: &File, stat: &Stat, shown: &Path) -> Result<PathBuf, Lost> {
+        self.links += 1;
+        if self.links > MAX_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        if let Some(why) = suspicion(stat, &dir.stat()?, Owner::current()) {
+            return Err(Lost::Planted(shown.to_owned(), why));
+        }
+        let to = rustix::fs::readlinkat(link, "", Vec::new())?;
+        Ok(OsString::from_vec(to.into_bytes()).into())
+    }
+
+    /// Walks below `dir` to the directory that a link names, as suspicious of further links as of the first.
+    fn enter(&mut self, dir: Directory, below: &Path, shown: &Path) -> Result<Directory, Lost> {
+        let mut dir = dir;
+        let mut todo = Vec::new();
+        push(&mut todo, below);
+        while let Some(step) = todo.pop() {
+            dir = match step {
+                Step::Top => Directory::open(Path::new("/"))?,
+                Step::Up => dir.enter(OsStr::new(".."))?,
+                Step::Into(name) => {
+                    let there = dir.look(&name)?;
+                    let stat = stat(&there)?;
+                    if stat.kind != Kind::Symlink || dir.is_in_proc()? {
+                        dir.enter(&name)?
+                    } else {
+                        push(&mut todo, &self.follow(&dir, &there, &stat, shown)?);
+                        dir
+                    }
+                }
+            };
+        }
+        Ok(dir)
+    }
+}
+
+/// The last name of a path, which is the file's.
+fn name_of(path: &Path) -> Result<OsString, Lost> {
+    let bytes = path.as_os_str().as_bytes();
+    match path.file_name() {
+        Some(name) if !bytes.ends_with(b"/") && !bytes.ends_with(b"/.") => Ok(name.to_owned()),
+        Some(_) | None => Err(io::Error::from(ErrorKind::IsADirectory).into()),
+    }
+}
+
+/// One step of a way.
+enum Step {
+    Top,
+    Up,
+    Into(OsString),
+}
+
+/// Puts the steps of `path` in front of those in `todo`, whose last is the next.
+fn push(todo: &mut Vec<Step>, path: &Path) {
+    todo.extend(path.components().rev().filter_map(|component| match component {
+        Component::Prefix(_) | Component::CurDir => None,
+        Component::RootDir => Some(Step::Top),
+        Component::ParentDir => Some(Step::Up),
+        Component::Normal(name) => Some(Step::Into(name.to_owned())),
+    }));
+}
+
+/// Who but root and `me` could have put a link there, or could exchange it. Access control lists are not looked at;
+/// where one lets others write, the group's bits of the mode show it (acl(5)).
+fn suspicion(link: &Stat, dir: &Stat, me: Owner) -> Option<Suspicion> {
+    let here = Path::new("");
+    if trust::check_owner(here, link, me).is_err() {
+        return Some(Suspicion::Owner(link.uid));
+    }
+    if trust::check_owner(here, dir, me).is_err() {
+        return Some(Suspicion::DirectoryOwner(dir.uid));
+    }
+    // In a sticky directory, what is root's or ours can be exchanged by its owner alone, and that is one of us.
+    trust::check_mode(here, dir, me, true).is_err().then_some(Suspicion::Writable(dir.mode))
+}
+
+fn stat(file: &File) -> io::Result<Stat> {
+    stat_file(file, Path::new("")).map_err(|error| error.source.into())
 }
 
 /// A directory, held so that a rename of it half-way cannot lead elsewhere.
-struct Directory(OwnedFd);
+#[derive(Debug)]
+struct Directory(File);
 
 impl Directory {
+    // O_PATH: writing names needs no permission to list them.
+    const FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
     fn open(path: &Path) -> Result<Self, Errno> {
-        // O_PATH: writing names needs no permission to list them.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(CWD, path, flags, Mode::empty()).map(Self)
+        rustix::fs::openat(CWD, path, Self::FLAGS, Mode::empty()).map(|fd| Self(fd.into()))
+    }
+
+    fn enter(&self, name: &OsStr) -> Result<Self, Errno> {
+        rustix::fs::openat(&self.0, name, Self::FLAGS, Mode::empty()).map(|fd| Self(fd.into()))
+    }
+
+    /// What has a name, be it a link.
+    fn look(&self, name: &OsStr) -> Result<File, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.0, name, flags, Mode::empty()).map(File::from)
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        stat(&self.0)
+    }
+
+    fn is_in_proc(&self) -> Result<bool, Errno> {
+        Ok(rustix::fs::fstatfs(&self.0)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
     }
 
     /// Makes the names in it survive a power failure.
@@ -170,46 +407,172 @@ impl Directory {
     }
 }
 
-/// A temporary file that goes away unless it is published.
+/// What kept a file from being put in its place.
+enum Trouble {
+    Write(io::Error),
+    Changed,
+    Flush(Errno),
+}
+
+impl Trouble {
+    fn of(self, path: &Path) -> WriteError {
+        let path = path.to_owned();
+        match self {
+            Self::Write(source) => WriteError::Write { path, source },
+            Self::Changed => WriteError::Changed(path),
+            Self::Flush(source) => WriteError::Flush { path, source: source.into() },
+        }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+impl From<Errno> for Trouble {
+    fn from(error: Errno) -> Self {
+        Self::Write(error.into())
+    }
+}
+
+/// Writes a whole file, and only then gives it its name.
+fn put(dir: &Directory, name: &OsStr, bytes: &[u8], access: Access, over: Over) -> Result<(), Trouble> {
+    let mut staged = Staged::create(dir, access)?;
+    staged.fill(bytes)?;
+    match staged.publish(name, over) {
+        // Without /proc, a file that has no name gets none.
+        Err(Trouble::Write(error)) if staged.name.is_none() && is_nameless(&error) => {
+            staged = Staged::named(dir, access)?;
+            staged.fill(bytes)?;
+            staged.publish(name, over)?;
+        }
+        published => published?,
+    }
+    dir.flush().map_err(Trouble::Flush)
+}
+
+fn is_nameless(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::NOENT | Errno::PERM | Errno::OPNOTSUPP | Errno::XDEV | Errno::MLINK))
+}
+
+/// A file that goes away unless it is published.
 struct Staged<'a> {
     dir: &'a Directory,
-    name: OsString,
+    /// Its temporary name, while it has one.
+    name: Option<OsString>,
     file: File,
-    published: bool,
 }
 
 impl<'a> Staged<'a> {
     fn create(dir: &'a Directory, access: Access) -> Result<Self, Errno> {
-        let mode = match access {
-            Access::Umask => Mode::from_raw_mode(0o666),
-            Access::Owner => Mode::from_raw_mode(0o600),
-        };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        for _ in 0..MAX_NAMES {
-            let name = temporary_name()?;
-            match rustix::fs::openat(&dir.0, &name, flags, mode) {
-                Ok(fd) => return Ok(Self { dir, name, file: fd.into(), published: false }),
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
-            }
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::openat(&dir.0, ".", flags, mode(access)) {
+            Ok(fd) => Ok(Self { dir, name: None, file: fd.into() }),
+            // What file systems and kernels without it say (open(2)).
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Self::named(dir, access),
+            Err(error) => Err(error),
         }
-        Err(Errno::EXIST)
     }
 
-    fn publish(&mut self, name: &OsStr) -> Result<(), Errno> {
-        rustix::fs::renameat(&self.dir.0, &self.name, &self.dir.0, name)?;
-        self.published = true;
+    fn named(dir: &'a Directory, access: Access) -> Result<Self, Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let make = |name: &OsStr| rustix::fs::openat(&dir.0, name, flags, mode(access));
+        let (name, fd): (_, OwnedFd) = with_a_new_name(make)?;
+        Ok(Self { dir, name: Some(name), file: fd.into() })
+    }
+
+    fn fill(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.file.sync_all()
+    }
+
+    fn publish(&mut self, name: &OsStr, over: Over) -> Result<(), Trouble> {
+        match over {
+            Over::Nothing => self.publish_new(name),
+            Over::Seen(identity) => {
+                let is_same = match self.dir.look(name) {
+                    Ok(there) => stat(&there)?.identity == identity,
+                    Err(Errno::NOENT) => false,
+                    Err(error) => return Err(error.into()),
+                };
+                if is_same { self.publish_over(name) } else { Err(Trouble::Changed) }
+            }
+            Over::Anything => self.publish_over(name),
+        }
+    }
+
+    fn publish_new(&mut self, name: &OsStr) -> Result<(), Trouble> {
+        let Some(temporary) = &self.name else {
+            return match self.link(name) {
+                Err(Errno::EXIST) => Err(Trouble::Changed),
+                linked => Ok(linked?),
+            };
+        };
+        match rustix::fs::renameat_with(&self.dir.0, temporary, &self.dir.0, name, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                self.name = None;
+                Ok(())
+            }
+            Err(Errno::EXIST) => Err(Trouble::Changed),
+            // No such rename there: then as near to it as can be.
+            Err(Errno::INVAL | Errno::NOSYS) => match self.dir.look(name) {
+                Err(Errno::NOENT) => self.publish_over(name),
+                Ok(_) => Err(Trouble::Changed),
+                Err(error) => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the name from whatever has it. A file without a name gets a temporary one for that moment.
+    fn publish_over(&mut self, name: &OsStr) -> Result<(), Trouble> {
+        if self.name.is_none() {
+            let (temporary, ()) = with_a_new_name(|temporary| self.link(temporary))?;
+            self.name = Some(temporary);
+        }
+        if let Some(temporary) = &self.name {
+            rustix::fs::renameat(&self.dir.0, temporary, &self.dir.0, name)?;
+            self.name = None;
+        }
         Ok(())
+    }
+
+    /// Gives a file without a name one that is not taken. The way that needs no privilege (open(2), `O_TMPFILE`).
+    fn link(&self, name: &OsStr) -> Result<(), Errno> {
+        let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        rustix::fs::linkat(CWD, open, &self.dir.0, name, AtFlags::SYMLINK_FOLLOW)
     }
 }
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        if !self.published {
+        if let Some(name) = &self.name {
             // The failure that led here is the one worth telling.
-            rustix::fs::unlinkat(&self.dir.0, &self.name, AtFlags::empty()).ok();
+            rustix::fs::unlinkat(&self.dir.0, name, AtFlags::empty()).ok();
         }
     }
+}
+
+const fn mode(access: Access) -> Mode {
+    match access {
+        Access::Umask => Mode::from_raw_mode(0o666),
+        Access::Owner => Mode::from_raw_mode(0o600),
+    }
+}
+
+/// Makes something under a temporary name that nothing has.
+fn with_a_new_name<T>(make: impl Fn(&OsStr) -> Result<T, Errno>) -> Result<(OsString, T), Errno> {
+    for _ in 0..MAX_NAMES {
+        let name = temporary_name()?;
+        match make(&name) {
+            Err(Errno::EXIST) => {}
+            made => return made.map(|made| (name, made)),
+        }
+    }
+    Err(Errno::EXIST)
 }
 
 fn temporary_name() -> Result<OsString, Errno> {
@@ -222,6 +585,7 @@ fn temporary_name() -> Result<OsString, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     use super::*;
@@ -352,5 +716,100 @@ mod tests {
         replace(&dir.path().join("keyring"), b"secret", Access::Owner).unwrap();
         let mode = fs::metadata(dir.path().join("keyring")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn c2_what_is_being_written_has_no_name_that_a_kill_could_leave() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = Directory::open(dir.path()).unwrap();
+        let mut staged = Staged::create(&opened, Access::Umask).unwrap();
+        staged.fill(b"whole").unwrap();
+        assert!(names(dir.path()).is_empty());
+        drop(staged);
+        // Where there is no such file, a name stands in, and goes when it is not published.
+        let mut named = Staged::named(&opened, Access::Owner).unwrap();
+        named.fill(b"whole").unwrap();
+        assert_eq!(names(dir.path()).len(), 1);
+        drop(named);
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn p8_only_what_the_caller_saw_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sig");
+        let place = Place::find(&path).unwrap();
+        assert!(place.occupant().unwrap().is_none());
+        for stage in [Staged::create, Staged::named] {
+            fs::write(&path, "theirs").unwrap();
+            let mut staged = stage(&place.dir, Access::Umask).unwrap();
+            assert!(matches!(staged.publish(&place.name, Over::Nothing), Err(Trouble::Changed)));
+            drop(staged);
+            let seen = place.occupant().unwrap().unwrap().identity;
+            fs::remove_file(&path).unwrap();
+            assert!(matches!(place.write(b"new", Over::Seen(seen)), Err(WriteError::Changed(_))));
+            fs::write(&path, "others").unwrap();
+            assert!(matches!(place.write(b"new", Over::Seen(seen)), Err(WriteError::Changed(_))));
+            assert_eq!(fs::read(&path).unwrap(), b"others");
+            let seen = place.occupant().unwrap().unwrap().identity;
+            place.write(b"new", Over::Seen(seen)).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+            fs::remove_file(&path).unwrap();
+            let mut staged = stage(&place.dir, Access::Umask).unwrap();
+            assert!(staged.publish(&place.name, Over::Nothing).is_ok());
+            assert_eq!(names(dir.path()), ["a.sig"]);
+        }
+    }
+
+    #[test]
+    fn p9_a_link_is_followed_only_if_nobody_else_could_have_put_it_there() {
+        let me = Owner { uid: 7001, gid: 7001 };
+        let any = Directory::open(Path::new("/")).unwrap().stat().unwrap();
+        let stat = |uid, gid, mode| Stat { uid, gid, mode, ..any };
+        for (link, dir, expected) in [
+            (7001, (7001, 7001, 0o755), None),
+            (0, (0, 0, 0o755), None),
+            (7001, (0, 0, 0o1777), None), // /tmp
+            (0, (7001, 7003, 0o1770), None),
+            (7001, (7001, 7001, 0o775), None), // a umask of 002
+            (7002, (7001, 7001, 0o755), Some(Suspicion::Owner(7002))),
+            (7002, (0, 0, 0o1777), Some(Suspicion::Owner(7002))),
+            (7001, (7002, 7002, 0o755), Some(Suspicion::DirectoryOwner(7002))),
+            (7001, (7002, 7002, 0o1777), Some(Suspicion::DirectoryOwner(7002))),
+            (7001, (7001, 7003, 0o775), Some(Suspicion::Writable(0o775))),
+            (0, (0, 0, 0o777), Some(Suspicion::Writable(0o777))),
+        ] {
+            let (uid, gid, mode) = dir;
+            let found = suspicion(&stat(link, link, 0o777), &stat(uid, gid, mode), me);
+            assert_eq!(found, expected, "{link} in {uid} {gid} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn p9_every_link_on_the_way_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for made in ["open", "safe/real"] {
+            fs::create_dir_all(at(made)).unwrap();
+        }
+        symlink("../safe/b", at("open/a")).unwrap();
+        symlink("../safe/real", at("open/real")).unwrap();
+        symlink("../open/a", at("safe/first")).unwrap();
+        symlink("../open/real/c", at("safe/through")).unwrap();
+        symlink("/dev/null", at("open/device")).unwrap();
+        for mode in [0o755, 0o777] {
+            chmod(&at("open"), mode);
+            for path in ["open/a", "safe/first", "safe/through", "open/device"] {
+                match write(&at(path), b"x") {
+                    Ok(()) => assert_eq!(mode, 0o755, "{path}"),
+                    Err(WriteError::Planted { why, .. }) => {
+                        assert_eq!((mode, why), (0o777, Suspicion::Writable(0o777)), "{path}");
+                    }
+                    Err(other) => panic!("{path}: {other}"),
+                }
+            }
+        }
+        assert_eq!(names(&at("safe")), ["b", "first", "real", "through"]);
+        assert_eq!(names(&at("safe/real")), ["c"]);
     }
 }

@@ -338,18 +338,164 @@ fn a_file_is_not_replaced_by_its_own_signature() {
     assert_eq!(place.read("f"), b"payload");
 }
 
+/// What follows a ciphertext's beginning: bytes that are no text.
+fn noise() -> Vec<u8> {
+    (0..200).map(|at| 0x80 | (at * 37 % 128) as u8).collect()
+}
+
 #[test]
-fn p8_another_programs_signature_is_replaced_only_when_named() {
+fn p8_the_second_match_of_a_pattern_is_not_replaced_as_the_signatures_place() {
+    let place = Place::with_keyring();
+    place.write("a.csv", "1,2\n");
+    place.write("b.csv", "3,4\n");
+    let told = "kms-sig: \"b.csv\" is text, and no signature; it is left as it is\n\
+                hint: give one FILE at a time: the second is the place for the signature; to have it replaced all the \
+                same, add --force\n";
+    // A key that there is not shows that nobody asked for it.
+    for key in ["local:demo", "local:gone"] {
+        place.shell(&format!("\"$KMS_SIG\" sign {key} *.csv")).exits(2).says("").complains(told);
+    }
+    place.write("c.csv", "5,6\n");
+    place.shell("\"$KMS_SIG\" sign local:demo *.csv").exits(2).says("");
+    assert_eq!(place.read("b.csv"), b"3,4\n");
+    assert_eq!(place.names(), ["a.csv", "b.csv", "c.csv", "keyring"]);
+    place.run(["sign", "local:demo", "a.csv", "b.csv", "--force"]).exits(0).complains("");
+    place.run(["verify", "a.csv", "b.csv", "--key", "local:demo"]).exits(0).says(VALID);
+}
+
+#[test]
+fn p8_what_is_no_signature_of_ours_is_left_wherever_it_lies() {
     let place = Place::with_keyring();
     place.write("f", "payload");
-    place.write("f.sig", "-----BEGIN PGP SIGNATURE-----\n");
-    place.run(["sign", "local:demo", "f"]).exits(2).says("").complains(
-        "kms-sig: \"f.sig\" is an OpenPGP signature; it is left as it is\n\
-         hint: name another file for the signature: kms-sig sign KEY FILE SIG\n",
-    );
-    assert_eq!(place.read("f.sig"), b"-----BEGIN PGP SIGNATURE-----\n");
-    place.run(["sign", "local:demo", "f", "f.sig"]).exits(0).complains("");
+    let after = |prefix: &[u8]| [prefix, &noise()].concat();
+    for (there, what) in [
+        (b"-----BEGIN PGP SIGNATURE-----\n".to_vec(), "an OpenPGP signature"),
+        (b"untrusted comment: x\n".to_vec(), "a minisign or signify signature"),
+        (b"notes\n".to_vec(), "text, and no signature"),
+        (b"kms-sig batch 1\n".to_vec(), "no signature, although it begins as that of a batch"),
+        (after(b"PK\x03\x04"), "not known to be a signature"),
+        (noise(), "not known to be a signature"),
+        (vec![1; 6145], "larger than any signature"),
+    ] {
+        place.write("f.sig", &there);
+        let told = format!("kms-sig: \"f.sig\" is {what}; it is left as it is\n");
+        place.run(["sign", "local:gone", "f"]).exits(2).says("").complains(&format!(
+            "{told}hint: name another file for the signature (kms-sig sign KEY FILE SIG), or replace what is there with \
+             --force\n"
+        ));
+        place.run(["sign", "local:gone", "f", "f.sig"]).exits(2).says("").complains_of(&told);
+        assert_eq!(place.read("f.sig"), there);
+    }
+    place.run(["sign", "--force", "local:demo", "f"]).exits(0).complains("");
     place.run(["verify", "f", "--key", "local:demo"]).exits(0).says(VALID);
+    // Neither a directory nor the file itself, whatever is asked for.
+    fs::create_dir(place.path("dir")).unwrap();
+    place
+        .run(["sign", "--force", "local:gone", "f", "dir"])
+        .exits(3)
+        .complains_of("kms-sig: cannot write \"dir\"");
+    place
+        .run(["sign", "--force", "local:gone", "f", "f"])
+        .exits(2)
+        .complains_of("kms-sig: the signature would");
+    assert_eq!(place.names(), ["dir", "f", "f.sig", "keyring"]);
+}
+
+#[test]
+fn p8_an_older_signature_is_replaced_whoever_keeps_its_key_and_so_is_an_empty_file() {
+    let place = Place::with_signed_file();
+    let local = place.read("f.sig");
+    let after = |prefix: &[u8]| [prefix, &noise()].concat();
+    let id = "1234abcd-12ab-34cd-56ef-1234567890ab";
+    let arn = format!("\x4barn:aws:kms:eu-west-2:111122223333:key/{id}");
+    let old_form = [&[0x0a, 0x20][..], &noise()[..32], &[0x12, 0x8f, 1, 1, 1, 2, 0, 0x78]].concat();
+    for older in [
+        local,
+        Vec::new(),
+        after(&[1, 2, 2, 0, 0x78]), // AWS
+        after(&old_form),           // AWS in 2015
+        after(id.as_bytes()),       // moto, LocalStack, ministack
+        after(arn.as_bytes()),      // local-kms
+        b"kms-sig batch 1\nsize 1\nindex 0\nleaf-context []\nciphertext 1\n\n!".to_vec(),
+    ] {
+        for sig in ["f.sig", "elsewhere"] {
+            place.write(sig, &older);
+            place.run(["sign", "local:demo", "f", sig]).exits(0).says("").complains("");
+            place.run(["verify", "f", sig, "--key", "local:demo"]).exits(0).says(VALID);
+        }
+    }
+}
+
+#[test]
+fn descriptors_are_written_to_whatever_file_they_lead_to() {
+    let place = Place::with_keyring();
+    place.write("f", "payload");
+    place.write("log", "text\n");
+    for (script, sig) in [
+        ("\"$KMS_SIG\" sign local:demo f /dev/fd/3 3>log", "log"),
+        ("\"$KMS_SIG\" sign local:demo f /proc/self/fd/3 3>>log", "log"),
+        ("ln -s /dev/stdout out && \"$KMS_SIG\" sign local:demo f out >log", "log"),
+        (
+            "bash -c '\"$KMS_SIG\" sign local:demo f >(cat >piped; : >done)'; until [ -e done ]; do :; done",
+            "piped",
+        ),
+    ] {
+        place.shell(script).exits(0).says("").complains("");
+        place.run(["verify", "f", sig, "--key", "local:demo"]).exits(0).says(VALID);
+    }
+}
+
+#[test]
+fn p9_a_link_where_others_can_write_is_not_followed() {
+    let place = Place::with_signed_file();
+    let target = place.read("f.sig");
+    fs::create_dir(place.path("shared")).unwrap();
+    place.write("shared/f", "other payload");
+    symlink("../f.sig", place.path("shared/f.sig")).unwrap();
+    let chmod = |mode| {
+        fs::set_permissions(place.path("shared"), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    chmod(0o777);
+    for force in [&[][..], &["--force"]] {
+        let words = [&["sign", "local:gone", "shared/f"][..], force].concat();
+        place.run(words).exits(2).says("").complains(
+            "kms-sig: \"shared/f.sig\" is a symbolic link in a directory that others can write to (mode 0777); it is \
+             not followed\n\
+             hint: remove the link, or name the place it leads to\n",
+        );
+    }
+    assert_eq!(place.read("f.sig"), target);
+    // It is read through, all the same: that has no effect but a verdict.
+    place.run(["verify", "shared/f", "--key", "local:demo"]).exits(1).complains(INVALID);
+    for safe in [0o755, 0o1777] {
+        chmod(safe);
+        place.run(["sign", "local:demo", "shared/f"]).exits(0).complains("");
+        place.run(["verify", "shared/f", "f.sig", "--key", "local:demo"]).exits(0).says(VALID);
+    }
+}
+
+#[test]
+fn s4_a_file_that_changes_while_it_is_verified_gets_no_verdict() {
+    let place = Place::with_signed_file();
+    place.write("f", "before\n");
+    place.write("new", "payload\n");
+    // The file is open when the signature is asked for; until that comes, there is all the time to change it.
+    for change in ["cp new f", "mv new f", "rm f", "echo more >>f"] {
+        place.write("f", "before\n");
+        place
+            .shell(&format!(
+                "rm -f p; mkfifo p; \"$KMS_SIG\" verify f p --key local:demo & exec 3>p; {change}; cat f.sig >&3; \
+                 exec 3>&-; wait $!"
+            ))
+            .exits(3)
+            .says("")
+            .complains(
+                "kms-sig: \"f\" changed while it was read\nhint: run it again when nobody writes to it\n",
+            );
+        place.write("new", "payload\n");
+    }
+    // Of a pipe nothing can be said but what was read.
+    place.shell("cat new | \"$KMS_SIG\" verify - f.sig --key local:demo").exits(0).says(VALID);
 }
 
 // What cannot be read, and what is no signature

@@ -284,6 +284,106 @@ fn a26_a_sticky_directory_that_files_could_not_be_moved_out_of_holds_its_rule() 
     daemon.waits_for("the directories are there again");
 }
 
+/// `in` as everybody's: sticky and the daemon's, so that it may move out of it what is there.
+fn make_sticky(site: &Site) {
+    chown(site.path("in"), Some(DAEMON.id), Some(7003)).unwrap();
+    fs::set_permissions(site.path("in"), Permissions::from_mode(0o3777)).unwrap();
+}
+
+#[test]
+fn p2_who_spoils_anothers_pair_in_a_sticky_folder_has_it_held_and_not_quarantined() {
+    let log = || with(&quick(), "on_invalid = \"log\"");
+    for rule in [quick(), log()] {
+        let site = Site::new(&with(&rule, "signature_timeout = \"50ms\""));
+        make_sticky(&site);
+        let daemon = site.start(Leases::Granted);
+        // Junk under the names of the signatures that are to come, and under one, what no signature can replace.
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+        OTHER.run(|| {
+            for name in names {
+                write(&site.path(format!("in/{name}.sig")), b"junk");
+            }
+            fs::create_dir(site.path("in/dir.sig")).unwrap();
+            symlink("nowhere", site.path("in/link.sig")).unwrap();
+        });
+        SENDER.run(|| {
+            for name in names.into_iter().chain(["dir", "link"]) {
+                write(&site.path("in").join(name), name.as_bytes());
+                fs::remove_file(site.path(format!("in/{name}.sig"))).unwrap_err(); // he cannot help himself
+            }
+        });
+        for _ in 0..names.len() + 2 {
+            daemon.waits_for("held");
+        }
+        let run = site.place.run(["explain", "--policy", "policy.toml", "in/a"]).exits(0);
+        let told = String::from_utf8_lossy(run.stdout()).into_owned();
+        assert!(told.contains("held (mixed-owners)"), "{told}");
+        let quarantined = daemon.count("quarantined") + daemon.count("invalid");
+        assert_eq!(quarantined, 0);
+
+        // What is valid is delivered, whoever brought which part of it.
+        let signature = site.sign("mixed".as_ref(), b"content");
+        OTHER.run(|| write(&site.path("in/mixed.sig"), &signature));
+        SENDER.run(|| write(&site.path("in/mixed"), b"content"));
+        daemon.until("delivered", || site.path("out/mixed").exists());
+        // The hold ends with its cause.
+        let signature = site.sign("a".as_ref(), b"a");
+        OTHER.run(|| fs::remove_file(site.path("in/a.sig")).unwrap());
+        SENDER.run(|| write(&site.path("in/a.sig"), &signature));
+        daemon.until("delivered", || site.path("out/a").exists());
+        // A user's own bad pair is his, and no brake is on.
+        SENDER.run(|| {
+            write(&site.path("in/own"), b"content");
+            write(&site.path("in/own.sig"), b"junk");
+        });
+        daemon.until("judged", || daemon.count("quarantined") + daemon.count("invalid") == 1);
+        SENDER.run(|| write(&site.path("in/alone"), b"content"));
+        daemon.until("judged", || daemon.count("quarantined") + daemon.count("invalid") == 2);
+    }
+}
+
+#[test]
+fn p2_a_signature_is_held_with_what_another_put_under_its_payloads_name() {
+    let site = Site::new(&quick());
+    make_sticky(&site);
+    let daemon = site.start(Leases::Granted);
+    let signature = site.sign("a".as_ref(), b"content");
+    OTHER.run(|| write(&site.path("in/a"), b"junk"));
+    SENDER.run(|| write(&site.path("in/a.sig"), &signature));
+    let held = daemon.waits_for("held");
+    assert_eq!(held["cause"], "mixed-owners");
+    assert!(held["reason"].to_string().contains("mismatch"), "{held}");
+    assert!(held["remedy"].to_string().contains("remove the other"), "{held}");
+    assert!(site.path("in/a").exists() && site.path("in/a.sig").exists());
+}
+
+#[test]
+fn p9_a_link_that_another_user_planted_for_a_signature_is_not_followed() {
+    let site = Site::new(&quick());
+    fs::write(site.path("precious"), "").unwrap();
+    // Root's own, so that nothing but the rule keeps it from being replaced.
+    let precious = site.sign("f".as_ref(), b"older");
+    fs::write(site.path("precious"), &precious).unwrap();
+    SENDER.run(|| {
+        write(&site.path("in/f"), b"content");
+        symlink("../precious", site.path("in/f.sig")).unwrap();
+        symlink("/dev/null", site.path("in/device.sig")).unwrap();
+    });
+    let told = format!("is a symbolic link of user {}, who could have it lead anywhere", SENDER.id);
+    for mode in [0o2770, 0o3777] {
+        fs::set_permissions(site.path("in"), Permissions::from_mode(mode)).unwrap();
+        for words in [&["in/f"][..], &["in/f", "in/device.sig"], &["in/f", "--force"]] {
+            let words = [&["sign", "local:gone"][..], words].concat();
+            site.place.run(words).exits(2).complains_of("kms-sig: \"in/").complains_of(&told);
+        }
+    }
+    assert_eq!(site.place.read("precious"), precious);
+    // Root's own link, in root's own folder, leads where it did.
+    symlink("precious", site.path("mine.sig")).unwrap();
+    site.place.run(["sign", "local:demo", "--keyring", "keyring-of-the-test", "in/f", "mine.sig"]).exits(0);
+    assert_ne!(site.place.read("precious"), precious);
+}
+
 /// Where the daemon may write and the sender may not: a link there would have the daemon write for him.
 #[test]
 fn a3_nothing_is_written_through_a_link_that_has_the_signatures_name() {
