@@ -154,6 +154,7 @@ Examples:
   kms-sig sign arn:aws:kms:eu-west-1:111122223333:key/1234abcd-… app.tar.gz out/app.sig
   kms-sig sign alias/releases app.tar.gz --context channel=stable,version=20
   tar c src | kms-sig sign alias/releases - src.tar.sig
+  for f in *.tar.gz; do kms-sig sign alias/releases \"$f\"; done
   kms-sig sign alias/releases -- -name-with-a-dash")]
 pub struct Sign {
     /// The key: a key id, key ARN, alias/NAME, alias ARN or local:NAME

@@ -51,6 +51,7 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l keyring -d 'The
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l force -d 'Replace whatever file is there, although it is no older signature'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l key -d 'A key that is trusted; may be repeated [default: any AWS key that you may use]' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l context -d 'Encryption context, k=v,k=v; may be repeated. A comma inside a value is written \\,' -r
@@ -119,6 +120,7 @@ replaced\t''
 state\t''
 rollback\t''
 brake\t''
+mixed-owners\t''
 in-hand\t''
 no-payload\t''
 no-signature\t''

@@ -151,6 +151,8 @@ enum ItemTrouble {
     NoDestination(String),
     #[error("not released: its signature is longer than any, and was never read")]
     Overlong { forced: bool },
+    #[error("it changed while it was read")]
+    ReadWhileChanged,
     #[error("not released: {0}")]
     Changed(&'static str),
     #[error("not released to {}: {what}", quoted(at))]
@@ -207,6 +209,7 @@ impl ItemTrouble {
             | Self::NoDestination(_)
             | Self::Overlong { forced: true }
             | Self::Changed(_)
+            | Self::ReadWhileChanged
             | Self::Unrecorded { .. }
             | Self::Kept { .. }
             | Self::Refused { .. }
@@ -233,6 +236,7 @@ impl ItemTrouble {
             | Self::Read(ReadError::Open(OpenError::Io(error)))
             | Self::Write(error) => Some(remedy::directory(error)),
             Self::Read(ReadError::Resized { .. }) | Self::Changed(_) => Some(CHANGED),
+            Self::ReadWhileChanged => Some("run it again when nobody writes to it any more"),
             Self::NoDestination(_) => Some("name one with --to DIR"),
             Self::Overlong { .. } => Some(
                 "if its payload is needed, copy it by hand (kms-sig quarantine show ID names its folder)",

@@ -9,7 +9,7 @@
 //! | moto, LocalStack, ministack | the key's id as text, 36 characters |
 //! | local-kms | a length, and the key's ARN as text |
 //!
-//! and what comes after is no text. A local key's ciphertexts have a magic of their own ([`crate::kms::local`]).
+//! and what comes after is no text. A local key's ciphertexts have a magic of their own.
 
 /// Characters of a key id: a UUID, or `mrk-` and 32 hexadecimal digits.
 const KEY_ID_LEN: usize = 36;

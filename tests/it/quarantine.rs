@@ -356,6 +356,36 @@ fn a_policy_without_quarantine_has_no_store_and_a_store_of_others_is_not_opened(
 // Verifying again
 
 #[test]
+fn s4_an_item_that_changes_while_it_is_verified_again_gets_no_verdict() {
+    let place = place(&rule());
+    // Long enough to be changed while it is read.
+    let id = good_after_all(&place, &rule(), &"0".repeat(96 << 20));
+    let payload = fs::canonicalize(place.path(format!("q/{id}/payload"))).unwrap();
+    let mut command = std::process::Command::new(crate::harness::PROGRAM);
+    command.args(["quarantine", "recheck", &id, "--policy", "policy.toml"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = place.prepare(command).spawn().unwrap();
+    let fds = format!("/proc/{}/fd", child.id());
+    let is_open = || {
+        fs::read_dir(&fds).is_ok_and(|mut fds| {
+            fds.any(|fd| fd.is_ok_and(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == payload)))
+        })
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    while !is_open() {
+        assert!(std::time::Instant::now() < until, "never opened");
+    }
+    // The same bytes again: what is read is what was signed, and nobody can know that.
+    use std::os::unix::fs::FileExt as _;
+    fs::File::options().write(true).open(&payload).unwrap().write_all_at(b"0", 0).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), &*output.stdout), (Some(3), &b""[..]), "{told}");
+    assert!(told.contains("it changed while it was read"), "{told}");
+    run(&place, &["recheck", &id]).exits(0).says(format!("{id}: valid signature from local:demo\n"));
+}
+
+#[test]
 fn recheck_judges_by_the_policy_as_it_is_now_and_moves_nothing() {
     let place = place(&rule());
     let bad = quarantined(&place, "bad", "1234");

@@ -11,7 +11,7 @@ use crate::daemon::hostname;
 use crate::digest::Digest;
 use crate::effect::quarantine::{Item, Parcel, ReadError};
 use crate::fs::give::Owner;
-use crate::fs::trust;
+use crate::fs::{FsError, Identity, stat_path, trust};
 use crate::kms::provider::Providers;
 use crate::policy::{Mode, Policy, Rollback, Rule};
 use crate::seal::{self, Opened, Reason, Verdict};
@@ -51,11 +51,14 @@ impl<'p> Judge<'p> {
     /// Judges an item where it lies.
     pub(super) async fn verify(&self, item: &Item) -> Result<Verdict, ItemTrouble> {
         let rule = self.rule(item)?; // first: without it, nothing need be read
+        let before = versions(item)?;
         let reading = progress::Reading::of(Some(item.record().payload.size));
         let digest = item.hash_payload(&|len| reading.add(len))?;
         drop(reading);
         let signature = item.read_signature().map_err(ReadError::from)?;
-        self.judge(rule, item, &digest, signature.map(|read| read.parsed)).await
+        let verdict = self.judge(rule, item, &digest, signature.map(|read| read.parsed)).await?;
+        // Its sender may still have it open: then the bytes that were hashed may never have been its content.
+        if versions(item)? == before { Ok(verdict) } else { Err(ItemTrouble::ReadWhileChanged) }
     }
 
     /// Judges the copy of an item that is about to be released.
@@ -89,6 +92,12 @@ impl<'p> Judge<'p> {
         };
         Ok(opened.judge(digest))
     }
+}
+
+/// Which versions of its files an item has.
+fn versions(item: &Item) -> Result<[Option<Identity>; 2], FsError> {
+    let version = |name| Ok(stat_path(&item.folder().join(name))?.map(|stat| stat.identity));
+    Ok([version("payload")?, version("payload.sig")?])
 }
 
 /// What a rule does about superseded content.
