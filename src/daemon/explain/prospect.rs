@@ -258,10 +258,10 @@ impl Scene<'_> {
         let grace = humantime::format_duration(grace);
         let bringers = self.bringers()?;
         if let Some((why, reason)) = self.bad_anyway(rule, there) {
-            let what = self.action(rule, reason, bringers);
+            let (what, done) = self.action(rule, reason, bringers);
             let why =
-                format!("{why}: {reason}, and once it has been unchanged for {grace} it would be {what}");
-            return Ok(Prospect::new(What::Invalid, why));
+                format!("{why}: {reason}, and once it has been unchanged for {grace} it would be {done}");
+            return Ok(Prospect::new(what, why));
         }
         let keys: Vec<_> = rule.trusted_keys.iter().map(|key| key.as_str()).collect();
         let judges = Prospect::new(
@@ -270,7 +270,7 @@ impl Scene<'_> {
                 "would be judged under {}; {}; an invalid one that has been unchanged for {grace} would be {}",
                 keys.join(", "),
                 self.if_valid(rule),
-                self.action(rule, Reason::Mismatch, bringers)
+                self.action(rule, Reason::Mismatch, bringers).1
             ),
         );
         Ok(self.delivery(payload, judges)?)
@@ -304,17 +304,17 @@ impl Scene<'_> {
     }
 
     fn missing(&self, rule: &VerifyRule, payload: &Identity) -> Result<Prospect, Unseen> {
-        let what = self.action(rule, Reason::Missing, self.bringers()?);
+        let (what, done) = self.action(rule, Reason::Missing, self.bringers()?);
         if clock::age(payload.ctime) >= rule.signature_timeout {
             let why = format!(
-                "its signature has not come within signature_timeout: missing, and it would be {what}"
+                "its signature has not come within signature_timeout: missing, and it would be {done}"
             );
-            return Ok(Prospect::new(What::Invalid, why));
+            return Ok(Prospect::new(what, why));
         }
         let until = clock::end_of_wait(payload.ctime, rule.signature_timeout);
         let why = format!(
             "waits for its signature until {until}, or as long after the daemon first saw it; then missing, and it \
-             would be {what}"
+             would be {done}"
         );
         Ok(Prospect::new(What::Waits, why))
     }
@@ -338,18 +338,19 @@ impl Scene<'_> {
         Ok(payload.map_or(Bringers::One, |payload| Bringers::of(mode, payload, signature)))
     }
 
-    /// What is done about an invalid pair when that is final.
-    fn action(&self, rule: &VerifyRule, reason: Reason, bringers: Bringers) -> &'static str {
+    /// What is done about an invalid pair when that is final: in one word, and in words.
+    fn action(&self, rule: &VerifyRule, reason: Reason, bringers: Bringers) -> (What, &'static str) {
         match decide::verified(rule, Verdict::Invalid(reason), Finality::Final, false, bringers) {
-            Verified::Quarantine(_) => "quarantined",
-            Verified::Leave(_) => "left and logged",
+            Verified::Quarantine(_) => (What::Invalid, "quarantined"),
+            Verified::Leave(_) => (What::Invalid, "left and logged"),
             Verified::Hold(Doubt::MixedOwners, _) => {
-                "held (mixed-owners): file and signature belong to two users in a sticky folder"
+                let why = "held (mixed-owners): file and signature belong to two users in a sticky folder";
+                (What::Holds, why)
             }
             Verified::Deliver(_)
             | Verified::Accept(_)
             | Verified::Wait(_)
-            | Verified::Hold(Doubt::Brake, _) => "held",
+            | Verified::Hold(Doubt::Brake, _) => (What::Holds, "held"),
         }
     }
 
