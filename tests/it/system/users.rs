@@ -311,7 +311,7 @@ fn p2_who_spoils_anothers_pair_in_a_sticky_folder_has_it_held_and_not_quarantine
             }
         });
         assert_eq!(daemon.waits_for("held")["cause"], "mixed-owners"); // each cause is told once
-        let run = site.place.run(["explain", "--policy", "policy.toml", "in/a"]).exits(0);
+        let run = DAEMON.run(|| site.place.run(["explain", "--policy", "policy.toml", "in/a"]).exits(0));
         let told = String::from_utf8_lossy(run.stdout()).into_owned();
         assert!(told.contains("held (mixed-owners)"), "{told}");
         let quarantined = daemon.count("quarantined") + daemon.count("invalid");
@@ -356,7 +356,8 @@ fn p2_a_file_whose_signature_another_user_keeps_from_coming_is_held_and_not_miss
     let held = daemon.waits_for("held");
     assert_eq!(held["cause"], "mixed-owners");
     assert!(held["reason"].to_string().contains("missing"), "{held}");
-    let run = site.place.run(["explain", "--policy", "policy.toml", "in/dir", "--json"]).exits(0);
+    let run =
+        DAEMON.run(|| site.place.run(["explain", "--policy", "policy.toml", "in/dir", "--json"]).exits(0));
     let told = String::from_utf8_lossy(run.stdout()).into_owned();
     assert!(told.contains("held (mixed-owners)") && told.contains("\"holds\""), "{told}");
     // Those without anything in their signature's way came later, and are judged.
