@@ -1,0 +1,441 @@
+//! What a sender does at any moment of one step: at every system call of it that touches the watched directory, he moves
+//! a directory away, puts files of his own where a signature is being replaced, or moves the daemon's own folder, while the
+//! daemon stands still before the call. Without a race there is nothing to be lucky about.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+use super::attacker::files_below;
+use super::job::{
+    Check, DELIVER, DELIVER_BELOW, Job, QUARANTINE_BELOW, QUARANTINE_BELOW_APART, RESIGN, SIGN_BELOW, Site,
+    all_below, at_each, content, ensure,
+};
+use super::mount;
+use super::trace::{Fault, Point};
+use super::users::{self, Leases, SENDER};
+use crate::daemon::{SIGN, with};
+use crate::harness::Place;
+
+/// The points of an undisturbed run at which something is done in the watched directory, in their order.
+fn points_in(job: Job) -> Vec<Point> {
+    let site = job.lay(None);
+    let run = site.trace(None);
+    assert_eq!(run.status.code(), Some(job.exit), "{}", run.shown());
+    let root = site.place.path("w/in").display().to_string();
+    let calls = run.calls.into_iter().filter(|(point, on)| {
+        // A link's first argument is the working directory.
+        point.call == "linkat" || on.starts_with(&root) && point.call != "flock"
+    });
+    calls.map(|(point, _)| point).collect()
+}
+
+/// The files of a directory, by name.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let Ok(entries) = fs::read_dir(dir) else { return BTreeMap::new() };
+    let read = |entry: fs::DirEntry| Some((entry.file_name().into_string().unwrap(), fs::read(entry.path()).ok()?));
+    entries.filter_map(|entry| read(entry.unwrap())).collect()
+}
+
+/// All that lies in a place, whatever its name.
+fn contents(place: &Place) -> Vec<Vec<u8>> {
+    files_below(&place.path("w")).iter().filter_map(|path| fs::read(path).ok()).collect()
+}
+
+// P9
+
+/// Moves the directory away while the daemon stands before a call. At the end it holds what it held then, or what it held
+/// at the beginning: nothing came into it after it was moved, nothing was taken out, nothing exchanged.
+fn moved_at(job: Job, point: Point, has_another: bool) -> Check {
+    let site = job.lay(None);
+    fs::create_dir(site.place.path("w/outside")).unwrap();
+    let (sub, away) = (site.place.path("w/in/sub"), site.place.path("w/outside/sub"));
+    let (before, then) = (files(&sub), RefCell::new(None));
+    let act = || {
+        fs::rename(&sub, &away).unwrap();
+        if has_another {
+            fs::create_dir(&sub).unwrap();
+        }
+        *then.borrow_mut() = Some(files(&away));
+    };
+    let run = site.trace_beside(None, &[(point, &act)]);
+    let told = |wrong: String| format!("moved before {} #{}: {wrong}\n{}", point.call, point.nth, run.shown());
+    let check = || {
+        ensure!(!run.hung && !run.stderr.contains("panicked"), "it hung or panicked");
+        let Some(then) = then.borrow().clone() else { return Ok(()) }; // this run had no such point
+        let now = files(&away);
+        let names: Vec<_> = now.keys().collect();
+        ensure!(now == then || now == before, "outside there is {names:?}, there was {:?}", then.keys());
+        ensure!(contents(&site.place).contains(&before["f"]), "the payload is lost");
+        Ok(())
+    };
+    check().map_err(told)
+}
+
+fn moved_everywhere(job: Job) {
+    mount::private();
+    let points = points_in(job);
+    at_each(&points, 2, |point| {
+        moved_at(job, point, false)?;
+        if point.nth % 3 == 0 { moved_at(job, point, true) } else { Ok(()) }
+    });
+}
+
+#[test]
+fn p9_a_directory_that_is_moved_away_while_a_file_in_it_is_signed() {
+    moved_everywhere(SIGN_BELOW);
+}
+
+#[test]
+fn p9_a_directory_that_is_moved_away_while_a_file_in_it_is_signed_again() {
+    moved_everywhere(RESIGN);
+}
+
+#[test]
+fn p9_a_directory_that_is_moved_away_while_a_pair_in_it_is_delivered() {
+    moved_everywhere(DELIVER_BELOW);
+}
+
+#[test]
+fn p9_a_directory_that_is_moved_away_while_a_pair_in_it_is_quarantined() {
+    moved_everywhere(QUARANTINE_BELOW);
+}
+
+#[test]
+fn p9_a_directory_that_is_moved_away_while_a_pair_in_it_is_quarantined_across_mounts() {
+    moved_everywhere(QUARANTINE_BELOW_APART);
+}
+
+// P8, P4
+
+/// Puts a file of the sender's at the name of the signature; what was there he keeps under another name, so that nothing
+/// is lost by him.
+fn put_there(place: &Place, what: &str) {
+    let (there, kept) = (place.path("w/in/sub/f.sig"), place.path(format!("w/in/sub/.kept-{what}")));
+    match rustix::fs::rename(&there, &kept) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => panic!("{e}"),
+    }
+    let new = place.path(format!("w/in/sub/.{what}"));
+    fs::write(&new, what).unwrap();
+    rustix::fs::renameat_with(CWD, &new, CWD, &there, RenameFlags::NOREPLACE).unwrap();
+}
+
+/// Whether everything of the sender's is somewhere that he finds: in the directory, or, where something of his own has
+/// its name, in the private folder.
+fn has_all(site: &Site, theirs: &[&str], is_name_free: bool) -> Check {
+    let root = site.place.path("w/in");
+    for what in theirs {
+        let found: Vec<PathBuf> = files_below(&root)
+            .into_iter()
+            .filter(|path| fs::read(path).is_ok_and(|there| there == what.as_bytes()))
+            .collect();
+        ensure!(!found.is_empty(), "{what} is lost");
+        let is_hidden = |path: &PathBuf| path.to_string_lossy().contains("/.kms-sig");
+        ensure!(!is_name_free || !found.iter().all(is_hidden), "{what} is hidden: {found:?}");
+    }
+    Ok(())
+}
+
+/// X takes the signature's place before one call, Y before a later one.
+#[test]
+fn p8_whatever_a_sender_puts_in_place_of_a_signature_that_is_replaced_is_kept() {
+    mount::private();
+    let points = points_in(RESIGN);
+    let swaps: Vec<_> = points.iter().filter(|point| ["linkat", "renameat2"].contains(&point.call)).collect();
+    assert!(swaps.len() >= 2, "{points:?}");
+    // When X was exchanged there are more calls: the way back.
+    let later = [1, 2, 3, 4].map(|nth| Point { call: "renameat2", nth });
+    let mut pairs = Vec::new();
+    for first in &points {
+        pairs.push((*first, None));
+        for second in later.iter().chain(points.iter().filter(|p| p.call == "unlinkat")) {
+            let is_swap = swaps.contains(&first);
+            if is_swap && second != first {
+                pairs.push((*first, Some(*second)));
+            }
+        }
+    }
+    at_each(&pairs, 2, |(first, second)| {
+        let site = RESIGN.lay(None);
+        let put = RefCell::new(Vec::new());
+        let x = || {
+            put_there(&site.place, "X of the sender");
+            put.borrow_mut().push("X of the sender");
+        };
+        let y = || {
+            put_there(&site.place, "Y of the sender");
+            put.borrow_mut().push("Y of the sender");
+        };
+        let mut acts: Vec<(Point, &dyn Fn())> = vec![(first, &x)];
+        acts.extend(second.map(|point| (point, &y as &dyn Fn())));
+        let run = site.trace_beside(None, &acts);
+        let check = || {
+            has_all(&site, &put.borrow(), false)?;
+            let again = site.trace(None);
+            ensure!(!again.hung, "it hung");
+            has_all(&site, &put.borrow(), put.borrow().len() < 2)
+        };
+        check().map_err(|wrong| format!("X at {first:?}, Y at {second:?}: {wrong}\n{}", run.shown()))
+    });
+}
+
+/// X takes the signature's place before the exchange, and the daemon is killed at any call after that; or the directory
+/// can no longer be written to.
+#[test]
+fn p4_p8_what_a_kill_left_of_the_senders_is_given_back_by_the_next_start() {
+    mount::private();
+    let points = points_in(RESIGN);
+    let exchange = *points.iter().find(|point| point.call == "renameat2").unwrap();
+    let mut kills: Vec<Point> = points.iter().copied().filter(|point| *point != exchange).collect();
+    kills.extend((2..=4).map(|nth| Point { call: "renameat2", nth }));
+    kills.extend((1..=8).map(|nth| Point { call: "unlinkat", nth }));
+    at_each(&kills, 2, |kill| {
+        let site = RESIGN.lay(None);
+        let x = || put_there(&site.place, "X of the sender");
+        let was_put = AtomicBool::new(false);
+        let act = || {
+            x();
+            was_put.store(true, Ordering::Relaxed);
+        };
+        let run = site.trace_beside(Some((kill, Fault::Kill)), &[(exchange, &act)]);
+        if !was_put.load(Ordering::Relaxed) {
+            return Ok(()); // killed before
+        }
+        let again = site.trace(None);
+        let check = || {
+            ensure!(!again.hung, "it hung");
+            has_all(&site, &["X of the sender"], true)?;
+            ensure!(site.place.read("w/in/sub/f.sig") == b"X of the sender", "it is not at its name");
+            let left = all_below(&site.place.path("w/in"));
+            let ours: Vec<_> = left.iter().filter(|name| name.contains(".kms-sig") && *name != ".kms-sig/lock").collect();
+            ensure!(ours.is_empty(), "left over: {ours:?}");
+            Ok(())
+        };
+        check().map_err(|wrong| format!("killed at {kill:?}: {wrong}\n{}\nthen\n{}", run.shown(), again.shown()))
+    });
+}
+
+#[test]
+fn p4_p8_what_cannot_go_back_for_want_of_rights_waits_is_told_and_goes_back() {
+    let site = users::Site::new(&with(&with(SIGN, "settle = \"1ms\""), "on_stale = \"resign\""));
+    let signed = |daemon: &crate::daemon::Daemon, n: usize| daemon.waits_for_nth("signed", n);
+    let daemon = site.start(Leases::Granted);
+    SENDER.run(|| users::write(&site.path("in/f"), b"first"));
+    signed(&daemon, 1);
+    assert_eq!(daemon.stop().code(), Some(0));
+    // As a kill between the exchanges leaves it: X is in the folder, and a new signature at its name.
+    let digest = |bytes: &[u8]| kms_sig::digest::Digest::of(bytes).to_string()[..64].to_owned();
+    let ours = fs::read(site.path("in/f.sig")).unwrap();
+    let folder = site.path(format!("in/.kms-sig/0123456789abcdef01234567.{}.swap", digest(&ours)));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("f.sig"), "X of the sender").unwrap();
+    for path in [folder.clone(), folder.join("f.sig")] {
+        std::os::unix::fs::chown(path, Some(users::DAEMON.id), Some(users::DAEMON.id)).unwrap();
+    }
+    // Another of the sender's has the name.
+    fs::rename(site.path("in/f.sig"), site.path("in/.kept")).unwrap();
+    SENDER.run(|| users::write(&site.path("in/f.sig"), b"Y of the sender"));
+    let daemon = site.start(Leases::Granted);
+    daemon.waits_for("files wait in .kms-sig until they can go back to their names");
+    let backlog = site.place.run(["backlog", "--policy", "policy.toml"]);
+    assert!(backlog.stdout().contains("f.sig") && backlog.stdout().contains("name-taken"), "{}", backlog.stdout());
+    SENDER.run(|| fs::rename(site.path("in/f.sig"), site.path("in/.y")).unwrap());
+    daemon.hang_up();
+    daemon.until("gave it back", || {
+        fs::read(site.path("in/f.sig")).is_ok_and(|there| there == b"X of the sender")
+    });
+    assert!(!folder.exists());
+}
+
+// P6
+
+/// The daemon is killed at any call of a delivery, and its folder is moved before the next start, or a copy made of it.
+fn folder_moves_to(to: &str, is_copied: bool) {
+    mount::private();
+    let points = DELIVER_BELOW.points(12);
+    at_each(&points, 2, |point| {
+        let site = DELIVER_BELOW.lay(None);
+        let run = site.trace(Some((point, Fault::Kill)));
+        let (own, to) = (site.place.path("w/in/.kms-sig"), site.place.path("w/in").join(to));
+        if !own.join("lock").exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        if is_copied {
+            mount::run(std::process::Command::new("cp").arg("-a").args([&own, &to]));
+        } else {
+            fs::rename(&own, &to).unwrap();
+        }
+        let again = site.trace(None);
+        let check = || {
+            ensure!(again.status.code() == Some(0), "the next run did not finish");
+            ensure!(all_below(&site.place.path("w/q")).is_empty(), "something is in quarantine");
+            ensure!(site.place.read("w/out/sub/f") == content(), "not delivered");
+            ensure!(!site.place.path("w/in/sub/f").exists(), "left in place");
+            ensure!(is_copied || !to.exists(), "its folder is still there");
+            Ok(())
+        };
+        check().map_err(|wrong| format!("killed at {point:?}: {wrong}\n{}\nthen\n{}", run.shown(), again.shown()))
+    });
+}
+
+#[test]
+fn p6_a_folder_of_ours_that_was_moved_is_none_of_the_senders_and_what_is_in_it_is_finished() {
+    folder_moves_to("visible", false);
+}
+
+#[test]
+fn p6_a_folder_of_ours_that_was_moved_further_down() {
+    folder_moves_to("deep/er/visible", false);
+}
+
+#[test]
+fn p6_a_copy_of_a_folder_of_ours_is_no_candidate_and_nothing_in_it_is_finished() {
+    folder_moves_to("copy", true);
+}
+
+#[test]
+fn p6_a_folder_of_ours_that_is_moved_while_the_daemon_runs_is_not_signed() {
+    let rule = with(&with(SIGN, "settle = \"1ms\""), "recursive = true");
+    let site = users::Site::new(&rule);
+    let daemon = site.start(Leases::Granted);
+    for (number, to) in ["visible", "sub/x"].into_iter().enumerate() {
+        SENDER.run(|| {
+            let to = site.path("in").join(to);
+            if let Some(parent) = to.parent().filter(|parent| !parent.exists()) {
+                fs::create_dir(parent).unwrap();
+                fs::set_permissions(parent, std::os::unix::fs::PermissionsExt::from_mode(0o2770)).unwrap();
+            }
+            fs::rename(site.path("in/.kms-sig"), &to).unwrap();
+            users::write(&site.path(format!("in/f{number}")), b"content");
+        });
+        daemon.waits_for_nth("signed", number + 1);
+        daemon.waits_for_nth("the daemon's own folder was moved there; what lay in it is finished", number + 1);
+        assert!(!site.path("in").join(to).exists());
+        daemon.until("has its folder again", || site.path("in/.kms-sig/lock").exists());
+    }
+    assert!(daemon.events("signed").iter().all(|event| event["file"].as_str().unwrap().starts_with('f')));
+    assert_eq!(daemon.stop().code(), Some(0));
+    let left: Vec<_> = files_below(&site.path("in"));
+    assert_eq!(left.len(), 5, "two files, two signatures, one lock: {left:?}");
+}
+
+#[test]
+fn p6_a_delivery_goes_on_when_its_folder_is_moved_at_any_call() {
+    mount::private();
+    let points = points_in(DELIVER);
+    at_each(&points, 2, |point| {
+        let site = DELIVER.lay(None);
+        let act = || {
+            let own = site.place.path("w/in/.kms-sig");
+            if own.exists() {
+                fs::rename(own, site.place.path("w/in/visible")).unwrap();
+            }
+        };
+        let run = site.trace_beside(None, &[(point, &act)]);
+        let check = || {
+            ensure!(!run.hung && !run.stderr.contains("panicked"), "it hung or panicked");
+            ensure!(contents(&site.place).contains(&content()), "the payload is lost");
+            let again = site.trace(None);
+            ensure!(again.status.code() == Some(0), "the next run did not finish: {}", again.shown());
+            ensure!(site.place.read("w/out/f") == content(), "not delivered: {}", again.shown());
+            ensure!(!site.place.path("w/in/f").exists(), "left in place: {}", again.shown());
+            ensure!(!site.place.path("w/in/visible").exists(), "its folder is still there: {}", again.shown());
+            Ok(())
+        };
+        check().map_err(|wrong| format!("moved at {point:?}: {wrong}\n{}", run.shown()))
+    });
+}
+
+// P8, for as long as one likes
+
+/// How long the loop runs: `KMS_SIG_LOOP_SECONDS=600` for the ten minutes of a release.
+fn loop_time() -> Duration {
+    let seconds = std::env::var("KMS_SIG_LOOP_SECONDS").map_or(20, |seconds| seconds.parse().unwrap());
+    Duration::from_secs(seconds)
+}
+
+/// A sender changes payloads, so that they are signed again, and all the while exchanges their signatures with files of
+/// his own, each of them with content that no other has. In the end every one of them is somewhere that he finds.
+#[test]
+fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
+    const PAYLOADS: usize = 8;
+    let rule = with(&with(SIGN, "settle = \"1ms\""), "on_stale = \"resign\"");
+    let site = users::Site::new(&with(&rule, "recursive = true"));
+    let daemon = site.start(Leases::Granted);
+    let until = Instant::now() + loop_time();
+    let sub = site.path("in/sub");
+    let (made, exchanged, rounds) = SENDER.run(|| {
+        fs::create_dir(&sub).unwrap();
+        fs::set_permissions(&sub, std::os::unix::fs::PermissionsExt::from_mode(0o2770)).unwrap();
+        let (mut number, mut exchanged, mut rounds) = (0, 0, 0_usize);
+        let mut made = std::collections::BTreeSet::new();
+        let hidden = |number: usize| sub.join(format!(".mine-{number}"));
+        while Instant::now() < until {
+            rounds += 1;
+            let payload = sub.join(format!("f{}", rounds % PAYLOADS));
+            let signature = payload.with_extension("sig");
+            users::write(&payload, format!("payload {rounds}").as_bytes());
+            for turn in 0..400 {
+                for _ in 0..(turn * 7919 + rounds * 31) % 20_000 {
+                    std::hint::spin_loop();
+                }
+                fs::write(hidden(number), format!("file {number} of the sender")).unwrap();
+                made.insert(number);
+                match rustix::fs::renameat_with(CWD, hidden(number), CWD, &signature, RenameFlags::EXCHANGE) {
+                    Ok(()) => {
+                        exchanged += 1;
+                        // What came out may be a signature, or an earlier one of his own: he keeps it.
+                        number += 1;
+                        if turn % 2 == 0 {
+                            // And back again, so that it can be signed again.
+                            let before = hidden(number - 1);
+                            rustix::fs::renameat_with(CWD, &before, CWD, &signature, RenameFlags::EXCHANGE).ok();
+                        }
+                    }
+                    Err(Errno::NOENT) => {}
+                    Err(e) => panic!("{e}"),
+                }
+            }
+            // So that it is signed again: what has the signature's name goes to a name of its own.
+            number += 1;
+            rustix::fs::renameat_with(CWD, &signature, CWD, hidden(number), RenameFlags::NOREPLACE).ok();
+            number += 1;
+        }
+        (made, exchanged, rounds)
+    });
+    SENDER.run(|| users::write(&site.path("in/last"), b"content"));
+    daemon.until("signed the last", || site.path("in/last.sig").exists());
+    for reload in 1..=2 {
+        daemon.hang_up();
+        daemon.waits_for_nth("policy reloaded", reload);
+    }
+    let signed = daemon.count("signed");
+    assert_eq!(daemon.stop().code(), Some(0));
+    let mut found: HashMap<Vec<u8>, usize> = HashMap::new();
+    let (mut sheltered, mut stand_ins) = (0, 0);
+    for path in files_below(&site.path("in")) {
+        let shown = path.to_string_lossy();
+        sheltered += usize::from(shown.contains("/.kms-sig/") && !shown.ends_with("/lock"));
+        stand_ins += usize::from(shown.contains("/.kms-sig-"));
+        *found.entry(fs::read(&path).unwrap()).or_default() += 1;
+    }
+    let is_lost = |number: &&usize| !found.contains_key(format!("file {number} of the sender").as_bytes());
+    let lost: Vec<_> = made.iter().filter(is_lost).collect();
+    eprintln!(
+        "{rounds} rounds, {} files of the sender, {exchanged} exchanges, {signed} signed; {sheltered} wait in \
+         .kms-sig, {} are lost",
+        made.len(),
+        lost.len()
+    );
+    assert_eq!(stand_ins, 0);
+    assert!(lost.is_empty(), "{} files are lost: {lost:?}", lost.len());
+    assert!(exchanged > 100 && signed > 3, "{exchanged} exchanges, {signed} signed: not much of an attack");
+}
