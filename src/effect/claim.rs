@@ -234,7 +234,9 @@ fn give_back(private: &Private, dir: &Dir, parts: &[Taken<'_>]) -> Result<(), Fs
         };
         let name = path.name();
         match place.put_back(&from, name, name) {
-            Err(e) if tree::is_taken(&e) && from.stat_of(name)?.is_some() => shelter(private, path, &from, name)?,
+            Err(e) if tree::is_taken(&e) && from.stat_of(name)?.is_some() => {
+                shelter(private, path, &from, name)?
+            }
             Err(e) if e.is_not_found() => {}
             moved => moved?,
         }
@@ -590,9 +592,11 @@ mod tests {
         take_all(&f.root, &dir, &[f.part("a")], &mut Vec::new()).unwrap_err();
         assert!(f.there("a"));
         fs::write(dir.path().join("d"), "no directory").unwrap();
-        give_back(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())]).unwrap_err();
+        give_back(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())])
+            .unwrap_err();
         fs::remove_file(dir.path().join("d")).unwrap();
-        give_back(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())]).unwrap(); // nothing came there
+        give_back(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())])
+            .unwrap(); // nothing came there
     }
 
     #[test]

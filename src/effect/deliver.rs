@@ -559,8 +559,7 @@ mod tests {
         let disk = Flusher::new(&f.root).unwrap();
         let path = RelPath::new("sub/f").unwrap();
         let (mut put, staging) = (Vec::new(), Staging::holding(&f.root, b"content").unwrap());
-        let moved =
-            deliver_to(&place, &f.root, &path, &staging, &f.hashed, &warrant, 0o644, &disk, &mut put);
+        let moved = deliver_to(&place, &f.root, &path, &staging, &f.hashed, &warrant, 0o644, &disk, &mut put);
         assert!(moved.unwrap_err().is_moved() && put.is_empty());
         assert_eq!(fs::read_dir(f.temp.path().join("old")).unwrap().count(), 0);
     }

@@ -260,7 +260,13 @@ fn put_back(item: &Dir, private: &Private, source: &Place, path: &RelPath) {
     }
 }
 
-fn move_one(item: &Dir, to: &str, source: &Place, name: &OsStr, expected: &Identity) -> Result<bool, FsError> {
+fn move_one(
+    item: &Dir,
+    to: &str,
+    source: &Place,
+    name: &OsStr,
+    expected: &Identity,
+) -> Result<bool, FsError> {
     // Before the rename, which sets the ctime: the one time that a sender cannot set back (S3).
     if source.stat_of(name)?.is_none_or(|stat| stat.identity != *expected) {
         return Ok(false);
@@ -379,7 +385,8 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
     if source.stat_of(&name)?.is_some_and(|stat| signature.describes(&stat)) {
         let there = OsStr::new(SIGNATURE);
         source.take(&name, item, there)?;
-        let is_it = item.stat_of(there)?.is_some_and(|stat| signature.describes(&stat)) && source.is_in_place()?;
+        let is_it =
+            item.stat_of(there)?.is_some_and(|stat| signature.describes(&stat)) && source.is_in_place()?;
         if !is_it {
             // Somebody's who was quicker. Where its name is taken by now it waits among the claims.
             let path = RelPath::new(path.parent().join(&name));
@@ -600,7 +607,9 @@ mod tests {
             fs::write(path("root/f"), "bad").unwrap();
             let payload = root.stat_of(OsStr::new("f")).unwrap().unwrap();
             let case = case(payload);
-            let PutAway::Done(item) = put_away(&store, &private, &case).unwrap() else { panic!("not put away") };
+            let PutAway::Done(item) = put_away(&store, &private, &case).unwrap() else {
+                panic!("not put away")
+            };
             // The same file at the same second, and a name that somebody was quicker to take.
             assert!(store.make_new_dir(OsStr::new(&item), 0o700).is_err());
             items.push(item);

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::work::{Removable, Work};
 use crate::fs::flush::Flusher;
 use crate::fs::private::Private;
-use crate::fs::{FsError, Identity, Place, Publish, RelPath, Staging, Stat};
+use crate::fs::{Dir, FsError, Identity, Place, Publish, RelPath, Staging, Stat};
 use crate::signature::Signature;
 
 /// A `.sig` is for everyone to read: what is in it says nothing about the payload to who may not use the key.
@@ -54,10 +54,16 @@ pub fn write(spot: &Spot<'_>, signature: &Signature) -> Result<Option<Stat>, FsE
         }
     };
     let written = write_by(spot, staging, signature);
-    if let Some(work) = work {
-        work.finish(spot.place)?;
-    }
-    written
+    let Some(work) = work else { return written };
+    work.finish(spot.place)?;
+    as_it_is(spot, written?)
+}
+
+/// What was written, as it is now that it has no other name.
+fn as_it_is(spot: &Spot<'_>, written: Option<Stat>) -> Result<Option<Stat>, FsError> {
+    let Some(written) = written else { return Ok(None) };
+    let now = spot.place.stat_of(spot.path.name())?.filter(|now| now.identity.ino == written.identity.ino);
+    Ok(Some(now.unwrap_or(written)))
 }
 
 fn write_by(spot: &Spot<'_>, staging: Staging, signature: &Signature) -> Result<Option<Stat>, FsError> {
@@ -68,25 +74,22 @@ fn write_by(spot: &Spot<'_>, staging: Staging, signature: &Signature) -> Result<
     if !(spot.still)()? || spot.place.publish(&staging, spot.path.name())? == Publish::Exists {
         return Ok(None);
     }
-    keep_if_right(spot, signature, || {
-        spot.disk.flush(&[spot.place.written()])?;
-        staging.stat()
-    })
+    keep_if_right(spot, signature, staging)
 }
 
-/// What has just been put there stays if it is right there, before and after it is made `durable`.
-fn keep_if_right(
-    spot: &Spot<'_>,
-    signature: &Signature,
-    durable: impl FnOnce() -> Result<Stat, FsError>,
-) -> Result<Option<Stat>, FsError> {
-    let kept = match is_right(spot) {
-        Ok(true) => durable().and_then(|stat| Ok(is_right(spot)?.then_some(stat))),
-        Ok(false) => Ok(None),
-        Err(e) => Err(e),
+/// What has just been put there stays if it is right there, before and after it is made durable.
+fn keep_if_right(spot: &Spot<'_>, signature: &Signature, staging: Staging) -> Result<Option<Stat>, FsError> {
+    let keep = || {
+        if !is_right(spot)? {
+            return Ok(None);
+        }
+        spot.disk.flush(&[spot.place.written()])?;
+        if is_right(spot)? { staging.stat().map(Some) } else { Ok(None) }
     };
+    let kept = keep();
+    drop(staging); // what is open for writing is never known for ours
     match kept {
-        Ok(Some(stat)) => return Ok(Some(stat)),
+        Ok(Some(_)) => {}
         Ok(None) => take_back(spot, signature)?,
         Err(_) => take_back(spot, signature).unwrap_or_default(), // the first error is the one to tell
     }
@@ -123,15 +126,10 @@ pub fn replace(spot: &Spot<'_>, old: &Old, signature: &Signature) -> Result<Opti
     let finished = work.finish(spot.place);
     let swapped = swapped?;
     finished?;
-    Ok(swapped)
+    as_it_is(spot, swapped)
 }
 
-fn swap(
-    spot: &Spot<'_>,
-    work: &Work,
-    old: &Old,
-    signature: &Signature,
-) -> Result<Option<Stat>, FsError> {
+fn swap(spot: &Spot<'_>, work: &Work, old: &Old, signature: &Signature) -> Result<Option<Stat>, FsError> {
     let (here, name) = (work.mirror(spot.path)?, spot.path.name());
     let staging = match spot.place.stage()? {
         Some(staging) => staging,
@@ -150,12 +148,13 @@ fn swap(
     }
     match spot.place.swap(name, &here, name) {
         Ok(()) => {}
-        Err(e) if e.source == Errno::INVAL => return swap_in_steps(spot, &here, old, signature),
+        Err(e) if e.source == Errno::INVAL => return swap_in_steps(spot, &here, old, signature, staging),
         Err(e) if e.is_not_found() => return Ok(None),
         Err(e) => return Err(e),
     }
     // What came out lies here by now.
-    let right = is_right(spot).map(|is_right| is_right && Removable::of(&[&old.signature]).holds(&here, name));
+    let right =
+        is_right(spot).map(|is_right| is_right && Removable::of(&[&old.signature]).holds(&here, name));
     let kept = match right {
         Ok(true) => spot.disk.flush(&[spot.place.written()]).and_then(|()| staging.stat()).map(Some),
         Ok(false) => Ok(None),
@@ -174,9 +173,10 @@ fn swap(
 /// [`replace`], where no file system call swaps two names.
 fn swap_in_steps(
     spot: &Spot<'_>,
-    new: &crate::fs::Dir,
+    new: &Dir,
     old: &Old,
     signature: &Signature,
+    staging: Staging,
 ) -> Result<Option<Stat>, FsError> {
     let is_old = Removable::of(&[&old.signature]);
     let out = Work::new(spot.private, is_old.clone())?;
@@ -191,16 +191,12 @@ fn swap_in_steps(
     }
     let put = match spot.place.put(new, name, name) {
         Err(e) if e.source == Errno::EXIST => Ok(None), // somebody else's, by now
-        Err(e) => {
-            spot.place.put_back(&here, name, name).unwrap_or_default(); // the old one is better than none
-            Err(e)
-        }
-        Ok(()) => keep_if_right(spot, signature, || {
-            spot.disk.flush(&[spot.place.written()])?;
-            let gone = || FsError { action: "examine", path: spot.place.path().join(name), source: Errno::NOENT };
-            spot.place.stat_of(name)?.ok_or_else(gone)
-        }),
+        Err(e) => Err(e),
+        Ok(()) => keep_if_right(spot, signature, staging),
     };
+    if !matches!(put, Ok(Some(_))) {
+        spot.place.put_back(&here, name, name).unwrap_or_default(); // the old one is better than none
+    }
     out.finish(spot.place)?;
     put
 }
@@ -214,7 +210,6 @@ mod tests {
 
     use super::*;
     use crate::effect::claim;
-    use crate::fs::Dir;
 
     /// A watched directory with a directory in it, and where a signature lies in that.
     struct Fixture {
@@ -336,12 +331,13 @@ mod tests {
                 let still = meanwhile(at, theirs, &asked);
                 let spot = f.spot(&still);
                 if in_steps {
-                    let work = Work::new(&f.private, Removable::of(&[&signature(2), &old.signature])).unwrap();
+                    let work =
+                        Work::new(&f.private, Removable::of(&[&signature(2), &old.signature])).unwrap();
                     let new = work.mirror(&f.path).unwrap();
-                    fs::write(new.path().join("a.sig"), [2; 20]).unwrap();
-                    let asked_first = still();
-                    assert!(asked_first.unwrap());
-                    swap_in_steps(&spot, &new, &old, &signature(2)).unwrap();
+                    let staging = f.place.stage().unwrap().unwrap().and_holding(&[2; 20]).unwrap();
+                    staging.publish(&new, OsStr::new("a.sig")).unwrap();
+                    assert!(still().unwrap());
+                    swap_in_steps(&spot, &new, &old, &signature(2), staging).unwrap();
                     work.finish(&f.place).unwrap();
                 } else {
                     replace(&spot, &old, &signature(2)).unwrap();
@@ -363,7 +359,8 @@ mod tests {
                     f.write(1);
                 }
                 let asked = Cell::new(0);
-                let still = meanwhile(at, || fs::rename(f.at("in/sub"), f.at("outside/sub")).unwrap(), &asked);
+                let still =
+                    meanwhile(at, || fs::rename(f.at("in/sub"), f.at("outside/sub")).unwrap(), &asked);
                 let spot = f.spot(&still);
                 let done = if has_old {
                     replace(&spot, &f.old(1), &signature(2))
@@ -373,8 +370,8 @@ mod tests {
                 if asked.get() < at {
                     continue;
                 }
-                let is_refused = done.as_ref().is_ok_and(Option::is_none)
-                    || done.as_ref().is_err_and(FsError::is_moved);
+                let is_refused =
+                    done.as_ref().is_ok_and(Option::is_none) || done.as_ref().is_err_and(FsError::is_moved);
                 assert!(is_refused || at == 3, "{has_old} {at}: {done:?}");
                 if is_refused {
                     assert_eq!(f.there("outside/sub/a.sig"), has_old.then(|| vec![1; 20]), "{has_old} {at}");
@@ -388,8 +385,8 @@ mod tests {
     fn p4_what_a_kill_left_of_an_exchange_is_told_apart_and_goes_where_it_belongs() {
         // What stands at the name, what lies in the folder, and what is at the name in the end.
         let cases: [(Option<&[u8]>, &[u8], Option<&[u8]>); 7] = [
-            (Some(&[1; 20]), &[2; 20], Some(&[1; 20])), // before the exchange
-            (Some(&[2; 20]), &[1; 20], Some(&[2; 20])), // after it
+            (Some(&[1; 20]), &[2; 20], Some(&[1; 20])),   // before the exchange
+            (Some(&[2; 20]), &[1; 20], Some(&[2; 20])),   // after it
             (Some(&[2; 20]), b"theirs", Some(b"theirs")), // theirs came out
             (Some(b"theirs"), &[2; 20], Some(b"theirs")), // it was exchanged back
             (None, b"theirs", Some(b"theirs")),

@@ -32,11 +32,11 @@ pub(super) fn empty(dir: &Dir) -> Result<(), FsError> {
 
 /// Moves everything in a folder of ours back to its place below `root`; what finds its place taken stays.
 pub(super) fn put_back(dir: &Dir, root: &Dir) -> Result<(), FsError> {
-    for_each(dir, Path::new(""), &mut |dir, name, below| {
-        match private::descend(root, below).and_then(|to| dir.rename(name, &to, name)) {
-            Err(e) if is_taken(&e) => Ok(()),
-            moved => moved,
-        }
+    for_each(dir, Path::new(""), &mut |dir, name, below| match private::descend(root, below)
+        .and_then(|to| dir.rename(name, &to, name))
+    {
+        Err(e) if is_taken(&e) => Ok(()),
+        moved => moved,
     })
 }
 

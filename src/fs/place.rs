@@ -226,7 +226,8 @@ impl Place {
             return Ok(false);
         }
         let there = self.dir.stat_of(name)?;
-        let is_it = |there: &Stat| (there.identity.dev, there.identity.ino) == (own.identity.dev, own.identity.ino);
+        let is_it =
+            |there: &Stat| (there.identity.dev, there.identity.ino) == (own.identity.dev, own.identity.ino);
         if there.as_ref().is_some_and(is_it) {
             self.dir.unlink(name)?;
         }
@@ -285,7 +286,10 @@ mod tests {
                 place.swap(x, &ours, x),
                 place.put(&ours, x, OsStr::new("new")),
             ];
-            assert!(refused.iter().all(|done| done.as_ref().is_err_and(FsError::is_moved)), "{what}: {refused:?}");
+            assert!(
+                refused.iter().all(|done| done.as_ref().is_err_and(FsError::is_moved)),
+                "{what}: {refused:?}"
+            );
             assert_eq!(place.stat_of(OsStr::new("new")).unwrap().map(|_| ()), None, "{what}");
             assert_eq!(fs::read_to_string(temp.path().join("ours/x")).unwrap(), "ours", "{what}");
         }

@@ -177,9 +177,7 @@ fn trusted(root: &Dir) -> Result<(Dir, Stat)> {
 
 /// Whether a directory is one that nobody but this process's user, and root, can get at.
 pub fn is_private(stat: &Stat) -> bool {
-    stat.kind == Kind::Directory
-        && stat.uid == rustix::process::geteuid().as_raw()
-        && stat.mode & 0o077 == 0
+    stat.kind == Kind::Directory && stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o077 == 0
 }
 
 /// What an open directory is to this program, by whatever name it was opened.
@@ -191,7 +189,7 @@ pub fn kinship(dir: &Dir) -> Result<Kinship> {
     if !is_private(&stat) {
         return Ok(Kinship::Stranger);
     }
-    let fitness = Fitness { max_size: 64, max_links: 1, owners: Some(vec![stat.uid]) };
+    let fitness = Fitness { max_size: 64, max_links: u32::MAX, owners: Some(vec![stat.uid]) };
     let Ok((file, _)) = dir.open_file(OsStr::new(LOCK), &fitness) else { return Ok(Kinship::Stranger) };
     let mut said = String::new();
     if file.take(64).read_to_string(&mut said).is_err() || !said.starts_with(MAGIC) {

@@ -40,7 +40,8 @@ pub fn waits() -> impl Iterator<Item = &'static str> {
 
 /// The cause of what waits in the private folder.
 pub(super) const SHELTERED: &str = "name-taken";
-const SHELTERED_TEXT: &str = "it was taken out of the directory for a moment, and something else has its name since";
+const SHELTERED_TEXT: &str =
+    "it was taken out of the directory for a moment, and something else has its name since";
 const SHELTERED_REMEDY: &str = "rename or remove what has its name; until then it is in .kms-sig there";
 
 impl Wait {

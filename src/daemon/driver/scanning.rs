@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::look::{is_decided, look};
 use super::{Driver, MAX_PAIRS, POLL, REATTACH, chance, set_timer};
+use crate::chain;
 use crate::clock::Moment;
 use crate::daemon::board::Deaf;
 use crate::daemon::hold::Hold;
 use crate::daemon::line::{Post, Refusal, sibling};
 use crate::daemon::summary::Left;
-use crate::chain;
 use crate::effect::{claim, work};
 use crate::escape::{Escaped, quoted};
 use crate::fs::trust::TrustError;
@@ -247,7 +247,12 @@ impl<K: Kms> Driver<K> {
                 Ok(false) => {} // somebody works in it; the next scan
                 Err(error) => {
                     let error = chain::one_line(&error);
-                    tracing::warn!(rule = self.rule.name, folder, error, "the daemon's own folder was moved there");
+                    tracing::warn!(
+                        rule = self.rule.name,
+                        folder,
+                        error,
+                        "the daemon's own folder was moved there"
+                    );
                 }
             }
         }
@@ -277,7 +282,9 @@ impl<K: Kms> Driver<K> {
                     file,
                     "an earlier version had kept somebody's file there; it is now kms-sig-recovered-… beside it"
                 ),
-                Err(error) => tracing::warn!(rule = self.rule.name, file, error, "left by an earlier version"),
+                Err(error) => {
+                    tracing::warn!(rule = self.rule.name, file, error, "left by an earlier version")
+                }
             }
         }
     }

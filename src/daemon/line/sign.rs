@@ -350,7 +350,7 @@ impl Post {
             private: &self.private,
             place: &taken.parent,
             path: &path_of_it,
-            still: &|| taken.is_unchanged(path),
+            still: &|| taken.is_same(path),
             disk: &self.disk,
         };
         let written = match old {

@@ -135,8 +135,13 @@ impl Snapshot {
 
     /// Whether the payload is still the version that was hashed, in the directory that it was hashed in.
     pub(super) fn is_unchanged(&self, path: &RelPath) -> Result<bool, FsError> {
+        Ok(self.is_same(path)? && self.parent.is_in_place()?)
+    }
+
+    /// The same, whatever became of the directory.
+    pub(super) fn is_same(&self, path: &RelPath) -> Result<bool, FsError> {
         let now = self.parent.stat_of(path.name())?;
-        Ok(now.is_some_and(|stat| stat.identity == self.payload.identity) && self.parent.is_in_place()?)
+        Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
     }
 
     /// Whether payload and signature are still the versions that were judged.

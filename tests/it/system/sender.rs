@@ -39,7 +39,8 @@ fn points_in(job: Job) -> Vec<Point> {
 /// The files of a directory, by name.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let Ok(entries) = fs::read_dir(dir) else { return BTreeMap::new() };
-    let read = |entry: fs::DirEntry| Some((entry.file_name().into_string().unwrap(), fs::read(entry.path()).ok()?));
+    let read =
+        |entry: fs::DirEntry| Some((entry.file_name().into_string().unwrap(), fs::read(entry.path()).ok()?));
     entries.filter_map(|entry| read(entry.unwrap())).collect()
 }
 
@@ -65,7 +66,8 @@ fn moved_at(job: Job, point: Point, has_another: bool) -> Check {
         *then.borrow_mut() = Some(files(&away));
     };
     let run = site.trace_beside(None, &[(point, &act)]);
-    let told = |wrong: String| format!("moved before {} #{}: {wrong}\n{}", point.call, point.nth, run.shown());
+    let told =
+        |wrong: String| format!("moved before {} #{}: {wrong}\n{}", point.call, point.nth, run.shown());
     let check = || {
         ensure!(!run.hung && !run.stderr.contains("panicked"), "it hung or panicked");
         let Some(then) = then.borrow().clone() else { return Ok(()) }; // this run had no such point
@@ -186,8 +188,8 @@ fn p8_whatever_a_sender_puts_in_place_of_a_signature_that_is_replaced_is_kept() 
     });
 }
 
-/// X takes the signature's place before the exchange, and the daemon is killed at any call after that; or the directory
-/// can no longer be written to.
+/// X takes the signature's place before the exchange, and the daemon is killed at any call after that, or names can no
+/// longer be changed, as if the directory had become read-only.
 #[test]
 fn p4_p8_what_a_kill_left_of_the_senders_is_given_back_by_the_next_start() {
     mount::private();
@@ -196,7 +198,17 @@ fn p4_p8_what_a_kill_left_of_the_senders_is_given_back_by_the_next_start() {
     let mut kills: Vec<Point> = points.iter().copied().filter(|point| *point != exchange).collect();
     kills.extend((2..=4).map(|nth| Point { call: "renameat2", nth }));
     kills.extend((1..=8).map(|nth| Point { call: "unlinkat", nth }));
-    at_each(&kills, 2, |kill| {
+    let mut faults: Vec<_> = kills.into_iter().map(|kill| (kill, Fault::Kill)).collect();
+    for errno in [Errno::ACCESS, Errno::IO] {
+        for call in ["renameat2", "unlinkat", "openat2", "fsync"] {
+            let first = if call == "renameat2" { 2 } else { 1 };
+            for nth in first..first + 3 {
+                let point = Point { call, nth };
+                faults.extend([(point, Fault::Once(errno)), (point, Fault::Always(errno))]);
+            }
+        }
+    }
+    at_each(&faults, 4, |(kill, fault)| {
         let site = RESIGN.lay(None);
         let x = || put_there(&site.place, "X of the sender");
         let was_put = AtomicBool::new(false);
@@ -204,7 +216,7 @@ fn p4_p8_what_a_kill_left_of_the_senders_is_given_back_by_the_next_start() {
             x();
             was_put.store(true, Ordering::Relaxed);
         };
-        let run = site.trace_beside(Some((kill, Fault::Kill)), &[(exchange, &act)]);
+        let run = site.trace_beside(Some((kill, fault)), &[(exchange, &act)]);
         if !was_put.load(Ordering::Relaxed) {
             return Ok(()); // killed before
         }
@@ -214,11 +226,14 @@ fn p4_p8_what_a_kill_left_of_the_senders_is_given_back_by_the_next_start() {
             has_all(&site, &["X of the sender"], true)?;
             ensure!(site.place.read("w/in/sub/f.sig") == b"X of the sender", "it is not at its name");
             let left = all_below(&site.place.path("w/in"));
-            let ours: Vec<_> = left.iter().filter(|name| name.contains(".kms-sig") && *name != ".kms-sig/lock").collect();
+            let ours: Vec<_> =
+                left.iter().filter(|name| name.contains(".kms-sig") && *name != ".kms-sig/lock").collect();
             ensure!(ours.is_empty(), "left over: {ours:?}");
             Ok(())
         };
-        check().map_err(|wrong| format!("killed at {kill:?}: {wrong}\n{}\nthen\n{}", run.shown(), again.shown()))
+        check().map_err(|wrong| {
+            format!("{fault:?} at {kill:?}: {wrong}\n{}\nthen\n{}", run.shown(), again.shown())
+        })
     });
 }
 
@@ -245,7 +260,11 @@ fn p4_p8_what_cannot_go_back_for_want_of_rights_waits_is_told_and_goes_back() {
     let daemon = site.start(Leases::Granted);
     daemon.waits_for("files wait in .kms-sig until they can go back to their names");
     let backlog = site.place.run(["backlog", "--policy", "policy.toml"]);
-    assert!(backlog.stdout().contains("f.sig") && backlog.stdout().contains("name-taken"), "{}", backlog.stdout());
+    assert!(
+        backlog.stdout().contains("f.sig") && backlog.stdout().contains("name-taken"),
+        "{}",
+        backlog.stdout()
+    );
     SENDER.run(|| fs::rename(site.path("in/f.sig"), site.path("in/.y")).unwrap());
     daemon.hang_up();
     daemon.until("gave it back", || {
@@ -282,7 +301,9 @@ fn folder_moves_to(to: &str, is_copied: bool) {
             ensure!(is_copied || !to.exists(), "its folder is still there");
             Ok(())
         };
-        check().map_err(|wrong| format!("killed at {point:?}: {wrong}\n{}\nthen\n{}", run.shown(), again.shown()))
+        check().map_err(|wrong| {
+            format!("killed at {point:?}: {wrong}\n{}\nthen\n{}", run.shown(), again.shown())
+        })
     });
 }
 
@@ -317,7 +338,8 @@ fn p6_a_folder_of_ours_that_is_moved_while_the_daemon_runs_is_not_signed() {
             users::write(&site.path(format!("in/f{number}")), b"content");
         });
         daemon.waits_for_nth("signed", number + 1);
-        daemon.waits_for_nth("the daemon's own folder was moved there; what lay in it is finished", number + 1);
+        daemon
+            .waits_for_nth("the daemon's own folder was moved there; what lay in it is finished", number + 1);
         assert!(!site.path("in").join(to).exists());
         daemon.until("has its folder again", || site.path("in/.kms-sig/lock").exists());
     }
@@ -347,7 +369,11 @@ fn p6_a_delivery_goes_on_when_its_folder_is_moved_at_any_call() {
             ensure!(again.status.code() == Some(0), "the next run did not finish: {}", again.shown());
             ensure!(site.place.read("w/out/f") == content(), "not delivered: {}", again.shown());
             ensure!(!site.place.path("w/in/f").exists(), "left in place: {}", again.shown());
-            ensure!(!site.place.path("w/in/visible").exists(), "its folder is still there: {}", again.shown());
+            ensure!(
+                !site.place.path("w/in/visible").exists(),
+                "its folder is still there: {}",
+                again.shown()
+            );
             Ok(())
         };
         check().map_err(|wrong| format!("moved at {point:?}: {wrong}\n{}", run.shown()))
@@ -397,7 +423,8 @@ fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
                         if turn % 2 == 0 {
                             // And back again, so that it can be signed again.
                             let before = hidden(number - 1);
-                            rustix::fs::renameat_with(CWD, &before, CWD, &signature, RenameFlags::EXCHANGE).ok();
+                            rustix::fs::renameat_with(CWD, &before, CWD, &signature, RenameFlags::EXCHANGE)
+                                .ok();
                         }
                     }
                     Err(Errno::NOENT) => {}
