@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::tree;
 use super::work::{self, Removable};
 use crate::fs::private::{self, Kinship, LOCK, Private};
-use crate::fs::staging::random_hex;
+use crate::fs::staging::{RESERVED_PREFIX, random_hex};
 use crate::fs::{Dir, FsError, Identity, Place, RelPath};
 
 const DONE: &str = ".done";
@@ -399,7 +399,9 @@ fn recover_in(root: &Dir, folder: &Dir) -> Result<Vec<FsError>, FsError> {
     let mut resisting = Vec::new();
     for id in folder.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
         let id = id?;
+        let is_stand_in = id.as_encoded_bytes().starts_with(RESERVED_PREFIX.as_bytes());
         let recovered = match Removable::of_folder(&id) {
+            _ if is_stand_in => folder.unlink(&id).map(|()| true), // of the lock, before it had its name
             Some(removable) => work::settle(folder, &id, &removable, root),
             None => recover_one(root, folder, &id),
         };
@@ -420,19 +422,25 @@ fn recover_one(root: &Dir, claims: &Dir, id: &OsStr) -> Result<bool, FsError> {
 }
 
 /// Finishes what lies in a private folder of this watched directory's that somebody has moved to `path`, and takes the
-/// folder itself away. `false` if it is none, or somebody still works in it. What still waits in it waits in the one at
-/// its name from then on.
+/// folder itself away. Returns the names of what lay in it, which may be at their places again; `None` if it is none, or
+/// somebody still works in it. What still waits in it waits in the one at its name from then on.
 ///
 /// # Errors
 /// Any step's; then the next scan comes upon it again.
-pub fn adopt(private: &Private, path: &RelPath) -> Result<bool, FsError> {
+pub fn adopt(private: &Private, path: &RelPath) -> Result<Option<Vec<RelPath>>, FsError> {
     let place = Place::open(private.root(), path.parent())?;
     let moved = place.looking().descend(Path::new(path.name()))?;
     if private::kinship(&moved)? != Kinship::Own {
-        return Ok(false);
+        return Ok(None);
     }
     let folder = private.open()?; // one at its name; the other one is let go of when nobody works in it
-    let Some(lock) = moved.lock_file(OsStr::new(LOCK))? else { return Ok(false) };
+    let Some(lock) = moved.lock_file(OsStr::new(LOCK))? else { return Ok(None) };
+    let mut were_there = Vec::new();
+    for id in moved.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
+        if let Ok(claim) = moved.descend(Path::new(&id?)) {
+            tree::waiting(&claim, &mut |path| were_there.push(path))?;
+        }
+    }
     let resisting = recover_in(private.root(), &moved)?;
     for id in moved.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
         let id = id?;
@@ -453,7 +461,7 @@ pub fn adopt(private: &Private, path: &RelPath) -> Result<bool, FsError> {
         place.put_back(&claim, name, name)?;
     }
     close(folder.dir(), &id)?;
-    taken.map(|()| true)
+    taken.map(|()| Some(were_there))
 }
 
 #[cfg(test)]

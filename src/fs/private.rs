@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use super::staging::RESERVED_PREFIX;
-use super::{Dir, Fitness, FsError, Kind, Lock, Result, Stat};
+use super::{Dir, Fitness, FsError, Kind, Lock, Result, Staging, Stat};
 
 /// The file in it that is locked, and that says whose it is.
 pub const LOCK: &str = "lock";
@@ -110,7 +110,14 @@ impl Private {
         if let Some(folder) = held.as_ref().filter(|folder| folder.is.is_same_place(&is)) {
             return Ok(Some(Arc::clone(folder)));
         }
+        if dir.stat_of(OsStr::new(LOCK))?.is_none() {
+            // With what it says from the beginning: the folder may be moved at any moment.
+            let staging = Staging::holding(&dir, mark(&is).as_bytes())?;
+            staging.seal(0o600)?;
+            staging.publish(&dir, OsStr::new(LOCK))?;
+        }
         let Some(lock) = dir.lock_file(OsStr::new(LOCK))? else { return Ok(None) };
+        // That of an earlier version, or out of a backup, says nothing or of another folder.
         lock.hold(mark(&is).as_bytes())?;
         let folder = Folder { dir, is, root: self.root.clone(), making: Mutex::new(()), lock };
         Ok(Some(Arc::clone(held.insert(Arc::new(folder)))))

@@ -20,7 +20,7 @@ use crate::fs::trust::TrustError;
 use crate::fs::{Dir, FsError, Kind, RelPath, root};
 use crate::kms::Kms;
 use crate::state::{Remembered, State, StateError};
-use crate::watch::scan::{self, Walk};
+use crate::watch::scan::{self, Meaning, Walk};
 use crate::watch::settle::Sight;
 
 /// Names read, and paths asked of state, at a time.
@@ -143,7 +143,7 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    async fn take_batch(&mut self, post: &Arc<Post>, scan: &mut Scan, batch: scan::Batch) {
+    async fn take_batch(&mut self, post: &Arc<Post>, scan: &mut Scan, mut batch: scan::Batch) {
         let now = self.line.clock.now();
         scan.all_seen &= batch.failed.is_empty();
         if !scan.is_second_round {
@@ -161,7 +161,12 @@ impl<K: Kms> Driver<K> {
             self.refuse_names(post, batch.unsignable.into_iter().chain(strays).collect()).await;
         }
         if post.private.is_locked() && !scan.is_second_round {
-            self.adopt(post, batch.moved);
+            for path in self.adopt(post, batch.moved) {
+                // The walk may have been there already.
+                if let Meaning::Pair(path) = scan::meaning(&self.rule, path.parent(), path.name()) {
+                    batch.pairs.insert(path);
+                }
+            }
             if scan.sweeps {
                 self.dissolve(post, batch.stand_ins).await;
             }
@@ -232,19 +237,22 @@ impl<K: Kms> Driver<K> {
         self.prune(post, ended);
     }
 
-    /// Finishes what lies in private folders of ours that somebody has moved, and takes them away.
-    fn adopt(&mut self, post: &Post, moved: Vec<RelPath>) {
+    /// Finishes what lies in private folders of ours that somebody has moved, and takes them away. Returns the names of
+    /// what may be at its place again.
+    fn adopt(&mut self, post: &Post, moved: Vec<RelPath>) -> Vec<RelPath> {
+        let mut back = Vec::new();
         for path in moved {
             let folder = Escaped::new(path.as_path()).to_string();
             match self.beat.at_disk(|| claim::adopt(&post.private, &path)) {
-                Ok(true) => {
+                Ok(Some(paths)) => {
+                    back.extend(paths);
                     tracing::warn!(
                         rule = self.rule.name,
                         folder,
                         "the daemon's own folder was moved there; what lay in it is finished"
                     );
                 }
-                Ok(false) => {} // somebody works in it; the next scan
+                Ok(None) => {} // somebody works in it; the next scan
                 Err(error) => {
                     let error = chain::one_line(&error);
                     tracing::warn!(
@@ -256,6 +264,7 @@ impl<K: Kms> Driver<K> {
                 }
             }
         }
+        back
     }
 
     /// Sees to stand-in names, which nobody makes any more. Ours are known by what state says of their content.
