@@ -270,6 +270,35 @@ fn p4_p8_what_cannot_go_back_for_want_of_rights_waits_is_told_and_goes_back() {
     assert!(!folder.exists());
 }
 
+#[test]
+fn p4_p8_what_an_earlier_version_left_goes_away_if_it_is_ours_and_is_found_if_it_is_the_senders() {
+    let site = users::Site::new(&with(SIGN, "settle = \"1ms\""));
+    let daemon = site.start(Leases::Granted);
+    SENDER.run(|| users::write(&site.path("in/f"), b"content"));
+    daemon.waits_for("signed");
+    assert_eq!(daemon.stop().code(), Some(0));
+    let stand_in = |digit: &str| site.path(format!("in/.kms-sig-{}", digit.repeat(24)));
+    fs::copy(site.path("in/f.sig"), stand_in("1")).unwrap();
+    fs::write(stand_in("2"), "X of a sender who is the same user").unwrap();
+    for ours in [stand_in("1"), stand_in("2")] {
+        std::os::unix::fs::chown(ours, Some(users::DAEMON.id), Some(users::DAEMON.id)).unwrap();
+    }
+    SENDER.run(|| users::write(&stand_in("3"), b"X of the sender"));
+    let daemon = site.start(Leases::Granted);
+    for (digit, content) in [("2", "X of a sender who is the same user"), ("3", "X of the sender")] {
+        let visible = site.path(format!("in/kms-sig-recovered-{}", digit.repeat(24)));
+        let signature = format!("{}.sig", visible.display());
+        daemon.until("showed it", || Path::new(&signature).exists());
+        assert_eq!(fs::read_to_string(&visible).unwrap(), content);
+    }
+    assert!(["1", "2", "3"].iter().all(|digit| !stand_in(digit).exists()));
+    assert_eq!(
+        fs::read_dir(site.path("in")).unwrap().count(),
+        7,
+        "three files, as many signatures, one folder"
+    );
+}
+
 // P6
 
 /// The daemon is killed at any call of a delivery, and its folder is moved before the next start, or a copy made of it.
