@@ -6,4 +6,6 @@ pub mod claim;
 pub mod deliver;
 pub mod quarantine;
 pub mod sign;
+mod tree;
+pub mod work;
 pub mod write;

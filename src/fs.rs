@@ -10,6 +10,8 @@ pub mod copy;
 pub mod flush;
 pub mod give;
 pub mod lease;
+pub mod place;
+pub mod private;
 pub mod root;
 pub mod staging;
 mod stat;
@@ -30,6 +32,7 @@ use rustix::io::Errno;
 use crate::escape::quoted;
 
 use flush::Written;
+pub use place::Place;
 pub use staging::{Publish, Staging};
 pub use stat::{FileTime, Fitness, Identity, Kind, Stat, Unfit, stat_file, stat_path};
 use stat::{stat_fd, statx};
@@ -139,7 +142,30 @@ pub struct Dir {
 
 /// A lock file that is locked, for as long as this lives.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "what keeps it locked")] OwnedFd);
+pub struct Lock {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Has the file hold these few bytes, durably.
+    ///
+    /// # Errors
+    /// What pread(2), pwrite(2), ftruncate(2) and fsync(2) say.
+    pub fn hold(&self, bytes: &[u8]) -> Result<()> {
+        let failed = |e| FsError::new("write", &*self.path, e);
+        let mut there = vec![0; bytes.len() + 1];
+        let read = rustix::io::pread(&self.fd, &mut *there, 0).map_err(failed)?;
+        if there.get(..read) == Some(bytes) {
+            return Ok(());
+        }
+        rustix::fs::ftruncate(&self.fd, 0).map_err(failed)?;
+        if rustix::io::pwrite(&self.fd, bytes, 0).map_err(failed)? != bytes.len() {
+            return Err(failed(Errno::NOSPC));
+        }
+        rustix::fs::fsync(&self.fd).map_err(failed)
+    }
+}
 
 /// The names in a directory, as they are read.
 pub struct Names {
@@ -147,19 +173,40 @@ pub struct Names {
     path: Arc<Path>,
 }
 
-impl Iterator for Names {
-    type Item = Result<OsString>;
+/// A name as the directory has it.
+#[derive(Debug)]
+pub struct Listed {
+    /// The name.
+    pub name: OsString,
+    /// Whether a directory may have it: as the file system says while it lists, or yes where it does not say.
+    pub may_be_directory: bool,
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
+impl Names {
+    /// The next name, with what listing tells about it.
+    pub fn next_listed(&mut self) -> Option<Result<Listed>> {
         loop {
             match self.entries.next()? {
                 Ok(entry) => match entry.file_name().to_bytes() {
                     b"." | b".." => {}
-                    name => return Some(Ok(OsStr::from_bytes(name).to_owned())),
+                    name => {
+                        let kind = entry.file_type();
+                        let may_be_directory = kind.is_dir() || kind == rustix::fs::FileType::Unknown;
+                        let name = OsStr::from_bytes(name).to_owned();
+                        return Some(Ok(Listed { name, may_be_directory }));
+                    }
                 },
                 Err(e) => return Some(Err(FsError::new("list", &*self.path, e))),
             }
         }
+    }
+}
+
+impl Iterator for Names {
+    type Item = Result<OsString>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_listed().map(|listed| listed.map(|listed| listed.name))
     }
 }
 
@@ -404,13 +451,13 @@ impl Dir {
         }
     }
 
-    /// Swaps what stands at two names of this directory in one step.
+    /// Swaps what stands at a name of this directory and at one of another, in one step.
     ///
     /// # Errors
     /// `ENOENT` if either is missing; `EINVAL` where the file system cannot.
-    pub fn exchange(&self, a: &OsStr, b: &OsStr) -> Result<()> {
-        rustix::fs::renameat_with(&self.fd, a, &self.fd, b, RenameFlags::EXCHANGE)
-            .map_err(|e| FsError::new("exchange", self.path.join(b), e))
+    pub fn exchange_with(&self, name: &OsStr, with: &Self, its_name: &OsStr) -> Result<()> {
+        rustix::fs::renameat_with(&with.fd, its_name, &self.fd, name, RenameFlags::EXCHANGE)
+            .map_err(|e| FsError::new("exchange", self.path.join(name), e))
     }
 
     /// Removes the file `name`; one that is gone already is as good.
@@ -498,7 +545,7 @@ impl Dir {
             return Err(FsError::new(action, path(), Errno::PERM));
         }
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock(fd))),
+            Ok(()) => Ok(Some(Lock { fd, path: path() })),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(FsError::new("lock", path(), e)),
         }

@@ -518,6 +518,23 @@ impl State {
         .await
     }
 
+    /// Whether this is the digest of a signature that a rule made, or was to replace, whatever it lies at. Reads all that
+    /// is remembered of the rule: for what is found once in a while.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn knows_signature(&self, rule: &str, digest: &str) -> Result<bool, StateError> {
+        let (rule, digest) = (rule.to_owned(), digest.to_owned());
+        self.call(move |db| {
+            db.prepare_cached(
+                "SELECT 1 FROM decided WHERE rule = ?1 AND signature_digest = ?2 \
+                 UNION ALL SELECT 1 FROM intent WHERE rule = ?1 AND signature_digest = ?2",
+            )?
+            .exists(params![rule, digest])
+        })
+        .await
+    }
+
     /// Whether a digest was delivered, or about to be, under this path before and another one after it.
     ///
     /// # Errors

@@ -126,7 +126,8 @@ no-payload\t''
 no-signature\t''
 grace\t''
 being-written\t''
-settling\t''"
+settling\t''
+name-taken\t''"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l most -d 'At most so many of each rule, those that have waited longest [default: 20, with --json all]' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'

@@ -32,6 +32,7 @@ use super::pulse::Beat;
 use super::quota::Refusals;
 use super::summary::{Left, Summary};
 use crate::clock::Moment;
+use crate::effect::claim::Sheltered;
 use crate::fs::RelPath;
 use crate::kms::Kms;
 use crate::policy::{Mode, Rule};
@@ -110,7 +111,7 @@ pub struct Driver<K> {
     /// Changes when somebody has made room in quarantine.
     room: Option<watch::Receiver<u64>>,
     /// Claims that wait until their files can go back.
-    sheltered: usize,
+    sheltered: Sheltered,
     /// What was refused of late.
     refusals: Arc<Refusals>,
     /// Files refused since state was last tidied.
@@ -192,7 +193,7 @@ impl<K: Kms> Driver<K> {
             last_scan_took: Duration::ZERO,
             reopened: line.kms.reopened(),
             room: line.quarantine.as_ref().map(|store| store.room()),
-            sheltered: 0,
+            sheltered: Sheltered::default(),
             refusals: Arc::default(),
             refused: 0,
             fatal: None,
@@ -383,7 +384,7 @@ impl<K: Kms> Driver<K> {
         self.panel.show(Now {
             root,
             causes,
-            waiting: self.pairs.len(),
+            waiting: self.pairs.len() + self.sheltered.count,
             held,
             trying: self.jobs.len(),
             oldest,

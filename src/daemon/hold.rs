@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::chain;
 use crate::context::ContextError;
-use crate::effect::claim::{PLANTED, STICKY};
+use crate::effect::claim::STICKY;
 use crate::escape::quoted;
+use crate::fs::private::PLANTED;
 use crate::fs::{Dir, FsError, SYNC_DIRECTORY};
 use crate::kms::{Trouble, TroubleKind};
 use crate::seal::Reason;
@@ -251,6 +252,9 @@ impl Stop {
 
 impl From<FsError> for Stop {
     fn from(error: FsError) -> Self {
+        if error.is_moved() {
+            return Self::Changed; // what lay there is elsewhere: what is there now is looked at anew
+        }
         Self::Hold(Hold::Fs(error))
     }
 }

@@ -15,9 +15,9 @@ use super::line::Post;
 use super::survey::{Survey, survey};
 use crate::chain;
 use crate::context::Placeholder;
-use crate::effect::claim;
 use crate::escape::quoted;
 use crate::fs::lease::{self, Writer};
+use crate::fs::private;
 use crate::fs::system::Support;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, Fitness, FsError, Kind};
@@ -278,7 +278,7 @@ fn writing(post: &Post) -> Vec<Finding> {
         });
     }
     // A rule that never writes there may find what it left under an earlier policy.
-    if let Err(error) = claim::check(&post.root) {
+    if let Err(error) = private::check(&post.root) {
         findings.push(Finding::fix("write", words(&error), ""));
     }
     findings

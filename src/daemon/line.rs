@@ -35,7 +35,8 @@ use crate::effect::quarantine::{self, Case, PutAway};
 use crate::escape::Escaped;
 use crate::fs::flush::Flusher;
 use crate::fs::lease::Writer;
-use crate::fs::{Dir, Fitness, Identity, Lock, RelPath};
+use crate::fs::private::Private;
+use crate::fs::{Dir, Fitness, Identity, Place, RelPath};
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
 use crate::policy::{Mode, Rule, SignRule};
@@ -85,8 +86,8 @@ pub struct Post {
     pub other_format: String,
     /// The watched directory.
     pub root: Dir,
-    /// Keeps other daemons out of it, where this one writes to it.
-    pub lock: Option<Lock>,
+    /// The private folder in it. Locked, where this daemon writes there, which keeps other daemons out.
+    pub private: Arc<Private>,
     /// The destination, for rules that deliver.
     pub destination: Option<Dir>,
     /// Flushes what it publishes.
@@ -307,7 +308,7 @@ impl<K: Kms> Line<K> {
                 payload,
                 signature,
             };
-            let put_away = quarantine::put_away(store.dir(), &to_move.root, &case)?;
+            let put_away = quarantine::put_away(store.dir(), &to_move.private, &case)?;
             if matches!(put_away, PutAway::Done(_)) {
                 room.keep();
             }
@@ -477,8 +478,8 @@ impl Post {
     }
 
     /// The directory that a payload lies in.
-    fn parent_of(&self, path: &RelPath) -> Result<Dir, Stop> {
-        self.root.descend(path.parent()).map_err(|e| {
+    fn parent_of(&self, path: &RelPath) -> Result<Place, Stop> {
+        Place::open(&self.root, path.parent()).map_err(|e| {
             // The directory went, or became a link: the file is not where it was.
             if e.is_not_found() || e.is_no_directory() { Stop::Changed } else { e.into() }
         })

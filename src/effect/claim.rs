@@ -6,8 +6,7 @@
 //! moment of decision: a restart puts back what is in undecided folders and removes what is in decided ones,
 //! and needs no other memory. What finds its name taken waits in `CLAIM.back`, on which nobody works any more.
 //!
-//! `.kms-sig/lock` is locked by whoever works there. It lies where only the daemon's user can open it, or the sender
-//! could lock the daemon out; and while it is there, the folder cannot be removed.
+//! What exchanges leave there is [`super::work`]'s, and what the private folder is [`crate::fs::private`]'s.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -15,14 +14,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
+use super::tree;
+use super::work::{self, Removable};
+use crate::fs::private::{self, Kinship, LOCK, Private};
 use crate::fs::staging::{RESERVED_PREFIX, random_hex};
-use crate::fs::{Dir, FsError, Identity, Kind, Lock, RelPath};
+use crate::fs::{Dir, FsError, Identity, Place, RelPath};
 
 const DONE: &str = ".done";
 const BACK: &str = ".back";
 
-/// The file among the claims whose lock says who works in the watched directory.
-const LOCK: &str = "lock";
+/// How many of the files that wait are told by name.
+const TOLD: usize = 1000;
 
 /// How a removal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub struct Part {
 /// The claims of one watched directory: removes sources from it, many with one decision.
 #[derive(Debug)]
 pub struct Claims {
-    root: Dir,
+    private: Arc<Private>,
     /// Never held while the disk works.
     ready: Mutex<Ready>,
     /// Held by whoever makes a folder ready.
@@ -74,9 +76,9 @@ pub struct Unwanted {
 }
 
 impl Claims {
-    /// Those in `root`.
-    pub fn new(root: Dir) -> Arc<Self> {
-        Arc::new(Self { root, ready: Mutex::default(), making: Mutex::default() })
+    /// Those in this private folder.
+    pub fn new(private: Arc<Private>) -> Arc<Self> {
+        Arc::new(Self { private, ready: Mutex::default(), making: Mutex::default() })
     }
 
     /// To be had before [`Claims::prepare`], and kept until after [`Claims::remove`]. Waits for no disk.
@@ -93,12 +95,12 @@ impl Claims {
     /// ([`STICKY`]).
     pub fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
         for part in parts {
-            check_movable(&self.root.descend(part.path.parent())?, part.path.name())?;
+            check_movable(&Place::open(self.private.root(), part.path.parent())?, part.path.name())?;
         }
-        let claims = open_claims(&self.root)?;
+        let folder = self.private.open()?;
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if self.ready().id.is_none() {
-            let (id, _) = make_folder(&claims)?;
+            let (id, _) = make_folder(folder.dir())?;
             self.ready().id = Some(id);
         }
         Ok(())
@@ -110,17 +112,17 @@ impl Claims {
     /// Any step's before the decision; then the parts are back, or the next [`recover`] puts them back.
     pub fn remove(&self, sources: &[Vec<Part>]) -> Vec<Result<Removed, FsError>> {
         let ready = self.ready().id.take();
-        let folder = open_claims(&self.root).and_then(|claims| {
+        let folder = self.private.open().and_then(|folder| {
             let there = match ready {
-                Some(id) => claims.descend(Path::new(&id)).map(|dir| (id, dir)),
-                None => make_folder(&claims),
+                Some(id) => folder.dir().descend(Path::new(&id)).map(|dir| (id, dir)),
+                None => make_folder(folder.dir()),
             };
             // It was made a while ago, in a directory that is a sender's.
-            let (id, dir) = there.or_else(|_| make_folder(&claims))?;
-            Ok((claims, dir, id))
+            let (id, dir) = there.or_else(|_| make_folder(folder.dir()))?;
+            Ok((folder, dir, id))
         });
         match folder {
-            Ok((claims, dir, id)) => remove_by(&self.root, &claims, &dir, &id, sources),
+            Ok((folder, dir, id)) => remove_by(&self.private, folder.dir(), &dir, &id, sources),
             Err(error) => sources.iter().map(|_| Err(error.clone())).collect(),
         }
     }
@@ -161,7 +163,9 @@ impl Drop for Customer {
 
 impl Drop for Unwanted {
     fn drop(&mut self) {
-        trusted_claims(&self.claims.root).and_then(|dir| dir.remove_dir(&self.id)).unwrap_or_default();
+        if let Some(folder) = self.claims.private.current() {
+            folder.dir().remove_dir(&self.id).unwrap_or_default();
+        }
     }
 }
 
@@ -174,7 +178,7 @@ fn make_folder(claims: &Dir) -> Result<(OsString, Dir), FsError> {
 
 /// Removes sources by the folder `id`, which is `dir`.
 fn remove_by(
-    root: &Dir,
+    private: &Private,
     claims: &Dir,
     dir: &Dir,
     id: &OsStr,
@@ -183,12 +187,12 @@ fn remove_by(
     let mut ends = Vec::with_capacity(sources.len());
     for parts in sources {
         let mut there = Vec::with_capacity(parts.len());
-        let taken = take_all(root, dir, parts, &mut there);
+        let taken = take_all(private.root(), dir, parts, &mut there);
         // One that is to stay must not be in the folder when that is decided upon.
         if !matches!(taken, Ok(true))
-            && let Err(error) = give_back(root, dir, &there)
+            && let Err(error) = give_back(private, dir, &there)
         {
-            undo(root, claims, dir, id);
+            undo(private, claims, dir, id);
             return sources.iter().map(|_| Err(error.clone())).collect();
         }
         ends.push(taken.map(|are_taken| if are_taken { Removed::Done } else { Removed::Changed }));
@@ -197,7 +201,7 @@ fn remove_by(
     done.push(DONE);
     if let Err(error) = claims.rename_to_ours(id, claims, &done) {
         // As far as possible; the next scan sees to the rest. The first error is the one to tell.
-        undo(root, claims, dir, id);
+        undo(private, claims, dir, id);
         return sources.iter().map(|_| Err(error.clone())).collect();
     }
     // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might throw its copy
@@ -206,27 +210,33 @@ fn remove_by(
         dir.unlink(part.path.name()).unwrap_or_default(); // quicker than by listing, which finds the rest
     }
     if claims.remove_dir(&done).is_err() {
-        empty(dir).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
+        tree::empty(dir).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
     }
     ends
 }
 
 /// Puts everything in an undecided folder back, as far as possible.
-fn undo(root: &Dir, claims: &Dir, dir: &Dir, id: &OsStr) {
-    put_back(dir, root).unwrap_or_default();
+fn undo(private: &Private, claims: &Dir, dir: &Dir, id: &OsStr) {
+    tree::put_back(dir, private.root()).unwrap_or_default();
     close(claims, id).unwrap_or_default();
 }
 
-/// Puts the parts of one source back from an undecided folder; what finds its name taken waits in a folder of its own.
-fn give_back(root: &Dir, dir: &Dir, parts: &[&Part]) -> Result<(), FsError> {
-    for Part { path, .. } in parts {
+/// A part that may have come to a claim, and the directory that it was moved out of.
+type Taken<'p> = (&'p Part, Place);
+
+/// Puts the parts of one source back from an undecided folder, to the very directories that they came from; what finds its
+/// name taken waits in a folder of its own.
+fn give_back(private: &Private, dir: &Dir, parts: &[Taken<'_>]) -> Result<(), FsError> {
+    for (Part { path, .. }, place) in parts {
         let from = match dir.descend(path.parent()) {
             Err(e) if e.is_not_found() => continue, // nothing came there
             from => from?,
         };
         let name = path.name();
-        match root.descend(path.parent()).and_then(|to| from.rename(name, &to, name)) {
-            Err(e) if is_taken(&e) && from.stat_of(name)?.is_some() => shelter(root, path, &from, name)?,
+        match place.put_back(&from, name, name) {
+            Err(e) if tree::is_taken(&e) && from.stat_of(name)?.is_some() => {
+                shelter(private, path, &from, name)?
+            }
             Err(e) if e.is_not_found() => {}
             moved => moved?,
         }
@@ -241,9 +251,9 @@ pub const STICKY: &str = "move files of others out of (it is sticky, and not the
 ///
 /// # Errors
 /// It may not.
-pub(super) fn check_movable(parent: &Dir, name: &OsStr) -> Result<(), FsError> {
+pub(super) fn check_movable(parent: &Place, name: &OsStr) -> Result<(), FsError> {
     parent.check_writable()?;
-    let (me, dir) = (rustix::process::geteuid().as_raw(), parent.stat()?);
+    let (me, dir) = (rustix::process::geteuid().as_raw(), parent.looking().stat()?);
     // In a sticky directory a file is moved by its owner, the directory's, or root (rename(2), EPERM).
     if me == 0 || dir.uid == me || dir.mode & 0o1000 == 0 {
         return Ok(());
@@ -256,56 +266,67 @@ pub(super) fn check_movable(parent: &Dir, name: &OsStr) -> Result<(), FsError> {
     }
 }
 
-/// Takes the lock of a watched directory; `None` if another process has it. Two daemons in one directory would recover
-/// each other's claims.
-///
-/// # Errors
-/// The folder of claims cannot be made or is another's.
-pub fn lock(root: &Dir) -> Result<Option<Lock>, FsError> {
-    open_claims(root)?.lock_file(OsStr::new(LOCK))
-}
-
-/// Whether there is a folder of claims.
-///
-/// # Errors
-/// What statx(2) says.
-pub fn are_there(root: &Dir) -> Result<bool, FsError> {
-    Ok(root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_some())
-}
-
 /// Takes in what stands at `name` in `from`, on the same mount, and belongs at `path`, where something else is by
 /// now: it waits here until that is gone.
 ///
 /// # Errors
 /// Any step's; then it is still where it was.
-pub fn shelter(root: &Dir, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(), FsError> {
-    let claims = open_claims(root)?;
+pub fn shelter(private: &Private, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(), FsError> {
+    let folder = private.open()?;
     let id = OsString::from(random_hex() + BACK);
-    let to = claims.make_new_dir(&id, 0o700)?.descend_creating(path.parent())?;
+    let to = folder.dir().make_new_dir(&id, 0o700)?.descend_creating(path.parent())?;
     from.rename_to_ours(name, &to, path.name())?;
     to.sync()
 }
 
-/// Puts back what waits for its name to be free, as far as it is by now. Unlike [`recover`] it may run at any time,
-/// but not twice at once. Returns how many claims still wait.
+/// Files that wait in the private folder until they can go back to their names.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Sheltered {
+    /// How many.
+    pub count: usize,
+    /// The first of them, by the names that they had.
+    pub first: Vec<RelPath>,
+}
+
+/// Puts back what waits for its name to be free, and what exchanges left that were cut short, as far as it goes by now.
+/// Unlike [`recover`] it may run at any time, but not twice at once. Returns what still waits.
 ///
 /// # Errors
 /// The claims cannot be listed.
-pub fn bring_back(root: &Dir) -> Result<usize, FsError> {
-    if !are_there(root)? {
-        return Ok(0);
+pub fn bring_back(private: &Private) -> Result<Sheltered, FsError> {
+    let mut waiting = Sheltered::default();
+    if !private::is_there(private.root())? {
+        return Ok(waiting);
     }
-    let claims = open_claims(root)?;
-    let mut waiting = 0;
-    for id in claims.names()? {
+    let folder = private.open()?;
+    for id in folder.dir().names()? {
         let id = id?;
-        if id.as_encoded_bytes().ends_with(BACK.as_bytes()) {
+        let is_back = id.as_encoded_bytes().ends_with(BACK.as_bytes());
+        let is_gone = match Removable::of_folder(&id) {
+            Some(removable) => {
+                let _making = folder.making();
+                work::settle(folder.dir(), &id, &removable, private.root())
+            }
+            None if is_back => recover_one(private.root(), folder.dir(), &id),
+            None => Ok(true), // somebody may be at it
+        };
+        if !is_gone.unwrap_or(false) {
             // What resists waits as well.
-            recover_one(root, &claims, &id).unwrap_or_default();
-            waiting += usize::from(claims.stat_of(&id)?.is_some());
+            folder.dir().descend(Path::new(&id)).and_then(|dir| waiting.add(&dir)).unwrap_or_default();
         }
     }
     Ok(waiting)
+}
+
+impl Sheltered {
+    fn add(&mut self, dir: &Dir) -> Result<(), FsError> {
+        tree::waiting(dir, &mut |path| {
+            self.count += 1;
+            if self.first.len() < TOLD {
+                self.first.push(path);
+            }
+        })
+    }
 }
 
 /// Ends work on an undecided claim, whether or not everything could be put back.
@@ -325,10 +346,10 @@ fn take_all<'p>(
     root: &Dir,
     claim: &Dir,
     parts: &'p [Part],
-    there: &mut Vec<&'p Part>,
+    there: &mut Vec<Taken<'p>>,
 ) -> Result<bool, FsError> {
     for part in parts {
-        let (from, name) = (root.descend(part.path.parent())?, part.path.name());
+        let (from, name) = (Place::open(root, part.path.parent())?, part.path.name());
         match from.stat_of(name)? {
             None => continue, // removed by the sender: that is what we wanted
             // Before the rename, which sets the ctime: the one time that a sender cannot set back (S3).
@@ -336,16 +357,24 @@ fn take_all<'p>(
             Some(_) => {}
         }
         let to = claim.descend_creating(part.path.parent())?;
-        match from.rename_to_ours(name, &to, name) {
+        match from.take(name, &to, name) {
             Err(e) if e.is_not_found() => continue,
+            Err(e) if e.is_moved() => return Ok(false),
             // A folder for other sources has the name: the sender made a file of what was a directory. It is not his.
             Err(e) if e.source == Errno::EXIST => return Err(e),
             renamed => {
-                there.push(part); // after other failures too: some file systems do not know whether they moved it
+                // After other failures too: some file systems do not know whether they moved it.
+                there.push((part, from));
                 renamed?;
             }
         }
         if !to.stat_of(name)?.is_some_and(|stat| stat.identity.is_renamed_from(&part.identity)) {
+            return Ok(false);
+        }
+    }
+    // What was moved away in the instant before is none of ours to remove.
+    for (_, from) in &*there {
+        if !from.is_in_place()? {
             return Ok(false);
         }
     }
@@ -358,130 +387,81 @@ fn take_all<'p>(
 ///
 /// # Errors
 /// The claims cannot be listed.
-pub fn recover(root: &Dir) -> Result<Vec<FsError>, FsError> {
-    if !are_there(root)? {
+pub fn recover(private: &Private) -> Result<Vec<FsError>, FsError> {
+    if !private::is_there(private.root())? {
         return Ok(Vec::new());
     }
-    let claims = open_claims(root)?;
+    recover_in(private.root(), private.open()?.dir())
+}
+
+/// [`recover`], of a private folder by whatever name.
+fn recover_in(root: &Dir, folder: &Dir) -> Result<Vec<FsError>, FsError> {
     let mut resisting = Vec::new();
-    for id in claims.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
+    for id in folder.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
         let id = id?;
-        resisting.extend(recover_one(root, &claims, &id).err());
+        let is_stand_in = id.as_encoded_bytes().starts_with(RESERVED_PREFIX.as_bytes());
+        let recovered = match Removable::of_folder(&id) {
+            _ if is_stand_in => folder.unlink(&id).map(|()| true), // of the lock, before it had its name
+            Some(removable) => work::settle(folder, &id, &removable, root),
+            None => recover_one(root, folder, &id),
+        };
+        resisting.extend(recovered.err());
     }
     Ok(resisting)
 }
 
-fn recover_one(root: &Dir, claims: &Dir, id: &OsStr) -> Result<(), FsError> {
+/// Whether nothing of it is left.
+fn recover_one(root: &Dir, claims: &Dir, id: &OsStr) -> Result<bool, FsError> {
     let claim = claims.descend(Path::new(id))?;
     if id.as_encoded_bytes().ends_with(DONE.as_bytes()) {
-        empty(&claim)?;
+        tree::empty(&claim)?;
     } else {
-        put_back(&claim, root)?;
+        tree::put_back(&claim, root)?;
     }
-    remove_if_empty(claims, id)
+    tree::remove_if_empty(claims, id)
 }
 
-/// Checks the folder of claims, if it is there.
+/// Finishes what lies in a private folder of this watched directory's that somebody has moved to `path`, and takes the
+/// folder itself away. Returns the names of what lay in it, which may be at their places again; `None` if it is none, or
+/// somebody still works in it. What still waits in it waits in the one at its name from then on.
 ///
 /// # Errors
-/// What is there cannot be used.
-pub fn check(root: &Dir) -> Result<(), FsError> {
-    match trusted_claims(root) {
-        Err(error) if error.is_not_found() => Ok(()),
-        checked => checked.map(drop),
+/// Any step's; then the next scan comes upon it again.
+pub fn adopt(private: &Private, path: &RelPath) -> Result<Option<Vec<RelPath>>, FsError> {
+    let place = Place::open(private.root(), path.parent())?;
+    let moved = place.looking().descend(Path::new(path.name()))?;
+    if private::kinship(&moved)? != Kinship::Own {
+        return Ok(None);
     }
-}
-
-/// The folder of claims, made if missing. It must be ours alone.
-fn open_claims(root: &Dir) -> Result<Dir, FsError> {
-    match trusted_claims(root) {
-        Err(error) if error.is_not_found() => {
-            root.make_dir(OsStr::new(RESERVED_PREFIX), 0o700)?;
-            trusted_claims(root)
-        }
-        there => there,
-    }
-}
-
-/// The action of whatever needs the folder of claims, where something has its name that is not the daemon's.
-pub const PLANTED: &str = "use (it must be a directory of the daemon's own, mode 0700; remove it)";
-
-fn trusted_claims(root: &Dir) -> Result<Dir, FsError> {
-    let claims = root.descend(Path::new(RESERVED_PREFIX)).map_err(|error| match error.is_no_directory() {
-        // A sender got there first. What is not ours is not removed, and nothing goes through it.
-        true => FsError { action: PLANTED, ..error },
-        false => error,
-    })?;
-    let stat = claims.stat()?;
-    if stat.uid != rustix::process::geteuid().as_raw() || stat.mode & 0o077 != 0 {
-        let path = claims.path().to_owned();
-        return Err(FsError { action: PLANTED, path, source: Errno::PERM });
-    }
-    Ok(claims)
-}
-
-/// Removes everything in a decided claim, or in another folder of ours.
-pub(super) fn empty(claim: &Dir) -> Result<(), FsError> {
-    for_each(claim, &mut |dir, name, kind| match kind {
-        Kind::Directory => dir.remove_dir(name),
-        Kind::File | Kind::Symlink | Kind::Special => dir.unlink(name),
-    })
-}
-
-/// Moves everything in an undecided claim back to its place; what finds its place taken stays.
-fn put_back(claim: &Dir, root: &Dir) -> Result<(), FsError> {
-    put_back_from(claim, root, Path::new(""))
-}
-
-fn put_back_from(dir: &Dir, root: &Dir, below: &Path) -> Result<(), FsError> {
-    let me = rustix::process::geteuid().as_raw();
-    for name in dir.names()?.collect::<Result<Vec<_>, _>>()? {
-        let Some(stat) = dir.stat_of(&name)? else { continue };
-        // Ours mirror the path. One of the sender's took the place of a file in the instant before it was claimed:
-        // it goes back as it is, however much is in it and whoever may read it.
-        if stat.kind == Kind::Directory && stat.uid == me {
-            put_back_from(&dir.descend(Path::new(&name))?, root, &below.join(&name))?;
-            match dir.remove_dir(&name) {
-                Err(e) if e.source == Errno::NOTEMPTY => {}
-                removed => {
-                    removed?;
-                    continue;
-                }
-            }
-        }
-        match root.descend(below).and_then(|to| dir.rename(&name, &to, &name)) {
-            Err(e) if is_taken(&e) => {}
-            moved => moved?,
+    let folder = private.open()?; // one at its name; the other one is let go of when nobody works in it
+    let Some(lock) = moved.lock_file(OsStr::new(LOCK))? else { return Ok(None) };
+    let mut were_there = Vec::new();
+    for id in moved.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
+        if let Ok(claim) = moved.descend(Path::new(&id?)) {
+            tree::waiting(&claim, &mut |path| were_there.push(path))?;
         }
     }
-    Ok(())
-}
-
-/// Whether a place to put something back to is something else's by now, or gone.
-fn is_taken(error: &FsError) -> bool {
-    error.is_not_found() || error.is_no_directory() || matches!(error.source, Errno::EXIST | Errno::NOTEMPTY)
-}
-
-/// Calls `act` on everything below `dir`, contents before their directory.
-fn for_each(
-    dir: &Dir,
-    act: &mut impl FnMut(&Dir, &OsStr, Kind) -> Result<(), FsError>,
-) -> Result<(), FsError> {
-    for name in dir.names()?.collect::<Result<Vec<_>, _>>()? {
-        let Some(stat) = dir.stat_of(&name)? else { continue };
-        if stat.kind == Kind::Directory {
-            for_each(&dir.descend(Path::new(&name))?, act)?;
-        }
-        act(dir, &name, stat.kind)?;
+    let resisting = recover_in(private.root(), &moved)?;
+    for id in moved.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
+        let id = id?;
+        moved.rename_to_ours(&id, folder.dir(), &id)?;
     }
-    Ok(())
-}
-
-fn remove_if_empty(claims: &Dir, id: &OsStr) -> Result<(), FsError> {
-    match claims.remove_dir(id) {
-        Err(e) if e.source == Errno::NOTEMPTY => Ok(()),
-        other => other,
+    if let Some(error) = resisting.into_iter().next() {
+        return Err(error);
     }
+    // Nobody else can put anything into it; but another directory may have its name by now.
+    let (id, claim) = make_folder(folder.dir())?;
+    let name = path.name();
+    let taken = place.take(name, &claim, name);
+    if taken.is_ok() && claim.descend(Path::new(name))?.stat()?.is_same_place(&moved.stat()?) {
+        moved.unlink(OsStr::new(LOCK))?;
+        drop(lock);
+        claim.remove_dir(name)?;
+    } else if taken.is_ok() {
+        place.put_back(&claim, name, name)?;
+    }
+    close(folder.dir(), &id)?;
+    taken.map(|()| Some(were_there))
 }
 
 #[cfg(test)]
@@ -495,6 +475,7 @@ mod tests {
     struct Fixture {
         temp: tempfile::TempDir,
         root: Dir,
+        private: Arc<Private>,
     }
 
     impl Fixture {
@@ -506,7 +487,8 @@ mod tests {
                 fs::write(path, file).unwrap();
             }
             let root = Dir::open(temp.path()).unwrap();
-            Self { temp, root }
+            let private = Arc::new(Private::new(root.clone()));
+            Self { temp, root, private }
         }
 
         fn part(&self, path: &str) -> Part {
@@ -521,12 +503,22 @@ mod tests {
         }
 
         fn claims(&self) -> usize {
-            fs::read_dir(self.temp.path().join(".kms-sig")).map_or(0, Iterator::count)
+            let entries = fs::read_dir(self.temp.path().join(".kms-sig"));
+            entries.map_or(0, |all| all.filter(|entry| entry.as_ref().unwrap().file_name() != "lock").count())
+        }
+
+        /// The private folder's directory, as this process has it.
+        fn folder(&self) -> Dir {
+            self.private.open().unwrap().dir().clone()
+        }
+
+        fn bring_back(&self) -> usize {
+            bring_back(&self.private).unwrap().count
         }
     }
 
-    fn remove(root: &Dir, parts: &[Part]) -> Result<Removed, FsError> {
-        let claims = Claims::new(root.clone());
+    fn remove(f: &Fixture, parts: &[Part]) -> Result<Removed, FsError> {
+        let claims = Claims::new(Arc::clone(&f.private));
         let _customer = claims.enter();
         claims.prepare(parts)?;
         claims.remove_one(parts.to_vec())
@@ -535,7 +527,7 @@ mod tests {
     #[test]
     fn what_was_judged_is_removed() {
         let f = Fixture::new(&["d/a", "d/a.sig", "b"]);
-        assert_eq!(remove(&f.root, &[f.part("d/a"), f.part("d/a.sig")]).unwrap(), Removed::Done);
+        assert_eq!(remove(&f, &[f.part("d/a"), f.part("d/a.sig")]).unwrap(), Removed::Done);
         assert!(!f.there("d/a") && !f.there("d/a.sig") && f.there("b"));
         assert_eq!(f.claims(), 0);
     }
@@ -552,7 +544,7 @@ mod tests {
         ];
         fs::remove_file(f.temp.path().join("gone")).unwrap();
         fs::write(f.temp.path().join("d/b.sig"), "another, after the payload was moved").unwrap();
-        let claims = Claims::new(f.root.clone());
+        let claims = Claims::new(Arc::clone(&f.private));
         claims.prepare(&sources[0]).unwrap();
         let ends: Vec<_> = claims.remove(&sources).into_iter().map(Result::unwrap).collect();
         let [done, changed] = [Removed::Done, Removed::Changed];
@@ -566,17 +558,17 @@ mod tests {
     fn a20_what_cannot_go_back_waits_and_the_others_are_removed() {
         let f = Fixture::new(&["a", "b"]);
         let (a, b) = (vec![f.part("a")], vec![f.part("b")]);
-        let claims = open_claims(&f.root).unwrap();
+        let claims = f.folder();
         let (_, dir) = make_folder(&claims).unwrap();
         let mut there = Vec::new();
         assert!(take_all(&f.root, &dir, &a, &mut there).unwrap());
         assert!(take_all(&f.root, &dir, &b, &mut Vec::new()).unwrap());
         fs::write(f.temp.path().join("a"), "somebody was quicker").unwrap();
-        give_back(&f.root, &dir, &there).unwrap();
+        give_back(&f.private, &dir, &there).unwrap();
         assert!(!dir.path().join("a").exists() && dir.path().join("b").exists());
-        assert_eq!(bring_back(&f.root).unwrap(), 1, "its name is taken");
+        assert_eq!(f.bring_back(), 1, "its name is taken");
         fs::remove_file(f.temp.path().join("a")).unwrap();
-        assert_eq!(bring_back(&f.root).unwrap(), 0);
+        assert_eq!(f.bring_back(), 0);
         assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), "a");
     }
 
@@ -584,45 +576,47 @@ mod tests {
     fn p4_what_cannot_be_decided_goes_back_as_far_as_it_can() {
         let f = Fixture::new(&["a", "b"]);
         let sources = [vec![f.part("a")], vec![f.part("b")]];
-        let claims = open_claims(&f.root).unwrap();
+        let claims = f.folder();
         let (id, dir) = make_folder(&claims).unwrap();
         let mut done = id.clone();
         done.push(DONE);
         fs::write(claims.path().join(&done), "in the way").unwrap();
-        assert!(remove_by(&f.root, &claims, &dir, &id, &sources).iter().all(Result::is_err));
+        assert!(remove_by(&f.private, &claims, &dir, &id, &sources).iter().all(Result::is_err));
         assert!(f.there("a") && f.there("b"));
         assert_eq!(f.claims(), 1, "only what is in the way");
         // One whose name is taken by then waits.
         let (id, dir) = make_folder(&claims).unwrap();
         fs::rename(f.temp.path().join("a"), dir.path().join("a")).unwrap();
         fs::write(f.temp.path().join("a"), "another").unwrap();
-        undo(&f.root, &claims, &dir, &id);
-        assert_eq!(bring_back(&f.root).unwrap(), 1);
+        undo(&f.private, &claims, &dir, &id);
+        assert_eq!(f.bring_back(), 1);
     }
 
     #[test]
     fn p4_a_part_that_can_be_moved_neither_there_nor_back_is_an_error() {
         let f = Fixture::new(&["a", "d/b"]);
-        let (_, dir) = make_folder(&open_claims(&f.root).unwrap()).unwrap();
+        let (_, dir) = make_folder(&f.folder()).unwrap();
         fs::write(dir.path().join("a"), "has the name").unwrap();
         take_all(&f.root, &dir, &[f.part("a")], &mut Vec::new()).unwrap_err();
         assert!(f.there("a"));
         fs::write(dir.path().join("d"), "no directory").unwrap();
-        give_back(&f.root, &dir, &[&f.part("d/b")]).unwrap_err();
+        give_back(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())])
+            .unwrap_err();
         fs::remove_file(dir.path().join("d")).unwrap();
-        give_back(&f.root, &dir, &[&f.part("d/b")]).unwrap(); // nothing came there
+        give_back(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())])
+            .unwrap(); // nothing came there
     }
 
     #[test]
     fn a19_a_file_in_place_of_a_directory_that_was_just_emptied_stays_and_brings_nothing_back() {
         let f = Fixture::new(&["d/a"]);
         let first = f.part("d/a");
-        let claims = open_claims(&f.root).unwrap();
+        let claims = f.folder();
         let (id, dir) = make_folder(&claims).unwrap();
         assert!(take_all(&f.root, &dir, std::slice::from_ref(&first), &mut Vec::new()).unwrap());
         fs::remove_dir(f.temp.path().join("d")).unwrap();
         fs::write(f.temp.path().join("d"), "a file by now").unwrap();
-        let ends = remove_by(&f.root, &claims, &dir, &id, &[vec![f.part("d")]]);
+        let ends = remove_by(&f.private, &claims, &dir, &id, &[vec![f.part("d")]]);
         ends[0].as_ref().unwrap_err();
         assert_eq!(fs::read_to_string(f.temp.path().join("d")).unwrap(), "a file by now");
         assert_eq!(f.claims(), 0, "the other is removed, and waits nowhere");
@@ -632,11 +626,11 @@ mod tests {
     fn every_directory_of_a_source_is_looked_at_before_it_is_delivered() {
         let f = Fixture::new(&["a", "d/b"]);
         let parts = [f.part("a"), f.part("d/b")];
-        let claims = Claims::new(f.root.clone());
+        let claims = Claims::new(Arc::clone(&f.private));
         let _customer = claims.enter();
-        assert!(!are_there(&f.root).unwrap());
+        assert!(!private::is_there(&f.root).unwrap());
         claims.prepare(&parts).unwrap();
-        assert!(are_there(&f.root).unwrap());
+        assert!(private::is_there(&f.root).unwrap());
         fs::remove_dir_all(f.temp.path().join("d")).unwrap();
         assert!(claims.prepare(&parts).unwrap_err().is_not_found());
     }
@@ -660,33 +654,28 @@ mod tests {
                 chown(path, Some(whose), None).unwrap();
             }
             chmod(f.temp.path(), mode);
-            let checked = as_user(|| check_movable(&f.root, OsStr::new("f")));
+            let place = Place::open(&f.root, Path::new("")).unwrap();
+            let checked = as_user(|| check_movable(&place, OsStr::new("f")));
             assert_eq!(checked.is_ok(), can_be_moved, "{mode:o} of {whose_dir}, with a file of {whose_file}");
-            let gone = as_user(|| check_movable(&f.root, OsStr::new("gone")));
+            let gone = as_user(|| check_movable(&place, OsStr::new("gone")));
             assert_eq!(gone.is_ok(), mode & 0o002 != 0, "{mode:o}");
-            check_movable(&f.root, OsStr::new("f")).unwrap(); // root may
+            check_movable(&place, OsStr::new("f")).unwrap(); // root may
         }
-    }
-
-    #[test]
-    fn a_watched_directory_has_one_daemon_at_a_time() {
-        let f = Fixture::new(&[]);
-        let held = lock(&f.root).unwrap();
-        assert!(held.is_some() && lock(&f.root).unwrap().is_none());
-        drop(held);
-        assert!(lock(&f.root).unwrap().is_some());
     }
 
     #[test]
     fn a_prepared_folder_is_used_once_goes_away_when_nobody_wants_it_and_may_be_missing() {
         let f = Fixture::new(&["a", "b", "c"]);
-        let claims = Claims::new(f.root.clone());
+        let claims = Claims::new(Arc::clone(&f.private));
         let (first, second) = (claims.enter(), claims.enter());
         claims.prepare(&[f.part("a")]).unwrap();
         claims.prepare(&[f.part("b")]).unwrap();
         assert_eq!(f.claims(), 1);
-        let only = fs::read_dir(f.temp.path().join(".kms-sig")).unwrap().next().unwrap().unwrap();
-        fs::remove_dir(only.path()).unwrap();
+        for entry in fs::read_dir(f.temp.path().join(".kms-sig")).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                fs::remove_dir(entry.path()).unwrap();
+            }
+        }
         assert_eq!(claims.remove_one(vec![f.part("a")]).unwrap(), Removed::Done);
         assert_eq!((f.claims(), f.there("a")), (0, false));
         claims.prepare(&[f.part("b")]).unwrap();
@@ -707,8 +696,8 @@ mod tests {
                 "file" => fs::write(f.temp.path().join(".kms-sig"), "").unwrap(),
                 _ => std::os::unix::fs::symlink("elsewhere", f.temp.path().join(".kms-sig")).unwrap(),
             }
-            let said = remove(&f.root, &[f.part("a")]).unwrap_err();
-            assert_eq!(recover(&f.root).unwrap_err().to_string(), said.to_string());
+            let said = remove(&f, &[f.part("a")]).unwrap_err();
+            assert_eq!(recover(&f.private).unwrap_err().to_string(), said.to_string());
             assert!(said.to_string().starts_with(
                 "cannot use (it must be a directory of the daemon's own, mode 0700; remove it)"
             ));
@@ -723,7 +712,7 @@ mod tests {
         let parts = [f.part("a"), f.part("a.sig")];
         fs::write(f.temp.path().join("new"), "another").unwrap();
         fs::rename(f.temp.path().join("new"), f.temp.path().join("a")).unwrap();
-        assert_eq!(remove(&f.root, &parts).unwrap(), Removed::Changed);
+        assert_eq!(remove(&f, &parts).unwrap(), Removed::Changed);
         assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), "another");
         assert!(f.there("a.sig"));
         assert_eq!(f.claims(), 0);
@@ -741,7 +730,7 @@ mod tests {
         while f.part("a").identity.ctime == parts[0].identity.ctime {
             file.set_modified(before).unwrap();
         }
-        assert_eq!(remove(&f.root, &parts).unwrap(), Removed::Changed);
+        assert_eq!(remove(&f, &parts).unwrap(), Removed::Changed);
         assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), "b");
     }
 
@@ -750,7 +739,7 @@ mod tests {
         let f = Fixture::new(&["a", "d/a.sig"]);
         let parts = [f.part("a"), f.part("d/a.sig")];
         fs::rename(f.temp.path().join("d"), f.temp.path().join("e")).unwrap();
-        remove(&f.root, &parts).unwrap_err();
+        remove(&f, &parts).unwrap_err();
         assert!(f.there("a") && f.there("e/a.sig"));
         assert_eq!(f.claims(), 0);
     }
@@ -761,10 +750,10 @@ mod tests {
         let f = Fixture::new(&[".kms-sig/one/d/f/theirs/deep", ".kms-sig/two/g/theirs", "g"]);
         fs::create_dir(f.temp.path().join("d")).unwrap();
         fs::set_permissions(f.temp.path().join(".kms-sig"), fs::Permissions::from_mode(0o700)).unwrap();
-        assert_eq!(recover(&f.root).unwrap().len(), 0, "and a name that is taken is no trouble");
+        assert_eq!(recover(&f.private).unwrap().len(), 0, "and a name that is taken is no trouble");
         assert!(f.there("d/f/theirs/deep") && f.there("g") && f.there(".kms-sig/two/g/theirs"));
         fs::remove_file(f.temp.path().join("g")).unwrap();
-        recover(&f.root).unwrap();
+        recover(&f.private).unwrap();
         assert!(f.there("g/theirs"));
         assert_eq!(f.claims(), 0);
     }
@@ -774,15 +763,15 @@ mod tests {
         let f = Fixture::new(&["d/f", "q/payload"]);
         let path = RelPath::new("d/f").unwrap();
         let from = f.root.descend(Path::new("q")).unwrap();
-        shelter(&f.root, &path, &from, OsStr::new("payload")).unwrap();
+        shelter(&f.private, &path, &from, OsStr::new("payload")).unwrap();
         // Work under way is not disturbed.
-        open_claims(&f.root).unwrap().make_new_dir(OsStr::new("running"), 0o700).unwrap();
+        f.folder().make_new_dir(OsStr::new("running"), 0o700).unwrap();
         fs::write(f.temp.path().join(".kms-sig/running/g"), "g").unwrap();
-        assert_eq!(bring_back(&f.root).unwrap(), 1);
+        assert_eq!(f.bring_back(), 1);
         assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "d/f", "never replaced");
         assert_eq!(f.claims(), 2);
         fs::remove_file(f.temp.path().join("d/f")).unwrap();
-        assert_eq!(bring_back(&f.root).unwrap(), 0);
+        assert_eq!(f.bring_back(), 0);
         assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "q/payload");
         assert!(f.there(".kms-sig/running/g") && !f.there("g"));
         assert_eq!(f.claims(), 1);
@@ -795,13 +784,13 @@ mod tests {
         fs::create_dir(f.temp.path().join("d")).unwrap();
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(f.temp.path().join(".kms-sig"), fs::Permissions::from_mode(0o700)).unwrap();
-        assert_eq!(recover(&f.root).unwrap().len(), 1, "what is no claim stops nothing");
+        assert_eq!(recover(&f.private).unwrap().len(), 1, "what is no claim stops nothing");
         fs::remove_file(f.temp.path().join(".kms-sig/0")).unwrap();
         assert!(f.there("d/b") && !f.there("c"));
         assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), "a", "never replaced");
         assert!(f.there(".kms-sig/three/a"), "kept until its name is free");
         fs::remove_file(f.temp.path().join("a")).unwrap();
-        recover(&f.root).unwrap();
+        recover(&f.private).unwrap();
         assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), ".kms-sig/three/a");
         assert_eq!(f.claims(), 0);
     }

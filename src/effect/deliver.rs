@@ -3,7 +3,7 @@
 //! Every step may be repeated after a kill (P4): an equal pair at the destination is success, as soon as it is durable and
 //! if nobody else could change it. Nothing is published without a [`Warrant`], which only a valid verdict or a signature just made gives (P1).
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::fs::copy::{self, Hashed};
 use crate::fs::flush::Flusher;
 use crate::fs::give::Owner;
-use crate::fs::{Dir, Fitness, FsError, OpenError, Publish, RelPath, Staging, Stat, trust};
+use crate::fs::{Dir, Fitness, FsError, OpenError, Place, Publish, RelPath, Staging, Stat, trust};
 use crate::seal::{Sealed, Valid};
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::watch::scan::signature_name;
@@ -69,16 +69,40 @@ pub fn deliver(
         // BUG: no caller pairs a copy with another copy's verdict. Delivering nothing is always safe.
         return Ok(Delivered::Conflict("the verdict is about other bytes"));
     }
-    let dir = match open_place(root, path.parent()) {
+    let place = match open_place(root, path.parent()) {
         // Nothing goes through it (A22), and only a person can take it away.
         Err(e) if e.is_no_directory() => {
             return Ok(Delivered::Conflict(NO_WAY));
         }
         opened => opened?,
     };
-    let (name, signature_name) = (path.name(), signature_name(path.name()));
+    let mut put = Vec::new();
+    let delivered = deliver_to(&place, root, path, staging, hashed, warrant, mode, disk, &mut put);
+    if delivered.as_ref().is_err_and(FsError::is_moved) {
+        // Not where it belongs, and nobody was told of it.
+        for (name, stat) in put.iter().rev() {
+            place.remove_own(name, stat)?;
+        }
+    }
+    delivered
+}
+
+/// [`deliver`], in a directory that is open. `put` is then what was published in it.
+#[expect(clippy::too_many_arguments, reason = "one step of `deliver`, which has them all")]
+fn deliver_to(
+    place: &Place,
+    root: &Dir,
+    path: &RelPath,
+    staging: &Staging,
+    hashed: &Hashed,
+    warrant: &Warrant<'_>,
+    mode: u32,
+    disk: &Flusher,
+    put: &mut Vec<(OsString, Stat)>,
+) -> Result<Delivered, FsError> {
+    let (dir, name, signature_name) = (place.looking(), path.name(), signature_name(path.name()));
     let wanted = Wanted { owner: Owner::current(), mode };
-    let payload_is_there = match look_at_payload(&dir, name, hashed, wanted)? {
+    let payload_is_there = match look_at_payload(dir, name, hashed, wanted)? {
         Existing::Nothing => false,
         Existing::Equal => true,
         Existing::Loose => return Ok(Delivered::Conflict(LOOSE)),
@@ -86,16 +110,18 @@ pub fn deliver(
     };
 
     let signature = Staging::below(root, path.parent())?.and_holding(warrant.signature.as_bytes())?;
-    signature.take_group(&dir)?;
+    place.give_group(&signature)?;
     signature.set_mode(mode & 0o666)?; // a signature is not executable
-    staging.take_group(&dir)?;
+    place.give_group(staging)?;
     staging.set_mode(mode)?;
     disk.flush(&[signature.written(), staging.written()])?;
-    if signature.publish(&dir, &signature_name)? == Publish::Exists {
-        match read_signature(&dir, &signature_name, wanted)? {
+    if place.publish(&signature, &signature_name)? == Publish::Done {
+        put.push((signature_name.clone(), signature.stat()?));
+    } else {
+        match read_signature(dir, &signature_name, wanted)? {
             ExistingSignature::Of(there) if there == *warrant.signature => {}
             ExistingSignature::Of(there) if payload_is_there => {
-                return disk.flush(&[dir.written()]).map(|()| Delivered::Beside(there));
+                return disk.flush(&[place.written()]).map(|()| Delivered::Beside(there));
             }
             ExistingSignature::Of(there) => return Ok(Delivered::Orphan(there)),
             ExistingSignature::Loose => {
@@ -108,30 +134,36 @@ pub fn deliver(
             }
         }
     }
-    if !payload_is_there && staging.publish(&dir, name)? == Publish::Exists {
-        // Somebody was quicker; our signature stays only if it belongs to what they put there.
-        let taken = match look_at_payload(&dir, name, hashed, wanted)? {
-            Existing::Equal => return disk.flush(&[dir.written()]).map(|()| Delivered::Done),
-            Existing::Loose => LOOSE,
-            Existing::Nothing | Existing::Other => TAKEN,
-        };
-        dir.unlink(&signature_name)?;
-        return Ok(Delivered::Conflict(taken));
+    if !payload_is_there {
+        if place.publish(staging, name)? == Publish::Done {
+            put.push((name.to_owned(), staging.stat()?));
+        } else {
+            // Somebody was quicker; our signature stays only if it belongs to what they put there.
+            let taken = match look_at_payload(dir, name, hashed, wanted)? {
+                Existing::Equal => return disk.flush(&[place.written()]).map(|()| Delivered::Done),
+                Existing::Loose => LOOSE,
+                Existing::Nothing | Existing::Other => TAKEN,
+            };
+            for (name, stat) in put.drain(..) {
+                place.remove_own(&name, &stat)?;
+            }
+            return Ok(Delivered::Conflict(taken));
+        }
     }
-    disk.flush(&[dir.written()])?;
-    Ok(Delivered::Done)
+    disk.flush(&[place.written()])?;
+    place.confirm().map(|()| Delivered::Done)
 }
 
 /// Opens the directory that a file goes to, making what is missing, all of it durable: what is there may have been made
 /// by a process that was killed before it could see to that.
-fn open_place(root: &Dir, below: &Path) -> Result<Dir, FsError> {
+fn open_place(root: &Dir, below: &Path) -> Result<Place, FsError> {
     let mut dir = root.clone();
     for component in below.components() {
         let next = dir.descend_creating(Path::new(component.as_os_str()))?;
         dir.sync()?;
         dir = next;
     }
-    Ok(dir)
+    Place::of(root, below, dir)
 }
 
 /// What would keep `hashed` from being published as `path` below `root`, as things stand: another file has its name.
@@ -211,12 +243,26 @@ pub(super) const TAKEN: &str = "another file has the name";
 pub(super) const LOOSE: &str =
     "an equal file has the name, but others could change it (its owner, its mode, or a second link)";
 
-/// Removes a signature without payload that the caller knows for its own leftover.
+/// Removes a signature without payload that the caller knows for its own leftover; `false` if that cannot be done
+/// without the risk of removing another file, which somebody puts in its place at that moment.
 ///
 /// # Errors
 /// Any step's.
-pub fn remove_orphan(root: &Dir, path: &RelPath) -> Result<(), FsError> {
-    root.descend(path.parent())?.unlink(&signature_name(path.name()))
+pub fn remove_orphan(root: &Dir, path: &RelPath, known: &Signature) -> Result<bool, FsError> {
+    let place = Place::open(root, path.parent())?;
+    let name = signature_name(path.name());
+    let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };
+    let (file, stat) = match place.open_file(&name, &fitness) {
+        Err(OpenError::Gone) => return Ok(true),
+        Err(OpenError::Unfit(_)) => return Ok(false),
+        Err(OpenError::Io(e)) => return Err(e),
+        Ok(opened) => opened,
+    };
+    match read_open(&file, place.looking(), &name) {
+        Ok(read) if read.parsed.as_ref() == Ok(known) => place.remove_own(&name, &stat),
+        Err(OpenError::Io(e)) => Err(e),
+        Ok(_) | Err(OpenError::Gone | OpenError::Unfit(_)) => Ok(false),
+    }
 }
 
 /// What has a name at a destination.
@@ -489,8 +535,33 @@ mod tests {
         f.put("f.sig", "another");
         assert!(matches!(f.deliver("f").unwrap(), Delivered::Orphan(_)));
         assert_eq!((f.there("f"), f.there("f.sig").unwrap().1), (None, "another".into()));
-        remove_orphan(&f.root, &RelPath::new("f").unwrap()).unwrap();
+        let (path, another) = (RelPath::new("f").unwrap(), Signature::parse(b"another").unwrap());
+        assert!(!remove_orphan(&f.root, &path, &f.signature).unwrap(), "one that nobody knows");
+        let chmod = |mode| fs::set_permissions(f.temp.path(), fs::Permissions::from_mode(mode)).unwrap();
+        chmod(0o777);
+        assert!(!remove_orphan(&f.root, &path, &another).unwrap(), "others could have swapped it");
+        assert!(f.there("f.sig").is_some());
+        chmod(0o755);
+        assert!(remove_orphan(&f.root, &path, &another).unwrap());
         assert!(matches!(f.deliver("f").unwrap(), Delivered::Done));
+    }
+
+    #[test]
+    fn p9_what_was_published_in_a_directory_that_was_moved_away_is_taken_back() {
+        let f = Fixture::new();
+        let place = open_place(&f.root, Path::new("sub")).unwrap();
+        let (stat, name) = (f.staging.stat().unwrap(), OsStr::new("f"));
+        assert_eq!(place.publish(&f.staging, name).unwrap(), Publish::Done);
+        fs::rename(f.temp.path().join("sub"), f.temp.path().join("old")).unwrap();
+        assert!(place.confirm().unwrap_err().is_moved());
+        assert!(place.remove_own(name, &stat).unwrap() && f.there("old/f").is_none());
+        let warrant = Warrant { digest: &f.hashed.digest, signature: &f.signature };
+        let disk = Flusher::new(&f.root).unwrap();
+        let path = RelPath::new("sub/f").unwrap();
+        let (mut put, staging) = (Vec::new(), Staging::holding(&f.root, b"content").unwrap());
+        let moved = deliver_to(&place, &f.root, &path, &staging, &f.hashed, &warrant, 0o644, &disk, &mut put);
+        assert!(moved.unwrap_err().is_moved() && put.is_empty());
+        assert_eq!(fs::read_dir(f.temp.path().join("old")).unwrap().count(), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod release;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,11 @@ use serde::{Deserialize, Serialize};
 use super::claim::{self, Claims, Part, Removed};
 use crate::clock;
 use crate::escape::Escaped;
+use crate::fs::private::Private;
 use crate::fs::staging::random_hex;
-use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Publish, RelPath, Staging, Stat, copy, root};
+use crate::fs::{
+    Dir, Fitness, FsError, Identity, OpenError, Place, Publish, RelPath, Staging, Stat, copy, root,
+};
 use crate::signature::MAX_LEN;
 use crate::state::link::{hex, unhex};
 use crate::watch::scan::signature_name;
@@ -156,12 +160,13 @@ pub enum PutAway {
 ///
 /// # Errors
 /// Any step's; then the source is in its place, or both it and a copy are.
-pub fn put_away(store: &Dir, root: &Dir, case: &Case<'_>) -> Result<PutAway, FsError> {
+pub fn put_away(store: &Dir, private: &Arc<Private>, case: &Case<'_>) -> Result<PutAway, FsError> {
     let (id, item) = begin(store, &case.digest)?;
     let mut holds = Holds::Originals;
-    match fill(store, &item, &id, root, case, &mut holds) {
+    match fill(store, &item, &id, private, case, &mut holds) {
         Ok(true) => Ok(PutAway::Done(id)),
         Ok(false) => discard(store, &item, &id, holds).map(|()| PutAway::Changed),
+        Err(e) if e.is_moved() => discard(store, &item, &id, holds).map(|()| PutAway::Changed),
         Err(e) => {
             // Undone as far as possible; `recover` sees to the rest. The first error is the one to tell.
             discard(store, &item, &id, holds).unwrap_or_default();
@@ -195,15 +200,15 @@ fn fill(
     store: &Dir,
     item: &Dir,
     id: &str,
-    root: &Dir,
+    private: &Arc<Private>,
     case: &Case<'_>,
     holds: &mut Holds,
 ) -> Result<bool, FsError> {
-    write_record(item, &record(id, root, case))?;
+    let source = Place::open(private.root(), case.path.parent())?;
+    write_record(item, &record(id, private.root(), case))?;
     store.sync()?;
-    let source = root.descend(case.path.parent())?;
-    if store.stat()?.mount == source.stat()?.mount {
-        match move_in(item, root, &source, case) {
+    if store.stat()?.mount == source.stat().mount {
+        match move_in(item, private, &source, case) {
             // Two bind mounts of one file system look alike and are not (O7).
             Err(e) if e.source == Errno::XDEV => {}
             moved => return moved,
@@ -213,11 +218,11 @@ fn fill(
         return Ok(false); // moved, and could not be put back: not to be taken for a copy
     }
     *holds = Holds::Copies;
-    copy_in(item, root, &source, case)
+    copy_in(item, private, &source, case)
 }
 
 /// Moves both parts, durably; if that fails or either is not what was judged (`false`), both are put back.
-fn move_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
+fn move_in(item: &Dir, private: &Private, source: &Place, case: &Case<'_>) -> Result<bool, FsError> {
     let (name, signature) = (case.path.name(), signature_name(case.path.name()));
     claim::check_movable(source, name)?;
     let moved = move_one(item, PAYLOAD, source, name, &case.payload.identity).and_then(|moved| {
@@ -225,11 +230,14 @@ fn move_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool
         move_one(item, SIGNATURE, source, &signature, &stat.identity)
     });
     let durable = match moved {
-        Ok(true) => item.sync().and_then(|()| source.sync()).map(|()| true),
+        // What had been moved away in the instant before is none of ours to keep.
+        Ok(true) => source.is_in_place().and_then(|is_in_place| {
+            item.sync().and_then(|()| source.written().flush()).map(|()| is_in_place)
+        }),
         other => other,
     };
     if !matches!(durable, Ok(true)) {
-        put_back(item, root, source, case.path);
+        put_back(item, private, source, case.path);
     }
     durable
 }
@@ -237,35 +245,41 @@ fn move_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool
 /// Puts back what was moved into an item, whatever it is. What cannot go there, because its name is taken or for any
 /// other reason, must not lie under a record of something else: it waits among the claims, to be judged, and each scan
 /// tells that it does. What cannot even go there stays, and keeps the item.
-fn put_back(item: &Dir, root: &Dir, source: &Dir, path: &RelPath) {
+fn put_back(item: &Dir, private: &Private, source: &Place, path: &RelPath) {
     let signature = signature_name(path.name());
     for (there, name) in [(SIGNATURE, signature.as_os_str()), (PAYLOAD, path.name())] {
         let there = OsStr::new(there);
         if matches!(item.stat_of(there), Ok(None)) {
             continue; // it had not come
         }
-        match (item.rename(there, source, name), RelPath::new(path.parent().join(name))) {
-            (Err(_), Some(path)) => claim::shelter(root, &path, item, there),
+        match (source.put_back(item, there, name), RelPath::new(path.parent().join(name))) {
+            (Err(_), Some(path)) => claim::shelter(private, &path, item, there),
             (moved, _) => moved,
         }
         .unwrap_or_default();
     }
 }
 
-fn move_one(item: &Dir, to: &str, source: &Dir, name: &OsStr, expected: &Identity) -> Result<bool, FsError> {
+fn move_one(
+    item: &Dir,
+    to: &str,
+    source: &Place,
+    name: &OsStr,
+    expected: &Identity,
+) -> Result<bool, FsError> {
     // Before the rename, which sets the ctime: the one time that a sender cannot set back (S3).
     if source.stat_of(name)?.is_none_or(|stat| stat.identity != *expected) {
         return Ok(false);
     }
-    match source.rename_to_ours(name, item, OsStr::new(to)) {
-        Err(e) if e.is_not_found() => return Ok(false),
+    match source.take(name, item, OsStr::new(to)) {
+        Err(e) if e.is_not_found() || e.is_moved() => return Ok(false),
         renamed => renamed?,
     }
     Ok(item.stat_of(OsStr::new(to))?.is_some_and(|stat| stat.identity.is_renamed_from(expected)))
 }
 
 /// Copies both parts durably, then removes the source of what was copied.
-fn copy_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool, FsError> {
+fn copy_in(item: &Dir, private: &Arc<Private>, source: &Place, case: &Case<'_>) -> Result<bool, FsError> {
     let name = case.path.name();
     let signature = signature_name(name);
     let mut parts = vec![Part { path: case.path.clone(), identity: case.payload.identity }];
@@ -275,7 +289,7 @@ fn copy_in(item: &Dir, root: &Dir, source: &Dir, case: &Case<'_>) -> Result<bool
         let path = RelPath::new(case.path.parent().join(&signature));
         parts.extend(path.map(|path| Part { path, identity: stat.identity }));
     }
-    let claims = Claims::new(root.clone());
+    let claims = Claims::new(Arc::clone(private));
     let _customer = claims.enter();
     claims.prepare(&parts)?; // first: what cannot be removed need not be copied
     if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {
@@ -298,7 +312,7 @@ pub fn can_be_copied(signature: &Stat) -> bool {
 fn copy_one(
     item: &Dir,
     to: &str,
-    source: &Dir,
+    source: &Place,
     name: &OsStr,
     expected: &Identity,
     digest: Option<&str>,
@@ -357,11 +371,11 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
     };
     let Some(path) = RelPath::new(path) else { return Ok(()) };
     let Ok(root) = root::open(&root) else { return Ok(()) };
-    let source = root.descend(path.parent())?;
+    let source = Place::open(&root, path.parent())?;
     let name = signature_name(path.name());
     let payload = item.stat_of(OsStr::new(PAYLOAD))?;
     // A rename keeps the inode, and leads to no other file system, where the same number is another inode's.
-    let is_elsewhere = item.stat()?.identity.dev != source.stat()?.identity.dev;
+    let is_elsewhere = item.stat()?.identity.dev != source.stat().identity.dev;
     let was_copied = payload.is_some_and(|there| is_elsewhere || there.identity.ino != record.payload.inode);
     let in_place = source.stat_of(path.name())?.is_some_and(|stat| record.payload.is_still(&stat));
     if in_place && was_copied {
@@ -369,7 +383,18 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
         return discard(store, item, &id.to_string_lossy(), Holds::Copies);
     }
     if source.stat_of(&name)?.is_some_and(|stat| signature.describes(&stat)) {
-        source.rename_to_ours(&name, item, OsStr::new(SIGNATURE))?;
+        let there = OsStr::new(SIGNATURE);
+        source.take(&name, item, there)?;
+        let is_it =
+            item.stat_of(there)?.is_some_and(|stat| signature.describes(&stat)) && source.is_in_place()?;
+        if !is_it {
+            // Somebody's who was quicker. Where its name is taken by now it waits among the claims.
+            let path = RelPath::new(path.parent().join(&name));
+            return match (source.put_back(item, there, &name), path) {
+                (Err(_), Some(path)) => claim::shelter(&Private::new(root), &path, item, there),
+                (given, _) => given,
+            };
+        }
         item.sync()?;
     }
     Ok(())
@@ -533,19 +558,20 @@ mod tests {
         fs::create_dir_all(path("root/d")).unwrap();
         fs::create_dir(path("item")).unwrap();
         let (root, item) = (Dir::open(&path("root")).unwrap(), Dir::open(&path("item")).unwrap());
-        let source = root.descend(Path::new("d")).unwrap();
+        let source = Place::open(&root, Path::new("d")).unwrap();
+        let private = Private::new(root.clone());
         for (file, content) in
             [("item/payload", "innocent"), ("item/payload.sig", "its signature"), ("root/d/f", "later")]
         {
             fs::write(path(file), content).unwrap();
         }
-        put_back(&item, &root, &source, &RelPath::new("d/f").unwrap());
-        assert_eq!(claim::bring_back(&root).unwrap(), 1, "its payload's name is still taken");
+        put_back(&item, &private, &source, &RelPath::new("d/f").unwrap());
+        assert_eq!(claim::bring_back(&private).unwrap().count, 1, "its payload's name is still taken");
         assert!(!has_part(&item).unwrap());
         assert_eq!(fs::read_to_string(path("root/d/f.sig")).unwrap(), "its signature");
         assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "later", "never replaced");
         fs::remove_file(path("root/d/f")).unwrap();
-        claim::bring_back(&root).unwrap();
+        claim::bring_back(&private).unwrap().count;
         assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "innocent");
     }
 
@@ -556,12 +582,13 @@ mod tests {
         fs::create_dir_all(path("root/d")).unwrap();
         fs::create_dir(path("item")).unwrap();
         let (root, item) = (Dir::open(&path("root")).unwrap(), Dir::open(&path("item")).unwrap());
-        let source = root.descend(Path::new("d")).unwrap();
+        let source = Place::open(&root, Path::new("d")).unwrap();
+        let private = Private::new(root.clone());
         fs::write(path("item/payload"), "innocent").unwrap();
         fs::remove_dir(path("root/d")).unwrap();
-        put_back(&item, &root, &source, &RelPath::new("d/f").unwrap());
+        put_back(&item, &private, &source, &RelPath::new("d/f").unwrap());
         assert!(!has_part(&item).unwrap());
-        assert_eq!(claim::bring_back(&root).unwrap(), 0);
+        assert_eq!(claim::bring_back(&private).unwrap().count, 0);
         assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "innocent");
     }
 
@@ -574,12 +601,15 @@ mod tests {
         fs::write(path("store/planted/payload"), "planted").unwrap();
         fs::write(path("store/stray"), "stray").unwrap();
         let (store, root) = (Dir::open(&path("store")).unwrap(), Dir::open(&path("root")).unwrap());
+        let private = Arc::new(Private::new(root.clone()));
         let mut items = Vec::new();
         for _ in 0..2 {
             fs::write(path("root/f"), "bad").unwrap();
             let payload = root.stat_of(OsStr::new("f")).unwrap().unwrap();
             let case = case(payload);
-            let PutAway::Done(item) = put_away(&store, &root, &case).unwrap() else { panic!("not put away") };
+            let PutAway::Done(item) = put_away(&store, &private, &case).unwrap() else {
+                panic!("not put away")
+            };
             // The same file at the same second, and a name that somebody was quicker to take.
             assert!(store.make_new_dir(OsStr::new(&item), 0o700).is_err());
             items.push(item);
@@ -595,6 +625,7 @@ mod tests {
         _temp: tempfile::TempDir,
         pub(super) store: Dir,
         pub(super) root: Dir,
+        pub(super) private: Arc<Private>,
         pub(super) path: RelPath,
     }
 
@@ -607,7 +638,8 @@ mod tests {
             }
             let [store, root] = ["store", "root"].map(|name| Dir::open(&temp.path().join(name)).unwrap());
             let path = RelPath::new(format!("d/{}", "f".repeat(240))).unwrap();
-            let site = Self { _temp: temp, store, root, path };
+            let private = Arc::new(Private::new(root.clone()));
+            let site = Self { _temp: temp, store, root, private, path };
             fs::write(site.payload(), "bad").unwrap();
             fs::write(site.signature(), "its signature").unwrap();
             site
@@ -637,8 +669,8 @@ mod tests {
         /// Brings the pair in by copying, as across mounts.
         fn copy(&self, case: &Case<'_>) -> (Dir, bool) {
             let (_, item) = begin(&self.store, &case.digest).unwrap();
-            let source = self.root.descend(self.path.parent()).unwrap();
-            let copied = copy_in(&item, &self.root, &source, case).unwrap();
+            let source = Place::open(&self.root, self.path.parent()).unwrap();
+            let copied = copy_in(&item, &self.private, &source, case).unwrap();
             (item, copied)
         }
 
@@ -665,7 +697,7 @@ mod tests {
     #[test]
     fn c3_a_pair_is_put_away_whole_with_a_record_of_what_it_was() {
         let site = Site::new();
-        let PutAway::Done(id) = put_away(&site.store, &site.root, &site.case()).unwrap() else {
+        let PutAway::Done(id) = put_away(&site.store, &site.private, &site.case()).unwrap() else {
             panic!("changed")
         };
         assert_eq!((site.left(), holds(&site.store.path().join(&id))), ([false; 2], [true; 2]));
@@ -682,7 +714,7 @@ mod tests {
             let was = fs::read(&file).unwrap();
             fs::write(&file, "another").unwrap();
             let case = Case { payload: judged.payload, signature: judged.signature, ..site.case() };
-            assert_eq!(put_away(&site.store, &site.root, &case).unwrap(), PutAway::Changed);
+            assert_eq!(put_away(&site.store, &site.private, &case).unwrap(), PutAway::Changed);
             assert_eq!(site.store.names().unwrap().count(), 0, "nothing stays of it");
             assert!(!site.copy(&case).1);
             // The very file, as far as inode, size and times tell, and of other bytes than were judged.
@@ -697,9 +729,9 @@ mod tests {
         // Gone, or no file.
         let case = site.case();
         fs::remove_file(site.payload()).unwrap();
-        assert_eq!(put_away(&site.store, &site.root, &case).unwrap(), PutAway::Changed);
+        assert_eq!(put_away(&site.store, &site.private, &case).unwrap(), PutAway::Changed);
         fs::create_dir(site.payload()).unwrap();
-        assert_eq!(put_away(&site.store, &site.root, &case).unwrap(), PutAway::Changed);
+        assert_eq!(put_away(&site.store, &site.private, &case).unwrap(), PutAway::Changed);
         assert!(site.payload().is_dir());
     }
 
@@ -709,7 +741,7 @@ mod tests {
             let site = Site::new();
             let above = site.payload().parent().unwrap().to_owned();
             chmod(&above, 0o500);
-            assert_eq!(put_away(&site.store, &site.root, &site.case()).unwrap_err().source, Errno::ACCESS);
+            assert_eq!(put_away(&site.store, &site.private, &site.case()).unwrap_err().source, Errno::ACCESS);
             assert_eq!(site.store.names().unwrap().count(), 0);
             chmod(&above, 0o700);
         });

@@ -42,11 +42,15 @@ impl Staging {
     /// # Errors
     /// What open(2) says: `ENOSPC`, `EROFS`, `EACCES`, `EMFILE`.
     pub fn new(dir: &Dir) -> Result<Self> {
-        Self::without_name(dir)?.map_or_else(|| Self::named(dir), Ok)
+        Self::nameless(dir)?.map_or_else(|| Self::named(dir), Ok)
     }
 
-    /// `None` where there is no `O_TMPFILE`.
-    fn without_name(dir: &Dir) -> Result<Option<Self>> {
+    /// Like [`Staging::new`], but `None` where there is no `O_TMPFILE`: for directories where others could swap a
+    /// stand-in name.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn nameless(dir: &Dir) -> Result<Option<Self>> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => Ok(Some(Self { file: fd.into(), dir: dir.clone(), name: None })),
@@ -63,7 +67,7 @@ impl Staging {
     pub fn below(root: &Dir, below: &Path) -> Result<Self> {
         let dir = root.descend_while_there(below);
         // A stand-in name lies where it is swept.
-        Self::without_name(&dir)?.map_or_else(|| Self::named(root), Ok)
+        Self::nameless(&dir)?.map_or_else(|| Self::named(root), Ok)
     }
 
     fn named(dir: &Dir) -> Result<Self> {
@@ -102,6 +106,14 @@ impl Staging {
         }
         rustix::fs::fchown(&self.file, None, Some(Gid::from_raw(dir.gid)))
             .map_err(|e| FsError::new("set the group of a file in", self.dir.path(), e))
+    }
+
+    /// What the file is now.
+    ///
+    /// # Errors
+    /// What statx(2) says.
+    pub fn stat(&self) -> Result<super::Stat> {
+        stat_file(&self.file, self.dir.path())
     }
 
     /// The file, to write to and read from.

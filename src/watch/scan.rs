@@ -9,8 +9,9 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::fs::private::{self, Kinship};
 use crate::fs::staging::RESERVED_PREFIX;
-use crate::fs::{Dir, FsError, Kind, Names, RelPath};
+use crate::fs::{Dir, FsError, Kind, Listed, Names, RelPath};
 use crate::policy::{Mode, Rule, Unwanted};
 use crate::signature::SUFFIX;
 
@@ -145,6 +146,10 @@ pub struct Batch {
     pub strays: Vec<RelPath>,
     /// Directories that could not be walked, and why. What is in them is not known to be absent.
     pub failed: Vec<FsError>,
+    /// Stand-in names, as earlier versions left them when they were killed.
+    pub stand_ins: Vec<RelPath>,
+    /// Private folders of ours that are not at their name.
+    pub moved: Vec<RelPath>,
 }
 
 /// A walk through a rule's directory, a few names at a time: a directory of a million files needs no more
@@ -197,10 +202,10 @@ impl Walk {
                 }
                 continue;
             };
-            match names.next() {
+            match names.next_listed() {
                 None => {}
-                Some(Ok(name)) => {
-                    self.take(&dir, &below, &name, &mut batch);
+                Some(Ok(listed)) => {
+                    self.take(&dir, &below, &listed, &mut batch);
                     self.listing = Some((dir, below, names));
                 }
                 Some(Err(e)) => self.could_not_read(&below, e, &mut batch)?,
@@ -216,7 +221,7 @@ impl Walk {
         below: &Path,
         on_dir: &mut impl FnMut(&Path),
     ) -> Result<(Dir, PathBuf, Names), FsError> {
-        let dir = root.descend(below)?;
+        let dir = private::descend(root, below)?;
         on_dir(below);
         self.begun += 1;
         let names = dir.names()?;
@@ -234,9 +239,23 @@ impl Walk {
         Ok(())
     }
 
-    fn take(&mut self, dir: &Dir, below: &Path, name: &OsStr, batch: &mut Batch) {
+    fn take(&mut self, dir: &Dir, below: &Path, listed: &Listed, batch: &mut Batch) {
+        let name = &*listed.name;
+        if is_stand_in(name) && !listed.may_be_directory {
+            batch.stand_ins.extend(RelPath::new(below.join(name)));
+            return;
+        }
         // One name that cannot be examined (a damaged inode) hides no other; as a pair it is held, and says why.
-        if self.rule.recursive && is_subdirectory(dir, name).unwrap_or(false) {
+        let found = if listed.may_be_directory { directory(dir, name).unwrap_or(None) } else { None };
+        match found {
+            None | Some(Kinship::Stranger) => {}
+            Some(Kinship::Own) => {
+                batch.moved.extend(RelPath::new(below.join(name)));
+                return;
+            }
+            Some(Kinship::Copy) => return,
+        }
+        if self.rule.recursive && found.is_some() {
             let path = below.join(name);
             let len = path.as_os_str().len();
             if is_too_far(&path) || len > self.room || self.begun + self.open.len() >= MAX_DIRS {
@@ -266,15 +285,30 @@ impl Batch {
             && self.unsignable.is_empty()
             && self.strays.is_empty()
             && self.failed.is_empty()
+            && self.stand_ins.is_empty()
+            && self.moved.is_empty()
     }
 }
 
-/// Whether a name is a directory to walk. Ours are not.
-fn is_subdirectory(dir: &Dir, name: &OsStr) -> Result<bool, FsError> {
+/// Whether a name is one that an earlier version gave to what it was about to put in place: 24 random digits.
+fn is_stand_in(name: &OsStr) -> bool {
+    let rest = name.as_bytes().strip_prefix(RESERVED_PREFIX.as_bytes());
+    let digits = rest.and_then(|rest| rest.strip_prefix(b"-"));
+    digits.is_some_and(|digits| digits.len() == 24 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// What kind of directory has a name, if one has. What has the name of ours is none of a rule's.
+fn directory(dir: &Dir, name: &OsStr) -> Result<Option<Kinship>, FsError> {
     if is_reserved(name) {
-        return Ok(false);
+        return Ok(None);
     }
-    Ok(dir.stat_of(name)?.is_some_and(|stat| stat.kind == Kind::Directory))
+    match dir.stat_of(name)? {
+        Some(stat) if private::is_private(&stat) => {
+            private::kinship(&dir.descend(Path::new(name))?).map(Some)
+        }
+        Some(stat) if stat.kind == Kind::Directory => Ok(Some(Kinship::Stranger)),
+        _ => Ok(None),
+    }
 }
 
 /// Whether there is a file to a signature. What cannot be examined is not known to be there.

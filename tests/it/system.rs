@@ -13,6 +13,7 @@ mod power;
 mod quarantine;
 mod removal;
 mod roots;
+mod sender;
 mod systemd;
 mod trace;
 mod users;

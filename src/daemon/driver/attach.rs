@@ -19,6 +19,7 @@ use crate::daemon::turns::Queue;
 use crate::effect::claim::{self, Claims};
 use crate::escape::quoted;
 use crate::fs::flush::Flusher;
+use crate::fs::private::{self, Private};
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{FsError, root, staging};
 use crate::kms::Kms;
@@ -120,11 +121,13 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         }
         None => None,
     };
-    let mut lock = None;
+    let private = Arc::new(Private::new(root.clone()));
     // A rule that never writes there has nothing to guard, but for what another one left under an earlier policy.
-    if !dry_run && (rule.writes_to_root() || claim::are_there(&root)?) {
-        lock = Some(claim::lock(&root)?.ok_or_else(|| AttachError::Locked(rule.path.clone()))?);
-        for error in claim::recover(&root)? {
+    if !dry_run && (rule.writes_to_root() || private::is_there(&root)?) {
+        if !private.lock()? {
+            return Err(AttachError::Locked(rule.path.clone()));
+        }
+        for error in claim::recover(&private)? {
             tracing::error!(
                 rule = rule.name,
                 error = chain::one_line(&error),
@@ -133,10 +136,10 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         }
     }
     if let (false, Some(dir)) = (dry_run, &destination) {
-        staging::sweep(dir)?; // the root is swept by the first scan
+        staging::sweep(dir)?; // what lies in the root, the first scan comes upon
     }
     let disk = Flusher::new(destination.as_ref().unwrap_or(&root))?;
-    let remover = Arc::new(Remover::new(Claims::new(root.clone())));
+    let remover = Arc::new(Remover::new(Claims::new(Arc::clone(&private))));
     let is_remote = root.is_remote()?;
     Ok(Post {
         rule: Arc::clone(rule),
@@ -148,7 +151,7 @@ pub(in crate::daemon) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, A
         is_remote,
         queue: Queue::new(is_remote),
         root,
-        lock,
+        private,
         destination,
         disk,
         remover,

@@ -33,10 +33,16 @@ pub(super) enum Wait {
     Quiet,
 }
 
-/// The words for what a pair may wait for without being held.
+/// The words for what a file may wait for, but for the causes of holds.
 pub fn waits() -> impl Iterator<Item = &'static str> {
-    Wait::ALL.into_iter().map(Wait::cause)
+    Wait::ALL.into_iter().map(Wait::cause).chain([SHELTERED])
 }
+
+/// The cause of what waits in the private folder.
+pub(super) const SHELTERED: &str = "name-taken";
+const SHELTERED_TEXT: &str =
+    "it was taken out of the directory for a moment, and something else has its name since";
+const SHELTERED_REMEDY: &str = "rename or remove what has its name; until then it is in .kms-sig there";
 
 impl Wait {
     const ALL: [Self; 6] =
@@ -164,7 +170,8 @@ impl<K: Kms> Driver<K> {
         };
         let meant = self.pairs.iter().filter(|(path, slot)| is_meant(path, slot));
         let mut meant: Vec<_> = meant.map(|(path, slot)| (slot.there_since(clocks), path, slot)).collect();
-        let total = meant.len();
+        let (sheltered, count) = self.sheltered_of(which);
+        let total = meant.len() + count;
         meant.sort_by_key(|(since, path, _)| (*since, *path));
         let pairs = meant.into_iter().take(most).map(|(since, path, slot)| Waiting {
             path: path.clone(),
@@ -178,7 +185,42 @@ impl<K: Kms> Driver<K> {
             next_try: if slot.running { Some(clocks.now) } else { slot.timer },
             size: slot.pair.sight().payload.map(|payload| payload.size),
         });
-        Backlog { pairs: pairs.collect(), total, more: self.overflowed }
+        let mut pairs: Vec<_> = pairs.collect();
+        let room = most.saturating_sub(pairs.len());
+        pairs.extend(sheltered.into_iter().take(room).map(|path| self.waiting_for_its_name(path)));
+        Backlog { pairs, total, more: self.overflowed }
+    }
+
+    /// What waits in the private folder, as far as it is asked for, and how many that are.
+    fn sheltered_of(&self, which: &Which) -> (Vec<&RelPath>, usize) {
+        let is_cause = which.cause.as_ref().is_none_or(|cause| cause == SHELTERED);
+        if !is_cause {
+            return (Vec::new(), 0);
+        }
+        match &which.path {
+            None => (self.sheltered.first.iter().collect(), self.sheltered.count),
+            Some(asked) => {
+                let is_it = |path: &&RelPath| path.as_bytes() == asked;
+                let found: Vec<_> = self.sheltered.first.iter().filter(is_it).collect();
+                let count = found.len();
+                (found, count)
+            }
+        }
+    }
+
+    fn waiting_for_its_name(&self, path: &RelPath) -> Waiting {
+        Waiting {
+            path: path.clone(),
+            cause: SHELTERED,
+            is_held: true,
+            needs_operator: true,
+            reason: SHELTERED_TEXT.to_owned(),
+            remedy: SHELTERED_REMEDY,
+            since: self.line.clock.read().of(self.last_scan.unwrap_or_default()),
+            attempts: 0,
+            next_try: Some(self.next_scan),
+            size: None,
+        }
     }
 
     /// The causes for which pairs wait, how many are held, and which has waited longest.
@@ -213,12 +255,26 @@ impl<K: Kms> Driver<K> {
             };
             (cause, cause_of)
         });
+        let mut causes: BTreeMap<_, _> = causes.collect();
+        if self.sheltered.count > 0 {
+            let cause = Cause {
+                count: self.sheltered.count,
+                is_held: true,
+                since: self.last_scan.unwrap_or_default(),
+                reason: SHELTERED_TEXT.to_owned(),
+                remedy: SHELTERED_REMEDY,
+                needs_operator: true,
+                next_try: Some(self.next_scan),
+            };
+            causes.insert(SHELTERED, cause);
+            held += self.sheltered.count;
+        }
         let oldest = oldest.map(|(since, path, slot)| Oldest {
             file: Escaped::new(path.as_path()).to_string(),
             since,
             cause: slot.cause(want),
         });
-        (causes.collect(), held, oldest)
+        (causes, held, oldest)
     }
 
     /// Why events cannot be relied on, if they cannot.

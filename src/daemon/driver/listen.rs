@@ -8,6 +8,7 @@ use super::look::is_directory;
 use crate::clock::Moment;
 use crate::daemon::board::Deaf;
 use crate::fs::Staging;
+use crate::fs::staging::RESERVED_PREFIX;
 use crate::kms::Kms;
 use crate::watch::hint::Hints;
 use crate::watch::scan::{self, Meaning};
@@ -48,6 +49,9 @@ impl<K: Kms> Driver<K> {
             }
             let Ok(below) = path.strip_prefix(&root) else { continue };
             let Some(name) = below.file_name() else { continue };
+            if below == Path::new(RESERVED_PREFIX) {
+                self.scan_soon(now); // the folder of ours was moved away, or moved back
+            }
             match scan::meaning(&self.rule, below.parent().unwrap_or(Path::new("")), name) {
                 Meaning::Pair(path) => self.look_soon(path, now),
                 Meaning::Unsignable(..) => self.scan_soon(now),

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use crate::clock;
 use crate::daemon::line::{Post, STALE};
 use crate::fs::lease::{self, Writer};
+use crate::fs::private;
 use crate::fs::{Fitness, FsError, Kind, OpenError, RelPath, Unfit};
 use crate::policy::{Mode, OnInvalid, OnStale};
 use crate::seal::Reason;
@@ -57,7 +58,7 @@ impl fmt::Display for Flaw {
 /// What `statx` says of a pair. A signature that is no regular file counts as none (A2), but is seen, and reported, as
 /// long as nothing else of the pair is there (A8).
 pub(in crate::daemon) fn look(post: &Post, path: &RelPath) -> Result<Look, FsError> {
-    let dir = match post.root.descend(path.parent()) {
+    let dir = match private::descend(&post.root, path.parent()) {
         Ok(dir) => dir,
         Err(e) if e.is_not_found() || e.is_no_directory() => {
             return Ok(Look { sight: Sight::default(), unfit: None });
@@ -89,7 +90,7 @@ pub(super) fn is_directory(post: &Post, below: &Path) -> bool {
 
 /// Asks the lease about both files of a pair. What cannot be opened is unknown here; the try will say why.
 pub(in crate::daemon) fn probe(post: &Post, path: &RelPath, sight: Sight) -> Writer {
-    let Ok(dir) = post.root.descend(path.parent()) else { return Writer::Unknown };
+    let Ok(dir) = private::descend(&post.root, path.parent()) else { return Writer::Unknown };
     let ask = |name: &std::ffi::OsStr, fitness: Fitness| match dir.open_file(name, &fitness) {
         Ok((file, _)) => lease::probe(&file),
         Err(OpenError::Io(e)) if e.source == Errno::WOULDBLOCK => Writer::Present,

@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use super::look::{is_decided, look};
 use super::{Driver, MAX_PAIRS, POLL, REATTACH, chance, set_timer};
+use crate::chain;
 use crate::clock::Moment;
 use crate::daemon::board::Deaf;
 use crate::daemon::hold::Hold;
 use crate::daemon::line::{Post, Refusal, sibling};
 use crate::daemon::summary::Left;
-use crate::effect::claim;
-use crate::escape::quoted;
+use crate::effect::{claim, work};
+use crate::escape::{Escaped, quoted};
 use crate::fs::trust::TrustError;
-use crate::fs::{Dir, FsError, Kind, RelPath, root, staging};
+use crate::fs::{Dir, FsError, Kind, RelPath, root};
 use crate::kms::Kms;
 use crate::state::{Remembered, State, StateError};
-use crate::watch::scan::{self, Walk};
+use crate::watch::scan::{self, Meaning, Walk};
 use crate::watch::settle::Sight;
 
 /// Names read, and paths asked of state, at a time.
@@ -38,7 +39,7 @@ const PRUNE: Duration = Duration::from_secs(60 * 60);
 pub(super) struct Scan {
     walk: Walk,
     began: Moment,
-    /// Names that a killed process left are removed on the way.
+    /// Names that a killed process of an earlier version left are seen to on the way.
     sweeps: bool,
     /// Every directory could be read so far.
     all_seen: bool,
@@ -107,10 +108,6 @@ impl<K: Kms> Driver<K> {
                 if scan.is_second_round {
                     return;
                 }
-                if scan.sweeps {
-                    // What cannot be swept is swept next time; it is in nobody's way.
-                    post.root.descend(below).and_then(|dir| staging::sweep(&dir)).unwrap_or_default();
-                }
                 if let Some(hints) = &mut self.hints
                     && let Err(e) = hints.watch(&post.root.path().join(below))
                 {
@@ -146,7 +143,7 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    async fn take_batch(&mut self, post: &Arc<Post>, scan: &mut Scan, batch: scan::Batch) {
+    async fn take_batch(&mut self, post: &Arc<Post>, scan: &mut Scan, mut batch: scan::Batch) {
         let now = self.line.clock.now();
         scan.all_seen &= batch.failed.is_empty();
         if !scan.is_second_round {
@@ -162,6 +159,17 @@ impl<K: Kms> Driver<K> {
             let strays = self.foreign(batch.strays).await;
             let strays = strays.into_iter().map(|path| (path, scan::Unsignable::Stray));
             self.refuse_names(post, batch.unsignable.into_iter().chain(strays).collect()).await;
+        }
+        if post.private.is_locked() && !scan.is_second_round {
+            for path in self.adopt(post, batch.moved) {
+                // The walk may have been there already.
+                if let Meaning::Pair(path) = scan::meaning(&self.rule, path.parent(), path.name()) {
+                    batch.pairs.insert(path);
+                }
+            }
+            if scan.sweeps {
+                self.dissolve(post, batch.stand_ins).await;
+            }
         }
         let mut new = Vec::new();
         for path in batch.pairs {
@@ -197,13 +205,14 @@ impl<K: Kms> Driver<K> {
             self.last_seen = scan.seen;
             self.overflowed |= scan.turn.is_some(); // the others had none
         }
-        if post.lock.is_some() {
+        if post.private.is_locked() {
             // Claims that cannot be listed were told when the rule attached, or are when it attaches again.
-            let waiting = self.beat.at_disk(|| claim::bring_back(&post.root)).unwrap_or_default();
-            if waiting > std::mem::replace(&mut self.sheltered, waiting) {
+            let waiting = self.beat.at_disk(|| claim::bring_back(&post.private)).unwrap_or_default();
+            let count = waiting.count;
+            if count > std::mem::replace(&mut self.sheltered, waiting).count {
                 tracing::warn!(
                     rule = self.rule.name,
-                    count = waiting,
+                    count,
                     "files wait in .kms-sig until they can go back to their names"
                 );
             }
@@ -226,6 +235,67 @@ impl<K: Kms> Driver<K> {
         self.soonest_scan = ended + ended.saturating_sub(scan.began).max(SCAN_PAUSE);
         self.next_scan = self.next_scan.max(self.soonest_scan).min(ended + pause);
         self.prune(post, ended);
+    }
+
+    /// Finishes what lies in private folders of ours that somebody has moved, and takes them away. Returns the names of
+    /// what may be at its place again.
+    fn adopt(&mut self, post: &Post, moved: Vec<RelPath>) -> Vec<RelPath> {
+        let mut back = Vec::new();
+        for path in moved {
+            let folder = Escaped::new(path.as_path()).to_string();
+            match self.beat.at_disk(|| claim::adopt(&post.private, &path)) {
+                Ok(Some(paths)) => {
+                    back.extend(paths);
+                    tracing::warn!(
+                        rule = self.rule.name,
+                        folder,
+                        "the daemon's own folder was moved there; what lay in it is finished"
+                    );
+                }
+                Ok(None) => {} // somebody works in it; the next scan
+                Err(error) => {
+                    let error = chain::one_line(&error);
+                    tracing::warn!(
+                        rule = self.rule.name,
+                        folder,
+                        error,
+                        "the daemon's own folder was moved there"
+                    );
+                }
+            }
+        }
+        back
+    }
+
+    /// Sees to stand-in names, which nobody makes any more. Ours are known by what state says of their content.
+    async fn dissolve(&mut self, post: &Post, stand_ins: Vec<RelPath>) {
+        for path in stand_ins {
+            let digest = self.beat.at_disk(|| work::digest_of_stand_in(&post.private, &path));
+            let ours = match digest {
+                None => None,
+                Some(digest) => {
+                    let digits = digest.to_string();
+                    let asked = self.line.state.knows_signature(&self.rule.name, &digits);
+                    match self.beat.at_state(asked).await {
+                        Ok(is_known) => Some(digest).filter(|_| is_known),
+                        Err(_) => continue, // what state cannot tell now it tells at the next start
+                    }
+                }
+            };
+            let done = self.beat.at_disk(|| work::dissolve(&post.private, &path, ours.as_ref()));
+            let (file, is_ours) = (Escaped::new(path.as_path()).to_string(), ours.is_some());
+            match done.map_err(|error| chain::one_line(&error)) {
+                Ok(()) if is_ours => {}
+                Ok(()) => tracing::warn!(
+                    rule = self.rule.name,
+                    file,
+                    "an earlier version had kept somebody's file there; it is now kms-sig-recovered-… beside it"
+                ),
+                Err(error) => {
+                    tracing::warn!(rule = self.rule.name, file, error, "left by an earlier version")
+                }
+            }
+        }
     }
 
     /// Enters the paths whose present versions state has no final decision about.

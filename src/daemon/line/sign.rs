@@ -9,10 +9,10 @@ use crate::daemon::decide::{self, Existing, Signing};
 use crate::daemon::hold::{Hold, Stop};
 use crate::daemon::limit::Operation;
 use crate::effect::deliver::{self, Delivered, Warrant};
-use crate::effect::sign::{self, Replaced, Spot};
+use crate::effect::sign::{self, Old, Spot};
 use crate::escape::Escaped;
 use crate::fs::lease::Writer;
-use crate::fs::{Publish, RelPath, Stat};
+use crate::fs::{RelPath, Stat};
 use crate::kms::{Kms, TroubleKind};
 use crate::policy::SignRule;
 use crate::seal::{Reason, Sealed, Verdict};
@@ -40,13 +40,15 @@ impl<K: Kms> Line<K> {
         match decide::signing(existing, rule.on_stale) {
             Signing::Sign => Box::pin(self.write(post, rule, work, &context, taken, None)).await,
             Signing::Replace => {
-                let old = taken.signature.as_ref();
-                if let Some(signature) = old.and_then(|file| file.parsed.as_ref()) {
+                let old = taken.signature.as_ref().and_then(|file| {
+                    let signature = file.parsed.clone()?;
+                    Some(Old { identity: file.stat.identity, signature })
+                });
+                if let Some(old) = &old {
                     // The row will be about the new one before the old one is gone: a signer who may not Decrypt
                     // would not know it for ours after a kill in between.
-                    self.state.intend_to_replace(&post.rule.name, &work.path, signature).await?;
+                    self.state.intend_to_replace(&post.rule.name, &work.path, &old.signature).await?;
                 }
-                let old = old.map(|file| file.stat);
                 Box::pin(self.write(post, rule, work, &context, taken, old)).await
             }
             Signing::Done => Ok(self.remember(post, work, &taken, Outcome::Signed).await),
@@ -140,7 +142,7 @@ impl<K: Kms> Line<K> {
         work: &Try,
         context: &Context,
         taken: Snapshot,
-        old: Option<Stat>,
+        old: Option<Old>,
     ) -> Result<Ending, Stop> {
         if self.dry_run {
             self.say_would(post, &work.path, if old.is_some() { "sign again" } else { "sign" }, None);
@@ -149,7 +151,7 @@ impl<K: Kms> Line<K> {
         let (taken, sealed, _place) = self.seal(post, rule, &work.path, context, taken).await?;
         let taken = Arc::new(taken);
         let (here, path) = (Arc::clone(&taken), work.path.clone());
-        if !blocking(move || here.is_unchanged(&path)).await? {
+        if !blocking(move || Ok(here.is_unchanged(&path)?)).await? {
             return Err(Stop::Changed);
         }
         let facts = |signature: Option<Version>| Facts {
@@ -283,7 +285,9 @@ impl<K: Kms> Line<K> {
             Delivered::Orphan(other)
                 if self.state.was_intended(&post.rule.name, &work.path, &other).await? =>
             {
-                post.remove_orphan(&work.path).await?;
+                if !post.remove_orphan(&work.path, &other).await? {
+                    return Err(conflict("a signature without its file"));
+                }
                 match attempt().await? {
                     Delivered::Done => Ok(sealed.signature.clone()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed),
@@ -330,34 +334,30 @@ pub(in crate::daemon) const FOREIGN: &str =
     "something that is not known to be our signature lies beside it; remove it to have the file signed";
 
 impl Post {
-    /// Writes a signature beside the payload, in place of `old` if there is one; takes it back if the payload changed
-    /// meanwhile.
+    /// Writes a signature beside the payload, in place of `old` if there is one. Nothing of it stays if the payload changed
+    /// meanwhile, or its directory was moved away.
     fn write_signature(
         &self,
         path: &RelPath,
         taken: &Snapshot,
         signature: &Signature,
-        old: Option<Stat>,
+        old: Option<Old>,
     ) -> Result<Stat, Stop> {
         let Some(path_of_it) = RelPath::new(sibling(path)) else {
             return Err(Stop::Changed); // BUG: what is signed has a name that leaves room for `.sig`
         };
-        let parent = &taken.parent;
-        let spot = Spot { root: &self.root, dir: parent, path: &path_of_it };
-        let name = path_of_it.name();
-        let is_written = match old {
-            None => sign::write(parent, name, signature, &self.disk)? == Publish::Done,
-            Some(old) => sign::replace(spot, &old.identity, signature, &self.disk)? == Replaced::Done,
+        let spot = Spot {
+            private: &self.private,
+            place: &taken.parent,
+            path: &path_of_it,
+            still: &|| taken.is_same(path),
+            disk: &self.disk,
         };
-        let written = if is_written { parent.stat_of(name)? } else { None };
-        let Some(written) = written else {
-            return Err(Stop::Changed); // somebody else put a signature there meanwhile
+        let written = match old {
+            None => sign::write(&spot, signature)?,
+            Some(old) => sign::replace(&spot, &old, signature)?,
         };
-        if !taken.is_unchanged(path)? {
-            sign::take_back(spot, &written.identity)?;
-            return Err(Stop::Changed);
-        }
-        Ok(written)
+        written.ok_or(Stop::Changed) // the payload is another one, or somebody else put a signature there meanwhile
     }
 }
 

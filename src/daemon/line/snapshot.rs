@@ -7,14 +7,14 @@ use crate::daemon::space::Space;
 use crate::digest::Digest;
 use crate::effect::deliver;
 use crate::fs::lease::{self, Writer};
-use crate::fs::{Dir, Kind, OpenError, RelPath, Staging, Stat, copy, stat_file};
+use crate::fs::{FsError, Kind, OpenError, Place, RelPath, Staging, Stat, copy, stat_file};
 use crate::signature::Signature;
 use crate::watch::scan::signature_name;
 
 /// A payload that was hashed, as it was then. Exists only by hashing.
 pub(super) struct Snapshot {
     /// The directory it lies in.
-    pub(super) parent: Dir,
+    pub(super) parent: Place,
     /// What the payload was.
     pub(super) payload: Stat,
     /// The bytes that were hashed: a private copy, for rules that deliver.
@@ -95,7 +95,7 @@ impl Snapshot {
 
     fn read_signature(
         post: &Post,
-        parent: &Dir,
+        parent: &Place,
         path: &RelPath,
         sight: Sight,
     ) -> Result<Option<SignatureFile>, Stop> {
@@ -108,7 +108,7 @@ impl Snapshot {
         if stat.identity != expected {
             return Err(Stop::Changed);
         }
-        let read = deliver::read_open(&file, parent, &name)?;
+        let read = deliver::read_open(&file, parent.looking(), &name)?;
         if stat_file(&file, &parent.path().join(&name))?.identity != expected {
             return Err(Stop::Changed);
         }
@@ -134,14 +134,19 @@ impl Snapshot {
         }
     }
 
-    /// Whether the payload is still the version that was hashed.
-    pub(super) fn is_unchanged(&self, path: &RelPath) -> Result<bool, Stop> {
+    /// Whether the payload is still the version that was hashed, in the directory that it was hashed in.
+    pub(super) fn is_unchanged(&self, path: &RelPath) -> Result<bool, FsError> {
+        Ok(self.is_same(path)? && self.parent.is_in_place()?)
+    }
+
+    /// The same, whatever became of the directory.
+    pub(super) fn is_same(&self, path: &RelPath) -> Result<bool, FsError> {
         let now = self.parent.stat_of(path.name())?;
         Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
     }
 
     /// Whether payload and signature are still the versions that were judged.
-    pub(super) fn is_pair_unchanged(&self, path: &RelPath) -> Result<bool, Stop> {
+    pub(super) fn is_pair_unchanged(&self, path: &RelPath) -> Result<bool, FsError> {
         let signature = self.parent.stat_of(&signature_name(path.name()))?;
         let signature = signature.filter(|s| s.kind == Kind::File).map(|s| s.identity);
         Ok(self.is_unchanged(path)? && signature == self.signature.as_ref().map(|s| s.stat.identity))

@@ -236,7 +236,9 @@ impl<K: Kms> Line<K> {
                 if !was_intended.map_err(Stop::from)? {
                     return Err(conflict("a signature without its file").into());
                 }
-                post.remove_orphan(&work.path).await?;
+                if !post.remove_orphan(&work.path, &other).await? {
+                    return Err(conflict("a signature without its file").into());
+                }
                 match attempt().await? {
                     Delivered::Done => Ok(()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed.into()),
@@ -336,9 +338,12 @@ impl Post {
         Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode, &self.disk)?)
     }
 
-    pub(super) async fn remove_orphan(&self, path: &RelPath) -> Result<(), Stop> {
-        let (Some(root), path) = (self.destination.clone(), path.clone()) else { return Ok(()) };
-        blocking(move || Ok(deliver::remove_orphan(&root, &path)?)).await
+    /// Whether it is gone.
+    pub(super) async fn remove_orphan(&self, path: &RelPath, known: &Signature) -> Result<bool, Stop> {
+        let (Some(root), path, known) = (self.destination.clone(), path.clone(), known.clone()) else {
+            return Ok(true);
+        };
+        blocking(move || Ok(deliver::remove_orphan(&root, &path, &known)?)).await
     }
 
     pub(super) fn conflict(&self, path: &RelPath, what: &'static str) -> Hold {

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{PAYLOAD, PartRecord, Record, SIGNATURE, claim, has_part, ids, read_record};
+use super::{PAYLOAD, PartRecord, Record, SIGNATURE, has_part, ids, read_record};
 use crate::clock;
 use crate::digest::Digest;
 use crate::effect::deliver::{self, SignatureRead};
+use crate::effect::tree;
 use crate::escape::Escaped;
 use crate::fs::{Dir, FileTime, Fitness, FsError, Kind, OpenError, RelPath, Stat, Unfit, copy};
 use crate::signature::{MAX_LEN, Malformed};
@@ -153,7 +154,7 @@ pub fn sweep(store: &Dir) -> Result<(), FsError> {
         if let Ok(dir) = store.descend(Path::new(&name))
             && matches!(dir.lock(), Ok(true))
         {
-            claim::empty(&dir).and_then(|()| store.remove_dir(&name)).unwrap_or_default();
+            tree::empty(&dir).and_then(|()| store.remove_dir(&name)).unwrap_or_default();
         }
     }
     Ok(())
@@ -338,7 +339,7 @@ impl Locked {
             source,
         })?;
         store.sync()?;
-        claim::empty(&self.0.dir).and_then(|()| store.remove_dir(&gone)).unwrap_or_default();
+        tree::empty(&self.0.dir).and_then(|()| store.remove_dir(&gone)).unwrap_or_default();
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! The way of delivery, for the same reasons: the sender may still have the file in the store open (P3), and nothing
 //! may be overwritten (P8). Never removes the item, and never judges: a [`Licence`] says that somebody has.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::effect::deliver::{Existing, LOOSE, TAKEN, Wanted, look_at_payload};
 use crate::fs::copy::{self, Hashed};
 use crate::fs::give::Owner;
-use crate::fs::{Dir, FsError, OpenError, Publish, RelPath, Staging};
+use crate::fs::{Dir, FsError, OpenError, Place, Publish, RelPath, Staging, Stat};
 use crate::seal::Valid;
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::watch::scan::signature_name;
@@ -157,32 +157,57 @@ impl Parcel {
             Licence::Forced => {}
         }
         let dir = descend_creating(destination, path.parent(), self.owner)?;
+        let place = Place::of(destination, path.parent(), dir)?;
+        let mut put = Vec::new();
+        let published = self.publish_in(&place, path, &mut put);
+        let must_go = match &published {
+            Ok(Published::Done) => false,
+            // It would belong to what somebody was quicker to put there.
+            Ok(Published::Taken(_) | Published::Changed(_)) => true,
+            Err(e) => e.is_moved(),
+        };
+        if must_go {
+            for (name, stat) in put.iter().rev() {
+                place.remove_own(name, stat)?;
+            }
+        }
+        published
+    }
+
+    /// [`Parcel::publish`], in a directory that is open. `put` is then what was published in it.
+    fn publish_in(
+        &self,
+        place: &Place,
+        path: &RelPath,
+        put: &mut Vec<(OsString, Stat)>,
+    ) -> Result<Published, FsError> {
         let (name, signature_name) = (path.name(), signature_name(path.name()));
-        let is_there = match self.payload.look(&dir, name)? {
+        let is_there = match self.payload.look(place.looking(), name)? {
             Existing::Nothing => false,
             Existing::Equal => true,
             Existing::Loose => return Ok(Published::Taken(LOOSE)),
             Existing::Other => return Ok(Published::Taken(TAKEN)),
         };
-        let mut is_new = false;
         match &self.signature {
-            None if dir.stat_of(&signature_name)?.is_some() => {
+            None if place.stat_of(&signature_name)?.is_some() => {
                 return Ok(Published::Taken("something has the name of its signature, and it has none"));
             }
             None => {}
-            Some(signature) => match signature.publish(&dir, &signature_name)? {
-                Placed::New => is_new = true,
+            Some(signature) => match signature.publish(place, &signature_name)? {
+                Placed::New => put.push((signature_name, signature.staging.stat()?)),
                 Placed::Equal => {}
                 Placed::Taken => return Ok(Published::Taken("another signature has its signature's name")),
             },
         }
-        if !is_there && self.payload.publish(&dir, name)? == Placed::Taken {
-            if is_new {
-                dir.unlink(&signature_name)?; // it would belong to what somebody was quicker to put there
+        if !is_there {
+            match self.payload.publish(place, name)? {
+                Placed::New => put.push((name.to_owned(), self.payload.staging.stat()?)),
+                Placed::Equal => {}
+                Placed::Taken => return Ok(Published::Taken(TAKEN)),
             }
-            return Ok(Published::Taken(TAKEN));
         }
-        dir.sync()?;
+        place.confirm()?;
+        place.written().flush()?;
         Ok(Published::Done)
     }
 }
@@ -235,11 +260,11 @@ impl Part {
         look_at_payload(dir, name, &self.hashed, self.wanted)
     }
 
-    fn publish(&self, dir: &Dir, name: &OsStr) -> Result<Placed, FsError> {
-        self.staging.take_group(dir)?;
-        match self.staging.publish(dir, name)? {
+    fn publish(&self, place: &Place, name: &OsStr) -> Result<Placed, FsError> {
+        place.give_group(&self.staging)?;
+        match place.publish(&self.staging, name)? {
             Publish::Done => Ok(Placed::New),
-            Publish::Exists => Ok(match self.look(dir, name)? {
+            Publish::Exists => Ok(match self.look(place.looking(), name)? {
                 Existing::Equal => Placed::Equal,
                 Existing::Nothing | Existing::Loose | Existing::Other => Placed::Taken,
             }),
@@ -285,7 +310,7 @@ mod tests {
                 fs::remove_file(site.signature()).unwrap();
                 (case.signature, case.signature_digest) = (None, None);
             }
-            let PutAway::Done(id) = put_away(&site.store, &site.root, &case).unwrap() else {
+            let PutAway::Done(id) = put_away(&site.store, &site.private, &case).unwrap() else {
                 panic!("changed")
             };
             let out = Dir::open(temp.path()).unwrap();

@@ -13,11 +13,12 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use kms_sig::digest::Digest;
 use kms_sig::effect::claim;
 use kms_sig::effect::quarantine::{self, Case, PutAway, Record};
+use kms_sig::fs::private::{LOCK, Private};
 use kms_sig::fs::{Dir, FileTime, Identity, RelPath};
 use kms_sig::signature::Signature;
 use kms_sig::state::{Decision, Outcome, State, StateError, Version};
@@ -117,7 +118,8 @@ fn check_put_away(case: &PutAwayCase<'_>) {
         fs::write(&payload, [case.payload, b"more"].concat()).expect("the sender's own file");
     }
     let before = contents(&[&store, &root]);
-    let done = quarantine::put_away(&store_dir, &root_dir, &about).expect("room in memory");
+    let private = Arc::new(Private::new(root_dir));
+    let done = quarantine::put_away(&store_dir, &private, &about).expect("room in memory");
     assert_eq!(contents(&[&store, &root]), before, "no file is lost or changed");
     let id = match done {
         PutAway::Changed => {
@@ -215,6 +217,9 @@ fn check_claims(claims: &Claims<'_>) {
         if !id.parent().as_os_str().is_empty() {
             continue; // a claim of another name
         }
+        if id.name() == LOCK || id.as_bytes().ends_with(b".swap") {
+            continue; // no claim
+        }
         let mut folder = ours.join(id.as_path()).into_os_string();
         if *is_decided {
             folder.push(".done");
@@ -226,9 +231,9 @@ fn check_claims(claims: &Claims<'_>) {
         }
     }
 
-    let dir = Dir::open(&root).expect("the root");
+    let private = Private::new(Dir::open(&root).expect("the root"));
     for _ in 0..2 {
-        let resisting = claim::recover(&dir).expect("the claims can be listed");
+        let resisting = claim::recover(&private).expect("the claims can be listed");
         let now = contents(&[&root]);
         for (path, content) in &lying {
             assert_eq!(&fs::read(path).expect("nobody claimed it"), content);

@@ -105,9 +105,18 @@ impl Job {
 impl Site {
     /// Runs the daemon once, with a fault or without.
     pub(super) fn trace(&self, fault: Option<(Point, trace::Fault)>) -> Traced {
+        self.trace_beside(fault, &[])
+    }
+
+    /// [`Site::trace`], with somebody who does something at some points.
+    pub(super) fn trace_beside(
+        &self,
+        fault: Option<(Point, trace::Fault)>,
+        acts: &[trace::Act<'_>],
+    ) -> Traced {
         let mut command = Command::new(PROGRAM);
         command.args(["watch", "--policy", "w/policy.toml", "--once"]);
-        trace::run(self.place.prepare(command), fault)
+        trace::run_beside(self.place.prepare(command), fault, acts)
     }
 
     /// Whether what must hold at any moment holds.
@@ -221,6 +230,16 @@ pub(super) const RESIGN: Job = Job {
     apart: false,
 };
 
+/// A file in a subdirectory is signed where it lies.
+pub(super) const SIGN_BELOW: Job = Job { lay: lay_payload_below, during: nothing, after: nothing, ..RESIGN };
+
+/// A pair in a subdirectory that does not verify goes to quarantine.
+pub(super) const QUARANTINE_BELOW: Job =
+    Job { rule: RECURSIVE, lay: lay_tampered_below, during: nothing, after: nothing, ..QUARANTINE };
+
+/// The same with the store on another mount.
+pub(super) const QUARANTINE_BELOW_APART: Job = Job { apart: true, ..QUARANTINE_BELOW };
+
 /// A file is signed and delivered with its signature.
 pub(super) const SIGN_AND_DELIVER: Job = Job {
     rule: "mode = \"sign\"\nkey = \"local:demo\"\ndeliver_to = \"out\"\n",
@@ -289,6 +308,20 @@ fn lay_stale(place: &Place) {
     place.run(["watch", "--policy", "w/policy.toml", "--once"]).exits(0);
     fs::copy(place.path("w/in/sub/f.sig"), place.path("signature")).unwrap();
     place.write("w/in/sub/f", content());
+}
+
+fn lay_payload_below(place: &Place) {
+    fs::create_dir(place.path("w/in/sub")).unwrap();
+    place.write("w/in/sub/f", content());
+}
+
+fn lay_tampered_below(place: &Place) {
+    lay_below(place);
+    place.write("w/in/sub/f", "not what was signed");
+}
+
+fn nothing(_: &Place) -> Check {
+    Ok(())
 }
 
 fn sign(place: &Place, file: &str) {

@@ -92,9 +92,17 @@ impl Traced {
     }
 }
 
+/// What somebody else does at a point, before the call does anything: the thread that makes it stands still meanwhile.
+pub(super) type Act<'a> = (Point, &'a dyn Fn());
+
 /// Runs a command to its end with this fault, or with none.
+pub(super) fn run(command: Command, fault: Option<(Point, Fault)>) -> Traced {
+    run_beside(command, fault, &[])
+}
+
+/// [`run`], with somebody who does something at some points.
 #[expect(clippy::zombie_processes, reason = "the tracer waits for every process it traces")]
-pub(super) fn run(mut command: Command, fault: Option<(Point, Fault)>) -> Traced {
+pub(super) fn run_beside(mut command: Command, fault: Option<(Point, Fault)>, acts: &[Act<'_>]) -> Traced {
     let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     // SAFETY: one system call, which takes no memory of ours; safe after fork (signal-safety(7)).
@@ -108,6 +116,7 @@ pub(super) fn run(mut command: Command, fault: Option<(Point, Fault)>) -> Traced
     let mut tracer = Tracer {
         process: child.id().cast_signed(),
         fault,
+        acts,
         begun: false,
         counts: BTreeMap::new(),
         failing: HashMap::new(),
@@ -137,9 +146,10 @@ fn text(file: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-struct Tracer {
+struct Tracer<'a> {
     process: libc::pid_t,
     fault: Option<(Point, Fault)>,
+    acts: &'a [Act<'a>],
     begun: bool,
     counts: BTreeMap<&'static str, usize>,
     /// Threads inside a call that is to fail, and how.
@@ -147,7 +157,7 @@ struct Tracer {
     calls: Vec<(Point, String)>,
 }
 
-impl Tracer {
+impl Tracer<'_> {
     fn run(&mut self) -> ExitStatus {
         // The stop after execve(2); from here on every call of every thread stops twice.
         self.wait(self.process);
@@ -219,6 +229,9 @@ impl Tracer {
         *count += 1;
         let point = Point { call, nth: *count };
         self.calls.push((point, on.display().to_string()));
+        for (_, act) in self.acts.iter().filter(|(at, _)| *at == point) {
+            act();
+        }
         match self.fault {
             Some((at, Fault::Kill)) if at == point => kill(self.process),
             Some((at, Fault::Once(errno))) if at == point => self.fail(thread, errno),
