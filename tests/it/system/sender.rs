@@ -448,8 +448,10 @@ fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
             rounds += 1;
             let payload = sub.join(format!("f{}", rounds % PAYLOADS));
             let signature = payload.with_extension("sig");
-            users::write(&payload, format!("payload {rounds}").as_bytes());
             for turn in 0..200 {
+                if turn % 25 == 0 {
+                    users::write(&payload, format!("payload {rounds} {turn}").as_bytes());
+                }
                 std::thread::sleep(Duration::from_micros((turn * 7919 + rounds as u64 * 31) % 400));
                 let mine = hidden(number);
                 fs::write(&mine, of_the_sender(number)).unwrap();
