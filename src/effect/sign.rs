@@ -423,6 +423,18 @@ mod tests {
     }
 
     #[test]
+    fn p4_what_has_to_wait_stays_in_the_private_folder_and_goes_nowhere_else() {
+        let f = Fixture::new();
+        fs::write(f.at("in/sub/a.sig"), "another").unwrap();
+        let work = Work::new(&f.private, Removable::default()).unwrap();
+        fs::write(work.mirror(&f.path).unwrap().path().join("a.sig"), "theirs").unwrap();
+        assert!(!work.finish(&f.place).unwrap());
+        let all = f.all();
+        assert!(all[0].0.starts_with(".kms-sig/") && all[0].0.ends_with(".swap/sub/a.sig"), "{all:?}");
+        assert_eq!((&all[1], all.len()), (&("sub/a.sig".to_owned(), b"another".to_vec()), 2));
+    }
+
+    #[test]
     fn p4_stand_ins_of_an_earlier_version_go_away_if_they_are_ours_and_are_shown_if_not() {
         use crate::effect::work::{digest_of_stand_in, dissolve};
         let f = Fixture::new();
