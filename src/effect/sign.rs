@@ -153,8 +153,8 @@ fn swap(spot: &Spot<'_>, work: &Work, old: &Old, signature: &Signature) -> Resul
         Err(e) => return Err(e),
     }
     // What came out lies here by now.
-    let right =
-        is_right(spot).map(|is_right| is_right && Removable::of(&[&old.signature]).holds(&here, name));
+    let is_old = || Removable::of(&[&old.signature]).holds(&here, name);
+    let right = is_right(spot).and_then(|is_right| Ok(is_right && is_old()?));
     let kept = match right {
         Ok(true) => spot.disk.flush(&[spot.place.written()]).and_then(|()| staging.stat()).map(Some),
         Ok(false) => Ok(None),
@@ -186,8 +186,13 @@ fn swap_in_steps(
         Err(e) if e.is_not_found() => return out.finish(spot.place).map(|_| None),
         taken => taken?,
     }
-    if !is_old.holds(&here, name) {
-        return out.finish(spot.place).map(|_| None);
+    match is_old.holds(&here, name) {
+        Ok(true) => {}
+        Ok(false) => return out.finish(spot.place).map(|_| None),
+        Err(e) => {
+            spot.place.put_back(&here, name, name).unwrap_or_default(); // the first error is the one to tell
+            return Err(e);
+        }
     }
     let put = match spot.place.put(new, name, name) {
         Err(e) if e.source == Errno::EXIST => Ok(None), // somebody else's, by now
@@ -415,6 +420,18 @@ mod tests {
                 assert_eq!(f.there("in/sub/a.sig").unwrap(), b"theirs");
             }
         }
+    }
+
+    #[test]
+    fn p4_what_has_to_wait_stays_in_the_private_folder_and_goes_nowhere_else() {
+        let f = Fixture::new();
+        fs::write(f.at("in/sub/a.sig"), "another").unwrap();
+        let work = Work::new(&f.private, Removable::default()).unwrap();
+        fs::write(work.mirror(&f.path).unwrap().path().join("a.sig"), "theirs").unwrap();
+        assert!(!work.finish(&f.place).unwrap());
+        let all = f.all();
+        assert!(all[0].0.starts_with(".kms-sig/") && all[0].0.ends_with(".swap/sub/a.sig"), "{all:?}");
+        assert_eq!((&all[1], all.len()), (&("sub/a.sig".to_owned(), b"another".to_vec()), 2));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::digest::Digest;
 use crate::fs::lease::{self, Writer};
 use crate::fs::private::{Folder, Private};
 use crate::fs::staging::{RESERVED_PREFIX, random_hex};
-use crate::fs::{Dir, Fitness, FsError, Place, RelPath};
+use crate::fs::{Dir, Fitness, FsError, OpenError, Place, RelPath};
 use crate::signature::{MAX_LEN, Signature};
 
 const SWAP: &str = "swap";
@@ -55,17 +55,30 @@ impl Removable {
         OsString::from(parts.fold(random_hex(), |name, part| name + "." + part))
     }
 
-    /// Whether a file in a directory holds just that, and nobody has it open to change it. What cannot be read is not
-    /// known to.
-    pub(super) fn holds(&self, dir: &Dir, name: &OsStr) -> bool {
+    /// Whether a file in a directory holds just that, and nobody has it open to change it. What may not be read does not.
+    ///
+    /// # Errors
+    /// It cannot be read, and so nothing is known.
+    pub(super) fn holds(&self, dir: &Dir, name: &OsStr) -> Result<bool, FsError> {
         let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };
-        let Ok((file, _)) = dir.open_file(name, &fitness) else { return false };
+        let file = match dir.open_file(name, &fitness) {
+            Err(OpenError::Gone | OpenError::Unfit(_)) => return Ok(false),
+            Err(OpenError::Io(e)) if [Errno::ACCESS, Errno::PERM, Errno::WOULDBLOCK].contains(&e.source) => {
+                return Ok(false); // somebody's who lets nobody read it, or has a lease on it
+            }
+            Err(OpenError::Io(e)) => return Err(e),
+            Ok((file, _)) => file,
+        };
         if lease::probe(&file) == Writer::Present {
-            return false;
+            return Ok(false);
         }
         let mut bytes = Vec::new();
-        let read = file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes);
-        read.is_ok() && self.0.contains(&shorten(&Digest::of(&bytes)))
+        file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
+            action: "read",
+            path: dir.path().join(name),
+            source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
+        })?;
+        Ok(self.0.contains(&shorten(&Digest::of(&bytes))))
     }
 }
 
@@ -128,7 +141,11 @@ impl Work {
     /// # Errors
     /// Any step's; then the rest waits as well.
     pub(super) fn finish(self, from: &Place) -> Result<bool, FsError> {
-        let give = |dir: &Dir, name: &OsStr, _: &Path| give(&self.removable, dir, name, from);
+        // Of the folders that mirror the way to it nothing goes there.
+        let give = |dir: &Dir, name: &OsStr, below: &Path| match below == from.below() {
+            true => give(&self.removable, dir, name, from),
+            false => Ok(()),
+        };
         settle_by(&self.dir, &self.removable, give)?;
         tree::remove_if_empty(self.folder.dir(), &self.id)
     }
@@ -161,7 +178,7 @@ fn settle_by(
 ) -> Result<(), FsError> {
     tree::for_each(dir, Path::new(""), &mut |dir, name, below| {
         let is_reserved = name.as_encoded_bytes().starts_with(RESERVED_PREFIX.as_bytes());
-        if is_reserved && below.as_os_str().is_empty() || removable.holds(dir, name) {
+        if is_reserved && below.as_os_str().is_empty() || removable.holds(dir, name)? {
             return dir.unlink(name);
         }
         give(dir, name, below)
@@ -171,13 +188,13 @@ fn settle_by(
 /// Puts something back to its name. If what stands there is removable, an exchange was cut short, and is made undone.
 fn give(removable: &Removable, from: &Dir, name: &OsStr, to: &Place) -> Result<(), FsError> {
     match to.put_back(from, name, name) {
-        Err(e) if e.source == Errno::EXIST && removable.holds(to.looking(), name) => {
+        Err(e) if e.source == Errno::EXIST && removable.holds(to.looking(), name)? => {
             match to.swap_back(name, from, name) {
                 Err(e) if e.is_not_found() || e.source == Errno::INVAL => return Ok(()), // next time
                 swapped => swapped?,
             }
             // Of a file that was put there since the look, the name is taken by now.
-            if removable.holds(from, name) { from.unlink(name) } else { Ok(()) }
+            if removable.holds(from, name)? { from.unlink(name) } else { Ok(()) }
         }
         Err(e) if tree::is_taken(&e) => Ok(()),
         given => given,

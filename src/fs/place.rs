@@ -120,6 +120,11 @@ impl Place {
         &self.is
     }
 
+    /// Its path below the root, as it was opened.
+    pub fn below(&self) -> &Path {
+        &self.below
+    }
+
     /// Where it was when it was opened, for messages.
     pub fn path(&self) -> &Path {
         self.dir.path()

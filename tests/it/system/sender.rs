@@ -448,8 +448,10 @@ fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
             rounds += 1;
             let payload = sub.join(format!("f{}", rounds % PAYLOADS));
             let signature = payload.with_extension("sig");
-            users::write(&payload, format!("payload {rounds}").as_bytes());
             for turn in 0..200 {
+                if turn % 25 == 0 {
+                    users::write(&payload, format!("payload {rounds} {turn}").as_bytes());
+                }
                 std::thread::sleep(Duration::from_micros((turn * 7919 + rounds as u64 * 31) % 400));
                 let mine = hidden(number);
                 fs::write(&mine, of_the_sender(number)).unwrap();
@@ -458,14 +460,13 @@ fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
                     Err(Errno::NOENT) => continue,
                     done => done.unwrap(),
                 }
-                // What came out may be a signature, or an earlier one of his own: he keeps it under this name.
+                // What came out may be a signature, or an earlier one of his own: he keeps it under this name. And
+                // back again, so that a signature of the daemon's is there to be replaced.
                 (number, exchanged) = (number + 1, exchanged + 1);
-                if turn % 2 == 0 {
-                    // And back again, so that it can be signed again.
-                    match rustix::fs::renameat_with(CWD, &mine, CWD, &signature, RenameFlags::EXCHANGE) {
-                        Err(Errno::NOENT) => {}
-                        done => done.unwrap(),
-                    }
+                std::thread::sleep(Duration::from_micros((turn * 31 + rounds as u64 * 7919) % 300));
+                match rustix::fs::renameat_with(CWD, &mine, CWD, &signature, RenameFlags::EXCHANGE) {
+                    Err(Errno::NOENT) => {}
+                    done => done.unwrap(),
                 }
             }
             // What has the signature's name goes aside, so that it is signed anew.
