@@ -4,6 +4,7 @@
 //! [`Attendant`] reads the daemon's board and says what a service manager wants to know. It changes nothing about
 //! the daemon, and where no service manager listens it does nothing.
 
+pub mod environment;
 pub mod human;
 pub mod journal;
 pub mod message;

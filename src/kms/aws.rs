@@ -1,20 +1,25 @@
-//! AWS KMS through the AWS SDK; this file and `wire` below it are the only ones that name the SDK.
+//! AWS KMS through the AWS SDK; this file and those below it are the only ones that name the SDK.
 //!
-//! Region, credentials, profile and endpoint are found as the SDK finds them; what the policy says goes
-//! first. One Encrypt or Decrypt becomes one call with bounded time, and its failure a [`KmsError`] by
+//! Region, credentials, profile and endpoint are found as the SDK finds them (`connect`, `credentials`); what the
+//! policy says goes first. One Encrypt or Decrypt becomes one call with bounded time, and its failure a [`KmsError`] by
 //! error code. Never decides what a failure means for a file, never caches an answer, and never sends
 //! anything over plain HTTP to another machine (K24).
 
+mod connect;
+mod container;
+mod credentials;
+mod proxy;
 mod rehearsal;
+mod shared_config;
+mod trust_store;
 mod wire;
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_config::{AppName, Region};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::Builder as KmsConfig;
@@ -22,19 +27,19 @@ use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::EncryptionAlgorithmSpec;
-use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::DispatchFailure;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
-use aws_types::service_config::ServiceConfigKey;
 use zeroize::Zeroizing;
 
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind, classify};
-use crate::policy::{AwsSettings, EndpointError, check_endpoint};
-use wire::{ATTEMPT_TIMEOUT, Dates, Oversized, Wire};
+use connect::Surroundings;
+use wire::{ATTEMPT_TIMEOUT, Oversized, Peer};
+
+pub use connect::{AwsError, EndpointOrigin, connect};
 
 /// All attempts, the pauses between them and the loading of credentials.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -48,139 +53,51 @@ const BAD_REQUEST: u16 = 400;
 #[derive(Debug, Clone)]
 pub struct Aws(Arc<Shared>);
 
+#[derive(Debug)]
 struct Shared {
-    sdk: SdkConfig,
-    endpoint: Option<String>,
-    http: SharedHttpClient,
-    /// The dates of the answers.
-    clock: Dates,
+    surroundings: Surroundings,
     /// One client per Region, made when a key of that Region is first used.
     clients: Mutex<HashMap<String, Client>>,
 }
 
-/// Why AWS cannot be used as it is configured. Somebody must edit something.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AwsError {
-    /// An endpoint that is no URL, or plain HTTP to another machine.
-    #[error("cannot use the KMS endpoint of {origin}")]
-    Endpoint {
-        /// Who said so.
-        origin: EndpointOrigin,
-        /// What is wrong with it.
-        source: EndpointError,
-    },
-    /// There is no FIPS variant of somebody's own endpoint; the SDK would refuse every single call.
-    #[error("use_fips and the KMS endpoint of {0} exclude each other; remove one")]
-    FipsEndpoint(EndpointOrigin),
-}
-
-/// Who named an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndpointOrigin {
-    /// The policy or the command line.
-    Settings,
-    /// `AWS_ENDPOINT_URL_KMS`, `AWS_ENDPOINT_URL`, or a profile's `endpoint_url`.
-    Surroundings,
-}
-
-impl fmt::Display for EndpointOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Settings => "aws.endpoint_url",
-            Self::Surroundings => "AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL or the AWS profile",
-        })
-    }
-}
-
-/// Reads the AWS configuration of this host. Asks KMS nothing and loads no credentials yet; without a
-/// Region in settings, environment and profile, the SDK asks the instance metadata service for one.
-///
-/// # Errors
-/// [`AwsError`]. Missing credentials or a missing Region are no error here but trouble of the first call
-/// that needs them: credentials come and go while a daemon runs.
-pub async fn connect(settings: &AwsSettings) -> Result<Aws, AwsError> {
-    if let Some(url) = &settings.endpoint_url {
-        check_endpoint(url)
-            .map_err(|source| AwsError::Endpoint { origin: EndpointOrigin::Settings, source })?;
-    }
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
-    if let Some(region) = &settings.region {
-        loader = loader.region(Region::new(region.clone()));
-    }
-    if let Some(profile) = &settings.profile {
-        loader = loader.profile_name(profile);
-    }
-    if let Some(use_fips) = settings.use_fips {
-        loader = loader.use_fips(use_fips);
-    }
-    let sdk = loader.load().await;
-    let (endpoint, origin) = match &settings.endpoint_url {
-        Some(url) => (Some(url.clone()), EndpointOrigin::Settings),
-        None => (endpoint_around(&sdk), EndpointOrigin::Surroundings),
-    };
-    if let Some(url) = &endpoint {
-        check_endpoint(url).map_err(|source| AwsError::Endpoint { origin, source })?;
-        if sdk.use_fips() == Some(true) {
-            return Err(AwsError::FipsEndpoint(origin));
-        }
-    }
-    let clock = Dates::default();
-    let wire = SharedHttpConnector::new(Wire::new(clock.clone()));
-    let http = http_client_fn(move |_, _| wire.clone());
-    Ok(Aws(Arc::new(Shared { sdk, endpoint, http, clock, clients: Mutex::default() })))
-}
-
-/// The endpoint that environment or profile name, found by the rule of the SDK: the one of the service goes
-/// before the one of all services, unless `ignore_configured_endpoint_urls` is set.
-fn endpoint_around(sdk: &SdkConfig) -> Option<String> {
-    let key = ServiceConfigKey::builder()
-        .service_id("KMS")
-        .env("AWS_ENDPOINT_URL")
-        .profile("endpoint_url")
-        .build()
-        .ok()?;
-    let of_kms = sdk.service_config().and_then(|config| config.load_config(key));
-    of_kms.or_else(|| sdk.endpoint_url().map(str::to_owned))
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the SDK's configuration: nobody knows what it prints next year.
-        f.debug_struct("Shared").field("region", &self.sdk.region()).finish_non_exhaustive()
-    }
-}
-
 impl Aws {
+    fn new(surroundings: Surroundings) -> Self {
+        Self(Arc::new(Shared { surroundings, clients: Mutex::default() }))
+    }
+
     /// The client of the key's Region, or of the configured one.
-    fn client(&self, key: Option<&KeyId>) -> Result<Client, Trouble> {
-        let Shared { sdk, endpoint, http, clients, clock: _ } = &*self.0;
-        let region =
-            key.and_then(KeyId::region).or_else(|| sdk.region().map(Region::as_ref)).ok_or_else(|| {
-                let what = key.map_or_else(|| "the signature's key".to_owned(), |key| format!("key {key}"));
-                Trouble::new(
-                    TroubleKind::Request,
-                    format!("no AWS Region is known for {what}; set AWS_REGION, or aws.region in a policy"),
-                )
-            })?;
+    async fn client(&self, key: Option<&KeyId>) -> Result<Client, Trouble> {
+        let Shared { surroundings, clients } = &*self.0;
+        let region = match key.and_then(KeyId::region) {
+            Some(region) => Some(Region::new(region.to_owned())),
+            None => surroundings.region().await,
+        };
+        let region = region.ok_or_else(|| {
+            let what = key.map_or_else(|| "the signature's key".to_owned(), |key| format!("key {key}"));
+            Trouble::new(
+                TroubleKind::Request,
+                format!("no AWS Region is known for {what}; set AWS_REGION, or aws.region in a policy"),
+            )
+        })?;
         // A panic elsewhere cannot leave a map of finished clients half written.
         let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(region) {
+        if let Some(client) = clients.get(region.as_ref()) {
             return Ok(client.clone());
         }
-        let mut config = KmsConfig::from(sdk)
-            .region(Region::new(region.to_owned()))
-            .http_client(http.clone())
+        let mut config = KmsConfig::from(surroundings.sdk(&region))
+            .region(region.clone())
+            .http_client(surroundings.transport().client(Peer::Kms))
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(
                 // The wire keeps the other three.
                 TimeoutConfig::builder().operation_timeout(OPERATION_TIMEOUT).build(),
             );
         // What was checked is what is used, even if the environment changes meanwhile.
-        config.set_endpoint_url(endpoint.clone());
+        config.set_endpoint_url(surroundings.endpoint().map(str::to_owned));
         // CloudTrail then shows `app/kms-sig` as the user agent.
         config.set_app_name(AppName::new("kms-sig").ok());
         let client = Client::from_conf(config.build());
-        clients.insert(region.to_owned(), client.clone());
+        clients.insert(region.to_string(), client.clone());
         Ok(client)
     }
 }
@@ -188,7 +105,8 @@ impl Aws {
 impl Kms for Aws {
     async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
         let reply = self
-            .client(Some(key))?
+            .client(Some(key))
+            .await?
             .encrypt()
             .key_id(key.as_str())
             .plaintext(Blob::new(plaintext))
@@ -218,7 +136,8 @@ impl Kms for Aws {
             Asked::AnyKey => None,
         };
         let reply = self
-            .client(key)?
+            .client(key)
+            .await?
             .decrypt()
             .set_key_id(key.map(ToString::to_string))
             .ciphertext_blob(Blob::new(ciphertext))
@@ -383,6 +302,7 @@ mod tests {
     use aws_smithy_types::body::SdkBody;
 
     use super::*;
+    use crate::policy::{AwsSettings, EndpointError};
 
     fn reply(status: u16) -> HttpResponse {
         HttpResponse::new(status.try_into().unwrap(), SdkBody::empty())
@@ -452,10 +372,11 @@ mod tests {
     async fn k24_a_plain_http_endpoint_in_the_settings_is_refused() {
         let settings =
             AwsSettings { endpoint_url: Some("http://kms.example.com".to_owned()), ..Default::default() };
-        let source = EndpointError::PlainHttp;
-        assert_eq!(
-            connect(&settings).await.map(|_| ()),
-            Err(AwsError::Endpoint { origin: EndpointOrigin::Settings, source })
+        let refused = connect(&settings).await.unwrap_err();
+        let origin = EndpointOrigin::Settings;
+        assert!(
+            matches!(refused, AwsError::Endpoint { origin: o, source: EndpointError::PlainHttp } if o == origin),
+            "{refused:?}"
         );
     }
 }

@@ -38,6 +38,14 @@ impl Providers {
         self.aws.clock_error()
     }
 
+    /// What is wrong with the AWS configuration of this host, for `check`. Asks nobody.
+    ///
+    /// # Errors
+    /// What somebody must edit before any key of AWS can be used.
+    pub async fn check_aws(&self) -> Result<(), Trouble> {
+        self.aws.check().await
+    }
+
     fn local(&self) -> Result<&Local, Trouble> {
         self.local
             .as_ref()
@@ -119,6 +127,10 @@ mod connected {
             self.aws.get_or_try_init(connect).await
         }
 
+        pub(super) async fn check(&self) -> Result<(), Trouble> {
+            self.aws().await.map(|_| ())
+        }
+
         pub(super) fn clock_error(&self) -> Option<ClockError> {
             self.aws.get()?.clock_error()
         }
@@ -173,6 +185,12 @@ mod left_out {
     impl Remote {
         pub(super) fn new(_: AwsSettings) -> Self {
             Self
+        }
+
+        #[expect(clippy::unused_async, reason = "the same seam as with AWS")]
+        pub(super) async fn check(&self) -> Result<(), Trouble> {
+            // A policy may be checked on another host than the daemon's.
+            Ok(())
         }
 
         pub(super) fn clock_error(&self) -> Option<ClockError> {

@@ -25,7 +25,7 @@ impl Rehearse for Aws {
         key: &KeyId,
         context: &Context,
     ) -> Result<Reached, Trouble> {
-        let client = self.client(Some(key))?;
+        let client = self.client(Some(key)).await?;
         let answer = match operation {
             Operation::Encrypt => client
                 .encrypt()
@@ -65,7 +65,7 @@ impl Rehearse for Aws {
 impl Aws {
     /// How far this host's clock is from that of KMS, if an answer came and had a date.
     pub fn clock_error(&self) -> Option<ClockError> {
-        self.0.clock.last()
+        self.0.surroundings.transport().dates().last()
     }
 }
 

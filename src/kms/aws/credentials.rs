@@ -1,0 +1,207 @@
+//! Where credentials come from, in which order, and what is not taken for any.
+//!
+//! | who names a profile | asked, in this order; the first that has credentials gives them |
+//! | --- | --- |
+//! | the policy | that profile, and nothing else |
+//! | nobody, or `AWS_PROFILE` | environment, profile, web identity, container, instance metadata: as the SDK and the CLI |
+//!
+//! A source that is set up and fails is an error and not passed over, and so is a profile that is named and does not
+//! exist: or the role of the instance would sign in its place. The profile and the token files are read anew each
+//! time, so that what was mended is seen; how long credentials are kept is the SDK's cache's to say. Every request
+//! goes through [`super::wire`].
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_config::Region;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
+use aws_credential_types::Credentials;
+use aws_credential_types::credential_feature::AwsCredentialFeature;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{self, ProvideCredentials, future};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::SdkConfig;
+
+use super::container::Container;
+use super::shared_config::SharedConfig;
+use super::wire::{Peer, Transport};
+use crate::clock;
+use crate::escape::Escaped;
+
+/// All sources of credentials, as one.
+pub(super) struct Sources {
+    /// The profile that the policy names.
+    profile: Option<String>,
+    settings: Settings,
+    container: Container,
+    /// Kept, as it has the session's token and the last good credentials.
+    instance: ImdsCredentialsProvider,
+}
+
+/// What every client of a credential service is made from.
+#[derive(Clone)]
+struct Settings {
+    region: Region,
+    use_fips: Option<bool>,
+    use_dual_stack: Option<bool>,
+    http: SharedHttpClient,
+}
+
+impl Settings {
+    /// New, as the SDK keeps in it what it has read of the configuration files, for ever.
+    fn provider_config(&self) -> ProviderConfig {
+        ProviderConfig::without_region()
+            .with_region(Some(self.region.clone()))
+            .with_use_fips(self.use_fips)
+            .with_use_dual_stack(self.use_dual_stack)
+            .with_http_client(self.http.clone())
+    }
+}
+
+/// Why credentials that came are not used, or none were asked for.
+#[derive(Debug, thiserror::Error)]
+enum SourceError {
+    #[error(
+        "the AWS profile \"{}\" of aws.profile has no credentials of its own, and others are not used in their place; \
+         add them, or leave out aws.profile",
+        Escaped::text(.0)
+    )]
+    EmptyProfile(String),
+    #[error("the credentials of {whose} expired {ago} ago; mend what gives them, or this host's clock")]
+    Expired { whose: String, ago: humantime::FormattedDuration },
+    #[error(
+        "there are no AWS credentials: none in the environment and the AWS profile, and this is no container or \
+         instance with a role"
+    )]
+    None,
+}
+
+impl Sources {
+    /// The sources, for keys of `region` if none is configured. Asks nobody yet.
+    pub(super) fn new(
+        profile: Option<String>,
+        sdk: &SdkConfig,
+        region: Region,
+        transport: &Transport,
+    ) -> Self {
+        let settings = Settings {
+            region,
+            use_fips: sdk.use_fips(),
+            use_dual_stack: sdk.use_dual_stack(),
+            http: transport.client(Peer::Credentials),
+        };
+        let instance = ImdsCredentialsProvider::builder().configure(&settings.provider_config()).build();
+        Self {
+            profile,
+            settings,
+            container: Container::new(transport.connector(Peer::Credentials)),
+            instance,
+        }
+    }
+
+    async fn load(&self) -> provider::Result {
+        let config = SharedConfig::load(self.profile.as_deref())
+            .await
+            .map_err(CredentialsError::invalid_configuration)?;
+        let credentials = match &self.profile {
+            Some(profile) => {
+                config.check_profile().map_err(CredentialsError::invalid_configuration)?;
+                self.of_profile().await.map_err(|error| match error {
+                    CredentialsError::CredentialsNotLoaded(_) => {
+                        CredentialsError::invalid_configuration(SourceError::EmptyProfile(profile.clone()))
+                    }
+                    error => error,
+                })?
+            }
+            None => self.of_first(&config).await?,
+        };
+        unexpired(credentials, &config, clock::system_time())
+    }
+
+    /// The default chain: the first source that is set up.
+    async fn of_first(&self, config: &SharedConfig) -> provider::Result {
+        if let Some(found) = set_up(EnvironmentVariableCredentialsProvider::new().provide_credentials().await)
+        {
+            return found;
+        }
+        config.check_profile().map_err(CredentialsError::invalid_configuration)?;
+        if let Some(found) = set_up(self.of_profile().await) {
+            return found;
+        }
+        if let Some(found) = set_up(self.of_web_identity().await) {
+            return found;
+        }
+        if let Some(found) = set_up(self.container.provide_credentials().await) {
+            return found;
+        }
+        set_up(self.instance.provide_credentials().await)
+            .unwrap_or_else(|| Err(CredentialsError::not_loaded(SourceError::None)))
+    }
+
+    async fn of_profile(&self) -> provider::Result {
+        let mut builder = ProfileFileCredentialsProvider::builder()
+            .configure(&self.settings.provider_config())
+            .with_custom_provider("EcsContainer", self.container.clone());
+        if let Some(profile) = &self.profile {
+            builder = builder.profile_name(profile);
+        }
+        builder.build().provide_credentials().await
+    }
+
+    /// Of `AWS_WEB_IDENTITY_TOKEN_FILE`.
+    async fn of_web_identity(&self) -> provider::Result {
+        let config = self.settings.provider_config();
+        WebIdentityTokenCredentialsProvider::builder().configure(&config).build().provide_credentials().await
+    }
+}
+
+/// What a source says, unless it is not set up.
+fn set_up(found: provider::Result) -> Option<provider::Result> {
+    match found {
+        Err(CredentialsError::CredentialsNotLoaded(_)) => None,
+        found => Some(found),
+    }
+}
+
+/// Credentials that are good at `now`. The SDK asks for new ones when some expire, and takes what comes.
+fn unexpired(credentials: Credentials, config: &SharedConfig, now: SystemTime) -> provider::Result {
+    let expired = credentials.expiry().and_then(|expiry| now.duration_since(expiry).ok());
+    let Some(ago) = expired.filter(|ago| *ago > Duration::ZERO) else { return Ok(credentials) };
+    let features = credentials.get_property::<Vec<AwsCredentialFeature>>();
+    let has = |feature| features.is_some_and(|features| features.contains(&feature));
+    let profile = || format!("the AWS profile \"{}\"", Escaped::text(config.profile()));
+    let whose = if has(AwsCredentialFeature::CredentialsProcess) {
+        format!("credential_process in {}", profile())
+    } else if has(AwsCredentialFeature::CredentialsProfile) {
+        profile()
+    } else {
+        "the role".to_owned()
+    };
+    let ago = humantime::format_duration(Duration::from_secs(ago.as_secs()));
+    Err(CredentialsError::provider_error(SourceError::Expired { whose, ago }))
+}
+
+impl ProvideCredentials for Sources {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.load())
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        // Filled only if the instance was asked.
+        self.instance.fallback_on_interrupt()
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the SDK's providers: nobody knows what they print next year.
+        f.debug_struct("Sources").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
