@@ -13,6 +13,8 @@ mod aws;
 mod batch;
 mod cli;
 mod control;
+#[cfg(feature = "aws")]
+mod credentials;
 mod daemon;
 mod explain;
 mod harness;

@@ -62,6 +62,8 @@ impl Fault {
 pub(crate) struct Request {
     /// `Encrypt`, `Decrypt`, …
     pub(crate) operation: String,
+    /// Whose credentials it was signed with.
+    pub(crate) access_key: String,
     /// The Region it was signed for.
     pub(crate) region: String,
     /// The `KeyId` of the body.
@@ -244,6 +246,10 @@ impl Request {
         let scope = head.header("authorization").unwrap_or_default();
         Self {
             operation: target.trim_start_matches("TrentService.").to_owned(),
+            access_key: scope
+                .split_once("Credential=")
+                .and_then(|(_, scope)| Some(scope.split_once('/')?.0.to_owned()))
+                .unwrap_or_default(),
             region: scope.split('/').nth(2).unwrap_or_default().to_owned(),
             key_id: body["KeyId"].as_str().map(str::to_owned),
             body,
