@@ -187,7 +187,6 @@ mod left_out {
             Self
         }
 
-        #[expect(clippy::unused_async, reason = "the same seam as with AWS")]
         pub(super) async fn check(&self) -> Result<(), Trouble> {
             // A policy may be checked on another host than the daemon's.
             Ok(())

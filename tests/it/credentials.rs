@@ -174,7 +174,7 @@ fn what_fails_of_a_container_is_named() {
 
 #[test]
 fn k24_no_credential_service_is_asked_in_plain_http_on_another_machine() {
-    let role = "[profile r]\nrole_arn = arn:aws:iam::111122223333:role/r\ncredential_source = Environment\n";
+    let role = "[profile r]\nrole_arn = arn:aws:iam::123456789012:role/r\ncredential_source = Environment\n";
     let sso = "[profile s]\nsso_session = dev\nsso_account_id = 111122223333\nsso_role_name = r\n\
                [sso-session dev]\nsso_region = eu-west-1\nsso_start_url = https://d.awsapps.com/start\n";
     let cases: [(&[(&str, &str)], &str); 9] = [
@@ -187,7 +187,7 @@ fn k24_no_credential_service_is_asked_in_plain_http_on_another_machine() {
         ),
         (
             &[
-                ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/r"),
+                ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r"),
                 ("AWS_WEB_IDENTITY_TOKEN_FILE", "f"),
                 ("AWS_ENDPOINT_URL_STS", AWAY),
             ],
@@ -310,7 +310,9 @@ fn the_profile_of_the_environment_goes_behind_its_keys_and_before_the_instance()
     set_keys(&mut place, "");
     place.write("in/g", "content");
     place.run(CHECK).exits(2);
-    place.run(ONCE).exits(3).complains_of("the AWS profile \"singer\" of AWS_PROFILE is neither in");
+    let run = place.run(ONCE).exits(3);
+    let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+    assert!(said.contains("the AWS profile \"singer\" of AWS_PROFILE is neither in"), "{said}");
     assert_eq!(instance.asked(), [""; 0], "a profile that is not there is not the instance's role");
     place.set("AWS_PROFILE", "signer");
     place.run(ONCE).exits(0);
@@ -371,9 +373,9 @@ fn use_fips_with_an_endpoint_of_whatever_origin_is_a_fault() {
 
 // Regions
 
-/// A configuration whose credentials come from a role, without a Region anywhere.
+/// A configuration whose credentials come from a role, without a Region anywhere. The account is the one of moto's keys.
 fn role(source: &str) -> String {
-    let role = "[profile r]\nrole_arn = arn:aws:iam::111122223333:role/r\n";
+    let role = "[profile r]\nrole_arn = arn:aws:iam::123456789012:role/r\n";
     let base = "[profile b]\naws_access_key_id = b\naws_secret_access_key = b\n";
     format!("{base}{role}{source}\n")
 }
@@ -430,16 +432,17 @@ fn two_regions_share_one_set_of_credentials() {
 #[test]
 fn a_web_identity_without_a_region_reaches_its_key() {
     let key = Moto::start().create_key_in("ap-southeast-2");
-    let arn = "arn:aws:iam::111122223333:role/r";
+    let arn = "arn:aws:iam::123456789012:role/r";
     let in_profile = format!("[profile w]\nrole_arn = {arn}\nweb_identity_token_file = token\n");
     let environment = [("AWS_ROLE_ARN", arn), ("AWS_WEB_IDENTITY_TOKEN_FILE", "token")];
     let profile = [("AWS_PROFILE", "w"), ("AWS_ROLE_SESSION_NAME", "s")];
-    for (config, variables) in [("", environment), (in_profile.as_str(), profile)] {
+    // The endpoint of STS may stand in the profile, whoever says where the token is.
+    for (config, variables) in [("[default]\n", environment), (in_profile.as_str(), profile)] {
         let (mut place, kms) = bare();
         let sts = Proxy::start(Moto::start().url());
-        place.write("config", config);
+        let services = format!("services = s\n[services s]\nsts =\n  endpoint_url = {}\n", sts.url());
+        place.write("config", format!("{config}{services}"));
         place.write("token", "a.b.c");
-        place.set("AWS_ENDPOINT_URL_STS", sts.url());
         for (name, value) in variables {
             place.set(name, value);
         }
@@ -580,7 +583,10 @@ fn certificates_that_cannot_be_used_are_an_error_that_names_them() {
         assert!(said.contains(fault), "{said}");
     };
     place.set("AWS_CA_BUNDLE", "gone");
-    fault(&place, "cannot use the certificates \"gone\" of AWS_CA_BUNDLE: no such file or directory");
+    fault(
+        &place,
+        "cannot use the certificates \"gone\" of AWS_CA_BUNDLE: cannot read it: no such file or directory",
+    );
     place.set("AWS_CA_BUNDLE", "junk");
     fault(&place, "\"junk\" of AWS_CA_BUNDLE: certificate 1 in it is damaged");
     place.set("AWS_CA_BUNDLE", "in/f");

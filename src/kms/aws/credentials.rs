@@ -10,13 +10,15 @@
 //! time, so that what was mended is seen; how long credentials are kept is the SDK's cache's to say. Every request
 //! goes through [`super::wire`].
 
+use std::error::Error;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use aws_config::Region;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
-use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::meta::region::ProvideRegion as _;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::Credentials;
@@ -77,7 +79,26 @@ enum SourceError {
         "there are no AWS credentials: none in the environment and the AWS profile, and this is no container or \
          instance with a role"
     )]
-    None,
+    None(#[source] NotSetUp),
+}
+
+/// Why the last source counts as not set up, without the words for that.
+#[derive(Debug)]
+struct NotSetUp(CredentialsError);
+
+impl fmt::Display for NotSetUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(reason) => fmt::Display::fmt(reason, f),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl Error for NotSetUp {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source().and_then(Error::source)
+    }
 }
 
 impl Sources {
@@ -138,8 +159,12 @@ impl Sources {
         if let Some(found) = set_up(self.container.provide_credentials().await) {
             return found;
         }
-        set_up(self.instance.provide_credentials().await)
-            .unwrap_or_else(|| Err(CredentialsError::not_loaded(SourceError::None)))
+        match self.instance.provide_credentials().await {
+            Err(error @ CredentialsError::CredentialsNotLoaded(_)) => {
+                Err(CredentialsError::not_loaded(SourceError::None(NotSetUp(error))))
+            }
+            found => found,
+        }
     }
 
     async fn of_profile(&self) -> provider::Result {
@@ -155,6 +180,8 @@ impl Sources {
     /// Of `AWS_WEB_IDENTITY_TOKEN_FILE`.
     async fn of_web_identity(&self) -> provider::Result {
         let config = self.settings.provider_config();
+        // Has the files read into `config`; this provider alone does not, and would miss a profile's endpoint of STS.
+        ProfileFileRegionProvider::builder().configure(&config).build().region().await;
         WebIdentityTokenCredentialsProvider::builder().configure(&config).build().provide_credentials().await
     }
 }

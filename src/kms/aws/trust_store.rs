@@ -25,8 +25,8 @@ pub struct CaBundleError {
 
 #[derive(Debug, thiserror::Error)]
 enum BundleFault {
-    #[error(transparent)]
-    Read(std::io::Error),
+    #[error("cannot read it")]
+    Read(#[source] std::io::Error),
     #[error("there is no certificate in PEM in it; name a file of those that sign for AWS or for your proxy")]
     Empty,
     #[error("certificate {0} in it is damaged; mend it or leave it out")]

@@ -61,6 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = answer
     def log_message(self, *_): pass
 server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+server.handle_error = lambda *_: None
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(directory + '/server.pem', directory + '/server.key')
 server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
@@ -190,7 +191,7 @@ const PORTAL: &str = "portal.sso.eu-west-1.amazonaws.com";
 const OIDC: &str = "oidc.eu-west-1.amazonaws.com";
 const SIGN_IN: &str = "eu-west-1.signin.aws.amazon.com";
 
-const ROLE: &str = "role_arn = arn:aws:iam::111122223333:role/r\n";
+const ROLE: &str = "role_arn = arn:aws:iam::123456789012:role/r\n";
 const BASE: &str = "[profile b]\naws_access_key_id = AKIDBASE\naws_secret_access_key = s\n";
 const SESSION: &str =
     "[sso-session dev]\nsso_region = eu-west-1\nsso_start_url = https://d.awsapps.com/start\n";
@@ -340,7 +341,7 @@ fn sources(instance: &Stub, container: &Stub) -> Vec<Source> {
         ),
         with(
             source("web identity of the environment", "", &[STS, KMS], "ASIA"),
-            &[("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/r"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "token")],
+            &[("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "token")],
             std::slice::from_ref(&token),
         ),
         with(
@@ -407,7 +408,7 @@ fn what_each_source_says_when_it_fails() {
     };
     says(LOGIN, &[], &cache_file(OF_LOGIN));
     let sso = format!("[default]\nsso_session = dev\n{SSO_ROLE}{SESSION}");
-    says(&sso, &[], OF_SESSION);
+    says(&sso, &[], "the cached SSO token");
     says(&format!("[default]\n{ROLE}source_profile = gone\n"), &[], "gone");
     says("[default]\ncredential_process = echo no ticket >&2; false\n", &[], "no ticket");
     says("", &[], "there are no AWS credentials: none in the environment and the AWS profile");
