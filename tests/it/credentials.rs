@@ -325,6 +325,34 @@ fn the_profile_of_the_environment_goes_behind_its_keys_and_before_the_instance()
 }
 
 #[test]
+fn a_profile_that_is_set_up_by_half_is_not_the_role_of_the_instance() {
+    let (mut place, kms) = bare();
+    let instance = Stub::instance("AKIDINSTANCE");
+    place.set("AWS_EC2_METADATA_DISABLED", "false");
+    place.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance.url());
+    let key = Moto::start().create_key();
+    for (config, words) in [
+        (
+            "role_arn = arn:aws:iam::123456789012:role/r\nsource_profile = gone",
+            "could not find source profile gone",
+        ),
+        (
+            "sso_start_url = https://d.awsapps.com/start\nsso_account_id = 1\nsso_role_name = r",
+            "`sso_region` was missing",
+        ),
+        (
+            "sso_start_url = https://d.awsapps.com/start\nsso_region = eu-west-1",
+            "will resolve an access token",
+        ),
+        ("aws_access_key_id = a", "missing aws_secret_access_key"),
+    ] {
+        place.write("config", format!("[default]\n{config}\n"));
+        place.run(["sign", &key, "f"]).exits(3).complains_of(words);
+    }
+    assert_eq!((kms.requests(), instance.asked()), (vec![], vec![]));
+}
+
+#[test]
 fn what_else_the_profile_of_the_policy_says_counts_too_and_goes_first() {
     let proxy = Proxy::start(Moto::start().url());
     let (mut place, elsewhere, _) = with_policy(

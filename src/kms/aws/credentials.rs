@@ -82,7 +82,7 @@ enum SourceError {
     None(#[source] NotSetUp),
 }
 
-/// Why the last source counts as not set up, without the words for that.
+/// Why the SDK counts a source as not set up, without the words for that.
 #[derive(Debug)]
 struct NotSetUp(CredentialsError);
 
@@ -167,6 +167,8 @@ impl Sources {
         }
     }
 
+    /// Of the profile in use. Not set up is one without a word about credentials, and no other: the SDK says the same
+    /// of one that refers to a profile that is not there, or has half of what SSO needs, and then gives a reason.
     async fn of_profile(&self) -> provider::Result {
         let mut builder = ProfileFileCredentialsProvider::builder()
             .configure(&self.settings.provider_config())
@@ -174,7 +176,12 @@ impl Sources {
         if let Some(profile) = &self.profile {
             builder = builder.profile_name(profile);
         }
-        builder.build().provide_credentials().await
+        match builder.build().provide_credentials().await {
+            Err(error @ CredentialsError::CredentialsNotLoaded(_)) if error.source().is_some() => {
+                Err(CredentialsError::invalid_configuration(NotSetUp(error)))
+            }
+            found => found,
+        }
     }
 
     /// Of `AWS_WEB_IDENTITY_TOKEN_FILE`.

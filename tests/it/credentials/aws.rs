@@ -371,8 +371,8 @@ fn cache_file(name: &str) -> String {
 fn k24_a_proxy_sees_the_names_of_the_hosts_and_nothing_else_of_every_source() {
     let (instance, container) = (Stub::instance("AKIDINSTANCE"), Stub::container("AKIDCONTAINER", "t"));
     let key = Moto::start().create_key();
+    let tls = Tls::start();
     for source in sources(&instance, &container) {
-        let tls = Tls::start();
         let (proxy, seen) = tunnels(tls.address);
         let mut place = place(&proxy);
         place.write("config", &source.config);
