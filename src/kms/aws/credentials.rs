@@ -131,11 +131,9 @@ impl Sources {
         let credentials = match &self.profile {
             Some(profile) => {
                 config.check_profile().map_err(CredentialsError::invalid_configuration)?;
-                self.of_profile().await.map_err(|error| match error {
-                    CredentialsError::CredentialsNotLoaded(_) => {
-                        CredentialsError::invalid_configuration(SourceError::EmptyProfile(profile.clone()))
-                    }
-                    error => error,
+                set_up(self.of_profile().await).unwrap_or_else(|| {
+                    let empty = SourceError::EmptyProfile(profile.clone());
+                    Err(CredentialsError::invalid_configuration(empty))
                 })?
             }
             None => self.of_first(&config).await?,
