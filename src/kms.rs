@@ -238,7 +238,9 @@ impl TroubleKind {
             Self::NotFound => "check the key's name, Region and account",
             Self::KeyUsage => "use a symmetric ENCRYPT_DECRYPT key",
             Self::Credentials => "check the credentials and this host's clock; for a local key, its keyring",
-            Self::CredentialSource => "it is asked again; if that lasts, check what hands out the credentials",
+            Self::CredentialSource => {
+                "it is asked again; if that lasts, check what hands out the credentials"
+            }
             Self::Request => "check the key's name, the context and the AWS settings",
         }
     }
@@ -279,7 +281,8 @@ impl Trouble {
     /// Whether KMS says of the credentials that it does not know them, or not any more. Never of what they may do:
     /// other credentials would be denied the same.
     pub fn disowns_credentials(&self) -> bool {
-        let codes = ["ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"];
+        let codes =
+            ["ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"];
         self.code.as_deref().is_some_and(|code| codes.contains(&code))
     }
 }
@@ -420,10 +423,14 @@ mod tests {
             KmsError::Trouble(trouble) => trouble.disowns_credentials(),
             verdict @ (KmsError::Rejected | KmsError::IncorrectKey) => panic!("{verdict:?}"),
         };
-        for code in ["ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"] {
+        for code in
+            ["ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"]
+        {
             assert!(disowned(code), "{code}");
         }
-        for code in ["AccessDeniedException", "InvalidSignatureException", "RequestTimeTooSkewed", "OptInRequired"] {
+        for code in
+            ["AccessDeniedException", "InvalidSignatureException", "RequestTimeTooSkewed", "OptInRequired"]
+        {
             assert!(!disowned(code), "{code}");
         }
     }

@@ -177,9 +177,8 @@ mod tests {
 
     #[test]
     fn trouble_of_the_command_line_is_not_sent_to_a_policy_that_it_has_not() {
-        let hint = |kind, message: &str| {
-            trouble(Provider::Aws, &Trouble::new(kind, message)).map(str::to_owned)
-        };
+        let hint =
+            |kind, message: &str| trouble(Provider::Aws, &Trouble::new(kind, message)).map(str::to_owned);
         assert!(
             hint(TroubleKind::Throttled, "").unwrap().starts_with("try again, or ask for a higher quota")
         );

@@ -465,7 +465,10 @@ fn k17_what_does_not_speak_kms_is_told_so() {
     };
     for (fault, what) in [
         (Fault::Status(302), "malformed-reply: HTTP status 302 without an error code of KMS"),
-        (Fault::Page(403), "malformed-reply: HTTP status 403 without an error code of KMS and with a web page"),
+        (
+            Fault::Page(403),
+            "malformed-reply: HTTP status 403 without an error code of KMS and with a web page",
+        ),
     ] {
         let complaint = complaint(fault);
         assert!(complaint.contains(what), "{complaint}");
@@ -473,7 +476,9 @@ fn k17_what_does_not_speak_kms_is_told_so() {
         assert!(complaint.contains(hint), "{complaint}");
     }
     let complaint = complaint(Fault::Status(407));
-    assert!(complaint.contains("\nhint: the proxy wants a user name and a password; put them into HTTPS_PROXY"));
+    assert!(
+        complaint.contains("\nhint: the proxy wants a user name and a password; put them into HTTPS_PROXY")
+    );
 }
 
 #[test]

@@ -63,7 +63,11 @@ fn callers(proxy: &Proxy) -> Vec<String> {
 }
 
 /// A daemon that signs goes on when KMS disowns its credentials and `hand_out` has others.
-fn goes_on_with_others(code: &'static str, prepare: impl FnOnce(&mut Place), hand_out: impl Fn(&Place, &str)) {
+fn goes_on_with_others(
+    code: &'static str,
+    prepare: impl FnOnce(&mut Place),
+    hand_out: impl Fn(&Place, &str),
+) {
     let (mut place, proxy, _) = without_credentials();
     prepare(&mut place);
     hand_out(&place, "OLD");
@@ -81,7 +85,11 @@ fn goes_on_with_others(code: &'static str, prepare: impl FnOnce(&mut Place), han
 #[test]
 fn k13_a_credential_process_is_asked_again_when_kms_disowns_what_it_gave() {
     for code in DISOWNED {
-        goes_on_with_others(code, |place| with_process(place), |place, id| place.write("keys", keys_as_json(id)));
+        goes_on_with_others(
+            code,
+            |place| with_process(place),
+            |place, id| place.write("keys", keys_as_json(id)),
+        );
     }
 }
 
@@ -251,7 +259,10 @@ fn k13_a_profile_without_a_session_names_the_command_that_begins_one() {
         ("console", "aws login --profile console"),
     ] {
         let complaint = complaint(profile);
-        assert!(complaint.contains(&format!("credentials: no credentials from profile \"{profile}\"")), "{complaint}");
+        assert!(
+            complaint.contains(&format!("credentials: no credentials from profile \"{profile}\"")),
+            "{complaint}"
+        );
         assert!(complaint.contains(&format!("\nhint: {command}\n")), "{complaint}");
     }
 }
@@ -259,7 +270,9 @@ fn k13_a_profile_without_a_session_names_the_command_that_begins_one() {
 #[test]
 fn k13_a_token_file_that_is_not_there_is_named_with_its_role() {
     let complaint = complaint("pod");
-    for part in ["credential-source: ", "cannot read \"gone/token\"", "role arn:aws:iam::111122223333:role/pod"] {
+    for part in
+        ["credential-source: ", "cannot read \"gone/token\"", "role arn:aws:iam::111122223333:role/pod"]
+    {
         assert!(complaint.contains(part), "{complaint}");
     }
 }
@@ -303,7 +316,11 @@ fn check_online_says_which_role_is_assumed() {
     proxy.always(Some(ALLOWED));
     let found = Found::online(&place, 0);
     found.is("policy", "AWS is asked as arn:aws:sts::123456789012:assumed-role/far/", "fine");
-    found.is("policy", "from profile \"far\" (access keys) for role arn:aws:iam::123456789012:role/far", "fine");
+    found.is(
+        "policy",
+        "from profile \"far\" (access keys) for role arn:aws:iam::123456789012:role/far",
+        "fine",
+    );
 }
 
 #[test]
@@ -338,6 +355,9 @@ fn status_says_as_whom_aws_is_asked_and_whose_keys_answered() {
     assert_eq!(said["kms"]["accounts"], json!(["123456789012"]), "{said:#}");
     let words = place.run(["status", "--policy", "policy.toml"]).exits(0);
     let words = String::from_utf8_lossy(words.stdout()).into_owned();
-    assert!(words.contains("AWS is asked with access key AKIATEST, from profile \"default\" (access keys)"), "{words}");
+    assert!(
+        words.contains("AWS is asked with access key AKIATEST, from profile \"default\" (access keys)"),
+        "{words}"
+    );
     assert!(!words.contains("hush") && !said.to_string().contains("hush"));
 }

@@ -223,7 +223,9 @@ fn misbehave(
         }
         Fault::Flood => edited(honest()?, "Padding", &"a".repeat(1 << 20)),
         Fault::Status(status) => http::Reply::new(status, "text/plain", Vec::new()),
-        Fault::Page(status) => http::Reply::new(status, "text/html; charset=utf-8", b"<html>No.</html>".to_vec()),
+        Fault::Page(status) => {
+            http::Reply::new(status, "text/html; charset=utf-8", b"<html>No.</html>".to_vec())
+        }
         Fault::Dated(date) => {
             let mut reply = honest()?;
             reply.date = Some(date);

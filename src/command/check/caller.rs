@@ -49,7 +49,9 @@ pub(super) fn finding(asked: Result<(Caller, Option<Result<Confirmed, Trouble>>)
                 | TroubleKind::Request => Finding::note(ABOUT, says, "nothing: only this check asks it"),
             }
         }
-        None => Finding::fine(ABOUT, format!("AWS is asked {with}; KMS is on this host, so STS is not asked")),
+        None => {
+            Finding::fine(ABOUT, format!("AWS is asked {with}; KMS is on this host, so STS is not asked"))
+        }
     }
 }
 
@@ -85,7 +87,8 @@ mod tests {
         assert_eq!(level(None), Level::Fine);
         assert_eq!(level(Some(Err(Trouble::new(TroubleKind::Network, "")))), Level::Note);
         assert_eq!(level(Some(Err(Trouble::new(TroubleKind::Credentials, "")))), Level::Unknown);
-        let none = Trouble::new(TroubleKind::Credentials, "none").with_remedy("aws sso login --profile signer");
+        let none =
+            Trouble::new(TroubleKind::Credentials, "none").with_remedy("aws sso login --profile signer");
         let none = finding(Err(none));
         assert_eq!(none.level, Level::Unknown);
         assert_eq!(none.remedy.as_deref(), Some("aws sso login --profile signer"));

@@ -36,11 +36,10 @@ where
         SdkError::ServiceError(reply) => reply_error(reply.err(), reply.raw(), service),
         SdkError::TimeoutError(_) => Trouble::new(TroubleKind::Timeout, no_answer(service, None)).into(),
         SdkError::DispatchFailure(failure) => dispatch_error(failure, service).into(),
-        SdkError::ResponseError(response) => Trouble::new(
-            TroubleKind::MalformedReply,
-            with_request(chain(error), response.raw().request_id()),
-        )
-        .into(),
+        SdkError::ResponseError(response) => {
+            Trouble::new(TroubleKind::MalformedReply, with_request(chain(error), response.raw().request_id()))
+                .into()
+        }
         SdkError::ConstructionFailure(_) => Trouble::new(TroubleKind::Request, chain(error)).into(),
         _ => Trouble::new(TroubleKind::Unknown, chain(error)).into(),
     }
@@ -81,8 +80,9 @@ fn not_of_the_service(reply: &HttpResponse, service: &str) -> Trouble {
     let message = with_request(message, reply.request_id());
     match status {
         PROXY_AUTHENTICATION => Trouble::new(TroubleKind::MalformedReply, message).with_remedy(PROXY_LOGIN),
-        500.. => Trouble::new(TroubleKind::Unknown, message)
-            .with_remedy(format!("{service}, or a gateway on the way to it, had a problem of its own; try again")),
+        500.. => Trouble::new(TroubleKind::Unknown, message).with_remedy(format!(
+            "{service}, or a gateway on the way to it, had a problem of its own; try again"
+        )),
         _ => Trouble::new(TroubleKind::MalformedReply, message)
             .with_remedy(format!("this endpoint does not speak {service}; check endpoint_url and the proxy")),
     }
@@ -180,7 +180,8 @@ impl Reason {
         }
         if let (Some(file), Some(cause)) = (source.token_file(), find::<io::Error>(error)) {
             let says = format!("cannot read {}: {cause}", quoted(file));
-            return Self::passing(says).with("see why the token is not there; EKS and GitHub put it there and renew it");
+            return Self::passing(says)
+                .with("see why the token is not there; EKS and GitHub put it there and renew it");
         }
         if let Source::Profile(profile) = source
             && let Some(reason) = Self::of_profile(error, profile)
@@ -190,7 +191,8 @@ impl Reason {
         let says = error.source().map_or_else(|| error.to_string(), chain);
         match (error, source) {
             (CredentialsError::CredentialsNotLoaded(_), Source::Instance { is_enabled: false }) => {
-                Self::lasting("none are configured, and AWS_EC2_METADATA_DISABLED is set".to_owned()).with(CONFIGURE)
+                Self::lasting("none are configured, and AWS_EC2_METADATA_DISABLED is set".to_owned())
+                    .with(CONFIGURE)
             }
             (CredentialsError::CredentialsNotLoaded(_), Source::Instance { is_enabled: true }) => {
                 Self::passing("it hands out none, and none are configured".to_owned()).with(CONFIGURE)
@@ -206,11 +208,18 @@ impl Reason {
     fn of_profile(error: &CredentialsError, profile: &Named) -> Option<Self> {
         let says = || error.source().map_or_else(|| error.to_string(), chain);
         match &profile.base {
-            Base::Sso { profile } => Some(Self::lasting(says()).with(format!("aws sso login{}", option(profile)))),
-            Base::Login { profile } => Some(Self::lasting(says()).with(format!("aws login{}", option(profile)))),
+            Base::Sso { profile } => {
+                Some(Self::lasting(says()).with(format!("aws sso login{}", option(profile))))
+            }
+            Base::Login { profile } => {
+                Some(Self::lasting(says()).with(format!("aws login{}", option(profile))))
+            }
             Base::Missing(name) if matches!(error, CredentialsError::CredentialsNotLoaded(_)) => {
                 let says = format!("there is no profile {}", quoted(name.as_ref()));
-                Some(Self::lasting(says).with("correct its name, or add it to the files of the AWS configuration"))
+                Some(
+                    Self::lasting(says)
+                        .with("correct its name, or add it to the files of the AWS configuration"),
+                )
             }
             Base::Missing(_)
             | Base::Keys
@@ -251,14 +260,15 @@ impl Reason {
     }
 }
 
-const CONFIGURE: &str =
-    "give this host or user a role, a profile or access keys; if a role is there, see to the way to its service";
+const CONFIGURE: &str = "give this host or user a role, a profile or access keys; if a role is there, see to the way to its service";
 
 /// ` --profile NAME` of the AWS CLI, where it is needed.
 fn option(profile: &str) -> String {
     match profile {
         "default" => String::new(),
-        name if name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) => format!(" --profile {name}"),
+        name if name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) => {
+            format!(" --profile {name}")
+        }
         name => format!(" --profile '{}'", name.replace('\'', r"'\''")),
     }
 }
@@ -340,7 +350,7 @@ pub(super) fn with_request(message: String, request: Option<&str>) -> String {
 mod tests {
     use aws_sdk_kms::error::ErrorMetadata;
     use aws_sdk_kms::operation::decrypt::DecryptError;
-        use aws_smithy_types::body::SdkBody;
+    use aws_smithy_types::body::SdkBody;
 
     use super::super::no_verdict;
     use super::*;

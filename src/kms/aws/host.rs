@@ -27,7 +27,8 @@ impl<C: HttpConnector> HttpConnector for Hosts<C> {
 }
 
 fn named(host: String, error: ConnectorError) -> ConnectorError {
-    let (is_timeout, is_io, is_user, other) = (error.is_timeout(), error.is_io(), error.is_user(), error.as_other());
+    let (is_timeout, is_io, is_user, other) =
+        (error.is_timeout(), error.is_io(), error.is_user(), error.as_other());
     let metadata = error.connection_metadata().cloned();
     let at: BoxError = At { host, source: error.into_source() }.into();
     let named = match () {

@@ -25,7 +25,10 @@ impl Aws {
     ///
     /// # Errors
     /// There are no credentials. That STS does not answer is no error: nothing but this needs it.
-    pub async fn confirm(&self, key: &KeyId) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {
+    pub async fn confirm(
+        &self,
+        key: &KeyId,
+    ) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {
         let held = self.0.credentials.get().await?;
         let confirmed = match self.asks_sts() {
             true => Some(self.ask_sts(&held, key).await),
@@ -35,7 +38,8 @@ impl Aws {
     }
 
     fn asks_sts(&self) -> bool {
-        let on_this_host = self.0.endpoint.as_deref().is_some_and(|url| !url.to_ascii_lowercase().starts_with("https:"));
+        let on_this_host =
+            self.0.endpoint.as_deref().is_some_and(|url| !url.to_ascii_lowercase().starts_with("https:"));
         !on_this_host || names_sts(&self.0.sdk)
     }
 
@@ -59,7 +63,10 @@ impl Aws {
         })?;
         match (reply.account, reply.arn) {
             (Some(account), Some(arn)) => Ok(Confirmed { account, arn }),
-            _ => Err(Trouble::new(TroubleKind::MalformedReply, "GetCallerIdentity answered without account or ARN")),
+            _ => Err(Trouble::new(
+                TroubleKind::MalformedReply,
+                "GetCallerIdentity answered without account or ARN",
+            )),
         }
     }
 }
@@ -74,7 +81,8 @@ fn caller(held: &Held) -> Caller {
 
 /// Whether environment or profile name an endpoint of STS, or one of all services.
 fn names_sts(sdk: &SdkConfig) -> bool {
-    let key = ServiceConfigKey::builder().service_id("STS").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+    let key =
+        ServiceConfigKey::builder().service_id("STS").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
     let of_sts = key.ok().and_then(|key| sdk.service_config()?.load_config(key));
     of_sts.or_else(|| sdk.endpoint_url().map(str::to_owned)).is_some_and(|url| !url.is_empty())
 }

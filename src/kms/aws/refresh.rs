@@ -152,7 +152,11 @@ impl Keeper {
         let origin = (self.open)().await;
         match load(&origin).await {
             Ok(new) if new.access_key_id() != old => {
-                tracing::info!(old, new = new.access_key_id(), "KMS does not know the credentials; there are new ones");
+                tracing::info!(
+                    old,
+                    new = new.access_key_id(),
+                    "KMS does not know the credentials; there are new ones"
+                );
                 let held = self.hold(new, &origin);
                 (desk.origin, desk.failed) = (Some(origin), None);
                 Some(held)
@@ -184,7 +188,9 @@ async fn load(origin: &Origin) -> Result<Credentials, Trouble> {
     let loaded = match tokio::time::timeout(LOAD_TIMEOUT, provider.provide_credentials()).await {
         Ok(loaded) => loaded.map_err(|error| explain::credentials(&error, source))?,
         // The metadata provider has old ones that are still good when its service is away.
-        Err(_) => provider.fallback_on_interrupt().ok_or_else(|| explain::no_credentials_in(LOAD_TIMEOUT, source))?,
+        Err(_) => provider
+            .fallback_on_interrupt()
+            .ok_or_else(|| explain::no_credentials_in(LOAD_TIMEOUT, source))?,
     };
     match loaded.expiry() {
         Some(end) if end <= clock::system_time() => Err(explain::expired(end, source)),
@@ -278,7 +284,10 @@ mod tests {
         }
 
         fn origin(&self) -> Origin {
-            Origin { provider: Some(SharedCredentialsProvider::new(self.clone())), source: Source::Environment }
+            Origin {
+                provider: Some(SharedCredentialsProvider::new(self.clone())),
+                source: Source::Environment,
+            }
         }
 
         fn keeper(&self) -> Keeper {
@@ -296,7 +305,9 @@ mod tests {
             Self: 'a,
         {
             let next = self.0.lock().unwrap().pop_front();
-            future::ProvideCredentials::ready(next.ok_or_else(|| CredentialsError::provider_error("none left")))
+            future::ProvideCredentials::ready(
+                next.ok_or_else(|| CredentialsError::provider_error("none left")),
+            )
         }
     }
 
@@ -385,8 +396,7 @@ mod tests {
     fn k13_renewals_are_a_minute_apart_and_then_ever_more_seldom() {
         let mut renewals = Renewals::default();
         let began = Duration::from_secs(1_000_000);
-        let taken: Vec<u64> =
-            (0..4000).filter(|s| renewals.take(began + Duration::from_secs(*s))).collect();
+        let taken: Vec<u64> = (0..4000).filter(|s| renewals.take(began + Duration::from_secs(*s))).collect();
         assert_eq!(taken, [0, 60, 180, 420, 900, 1800, 2700, 3600]);
         // Half an hour after the last, it begins anew.
         let later = began + Duration::from_secs(4500 + 901);

@@ -135,7 +135,8 @@ impl Source {
         if container.into_iter().any(|name| var(name).is_some()) {
             return Self::Container;
         }
-        let is_disabled = var("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let is_disabled =
+            var("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         Self::Instance { is_enabled: !is_disabled }
     }
 
@@ -148,7 +149,9 @@ impl Source {
     pub(super) fn role(&self) -> Option<&str> {
         match self {
             Self::Profile(Named { role: Some(role), .. }) => Some(role),
-            Self::Profile(_) | Self::WebIdentity(_) => self.web_identity().map(|identity| identity.role.as_str()),
+            Self::Profile(_) | Self::WebIdentity(_) => {
+                self.web_identity().map(|identity| identity.role.as_str())
+            }
             Self::Environment | Self::Container | Self::Instance { .. } => None,
         }
     }
@@ -177,7 +180,8 @@ impl Named {
             if step > 0 && profile.get("aws_access_key_id").is_some() {
                 return Self { base: Base::Keys, name, role };
             }
-            let assumed = profile.get("role_arn").filter(|_| profile.get("web_identity_token_file").is_none());
+            let assumed =
+                profile.get("role_arn").filter(|_| profile.get("web_identity_token_file").is_none());
             let next = assumed.and_then(|_| profile.get("source_profile")).filter(|next| *next != at);
             role = role.or(assumed.map(str::to_owned));
             match next {
@@ -198,7 +202,10 @@ impl Base {
         } else if let Some(file) = profile.get("web_identity_token_file") {
             let role = profile.get("role_arn").unwrap_or_default().to_owned();
             Self::WebIdentity(WebIdentity { file: file.into(), role })
-        } else if ["sso_session", "sso_start_url", "sso_account_id"].iter().any(|key| profile.get(key).is_some()) {
+        } else if ["sso_session", "sso_start_url", "sso_account_id"]
+            .iter()
+            .any(|key| profile.get(key).is_some())
+        {
             Self::Sso { profile: name() }
         } else if profile.get("login_session").is_some() {
             Self::Login { profile: name() }
@@ -215,7 +222,9 @@ impl Base {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Environment => f.write_str("the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+            Self::Environment => {
+                f.write_str("the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            }
             Self::Profile(profile) => profile.fmt(f),
             Self::WebIdentity(identity) => identity.fmt(f),
             Self::Container => f.write_str("the container credentials endpoint"),
@@ -290,8 +299,11 @@ source_profile = gone
     async fn found(profile: Option<&str>, environment: &[(&str, &str)]) -> Source {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config");
-        std::fs::File::create(&file).and_then(|mut f| std::io::Write::write_all(&mut f, CONFIG.as_bytes())).unwrap();
-        let mut all = vec![("AWS_CONFIG_FILE", file.to_str().unwrap()), ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")];
+        std::fs::File::create(&file)
+            .and_then(|mut f| std::io::Write::write_all(&mut f, CONFIG.as_bytes()))
+            .unwrap();
+        let mut all =
+            vec![("AWS_CONFIG_FILE", file.to_str().unwrap()), ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")];
         all.extend(environment);
         Source::find_in(&Env::from_slice(&all), profile).await
     }
@@ -300,7 +312,10 @@ source_profile = gone
     async fn each_source_is_named_by_its_profile_role_and_file_and_by_no_secret() {
         for (profile, said) in [
             ("sso", "profile \"sso\" (SSO session of \"sso\")"),
-            ("over-sso", "profile \"over-sso\" (SSO session of \"sso\") for role arn:aws:iam::111122223333:role/release"),
+            (
+                "over-sso",
+                "profile \"over-sso\" (SSO session of \"sso\") for role arn:aws:iam::111122223333:role/release",
+            ),
             ("console", "profile \"console\" (aws login session of \"console\")"),
             ("process", "profile \"process\" (credential_process)"),
             (
@@ -328,7 +343,9 @@ source_profile = gone
     async fn without_a_profile_that_has_credentials_the_others_follow_in_their_order() {
         let keys = [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "s")];
         assert_eq!(found(None, &keys).await, Source::Environment);
-        let Source::Profile(profile) = found(Some("keys"), &keys).await else { panic!("what the policy names goes first") };
+        let Source::Profile(profile) = found(Some("keys"), &keys).await else {
+            panic!("what the policy names goes first")
+        };
         assert_eq!(profile.name, "keys");
         let pod = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/t"), ("AWS_ROLE_ARN", "arn:r")];
         let source = found(None, &pod).await;
