@@ -259,7 +259,7 @@ mod tests {
             is_held,
             since: Duration::ZERO,
             reason: String::new(),
-            remedy: "",
+            remedy: String::new(),
             needs_operator: false,
             next_try: None,
         };

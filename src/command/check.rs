@@ -4,6 +4,7 @@
 //! `--online` it asks nobody.
 
 mod aws;
+mod caller;
 mod host;
 mod keys;
 mod report;
@@ -77,9 +78,19 @@ fn inspect(
     let rules: Vec<(_, Vec<_>)> = policy.rules.iter().map(|rule| (rule, calls_of(rule))).collect();
     let seal = keys::seal_call(policy).filter(is_asked);
     let calls = rules.iter().flat_map(|(_, calls)| calls).map(|(call, _)| call).chain(&seal);
-    let calls = calls.cloned().collect();
+    let calls: Vec<_> = calls.cloned().collect();
     let to_be_made = watch::keys_to_make(policy, keyring.as_deref());
-    let answers = block_on(keys::ask(Arc::clone(&kms), calls, policy.limits.max_in_flight))?;
+    let (answers, caller) = block_on(async {
+        let asked = caller::key_to_ask_with(&calls).filter(|_| depth == Depth::Whole);
+        let caller = async {
+            match &asked {
+                Some(key) => Some(caller::finding(kms.confirm(key).await)),
+                None => None,
+            }
+        };
+        tokio::join!(keys::ask(Arc::clone(&kms), calls, policy.limits.max_in_flight), caller)
+    })?;
+    findings.extend(caller);
     // A policy may be looked at before there is anything on this host.
     let may_come = depth == Depth::Start && keyring.as_deref().is_none_or(|keyring| !keyring.exists());
     let of_call = |(call, need): &(keys::Call, Need)| {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::context::Context;
 use crate::key::{KeyId, Provider};
+use crate::kms::caller::{Caller, Confirmed};
 use crate::kms::local::Local;
 use crate::kms::rehearsal::{ClockError, Reached, Rehearse};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
@@ -46,6 +47,17 @@ impl Providers {
         self.aws.check().await
     }
 
+    /// As whom AWS is asked, and what STS says of that, if it was asked; see [`crate::kms::aws::Aws::confirm`].
+    ///
+    /// # Errors
+    /// AWS cannot be asked as anybody.
+    pub async fn confirm(
+        &self,
+        key: &KeyId,
+    ) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {
+        self.aws.confirm(key).await
+    }
+
     fn local(&self) -> Result<&Local, Trouble> {
         self.local
             .as_ref()
@@ -75,6 +87,10 @@ impl Kms for Providers {
             Provider::Aws => self.aws.decrypt(asked, ciphertext, context).await,
             Provider::Local => self.local()?.decrypt(asked, ciphertext, context).await,
         }
+    }
+
+    fn caller(&self) -> Option<Caller> {
+        self.aws.caller()
     }
 }
 
@@ -133,6 +149,17 @@ mod connected {
 
         pub(super) fn clock_error(&self) -> Option<ClockError> {
             self.aws.get()?.clock_error()
+        }
+
+        pub(super) fn caller(&self) -> Option<Caller> {
+            self.aws.get()?.caller()
+        }
+
+        pub(super) async fn confirm(
+            &self,
+            key: &KeyId,
+        ) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {
+            self.aws().await?.confirm(key).await
         }
     }
 
@@ -194,6 +221,17 @@ mod left_out {
 
         pub(super) fn clock_error(&self) -> Option<ClockError> {
             None
+        }
+
+        pub(super) fn caller(&self) -> Option<Caller> {
+            None
+        }
+
+        pub(super) async fn confirm(
+            &self,
+            _: &KeyId,
+        ) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {
+            Err(left_out())
         }
     }
 

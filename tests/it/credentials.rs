@@ -44,7 +44,7 @@ fn set_keys(place: &mut Place, id: &str) {
 
 /// Whose credentials the requests of KMS were signed with, one after the other.
 fn signers(proxy: &Proxy) -> Vec<String> {
-    let mut signers: Vec<_> = proxy.requests().into_iter().map(|request| request.access_key).collect();
+    let mut signers: Vec<_> = proxy.requests().into_iter().map(|request| request.access_key_id).collect();
     signers.dedup();
     signers
 }
@@ -431,7 +431,7 @@ fn the_region_of_a_key_is_lent_to_the_role_that_reaches_it() {
         // Keys of two Regions, one set of credentials.
         place.run(["verify", "f", "--key", &key, "--key", &other]).exits(0);
         assert_eq!(sts.requests().len(), 2, "{source}");
-        assert!(kms.requests().iter().all(|request| request.access_key.starts_with("ASIA")), "{source}");
+        assert!(kms.requests().iter().all(|request| request.access_key_id.starts_with("ASIA")), "{source}");
         // A Region that is configured stays the one of STS.
         place.set("AWS_REGION", "eu-west-1");
         place.run(["verify", "f", "--key", &key]).exits(0);

@@ -10,6 +10,8 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "aws")]
+mod aws_credentials;
 mod batch;
 mod cli;
 mod control;

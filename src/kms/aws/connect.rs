@@ -9,7 +9,7 @@
 //! others: credentials are good in every Region of their partition.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds::region::ImdsRegionProvider;
@@ -24,7 +24,9 @@ use tokio::sync::OnceCell;
 use super::Aws;
 use super::credentials::Sources;
 use super::proxy::{self, ProxyError};
+use super::refresh::{Open, Origin};
 use super::shared_config::{NamedBy, ProfileError, SharedConfig};
+use super::source::Source;
 use super::trust_store::{self, CaBundleError};
 use super::wire::{Peer, Transport};
 use crate::policy::{AwsSettings, EndpointError, Reach, check_endpoint, destination};
@@ -84,8 +86,8 @@ pub(super) struct Surroundings {
     instance_region: OnceCell<Region>,
     endpoint: Option<String>,
     transport: Transport,
-    /// With credentials, from when the first Region is known.
-    sdk: OnceLock<SdkConfig>,
+    /// The Region of the first key that was used, for the services that credentials come from.
+    lent: OnceLock<Region>,
 }
 
 /// Reads the AWS configuration of this host. Asks nobody, and loads no credentials yet.
@@ -122,7 +124,7 @@ impl Surroundings {
             instance_region: OnceCell::new(),
             endpoint,
             transport,
-            sdk: OnceLock::new(),
+            lent: OnceLock::new(),
         })
     }
 
@@ -139,13 +141,30 @@ impl Surroundings {
         self.instance_region.get_or_try_init(of_instance).await.ok().cloned()
     }
 
-    /// The SDK's configuration. `lent` is the Region of the key at hand, for want of a configured one.
-    pub(super) fn sdk(&self, lent: &Region) -> &SdkConfig {
-        self.sdk.get_or_init(|| {
-            let region = self.region.as_ref().unwrap_or(lent);
-            let sources = Sources::new(self.profile.clone(), &self.base, region.clone(), &self.transport);
-            let credentials = SharedCredentialsProvider::new(sources);
-            self.base.to_builder().region(region.clone()).credentials_provider(credentials).build()
+    /// Lends the Region of a key to where credentials come from, if none is configured and none was lent.
+    pub(super) fn lend(&self, region: &Region) {
+        self.lent.get_or_init(|| region.clone());
+    }
+
+    /// The SDK's configuration, without credentials and a Region.
+    pub(super) const fn sdk(&self) -> &SdkConfig {
+        &self.base
+    }
+
+    /// What opens the source of credentials, anew each time.
+    pub(super) fn opener(self: &Arc<Self>) -> Open {
+        let surroundings = Arc::clone(self);
+        Box::new(move || {
+            let surroundings = Arc::clone(&surroundings);
+            Box::pin(async move {
+                let Self { profile, base, region, lent, transport, .. } = &*surroundings;
+                let region = region.as_ref().or(lent.get()).cloned();
+                let sources = Sources::new(profile.clone(), base, region, transport);
+                Origin {
+                    provider: SharedCredentialsProvider::new(sources),
+                    source: Source::find(profile.as_deref()).await,
+                }
+            })
         })
     }
 

@@ -47,7 +47,7 @@ pub(super) struct Sources {
 /// What every client of a credential service is made from.
 #[derive(Clone)]
 struct Settings {
-    region: Region,
+    region: Option<Region>,
     use_fips: Option<bool>,
     use_dual_stack: Option<bool>,
     http: SharedHttpClient,
@@ -57,7 +57,7 @@ impl Settings {
     /// New, as the SDK keeps in it what it has read of the configuration files, for ever.
     fn provider_config(&self) -> ProviderConfig {
         ProviderConfig::without_region()
-            .with_region(Some(self.region.clone()))
+            .with_region(self.region.clone())
             .with_use_fips(self.use_fips)
             .with_use_dual_stack(self.use_dual_stack)
             .with_http_client(self.http.clone())
@@ -106,7 +106,7 @@ impl Sources {
     pub(super) fn new(
         profile: Option<String>,
         sdk: &SdkConfig,
-        region: Region,
+        region: Option<Region>,
         transport: &Transport,
     ) -> Self {
         let settings = Settings {

@@ -28,6 +28,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::container::shown;
+use super::host::Hosts;
 use super::proxy;
 use crate::clock;
 use crate::kms::rehearsal::ClockError;
@@ -133,7 +134,7 @@ impl Transport {
     }
 
     fn connector_within(&self, peer: Peer, patience: Duration) -> SharedHttpConnector {
-        SharedHttpConnector::new(Wire { transport: self.clone(), peer, patience })
+        SharedHttpConnector::new(Hosts(Wire { transport: self.clone(), peer, patience }))
     }
 
     /// The connector for a URL, if there may be a request to it.
