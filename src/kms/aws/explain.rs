@@ -232,10 +232,13 @@ impl Reason {
 
     /// A service that hands out credentials and does not answer.
     fn unreached(error: &ConnectorError, source: &Source) -> Self {
-        let service = match source {
-            Source::Profile(Named { base: Base::Sso { .. }, role: None, .. }) => "IAM Identity Center",
-            _ if source.role().is_some() => "STS",
-            _ => "it",
+        let is_sso = matches!(source, Source::Profile(Named { base: Base::Sso { .. }, role: None, .. }));
+        let service = if is_sso {
+            "IAM Identity Center"
+        } else if source.role().is_some() {
+            "STS"
+        } else {
+            "it"
         };
         let says = format!("{service} does not answer: {}", cause(error));
         let at = find::<At>(error).map(|at| at.host.as_str());
@@ -298,11 +301,10 @@ where
         KmsError::Rejected | KmsError::IncorrectKey => return None,
     };
     let says = format!("STS does not let the role {role} be assumed: {trouble}");
-    let remedy = match trouble.kind {
-        TroubleKind::Denied => {
-            Some("allow it in the trust policy of the role, and sts:AssumeRole to who assumes it".to_owned())
-        }
-        _ => trouble.remedy,
+    let remedy = if trouble.kind == TroubleKind::Denied {
+        Some("allow it in the trust policy of the role, and sts:AssumeRole to who assumes it".to_owned())
+    } else {
+        trouble.remedy
     };
     Some(Reason { may_pass: may_pass(trouble.kind), says, remedy })
 }
@@ -391,6 +393,68 @@ mod tests {
             let in_encrypt = no_verdict(service_error(Some(code), 400));
             assert_eq!(kind(in_encrypt), TroubleKind::MalformedReply, "{code}");
         }
+    }
+
+    fn role() -> Source {
+        let base = Base::Keys;
+        let (name, role) = ("far".to_owned(), Some("arn:aws:iam::111122223333:role/far".to_owned()));
+        Source::Profile(Named { name, base, role })
+    }
+
+    fn of_sts(code: Option<&str>, status: u16) -> Trouble {
+        let mut metadata = ErrorMetadata::builder().message("words");
+        if let Some(code) = code {
+            metadata = metadata.code(code);
+        }
+        let error = AssumeRoleError::generic(metadata.build());
+        credentials(&CredentialsError::provider_error(SdkError::service_error(error, reply(status))), &role())
+    }
+
+    #[test]
+    fn k13_a_refusal_of_sts_names_the_role_and_needs_a_person_unless_it_may_pass() {
+        let denied = of_sts(Some("AccessDenied"), 403);
+        assert_eq!(denied.kind, TroubleKind::Credentials);
+        assert!(
+            denied
+                .message
+                .contains("STS does not let the role arn:aws:iam::111122223333:role/far be assumed")
+        );
+        assert!(denied.remedy().contains("trust policy"), "{denied:?}");
+        for (code, status, kind) in [
+            (Some("ExpiredToken"), 403, TroubleKind::Credentials),
+            (Some("Throttling"), 400, TroubleKind::CredentialSource),
+            (Some("InternalFailure"), 500, TroubleKind::CredentialSource),
+            (None, 503, TroubleKind::CredentialSource),
+        ] {
+            assert_eq!(of_sts(code, status).kind, kind, "{code:?} {status}");
+        }
+    }
+
+    #[test]
+    fn k13_an_sts_that_does_not_answer_is_named_with_its_host() {
+        let wire = ConnectorError::io(At::new("sts.eu-west-1.amazonaws.com", "dns error").into());
+        let error = SdkError::<AssumeRoleError, HttpResponse>::dispatch_failure(wire);
+        let trouble = credentials(&CredentialsError::provider_error(error), &role());
+        assert_eq!(
+            trouble.to_string(),
+            "credential-source: no credentials from profile \"far\" (access keys) for role \
+             arn:aws:iam::111122223333:role/far: STS does not answer: sts.eu-west-1.amazonaws.com: dns error"
+        );
+    }
+
+    #[test]
+    fn k13_what_a_person_must_configure_is_no_passing_hold() {
+        let kind = |error: CredentialsError, source: &Source| credentials(&error, source).kind;
+        let none = || CredentialsError::not_loaded("none");
+        let (off, on) = (Source::Instance { is_enabled: false }, Source::Instance { is_enabled: true });
+        assert_eq!(kind(none(), &off), TroubleKind::Credentials);
+        assert_eq!(kind(none(), &on), TroubleKind::CredentialSource, "its service may be away");
+        assert_eq!(kind(CredentialsError::invalid_configuration("loop"), &role()), TroubleKind::Credentials);
+        assert_eq!(kind(CredentialsError::provider_error("exit 1"), &role()), TroubleKind::CredentialSource);
+        let timed_out = CredentialsError::provider_timed_out(Duration::from_secs(5));
+        assert_eq!(kind(timed_out, &on), TroubleKind::CredentialSource);
+        assert_eq!(option("default"), "");
+        assert_eq!(option("a b'c"), r" --profile 'a b'\''c'", "a command that can be pasted");
     }
 
     #[test]

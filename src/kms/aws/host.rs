@@ -18,6 +18,14 @@ pub(super) struct At {
     source: BoxError,
 }
 
+#[cfg(test)]
+impl At {
+    /// As the connector makes it.
+    pub(super) fn new(host: &str, source: &str) -> Self {
+        Self { host: host.to_owned(), source: source.into() }
+    }
+}
+
 impl<C: HttpConnector> HttpConnector for Hosts<C> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let host = host(request.uri()).to_owned();
@@ -31,11 +39,14 @@ fn named(host: String, error: ConnectorError) -> ConnectorError {
         (error.is_timeout(), error.is_io(), error.is_user(), error.as_other());
     let metadata = error.connection_metadata().cloned();
     let at: BoxError = At { host, source: error.into_source() }.into();
-    let named = match () {
-        () if is_timeout => ConnectorError::timeout(at),
-        () if is_io => ConnectorError::io(at),
-        () if is_user => ConnectorError::user(at),
-        () => ConnectorError::other(at, other),
+    let named = if is_timeout {
+        ConnectorError::timeout(at)
+    } else if is_io {
+        ConnectorError::io(at)
+    } else if is_user {
+        ConnectorError::user(at)
+    } else {
+        ConnectorError::other(at, other)
     };
     match metadata {
         Some(metadata) => named.with_connection(metadata),
