@@ -568,8 +568,10 @@ fn credentials_that_expired_before_they_came_are_a_fault_that_is_named() {
         .run(["sign", &key, "f"])
         .exits(3)
         .complains_of("credentials: ")
-        .complains_of("the credentials of credential_process in the AWS profile \"p\" expired ")
-        .complains_of(" ago; mend what gives them, or this host's clock");
+        .complains_of(
+            "the credentials from profile \"p\" (credential_process) expired at 2019-01-01T00:00:00",
+        )
+        .complains_of("see why what hands them out has no newer ones, and check this host's clock");
     place.write("keys", keys("2099-01-01T00:00:00Z"));
     place.run(["sign", &key, "f"]).exits(0).complains("");
     assert_eq!(signers(&kms), ["AKIDPROCESS"]);
@@ -578,7 +580,10 @@ fn credentials_that_expired_before_they_came_are_a_fault_that_is_named() {
     let agent = Stub::start(move |_| stub::reply(200, "content-type: application/json\r\n", &old));
     place.set("AWS_PROFILE", "");
     place.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent.url());
-    place.run(["sign", &key, "f"]).exits(3).complains_of("the credentials of the role expired ");
+    place
+        .run(["sign", &key, "f"])
+        .exits(3)
+        .complains_of("the credentials from the container credentials endpoint expired at 2019-");
 }
 
 #[test]

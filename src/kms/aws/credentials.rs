@@ -7,12 +7,11 @@
 //!
 //! A source that is set up and fails is an error and not passed over, and so is a profile that is named and does not
 //! exist: or the role of the instance would sign in its place. The profile and the token files are read anew each
-//! time, so that what was mended is seen; how long credentials are kept is the SDK's cache's to say. Every request
+//! time, so that what was mended is seen. How long credentials are kept is said in [`super::refresh`]. Every request
 //! goes through [`super::wire`].
 
 use std::error::Error;
 use std::fmt;
-use std::time::{Duration, SystemTime};
 
 use aws_config::Region;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -22,7 +21,6 @@ use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvi
 use aws_config::provider_config::ProviderConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::Credentials;
-use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -31,7 +29,6 @@ use aws_types::SdkConfig;
 use super::container::Container;
 use super::shared_config::SharedConfig;
 use super::wire::{Peer, Transport};
-use crate::clock;
 use crate::escape::Escaped;
 
 /// All sources of credentials, as one.
@@ -73,8 +70,6 @@ enum SourceError {
         Escaped::text(.0)
     )]
     EmptyProfile(String),
-    #[error("the credentials of {whose} expired {ago} ago; mend what gives them, or this host's clock")]
-    Expired { whose: String, ago: humantime::FormattedDuration },
     #[error(
         "there are no AWS credentials: none in the environment and the AWS profile, and this is no container or \
          instance with a role"
@@ -128,17 +123,16 @@ impl Sources {
         let config = SharedConfig::load(self.profile.as_deref())
             .await
             .map_err(CredentialsError::invalid_configuration)?;
-        let credentials = match &self.profile {
+        match &self.profile {
             Some(profile) => {
                 config.check_profile().map_err(CredentialsError::invalid_configuration)?;
                 set_up(self.of_profile().await).unwrap_or_else(|| {
                     let empty = SourceError::EmptyProfile(profile.clone());
                     Err(CredentialsError::invalid_configuration(empty))
-                })?
+                })
             }
-            None => self.of_first(&config).await?,
-        };
-        unexpired(credentials, &config, clock::system_time())
+            None => self.of_first(&config).await,
+        }
     }
 
     /// The default chain: the first source that is set up.
@@ -197,24 +191,6 @@ fn set_up(found: provider::Result) -> Option<provider::Result> {
         Err(CredentialsError::CredentialsNotLoaded(_)) => None,
         found => Some(found),
     }
-}
-
-/// Credentials that are good at `now`. The SDK asks for new ones when some expire, and takes what comes.
-fn unexpired(credentials: Credentials, config: &SharedConfig, now: SystemTime) -> provider::Result {
-    let expired = credentials.expiry().and_then(|expiry| now.duration_since(expiry).ok());
-    let Some(ago) = expired.filter(|ago| *ago > Duration::ZERO) else { return Ok(credentials) };
-    let features = credentials.get_property::<Vec<AwsCredentialFeature>>();
-    let has = |feature| features.is_some_and(|features| features.contains(&feature));
-    let profile = || format!("the AWS profile \"{}\"", Escaped::text(config.profile()));
-    let whose = if has(AwsCredentialFeature::CredentialsProcess) {
-        format!("credential_process in {}", profile())
-    } else if has(AwsCredentialFeature::CredentialsProfile) {
-        profile()
-    } else {
-        "the role".to_owned()
-    };
-    let ago = humantime::format_duration(Duration::from_secs(ago.as_secs()));
-    Err(CredentialsError::provider_error(SourceError::Expired { whose, ago }))
 }
 
 impl ProvideCredentials for Sources {
