@@ -180,6 +180,12 @@ impl KeyArn {
         self.is_local() || self.0.starts_with("arn:")
     }
 
+    /// The account of a KMS key, where its ARN says it.
+    pub fn account(&self) -> Option<&str> {
+        let account = self.0.strip_prefix("arn:")?.split(':').nth(3)?;
+        (!account.is_empty()).then_some(account)
+    }
+
     /// The same key, as one names it in a request.
     pub fn to_key_id(&self) -> KeyId {
         let form = if self.is_local() {

@@ -4,6 +4,7 @@
 //! codes is [`classify`], in one `match`, because taking an outage for a verdict (P2) or a verdict for an
 //! outage happens exactly there.
 
+pub mod caller;
 pub mod local;
 pub mod provider;
 pub mod rehearsal;
@@ -13,12 +14,14 @@ pub mod aws;
 
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use crate::context::Context;
 use crate::escape::Escaped;
 use crate::key::{KeyArn, KeyId};
+use caller::Caller;
 
 /// Encrypt and Decrypt of AWS KMS, or of something that behaves like it.
 pub trait Kms: Send + Sync + 'static {
@@ -43,6 +46,11 @@ pub trait Kms: Send + Sync + 'static {
         ciphertext: &[u8],
         context: &Context,
     ) -> impl Future<Output = Result<Decrypted, KmsError>> + Send;
+
+    /// As whom it asks, as far as that is known without asking anybody. Keys of this host need nobody.
+    fn caller(&self) -> Option<Caller> {
+        None
+    }
 }
 
 /// The two operations. A key may allow one and not the other.
@@ -114,7 +122,16 @@ pub struct Trouble {
     pub code: Option<String>,
     /// The provider's words.
     pub message: String,
+    /// What a person can do, where more is known than the kind says.
+    pub remedy: Option<String>,
 }
+
+/// How long an outage may last before a person is called. Most are over by then; and until then nobody who is called
+/// could do more than wait.
+const OUTAGE_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// The same for what a restart or a proxy's log-in page may cause for a moment, and a wrong setting for ever.
+const SETUP_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Kinds of trouble, by who can end it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -139,15 +156,17 @@ pub enum TroubleKind {
     NotFound,
     /// The key is not a symmetric encryption key, or the grant is wrong.
     KeyUsage,
-    /// Credentials or the clock.
+    /// Credentials that are wrong or not configured, or the clock.
     Credentials,
+    /// What hands out the credentials does not answer, or not as it should; may end by itself.
+    CredentialSource,
     /// KMS calls the request itself wrong.
     Request,
 }
 
 impl TroubleKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Throttled,
         Self::Internal,
         Self::Network,
@@ -159,24 +178,29 @@ impl TroubleKind {
         Self::NotFound,
         Self::KeyUsage,
         Self::Credentials,
+        Self::CredentialSource,
         Self::Request,
     ];
 
-    /// Whether only a person can end it. Such trouble is told once, loudly.
-    pub const fn needs_operator(self) -> bool {
+    /// Whether a person is needed, once it has lasted so long. Such trouble is told once, loudly.
+    pub fn needs_operator(self, lasted: Duration) -> bool {
+        self.patience().is_some_and(|patience| lasted >= patience)
+    }
+
+    /// How long it may last before a person is called: not at all where only a person can end it, and `None` where
+    /// waiting is all that helps.
+    const fn patience(self) -> Option<Duration> {
         match self {
-            Self::Throttled
-            | Self::Internal
-            | Self::Network
-            | Self::Timeout
-            | Self::MalformedReply
-            | Self::Unknown => false,
+            // The rate follows what KMS takes; a long queue is no fault.
+            Self::Throttled => None,
+            Self::Internal | Self::Network | Self::Timeout | Self::Unknown => Some(OUTAGE_PATIENCE),
+            Self::MalformedReply | Self::CredentialSource => Some(SETUP_PATIENCE),
             Self::Denied
             | Self::KeyState
             | Self::NotFound
             | Self::KeyUsage
             | Self::Credentials
-            | Self::Request => true,
+            | Self::Request => Some(Duration::ZERO),
         }
     }
 
@@ -194,18 +218,19 @@ impl TroubleKind {
             Self::NotFound => "key-not-found",
             Self::KeyUsage => "key-usage",
             Self::Credentials => "credentials",
+            Self::CredentialSource => "credential-source",
             Self::Request => "bad-request",
         }
     }
 
-    /// What a person can do about it.
+    /// What a person can do about it, as far as the kind tells; see [`Trouble::remedy`].
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Throttled => "KMS is rate limiting; lower limits.kms_per_second or ask for a higher quota",
             Self::Internal | Self::Unknown => "KMS had a problem of its own; try again",
             Self::Network => "check the network, DNS, proxy and endpoint_url",
             Self::Timeout => "check the network and that KMS is reachable from here",
-            Self::MalformedReply => "check endpoint_url: what answers there does not speak KMS",
+            Self::MalformedReply => "this endpoint does not speak KMS; check endpoint_url and the proxy",
             Self::Denied => {
                 "allow kms:Encrypt to signers and kms:Decrypt to verifiers, in the key policy or IAM"
             }
@@ -213,6 +238,9 @@ impl TroubleKind {
             Self::NotFound => "check the key's name, Region and account",
             Self::KeyUsage => "use a symmetric ENCRYPT_DECRYPT key",
             Self::Credentials => "check the credentials and this host's clock; for a local key, its keyring",
+            Self::CredentialSource => {
+                "it is asked again; if that lasts, check what hands out the credentials"
+            }
             Self::Request => "check the key's name, the context and the AWS settings",
         }
     }
@@ -236,7 +264,26 @@ impl std::error::Error for Trouble {}
 impl Trouble {
     /// Trouble that carries no code of the provider.
     pub fn new(kind: TroubleKind, message: impl Into<String>) -> Self {
-        Self { kind, code: None, message: message.into() }
+        Self { kind, code: None, message: message.into(), remedy: None }
+    }
+
+    /// The same, with what a person can do about it.
+    #[must_use]
+    pub fn with_remedy(self, remedy: impl Into<String>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
+    }
+
+    /// What a person can do about it.
+    pub fn remedy(&self) -> &str {
+        self.remedy.as_deref().unwrap_or(self.kind.remedy())
+    }
+
+    /// Whether KMS says of the credentials that it does not know them, or not any more. Never of what they may do:
+    /// other credentials would be denied the same.
+    pub fn disowns_credentials(&self) -> bool {
+        let codes =
+            ["ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"];
+        self.code.as_deref().is_some_and(|code| codes.contains(&code))
     }
 }
 
@@ -297,7 +344,8 @@ pub fn classify(code: &str, message: &str) -> KmsError {
         | "DryRunOperationException" => T::Request,
         _ => T::Unknown,
     };
-    KmsError::Trouble(Trouble { kind, code: Some(code.to_owned()), message: message.to_owned() })
+    let code = Some(code.to_owned());
+    KmsError::Trouble(Trouble { code, ..Trouble::new(kind, message) })
 }
 
 #[cfg(test)]
@@ -339,6 +387,51 @@ mod tests {
                     panic!("{code} became {verdict:?}")
                 }
             }
+        }
+    }
+
+    #[test]
+    fn trouble_that_may_pass_calls_a_person_when_it_lasts() {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        for kind in TroubleKind::ALL {
+            let (at_once, after_five, after_fifteen) = (
+                kind.needs_operator(Duration::ZERO),
+                kind.needs_operator(minutes(5)),
+                kind.needs_operator(minutes(15)),
+            );
+            let expected = match kind {
+                TroubleKind::Throttled => (false, false, false),
+                TroubleKind::Internal
+                | TroubleKind::Network
+                | TroubleKind::Timeout
+                | TroubleKind::Unknown => (false, false, true),
+                TroubleKind::MalformedReply | TroubleKind::CredentialSource => (false, true, true),
+                TroubleKind::Denied
+                | TroubleKind::KeyState
+                | TroubleKind::NotFound
+                | TroubleKind::KeyUsage
+                | TroubleKind::Credentials
+                | TroubleKind::Request => (true, true, true),
+            };
+            assert_eq!((at_once, after_five, after_fifteen), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn k13_kms_disowns_credentials_by_four_codes_and_never_by_a_denial() {
+        let disowned = |code| match classify(code, "") {
+            KmsError::Trouble(trouble) => trouble.disowns_credentials(),
+            verdict @ (KmsError::Rejected | KmsError::IncorrectKey) => panic!("{verdict:?}"),
+        };
+        for code in
+            ["ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"]
+        {
+            assert!(disowned(code), "{code}");
+        }
+        for code in
+            ["AccessDeniedException", "InvalidSignatureException", "RequestTimeTooSkewed", "OptInRequired"]
+        {
+            assert!(!disowned(code), "{code}");
         }
     }
 

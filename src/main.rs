@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use kms_sig::cli::{self, LogFormat};
 use kms_sig::command::{self, Failure, Log};
+use kms_sig::service::environment;
 use kms_sig::service::human;
 use kms_sig::service::journal::{self, Journal};
 use kms_sig::terminal::{self, progress};
@@ -12,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
+    environment::forget_empty();
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),

@@ -25,7 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use endpoint::{EndpointError, check_endpoint, is_loopback};
+pub use endpoint::{
+    EndpointError, Reach, Scheme, check_credentials_url, check_endpoint, destination, is_loopback,
+};
 pub use fault::{Fault, Faults};
 pub use pattern::{Patterns, Unwanted};
 pub(crate) use place::resolved;

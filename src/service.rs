@@ -4,6 +4,7 @@
 //! [`Attendant`] reads the daemon's board and says what a service manager wants to know. It changes nothing about
 //! the daemon, and where no service manager listens it does nothing.
 
+pub mod environment;
 pub mod human;
 pub mod journal;
 pub mod message;
@@ -258,7 +259,7 @@ mod tests {
             is_held,
             since: Duration::ZERO,
             reason: String::new(),
-            remedy: "",
+            remedy: String::new(),
             needs_operator: false,
             next_try: None,
         };

@@ -3,6 +3,8 @@
 //! With `--online` also: would KMS allow what it needs, and how well is this host fit for it? Changes nothing; without
 //! `--online` it asks nobody.
 
+mod aws;
+mod caller;
 mod host;
 mod keys;
 mod report;
@@ -69,14 +71,26 @@ fn inspect(
     };
 
     let keyring = policy.keyring.clone().or(keyring);
-    let calls_of = |rule| keys::calls_of(rule).into_iter().filter(|(call, _)| call.is_asked(depth)).collect();
-    let rules: Vec<(_, Vec<_>)> = policy.rules.iter().map(|rule| (rule, calls_of(rule))).collect();
-    let seal = keys::seal_call(policy).filter(|call| call.is_asked(depth));
-    let calls = rules.iter().flat_map(|(_, calls)| calls).map(|(call, _)| call).chain(&seal);
-    let calls = calls.cloned().collect();
-    let to_be_made = watch::keys_to_make(policy, keyring.as_deref());
     let kms = Arc::new(Providers::new(policy.aws.clone(), keyring.clone()));
-    let answers = block_on(keys::ask(Arc::clone(&kms), calls, policy.limits.max_in_flight))?;
+    let aws = aws::Configuration::check(policy, &kms)?;
+    let is_asked = |call: &keys::Call| call.is_asked(depth) && aws.may_be_asked(call);
+    let calls_of = |rule| keys::calls_of(rule).into_iter().filter(|(call, _)| is_asked(call)).collect();
+    let rules: Vec<(_, Vec<_>)> = policy.rules.iter().map(|rule| (rule, calls_of(rule))).collect();
+    let seal = keys::seal_call(policy).filter(is_asked);
+    let calls = rules.iter().flat_map(|(_, calls)| calls).map(|(call, _)| call).chain(&seal);
+    let calls: Vec<_> = calls.cloned().collect();
+    let to_be_made = watch::keys_to_make(policy, keyring.as_deref());
+    let (answers, caller) = block_on(async {
+        let asked = caller::key_to_ask_with(&calls).filter(|_| depth == Depth::Whole);
+        let caller = async {
+            match &asked {
+                Some(key) => Some(caller::finding(kms.confirm(key).await)),
+                None => None,
+            }
+        };
+        tokio::join!(keys::ask(Arc::clone(&kms), calls, policy.limits.max_in_flight), caller)
+    })?;
+    findings.extend(caller);
     // A policy may be looked at before there is anything on this host.
     let may_come = depth == Depth::Start && keyring.as_deref().is_none_or(|keyring| !keyring.exists());
     let of_call = |(call, need): &(keys::Call, Need)| {
@@ -86,12 +100,14 @@ fn inspect(
         }
         finding
     };
+    findings.extend(aws.finding_of_seal(policy).filter(|_| depth == Depth::Whole));
     findings.extend(seal.map(|call| of_call(&(call, Need::Always))));
 
     let mut sections = vec![policy_section(policy, findings)];
     let mut directories = 0;
     for (rule, calls) in &rules {
-        let mut findings: Vec<_> = calls.iter().map(of_call).collect();
+        let mut findings: Vec<_> = aws.finding(rule).into_iter().collect();
+        findings.extend(calls.iter().map(of_call));
         let inspection = inspect::inspect(policy, rule, decisions.as_ref(), depth);
         directories += inspection.directories;
         findings.extend(inspection.findings);

@@ -222,7 +222,7 @@ impl ItemTrouble {
     }
 
     /// What a person can do about it, where that is not plain from the message.
-    fn hint(&self) -> Option<&'static str> {
+    fn hint(&self) -> Option<&str> {
         match self {
             Self::Item(ItemError::Gone) => Some("kms-sig quarantine list shows what is there"),
             Self::Item(ItemError::Unfinished) => {
@@ -249,7 +249,7 @@ impl ItemTrouble {
             }
             Self::Kept { .. } => Some("repeat the command, which removes it"),
             Self::NoRule(_) => Some("name the rule so again, or release it with --force --to DIR"),
-            Self::Kms(trouble) => Some(trouble.kind.remedy()),
+            Self::Kms(trouble) => Some(trouble.remedy()),
             Self::Invalid(_) => Some(
                 "kms-sig quarantine show ID says what it is; release --force --to DIR puts it elsewhere, unverified",
             ),

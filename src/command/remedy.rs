@@ -83,7 +83,10 @@ pub(super) fn keyring(error: &KeyringError) -> Option<&'static str> {
 }
 
 /// For what KMS or the keyring did not do.
-pub(super) fn trouble(provider: Provider, trouble: &Trouble) -> Option<&'static str> {
+pub(super) fn trouble(provider: Provider, trouble: &Trouble) -> Option<&str> {
+    if let Some(remedy) = &trouble.remedy {
+        return Some(remedy);
+    }
     match (provider, trouble.kind) {
         // What is wrong with the configuration ends with what to do, after a semicolon.
         (_, TroubleKind::Request) if trouble.code.is_none() && trouble.message.contains("; ") => None,
@@ -156,7 +159,7 @@ pub(super) fn trust(error: &TrustError) -> Option<&'static str> {
 }
 
 /// For a daemon that did not start, or ended.
-pub(super) fn daemon(error: &DaemonError) -> Option<&'static str> {
+pub(super) fn daemon(error: &DaemonError) -> Option<&str> {
     match error {
         DaemonError::Trust(error) | DaemonError::Store(StoreError::Trust(error)) => trust(error),
         DaemonError::Store(StoreError::Fs(error)) | DaemonError::Fs(error) => Some(directory(error)),
@@ -178,7 +181,8 @@ mod tests {
 
     #[test]
     fn trouble_of_the_command_line_is_not_sent_to_a_policy_that_it_has_not() {
-        let hint = |kind, message: &str| trouble(Provider::Aws, &Trouble::new(kind, message));
+        let hint =
+            |kind, message: &str| trouble(Provider::Aws, &Trouble::new(kind, message)).map(str::to_owned);
         assert!(
             hint(TroubleKind::Throttled, "").unwrap().starts_with("try again, or ask for a higher quota")
         );

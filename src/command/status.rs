@@ -6,7 +6,7 @@ use super::asked::{ago, span};
 use super::table::{Cell, table};
 use super::{Failure, answer, asked};
 use crate::cli::StatusCommand;
-use crate::control::report::{Concern, RuleStatus, Status};
+use crate::control::report::{CallerStatus, Concern, RuleStatus, Status};
 use crate::exit::Exit;
 use crate::state::export;
 use crate::terminal::{self, Meaning, Palette};
@@ -43,7 +43,21 @@ fn head(status: &Status) -> String {
             ago(&policy.since, time)
         );
     }
+    if let Some(caller) = &status.kms.caller {
+        head += &format!("\n{}", as_whom(caller, &status.kms.accounts));
+    }
     head
+}
+
+/// As whom AWS is asked, and whose keys answered.
+fn as_whom(CallerStatus { source, access_key_id, account }: &CallerStatus, accounts: &[String]) -> String {
+    let of = account.as_ref().map(|account| format!(" of account {account}")).unwrap_or_default();
+    let keys = match accounts {
+        [] => String::new(),
+        [one] => format!("; keys of account {one} answered"),
+        many => format!("; keys of accounts {} answered", many.join(", ")),
+    };
+    format!("AWS is asked with access key {access_key_id}{of}, from {source}{keys}")
 }
 
 fn verdict(concerns: &[Concern], colours: Palette) -> String {

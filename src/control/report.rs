@@ -13,6 +13,7 @@ use crate::clock::{self, Clocks, Moment};
 use crate::daemon::ask::{Backlog as Pairs, Unanswered, Waiting};
 use crate::daemon::board::{Board, Figures, Phase, Plan, Reading, Root};
 use crate::escape::Escaped;
+use crate::kms::caller::Caller;
 use crate::state::link::hex;
 
 /// `GET /status`
@@ -67,7 +68,7 @@ pub struct Concern {
     pub reason: String,
     /// What to do.
     pub remedy: String,
-    /// Whether only a person can end it.
+    /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub needs_operator: bool,
 }
 
@@ -125,7 +126,7 @@ pub struct CauseStatus {
     pub reason: String,
     /// What to do.
     pub remedy: String,
-    /// Whether only a person can end it.
+    /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub needs_operator: bool,
     /// When the first of them is tried next.
     pub next_try: Option<String>,
@@ -153,8 +154,25 @@ pub struct KmsStatus {
     pub calls_per_second: f64,
     /// Calls since the daemon started, by operation and result.
     pub calls: BTreeMap<String, BTreeMap<String, u64>>,
+    /// As whom AWS was asked last under the policy in force, as far as the credentials say it.
+    #[serde(default)]
+    pub caller: Option<CallerStatus>,
+    /// The accounts of the keys of AWS that answered under the policy in force.
+    #[serde(default)]
+    pub accounts: Vec<String>,
     /// Keys under which it does not answer: they are not asked but for a probe now and then.
     pub silent: Vec<SilentStatus>,
+}
+
+/// As whom AWS is asked. Never a secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CallerStatus {
+    /// Where the credentials come from: the profile, the kind of source, the role.
+    pub source: String,
+    /// Their access key id.
+    pub access_key_id: String,
+    /// Their account, where they name it.
+    pub account: Option<String>,
 }
 
 /// A key under which KMS does not answer.
@@ -207,7 +225,7 @@ pub struct WaitingFile {
     pub cause: String,
     /// Whether it is held.
     pub held: bool,
-    /// Whether only a person can end it.
+    /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub needs_operator: bool,
     /// In full.
     pub reason: String,
@@ -264,8 +282,21 @@ impl Status {
                 in_flight: board.tally.in_flight(),
                 calls_per_second: board.tally.rate().map_or(normal, |rate| rate.min(normal)),
                 calls,
+                caller: reading.asked.caller.as_ref().map(CallerStatus::of),
+                accounts: reading.asked.accounts.iter().map(|a| Escaped::text(a).to_string()).collect(),
                 silent: silent.collect(),
             },
+        }
+    }
+}
+
+impl CallerStatus {
+    fn of(caller: &Caller) -> Self {
+        let shown = |text: &str| Escaped::text(text).to_string();
+        Self {
+            source: shown(&caller.source),
+            access_key_id: shown(&caller.access_key_id),
+            account: caller.account.as_deref().map(shown),
         }
     }
 }
@@ -308,7 +339,7 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
                     held: of.is_held,
                     since: clocks.stamp(of.since),
                     reason: of.reason,
-                    remedy: of.remedy.to_owned(),
+                    remedy: of.remedy,
                     needs_operator: of.needs_operator,
                     next_try: of.next_try.map(|at| clocks.stamp(at)),
                 })
@@ -362,8 +393,8 @@ fn concerns(board: &Board, reading: &Reading, clocks: Clocks) -> Vec<Concern> {
                 Escaped::text(key),
                 silent.trouble
             ),
-            remedy: format!("{}; it is asked again every half minute", silent.trouble.kind.remedy()),
-            needs_operator: silent.trouble.kind.needs_operator(),
+            remedy: format!("{}; it is asked again every half minute", silent.trouble.remedy()),
+            needs_operator: silent.trouble.kind.needs_operator(clocks.now.saturating_sub(silent.since)),
         });
     }
     if let Some(why) = &reading.life.refused {
@@ -425,7 +456,7 @@ fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> 
             all.push(Concern {
                 files: Some(of.count),
                 since: Some(clocks.stamp(of.since)),
-                ..concern(cause, &of.reason, of.remedy, of.needs_operator)
+                ..concern(cause, &of.reason, &of.remedy, of.needs_operator)
             });
         }
     }
@@ -458,7 +489,7 @@ fn waiting(rule: &str, pair: Waiting, clocks: Clocks) -> WaitingFile {
         held: pair.is_held,
         needs_operator: pair.needs_operator,
         reason: pair.reason,
-        remedy: pair.remedy.to_owned(),
+        remedy: pair.remedy,
         since: clock::timestamp_at(pair.since),
         attempts: pair.attempts,
         next_try: pair.next_try.map(|at| clocks.stamp(at)),

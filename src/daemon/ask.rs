@@ -57,12 +57,12 @@ pub struct Waiting {
     pub cause: &'static str,
     /// Whether it is held.
     pub is_held: bool,
-    /// Whether only a person can end it.
+    /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub needs_operator: bool,
     /// In full.
     pub reason: String,
     /// What a person can do.
-    pub remedy: &'static str,
+    pub remedy: String,
     /// Since when, since the epoch.
     pub since: Duration,
     /// Tries that ended in a hold.

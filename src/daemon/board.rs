@@ -4,7 +4,7 @@
 //! metrics. Those who work write to it, cheaply and at most once a second for each rule; nobody who reads it can
 //! delay them. It decides nothing, and nothing is decided by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use super::limit::Operation;
 use super::pulse::Pulse;
 use super::tally::Tally;
 use crate::clock::{self, Clock, Moment};
+use crate::key::KeyArn;
 use crate::kms::Trouble;
+use crate::kms::caller::Caller;
 use crate::policy::Policy;
 use crate::state::Outcome;
 
@@ -41,6 +43,7 @@ pub struct Board {
     doors: watch::Sender<bool>,
     rules: Mutex<BTreeMap<String, Arc<Panel>>>,
     silent_keys: Mutex<BTreeMap<(String, Operation), SilentKey>>,
+    asked: Mutex<Asked>,
     /// Counts changes of figures.
     changes: Arc<watch::Sender<u64>>,
 }
@@ -166,8 +169,8 @@ pub struct Cause {
     /// What that one says, in full.
     pub reason: String,
     /// What a person can do.
-    pub remedy: &'static str,
-    /// Whether only a person can end it.
+    pub remedy: String,
+    /// Whether a person is needed.
     pub needs_operator: bool,
     /// When the first of them is looked at next.
     pub next_try: Option<Moment>,
@@ -267,6 +270,18 @@ pub struct SilentKey {
     pub trouble: Trouble,
 }
 
+/// As whom AWS was asked under the policy in force, and who answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The caller of the last call.
+    pub caller: Option<Caller>,
+    /// The accounts of the keys that answered.
+    pub accounts: BTreeSet<String>,
+}
+
+/// The most accounts that are remembered. A policy names its keys; who answers could name any.
+const MAX_ACCOUNTS: usize = 16;
+
 /// The whole board at one moment.
 #[derive(Debug, Clone)]
 pub struct Reading {
@@ -278,6 +293,8 @@ pub struct Reading {
     pub rules: BTreeMap<String, Figures>,
     /// Keys under which KMS does not answer.
     pub silent_keys: BTreeMap<(String, Operation), SilentKey>,
+    /// As whom AWS was asked.
+    pub asked: Asked,
 }
 
 impl Default for Board {
@@ -300,6 +317,7 @@ impl Board {
             doors: watch::Sender::new(true),
             rules: Mutex::default(),
             silent_keys: Mutex::default(),
+            asked: Mutex::default(),
             changes: Arc::new(watch::Sender::new(0)),
         }
     }
@@ -352,6 +370,7 @@ impl Board {
         }
         drop(rules);
         lock(&self.silent_keys).clear();
+        *lock(&self.asked) = Asked::default();
         self.changed();
     }
 
@@ -382,6 +401,20 @@ impl Board {
     pub fn key_answers(&self, key: &str, operation: Operation) {
         lock(&self.silent_keys).remove(&(key.to_owned(), operation));
         self.changed();
+    }
+
+    /// AWS was asked, as this caller as far as it is known, and this key answered if one did.
+    pub fn aws_was_asked(&self, caller: Option<Caller>, answered: Option<&KeyArn>) {
+        let mut asked = lock(&self.asked);
+        if caller.is_some() && asked.caller != caller {
+            asked.caller = caller;
+        }
+        let account = answered.and_then(KeyArn::account).filter(|account| !asked.accounts.contains(*account));
+        if let Some(account) = account
+            && asked.accounts.len() < MAX_ACCOUNTS
+        {
+            asked.accounts.insert(account.to_owned());
+        }
     }
 
     /// Every rule has its first scan queued, or is held, by the policy that the daemon was started with.
@@ -455,6 +488,7 @@ impl Board {
             plan: self.plan.borrow().clone(),
             rules,
             silent_keys: lock(&self.silent_keys).clone(),
+            asked: lock(&self.asked).clone(),
         }
     }
 

@@ -37,6 +37,7 @@ impl Heard {
             | TroubleKind::NotFound
             | TroubleKind::KeyUsage
             | TroubleKind::Credentials
+            | TroubleKind::CredentialSource
             | TroubleKind::Request => Self::Answer,
         }
     }

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 use super::ask::Ask;
 use super::board::{Deaf, Now, Panel, Root};
-use super::hold::Hold;
+use super::hold::{Announced, Hold};
 use super::line::{Known, Line, Post, Tried, ended};
 use super::memory;
 use super::pulse::Beat;
@@ -103,8 +103,8 @@ pub struct Driver<K> {
     capped: bool,
     /// The last scan left pairs in the directory for want of room.
     overflowed: bool,
-    /// Causes of holds already told, so that ten thousand held files are one message.
-    told: HashMap<&'static str, usize>,
+    /// Causes of holds already told.
+    told: Announced,
     attach_told: Option<String>,
     /// Changes when KMS answers again after it did not.
     reopened: watch::Receiver<u64>,
@@ -224,7 +224,7 @@ impl<K: Kms> Driver<K> {
             unswept: true,
             capped: false,
             overflowed: false,
-            told: HashMap::new(),
+            told: Announced::default(),
             attach_told: None,
             ready_signal: Some(ready),
         }

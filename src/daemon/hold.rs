@@ -1,5 +1,6 @@
 //! Holds: why no verdict or no effect is possible now. The file stays and is tried again.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,10 +105,10 @@ impl Hold {
         }
     }
 
-    /// Whether only a person can end it.
-    pub fn needs_operator(&self) -> bool {
+    /// Whether a person is needed, once it has lasted so long: what may pass by itself is given some time.
+    pub fn needs_operator(&self, lasted: Duration) -> bool {
         match self {
-            Self::Kms(trouble) => trouble.kind.needs_operator(),
+            Self::Kms(trouble) => trouble.kind.needs_operator(lasted),
             Self::Fs(e) => e.is_no_space() || [STICKY, PLANTED].contains(&e.action),
             Self::WhoseSignature(_)
             | Self::NoSpace { .. }
@@ -156,9 +157,9 @@ impl Hold {
     }
 
     /// What a person can do.
-    pub fn remedy(&self) -> &'static str {
+    pub fn remedy(&self) -> &str {
         match self {
-            Self::Kms(trouble) => trouble.kind.remedy(),
+            Self::Kms(trouble) => trouble.remedy(),
             Self::WhoseSignature(_) => "allow the signer kms:Decrypt on its key, or remove the signature",
             Self::Fs(e) if e.is_no_space() => "make room",
             Self::Fs(e) if e.action == STICKY => "chown the directory to the daemon's user, or chmod -t it",
@@ -226,6 +227,46 @@ impl fmt::Display for Hold {
                  his in the way of the other's"
             ),
         }
+    }
+}
+
+/// The causes of holds that were told, so that ten thousand held files are one message; two, if what may pass by itself
+/// lasts.
+#[derive(Debug, Default)]
+pub struct Announced(HashMap<&'static str, Announcement>);
+
+/// How a hold is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announcement {
+    /// It may pass by itself.
+    Passing,
+    /// A person is needed.
+    Alarm,
+}
+
+impl Announced {
+    /// How this hold, which has lasted so long, is to be told. `None`: its cause was told before.
+    pub fn announce(&mut self, hold: &Hold, lasted: Duration) -> Option<Announcement> {
+        let now = match hold.needs_operator(lasted) {
+            true => Announcement::Alarm,
+            false => Announcement::Passing,
+        };
+        let before = self.0.get(hold.as_str()).copied();
+        if before == Some(now) || before == Some(Announcement::Alarm) {
+            return None;
+        }
+        self.0.insert(hold.as_str(), now);
+        Some(now)
+    }
+
+    /// Whether nothing was told that has not been taken back.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes everything back, and says what it was.
+    pub fn clear(&mut self) -> impl Iterator<Item = &'static str> {
+        self.0.drain().map(|(cause, _)| cause)
     }
 }
 
@@ -326,6 +367,22 @@ mod tests {
         ]);
         let words: Vec<_> = holds.map(|hold| hold.as_str()).collect();
         assert_eq!(words, causes().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn each_cause_is_told_once_and_again_when_it_lasts() {
+        let mut told = Announced::default();
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let held = |kind| Hold::Kms(Trouble::new(kind, ""));
+        let (source, denied) = (held(TroubleKind::CredentialSource), held(TroubleKind::Denied));
+        assert_eq!(told.announce(&source, Duration::ZERO), Some(Announcement::Passing));
+        assert_eq!(told.announce(&source, minutes(4)), None, "ten thousand files are one message");
+        assert_eq!(told.announce(&source, minutes(5)), Some(Announcement::Alarm));
+        assert_eq!(told.announce(&source, minutes(90)), None);
+        assert_eq!(told.announce(&source, Duration::ZERO), None, "another file; the person has been called");
+        assert_eq!(told.announce(&denied, Duration::ZERO), Some(Announcement::Alarm));
+        assert_eq!(told.clear().count(), 2);
+        assert_eq!(told.announce(&source, Duration::ZERO), Some(Announcement::Passing));
     }
 
     #[test]

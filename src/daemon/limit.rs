@@ -14,7 +14,7 @@ use super::breaker::{Breaker, Heard, Turn};
 use super::pace::Pace;
 use crate::clock::{Clock, Moment};
 use crate::context::Context;
-use crate::key::{KeyId, Provider};
+use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
 
 /// The two operations; each has breakers of its own.
@@ -119,13 +119,18 @@ impl<K> Limited<K> {
         key: Option<&KeyId>,
         operation: Operation,
         call: impl Future<Output = Result<T, KmsError>>,
-    ) -> Result<T, KmsError> {
+        answering: impl Fn(&T) -> &KeyArn,
+    ) -> Result<T, KmsError>
+    where
+        K: Kms,
+    {
         let Some(key) = key.filter(|key| key.provider() == Provider::Aws) else { return call.await };
         let _in_flight = self.board.tally.begin();
         let began = self.clock.now();
         let answer = call.await;
         self.board.tally.ended(operation, &answer, self.clock.now().saturating_sub(began));
         self.learn(key, operation, began, &answer);
+        self.board.aws_was_asked(self.inner.caller(), answer.as_ref().ok().map(answering));
         answer
     }
 
@@ -167,7 +172,8 @@ impl<K> Limited<K> {
 impl<K: Kms> Kms for Limited<K> {
     async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
         let _permit = self.admit(Some(key), Operation::Encrypt).await?;
-        self.call(Some(key), Operation::Encrypt, self.inner.encrypt(key, plaintext, context)).await
+        let call = self.inner.encrypt(key, plaintext, context);
+        self.call(Some(key), Operation::Encrypt, call, |encrypted| &encrypted.key).await
     }
 
     async fn decrypt(
@@ -181,7 +187,8 @@ impl<K: Kms> Kms for Limited<K> {
             Asked::AnyKey => None,
         };
         let _permit = self.admit(key, Operation::Decrypt).await?;
-        self.call(key, Operation::Decrypt, self.inner.decrypt(asked, ciphertext, context)).await
+        let call = self.inner.decrypt(asked, ciphertext, context);
+        self.call(key, Operation::Decrypt, call, |decrypted| &decrypted.key).await
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::driver::chance;
-use super::hold::{Hold, back_off};
+use super::hold::{Announced, Announcement, Hold, back_off};
 use super::line::Line;
 use super::pulse;
 use crate::clock::{self, Moment};
@@ -29,14 +29,16 @@ pub struct Upkeep<K> {
     record: Record,
     /// Tries to seal that failed since the last that did not.
     attempts: u32,
+    /// Since when it fails.
+    failing_since: Option<Moment>,
     /// What was told about sealing and still holds.
-    told: Option<&'static str>,
+    told: Announced,
 }
 
 impl<K: Kms> Upkeep<K> {
     /// Of the record behind `line`.
     pub fn new(line: Arc<Line<K>>, record: Record) -> Self {
-        Self { line, record, attempts: 0, told: None }
+        Self { line, record, attempts: 0, failing_since: None, told: Announced::default() }
     }
 
     /// Works until it is dropped, or until nothing more may be written; then says why.
@@ -124,14 +126,17 @@ impl<K: Kms> Upkeep<K> {
         match &sealed {
             Ok(()) => {
                 self.attempts = 0;
-                if self.told.take().is_some() {
+                self.failing_since = None;
+                if self.told.clear().count() > 0 {
                     tracing::info!(key = %sealing.key, "the head of the record is sealed again");
                 }
             }
             Err(hold) => {
                 self.attempts += 1;
-                if self.told.replace(hold.as_str()) != Some(hold.as_str()) {
-                    tell(sealing, hold);
+                let now = self.line.clock.now();
+                let since = *self.failing_since.get_or_insert(now);
+                if let Some(announcement) = self.told.announce(hold, now.saturating_sub(since)) {
+                    tell(sealing, hold, announcement);
                 }
             }
         }
@@ -149,12 +154,15 @@ impl<K: Kms> Upkeep<K> {
     }
 }
 
-fn tell(sealing: &Sealing, hold: &Hold) {
+fn tell(sealing: &Sealing, hold: &Hold, announcement: Announcement) {
     let (key, cause, reason, remedy) = (sealing.key.as_str(), hold.as_str(), hold.to_string(), hold.remedy());
-    if hold.needs_operator() {
-        tracing::error!(key, cause, reason, remedy, "the head of the record is not sealed");
-    } else {
-        tracing::warn!(key, cause, reason, remedy, "the head of the record is not sealed");
+    match announcement {
+        Announcement::Alarm => {
+            tracing::error!(key, cause, reason, remedy, "the head of the record is not sealed");
+        }
+        Announcement::Passing => {
+            tracing::warn!(key, cause, reason, remedy, "the head of the record is not sealed");
+        }
     }
 }
 

@@ -1,201 +1,152 @@
-//! AWS KMS through the AWS SDK; this file and `wire` below it are the only ones that name the SDK.
+//! AWS KMS through the AWS SDK; this file and those below it are the only ones that name the SDK.
 //!
 //! Region, credentials, profile and endpoint are found as the SDK finds them; what the policy says goes
 //! first. One Encrypt or Decrypt becomes one call with bounded time, and its failure a [`KmsError`] by
 //! error code. Never decides what a failure means for a file, never caches an answer, and never sends
 //! anything over plain HTTP to another machine (K24).
 
+mod connect;
+mod container;
+mod credentials;
+mod explain;
+mod host;
+mod identity;
+mod proxy;
+mod refresh;
 mod rehearsal;
+mod shared_config;
+mod source;
+mod trust_store;
 mod wire;
 
 use std::collections::HashMap;
-use std::error::Error;
-use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::provider::error::CredentialsError;
+use aws_config::{AppName, Region};
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::Builder as KmsConfig;
-use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::config::{Builder as KmsConfig, IdentityCache};
 use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::EncryptionAlgorithmSpec;
-use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector, http_client_fn};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::DispatchFailure;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
-use aws_types::service_config::ServiceConfigKey;
 use zeroize::Zeroizing;
 
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
-use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind, classify};
-use crate::policy::{AwsSettings, EndpointError, check_endpoint};
-use wire::{ATTEMPT_TIMEOUT, Dates, Oversized, Wire};
+use crate::kms::caller::Caller;
+use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
+use connect::Surroundings;
+use explain::with_request;
+use refresh::{Held, Keeper};
+use wire::Peer;
 
-/// All attempts, the pauses between them and the loading of credentials.
+pub use connect::{AwsError, EndpointOrigin, connect};
+
+/// All attempts and the pauses between them. Credentials are loaded before.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// What messages call it.
+const SERVICE: &str = "KMS";
 /// Attempts of one call, the first included. Longer patience is the caller's.
 const ATTEMPTS: u32 = 3;
-
-/// The HTTP status of every modelled error of KMS that is a verdict (AWS KMS API reference, Decrypt).
-const BAD_REQUEST: u16 = 400;
 
 /// AWS KMS in whatever Regions the keys name. Cheap to clone; clones share connections and credentials.
 #[derive(Debug, Clone)]
 pub struct Aws(Arc<Shared>);
 
+#[derive(Debug)]
 struct Shared {
-    sdk: SdkConfig,
-    endpoint: Option<String>,
-    http: SharedHttpClient,
-    /// The dates of the answers.
-    clock: Dates,
-    /// One client per Region, made when a key of that Region is first used.
-    clients: Mutex<HashMap<String, Client>>,
-}
-
-/// Why AWS cannot be used as it is configured. Somebody must edit something.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AwsError {
-    /// An endpoint that is no URL, or plain HTTP to another machine.
-    #[error("cannot use the KMS endpoint of {origin}")]
-    Endpoint {
-        /// Who said so.
-        origin: EndpointOrigin,
-        /// What is wrong with it.
-        source: EndpointError,
-    },
-    /// There is no FIPS variant of somebody's own endpoint; the SDK would refuse every single call.
-    #[error("use_fips and the KMS endpoint of {0} exclude each other; remove one")]
-    FipsEndpoint(EndpointOrigin),
-}
-
-/// Who named an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndpointOrigin {
-    /// The policy or the command line.
-    Settings,
-    /// `AWS_ENDPOINT_URL_KMS`, `AWS_ENDPOINT_URL`, or a profile's `endpoint_url`.
-    Surroundings,
-}
-
-impl fmt::Display for EndpointOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Settings => "aws.endpoint_url",
-            Self::Surroundings => "AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL or the AWS profile",
-        })
-    }
-}
-
-/// Reads the AWS configuration of this host. Asks KMS nothing and loads no credentials yet; without a
-/// Region in settings, environment and profile, the SDK asks the instance metadata service for one.
-///
-/// # Errors
-/// [`AwsError`]. Missing credentials or a missing Region are no error here but trouble of the first call
-/// that needs them: credentials come and go while a daemon runs.
-pub async fn connect(settings: &AwsSettings) -> Result<Aws, AwsError> {
-    if let Some(url) = &settings.endpoint_url {
-        check_endpoint(url)
-            .map_err(|source| AwsError::Endpoint { origin: EndpointOrigin::Settings, source })?;
-    }
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
-    if let Some(region) = &settings.region {
-        loader = loader.region(Region::new(region.clone()));
-    }
-    if let Some(profile) = &settings.profile {
-        loader = loader.profile_name(profile);
-    }
-    if let Some(use_fips) = settings.use_fips {
-        loader = loader.use_fips(use_fips);
-    }
-    let sdk = loader.load().await;
-    let (endpoint, origin) = match &settings.endpoint_url {
-        Some(url) => (Some(url.clone()), EndpointOrigin::Settings),
-        None => (endpoint_around(&sdk), EndpointOrigin::Surroundings),
-    };
-    if let Some(url) = &endpoint {
-        check_endpoint(url).map_err(|source| AwsError::Endpoint { origin, source })?;
-        if sdk.use_fips() == Some(true) {
-            return Err(AwsError::FipsEndpoint(origin));
-        }
-    }
-    let clock = Dates::default();
-    let wire = SharedHttpConnector::new(Wire::new(clock.clone()));
-    let http = http_client_fn(move |_, _| wire.clone());
-    Ok(Aws(Arc::new(Shared { sdk, endpoint, http, clock, clients: Mutex::default() })))
-}
-
-/// The endpoint that environment or profile name, found by the rule of the SDK: the one of the service goes
-/// before the one of all services, unless `ignore_configured_endpoint_urls` is set.
-fn endpoint_around(sdk: &SdkConfig) -> Option<String> {
-    let key = ServiceConfigKey::builder()
-        .service_id("KMS")
-        .env("AWS_ENDPOINT_URL")
-        .profile("endpoint_url")
-        .build()
-        .ok()?;
-    let of_kms = sdk.service_config().and_then(|config| config.load_config(key));
-    of_kms.or_else(|| sdk.endpoint_url().map(str::to_owned))
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the SDK's configuration: nobody knows what it prints next year.
-        f.debug_struct("Shared").field("region", &self.sdk.region()).finish_non_exhaustive()
-    }
+    surroundings: Arc<Surroundings>,
+    credentials: Keeper,
+    /// One client per Region, made when a key of that Region is first used, and anew for other credentials.
+    clients: Mutex<HashMap<String, (Arc<Held>, Client)>>,
 }
 
 impl Aws {
-    /// The client of the key's Region, or of the configured one.
-    fn client(&self, key: Option<&KeyId>) -> Result<Client, Trouble> {
-        let Shared { sdk, endpoint, http, clients, clock: _ } = &*self.0;
-        let region =
-            key.and_then(KeyId::region).or_else(|| sdk.region().map(Region::as_ref)).ok_or_else(|| {
-                let what = key.map_or_else(|| "the signature's key".to_owned(), |key| format!("key {key}"));
-                Trouble::new(
-                    TroubleKind::Request,
-                    format!("no AWS Region is known for {what}; set AWS_REGION, or aws.region in a policy"),
-                )
-            })?;
+    fn new(surroundings: Surroundings) -> Self {
+        let surroundings = Arc::new(surroundings);
+        let credentials = Keeper::new(surroundings.opener());
+        Self(Arc::new(Shared { surroundings, credentials, clients: Mutex::default() }))
+    }
+
+    /// Makes a call with the credentials in use; and once more with others, if KMS does not know those and there are
+    /// others.
+    async fn call<T, F>(&self, key: Option<&KeyId>, send: impl Fn(Client) -> F + Send) -> Result<T, KmsError>
+    where
+        T: Send,
+        F: Future<Output = Result<T, KmsError>> + Send,
+    {
+        let region = self.region(key).await?;
+        let held = self.0.credentials.get().await?;
+        let answer = send(self.client(&region, &held)).await;
+        match &answer {
+            Err(KmsError::Trouble(trouble)) if trouble.disowns_credentials() => {}
+            Ok(_) | Err(_) => return answer,
+        }
+        match self.0.credentials.renew(&held).await {
+            Some(others) => send(self.client(&region, &others)).await,
+            None => answer,
+        }
+    }
+
+    /// The key's Region, or the configured one. The first is lent to where credentials come from, if none is
+    /// configured.
+    async fn region(&self, key: Option<&KeyId>) -> Result<Region, Trouble> {
+        let surroundings = &self.0.surroundings;
+        let region = match key.and_then(KeyId::region) {
+            Some(region) => Some(Region::new(region.to_owned())),
+            None => surroundings.region().await,
+        };
+        let region = region.ok_or_else(|| {
+            let what = key.map_or_else(|| "the signature's key".to_owned(), |key| format!("key {key}"));
+            Trouble::new(
+                TroubleKind::Request,
+                format!("no AWS Region is known for {what}; set AWS_REGION, or aws.region in a policy"),
+            )
+        })?;
+        surroundings.lend(&region);
+        Ok(region)
+    }
+
+    /// The client of a Region that signs with these credentials.
+    fn client(&self, region: &Region, held: &Arc<Held>) -> Client {
+        let Shared { surroundings, clients, credentials: _ } = &*self.0;
         // A panic elsewhere cannot leave a map of finished clients half written.
         let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(region) {
-            return Ok(client.clone());
+        if let Some((_, client)) = clients.get(region.as_ref()).filter(|(with, _)| Arc::ptr_eq(with, held)) {
+            return client.clone();
         }
-        let mut config = KmsConfig::from(sdk)
-            .region(Region::new(region.to_owned()))
-            .http_client(http.clone())
+        let mut config = KmsConfig::from(surroundings.sdk())
+            .region(region.clone())
+            .http_client(surroundings.transport().client(Peer::Kms))
+            .credentials_provider(held.credentials.clone())
+            .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(
                 // The wire keeps the other three.
                 TimeoutConfig::builder().operation_timeout(OPERATION_TIMEOUT).build(),
             );
         // What was checked is what is used, even if the environment changes meanwhile.
-        config.set_endpoint_url(endpoint.clone());
+        config.set_endpoint_url(surroundings.endpoint().map(str::to_owned));
         // CloudTrail then shows `app/kms-sig` as the user agent.
         config.set_app_name(AppName::new("kms-sig").ok());
         let client = Client::from_conf(config.build());
-        clients.insert(region.to_owned(), client.clone());
-        Ok(client)
+        clients.insert(region.to_string(), (Arc::clone(held), client.clone()));
+        client
     }
 }
 
 impl Kms for Aws {
     async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
         let reply = self
-            .client(Some(key))?
-            .encrypt()
-            .key_id(key.as_str())
-            .plaintext(Blob::new(plaintext))
-            .set_encryption_context(pairs(context))
-            .send()
-            .await
-            .map_err(|error| no_verdict(explain(&error)))?;
+            .call(Some(key), |client| {
+                let call = client.encrypt().key_id(key.as_str()).plaintext(Blob::new(plaintext));
+                let call = call.set_encryption_context(pairs(context)).send();
+                async { call.await.map_err(|error| no_verdict(explain::failure(&error, SERVICE))) }
+            })
+            .await?;
         let request = reply.request_id().map(str::to_owned);
         let malformed = |what| malformed("Encrypt", what, request.as_deref());
         if !is_symmetric(reply.encryption_algorithm.as_ref()) {
@@ -218,14 +169,13 @@ impl Kms for Aws {
             Asked::AnyKey => None,
         };
         let reply = self
-            .client(key)?
-            .decrypt()
-            .set_key_id(key.map(ToString::to_string))
-            .ciphertext_blob(Blob::new(ciphertext))
-            .set_encryption_context(pairs(context))
-            .send()
-            .await
-            .map_err(|error| explain(&error))?;
+            .call(key, |client| {
+                let call = client.decrypt().set_key_id(key.map(ToString::to_string));
+                let call = call.ciphertext_blob(Blob::new(ciphertext));
+                let call = call.set_encryption_context(pairs(context)).send();
+                async { call.await.map_err(|error| explain::failure(&error, SERVICE)) }
+            })
+            .await?;
         let request = reply.request_id().map(str::to_owned);
         let malformed = |what| malformed("Decrypt", what, request.as_deref());
         if !is_symmetric(reply.encryption_algorithm.as_ref()) {
@@ -236,6 +186,10 @@ impl Kms for Aws {
         let key = reply.key_id.as_deref().ok_or_else(|| malformed("no key"))?;
         let key = KeyArn::from_reply(key).map_err(|_| malformed("a key that is none"))?;
         Ok(Decrypted { plaintext, key })
+    }
+
+    fn caller(&self) -> Option<Caller> {
+        Aws::caller(self)
     }
 }
 
@@ -266,196 +220,23 @@ fn no_verdict(error: KmsError) -> KmsError {
         KmsError::IncorrectKey => "IncorrectKeyException",
     };
     let message = "Encrypt answered with an error of Decrypt".to_owned();
-    Trouble { kind: TroubleKind::MalformedReply, code: Some(code.to_owned()), message }.into()
-}
-
-/// What a failed call means. Only an error reply of the service itself can be a verdict (P2).
-fn explain<E>(error: &SdkError<E, HttpResponse>) -> KmsError
-where
-    E: ProvideErrorMetadata + Error + 'static,
-{
-    let (kind, message) = match error {
-        SdkError::ServiceError(service) => {
-            return reply_error(service.err(), service.raw().status().as_u16(), service.raw().request_id());
-        }
-        SdkError::TimeoutError(_) => (TroubleKind::Timeout, timeout_message()),
-        SdkError::DispatchFailure(failure) => dispatch_error(failure),
-        SdkError::ResponseError(response) => {
-            (TroubleKind::MalformedReply, with_request(chain(error), response.raw().request_id()))
-        }
-        SdkError::ConstructionFailure(_) => (TroubleKind::Request, chain(error)),
-        _ => (TroubleKind::Unknown, chain(error)),
-    };
-    Trouble::new(kind, message).into()
-}
-
-/// A reply that is an error, or that the SDK could not read as anything else.
-fn reply_error<E>(error: &E, status: u16, request: Option<&str>) -> KmsError
-where
-    E: ProvideErrorMetadata + Error + 'static,
-{
-    // A "success" that is no KMS reply, such as the log-in page of a captive portal.
-    if (200..300).contains(&status) {
-        return Trouble::new(TroubleKind::MalformedReply, with_request(chain(error), request)).into();
-    }
-    let Some(code) = error.code() else {
-        let message = with_request(format!("HTTP status {status} without an error code"), request);
-        return Trouble::new(TroubleKind::Unknown, message).into();
-    };
-    let message = with_request(error.message().unwrap_or_default().to_owned(), request);
-    match classify(code, &message) {
-        KmsError::Rejected | KmsError::IncorrectKey if status != BAD_REQUEST => {
-            let message =
-                with_request(format!("HTTP status {status}, where KMS sends {BAD_REQUEST}"), request);
-            Trouble { kind: TroubleKind::MalformedReply, code: Some(code.to_owned()), message }.into()
-        }
-        meaning @ (KmsError::Rejected | KmsError::IncorrectKey | KmsError::Trouble(_)) => meaning,
-    }
-}
-
-/// A request that got no reply.
-fn dispatch_error(failure: &DispatchFailure) -> (TroubleKind, String) {
-    let Some(error) = failure.as_connector_error() else {
-        return (TroubleKind::Network, "the request could not be sent".to_owned());
-    };
-    let kind = if find::<CredentialsError>(error).is_some() {
-        TroubleKind::Credentials
-    } else if find::<Oversized>(error).is_some() {
-        TroubleKind::MalformedReply
-    } else if error.is_timeout() {
-        return (TroubleKind::Timeout, timeout_message());
-    } else if error.is_user() {
-        TroubleKind::Request
-    } else {
-        TroubleKind::Network
-    };
-    // The outermost layer says no more than "io error" or "other".
-    (kind, chain(error.source().unwrap_or(error)))
-}
-
-fn timeout_message() -> String {
-    format!(
-        "no answer from KMS within {} s, or not within {} s with retries and loading credentials",
-        ATTEMPT_TIMEOUT.as_secs(),
-        OPERATION_TIMEOUT.as_secs()
-    )
-}
-
-/// The error and what caused it, outermost first and on one line. Causes that the layer before them has
-/// already told are left out.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = String::new();
-    for layer in layers(error) {
-        let layer = layer.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        if text.ends_with(&layer) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&layer);
-    }
-    text
-}
-
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    layers(error).find_map(|layer| layer.downcast_ref())
-}
-
-fn layers<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&layer| layer.source())
-}
-
-/// AWS support asks for the request id first.
-fn with_request(message: String, request: Option<&str>) -> String {
-    match request {
-        Some(id) if message.is_empty() => format!("request {id}"),
-        Some(id) => format!("{message} (request {id})"),
-        None => message,
-    }
+    Trouble { code: Some(code.to_owned()), ..Trouble::new(TroubleKind::MalformedReply, message) }.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_kms::error::ErrorMetadata;
-    use aws_sdk_kms::operation::decrypt::DecryptError;
-    use aws_smithy_runtime_api::client::result::ConnectorError;
-    use aws_smithy_types::body::SdkBody;
-
     use super::*;
-
-    fn reply(status: u16) -> HttpResponse {
-        HttpResponse::new(status.try_into().unwrap(), SdkBody::empty())
-    }
-
-    /// An error with this code in a reply of this status.
-    fn service_error(code: Option<&str>, status: u16) -> KmsError {
-        let mut metadata = ErrorMetadata::builder().message("words");
-        if let Some(code) = code {
-            metadata = metadata.code(code);
-        }
-        explain(&SdkError::service_error(DecryptError::generic(metadata.build()), reply(status)))
-    }
-
-    fn kind(error: KmsError) -> TroubleKind {
-        match error {
-            KmsError::Trouble(trouble) => trouble.kind,
-            verdict @ (KmsError::Rejected | KmsError::IncorrectKey) => panic!("{verdict:?}"),
-        }
-    }
-
-    #[test]
-    fn p2_a_verdict_is_an_error_reply_with_status_400_and_nothing_else() {
-        let verdicts = ["InvalidCiphertextException", "IncorrectKeyException"];
-        assert!(matches!(service_error(Some(verdicts[0]), 400), KmsError::Rejected));
-        assert!(matches!(service_error(Some(verdicts[1]), 400), KmsError::IncorrectKey));
-        for code in verdicts {
-            for status in [200, 204, 302, 403, 500, 503] {
-                assert_eq!(
-                    kind(service_error(Some(code), status)),
-                    TroubleKind::MalformedReply,
-                    "{code} {status}"
-                );
-            }
-            let in_encrypt = no_verdict(service_error(Some(code), 400));
-            assert_eq!(kind(in_encrypt), TroubleKind::MalformedReply, "{code}");
-        }
-    }
-
-    #[test]
-    fn k17_replies_that_say_nothing_are_trouble() {
-        assert_eq!(kind(service_error(None, 418)), TroubleKind::Unknown);
-        assert_eq!(kind(service_error(Some("BrandNewException"), 400)), TroubleKind::Unknown);
-        assert_eq!(kind(service_error(None, 200)), TroubleKind::MalformedReply);
-    }
-
-    #[test]
-    fn k16_a_request_without_reply_is_trouble() {
-        let dispatched = |error| kind(explain(&SdkError::<DecryptError, _>::dispatch_failure(error)));
-        assert_eq!(dispatched(ConnectorError::timeout("t".into())), TroubleKind::Timeout);
-        assert_eq!(dispatched(ConnectorError::io("t".into())), TroubleKind::Network);
-        assert_eq!(dispatched(ConnectorError::user("t".into())), TroubleKind::Request);
-        assert_eq!(dispatched(ConnectorError::other("t".into(), None)), TroubleKind::Network);
-        let unloaded = CredentialsError::not_loaded("none");
-        assert_eq!(dispatched(ConnectorError::other(unloaded.into(), None)), TroubleKind::Credentials);
-        let other = [
-            (SdkError::<DecryptError, _>::timeout_error("t"), TroubleKind::Timeout),
-            (SdkError::response_error("t", reply(400)), TroubleKind::MalformedReply),
-            (SdkError::construction_failure("t"), TroubleKind::Request),
-        ];
-        for (error, expected) in other {
-            assert_eq!(kind(explain(&error)), expected);
-        }
-    }
+    use crate::policy::{AwsSettings, EndpointError};
 
     #[tokio::test]
     async fn k24_a_plain_http_endpoint_in_the_settings_is_refused() {
         let settings =
             AwsSettings { endpoint_url: Some("http://kms.example.com".to_owned()), ..Default::default() };
-        let source = EndpointError::PlainHttp;
-        assert_eq!(
-            connect(&settings).await.map(|_| ()),
-            Err(AwsError::Endpoint { origin: EndpointOrigin::Settings, source })
+        let refused = connect(&settings).await.unwrap_err();
+        let origin = EndpointOrigin::Settings;
+        assert!(
+            matches!(refused, AwsError::Endpoint { origin: o, source: EndpointError::PlainHttp } if o == origin),
+            "{refused:?}"
         );
     }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::context::Context;
 use crate::key::{KeyId, Provider};
+use crate::kms::caller::{Caller, Confirmed};
 use crate::kms::local::Local;
 use crate::kms::rehearsal::{ClockError, Reached, Rehearse};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
@@ -36,6 +37,25 @@ impl Providers {
     /// How far this host's clock is from that of KMS, if KMS has answered and told the time.
     pub fn clock_error(&self) -> Option<ClockError> {
         self.aws.clock_error()
+    }
+
+    /// What is wrong with the AWS configuration of this host, for `check`. Asks nobody.
+    ///
+    /// # Errors
+    /// What somebody must edit before any key of AWS can be used.
+    pub async fn check_aws(&self) -> Result<(), Trouble> {
+        self.aws.check().await
+    }
+
+    /// As whom AWS is asked, and what STS says of that, if it was asked; see [`crate::kms::aws::Aws::confirm`].
+    ///
+    /// # Errors
+    /// AWS cannot be asked as anybody.
+    pub async fn confirm(
+        &self,
+        key: &KeyId,
+    ) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {
+        self.aws.confirm(key).await
     }
 
     fn local(&self) -> Result<&Local, Trouble> {
@@ -67,6 +87,10 @@ impl Kms for Providers {
             Provider::Aws => self.aws.decrypt(asked, ciphertext, context).await,
             Provider::Local => self.local()?.decrypt(asked, ciphertext, context).await,
         }
+    }
+
+    fn caller(&self) -> Option<Caller> {
+        self.aws.caller()
     }
 }
 
@@ -119,8 +143,23 @@ mod connected {
             self.aws.get_or_try_init(connect).await
         }
 
+        pub(super) async fn check(&self) -> Result<(), Trouble> {
+            self.aws().await.map(|_| ())
+        }
+
         pub(super) fn clock_error(&self) -> Option<ClockError> {
             self.aws.get()?.clock_error()
+        }
+
+        pub(super) fn caller(&self) -> Option<Caller> {
+            self.aws.get()?.caller()
+        }
+
+        pub(super) async fn confirm(
+            &self,
+            key: &KeyId,
+        ) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {
+            self.aws().await?.confirm(key).await
         }
     }
 
@@ -175,8 +214,24 @@ mod left_out {
             Self
         }
 
+        pub(super) async fn check(&self) -> Result<(), Trouble> {
+            // A policy may be checked on another host than the daemon's.
+            Ok(())
+        }
+
         pub(super) fn clock_error(&self) -> Option<ClockError> {
             None
+        }
+
+        pub(super) fn caller(&self) -> Option<Caller> {
+            None
+        }
+
+        pub(super) async fn confirm(
+            &self,
+            _: &KeyId,
+        ) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {
+            Err(left_out())
         }
     }
 

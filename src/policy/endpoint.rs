@@ -1,9 +1,21 @@
 //! Which KMS endpoints are taken: `https://` anywhere, `http://` on this machine only.
 //!
-//! Whoever sits between the daemon and a plain-HTTP endpoint could invent verdicts (K24). The policy and the
-//! environment go through this one check. Never resolves a name: what a name means can change.
+//! Whoever sits between the daemon and a plain-HTTP endpoint could invent verdicts, or read credentials (K24). The
+//! policy, the environment and every single request go through this one check. Never resolves a name: what a name
+//! means can change.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Where AWS hands out credentials to instances and containers. These addresses are link-local or kept on the
+/// instance by the network; no router forwards them. (EC2 user guide, "Instance metadata service"; ECS developer
+/// guide, "Task IAM role"; EKS user guide, "Pod identity".)
+const METADATA: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+];
 
 /// Why an endpoint is refused. The URL itself is not repeated: it may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +37,31 @@ pub enum EndpointError {
         "a plain http endpoint is taken on loopback only, as anyone on the path could invent verdicts; write https://"
     )]
     PlainHttp,
+    /// Credentials over HTTP that leaves the machine.
+    #[error(
+        "plain http to another machine carries no credentials, as anyone on the path could read them; write https://"
+    )]
+    PlainHttpCredentials,
+}
+
+/// How a request travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http`: readable by whoever is on the path.
+    Http,
+    /// `https`.
+    Https,
+}
+
+/// How far a request travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It stays on this machine.
+    Loopback,
+    /// To where AWS hands out credentials to instances and containers.
+    Metadata,
+    /// To another machine.
+    Network,
 }
 
 /// Checks a KMS endpoint, wherever it comes from.
@@ -35,18 +72,36 @@ pub enum EndpointError {
 /// # Errors
 /// [`EndpointError`].
 pub fn check_endpoint(url: &str) -> Result<(), EndpointError> {
-    let (scheme, rest) = url.split_once("://").ok_or(EndpointError::NotHttp)?;
-    let plain = scheme.eq_ignore_ascii_case("http");
-    if !plain && !scheme.eq_ignore_ascii_case("https") {
-        return Err(EndpointError::NotHttp);
+    if url.contains(['?', '#']) && scheme(url).is_ok() {
+        return Err(EndpointError::Part("a query or fragment"));
     }
+    match destination(url)? {
+        (Scheme::Https, _) | (Scheme::Http, Reach::Loopback) => Ok(()),
+        (Scheme::Http, Reach::Metadata | Reach::Network) => Err(EndpointError::PlainHttp),
+    }
+}
+
+/// Checks the URL of a request that asks for credentials or carries them.
+///
+/// # Errors
+/// [`EndpointError`].
+pub fn check_credentials_url(url: &str) -> Result<(), EndpointError> {
+    match destination(url)? {
+        (Scheme::Https, _) | (Scheme::Http, Reach::Loopback | Reach::Metadata) => Ok(()),
+        (Scheme::Http, Reach::Network) => Err(EndpointError::PlainHttpCredentials),
+    }
+}
+
+/// Where the URL of a request leads. Takes a query, which requests have and endpoints have not.
+///
+/// # Errors
+/// [`EndpointError`], but neither of those about plain HTTP.
+pub fn destination(url: &str) -> Result<(Scheme, Reach), EndpointError> {
+    let (scheme, rest) = scheme(url)?;
     if rest.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control()) {
         return Err(EndpointError::Part("a backslash, blank or control character"));
     }
-    if rest.contains(['?', '#']) {
-        return Err(EndpointError::Part("a query or fragment"));
-    }
-    let authority = rest.split('/').next().unwrap_or_default();
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
         return Err(EndpointError::Part("a user name"));
     }
@@ -58,10 +113,22 @@ pub fn check_endpoint(url: &str) -> Result<(), EndpointError> {
     if port.is_some_and(|p| !p.bytes().all(|b| b.is_ascii_digit()) || p.parse::<u16>().unwrap_or(0) == 0) {
         return Err(EndpointError::Port);
     }
-    if plain && !is_loopback(host) {
-        return Err(EndpointError::PlainHttp);
+    let reach = if is_loopback(host) {
+        Reach::Loopback
+    } else if is_metadata(host) {
+        Reach::Metadata
+    } else {
+        Reach::Network
+    };
+    Ok((scheme, reach))
+}
+
+fn scheme(url: &str) -> Result<(Scheme, &str), EndpointError> {
+    match url.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => Ok((Scheme::Http, rest)),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => Ok((Scheme::Https, rest)),
+        Some(_) | None => Err(EndpointError::NotHttp),
     }
-    Ok(())
 }
 
 /// `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`. The host keeps its brackets.
@@ -96,6 +163,11 @@ pub fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+fn is_metadata(host: &str) -> bool {
+    let bare = unbracketed(host).unwrap_or(host);
+    bare.parse().is_ok_and(|ip: IpAddr| METADATA.contains(&ip))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +200,40 @@ mod tests {
         ] {
             assert_eq!(check_endpoint(url), Err(EndpointError::PlainHttp), "{url}");
         }
+    }
+
+    #[test]
+    fn k24_credentials_travel_in_plain_http_to_the_metadata_addresses_and_no_further() {
+        for url in [
+            "http://169.254.169.254/latest/api/token",
+            "http://[fd00:ec2::254]/latest/meta-data/",
+            "http://169.254.170.2/v2/credentials?id=1",
+            "http://169.254.170.23/v1/credentials",
+            "http://[fd00:0ec2:0::23]:80/v1/credentials",
+            "http://localhost:51679/creds",
+            "https://sts.eu-west-1.amazonaws.com/",
+            "https://portal.sso.eu-west-1.amazonaws.com/federation/credentials?role_name=r&account_id=1",
+        ] {
+            assert_eq!(check_credentials_url(url), Ok(()), "{url}");
+        }
+        for url in [
+            "http://sts.eu-west-1.amazonaws.com/",
+            "http://169.254.169.253/",
+            "http://169.254.169.254.example.com/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://[fd00:ec2::253]/",
+            "http://2852039166/",
+            "http://instance-data/",
+            "http://10.0.0.1?@169.254.169.254/",
+        ] {
+            assert_eq!(check_credentials_url(url), Err(EndpointError::PlainHttpCredentials), "{url}");
+        }
+        assert_eq!(
+            check_credentials_url("http://169.254.169.254@10.0.0.1/"),
+            Err(EndpointError::Part("a user name"))
+        );
+        // KMS is none of those who hand out credentials.
+        assert_eq!(check_endpoint("http://169.254.169.254"), Err(EndpointError::PlainHttp));
     }
 
     #[test]

@@ -151,7 +151,9 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "profile",
                 Words("`AWS_PROFILE`, then the usual chain of credentials"),
                 "A profile of the AWS configuration files to take credentials and settings from.",
-                "The files are those of the daemon's user, not yours: `~/.aws` below its home, unless `AWS_CONFIG_FILE` \
+                "Its credentials are used or none: neither those of the environment nor the instance's role take their \
+                 place, and its Region, `endpoint_url`, `use_fips_endpoint` and `ca_bundle` go before the environment's. \
+                 The files are those of the daemon's user, not yours: `~/.aws` below its home, unless `AWS_CONFIG_FILE` \
                  and `AWS_SHARED_CREDENTIALS_FILE` say otherwise.",
             ),
             entry(
@@ -165,7 +167,7 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "use_fips",
                 Words("the profile's, then `false`"),
                 "Whether AWS's FIPS 140 endpoints are used.",
-                "Not together with `endpoint_url`. Not every Region has them.",
+                "Not together with `endpoint_url`, wherever that is written. Not every Region has them.",
             ),
         ],
     },

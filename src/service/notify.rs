@@ -4,14 +4,14 @@
 //! variable would have to stay for children to inherit, and knows no abstract sockets. The address is taken once;
 //! each message is one datagram. A message that does not get through is the caller's to repeat.
 
-#![expect(unsafe_code, reason = "removing a variable of the environment has no safe form; see `forget`")]
-
 use std::ffi::OsString;
 use std::fmt;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+use super::environment::forget;
 
 /// How long a message may take where the service manager does not read.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -112,19 +112,6 @@ fn watchdog(limit: Option<&str>, process: Option<&str>, me: u32) -> Option<Durat
         return None;
     }
     limit?.parse().ok().filter(|limit| *limit > 0).map(Duration::from_micros)
-}
-
-/// Removes variables from the environment, if nobody else can be reading it.
-fn forget(names: &[&str]) {
-    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
-    if !matches!(threads, Ok(1)) {
-        return;
-    }
-    for name in names {
-        // SAFETY: `remove_var` is sound as long as no other thread reads or writes the environment. There is no other
-        // thread: the kernel lists this one alone, and only this one could start another.
-        unsafe { std::env::remove_var(name) };
-    }
 }
 
 #[cfg(test)]

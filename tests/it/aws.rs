@@ -241,7 +241,7 @@ fn a_key_arn_names_its_region() {
 // Trouble
 
 /// Faults that are trouble in every operation, and the word for the kind of trouble.
-const TROUBLE: [(Fault, &str); 21] = [
+const TROUBLE: [(Fault, &str); 32] = [
     (Fault::THROTTLED, "throttled"),
     (Fault::Error(400, "LimitExceededException"), "throttled"),
     (Fault::INTERNAL, "kms-internal"),
@@ -256,7 +256,18 @@ const TROUBLE: [(Fault, &str); 21] = [
     (Fault::Error(400, "InvalidKeyUsageException"), "key-usage"),
     (Fault::Error(400, "ValidationException"), "bad-request"),
     (Fault::UNKNOWN, "unknown-error"),
-    (Fault::Teapot, "unknown-error"),
+    (Fault::Status(302), "malformed-reply"),
+    (Fault::Status(400), "malformed-reply"),
+    (Fault::Status(401), "malformed-reply"),
+    (Fault::Status(403), "malformed-reply"),
+    (Fault::Status(404), "malformed-reply"),
+    (Fault::Status(405), "malformed-reply"),
+    (Fault::Status(407), "malformed-reply"),
+    (Fault::Status(413), "malformed-reply"),
+    (Fault::Status(418), "malformed-reply"),
+    (Fault::Status(502), "unknown-error"),
+    (Fault::Page(403), "malformed-reply"),
+    (Fault::Page(404), "malformed-reply"),
     (Fault::BrokenJson, "malformed-reply"),
     (Fault::EmptyJson, "malformed-reply"),
     (Fault::Html, "malformed-reply"),
@@ -365,7 +376,7 @@ fn k16_nobody_there_is_a_hold() {
     away.write("f.sig", place.read("f.sig"));
     away.run(["verify", "f", "--key", &key]).exits(3).says("").complains_of("network");
     away.set("AWS_ENDPOINT_URL", "https://kms.invalid");
-    away.run(["verify", "f", "--key", &key]).exits(3).says("").complains_of("network");
+    away.run(["verify", "f", "--key", &key]).exits(3).says("").complains_of("network: kms.invalid: ");
 }
 
 #[test]
@@ -443,6 +454,54 @@ fn k24_loopback_is_never_reached_through_a_proxy() {
     }
     place.run(["verify", "f", "--key", &key]).exits(0).says(valid(&key)).complains("");
     assert_eq!(proxy.requests().len(), 2);
+}
+
+#[test]
+fn k17_what_does_not_speak_kms_is_told_so() {
+    let (place, proxy, key) = signed();
+    let complaint = |fault| {
+        proxy.always(Some(fault));
+        place.run(["verify", "f", "--key", &key]).exits(3).says("").stderr()
+    };
+    for (fault, what) in [
+        (Fault::Status(302), "malformed-reply: HTTP status 302 without an error code of KMS"),
+        (
+            Fault::Page(403),
+            "malformed-reply: HTTP status 403 without an error code of KMS and with a web page",
+        ),
+    ] {
+        let complaint = complaint(fault);
+        assert!(complaint.contains(what), "{complaint}");
+        let hint = "\nhint: this endpoint does not speak KMS; check endpoint_url and the proxy\n";
+        assert!(complaint.contains(hint), "{complaint}");
+    }
+    let complaint = complaint(Fault::Status(407));
+    assert!(
+        complaint.contains("\nhint: the proxy wants a user name and a password; put them into HTTPS_PROXY")
+    );
+}
+
+#[test]
+fn k16_a_proxy_that_refuses_to_connect_is_told_as_the_proxy() {
+    for (answer, says, hint) in [
+        ("407 Proxy Authentication Required", "answered CONNECT with 407", "put them into HTTPS_PROXY"),
+        ("403 Forbidden", "refuses to connect to it", "have the proxy allow CONNECT to kms."),
+    ] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut client in listener.incoming().map_while(Result::ok) {
+                let Ok(Some(_)) = http::Head::read(&mut client) else { continue };
+                client.write_all(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n").as_bytes()).ok();
+            }
+        });
+        let mut place = place();
+        place.set("HTTPS_PROXY", format!("http://{address}"));
+        place.write("f", "payload\n");
+        let complaint = place.run(["sign", "alias/any", "f"]).exits(3).says("").stderr();
+        let on_the_way = format!("network: the proxy on the way to kms.{REGION}.amazonaws.com {says}");
+        assert!(complaint.contains(&on_the_way) && complaint.contains(hint), "{complaint}");
+    }
 }
 
 #[test]

@@ -10,9 +10,13 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "aws")]
+mod aws_credentials;
 mod batch;
 mod cli;
 mod control;
+#[cfg(feature = "aws")]
+mod credentials;
 mod daemon;
 mod explain;
 mod harness;

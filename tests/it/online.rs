@@ -42,6 +42,13 @@ impl Found {
         (word("level"), word("to_do"))
     }
 
+    /// Nothing that was found has this in it.
+    #[cfg(feature = "aws")]
+    #[track_caller]
+    pub(crate) fn never_says(&self, text: &str) {
+        assert!(!self.0.to_string().contains(text), "{:#}", self.0);
+    }
+
     #[track_caller]
     pub(crate) fn is(&self, part: &str, text: &str, level: &str) {
         assert_eq!(self.says(part, text).0, level, "{text}");

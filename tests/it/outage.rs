@@ -117,7 +117,9 @@ fn p2_no_fault_of_kms_becomes_a_verdict() {
         Fault::Reset,
         Fault::BrokenJson,
         Fault::Html,
-        Fault::Teapot,
+        Fault::Status(418),
+        Fault::Status(302),
+        Fault::Page(403),
     ] {
         let (place, proxy, key) = at_proxy();
         policy(&place, &proxy, &verify_rule(&key));

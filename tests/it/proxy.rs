@@ -40,8 +40,10 @@ pub(crate) enum Fault {
     Html,
     /// The upstream's answer, and a mebibyte that nobody asked for.
     Flood,
-    /// Status 418, no body, no code.
-    Teapot,
+    /// This status, no body, no code.
+    Status(u16),
+    /// This status and a web page, as proxies and portals answer.
+    Page(u16),
     /// The upstream's answer, with this as its `Date`.
     Dated(&'static str),
 }
@@ -62,6 +64,8 @@ impl Fault {
 pub(crate) struct Request {
     /// `Encrypt`, `Decrypt`, …
     pub(crate) operation: String,
+    /// The access key id it was signed with.
+    pub(crate) access_key_id: String,
     /// The Region it was signed for.
     pub(crate) region: String,
     /// The `KeyId` of the body.
@@ -82,6 +86,8 @@ struct Script {
     always: Option<Fault>,
     /// Operation, key, and what happens to that.
     of_key: Vec<(&'static str, String, Fault)>,
+    /// Access key id, and what happens to requests that were signed with it.
+    of_caller: Vec<(String, Fault)>,
     requests: Vec<Request>,
     ended: bool,
 }
@@ -126,6 +132,16 @@ impl Proxy {
         locked(&self.script).of_key.push((operation, key.to_owned(), fault));
     }
 
+    /// What happens to every request that was signed with this access key from now on, until it is forgotten.
+    pub(crate) fn always_to(&self, access_key_id: &str, fault: Fault) {
+        locked(&self.script).of_caller.push((access_key_id.to_owned(), fault));
+    }
+
+    /// Nothing happens any more to who signs with whatever access key.
+    pub(crate) fn forget_callers(&self) {
+        locked(&self.script).of_caller.clear();
+    }
+
     /// The requests so far, in the order of their arrival.
     pub(crate) fn requests(&self) -> Vec<Request> {
         locked(&self.script).requests.clone()
@@ -162,6 +178,8 @@ fn serve(mut client: TcpStream, upstream: &str, script: &Mutex<Script>) -> io::R
                 request.operation == *operation && request.key_id.as_ref() == Some(key)
             });
             let of_key = of_key.map(|(.., fault)| *fault);
+            let of_caller = script.of_caller.iter().find(|(id, _)| *id == request.access_key_id);
+            let of_key = of_key.or(of_caller.map(|(_, fault)| *fault));
             script.requests.push(request);
             script.next.pop_front().or(of_key).or(script.always)
         };
@@ -204,7 +222,10 @@ fn misbehave(
             http::Reply::new(200, "text/html", b"<html>Welcome! Accept the terms.</html>".to_vec())
         }
         Fault::Flood => edited(honest()?, "Padding", &"a".repeat(1 << 20)),
-        Fault::Teapot => http::Reply::new(418, "text/plain", Vec::new()),
+        Fault::Status(status) => http::Reply::new(status, "text/plain", Vec::new()),
+        Fault::Page(status) => {
+            http::Reply::new(status, "text/html; charset=utf-8", b"<html>No.</html>".to_vec())
+        }
         Fault::Dated(date) => {
             let mut reply = honest()?;
             reply.date = Some(date);
@@ -244,6 +265,11 @@ impl Request {
         let scope = head.header("authorization").unwrap_or_default();
         Self {
             operation: target.trim_start_matches("TrentService.").to_owned(),
+            access_key_id: scope
+                .split_once("Credential=")
+                .and_then(|(_, scope)| scope.split('/').next())
+                .unwrap_or_default()
+                .to_owned(),
             region: scope.split('/').nth(2).unwrap_or_default().to_owned(),
             key_id: body["KeyId"].as_str().map(str::to_owned),
             body,

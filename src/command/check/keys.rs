@@ -46,6 +46,16 @@ enum Form {
 }
 
 impl Call {
+    /// Who has the key.
+    pub(super) fn provider(&self) -> Provider {
+        self.key.provider()
+    }
+
+    /// The key it is made with.
+    pub(super) const fn key(&self) -> &KeyId {
+        &self.key
+    }
+
     /// Whether it is among those that are asked: whoever looks at this host only asks its keyring only.
     pub(super) fn is_asked(&self, depth: Depth) -> bool {
         depth == Depth::Whole || self.key.provider() == Provider::Local

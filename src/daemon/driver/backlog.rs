@@ -119,7 +119,7 @@ impl Slot {
 
     fn needs_operator(&self, want: Want, now: Moment) -> bool {
         match &self.hold {
-            Some(hold) => hold.needs_operator(),
+            Some(hold) => hold.needs_operator(now.saturating_sub(self.held_since)),
             None => match self.wait(want) {
                 Wait::Writer | Wait::Quiet => now.saturating_sub(self.first_seen) >= NEVER_SETTLES,
                 Wait::Work | Wait::Payload | Wait::Signature | Wait::Grace => false,
@@ -134,7 +134,7 @@ impl Slot {
         }
     }
 
-    fn remedy(&self, want: Want) -> &'static str {
+    fn remedy(&self, want: Want) -> &str {
         match &self.hold {
             Some(hold) => hold.remedy(),
             None => self.wait(want).remedy(),
@@ -179,7 +179,7 @@ impl<K: Kms> Driver<K> {
             is_held: slot.hold.is_some(),
             needs_operator: slot.needs_operator(want, clocks.now),
             reason: slot.reason(want),
-            remedy: slot.remedy(want),
+            remedy: slot.remedy(want).to_owned(),
             since,
             attempts: slot.attempts,
             next_try: if slot.running { Some(clocks.now) } else { slot.timer },
@@ -249,7 +249,7 @@ impl<K: Kms> Driver<K> {
                 is_held: slot.hold.is_some(),
                 since: slot.since(),
                 reason: slot.reason(want),
-                remedy: slot.remedy(want),
+                remedy: slot.remedy(want).to_owned(),
                 needs_operator: slot.needs_operator(want, now),
                 next_try,
             };

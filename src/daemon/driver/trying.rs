@@ -10,7 +10,7 @@ use super::look::{ORPHAN, is_of, is_old_enough, look, probe};
 use super::{Driver, Slot, chance, set_timer};
 use crate::clock::Moment;
 use crate::daemon::batcher::Batcher;
-use crate::daemon::hold::{Hold, back_off};
+use crate::daemon::hold::{Announcement, Hold, back_off};
 use crate::daemon::line::{Ending, Post, Refusal, Settled, Tried, Try, ended};
 use crate::daemon::summary::Left;
 use crate::escape::Escaped;
@@ -187,7 +187,7 @@ impl<K: Kms> Driver<K> {
         }
     }
 
-    /// Keeps a pair for a later try, and tells each cause once.
+    /// Keeps a pair for a later try, and tells each cause once; again if it lasts and a person is needed after all.
     pub(super) fn hold(&mut self, path: &RelPath, hold: Hold) {
         let now = self.line.clock.now();
         if hold.is_fatal() {
@@ -198,16 +198,18 @@ impl<K: Kms> Driver<K> {
         {
             self.next_scan = now; // which attaches the rule anew
         }
-        let count = self.told.entry(hold.as_str()).or_default();
-        *count += 1;
+        let held = self.pairs.get(path).filter(|slot| slot.hold.is_some());
+        let lasted = held.map_or(Duration::ZERO, |slot| now.saturating_sub(slot.held_since));
         let file = Escaped::new(path.as_path());
         let (rule, cause, remedy) = (&self.rule.name, hold.as_str(), hold.remedy());
-        match (*count, hold.needs_operator()) {
-            (1, true) => tracing::error!(rule, %file, cause, reason = %hold, remedy, "held"),
-            (1, false) => {
+        match self.told.announce(&hold, lasted) {
+            Some(Announcement::Alarm) => {
+                tracing::error!(rule, %file, cause, reason = %hold, remedy, "held")
+            }
+            Some(Announcement::Passing) => {
                 tracing::warn!(rule, %file, cause, reason = %hold, remedy, "held; will be tried again")
             }
-            _ => tracing::debug!(rule, %file, cause, reason = %hold, "held"),
+            None => tracing::debug!(rule, %file, cause, reason = %hold, "held"),
         }
         let Some(slot) = self.pairs.get_mut(path) else { return };
         slot.attempts = slot.attempts.saturating_add(1);
@@ -244,7 +246,7 @@ impl<K: Kms> Driver<K> {
             self.retry_held();
         }
         if self.pairs.values().all(|slot| slot.hold.is_none()) {
-            let causes: Vec<_> = self.told.drain().map(|(cause, _)| cause).collect();
+            let causes: Vec<_> = self.told.clear().collect();
             tracing::info!(rule = self.rule.name, causes = causes.join(","), "working again");
         }
     }

@@ -2,7 +2,7 @@
 
 use aws_sdk_kms::primitives::Blob;
 
-use super::{Aws, explain, malformed, no_verdict, pairs};
+use super::{Aws, SERVICE, explain, malformed, no_verdict, pairs};
 use crate::context::Context;
 use crate::key::KeyId;
 use crate::kms::rehearsal::{ClockError, Reached, Rehearse};
@@ -25,29 +25,24 @@ impl Rehearse for Aws {
         key: &KeyId,
         context: &Context,
     ) -> Result<Reached, Trouble> {
-        let client = self.client(Some(key))?;
         let answer = match operation {
-            Operation::Encrypt => client
-                .encrypt()
-                .key_id(key.as_str())
-                .plaintext(Blob::new(PLAINTEXT))
-                .set_encryption_context(pairs(context))
-                .dry_run(true)
-                .send()
+            Operation::Encrypt => self
+                .call(Some(key), |client| {
+                    let call = client.encrypt().key_id(key.as_str()).plaintext(Blob::new(PLAINTEXT));
+                    let call = call.set_encryption_context(pairs(context)).dry_run(true).send();
+                    async { call.await.map_err(|error| no_verdict(explain::failure(&error, SERVICE))) }
+                })
                 .await
-                .map_err(|error| no_verdict(explain(&error)))
                 .and_then(|reply| {
                     reply.ciphertext_blob.ok_or_else(|| malformed("Encrypt", "no ciphertext", None))
                 }),
-            Operation::Decrypt => client
-                .decrypt()
-                .key_id(key.as_str())
-                .ciphertext_blob(Blob::new(CIPHERTEXT))
-                .set_encryption_context(pairs(context))
-                .dry_run(true)
-                .send()
+            Operation::Decrypt => self
+                .call(Some(key), |client| {
+                    let call = client.decrypt().key_id(key.as_str()).ciphertext_blob(Blob::new(CIPHERTEXT));
+                    let call = call.set_encryption_context(pairs(context)).dry_run(true).send();
+                    async { call.await.map_err(|error| explain::failure(&error, SERVICE)) }
+                })
                 .await
-                .map_err(|error| explain(&error))
                 .and_then(|reply| reply.plaintext.ok_or_else(|| malformed("Decrypt", "no plaintext", None))),
         };
         match answer {
@@ -65,7 +60,7 @@ impl Rehearse for Aws {
 impl Aws {
     /// How far this host's clock is from that of KMS, if an answer came and had a date.
     pub fn clock_error(&self) -> Option<ClockError> {
-        self.0.clock.last()
+        self.0.surroundings.transport().dates().last()
     }
 }
 
