@@ -215,7 +215,7 @@ impl<K: Kms> Driver<K> {
             is_held: true,
             needs_operator: true,
             reason: SHELTERED_TEXT.to_owned(),
-            remedy: SHELTERED_REMEDY,
+            remedy: SHELTERED_REMEDY.to_owned(),
             since: self.line.clock.read().of(self.last_scan.unwrap_or_default()),
             attempts: 0,
             next_try: Some(self.next_scan),
@@ -262,7 +262,7 @@ impl<K: Kms> Driver<K> {
                 is_held: true,
                 since: self.last_scan.unwrap_or_default(),
                 reason: SHELTERED_TEXT.to_owned(),
-                remedy: SHELTERED_REMEDY,
+                remedy: SHELTERED_REMEDY.to_owned(),
                 needs_operator: true,
                 next_try: Some(self.next_scan),
             };

@@ -159,7 +159,7 @@ impl Snapshot {
             Some(judged) => Some(judged.stat),
             None => self.parent.stat_of(&signature_name(path.name()))?,
         };
-        Ok(Bringers::of(self.parent.stat()?.mode, self.payload.uid, signature.map(|stat| stat.uid)))
+        Ok(Bringers::of(self.parent.stat().mode, self.payload.uid, signature.map(|stat| stat.uid)))
     }
 
     /// The source.
