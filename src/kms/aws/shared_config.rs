@@ -142,11 +142,6 @@ impl SharedConfig {
         }
     }
 
-    /// The profile's name.
-    pub(super) fn profile(&self) -> &str {
-        self.profiles.selected_profile()
-    }
-
     /// Who named it.
     pub(super) const fn named_by(&self) -> NamedBy {
         self.named_by
