@@ -14,6 +14,7 @@ mod batch;
 mod cli;
 mod control;
 mod daemon;
+mod docs;
 mod explain;
 mod harness;
 mod history;
@@ -31,7 +32,6 @@ mod outage;
 #[cfg(feature = "aws")]
 mod proxy;
 mod quarantine;
-mod readme;
 mod service;
 #[cfg(feature = "system-tests")]
 mod system;
