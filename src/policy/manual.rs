@@ -1,9 +1,9 @@
-//! What a policy says, key by key, for operators. From this text and `grammar`, which says how keys are written,
-//! `tests/it/manual.rs` makes the manual page kms-sig-policy(5), `docs/policy.md` and the annotated example
-//! `config/policy.toml`, so that each fact is written once.
+//! What a policy says, key by key, for operators. From this text and `grammar`, which says how keys
+//! are written, `tests/it/manual.rs` makes the manual page kms-sig-policy(5), `docs/policy.md` and the
+//! annotated example `config/policy.toml`, so that each fact is written once.
 //!
-//! Tests demand that every key of the grammar is explained here and no other, and that the defaults told here are
-//! those that `table` and `rule` apply. Never reads anything, and decides nothing.
+//! Tests demand that every key of the grammar is explained here and no other, and that the defaults
+//! told here are those that `table` and `rule` apply. Never reads anything, and decides nothing.
 
 use super::grammar::{self, ModeName};
 

@@ -1,7 +1,7 @@
-//! The documentation tells the truth: what it names exists, and what exists it names; its links lead somewhere, and its
-//! lines are short enough to read in a terminal.
+//! The documentation tells the truth: what it names exists, and what exists it names; its links lead
+//! somewhere, and its lines are short enough to read in a terminal.
 //!
-//! Prose cannot be compiled; names, tables and commands can be compared with the program that they describe.
+//! Prose cannot be compiled; names, tables and commands can be compared with the program.
 
 mod faults;
 
@@ -356,7 +356,8 @@ fn readme_is_short_and_leads_to_every_document() {
     }
 }
 
-/// The package installs the documents beside each other as they are in the tree, so that their links hold there too.
+/// The package installs the documents beside each other as they are in the tree, so that their links
+/// hold there, too.
 #[test]
 fn docs_are_in_the_package() {
     let cargo = document("Cargo.toml");
@@ -401,7 +402,39 @@ fn architecture_has_a_row_for_every_module() {
     assert_eq!(told, modules);
 }
 
-/// Comments, messages and alerts that send people to a document name one that exists, and a heading that it has.
+/// The scripts are not run here, as they need the network; that they have their form can be seen.
+#[test]
+fn findings_are_listed_and_have_their_form() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let list = document("findings/README.md");
+    let mut count = 0;
+    for entry in fs::read_dir(sources().join("findings")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name == "README.md" {
+            continue;
+        }
+        count += 1;
+        let text = document(&format!("findings/{name}"));
+        assert!(list.contains(&format!("]({name})")), "findings/README.md does not list {name}");
+        assert!(fs::metadata(&path).unwrap().permissions().mode() & 0o111 != 0, "{name} cannot be run");
+        for part in [
+            "#!/usr/bin/env bash\n",
+            "(seen 20",
+            "# Expected",
+            " Seen:\n",
+            "# Matters for: ",
+            "mktemp -d",
+            "exit 1",
+        ] {
+            assert!(text.contains(part), "{name} lacks {part:?}");
+        }
+    }
+    assert!(count > 0, "no finding");
+}
+
+/// Comments, messages and alerts that send people to a document name one that exists, and a heading
+/// that it has.
 #[test]
 fn what_names_a_document_names_one_that_exists() {
     let mut wrong = String::new();

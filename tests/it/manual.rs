@@ -1,6 +1,7 @@
 //! Manual pages, shell completions, the policy reference `docs/policy.md` and the annotated example
-//! `config/policy.toml`: made from the command line and from `src/policy/manual.rs`, and kept in the tree for packages
-//! and readers. They must be what would be made now; `KMS_SIG_BLESS=1 cargo test --test it -- manual` makes them anew.
+//! `config/policy.toml`: made from the command line and from `src/policy/manual.rs`, and kept in the
+//! tree for packages and readers. They must be what would be made now;
+//! `KMS_SIG_BLESS=1 cargo test --test it -- manual` makes them anew.
 
 use std::fs;
 use std::path::Path;
@@ -699,7 +700,8 @@ fn is_table(entry: &Entry) -> bool {
     CHAPTERS.iter().any(|chapter| chapter.table.trim_matches(['[', ']']) == entry.name)
 }
 
-/// The keys that the annotated example sets, rule by rule; elsewhere a key is commented out. `None`: as its example.
+/// The keys that the annotated example sets, rule by rule; elsewhere a key is commented out.
+/// `None`: as its example.
 const SET: [(&str, &[(&str, Option<&str>)]); 6] = [
     ("[aws]", &[("region", None)]),
     ("[local]", &[("keyring", None)]),
@@ -731,7 +733,7 @@ const SET: [(&str, &[(&str, Option<&str>)]); 6] = [
     ),
 ];
 
-/// Keys of every rule that the second rule of the example explains, because it is the one that uses them.
+/// Keys of every rule that the second rule of the example explains, as it is the one that uses them.
 const LATER: [&str; 4] = ["deliver_to", "deliver_mode", "quarantine_max_size", "quarantine_keep"];
 
 /// The line of a key in the annotated example, and whether it is commented out.

@@ -1,5 +1,5 @@
-//! Metrics: what the daemon tells, over its socket and over loopback, and that alerts, dashboard and documentation speak of
-//! what there is.
+//! Metrics: what the daemon tells, over its socket and over loopback, and that alerts, dashboard and
+//! documentation speak of what there is.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

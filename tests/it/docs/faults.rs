@@ -1,5 +1,5 @@
-//! The list of faults, `docs/faults.md`, and the tree agree: every code that a test or a comment carries is explained
-//! there, and every row there names a test that exists or a known limit.
+//! The list of faults, `docs/faults.md`, and the tree agree: every code that a test or a comment
+//! carries is explained there, and every row there names a test that exists or a known limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,12 +19,13 @@ struct Row {
 
 fn rows() -> Vec<Row> {
     let list = document(LIST);
-    let rows = prose(&list).filter_map(|(_, line)| {
-        let cells: Vec<_> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
-        let [code, _, _, promise, shown_by] = cells[..] else { return None };
-        let row =
-            || Row { code: code.to_owned(), promise: promise.to_owned(), shown_by: shown_by.to_owned() };
-        is_code(code).then(row)
+    let rows = prose(&list).filter_map(|(number, line)| {
+        let cells: Vec<_> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
+        if !is_code(cells[0]) {
+            return None;
+        }
+        let [code, _, _, promise, shown_by] = cells[..] else { panic!("{LIST}:{number}: not five cells") };
+        Some(Row { code: code.to_owned(), promise: promise.to_owned(), shown_by: shown_by.to_owned() })
     });
     let rows: Vec<_> = rows.collect();
     assert!(rows.len() > 90, "{} rows", rows.len());
@@ -47,7 +48,8 @@ fn leading(name: &str, separator: char) -> Vec<String> {
     codes.take_while(|word| is_code(word) || is_promise(word)).collect()
 }
 
-/// The codes in the text of a comment. Not what follows a `%`, `:` or `-`, as in `%C3`, `arn:aws:S3` and `x-A1`.
+/// The codes in the text of a comment. Not what follows a `%`, `:` or `-`, as in `%C3`, `arn:aws:S3`
+/// and `x-A1`.
 fn mentioned(comment: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut before = ' ';
