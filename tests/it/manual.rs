@@ -700,9 +700,12 @@ fn is_table(entry: &Entry) -> bool {
     CHAPTERS.iter().any(|chapter| chapter.table.trim_matches(['[', ']']) == entry.name)
 }
 
+/// Keys, and their lines.
+type Lines = &'static [(&'static str, Option<&'static str>)];
+
 /// The keys that the annotated example sets, rule by rule; elsewhere a key is commented out.
 /// `None`: as its example.
-const SET: [(&str, &[(&str, Option<&str>)]); 6] = [
+const SET: [(&str, Lines); 6] = [
     ("[aws]", &[("region", None)]),
     ("[local]", &[("keyring", None)]),
     ("[state]", &[("dir", None)]),
