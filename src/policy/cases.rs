@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::grammar::SECTIONS;
+use super::manual::{Absent, CHAPTERS, Only};
 use super::{
     AcceptBatch, Batching, Limits, Mode, OnInvalid, OnStale, Place, Policy, Rollback, Rule, SignRule,
     VerifyRule,
@@ -154,6 +155,59 @@ fn a_rule_of_either_mode_has_the_documented_defaults() {
     assert_eq!(rule.rollback, Rollback::Off);
     assert_eq!(rule.accept_batch, AcceptBatch::No);
     assert!(matches!(&rule.place, Place::Deliver(delivery) if delivery.mode == 0o644));
+}
+
+/// Written out, the default that the manual tells changes nothing: so it is the one that applies.
+#[test]
+fn the_defaults_that_the_manual_tells_are_those_that_apply() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.toml");
+    let load = |top: &str, signs: &str, verifies: &str| -> String {
+        let text = format!(
+            r#"{top}
+state.dir = "/var/lib/kms-sig-test"
+state.seal_key = "alias/record"
+quarantine.dir = "/srv/kms-sig-test/quarantine"
+[[watch]]
+name = "releases"
+mode = "sign"
+path = "/srv/kms-sig-test/releases"
+key = "alias/release"
+{signs}
+[[watch]]
+name = "downloads"
+mode = "verify"
+path = "/srv/kms-sig-test/incoming"
+deliver_to = "/srv/kms-sig-test/verified"
+trusted_keys = ["arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"]
+on_invalid = "quarantine"
+on_missing = "quarantine"
+{verifies}
+"#
+        );
+        write(&file, text.as_bytes());
+        let policy = Policy::load(&file).unwrap_or_else(|faults| panic!("{top}{signs}{verifies}: {faults}"));
+        format!("{policy:?}")
+    };
+    let without = load("", "", "");
+    let mut compared = 0;
+    for chapter in &CHAPTERS {
+        for entry in chapter.keys {
+            let Absent::Value(value) = entry.default else { continue };
+            let line = format!("{} = {value}", entry.name);
+            let table = chapter.table.trim_matches(['[', ']']);
+            let with = match (chapter.grammar(entry).unwrap().1, chapter.table) {
+                (_, "") => load(&line, "", ""),
+                (Only::Sign, _) => load("", &line, ""),
+                (Only::All | Only::Verify, "[[watch]]") => load("", "", &line),
+                (Only::All | Only::Verify, _) => load(&format!("{table}.{line}"), "", ""),
+            };
+            assert_eq!(with, without, "{line}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 12, "{compared}");
+    assert_ne!(load("", "", "settle = \"3s\""), without, "another value shows");
 }
 
 #[test]

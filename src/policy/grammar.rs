@@ -95,7 +95,7 @@ pub(super) const STATE: Section = Section {
         key(
             "seal_key",
             "a key of its own for the head of the record",
-            r#"seal_key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab""#,
+            r#"seal_key = "arn:aws:kms:eu-west-1:111122223333:key/4321dcba-12ab-34cd-56ef-1234567890ab""#,
         ),
         key("seal_interval", "how often the head of the record is sealed", r#"seal_interval = "1h""#),
     ],

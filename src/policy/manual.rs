@@ -1,8 +1,9 @@
-//! What a policy says, key by key, for operators: what the manual page kms-sig-policy(5) is made of.
+//! What a policy says, key by key, for operators. From this text and `grammar`, which says how keys
+//! are written, `tests/it/manual.rs` makes the manual page kms-sig-policy(5), `docs/policy.md` and the
+//! annotated example `config/policy.toml`, so that each fact is written once.
 //!
-//! Beside `grammar`, which says how keys are written. A test demands that every key it knows is explained here,
-//! and no other. Never reads anything, and decides nothing: the defaults told here are those that `table` and `rule`
-//! apply.
+//! Tests demand that every key of the grammar is explained here and no other, and that the defaults
+//! told here are those that `table` and `rule` apply. Never reads anything, and decides nothing.
 
 use super::grammar::{self, ModeName};
 
@@ -78,6 +79,75 @@ const fn entry(
     Entry { name, effect, default, consequence }
 }
 
+/// What a policy is. Paragraphs; code stands between backquotes, here and in all texts of this file.
+pub const ABOUT: &str = "A policy is a TOML file. It has tables for the whole daemon and one `[[watch]]` for each directory.\n\n\
+     There is no daemon without a policy. Keys, directories and the action on failure have no defaults. An unknown key is \
+     an error, and all faults are reported at once, with their lines:";
+
+/// The command that reports them.
+pub const CHECK: &str = "kms-sig check --policy /etc/kms-sig/policy.toml";
+
+/// How values are written, and what may be named. Paragraphs.
+pub const FORM: &str = "Run it as the daemon's user: it says what that user may trust. After an edit, \
+     `systemctl reload kms-sig` (or SIGHUP) makes a running daemon take the file over; if it has a fault, the old policy \
+     stays in force.\n\n\
+     Durations are written `\"500ms\"`, `\"2s\"`, `\"10m\"`, `\"1h 30m\"`; sizes `\"64MiB\"`, `\"100MB\"`, or as a number of \
+     bytes. Relative paths begin at the policy's folder; `~` and variables are not expanded.\n\n\
+     The policy, the keyring, `[state] dir`, `[quarantine] dir`, `deliver_to` and everything above them must belong to root \
+     or to the daemon's user, and nobody else may write there. So must every symbolic link above them, and every directory \
+     that such a link leads through. Sticky directories above them, such as /tmp, are accepted, and so is the daemon's own \
+     primary group. For watched directories, see `path`.\n\n\
+     A policy has at most 1,000 rules and one megabyte, and a pattern of `include` or `exclude` at most 1,024 bytes.";
+
+/// What placeholders are for.
+pub const CONTEXT: &str = "The encryption context is part of what is signed: verifying has to name exactly the same. Values \
+     may have placeholders:";
+
+/// The placeholders of a context, and what they stand for.
+pub const PLACEHOLDERS: [(&str, &str); 5] = [
+    ("{name}", "The file's name."),
+    ("{stem}", "The name without what follows its last dot."),
+    ("{relpath}", "The path below the rule's directory."),
+    ("{watch}", "The rule's name, in sign rules only."),
+    ("{hostname}", "This host's name, in sign rules only."),
+];
+
+/// How the values of placeholders are written.
+pub const ENCODING: &str = "A brace is written twice. `%`, control characters and bytes that are not UTF-8 are \
+     percent-encoded, so for `kms-sig verify` the name `100%.txt` is `--context file=100%25.txt`. Keys and values have 8,192 \
+     bytes together at most, and no key begins with `kms-sig:`. A verify rule has exactly what the signer's rule says, with \
+     `{watch}` and `{hostname}` written out.";
+
+/// What is never picked up.
+pub const UNFINISHED: &str = "Never picked up, unless a pattern of `include` says so itself (`*.tmp`, not `*`): dotfiles, \
+     `*~`, `*.part`, `*.partial`, `*.crdownload`, `*.filepart`, `*.tmp` and `*.swp`. A name that ends in .sig is never a \
+     payload.";
+
+/// A small policy that does everything.
+pub const EXAMPLE: &str = r#"[state]
+dir = "/var/lib/kms-sig"
+
+[quarantine]
+dir = "/srv/kms-sig/quarantine"
+
+[[watch]]
+name = "releases"
+mode = "sign"
+path = "/srv/kms-sig/releases"
+key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+context = { channel = "stable", file = "{name}" }
+
+[[watch]]
+name = "downloads"
+mode = "verify"
+path = "/srv/kms-sig/incoming"
+trusted_keys = ["arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"]
+context = { channel = "stable", file = "{name}" }
+deliver_to = "/srv/kms-sig/verified"
+on_invalid = "quarantine"
+on_missing = "quarantine"
+"#;
+
 use Absent::{Required, RequiredIf, Value, Words};
 
 /// The whole policy.
@@ -97,7 +167,7 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "aws",
                 Words("the environment, profile and role that every AWS program finds"),
                 "How AWS is reached.",
-                "Without this table nothing is lost: credentials, Region and proxies are looked for as usual.",
+                "Without this table, credentials, Region and proxies are looked for as usual.",
             ),
             entry(
                 "local",
@@ -132,7 +202,7 @@ pub const CHAPTERS: [Chapter; 8] = [
             entry(
                 "watch",
                 Required,
-                "A rule. One `[[watch]]` for each directory, at least one.",
+                "A rule: one `[[watch]]` for each directory, at least one.",
                 "Watched directories must not lie inside each other, or a file would have two rules.",
             ),
         ],
@@ -160,8 +230,9 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "endpoint_url",
                 Words("`AWS_ENDPOINT_URL_KMS`, `AWS_ENDPOINT_URL`, the profile's, then AWS's own"),
                 "Where KMS answers: a VPC endpoint, or something that speaks its protocol.",
-                "`https` only, but for this machine itself: whoever sits on the path of a plain connection could invent \
-                 verdicts. What answers there is believed, so it is as much to be trusted as KMS.",
+                "`https` only, except on this machine itself (localhost, 127.0.0.1, [::1]): whoever sits on the path of a \
+                 plain connection could invent verdicts. What answers there is believed, so it must be as trustworthy \
+                 as KMS.",
             ),
             entry(
                 "use_fips",
@@ -201,7 +272,7 @@ pub const CHAPTERS: [Chapter; 8] = [
             ),
             entry(
                 "seal_key",
-                Words("none: the head of the record is not sealed"),
+                Words("none; the head of the record is not sealed"),
                 "A key of its own, which no rule uses, under which the head of the record and its number are encrypted, so \
                  that CloudTrail remembers them.",
                 "The daemon needs `kms:Encrypt` on it, and makes one call each `seal_interval`. A seal that fails holds no \
@@ -245,7 +316,7 @@ pub const CHAPTERS: [Chapter; 8] = [
             ),
             entry(
                 "metrics",
-                Words("none: metrics are told at the control socket alone"),
+                Words("none; metrics are at the control socket alone"),
                 "An address of loopback, with a port, where `GET /metrics` gives metrics in the OpenMetrics format.",
                 "Every user of this host can read them: names of rules and keys, and figures. An address that other hosts \
                  can reach is refused; put a proxy that asks who is there in front.",
@@ -285,7 +356,7 @@ pub const CHAPTERS: [Chapter; 8] = [
     },
     Chapter {
         table: "[[watch]]",
-        about: "A rule. Some keys belong to sign rules or to verify rules only.",
+        about: "Some keys belong to sign rules or to verify rules only.",
         keys: &[
             entry(
                 "name",
@@ -307,8 +378,10 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "The directory that is watched.",
                 "If it is missing, the rule is held and tried again while the others run. It may belong to anyone, but must \
                  not be writable by everybody unless it is sticky; to move files out of a sticky directory, the daemon must \
-                 own it. What stands above it belongs to root, to the daemon's user or to the directory's own owner, and \
-                 nobody else may write there, but for sticky directories and a group that may write to the directory itself.",
+                 own it. What stands above it must belong to root, to the daemon's user or to the directory's own owner, and \
+                 nobody else may write there, except in sticky directories and by a group that may write to the directory \
+                 itself. Symbolic links above it are followed only where root or the daemon's user alone could have put \
+                 them.",
             ),
             entry(
                 "key",
@@ -329,14 +402,16 @@ pub const CHAPTERS: [Chapter; 8] = [
             entry(
                 "context",
                 Words("none"),
-                "The encryption context: pairs of text, with placeholders (see below).",
+                "The encryption context: pairs of text, with placeholders.",
                 "Must be the same when signing and verifying, or every signature is `rejected`. Without `{name}` or \
-                 `{relpath}` a valid pair can be renamed to stand for another file. CloudTrail logs it in clear: no \
-                 secrets. Key policies can demand it.",
+                 `{relpath}` a valid pair can be renamed to stand for another file. In a recursive rule use `{relpath}`: \
+                 with `{name}` alone, a valid pair can be moved to another directory, and an old one be passed off there \
+                 as new; `check` notes verify rules without it. CloudTrail logs the context in clear: no secrets. Key \
+                 policies can demand it.",
             ),
             entry(
                 "include",
-                Words("all names but those of unfinished files (see below)"),
+                Words("all names except those of unfinished files"),
                 "Only files whose name matches one of these patterns: `*`, `?`, `[a-z]`, `{a,b}`, no slash.",
                 "What does not match is not looked at, and stays where it is.",
             ),
@@ -350,7 +425,8 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "recursive",
                 Value("false"),
                 "Whether directories below are watched too.",
-                "Other mounts are not entered; at most 64 deep, and 100,000 directories. Deliveries keep their place below \
+                "Other mounts are not entered. It goes at most 64 directories deep and watches at most 100,000 of them, with \
+                 at most 1,024 bytes for the path of one and 16 MiB for all. Deliveries keep their place below \
                  `deliver_to`.",
             ),
             entry(
@@ -359,7 +435,8 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "How long a file must be unchanged, with nobody writing to it, before it counts as complete: above 0, at \
                  most a day.",
                 "Where the kernel cannot tell who is writing (network file systems; files of others without CAP_LEASE), too \
-                 short a time signs half of an upload. Best are senders who write under another name and rename.",
+                 short a time signs half of an upload: make it longer than any pause of your senders. Best are senders \
+                 who write under another name and rename.",
             ),
             entry(
                 "max_size",
@@ -406,7 +483,7 @@ pub const CHAPTERS: [Chapter; 8] = [
             entry(
                 "deliver_to",
                 Words(
-                    "none: a sign rule writes the signature beside the file; a verify rule needs this or `in_place`",
+                    "none; a sign rule writes the signature beside the file, a verify rule needs this or `in_place`",
                 ),
                 "Where file and signature are published, as a private copy of exactly the bytes that were signed or \
                  verified. The source is removed when the copy is safe on the disk.",
@@ -479,7 +556,8 @@ pub const CHAPTERS: [Chapter; 8] = [
                 Value("\"off\""),
                 "What becomes of a file that is valid but was superseded before by another under its name: `\"off\"` does \
                  not look, `\"alert\"` delivers it and tells an operator, `\"deny\"` holds it and tells an operator.",
-                "It remembers only what this rule accepted while it was on, and going back on purpose is denied as well.",
+                "It remembers only what this rule accepted, or was killed in accepting, while it was on; what is released from \
+                 quarantine to `deliver_to` counts. Going back on purpose is denied as well.",
             ),
             entry(
                 "accept_batch",

@@ -2,7 +2,7 @@
 //!
 //! The first line says how the chain began and what was pruned, each row is a line, and the last line is the
 //! head. Everything that goes into a hash is there: bytes of paths in hexadecimal, times and words as they are.
-//! The README describes the form. Never reads the database.
+//! `docs/formats.md` describes the form. Never reads the database.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};

@@ -1,8 +1,8 @@
 //! The form of the record: what a row is, and the hash that binds it to all the rows before it.
 //!
-//! Pure. The README describes this form for others to recompute ("The record"), so it is fixed: another form
-//! gets another number in `GENESIS` and `ROW`. Knows no database, and never decides whether a chain holds;
-//! that is `audit`'s.
+//! Pure. `docs/formats.md` describes this form for others to recompute, so it is fixed: another form
+//! gets another number in `GENESIS` and `ROW`. Knows no database, and never decides whether a chain
+//! holds; that is `audit`'s.
 
 use std::fmt;
 use std::str::FromStr;

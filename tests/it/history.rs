@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, impatient, names, place, set_policy, with};
 use crate::harness::{PROGRAM, Place};
 
-/// Recomputes an export with nothing but what the README says, and prints the head.
+/// Recomputes an export with nothing but what `docs/formats.md` says, and prints the head.
 const RECOMPUTE: &str = r#"
 import hashlib, json, struct, sys
 

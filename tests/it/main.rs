@@ -18,6 +18,7 @@ mod control;
 #[cfg(feature = "aws")]
 mod credentials;
 mod daemon;
+mod docs;
 mod explain;
 mod harness;
 mod history;
@@ -35,7 +36,6 @@ mod outage;
 #[cfg(feature = "aws")]
 mod proxy;
 mod quarantine;
-mod readme;
 mod service;
 #[cfg(feature = "system-tests")]
 mod system;

@@ -1,5 +1,5 @@
-//! Metrics: what the daemon tells, over its socket and over loopback, and that alerts, dashboard and README speak of
-//! what there is.
+//! Metrics: what the daemon tells, over its socket and over loopback, and that alerts, dashboard and
+//! documentation speak of what there is.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ pub(crate) const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const ALERTS: &str = include_str!("../../config/alerts.yml");
 const DASHBOARD: &str = include_str!("../../config/grafana.json");
-const README: &str = include_str!("../../README.md");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 /// Labels that Prometheus gives by itself.
 const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
@@ -489,7 +489,7 @@ fn alerts_and_dashboard_ask_for_metrics_labels_and_values_that_there_are() {
 #[test]
 fn alerts_say_how_bad_it_is_and_where_to_go_on() {
     let headings: Vec<&str> =
-        README.lines().filter(|l| l.starts_with('#')).map(|l| l.trim_matches(['#', ' '])).collect();
+        OPERATIONS.lines().filter(|l| l.starts_with('#')).map(|l| l.trim_matches(['#', ' '])).collect();
     let names: BTreeSet<&str> = alerts().iter().map(|(name, _)| *name).collect();
     assert_eq!(names.len(), alerts().len(), "each name once");
     for (alert, part) in alerts() {
@@ -501,9 +501,10 @@ fn alerts_say_how_bad_it_is_and_where_to_go_on() {
         assert!(part.contains("summary: "), "{alert}");
         let commands = ["kms-sig status", "kms-sig backlog", "journalctl"];
         assert!(commands.iter().any(|command| description.contains(command)), "{alert}: {description}");
-        let chapter = description.rsplit_once("README, \"").and_then(|(_, rest)| rest.strip_suffix("\"."));
+        let chapter =
+            description.rsplit_once("docs/operations.md, \"").and_then(|(_, rest)| rest.strip_suffix("\"."));
         let chapter = chapter.unwrap_or_else(|| panic!("{alert} ends nowhere: {description}"));
-        assert!(headings.contains(&chapter), "{alert}: the README has no {chapter:?}");
+        assert!(headings.contains(&chapter), "{alert}: docs/operations.md has no {chapter:?}");
     }
 }
 
@@ -567,8 +568,8 @@ fn the_dashboard_is_in_order() {
 }
 
 #[test]
-fn the_readme_explains_every_metric_with_its_labels_and_no_other() {
-    let table = README.split("### Metrics\n").nth(1).unwrap().split("\n#").next().unwrap();
+fn the_documentation_explains_every_metric_with_its_labels_and_no_other() {
+    let table = OPERATIONS.split("## Metrics\n").nth(1).unwrap().split("\n#").next().unwrap();
     let explained: BTreeMap<String, BTreeSet<String>> = table
         .lines()
         .filter(|line| line.starts_with("| `kms_sig_"))
@@ -594,7 +595,7 @@ fn the_readme_explains_every_metric_with_its_labels_and_no_other() {
         .collect();
     assert_eq!(explained, told);
     let names = page.names();
-    for Use { name, .. } in uses(README).0 {
-        assert!(told.contains_key(&name) || names.contains_key(&name), "the README names {name}");
+    for Use { name, .. } in uses(OPERATIONS).0 {
+        assert!(told.contains_key(&name) || names.contains_key(&name), "docs/operations.md names {name}");
     }
 }

@@ -5,7 +5,8 @@
 //! that happens, because it reads its standard input until the end.
 //!
 //! What moto does not do as KMS does: it answers AccessDenied where KMS answers IncorrectKey, and goes on
-//! encrypting under disabled keys. The tests inject those answers with `proxy`.
+//! encrypting under disabled keys. The tests inject those answers with `proxy`; `findings` has a script
+//! for each.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};

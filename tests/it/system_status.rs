@@ -103,7 +103,7 @@ fn five_troubles_at_once_are_named_each_with_its_remedy() {
     }
     assert!(of("being-written")["remedy"].as_str().unwrap().contains("fuser -v"));
 
-    // What people see, for the README: KMS_SIG_SHOW=1 prints it.
+    // What people see, for `docs/operations.md`: KMS_SIG_SHOW=1 prints it.
     for command in ["status", "backlog --most 1"] {
         let run = place.shell(&format!("\"$KMS_SIG\" {command} --policy policy.toml")).exits(3);
         if std::env::var_os("KMS_SIG_SHOW").is_some() {

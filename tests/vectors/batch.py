@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Verifies a batch signature. Written from the README alone, with nothing but the standard library.
+"""Verifies a batch signature. Written from docs/formats.md alone, with nothing but the standard library.
 
     batch.py FILE SIGNATURE [KEY=VALUE]...
 

@@ -1,5 +1,5 @@
-//! The Debian package where it belongs: in a Debian that systemd has booted, used by an operator who does what the
-//! README says. Installed, killed, hung, misconfigured, rebooted, upgraded and removed; `systemd.sh` beside this file
+//! The Debian package where it belongs: in a Debian that systemd has booted, used by an operator who does what
+//! `docs/install.md` says. Installed, killed, hung, misconfigured, rebooted, upgraded and removed; `systemd.sh` beside this file
 //! is what happens inside. Prints each step.
 //!
 //! Debian is made once, below `target/`, with the mirror that this machine's apt uses, or `KMS_SIG_DEBIAN_MIRROR`.
@@ -81,11 +81,9 @@ fn package(into: &Path) {
     run(&mut cargo);
 }
 
-/// The commands of the README's chapter that are typed as root, each with what it prints there.
-fn readme() -> String {
-    let readme = include_str!("../../../README.md");
-    let chapter = readme.split_once("\n## Running it as a service\n").expect("the chapter").1;
-    let chapter = chapter.split("\n## ").next().unwrap();
+/// The commands of the chapter on the service that are typed as root, each with what it prints there.
+fn chapter() -> String {
+    let chapter = crate::docs::section("docs/install.md", "## Running it as a service");
     let mut script = String::new();
     let mut count = 0;
     for block in chapter.split("```console\n").skip(1) {
@@ -106,14 +104,14 @@ fn quoted(text: &str) -> String {
 }
 
 #[test]
-fn the_package_serves_a_debian_as_the_readme_says() {
+fn the_package_serves_a_debian_as_the_documentation_says() {
     tool("systemd-nspawn", "apt-get install systemd-container");
     let place = tempfile::tempdir_in(target()).unwrap();
     let (root, shared) = (place.path().join("root"), place.path().join("test"));
     run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(debian()).arg(&root));
     fs::create_dir(&shared).unwrap();
     package(&shared);
-    fs::write(shared.join("readme.sh"), readme()).unwrap();
+    fs::write(shared.join("chapter.sh"), chapter()).unwrap();
     fs::write(shared.join("systemd.sh"), include_str!("systemd.sh")).unwrap();
     let unit =
         "[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nExecStart=/bin/sh /test/systemd.sh\n";

@@ -70,10 +70,10 @@ delivered() { holds "$1 is delivered" test -e "$srv/verified/$1"; holds "$1 has 
 drop_in() { mkdir -p $dropins; printf '%s\n' "[Service]" "$@" > $dropins/test.conf; systemctl daemon-reload; }
 restart() { systemctl restart kms-sig || fail "restart"; }
 
-# What the README leaves to the operator.
+# What docs/install.md leaves to the operator.
 editor() { echo '[default]' > "$1"; }
 
-# A command of the README and what it prints there, which may take a moment. Nothing shown: it has to succeed, once.
+# A command of docs/install.md and what it prints there, which may take a moment. Nothing shown: it has to succeed, once.
 shows() {
     if [ -z "$2" ]; then
         is "$1" eval "$1"
@@ -84,9 +84,9 @@ shows() {
 prints() { equal "$(eval "$1" 2>/dev/null)" "$2"; }
 
 first_boot() {
-    say "== the README's chapter, word by word"
+    say "== docs/install.md, word by word"
     is "nothing of it is there before" not id kms-sig
-    . ./readme.sh
+    . ./chapter.sh
     is "the credentials are there" grep -q default /etc/kms-sig/aws-credentials
 
     say "== what was installed"

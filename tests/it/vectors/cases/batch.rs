@@ -1,4 +1,4 @@
-//! Batch signatures: a second implementation of the format, from its description in the main README and not from the
+//! Batch signatures: a second implementation of the format, from its description in `docs/formats.md` and not from the
 //! program's code, and what can be wrong with one.
 
 use super::super::format::Content;

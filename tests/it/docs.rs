@@ -1,0 +1,508 @@
+//! The documentation tells the truth: what it names exists, and what exists it names; its links lead
+//! somewhere, and its lines are short enough to read in a terminal.
+//!
+//! Prose cannot be compiled; names, tables and commands can be compared with the program.
+
+mod faults;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kms_sig::service::message::ALL;
+
+use crate::harness::Place;
+
+/// The longest line of prose, in characters.
+const WIDTH: usize = 100;
+
+/// Where the sources lie.
+pub(crate) fn sources() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A document, by its path in the tree.
+#[track_caller]
+pub(crate) fn document(file: &str) -> String {
+    fs::read_to_string(sources().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// A part of a document: from its heading to the next one of the same or a higher level.
+#[track_caller]
+pub(crate) fn section(file: &str, heading: &str) -> String {
+    let level = heading.chars().take_while(|c| *c == '#').count();
+    let ends = |line: &str| {
+        let marks = line.chars().take_while(|c| *c == '#').count();
+        (1..=level).contains(&marks) && line.chars().nth(marks) == Some(' ')
+    };
+    let mut code = false;
+    let text = document(file);
+    let mut lines = text.lines().skip_while(|line| *line != heading);
+    assert!(lines.next().is_some(), "{file} has no {heading:?}");
+    let body = lines.take_while(|line| {
+        code ^= line.starts_with("```");
+        code || !ends(line)
+    });
+    body.map(|line| format!("{line}\n")).collect()
+}
+
+/// Every document of the tree, by its path there.
+///
+/// Not `docs/pending-*`: text that a change in progress leaves for whoever merges it.
+fn documents() -> Vec<String> {
+    let mut found = Vec::new();
+    for dir in ["", "docs", "findings", "tests/fuzz", "tests/vectors"] {
+        for entry in fs::read_dir(sources().join(dir)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".md") && !name.starts_with("pending-") {
+                found.push(Path::new(dir).join(name).to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() > 10, "{found:?}");
+    found
+}
+
+/// The lines of a document outside of code, with their numbers.
+fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut code = false;
+    text.lines().enumerate().filter_map(move |(i, line)| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        (!code && !fence).then_some((i + 1, line))
+    })
+}
+
+/// The lines of a document inside of code.
+fn examples(text: &str) -> impl Iterator<Item = &str> {
+    let mut code = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        code && !fence
+    })
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// The first cells of a section's tables, heads and rules left out.
+fn first_cells(section: &str) -> Vec<String> {
+    let mut cells = Vec::new();
+    let mut lines = section.lines().peekable();
+    while let Some(line) = lines.next() {
+        let is_head = lines.peek().is_some_and(|next| next.starts_with("| ---"));
+        if let Some(row) = line.strip_prefix("| ")
+            && !is_head
+            && !row.starts_with("---")
+        {
+            cells.push(row.split(" | ").next().unwrap().to_owned());
+        }
+    }
+    cells
+}
+
+/// What stands between backquotes.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The program's own list of what a table may have, from what it says about a key that is in none.
+fn valid_keys(policy: &str) -> BTreeSet<String> {
+    let place = Place::new();
+    place.write("policy.toml", policy);
+    let said = place.run(["check", "--policy", "policy.toml"]).exits(2).stderr();
+    let list = said.lines().find_map(|line| Some(line.split_once("valid here: ")?.1));
+    let list = list.unwrap_or_else(|| panic!("no list of keys in\n{said}"));
+    list.split(", ").map(str::to_owned).collect()
+}
+
+/// Every source file's text.
+fn code() -> String {
+    let mut text = String::new();
+    let mut open = vec![sources().join("src")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            text.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    text
+}
+
+/// The keys that a part of the policy reference explains: those of its headings `### `key``.
+fn explained(section: &str) -> BTreeSet<String> {
+    let headings = section.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'));
+    headings.map(|key| key.split_whitespace().last().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn docs_explain_every_policy_key_and_no_other() {
+    let mut known = valid_keys("zzzzzz = 1\n");
+    for table in ["aws", "local", "state", "quarantine", "control", "limits"] {
+        assert!(known.remove(table), "{table} is a table of the policy");
+        let keys = valid_keys(&format!("[{table}]\nzzzzzz = 1\n"));
+        assert_eq!(explained(&section("docs/policy.md", &format!("## The table `[{table}]`"))), keys);
+    }
+    assert!(known.remove("watch"), "rules are in sections of their own");
+    assert_eq!(explained(&section("docs/policy.md", "## Top level")), known);
+}
+
+#[test]
+fn docs_put_every_rule_key_where_it_belongs() {
+    let keys = |mode: &str| valid_keys(&format!("[[watch]]\nmode = \"{mode}\"\nzzzzzz = 1\n"));
+    let (sign, verify) = (keys("sign"), keys("verify"));
+    let part = |heading| explained(&section("docs/policy.md", heading));
+    assert_eq!(part("## Every rule"), &sign & &verify);
+    assert_eq!(part("## Sign rules"), &sign - &verify);
+    assert_eq!(part("## Verify rules"), &verify - &sign);
+}
+
+#[test]
+fn docs_tell_every_exit_code() {
+    let place = Place::new();
+    let help = place.run(["--help"]).exits(0);
+    let help = std::str::from_utf8(help.stdout()).unwrap();
+    let codes = help.lines().skip_while(|line| *line != "Exit codes:").skip(1);
+    let codes: Vec<_> = codes.map_while(|line| Some(line.trim().split_once("  ")?.0.to_owned())).collect();
+    assert_eq!(codes, ["0", "1", "2", "3"]);
+    assert_eq!(first_cells(&section("docs/cli.md", "## Exit codes")), codes);
+}
+
+#[test]
+fn docs_mention_every_command_and_no_other() {
+    let place = Place::new();
+    let help = place.run(["-h"]).exits(0);
+    let help = std::str::from_utf8(help.stdout()).unwrap();
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: BTreeSet<_> = commands
+        .map_while(|line| Some(line.strip_prefix("  ")?.split_whitespace().next()?.to_owned()))
+        .filter(|command| command != "help")
+        .collect();
+    let mentioned: BTreeSet<_> = first_cells(&section("docs/cli.md", "## Commands"))
+        .iter()
+        .flat_map(|cell| quoted(cell))
+        .map(|line| line.split_whitespace().nth(1).unwrap().to_owned())
+        .collect();
+    assert_eq!(mentioned, commands);
+    // And in examples: what follows `kms-sig` is a command.
+    for file in documents() {
+        let text = document(&file);
+        for line in examples(&text)
+            .filter_map(|line| line.trim_start_matches(['$', '#', ' ']).strip_prefix("kms-sig "))
+        {
+            let word = line.split_whitespace().next().unwrap();
+            // What the daemon prints when it starts, and how a batch signature begins.
+            let is_command = commands.contains(word) || ["is", "help", "batch"].contains(&word);
+            assert!(is_command, "{file} runs kms-sig {line}");
+        }
+    }
+}
+
+#[test]
+fn docs_list_messages_and_causes_that_the_program_uses() {
+    let code = code();
+    for cell in first_cells(&section("docs/operations.md", "## The log")) {
+        for message in quoted(&cell) {
+            assert!(code.contains(&format!("\"{message}\"")), "nothing logs {message:?}");
+        }
+    }
+    let told: BTreeSet<String> = first_cells(&section("docs/operations.md", "## When something is held"))
+        .iter()
+        .flat_map(|cell| quoted(cell))
+        .collect();
+    let words = |after: &str| -> BTreeSet<String> {
+        let text = code.split_once(after).unwrap_or_else(|| panic!("no {after:?} in the sources")).1;
+        let text = text.split_once("fn as_str").unwrap().1.split_once("\n    }\n").unwrap().0;
+        text.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    assert_eq!(told, &words("impl TroubleKind {") | &words("impl Hold {"));
+}
+
+/// The last text literal of each `tracing::info!`, `warn!` and `error!` of the sources: their messages.
+fn messages() -> BTreeSet<String> {
+    let code = code();
+    let mut messages = BTreeSet::new();
+    for call in ["tracing::info!(", "tracing::warn!(", "tracing::error!("] {
+        for rest in code.split(call).skip(1) {
+            let (mut depth, mut chars, mut message) = (1, rest.chars(), None);
+            while depth > 0 {
+                match chars.next().unwrap() {
+                    '(' => depth += 1,
+                    ')' => depth -= 1,
+                    '"' => {
+                        let mut text = String::new();
+                        while let Some(c) = chars.next().filter(|c| *c != '"') {
+                            text.push(if c == '\\' { chars.next().unwrap() } else { c });
+                        }
+                        message = Some(text);
+                    }
+                    _ => {}
+                }
+            }
+            messages.insert(message.unwrap_or_else(|| panic!("no message: {}", &rest[..80])));
+        }
+    }
+    // Made up by the tests of the journal's own code.
+    assert!(messages.len() > 40);
+    messages
+}
+
+/// A number for a message that has none yet: a UUID, as journald likes them, made from its words.
+fn new_id(message: &str) -> u128 {
+    let digest = <sha2::Sha512 as sha2::Digest>::digest(message);
+    let id = u128::from_be_bytes(digest[..16].try_into().unwrap());
+    id & !(0xf << 76) & !(0b11 << 62) | 0x4 << 76 | 0b10 << 62
+}
+
+#[test]
+fn docs_list_the_number_of_every_message_and_none_is_used_twice() {
+    let listed: BTreeMap<&str, u128> = ALL.iter().copied().collect();
+    let numbers: BTreeSet<u128> = listed.values().copied().collect();
+    assert_eq!((listed.len(), numbers.len()), (ALL.len(), ALL.len()), "each message and each number once");
+    let used = messages();
+    let gone: Vec<_> = listed.keys().filter(|message| !used.contains(**message)).collect();
+    assert!(gone.is_empty(), "nothing logs {gone:?}; if it was reworded, keep its number with the new words");
+    let missing: Vec<_> = used.iter().filter(|message| !listed.contains_key(message.as_str())).collect();
+    let rows: String =
+        missing.iter().map(|message| format!("    ({message:?}, {:#034x}),\n", new_id(message))).collect();
+    assert!(missing.is_empty(), "put into src/service/message.rs, in its order:\n{rows}");
+    let section = section("docs/operations.md", "### Numbers of messages");
+    let told: BTreeSet<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected: Vec<String> =
+        ALL.iter().map(|(message, id)| format!("| `{message}` | `{id:032x}` |")).collect();
+    let rows: String =
+        expected.iter().filter(|row| !told.contains(row.as_str())).map(|row| format!("{row}\n")).collect();
+    assert!(rows.is_empty(), "put into the table of numbers in docs/operations.md, in its order:\n{rows}");
+    assert_eq!(told.len(), ALL.len(), "docs/operations.md lists numbers that are no longer");
+}
+
+#[test]
+fn docs_list_every_reason() {
+    let reasons: BTreeSet<_> = first_cells(&section("docs/operations.md", "### Verdicts"))
+        .iter()
+        .flat_map(|cell| quoted(cell))
+        .collect();
+    let code = fs::read_to_string(sources().join("src/seal.rs")).unwrap();
+    let words = code.split_once("pub const fn as_str").unwrap().1.split_once("\n    }\n").unwrap().0;
+    let words: BTreeSet<_> = words.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    assert_eq!(reasons, words);
+}
+
+#[test]
+fn docs_links_lead_somewhere() {
+    let mut wrong = String::new();
+    for file in documents() {
+        let text = document(&file);
+        let dir = Path::new(&file).parent().unwrap();
+        let outside: String = prose(&text).map(|(_, line)| format!("{line}\n")).collect();
+        for link in outside.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (target, name) =
+                link.split_once('#').map_or((link, None), |(target, name)| (target, Some(name)));
+            let path = if target.is_empty() { PathBuf::from(&file) } else { dir.join(target) };
+            let there = sources().join(&path);
+            if !there.exists() {
+                wrong += &format!("{file}: {link}: there is no such file\n");
+            } else if let Some(name) = name {
+                let text = fs::read_to_string(there).unwrap();
+                let anchors: Vec<_> = prose(&text)
+                    .filter(|(_, line)| line.starts_with('#'))
+                    .map(|(_, line)| anchor(line))
+                    .collect();
+                match anchors.iter().filter(|anchor| *anchor == name).count() {
+                    1 => {}
+                    0 => wrong += &format!("{file}: {link}: there is no such heading\n"),
+                    _ => wrong += &format!("{file}: {link}: there is more than one such heading\n"),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn docs_have_no_line_of_prose_that_is_longer_than_a_terminal() {
+    let mut wrong = String::new();
+    for file in documents() {
+        for (number, line) in prose(&document(&file)) {
+            // Tables cannot be broken.
+            if !line.starts_with('|') && line.chars().count() > WIDTH {
+                wrong += &format!("{file}:{number}: {} characters\n", line.chars().count());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "more than {WIDTH} in\n{wrong}");
+}
+
+#[test]
+fn readme_is_short_and_leads_to_every_document() {
+    let readme = document("README.md");
+    assert!(readme.lines().count() <= 200, "{} lines; the rest belongs to docs/", readme.lines().count());
+    let table = section("README.md", "## What to read");
+    for file in documents().iter().filter(|file| !file.contains('/') || file.starts_with("docs/")) {
+        assert!(
+            file == "README.md" || table.contains(&format!("]({file}")),
+            "the README does not name {file}"
+        );
+    }
+}
+
+/// The package installs the documents beside each other as they are in the tree, so that their links
+/// hold there, too.
+#[test]
+fn docs_are_in_the_package() {
+    let cargo = document("Cargo.toml");
+    for file in documents().iter().filter(|file| !file.contains('/') || file.starts_with("docs/")) {
+        let pattern = if file.starts_with("docs/") { "docs/*.md" } else { file };
+        let to =
+            if file.starts_with("docs/") { "usr/share/doc/kms-sig/docs/" } else { "usr/share/doc/kms-sig/" };
+        assert!(cargo.contains(&format!("[\"{pattern}\", \"{to}\", \"644\"]")), "no asset for {file}");
+    }
+}
+
+/// What the documents call a path of the tree is one. The change log tells of the past.
+#[test]
+fn docs_name_paths_that_exist() {
+    let mut wrong = String::new();
+    for file in documents().iter().filter(|file| *file != "CHANGELOG.md") {
+        let text = document(file);
+        let text: String = prose(&text).map(|(_, line)| format!("{line}\n")).collect();
+        for name in quoted(&text) {
+            let path = name.split_whitespace().next().unwrap_or_default();
+            let begins = ["src/", "tests/", "config/", "systemd/", "benches/", "docs/", ".ci/"];
+            if begins.iter().any(|dir| path.starts_with(dir))
+                && !path.contains(['*', '…'])
+                && !sources().join(path).exists()
+            {
+                wrong += &format!("{file}: there is no {path}\n");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn architecture_has_a_row_for_every_module() {
+    let told: BTreeSet<_> = first_cells(&section("ARCHITECTURE.md", "## The rooms"))
+        .iter()
+        .flat_map(|cell| quoted(cell))
+        .collect();
+    let entries = fs::read_dir(sources().join("src")).unwrap().map(|entry| entry.unwrap().path());
+    let modules = entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    let modules: BTreeSet<_> = modules.filter(|name| !["lib", "main"].contains(&name.as_str())).collect();
+    assert_eq!(told, modules);
+}
+
+/// The scripts are not run here, as they need the network; that they have their form can be seen.
+#[test]
+fn findings_are_listed_and_have_their_form() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let list = document("findings/README.md");
+    let mut count = 0;
+    for entry in fs::read_dir(sources().join("findings")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name == "README.md" {
+            continue;
+        }
+        count += 1;
+        let text = document(&format!("findings/{name}"));
+        assert!(list.contains(&format!("]({name})")), "findings/README.md does not list {name}");
+        assert!(fs::metadata(&path).unwrap().permissions().mode() & 0o111 != 0, "{name} cannot be run");
+        for part in [
+            "#!/usr/bin/env bash\n",
+            "(seen 20",
+            "# Expected",
+            " Seen:\n",
+            "# Matters for: ",
+            "mktemp -d",
+            "exit 1",
+        ] {
+            assert!(text.contains(part), "{name} lacks {part:?}");
+        }
+    }
+    assert!(count > 0, "no finding");
+}
+
+/// Comments, messages and alerts that send people to a document name one that exists, and a heading
+/// that it has.
+#[test]
+fn what_names_a_document_names_one_that_exists() {
+    let mut wrong = String::new();
+    let mut open: Vec<_> = ["src", "tests", "config", "systemd", "benches", "Cargo.toml"]
+        .iter()
+        .map(|dir| sources().join(dir))
+        .collect();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+            open.extend(entries.filter(|path| !path.ends_with("corpus") && !path.ends_with("target")));
+            continue;
+        }
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        // Comments and texts go on in the next line.
+        let text = text.split_whitespace().filter(|word| !["//", "///", "//!", "#", "\\"].contains(word));
+        let text = text.collect::<Vec<_>>().join(" ");
+        let shown = path.strip_prefix(sources()).unwrap().display();
+        for rest in text.split("docs/").skip(1) {
+            let Some((name, after)) = rest.split_once(".md") else { continue };
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c == '-') {
+                continue;
+            }
+            let file = format!("docs/{name}.md");
+            if !sources().join(&file).exists() {
+                wrong += &format!("{shown}: there is no {file}\n");
+            } else if let Some(heading) = after.strip_prefix(", \"").and_then(|rest| rest.split('"').next()) {
+                let has = document(&file).lines().any(|line| line.trim_start_matches('#').trim() == heading);
+                if !has {
+                    wrong += &format!("{shown}: {file} has no {heading:?}\n");
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn the_quickstart_command_stands_in_the_readme_and_its_policy_is_good() {
+    let command = "cargo run --release -- watch --policy config/quickstart.toml";
+    let at_start = document("README.md").lines().filter(|line| *line == command).count();
+    assert_eq!(at_start, 1, "alone on a line, to be copied");
+    let quickstart = fs::read_to_string(sources().join("config/quickstart.toml")).unwrap();
+    assert!(quickstart.contains(command));
+    // Away from the sources, so that what was tried out there changes nothing.
+    let place = Place::new();
+    fs::create_dir(place.path("config")).unwrap();
+    place.write("config/quickstart.toml", quickstart);
+    let path = fs::canonicalize(place.path("")).unwrap();
+    let missing = |rule: &str| {
+        let dir: PathBuf = path.join("quickstart").join(rule);
+        format!("{rule}: \"{}\" will be made\n", dir.display())
+    };
+    place.run(["check", "--policy", "config/quickstart.toml"]).exits(0).complains("").says(format!(
+        "{}{}\"{}\": 2 rules, no fault\n",
+        missing("releases"),
+        missing("downloads"),
+        path.join("config/quickstart.toml").display()
+    ));
+    place.run(["watch", "--policy", "config/quickstart.toml", "--once"]).exits(0);
+    // The example of its first lines: the same name, other content.
+    place.write("quickstart/releases/hello.txt", "hello\n");
+    place.run(["watch", "--policy", "config/quickstart.toml", "--once"]).exits(0);
+    place.write("quickstart/downloads/hello.txt", "evil\n");
+    place.write("quickstart/downloads/hello.txt.sig", place.read("quickstart/releases/hello.txt.sig"));
+    let policy = fs::read_to_string(place.path("config/quickstart.toml")).unwrap();
+    place.write("config/quickstart.toml", policy.replace("grace = \"3s\"", "grace = \"0s\""));
+    let run = place.run(["watch", "--policy", "config/quickstart.toml", "--once"]).exits(1);
+    let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+    assert!(said.contains("hello.txt: quarantined: mismatch"), "{said}");
+}
