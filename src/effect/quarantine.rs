@@ -571,7 +571,7 @@ mod tests {
         assert_eq!(fs::read_to_string(path("root/d/f.sig")).unwrap(), "its signature");
         assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "later", "never replaced");
         fs::remove_file(path("root/d/f")).unwrap();
-        claim::bring_back(&private).unwrap().count;
+        claim::bring_back(&private).unwrap();
         assert_eq!(fs::read_to_string(path("root/d/f")).unwrap(), "innocent");
     }
 

@@ -389,7 +389,8 @@ mod tests {
     #[test]
     fn p4_what_a_kill_left_of_an_exchange_is_told_apart_and_goes_where_it_belongs() {
         // What stands at the name, what lies in the folder, and what is at the name in the end.
-        let cases: [(Option<&[u8]>, &[u8], Option<&[u8]>); 7] = [
+        type Case = (Option<&'static [u8]>, &'static [u8], Option<&'static [u8]>);
+        let cases: [Case; 7] = [
             (Some(&[1; 20]), &[2; 20], Some(&[1; 20])),   // before the exchange
             (Some(&[2; 20]), &[1; 20], Some(&[2; 20])),   // after it
             (Some(&[2; 20]), b"theirs", Some(b"theirs")), // theirs came out
@@ -414,7 +415,7 @@ mod tests {
             assert_eq!(f.all().len(), usize::from(in_the_end.is_some()) + waits);
             if waits == 1 {
                 let told = claim::bring_back(&f.private).unwrap();
-                assert_eq!(told.first, [f.path.clone()]);
+                assert_eq!(told.first, std::slice::from_ref(&f.path));
                 fs::remove_file(f.at("in/sub/a.sig")).unwrap();
                 assert_eq!(f.bring_back(), 0);
                 assert_eq!(f.there("in/sub/a.sig").unwrap(), b"theirs");

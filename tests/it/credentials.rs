@@ -518,7 +518,7 @@ fn what_is_empty_counts_as_unset() {
     let (mut place, kms) = bare();
     let key = Moto::start().create_key();
     let id = key.rsplit('/').next().unwrap();
-    place.write("config", &format!("[default]\nregion = {REGION}\n{}", &SIGNER[17..]));
+    place.write("config", format!("[default]\nregion = {REGION}\n{}", &SIGNER[17..]));
     for name in [
         "AWS_ENDPOINT_URL",
         "AWS_ENDPOINT_URL_STS",

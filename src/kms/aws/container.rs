@@ -255,7 +255,7 @@ mod tests {
         );
         assert_eq!(
             answered(403, r#"{"code": "Denied", "message": "no\nrole"}"#).unwrap_err(),
-            "no credentials from http://h/: HTTP status 403: Denied: no\\nrole"
+            "no credentials from http://h/: HTTP status 403: Denied: no\\x0arole"
         );
         assert_eq!(answered(302, "").unwrap_err(), "no credentials from http://h/: HTTP status 302");
     }

@@ -246,7 +246,7 @@ mod tests {
         let transport = Transport::new(TrustStore::default());
         let error = transport.connector(peer).call(request).await.unwrap_err();
         assert!(error.is_user(), "{error:?}");
-        let refused = error.source().unwrap();
+        let refused = error.source().and_then(|host| host.source()).unwrap();
         assert_eq!(refused.to_string(), format!("the request to {} was not sent", shown(url)));
         refused.source().unwrap().to_string()
     }
