@@ -8,4 +8,3 @@ pub mod quarantine;
 pub mod sign;
 mod tree;
 pub mod work;
-pub mod write;

@@ -6,6 +6,7 @@
 //!
 //! Follows openat2(2), statx(2), open(2) for `O_TMPFILE`, link(2) and rename(2).
 
+pub mod atomic_write;
 pub mod copy;
 pub mod flush;
 pub mod give;

@@ -5,12 +5,14 @@
 //! outage happens exactly there.
 
 pub mod caller;
+pub mod endpoint;
 pub mod local;
 pub mod provider;
 pub mod rehearsal;
 
 #[cfg(feature = "aws")]
 pub mod aws;
+mod settings;
 
 use std::fmt;
 use std::future::Future;
@@ -22,6 +24,7 @@ use crate::context::Context;
 use crate::escape::Escaped;
 use crate::key::{KeyArn, KeyId};
 use caller::Caller;
+pub use settings::AwsSettings;
 
 /// Encrypt and Decrypt of AWS KMS, or of something that behaves like it.
 pub trait Kms: Send + Sync + 'static {

@@ -31,7 +31,7 @@
 //! hint / scan ─► settle ─► queue ─► snapshot ─► hash ─► kms ─► decide ─► effect ─► state
 //! ```
 //!
-//! [`digest`], [`key`], [`context`], [`merkle`], [`signature`], [`kms`] and [`seal`] say what a signature is;
+//! [`digest`], [`key`], [`context`], [`signature`], [`kms`] and [`seal`] say what a signature is;
 //! [`policy`] what is wanted; [`watch`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
 //! how files are touched, [`effect`] all that changes them, [`state`] what is remembered and on record, [`witness`]
 //! how KMS comes to vouch for that record; [`cli`] and [`command`] are what a person asks for, [`terminal`] what is
@@ -51,7 +51,6 @@ pub mod exit;
 pub mod fs;
 pub mod key;
 pub mod kms;
-pub mod merkle;
 pub mod policy;
 pub mod seal;
 pub mod service;

@@ -7,7 +7,6 @@
 #[cfg(test)]
 mod cases;
 mod control;
-mod endpoint;
 pub mod fault;
 mod grammar;
 pub mod manual;
@@ -25,9 +24,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use endpoint::{
-    EndpointError, Reach, Scheme, check_credentials_url, check_endpoint, destination, is_loopback,
-};
 pub use fault::{Fault, Faults};
 pub use pattern::{Patterns, Unwanted};
 pub(crate) use place::resolved;
@@ -35,6 +31,7 @@ pub(crate) use place::resolved;
 use crate::context::ContextTemplate;
 use crate::context::leaf_keys::LeafKeys;
 use crate::key::{KeyArn, KeyId};
+use crate::kms::AwsSettings;
 use crate::seal::Formats;
 
 /// A checked policy. All paths are absolute.
@@ -60,19 +57,6 @@ pub struct Policy {
     pub limits: Limits,
     /// The rules, in the order of the file. At least one.
     pub rules: Vec<Arc<Rule>>,
-}
-
-/// `[aws]`: what is given here goes before the SDK's environment and profile.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AwsSettings {
-    /// Region for keys whose name has none.
-    pub region: Option<String>,
-    /// Profile of the shared configuration files.
-    pub profile: Option<String>,
-    /// Another endpoint. Plain `http://` is taken on loopback only.
-    pub endpoint_url: Option<String>,
-    /// Whether to use the FIPS endpoints.
-    pub use_fips: Option<bool>,
 }
 
 /// What `[state]` says about the record of decisions.

@@ -16,8 +16,8 @@ use crate::context::leaf_keys::LeafKeys;
 use crate::digest::Digest;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
-use crate::merkle::Proof;
 use crate::signature::batch::{self as form, Batch};
+use crate::signature::merkle::Proof;
 use crate::signature::{MAX_CIPHERTEXT, Malformed, Signature};
 
 /// A fact about a payload and its signature. Not being able to tell is no verdict but an `Err`.
@@ -501,7 +501,7 @@ mod tests {
 
     #[test]
     fn k22_an_answer_that_has_the_form_of_a_batch_is_no_ciphertext() {
-        let proof = crate::merkle::Proof::new(1, 0, Vec::new()).unwrap();
+        let proof = crate::signature::merkle::Proof::new(1, 0, Vec::new()).unwrap();
         let batch = Signature::from(form::Batch::new(proof, LeafKeys::default(), vec![7; 40].into()));
         assert!(Signature::parse(batch.as_bytes()).unwrap().batch().is_some());
         assert_eq!(plain(batch.as_bytes()).unwrap_err().kind, TroubleKind::MalformedReply);

@@ -6,13 +6,12 @@
 
 pub mod batch;
 pub mod ciphertext;
+mod limits;
+pub mod merkle;
 
 use crate::digest::Digest;
 use batch::{Batch, Flaw};
-
-/// The longest ciphertext, and so the longest plain signature, in bytes: the largest `CiphertextBlob` of KMS (AWS
-/// KMS API reference, Decrypt).
-pub const MAX_CIPHERTEXT: usize = 6144;
+pub use limits::MAX_CIPHERTEXT;
 
 /// The longest signature of any format, in bytes.
 pub const MAX_LEN: usize = batch::MAX_LEN;

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io::{self, Read as _};
 
-use crate::effect::write::{Occupant, Over, Place};
+use crate::fs::atomic_write::{Occupant, Over, Place};
 use crate::kms::local;
 use crate::signature::{Foreign, MAX_LEN, Malformed, Signature, ciphertext};
 

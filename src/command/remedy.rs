@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use crate::context::ContextError;
 use crate::daemon::{DaemonError, StoreError};
-use crate::effect::write::WriteError;
 use crate::fs::FsError;
+use crate::fs::atomic_write::WriteError;
 use crate::fs::trust::TrustError;
 use crate::key::{KeyError, Provider};
 use crate::kms::local::KeyringError;

@@ -10,11 +10,11 @@ use super::input::{Payload, ReadError};
 use super::{Failure, block_on, need_keyring, occupant};
 use crate::cli::{Sign, Stream};
 use crate::context::Context;
-use crate::effect::write::{Over, Place, WriteError};
 use crate::exit::Exit;
+use crate::fs::atomic_write::{Over, Place, WriteError};
 use crate::key::KeyId;
+use crate::kms::AwsSettings;
 use crate::kms::provider::Providers;
-use crate::policy::AwsSettings;
 use crate::seal;
 use crate::terminal::progress;
 

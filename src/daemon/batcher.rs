@@ -14,10 +14,10 @@ use crate::context::Context;
 use crate::context::leaf_keys::LeafKeys;
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble, TroubleKind};
-use crate::merkle::{Node, Tree};
 use crate::policy::{Batching, FINISHING};
 use crate::seal::Sealed;
 use crate::seal::batch::{self, SealedBatch};
+use crate::signature::merkle::{Node, Tree};
 
 /// The batches of one rule.
 #[derive(Debug)]

@@ -167,10 +167,10 @@ mod tests {
     use crate::digest::Digest;
     use crate::key::KeyArn;
     use crate::kms::{Asked, Decrypted, Encrypted, KmsError, classify};
-    use crate::merkle::Tree;
     use crate::seal::{Formats, Verdict};
     use crate::signature::Signature;
     use crate::signature::batch::{self, Batch};
+    use crate::signature::merkle::Tree;
 
     const KEY: &str = "local:a";
 

@@ -231,7 +231,7 @@ mod tests {
              on_invalid = \"quarantine\"\non_missing = \"log\"\nquarantine_max_size = {max}\n"
         );
         let file = temp.path().join("policy.toml");
-        crate::effect::write::write(&file, text.as_bytes()).unwrap();
+        crate::fs::atomic_write::write(&file, text.as_bytes()).unwrap();
         std::sync::Arc::clone(&Policy::load(&file).unwrap().rules[0])
     }
 

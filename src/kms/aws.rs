@@ -226,7 +226,8 @@ fn no_verdict(error: KmsError) -> KmsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{AwsSettings, EndpointError};
+    use crate::kms::AwsSettings;
+    use crate::kms::endpoint::EndpointError;
 
     #[tokio::test]
     async fn k24_a_plain_http_endpoint_in_the_settings_is_refused() {

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use crate::context::Context;
 use crate::key::{KeyId, Provider};
+use crate::kms::AwsSettings;
 use crate::kms::caller::{Caller, Confirmed};
 use crate::kms::local::Local;
 use crate::kms::rehearsal::{ClockError, Reached, Rehearse};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
-use crate::policy::AwsSettings;
 
 /// Both providers, as one.
 #[derive(Debug)]

@@ -127,7 +127,7 @@ fn the_annotated_policy_shows_every_key() {
 fn a_rule_of_either_mode_has_the_documented_defaults() {
     let policy = good("least.toml");
     assert!(!policy.allow_root);
-    assert_eq!(policy.aws, super::AwsSettings::default());
+    assert_eq!(policy.aws, crate::kms::AwsSettings::default());
     assert_eq!(policy.keyring, None);
     assert_eq!(policy.quarantine_dir, None);
     assert_eq!(policy.state_dir, Path::new("/var/lib/kms-sig-test"));

@@ -13,15 +13,16 @@ use rustix::io::Errno;
 use toml::de::DeTable;
 
 use super::control;
-use super::endpoint::check_endpoint;
 use super::fault::{Faults, Report};
 use super::grammar::{AWS, LIMITS, LOCAL, QUARANTINE, STATE, Section, TOP};
 use super::place::{self, Place, Role};
 use super::reader::{Field, Table};
 use super::record;
 use super::rule::{self, Claims};
-use super::{AwsSettings, Limits, Policy, Rule};
+use super::{Limits, Policy, Rule};
 use crate::escape::Escaped;
+use crate::kms::AwsSettings;
+use crate::kms::endpoint::check_endpoint;
 
 /// The largest policy file, in bytes: some thousand rules.
 const MAX_LEN: u64 = 1 << 20;

@@ -8,8 +8,8 @@ use crate::context::Context;
 use crate::context::leaf_keys::LeafKeys;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::{Kms, Trouble};
-use crate::merkle::Tree;
 use crate::signature::batch::{self, Batch};
+use crate::signature::merkle::Tree;
 
 /// A batch just signed: what the signatures of its files are made of.
 #[derive(Debug)]
@@ -50,9 +50,9 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::kms::local::{Keyring, Local};
-    use crate::merkle::{Node, Proof};
     use crate::seal::{self, Formats, Verdict};
     use crate::signature::Signature;
+    use crate::signature::merkle::{Node, Proof};
 
     struct Host {
         _dir: tempfile::TempDir,

@@ -17,9 +17,9 @@
 use crate::context::Context;
 use crate::context::leaf_keys::{LeafKeys, MAX_TEXT};
 use crate::digest::{Digest, LEN};
-use crate::merkle::{Node, Proof, path_len};
+use crate::signature::merkle::{Node, Proof, path_len};
 
-use super::MAX_CIPHERTEXT;
+use super::limits::MAX_CIPHERTEXT;
 
 /// What every version of a batch signature begins with. No ciphertext of KMS does.
 pub const MAGIC: &[u8] = b"kms-sig batch ";
@@ -173,7 +173,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::merkle::Tree;
+    use crate::signature::merkle::Tree;
 
     fn sample(size: u64, index: u64) -> Batch {
         let leaves = (0..size).map(|n| Node::leaf(&[&n.to_be_bytes()])).collect();

@@ -7,11 +7,11 @@ use kms_sig::context::Context;
 use kms_sig::context::leaf_keys::LeafKeys;
 use kms_sig::digest::Digest;
 use kms_sig::kms::local::Local;
-use kms_sig::merkle::Tree;
 use kms_sig::seal::batch::sign;
 use kms_sig::seal::{self, Formats, Verdict};
 use kms_sig::signature::Signature;
 use kms_sig::signature::batch::{self, Batch};
+use kms_sig::signature::merkle::Tree;
 
 use crate::control::status;
 use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, with};

@@ -29,7 +29,8 @@ use super::shared_config::{NamedBy, ProfileError, SharedConfig};
 use super::source::Source;
 use super::trust_store::{self, CaBundleError};
 use super::wire::{Peer, Transport};
-use crate::policy::{AwsSettings, EndpointError, Reach, check_endpoint, destination};
+use crate::kms::AwsSettings;
+use crate::kms::endpoint::{EndpointError, Reach, check_endpoint, destination};
 
 /// Why AWS cannot be used as it is configured. Somebody must edit something.
 #[derive(Debug, thiserror::Error)]

@@ -19,8 +19,9 @@ use serde::de::{Deserializer, Error as _};
 use zeroize::Zeroizing;
 
 use crate::clock;
-use crate::effect::write::{self, Access, WriteError};
 use crate::escape::quoted;
+use crate::fs::atomic_write;
+use crate::fs::atomic_write::{Access, WriteError};
 use crate::key::{KeyArn, KeyId};
 
 /// Bytes of an AES-256 key.
@@ -213,7 +214,7 @@ impl Keyring {
         let arn: KeyArn = key.as_str().parse().map_err(|_| not_local())?;
         // The directory is what is locked: the file itself is another one after each change.
         let locked = |source| KeyringError::Lock { path: path.to_owned(), source };
-        let directory = File::open(write::parent(path)).map_err(locked)?;
+        let directory = File::open(atomic_write::parent(path)).map_err(locked)?;
         directory.lock().map_err(locked)?;
 
         let mut keys = match Self::open(path) {
@@ -227,7 +228,7 @@ impl Keyring {
         let mut secret = Zeroizing::new([0; SECRET_LEN]);
         aws_lc_rs::rand::fill(secret.as_mut_slice()).map_err(|_| KeyringError::Random)?;
         keys.insert(name.to_owned(), Key { arn: arn.clone(), secret, created: clock::system_time() });
-        write::replace(path, render(&keys).as_bytes(), Access::Owner)?;
+        atomic_write::replace(path, render(&keys).as_bytes(), Access::Owner)?;
         Ok(arn)
     }
 

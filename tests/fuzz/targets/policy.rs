@@ -11,7 +11,8 @@ use std::path::{Component, Path};
 use std::sync::LazyLock;
 
 use kms_sig::key::Provider;
-use kms_sig::policy::{Faults, Mode, Place, Policy, Rule, SignRule, VerifyRule, check_endpoint};
+use kms_sig::kms::endpoint::check_endpoint;
+use kms_sig::policy::{Faults, Mode, Place, Policy, Rule, SignRule, VerifyRule};
 use kms_sig_fuzz::Scratch;
 use libfuzzer_sys::arbitrary::{self, Unstructured};
 use libfuzzer_sys::fuzz_target;

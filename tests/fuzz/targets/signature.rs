@@ -13,7 +13,7 @@ use kms_sig::context::leaf_keys::LeafKeys;
 use kms_sig::digest::Digest;
 use kms_sig::key::KeyId;
 use kms_sig::kms::local::{Keyring, KeyringError, Local, claimed_key};
-use kms_sig::merkle::Tree;
+use kms_sig::signature::merkle::Tree;
 use kms_sig::seal::{self, Formats, Reason, Verdict};
 use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
