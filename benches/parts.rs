@@ -19,10 +19,10 @@ use kms_sig::context::{Context, ContextTemplate, Filling};
 use kms_sig::digest::Digest;
 use kms_sig::fs::flush::Flusher;
 use kms_sig::fs::{Dir, Fitness, Staging, copy};
+use kms_sig::settle::{Next, Pair, Sight, Timing, Want};
 use kms_sig::signature::Signature;
 use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::merkle::Tree;
-use kms_sig::watch::settle::{Next, Pair, Sight, Timing, Want};
 
 /// As in a release folder: small ones are sums and notes, large ones images.
 fn hash(c: &mut Criterion) {

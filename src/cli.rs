@@ -19,9 +19,9 @@ use clap::{
 
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
-use crate::seal::Reason;
 use crate::service::journal;
 use crate::signature::SUFFIX;
+use crate::signing::Reason;
 use crate::state::Outcome;
 use crate::terminal::{self, progress};
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::chain;
-use crate::daemon::board::Board;
+use crate::daemon::status::Board;
 use crate::escape::quoted;
 use crate::policy::Policy;
 use listen::{Loopback, Socket};

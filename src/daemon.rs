@@ -3,33 +3,29 @@
 //! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody works for
 //! must not look like a quiet one.
 
+pub mod adaptive_rate;
 pub mod ask;
-mod batcher;
-pub mod board;
-mod breaker;
-mod crew;
-mod decide;
-mod driver;
-pub mod explain;
-mod hold;
-pub mod inspect;
-mod keeper;
-mod limit;
-mod line;
-mod memory;
-pub mod pace;
-mod pulse;
-mod quota;
-mod reloads;
-mod remover;
-mod roots;
-mod space;
-mod store;
-mod summary;
-mod survey;
-pub mod tally;
-mod turns;
-mod upkeep;
+pub(crate) mod batcher;
+pub(crate) mod breaker;
+pub(crate) mod decide;
+pub(crate) mod fair_semaphore;
+pub(crate) mod hold;
+pub mod kms_metrics;
+pub(crate) mod limit;
+pub mod maintenance;
+pub(crate) mod memory;
+pub(crate) mod pipeline;
+pub(crate) mod quota;
+pub(crate) mod reloads;
+pub(crate) mod remover;
+pub(crate) mod roots;
+pub(crate) mod space;
+pub mod status;
+pub(crate) mod store;
+pub(crate) mod summary;
+pub(crate) mod supervisor;
+pub(crate) mod watchdog;
+pub(crate) mod worker;
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -39,29 +35,29 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::effect::quarantine;
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FsError, Lock};
 use crate::kms::Kms;
 use crate::policy::{Policy, Rule};
+use crate::sink::directory::quarantine;
 use crate::state::{Decision, Found, Outcome, State, StateError};
 
-use board::Board;
-use crew::{Crew, Drivers, Relieved, Ship};
-use keeper::Keeper;
+use crate::daemon::fair_semaphore::Turns;
+use crate::daemon::maintenance::quarantine::Keeper;
+use crate::daemon::maintenance::record::Upkeep;
+use crate::daemon::pipeline::Line;
+use crate::daemon::status::Board;
+use crate::daemon::supervisor::{Crew, Drivers, Relieved, Ship};
 use limit::Limited;
-use line::Line;
 use reloads::Reloads;
 use store::Store;
-use turns::Turns;
-use upkeep::Upkeep;
 
-pub use driver::waits;
+pub(crate) use crate::daemon::pipeline::ended;
+pub use crate::daemon::worker::waits;
 pub use hold::{Hold, causes};
 pub use limit::Operation;
-pub(crate) use line::ended;
 pub use store::StoreError;
 pub use summary::Summary;
 
@@ -178,7 +174,7 @@ pub async fn run<K: Kms>(
 
 /// Answers for state's thread whenever somebody asks whether it turns.
 async fn keep_turning(state: State, board: Arc<Board>) -> Infallible {
-    let mut beat = board.pulse.enlist(pulse::STATE);
+    let mut beat = board.pulse.enlist(watchdog::STATE);
     loop {
         beat.asked().await;
         if state.echo().await.is_err() {
@@ -212,7 +208,7 @@ async fn serve<K: Kms>(
             Keeper { store, state, rules, clock }
         });
         if let Some(keeper) = keeper.as_ref().filter(|_| options.once) {
-            keeper.purge(&ship.board.pulse.enlist(pulse::QUARANTINE)).await;
+            keeper.purge(&ship.board.pulse.enlist(watchdog::QUARANTINE)).await;
         }
         ship.board.adopt(&policy);
         let line = Arc::new(Line {

@@ -7,10 +7,11 @@
 //! Follows openat2(2), statx(2), open(2) for `O_TMPFILE`, link(2) and rename(2).
 
 pub mod atomic_write;
+pub mod chown;
 pub mod copy;
 pub mod flush;
-pub mod give;
 pub mod lease;
+mod path_walk;
 pub mod place;
 pub mod private;
 pub mod root;
@@ -18,7 +19,6 @@ pub mod staging;
 mod stat;
 pub mod system;
 pub mod trust;
-mod way;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -5,10 +5,10 @@
 //! outage happens exactly there.
 
 pub mod caller;
+pub mod dry_run;
 pub mod endpoint;
 pub mod local;
 pub mod provider;
-pub mod rehearsal;
 
 #[cfg(feature = "aws")]
 pub mod aws;

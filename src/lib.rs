@@ -8,7 +8,7 @@
 //!
 //! Tests carry these numbers in their names.
 //!
-//! - **P1** Nothing is delivered without a [`seal::Verdict::Valid`], under a key that the rule names.
+//! - **P1** Nothing is delivered without a [`signing::Verdict::Valid`], under a key that the rule names.
 //!   Out of quarantine a person may release without one, in so many words (`--force`), and it is put on record.
 //! - **P2** Trouble reaching KMS is a hold, never a verdict. Unknown error codes are holds.
 //! - **P3** What is delivered is byte for byte what was hashed, whatever the sender does meanwhile.
@@ -31,9 +31,9 @@
 //! hint / scan ─► settle ─► queue ─► snapshot ─► hash ─► kms ─► decide ─► effect ─► state
 //! ```
 //!
-//! [`digest`], [`key`], [`context`], [`signature`], [`kms`] and [`seal`] say what a signature is;
-//! [`policy`] what is wanted; [`watch`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
-//! how files are touched, [`effect`] all that changes them, [`state`] what is remembered and on record, [`witness`]
+//! [`digest`], [`key`], [`context`], [`signature`], [`kms`] and [`signing`] say what a signature is;
+//! [`policy`] what is wanted; [`source`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
+//! how files are touched, [`sink`] all that changes them, [`state`] what is remembered and on record, [`state::attestation`]
 //! how KMS comes to vouch for that record; [`cli`] and [`command`] are what a person asks for, [`terminal`] what is
 //! shown to people only, [`service`] what the host is told, [`control`] what a running daemon answers.
 
@@ -44,18 +44,19 @@ pub mod command;
 pub mod context;
 pub mod control;
 pub mod daemon;
+pub mod diagnose;
 pub mod digest;
-pub mod effect;
 pub mod escape;
 pub mod exit;
 pub mod fs;
 pub mod key;
 pub mod kms;
 pub mod policy;
-pub mod seal;
 pub mod service;
+pub mod settle;
 pub mod signature;
+pub mod signing;
+pub mod sink;
+pub mod source;
 pub mod state;
 pub mod terminal;
-pub mod watch;
-pub mod witness;

@@ -32,7 +32,7 @@ use crate::context::ContextTemplate;
 use crate::context::leaf_keys::LeafKeys;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::AwsSettings;
-use crate::seal::Formats;
+use crate::signing::Formats;
 
 /// A checked policy. All paths are absolute.
 #[derive(Debug, Clone)]

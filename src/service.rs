@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::daemon::board::{Board, Phase, Reading, Root};
+use crate::daemon::status::{Board, Phase, Reading, Root};
 use crate::escape::Escaped;
 use notify::{Notifier, State};
 
@@ -191,7 +191,8 @@ fn status(reading: &Reading) -> String {
         1 => "1 rule".to_owned(),
         n => format!("{n} rules"),
     }];
-    let sum = |count: &dyn Fn(&crate::daemon::board::Figures) -> u64| reading.rules.values().map(count).sum();
+    let sum =
+        |count: &dyn Fn(&crate::daemon::status::Figures) -> u64| reading.rules.values().map(count).sum();
     for outcome in ["signed", "adopted", "valid", "delivered", "invalid", "quarantined", "refused"] {
         let n: u64 = sum(&|rule| rule.outcomes.get(outcome).copied().unwrap_or_default());
         if n > 0 {
@@ -235,7 +236,7 @@ fn status(reading: &Reading) -> String {
 mod tests {
     use super::*;
     use crate::daemon::Operation;
-    use crate::daemon::board::{Cause, Now};
+    use crate::daemon::status::{Cause, Now};
     use crate::kms::{Trouble, TroubleKind};
     use crate::state::Outcome;
 

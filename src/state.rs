@@ -8,6 +8,7 @@
 //! one fsync serves many files; nobody gets an answer before what they wrote is durable. Commands may append to
 //! the record beside it, by a [`Journal`].
 
+pub mod attestation;
 pub mod audit;
 #[cfg(test)]
 mod cases;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::PolicyArgs;
-use crate::seal::Reason;
+use crate::signing::Reason;
 
 /// `quarantine`
 #[derive(Debug, Subcommand)]

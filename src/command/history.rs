@@ -18,14 +18,15 @@ use crate::exit::Exit;
 use crate::key::KeyId;
 use crate::kms::provider::Providers;
 use crate::policy::Policy;
-use crate::seal::Reason;
+use crate::signing::Reason;
+use crate::state::attestation;
+use crate::state::attestation::Opened;
 use crate::state::audit::{Break, Unbroken};
 use crate::state::export::{self, ExportError, escaped};
 use crate::state::ledger::Read;
 use crate::state::link::{Head, Judged, Point, Row};
 use crate::state::reader::{Expected, Filter, History, HistoryError, JudgedFilter, NameFilter};
 use crate::terminal::{self, Palette, progress};
-use crate::witness::{self, Opened};
 
 /// Seals that `--online` opens: the newest. Each binds all rows before it.
 const OPENED: usize = 8;
@@ -335,7 +336,7 @@ async fn open_seals(
     let mut found = Seals::default();
     for seal in record.seals().map_err(HistoryFailure::from)?.iter().rev().take(OPENED) {
         let head = Head { chain: unbroken.head.chain, point: seal.point };
-        let answer = witness::open(kms, key, &seal.ciphertext, &head).await;
+        let answer = attestation::open(kms, key, &seal.ciphertext, &head).await;
         match answer.map_err(|source| Failure::Seal { provider: key.provider(), source })? {
             Opened::Genuine => found.opened += 1,
             Opened::OtherKey => found.others += 1,

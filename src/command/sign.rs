@@ -15,7 +15,7 @@ use crate::fs::atomic_write::{Over, Place, WriteError};
 use crate::key::KeyId;
 use crate::kms::AwsSettings;
 use crate::kms::provider::Providers;
-use crate::seal;
+use crate::signing;
 use crate::terminal::progress;
 
 /// Signs one file.
@@ -35,7 +35,7 @@ pub fn run(arguments: &Sign, keyring: Option<PathBuf>) -> Result<Exit, Failure> 
     let digest = payload.hash_unchanged()?;
     let kms = Providers::new(AwsSettings::default(), keyring);
     let asking = progress::asking_kms();
-    let sealed = block_on(seal::sign(&kms, &key, &context, &digest))?;
+    let sealed = block_on(signing::sign(&kms, &key, &context, &digest))?;
     drop(asking);
     let sealed = sealed.map_err(|source| Failure::Sign {
         file: payload.shown().to_owned(),

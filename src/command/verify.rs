@@ -14,8 +14,9 @@ use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::AwsSettings;
 use crate::kms::local;
 use crate::kms::provider::Providers;
-use crate::seal::{self, Formats, Reason, Verdict};
 use crate::signature::Signature;
+use crate::signing;
+use crate::signing::{Formats, Reason, Verdict};
 use crate::terminal::{self, progress};
 
 /// Verifies one file.
@@ -51,8 +52,8 @@ pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure
     let asking = progress::asking_kms();
     let opened = block_on(async {
         match trusted.as_slice() {
-            [] => seal::open_any(&kms, &context, &signature).await,
-            keys => seal::open(&kms, keys, Formats::Any, &context, &signature).await,
+            [] => signing::open_any(&kms, &context, &signature).await,
+            keys => signing::open(&kms, keys, Formats::Any, &context, &signature).await,
         }
     })?;
     drop(asking);

@@ -12,7 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::{Failure, answer};
 use crate::cli::Watch;
 use crate::control;
-use crate::daemon::board::Board;
+use crate::daemon::status::Board;
 use crate::daemon::{self, DaemonError, Options, Order};
 use crate::escape::quoted;
 use crate::exit::Exit;

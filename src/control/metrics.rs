@@ -18,8 +18,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::report::NOT_TURNING;
 use crate::clock;
-use crate::daemon::board::{Board, Cause, Figures, Plan, Reading, Root};
-use crate::daemon::tally::{BOUNDS_MS, Calls};
+use crate::daemon::kms_metrics::{BOUNDS_MS, Calls};
+use crate::daemon::status::{Board, Cause, Figures, Plan, Reading, Root};
 use crate::daemon::{Operation, waits};
 use crate::key::{KeyArn, KeyId, Provider};
 use crate::policy::{Mode, Rule};

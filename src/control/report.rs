@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Clocks, Moment};
 use crate::daemon::ask::{Backlog as Pairs, Unanswered, Waiting};
-use crate::daemon::board::{Board, Figures, Phase, Plan, Reading, Root};
+use crate::daemon::status::{Board, Figures, Phase, Plan, Reading, Root};
 use crate::escape::Escaped;
 use crate::kms::caller::Caller;
 use crate::state::link::hex;

@@ -27,7 +27,7 @@ use super::report::{Backlog, Outcome, Silence, Status};
 use super::{Order, events, metrics};
 use crate::clock::Moment;
 use crate::daemon::ask::{self, Ask, Which};
-use crate::daemon::board::{Board, Panel, Phase, Plan};
+use crate::daemon::status::{Board, Panel, Phase, Plan};
 use crate::policy::Policy;
 use crate::state::link::unhex;
 

@@ -15,9 +15,10 @@ use crate::context::leaf_keys::LeafKeys;
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble, TroubleKind};
 use crate::policy::{Batching, FINISHING};
-use crate::seal::Sealed;
-use crate::seal::batch::{self, SealedBatch};
 use crate::signature::merkle::{Node, Tree};
+use crate::signing::Sealed;
+use crate::signing::batch;
+use crate::signing::batch::SealedBatch;
 
 /// The batches of one rule.
 #[derive(Debug)]

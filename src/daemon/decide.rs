@@ -1,8 +1,8 @@
 //! What a verdict leads to. Pure and total: every combination has its line here, and its test.
 
 use crate::policy::{OnInvalid, OnStale, Place, VerifyRule};
-use crate::seal::{Reason, Valid, Verdict};
-use crate::watch::settle::Finality;
+use crate::settle::Finality;
+use crate::signing::{Reason, Valid, Verdict};
 
 /// What to do with a pair that was judged.
 #[derive(Debug)]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::chain;
 use crate::context::ContextError;
-use crate::effect::claim::STICKY;
 use crate::escape::quoted;
 use crate::fs::private::PLANTED;
 use crate::fs::{Dir, FsError, SYNC_DIRECTORY};
 use crate::kms::{Trouble, TroubleKind};
-use crate::seal::Reason;
+use crate::signing::Reason;
+use crate::sink::directory::removal::STICKY;
 use crate::state::StateError;
 
 /// Why a file is held.

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
-use super::board::Board;
 use super::breaker::{Breaker, Heard, Turn};
-use super::pace::Pace;
 use crate::clock::{Clock, Moment};
 use crate::context::Context;
+use crate::daemon::adaptive_rate::Pace;
+use crate::daemon::status::Board;
 use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, Weak};
 
 use tokio::task::JoinSet;
 
-use super::board::Board;
 use super::store::Store;
 use super::{DaemonError, Options, admit, prepare};
 use crate::chain;
+use crate::daemon::status::Board;
 use crate::policy::Policy;
 
 /// A policy that can take over, with its quarantine store.

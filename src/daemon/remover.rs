@@ -6,8 +6,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::hold::Stop;
-use crate::effect::claim::{self, Claims, Part, Removed};
 use crate::fs::FsError;
+use crate::sink::directory::removal;
+use crate::sink::directory::removal::{Claims, Part, Removed};
 
 /// What removes the sources of one rule.
 #[derive(Debug)]
@@ -87,11 +88,11 @@ impl Remover {
 
 /// Somebody who may want to remove something, on a task that must not wait for a disk.
 #[derive(Debug)]
-pub struct Customer(Option<claim::Customer>);
+pub struct Customer(Option<removal::Customer>);
 
 impl Drop for Customer {
     fn drop(&mut self) {
-        if let Some(unwanted) = self.0.take().and_then(claim::Customer::leave)
+        if let Some(unwanted) = self.0.take().and_then(removal::Customer::leave)
             && let Ok(runtime) = Handle::try_current()
         {
             drop(runtime.spawn_blocking(move || drop(unwanted))); // nobody waits for it

@@ -14,7 +14,7 @@ use crate::clock::{Clock, Moment};
 use crate::digest::{Hasher, LEN};
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
-use crate::seal::{Answer, Question};
+use crate::signing::{Answer, Question};
 
 /// How long a root stays open: no longer than it may take until a key that is disabled counts for nothing.
 const KEEP: Duration = Duration::from_secs(5 * 60);
@@ -167,10 +167,10 @@ mod tests {
     use crate::digest::Digest;
     use crate::key::KeyArn;
     use crate::kms::{Asked, Decrypted, Encrypted, KmsError, classify};
-    use crate::seal::{Formats, Verdict};
     use crate::signature::Signature;
     use crate::signature::batch::{self, Batch};
     use crate::signature::merkle::Tree;
+    use crate::signing::{Formats, Verdict};
 
     const KEY: &str = "local:a";
 

@@ -14,11 +14,11 @@ use tokio::sync::{Notify, watch};
 
 use super::hold::{Hold, Stop};
 use crate::clock;
-use crate::effect::quarantine;
 use crate::escape::quoted;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FileTime, FsError};
 use crate::policy::Rule;
+use crate::sink::directory::quarantine;
 
 /// A change of the directory younger than this when it was read may hide another one: its time comes from a clock
 /// that ticks every few milliseconds.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::line::Settled;
+use crate::daemon::pipeline::Settled;
 use crate::escape::{Escaped, word};
 use crate::exit::Exit;
 use crate::fs::RelPath;

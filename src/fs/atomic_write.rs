@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::escape::quoted;
-use crate::fs::give::Owner;
+use crate::fs::chown::Owner;
 use crate::fs::{Identity, Kind, Stat, stat_file, trust};
 
 /// As many symbolic links as the kernel follows in one path (path_resolution(7)).

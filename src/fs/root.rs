@@ -10,9 +10,9 @@
 use std::path::Path;
 
 use super::Dir;
-use super::give::Owner;
 use super::trust::TrustError;
-use super::way::{Missing, Terms, walk};
+use crate::fs::chown::Owner;
+use crate::fs::path_walk::{Missing, Terms, walk};
 
 /// Opens the directory that a rule watches.
 ///

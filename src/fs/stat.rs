@@ -223,7 +223,7 @@ pub fn stat_path(path: &Path) -> Result<Option<Stat>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::scan::Unsignable;
+    use crate::source::directory::scan::Unsignable;
 
     #[test]
     fn every_unfitness_knows_its_own_words() {

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::give::Owner;
-use super::way::{Missing, Terms, Way, walk};
 use super::{Dir, FsError, Kind, Stat};
 use crate::escape::quoted;
+use crate::fs::chown::Owner;
+use crate::fs::path_walk::{Missing, Terms, Way, walk};
 
 /// Why a path is not trusted.
 #[derive(Debug, thiserror::Error)]

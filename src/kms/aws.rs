@@ -8,12 +8,12 @@
 mod connect;
 mod container;
 mod credentials;
+mod dry_run;
 mod explain;
 mod host;
 mod identity;
 mod proxy;
 mod refresh;
-mod rehearsal;
 mod shared_config;
 mod source;
 mod trust_store;

@@ -24,7 +24,7 @@ pub use keyring::{Keyring, KeyringError, Listed};
 use crate::chain;
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
-use crate::kms::rehearsal::{Reached, Rehearse};
+use crate::kms::dry_run::{Reached, Rehearse};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
 use keyring::{SECRET_LEN, Secret};
 
@@ -195,8 +195,9 @@ impl<'a> Parts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::{self, Formats, Reason, Verdict};
     use crate::signature::Signature;
+    use crate::signing;
+    use crate::signing::{Formats, Reason, Verdict};
 
     struct Host {
         dir: tempfile::TempDir,
@@ -324,11 +325,11 @@ mod tests {
     async fn a_signature_verifies_and_the_digest_decides() {
         let Host { local, dir: _dir } = host();
         let digest = crate::digest::Digest::of(b"payload");
-        let sealed = seal::sign(&local, &key("local:a"), &Context::default(), &digest).await.unwrap();
+        let sealed = signing::sign(&local, &key("local:a"), &Context::default(), &digest).await.unwrap();
         let signature = Signature::parse(sealed.signature.as_bytes()).unwrap();
         let keys = [key("local:b"), key("local:a")];
         let opened =
-            seal::open(&local, &keys, Formats::Plain, &Context::default(), &signature).await.unwrap();
+            signing::open(&local, &keys, Formats::Plain, &Context::default(), &signature).await.unwrap();
         assert!(matches!(opened.judge(&digest), Verdict::Valid(valid) if valid.key().as_str() == "local:a"));
         let other = crate::digest::Digest::of(b"other");
         assert!(matches!(opened.judge(&other), Verdict::Invalid(Reason::Mismatch)));

@@ -10,8 +10,8 @@ use crate::context::Context;
 use crate::key::{KeyId, Provider};
 use crate::kms::AwsSettings;
 use crate::kms::caller::{Caller, Confirmed};
+use crate::kms::dry_run::{ClockError, Reached, Rehearse};
 use crate::kms::local::Local;
-use crate::kms::rehearsal::{ClockError, Reached, Rehearse};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
 
 /// Both providers, as one.

@@ -535,7 +535,7 @@ fn filters_find_what_they_say() {
     assert_eq!(found(Filter { since: text(&day(2)), until: text(&day(4)), ..Filter::default() }), [2, 3]);
     let judged = |judged| found(Filter { judged: Some(judged), ..Filter::default() });
     use super::link::Judged;
-    use crate::seal::Reason;
+    use crate::signing::Reason;
     assert_eq!(judged(JudgedFilter::Exactly(Judged::Valid)), [1]);
     assert_eq!(judged(JudgedFilter::AnyInvalid), [2]);
     assert_eq!(judged(JudgedFilter::Exactly(Judged::Invalid(Reason::Mismatch))), [2]);

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::Hasher;
-use crate::seal::Reason;
+use crate::signing::Reason;
 
 use super::{Decision, Outcome};
 

@@ -7,11 +7,12 @@ use kms_sig::context::Context;
 use kms_sig::context::leaf_keys::LeafKeys;
 use kms_sig::digest::Digest;
 use kms_sig::kms::local::Local;
-use kms_sig::seal::batch::sign;
-use kms_sig::seal::{self, Formats, Verdict};
 use kms_sig::signature::Signature;
 use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::merkle::Tree;
+use kms_sig::signing;
+use kms_sig::signing::batch::sign;
+use kms_sig::signing::{Formats, Verdict};
 
 use crate::control::status;
 use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, with};
@@ -166,7 +167,7 @@ fn batches_of(place: &Place, dir: &str, count: u64) -> usize {
         let signature = Signature::parse(&place.read(format!("{dir}/{name}.sig"))).unwrap();
         let context = Context::parse(&[format!("file={name}")]).unwrap();
         let (split, digest) = (split(), Digest::of(&place.read(format!("{dir}/{name}"))));
-        let opened = seal::open(&local, &keys, Formats::Batch(&split), &context, &signature);
+        let opened = signing::open(&local, &keys, Formats::Batch(&split), &context, &signature);
         let verdict = runtime.block_on(opened).unwrap().judge(&digest);
         assert!(matches!(verdict, Verdict::Valid(_)), "{name}: {verdict:?}");
         batches.insert(signature.ciphertext().to_vec());

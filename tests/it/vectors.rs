@@ -21,8 +21,9 @@ use kms_sig::context::Context;
 use kms_sig::digest::Digest;
 use kms_sig::key::KeyId;
 use kms_sig::kms::local::Local;
-use kms_sig::seal::{self, Formats, Verdict};
 use kms_sig::signature::Signature;
+use kms_sig::signing;
+use kms_sig::signing::{Formats, Verdict};
 
 use crate::harness::Place;
 use format::Vector;
@@ -119,8 +120,8 @@ fn judged(vector: &Vector, keyring: &Path) -> (&'static str, Option<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let opened = runtime.block_on(async {
         match &keys[..] {
-            [] => seal::open_any(&kms, &context, &signature).await,
-            keys => seal::open(&kms, keys, Formats::Any, &context, &signature).await,
+            [] => signing::open_any(&kms, &context, &signature).await,
+            keys => signing::open(&kms, keys, Formats::Any, &context, &signature).await,
         }
     });
     let opened = match opened {

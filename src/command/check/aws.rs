@@ -5,7 +5,7 @@
 
 use super::keys::Call;
 use crate::command::{Failure, block_on};
-use crate::daemon::inspect::Finding;
+use crate::diagnose::inspect::Finding;
 use crate::key::Provider;
 use crate::kms::Trouble;
 use crate::kms::provider::Providers;

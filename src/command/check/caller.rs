@@ -2,7 +2,7 @@
 
 use super::keys::Call;
 use crate::command::remedy;
-use crate::daemon::inspect::Finding;
+use crate::diagnose::inspect::Finding;
 use crate::key::{KeyId, Provider};
 use crate::kms::caller::{Caller, Confirmed};
 use crate::kms::{Trouble, TroubleKind};
@@ -60,7 +60,7 @@ const ABOUT: &str = "identity";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::inspect::Level;
+    use crate::diagnose::inspect::Level;
 
     fn caller() -> Caller {
         Caller {

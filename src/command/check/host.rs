@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::daemon::inspect::{Finding, copies_waiting};
+use crate::diagnose::inspect::{Finding, copies_waiting};
 use crate::policy::Policy;
 
 /// Where the kernel shows its limits of inotify (inotify(7), "/proc interfaces").
@@ -128,7 +128,7 @@ fn descriptors(policy: &Policy, limit: Option<u64>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::inspect::Level;
+    use crate::diagnose::inspect::Level;
 
     #[test]
     fn limits_that_do_not_suffice_are_told_with_the_line_to_write() {

@@ -13,12 +13,12 @@ use tokio::task::JoinSet;
 use crate::command::remedy;
 use crate::context::{Context, Filling};
 use crate::daemon::hostname;
-use crate::daemon::inspect::{Depth, Finding};
+use crate::diagnose::inspect::{Depth, Finding};
 use crate::key::{KeyId, Provider};
-use crate::kms::rehearsal::{ClockError, Reached, Rehearse};
+use crate::kms::dry_run::{ClockError, Reached, Rehearse};
 use crate::kms::{Operation, Trouble, TroubleKind};
 use crate::policy::{Mode, Policy, Rule};
-use crate::witness;
+use crate::state::attestation;
 
 /// The file that contexts are expanded for.
 const EXAMPLE: &str = "example";
@@ -112,7 +112,12 @@ pub(super) fn calls_of(rule: &Rule) -> Vec<(Call, Need)> {
 /// The call that seals the record, if it is sealed.
 pub(super) fn seal_call(policy: &Policy) -> Option<Call> {
     let key = policy.record.seal.as_ref()?.key.clone();
-    Some(Call { operation: Operation::Encrypt, key, context: witness::example_context(), form: Form::Plain })
+    Some(Call {
+        operation: Operation::Encrypt,
+        key,
+        context: attestation::example_context(),
+        form: Form::Plain,
+    })
 }
 
 /// The answers to calls, each asked once.
@@ -220,7 +225,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::daemon::inspect::Level;
+    use crate::diagnose::inspect::Level;
 
     /// Answers by the key's name, and counts.
     #[derive(Default)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::daemon::inspect::{DIRECTORY, FILES, Finding, Level};
+use crate::diagnose::inspect::{DIRECTORY, FILES, Finding, Level};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::policy::{Faults, Rule};

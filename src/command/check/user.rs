@@ -6,9 +6,9 @@
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::daemon::inspect::Finding;
+use crate::diagnose::inspect::Finding;
 use crate::escape::{Escaped, quoted};
-use crate::fs::give::Owner;
+use crate::fs::chown::Owner;
 use crate::fs::stat_path;
 use crate::policy::Policy;
 

@@ -9,13 +9,14 @@ use super::{ItemTrouble, StoreTrouble};
 use crate::context::Filling;
 use crate::daemon::hostname;
 use crate::digest::Digest;
-use crate::effect::quarantine::{Item, Parcel, ReadError};
-use crate::fs::give::Owner;
+use crate::fs::chown::Owner;
 use crate::fs::{FsError, Identity, stat_path, trust};
 use crate::kms::provider::Providers;
 use crate::policy::{Mode, Policy, Rollback, Rule};
-use crate::seal::{self, Opened, Reason, Verdict};
 use crate::signature::{Malformed, Signature};
+use crate::signing;
+use crate::signing::{Opened, Reason, Verdict};
+use crate::sink::directory::quarantine::{Item, Parcel, ReadError};
 use crate::terminal::progress;
 
 /// Judges by a policy.
@@ -85,7 +86,7 @@ impl<'p> Judge<'p> {
             Some(Ok(signature)) => {
                 let asking = progress::asking_kms();
                 let formats = rule.formats(&leaf_keys);
-                let opened = seal::open(&self.kms, &keys, formats, &context, &signature).await;
+                let opened = signing::open(&self.kms, &keys, formats, &context, &signature).await;
                 drop(asking);
                 opened.map_err(ItemTrouble::Kms)?
             }

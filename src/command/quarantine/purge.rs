@@ -6,8 +6,8 @@ use super::{ItemTrouble, Store, StoreTrouble, answer_json};
 use crate::chain;
 use crate::cli::{Choice, Purge};
 use crate::command::{Failure, answer};
-use crate::effect::quarantine::Entry;
 use crate::exit::Exit;
+use crate::sink::directory::quarantine::Entry;
 use crate::state::{Departed, Journal};
 
 /// Purges what was asked for.

@@ -9,13 +9,13 @@ use super::{ItemTrouble, Store, StoreTrouble, answer_json, both_ways};
 use crate::chain;
 use crate::cli::Release;
 use crate::command::{Failure, answer, block_on, complain};
-use crate::effect::quarantine::{Item, Licence, Locked, Parcel, Published};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::trust;
 use crate::fs::{Dir, FsError, RelPath, SYNC_DIRECTORY, root};
 use crate::policy::{Rollback, Rule};
-use crate::seal::{Valid, Verdict};
+use crate::signing::{Valid, Verdict};
+use crate::sink::directory::quarantine::{Item, Licence, Locked, Parcel, Published};
 use crate::state::{Departed, Departure, Journal};
 use crate::terminal::{self, progress};
 

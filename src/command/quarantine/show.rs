@@ -9,10 +9,10 @@ use crate::chain;
 use crate::cli::Choice;
 use crate::command::table::{Cell, table};
 use crate::command::{Failure, answer};
-use crate::effect::quarantine::{Entry, Item, ItemError, ReadError};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::signature::MAX_LEN;
+use crate::sink::directory::quarantine::{Entry, Item, ItemError, ReadError};
 use crate::terminal::{self, Meaning, progress};
 
 /// The heads of the table. The last column is not padded.

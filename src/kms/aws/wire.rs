@@ -31,8 +31,8 @@ use super::container::shown;
 use super::host::Hosts;
 use super::proxy;
 use crate::clock;
+use crate::kms::dry_run::ClockError;
 use crate::kms::endpoint::{EndpointError, Reach, check_credentials_url, check_endpoint, destination};
-use crate::kms::rehearsal::ClockError;
 
 /// TCP and TLS together. KMS is in the same Region or one ocean away; what takes longer is not coming.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

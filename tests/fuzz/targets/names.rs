@@ -18,7 +18,7 @@ use kms_sig::escape::{Escaped, quoted};
 use kms_sig::fs::{Dir, Kind, RelPath};
 use kms_sig::key::{KeyArn, KeyId, Provider};
 use kms_sig::policy::{Policy, Rule};
-use kms_sig::watch::scan::{Meaning, Unsignable, meaning, signature_name};
+use kms_sig::source::directory::scan::{Meaning, Unsignable, meaning, signature_name};
 use kms_sig_fuzz::Scratch;
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;

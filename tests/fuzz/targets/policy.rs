@@ -299,7 +299,7 @@ fn check_url(text: &str) {
     }
     if let Some(uri) = &sdk {
         let host = uri.host().expect("a host");
-        assert!(!is_plain || kms_sig::policy::is_loopback(host), "{text:?} leads to {host:?}");
+        assert!(!is_plain || kms_sig::kms::endpoint::is_loopback(host), "{text:?} leads to {host:?}");
     }
     if let (Some(url), Some(uri)) = (&browser, &sdk)
         && let (Some(url::Host::Domain(name)), Some(host)) = (url.host(), uri.host())

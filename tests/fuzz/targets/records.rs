@@ -16,13 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use kms_sig::digest::Digest;
-use kms_sig::effect::claim;
-use kms_sig::effect::quarantine::{self, Case, PutAway, Record};
+use kms_sig::sink::directory::removal;
+use kms_sig::sink::directory::quarantine;
+use kms_sig::sink::directory::quarantine::{Case, PutAway, Record};
 use kms_sig::fs::private::{LOCK, Private};
 use kms_sig::fs::{Dir, FileTime, Identity, RelPath};
 use kms_sig::signature::Signature;
 use kms_sig::state::{Decision, Outcome, State, StateError, Version};
-use kms_sig::watch::scan::signature_name;
+use kms_sig::source::directory::scan::signature_name;
 use kms_sig_fuzz::{Scratch, hex, wait};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -233,7 +234,7 @@ fn check_claims(claims: &Claims<'_>) {
 
     let private = Private::new(Dir::open(&root).expect("the root"));
     for _ in 0..2 {
-        let resisting = claim::recover(&private).expect("the claims can be listed");
+        let resisting = removal::recover(&private).expect("the claims can be listed");
         let now = contents(&[&root]);
         for (path, content) in &lying {
             assert_eq!(&fs::read(path).expect("nobody claimed it"), content);

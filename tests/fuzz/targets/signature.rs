@@ -14,7 +14,8 @@ use kms_sig::digest::Digest;
 use kms_sig::key::KeyId;
 use kms_sig::kms::local::{Keyring, KeyringError, Local, claimed_key};
 use kms_sig::signature::merkle::Tree;
-use kms_sig::seal::{self, Formats, Reason, Verdict};
+use kms_sig::signing;
+use kms_sig::signing::{Formats, Reason, Verdict};
 use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
 use kms_sig_fuzz::{Scratch, wait};
@@ -79,7 +80,7 @@ fn check_signature(bytes: &[u8]) {
     }
     let context = Context::default();
     let keys = [fuzz_key(), other_key()];
-    let opened = wait(seal::open(&LOCAL.1, &keys, Formats::Any, &context, &signature));
+    let opened = wait(signing::open(&LOCAL.1, &keys, Formats::Any, &context, &signature));
     let opened = opened.unwrap_or_else(|trouble| panic!("bytes are no trouble: {trouble}"));
     assert!(!opened.is_genuine());
     // The seeds stand for this digest.
@@ -88,7 +89,7 @@ fn check_signature(bytes: &[u8]) {
         other => panic!("{other:?}"),
     }
     if signature.batch().is_none_or(|batch| batch.leaf_keys().are_in(&context)) {
-        let opened = wait(seal::open_any(&LOCAL.1, &context, &signature));
+        let opened = wait(signing::open_any(&LOCAL.1, &context, &signature));
         assert!(opened.is_err(), "a local key is named or not used");
     }
 }
@@ -118,7 +119,7 @@ fn check_keyring(text: &[u8]) {
 
     let (context, digest) = (Context::default(), Digest::of(b"payload"));
     let sign =
-        |key: &KeyId| wait(seal::sign(&Local::new(path.clone()), key, &context, &digest)).expect("signs");
+        |key: &KeyId| wait(signing::sign(&Local::new(path.clone()), key, &context, &digest)).expect("signs");
     let signatures: Vec<_> = keys.iter().take(3).map(|key| (key, sign(key).signature)).collect();
     Keyring::create_key(&path, &new).expect("room for another key");
     let again: Vec<_> = Keyring::open(&path).expect("opens as before").list().collect();
@@ -126,7 +127,7 @@ fn check_keyring(text: &[u8]) {
     let kept = again.iter().filter(|one| one.key.as_str() != "local:new");
     assert!(kept.map(|one| &one.key).eq(listed.iter().map(|one| &one.key)));
     for (key, signature) in signatures {
-        let opened = wait(seal::open(
+        let opened = wait(signing::open(
             &Local::new(path.clone()),
             std::slice::from_ref(key),
             Formats::Plain,
@@ -168,12 +169,12 @@ fn check_case(case: &Case<'_>) {
     let Some(context) = context_of(&case.context) else { return };
     let (kms, key) = (&LOCAL.1, [fuzz_key()]);
     let digest = Digest::of(case.payload);
-    let sealed = wait(seal::sign(kms, &key[0], &context, &digest)).expect("a local key signs");
+    let sealed = wait(signing::sign(kms, &key[0], &context, &digest)).expect("a local key signs");
     let genuine = sealed.signature.as_bytes();
     assert_eq!(claimed_key(genuine), Some(sealed.key.clone()));
     let open = |keys: &[KeyId], context: &Context, bytes: &[u8]| {
         let signature = Signature::parse(bytes).ok()?;
-        Some(wait(seal::open(kms, keys, Formats::Any, context, &signature)).expect("no trouble"))
+        Some(wait(signing::open(kms, keys, Formats::Any, context, &signature)).expect("no trouble"))
     };
 
     let opened = open(&key, &context, genuine).expect("a signature");
@@ -235,13 +236,13 @@ fn check_batch(case: &BatchCase<'_>) {
         payloads.iter().zip(&contexts).map(|(payload, context)| batch::leaf(&Digest::of(payload), context));
     let tree = Tree::new(leaves.collect()).expect("leaves");
     let sealed =
-        wait(seal::batch::sign(&LOCAL.1, &key[0], &shared, split.clone(), tree)).expect("a local key signs");
+        wait(signing::batch::sign(&LOCAL.1, &key[0], &shared, split.clone(), tree)).expect("a local key signs");
     let genuine = sealed.sealed(at as u64).expect("a leaf").signature;
     assert_eq!(genuine.batch().map(Batch::leaf_keys), Some(&split));
     assert_eq!(Signature::parse(genuine.as_bytes()).as_ref(), Ok(&genuine));
 
     let judge = |formats: Formats<'_>, payload: &[u8], signature: &Signature| {
-        let opened = wait(seal::open(&LOCAL.1, &key, formats, context, signature)).expect("no trouble");
+        let opened = wait(signing::open(&LOCAL.1, &key, formats, context, signature)).expect("no trouble");
         matches!(opened.judge(&Digest::of(payload)), Verdict::Valid(_))
     };
     assert!(judge(Formats::Any, payload, &genuine));

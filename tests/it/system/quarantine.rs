@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-use kms_sig::effect::quarantine::PartRecord;
 use kms_sig::fs::Dir;
+use kms_sig::sink::directory::quarantine::PartRecord;
 use rustix::io::Errno;
 
 use super::job::{Check, at_each, content, ensure};

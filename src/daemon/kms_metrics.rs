@@ -1,0 +1,117 @@
+//! Calls of KMS, counted: how many came to what, and how long they took.
+//!
+//! Counts what left the host, probes included; what a breaker or the rate kept back is no call. Local keys are not
+//! counted.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::daemon::limit::Operation;
+use crate::kms::KmsError;
+
+/// Upper bounds of the classes of latency, in milliseconds: from a fast answer nearby to the operation's timeout.
+pub const BOUNDS_MS: [u64; 11] = [5, 10, 20, 50, 100, 200, 500, 1_000, 2_500, 5_000, 20_000];
+
+/// The calls of a daemon.
+#[derive(Debug, Default)]
+pub struct Tally {
+    calls: Mutex<BTreeMap<(Operation, &'static str), Calls>>,
+    in_flight: AtomicUsize,
+    /// Nanoseconds between calls, once one was answered.
+    interval: AtomicU64,
+}
+
+/// Calls that came to the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// How many.
+    pub count: u64,
+    /// How long they took together.
+    pub time: Duration,
+    /// How many fell into each class of [`BOUNDS_MS`], and above the last.
+    pub classes: [u64; BOUNDS_MS.len() + 1],
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub struct InFlight<'a>(&'a Tally);
+
+impl Tally {
+    /// A call leaves.
+    pub fn begin(&self) -> InFlight<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self)
+    }
+
+    /// A call came back after so long, with this answer.
+    pub fn ended<T>(&self, operation: Operation, answer: &Result<T, KmsError>, took: Duration) {
+        let result = match answer {
+            Ok(_) => "ok",
+            Err(KmsError::Rejected) => "rejected",
+            Err(KmsError::IncorrectKey) => "incorrect-key",
+            Err(KmsError::Trouble(trouble)) => trouble.kind.as_str(),
+        };
+        let mut all = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = all.entry((operation, result)).or_default();
+        calls.count += 1;
+        calls.time += took;
+        let class = BOUNDS_MS.iter().position(|bound| took <= Duration::from_millis(*bound));
+        if let Some(n) = calls.classes.get_mut(class.unwrap_or(BOUNDS_MS.len())) {
+            *n += 1;
+        }
+    }
+
+    /// The time that passes between two calls at the present rate, which falls when KMS throttles.
+    pub fn set_interval(&self, interval: Duration) {
+        self.interval.store(interval.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Calls that may start in a second, as far as it is known to differ from the policy's.
+    pub fn rate(&self) -> Option<f64> {
+        match self.interval.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos).as_secs_f64().recip()),
+        }
+    }
+
+    /// How many came to what.
+    pub fn calls(&self) -> BTreeMap<(Operation, &'static str), Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Calls under way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kms::{Trouble, TroubleKind};
+
+    #[test]
+    fn a_call_is_counted_once_where_it_belongs() {
+        let tally = Tally::default();
+        let call = tally.begin();
+        assert_eq!(tally.in_flight(), 1);
+        tally.ended(Operation::Decrypt, &Ok(()), Duration::from_millis(5));
+        tally.ended(Operation::Decrypt, &Ok(()), Duration::from_millis(6));
+        let trouble = KmsError::Trouble(Trouble::new(TroubleKind::Timeout, ""));
+        tally.ended::<()>(Operation::Decrypt, &Err(trouble), Duration::from_secs(60));
+        drop(call);
+        assert_eq!(tally.in_flight(), 0);
+        let calls = tally.calls();
+        let good = &calls[&(Operation::Decrypt, "ok")];
+        assert_eq!((good.count, good.classes[0], good.classes[1]), (2, 1, 1));
+        assert_eq!(calls[&(Operation::Decrypt, "timeout")].classes[BOUNDS_MS.len()], 1);
+    }
+}

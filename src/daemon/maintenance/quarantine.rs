@@ -1,0 +1,132 @@
+//! Keeps the quarantine store: purges what a rule keeps no longer, and notices when somebody has made room.
+//!
+//! Purges nothing unless a rule says how long its items are kept, and tells of each one, in the log and on record.
+//! Never touches an item that another process works on.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::chain;
+use crate::clock::{Clock, Moment};
+use crate::daemon::store::Store;
+use crate::daemon::watchdog::Beat;
+use crate::escape::Escaped;
+use crate::fs::FsError;
+use crate::policy::Rule;
+use crate::sink::directory::quarantine;
+use crate::sink::directory::quarantine::{ItemError, Locked, Record};
+use crate::state::{Departed, State};
+
+/// How often old items are looked for.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often to look, while a rule has no room, whether somebody made some. One system call.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What it needs.
+pub struct Keeper {
+    /// The store.
+    pub store: Arc<Store>,
+    /// Where purges are put on record.
+    pub state: State,
+    /// The rules of the policy.
+    pub rules: Vec<Arc<Rule>>,
+    /// The daemon's clock.
+    pub clock: Clock,
+}
+
+impl Keeper {
+    /// Keeps it for as long as it is polled. `beat` is its own.
+    pub async fn run(self, mut beat: Beat) -> Infallible {
+        let mut next_purge = Moment::ZERO;
+        let mut is_told = false;
+        loop {
+            if self.clock.now() >= next_purge {
+                self.purge(&beat).await;
+                next_purge = self.clock.now() + DAY;
+            }
+            let is_short = self.store.is_short();
+            let wake = if is_short { next_purge.min(self.clock.now() + LOOK) } else { next_purge };
+            tokio::select! {
+                () = tokio::time::sleep_until(self.clock.instant(wake)) => {}
+                () = self.store.falls_short(), if !is_short => {}
+                () = beat.asked() => {}
+            }
+            beat.turn();
+            if self.store.is_short() {
+                let counted = beat.at_disk(|| self.store.count_if_changed());
+                let failed = counted.is_err();
+                if !is_told {
+                    tell(counted);
+                }
+                is_told = failed; // every two seconds would be too often
+            }
+        }
+    }
+
+    /// Purges every item that its rule keeps no longer.
+    pub async fn purge(&self, beat: &Beat) {
+        if self.rules.iter().all(|rule| rule.quarantine_keep.is_none()) {
+            return;
+        }
+        let old = beat.at_disk(|| {
+            quarantine::sweep(self.store.dir())?;
+            let entries = quarantine::entries(self.store.dir())?;
+            let old = entries.filter(|(_, entry)| entry.as_ref().is_ok_and(|e| self.is_old(&e.record)));
+            Ok(old.map(|(id, _)| id).collect::<Vec<_>>())
+        });
+        let old = match old {
+            Ok(old) => old,
+            Err(error) => return tell(Err(error)),
+        };
+        let mut has_room = false;
+        for id in old {
+            has_room |= self.purge_one(beat, &id).await;
+        }
+        if has_room {
+            tell(beat.at_disk(|| self.store.count()));
+        }
+    }
+
+    /// Purges one; false if it is still there.
+    async fn purge_one(&self, beat: &Beat, id: &str) -> bool {
+        let taken = beat.at_disk(|| Locked::take(self.store.dir(), id));
+        let locked = match taken {
+            Ok(locked) if self.is_old(locked.item().record()) => locked,
+            Ok(_) | Err(ItemError::Gone | ItemError::Unfinished | ItemError::Busy) => return false,
+            Err(error @ (ItemError::Odd(_) | ItemError::Fs(_))) => {
+                tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
+                return false;
+            }
+        };
+        let (rule, at) = {
+            let record = locked.item().record();
+            (record.rule.clone(), record.quarantined_at.clone())
+        };
+        let file = locked.item().path().clone();
+        let departure = locked.item().departure(Departed::Purged, "quarantine_keep".to_owned());
+        if let Err(error) = beat.at_state(self.state.record_departure(departure)).await {
+            tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
+            return false;
+        }
+        if let Err(error) = beat.at_disk(|| locked.remove(self.store.dir())) {
+            tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
+            return false;
+        }
+        let (rule, at) = (Escaped::text(&rule), Escaped::text(&at));
+        let file = Escaped::new(file.as_path());
+        tracing::info!(%rule, %file, item = id, quarantined_at = %at, "purged from quarantine");
+        true
+    }
+
+    fn is_old(&self, record: &Record) -> bool {
+        let rule = self.rules.iter().find(|rule| rule.name == record.rule);
+        rule.and_then(|rule| rule.quarantine_keep).is_some_and(|keep| record.is_older_than(keep))
+    }
+}
+
+fn tell(done: Result<(), FsError>) {
+    if let Err(error) = done {
+        tracing::error!(error = chain::one_line(&error), "cannot read the quarantine store");
+    }
+}

@@ -1,0 +1,172 @@
+//! What is done for the record now and then: old rows removed, and its head sealed.
+//!
+//! Holds no file and delays none: what fails here is told once and tried again. Only state that cannot be
+//! written at all ends it, as it ends everything else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::clock::Moment;
+use crate::daemon::hold::{Announced, Announcement, Hold, back_off};
+use crate::daemon::pipeline::Line;
+use crate::daemon::watchdog;
+use crate::daemon::worker::chance;
+use crate::kms::{Kms, Trouble};
+use crate::policy::{Record, Sealing};
+use crate::state::StateError;
+use crate::state::attestation;
+use crate::state::ledger::{Pruned, Seal};
+use crate::state::link::Head;
+
+/// Time between looks for rows that are too old.
+const PRUNE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Rows removed in one commit: some milliseconds, so that files need not wait for it.
+const BATCH: u32 = 500;
+
+/// The record's keeper.
+pub struct Upkeep<K> {
+    line: Arc<Line<K>>,
+    record: Record,
+    /// Tries to seal that failed since the last that did not.
+    attempts: u32,
+    /// Since when it fails.
+    failing_since: Option<Moment>,
+    /// What was told about sealing and still holds.
+    told: Announced,
+}
+
+impl<K: Kms> Upkeep<K> {
+    /// Of the record behind `line`.
+    pub fn new(line: Arc<Line<K>>, record: Record) -> Self {
+        Self { line, record, attempts: 0, failing_since: None, told: Announced::default() }
+    }
+
+    /// Works until it is dropped, or until nothing more may be written; then says why.
+    pub async fn run(mut self) -> Hold {
+        let (mut prune_at, mut seal_at) = (Moment::ZERO, Moment::ZERO);
+        let mut beat = self.line.board.pulse.enlist(watchdog::RECORD);
+        loop {
+            beat.turn();
+            let now = self.line.clock.now();
+            if prune_at <= now {
+                if let Err(fatal) = beat.answering(self.prune()).await {
+                    return fatal;
+                }
+                prune_at = now + PRUNE_EVERY;
+            }
+            let mut next = prune_at;
+            if let Some(sealing) = self.record.seal.clone() {
+                if seal_at <= now {
+                    seal_at = match beat.answering(self.seal(&sealing)).await {
+                        Ok(()) => now + sealing.interval,
+                        Err(hold) if hold.is_fatal() => return hold,
+                        Err(_) => self.line.clock.now() + back_off(self.attempts, chance::dice()),
+                    };
+                }
+                next = next.min(seal_at);
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(self.line.clock.instant(next)) => {}
+                () = beat.asked() => {}
+            }
+        }
+    }
+
+    /// Does all there is to do, once.
+    ///
+    /// # Errors
+    /// Nothing more may be written.
+    pub async fn once(mut self) -> Result<(), Hold> {
+        self.prune().await?;
+        match self.record.seal.clone() {
+            Some(sealing) => self.seal(&sealing).await.or_else(unless_fatal),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what is older than the policy keeps.
+    async fn prune(&mut self) -> Result<(), Hold> {
+        let Some(keep) = self.record.keep else { return Ok(()) };
+        let before = clock::timestamp_ago(keep);
+        let mut removed = 0;
+        loop {
+            match self.line.state.prune(before.clone(), BATCH).await {
+                Ok(Pruned::Rows(rows)) => {
+                    removed += rows;
+                    if rows < i64::from(BATCH) {
+                        break;
+                    }
+                }
+                Ok(Pruned::Broken(broken)) => {
+                    let reason = broken.to_string();
+                    tracing::error!(reason, "the record is broken; nothing is pruned");
+                    break;
+                }
+                Err(error) => {
+                    let hold = Hold::State(error);
+                    tracing::warn!(reason = %hold, "the record cannot be pruned; will be tried again");
+                    unless_fatal(hold)?;
+                    break;
+                }
+            }
+        }
+        if removed > 0 {
+            tracing::info!(rows = removed, before, "record pruned");
+        }
+        Ok(())
+    }
+
+    /// Seals the head, if there is anything new. What fails has been told.
+    async fn seal(&mut self, sealing: &Sealing) -> Result<(), Hold> {
+        let sealed = match self.line.state.unsealed().await {
+            Ok(Some(head)) => self.seal_head(sealing, &head).await,
+            Ok(None) => return Ok(()),
+            Err(error) => Err(Hold::State(error)),
+        };
+        match &sealed {
+            Ok(()) => {
+                self.attempts = 0;
+                self.failing_since = None;
+                if self.told.clear().count() > 0 {
+                    tracing::info!(key = %sealing.key, "the head of the record is sealed again");
+                }
+            }
+            Err(hold) => {
+                self.attempts += 1;
+                let now = self.line.clock.now();
+                let since = *self.failing_since.get_or_insert(now);
+                if let Some(announcement) = self.told.announce(hold, now.saturating_sub(since)) {
+                    tell(sealing, hold, announcement);
+                }
+            }
+        }
+        sealed
+    }
+
+    async fn seal_head(&self, sealing: &Sealing, head: &Head) -> Result<(), Hold> {
+        let sealed = attestation::seal(&self.line.kms, &sealing.key, head).await;
+        let (ciphertext, key) = sealed.map_err(|trouble: Trouble| Hold::Kms(trouble))?;
+        let seal =
+            Seal { at: clock::timestamp(), point: head.point, key: key.as_str().to_owned(), ciphertext };
+        self.line.state.keep_seal(seal).await.map_err(|error: StateError| Hold::State(error))?;
+        tracing::debug!(row = head.point.seq, hash = %head.point.link, "head of the record sealed");
+        Ok(())
+    }
+}
+
+fn tell(sealing: &Sealing, hold: &Hold, announcement: Announcement) {
+    let (key, cause, reason, remedy) = (sealing.key.as_str(), hold.as_str(), hold.to_string(), hold.remedy());
+    match announcement {
+        Announcement::Alarm => {
+            tracing::error!(key, cause, reason, remedy, "the head of the record is not sealed");
+        }
+        Announcement::Passing => {
+            tracing::warn!(key, cause, reason, remedy, "the head of the record is not sealed");
+        }
+    }
+}
+
+fn unless_fatal(hold: Hold) -> Result<(), Hold> {
+    if hold.is_fatal() { Err(hold) } else { Ok(()) }
+}

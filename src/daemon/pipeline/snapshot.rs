@@ -1,0 +1,171 @@
+//! A file as it was when it was hashed.
+
+use crate::daemon::decide::Bringers;
+use crate::daemon::pipeline::{Facts, Part, Post, Sight, Stop, parts};
+use crate::daemon::space::Space;
+use crate::daemon::worker::look::Flaw;
+use crate::digest::Digest;
+use crate::fs::lease;
+use crate::fs::lease::Writer;
+use crate::fs::{FsError, Kind, OpenError, Place, RelPath, Staging, Stat, copy, stat_file};
+use crate::signature::Signature;
+use crate::sink::directory::deliver;
+use crate::source::directory::scan::signature_name;
+
+/// A payload that was hashed, as it was then. Exists only by hashing.
+pub(crate) struct Snapshot {
+    /// The directory it lies in.
+    pub(crate) parent: Place,
+    /// What the payload was.
+    pub(crate) payload: Stat,
+    /// The bytes that were hashed: a private copy, for rules that deliver.
+    pub(crate) staging: Option<Staging>,
+    /// Digest and size.
+    pub(crate) hashed: copy::Hashed,
+    /// What the lease said, before and after.
+    pub(crate) writer: Writer,
+    /// The signature beside it, read once.
+    pub(crate) signature: Option<SignatureFile>,
+}
+
+/// A snapshot without its directory: thousands may wait for one call of KMS, and descriptors are few.
+pub(crate) struct Resting {
+    payload: Stat,
+    staging: Option<Staging>,
+    hashed: copy::Hashed,
+    writer: Writer,
+    signature: Option<SignatureFile>,
+}
+
+impl Resting {
+    /// Opens the directory again. Whether the payload there is still the same is asked before anything is written.
+    pub(crate) fn wake(self, post: &Post, path: &RelPath) -> Result<Snapshot, Stop> {
+        let Self { payload, staging, hashed, writer, signature } = self;
+        Ok(Snapshot { parent: post.parent_of(path)?, payload, staging, hashed, writer, signature })
+    }
+}
+
+/// What lies at `NAME.sig`.
+pub(crate) struct SignatureFile {
+    pub(crate) stat: Stat,
+    /// Of its bytes, unless there are more than any signature has.
+    pub(crate) digest: Option<Digest>,
+    /// Its bytes, if they can be a signature.
+    pub(crate) parsed: Option<Signature>,
+}
+
+impl Snapshot {
+    /// statx, probe, hash, probe, statx; any difference starts over. With `space`, the payload is copied to
+    /// the destination's file system while it is hashed, leaving so many bytes free there.
+    pub(crate) fn take(
+        post: &Post,
+        path: &RelPath,
+        sight: Sight,
+        space: Option<(&Space, u64)>,
+    ) -> Result<Self, Stop> {
+        let parent = post.parent_of(path)?;
+        let (file, payload) = parent.open_file(path.name(), &post.fitness())?;
+        if Some(payload.identity) != sight.payload {
+            return Err(Stop::Changed);
+        }
+        let signature = Self::read_signature(post, &parent, path, sight)?;
+        let shown = parent.path().join(path.name());
+        let mut writer = lease::probe(&file);
+        // No further than the size it had: what grows meanwhile has changed (A10).
+        let size = payload.identity.size;
+        let grew = |error| match error {
+            OpenError::Unfit(_) | OpenError::Gone => Stop::Changed,
+            OpenError::Io(e) => e.into(),
+        };
+        let (staging, hashed) = match (&post.destination, space) {
+            (Some(destination), Some((space, floor))) => {
+                Stop::unless_there(destination)?;
+                let _room = space.take(destination, size, floor)?;
+                let staging = Staging::below(destination, path.parent())?;
+                let hashed = copy::copy(&file, &shown, size, &staging).map_err(grew)?;
+                (Some(staging), hashed)
+            }
+            _ => (None, copy::hash(&file, &shown, size).map_err(grew)?),
+        };
+        writer = writer.and(lease::probe(&file));
+        if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != payload.identity.size {
+            return Err(Stop::Changed);
+        }
+        Ok(Self { parent, payload, staging, hashed, writer, signature })
+    }
+
+    fn read_signature(
+        post: &Post,
+        parent: &Place,
+        path: &RelPath,
+        sight: Sight,
+    ) -> Result<Option<SignatureFile>, Stop> {
+        let Some(expected) = sight.signature else { return Ok(None) };
+        let name = signature_name(path.name());
+        let (file, stat) = match parent.open_file(&name, &post.signature_fitness()) {
+            Err(OpenError::Unfit(unfit)) => return Err(Stop::Refused(Flaw::Signature(unfit).to_string())),
+            opened => opened?,
+        };
+        if stat.identity != expected {
+            return Err(Stop::Changed);
+        }
+        let read = deliver::read_open(&file, parent.looking(), &name)?;
+        if stat_file(&file, &parent.path().join(&name))?.identity != expected {
+            return Err(Stop::Changed);
+        }
+        Ok(Some(SignatureFile { stat, digest: read.digest, parsed: read.parsed.ok() }))
+    }
+
+    pub(crate) fn rest(self) -> Resting {
+        let Self { parent: _, payload, staging, hashed, writer, signature } = self;
+        Resting { payload, staging, hashed, writer, signature }
+    }
+
+    pub(crate) fn signature_digest(&self) -> Option<String> {
+        Some(self.signature.as_ref()?.digest.as_ref()?.to_string())
+    }
+
+    pub(crate) fn facts(&self, key: Option<String>) -> Facts {
+        Facts {
+            digest: Some(self.hashed.digest.to_string()),
+            signature_digest: self.signature_digest(),
+            key,
+            item: None,
+            signature: None,
+        }
+    }
+
+    /// Whether the payload is still the version that was hashed, in the directory that it was hashed in.
+    pub(crate) fn is_unchanged(&self, path: &RelPath) -> Result<bool, FsError> {
+        Ok(self.is_same(path)? && self.parent.is_in_place()?)
+    }
+
+    /// The same, whatever became of the directory.
+    pub(crate) fn is_same(&self, path: &RelPath) -> Result<bool, FsError> {
+        let now = self.parent.stat_of(path.name())?;
+        Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
+    }
+
+    /// Whether payload and signature are still the versions that were judged.
+    pub(crate) fn is_pair_unchanged(&self, path: &RelPath) -> Result<bool, FsError> {
+        let signature = self.parent.stat_of(&signature_name(path.name()))?;
+        let signature = signature.filter(|s| s.kind == Kind::File).map(|s| s.identity);
+        Ok(self.is_unchanged(path)? && signature == self.signature.as_ref().map(|s| s.stat.identity))
+    }
+
+    /// Who brought the pair. What has the signature's name counts, even if it is none: a link or a directory keeps the
+    /// signature from coming as well.
+    pub(crate) fn bringers(&self, path: &RelPath) -> Result<Bringers, Stop> {
+        let signature = match &self.signature {
+            Some(judged) => Some(judged.stat),
+            None => self.parent.stat_of(&signature_name(path.name()))?,
+        };
+        Ok(Bringers::of(self.parent.stat().mode, self.payload.uid, signature.map(|stat| stat.uid)))
+    }
+
+    /// The source.
+    pub(crate) fn parts(&self, path: &RelPath, with_signature: bool) -> Vec<Part> {
+        let signature = self.signature.as_ref().filter(|_| with_signature);
+        parts(path, Some(self.payload.identity), signature.map(|file| file.stat.identity))
+    }
+}

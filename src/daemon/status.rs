@@ -1,0 +1,646 @@
+//! The board: what the daemon shows of itself while it runs, for whoever looks in from outside.
+//!
+//! The one place of live figures: the service manager's status line reads it, and so do the control socket and
+//! metrics. Those who work write to it, cheaply and at most once a second for each rule; nobody who reads it can
+//! delay them. It decides nothing, and nothing is decided by it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::clock;
+use crate::clock::{Clock, Moment};
+use crate::daemon::ask::{Ask, Unanswered};
+use crate::daemon::kms_metrics::Tally;
+use crate::daemon::limit::Operation;
+use crate::daemon::watchdog::Pulse;
+use crate::key::KeyArn;
+use crate::kms::Trouble;
+use crate::kms::caller::Caller;
+use crate::policy::Policy;
+use crate::state::Outcome;
+
+/// Questions that may wait for one driver.
+const QUESTIONS: usize = 16;
+
+/// The board of one daemon.
+#[derive(Debug)]
+pub struct Board {
+    /// The clock of every moment on it.
+    pub clock: Clock,
+    /// When that clock began, since the epoch. The same for as long as the daemon runs, wherever the host's clock goes.
+    pub started: Duration,
+    /// Whether its loops turn.
+    pub pulse: Pulse,
+    /// Calls of KMS.
+    pub tally: Tally,
+    /// Changes when the record may have more rows; there once state is open.
+    commits: OnceLock<watch::Receiver<u64>>,
+    life: watch::Sender<Life>,
+    plan: watch::Sender<Option<Arc<Plan>>>,
+    /// Whether nobody is still to open a control socket.
+    doors: watch::Sender<bool>,
+    rules: Mutex<BTreeMap<String, Arc<Panel>>>,
+    silent_keys: Mutex<BTreeMap<(String, Operation), SilentKey>>,
+    asked: Mutex<Asked>,
+    /// Counts changes of figures.
+    changes: Arc<watch::Sender<u64>>,
+}
+
+/// The policy in force.
+#[derive(Debug)]
+pub struct Plan {
+    /// The policy.
+    pub policy: Policy,
+    /// Which one since the daemon started, from 1.
+    pub generation: u64,
+    /// Since when.
+    pub since: Moment,
+}
+
+/// Where the daemon is between start and end.
+#[derive(Debug, Clone, Default)]
+pub struct Life {
+    /// Where.
+    pub phase: Phase,
+    /// How many reloads have been asked for.
+    pub reloads: u64,
+    /// When the last one was, by `CLOCK_MONOTONIC`.
+    pub reload_asked: Duration,
+    /// Reloads that were asked for and have come to no end yet, good or bad.
+    pub under_way: u64,
+    /// Why the last one was refused, if it was.
+    pub refused: Option<String>,
+    /// It has been ready since it started.
+    was_ready: bool,
+}
+
+impl Life {
+    /// Where it is, by what else is known.
+    const fn settle(&mut self) {
+        self.phase = match (self.phase, self.was_ready, self.under_way) {
+            (Phase::Stopping, _, _) => Phase::Stopping, // nothing leads back from there
+            (_, false, _) => Phase::Starting,           // a reload meanwhile is part of the start
+            (_, true, 0) => Phase::Ready,
+            (_, true, _) => Phase::Reloading,
+        };
+    }
+}
+
+/// Phases of a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Before the first scan of every rule is queued.
+    #[default]
+    Starting,
+    /// At work.
+    Ready,
+    /// A new policy is being read, or waits for the files in hand.
+    Reloading,
+    /// Told to end; files in hand are finished.
+    Stopping,
+}
+
+/// What one rule shows.
+#[derive(Debug)]
+pub struct Panel {
+    figures: Mutex<Figures>,
+    /// Where its driver takes questions.
+    driver: Mutex<Option<mpsc::Sender<Ask>>>,
+    changes: Arc<watch::Sender<u64>>,
+}
+
+/// The figures of a rule.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    /// Files dealt with since the daemon started, by outcome. Only ever grows.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// How often files were held since the daemon started, by cause. Only ever grows.
+    pub holds: BTreeMap<&'static str, u64>,
+    /// Bytes of files hashed since the daemon started.
+    pub hashed: u64,
+    /// Scans ended since the daemon started, and how long they took together.
+    pub scans: u64,
+    /// See `scans`.
+    pub scanning: Duration,
+    /// Watchers built since the daemon started, but for the first.
+    pub rebuilds: u64,
+    /// Files known when [`Figures::now`] was shown: dealt with by then, or waiting.
+    pub known: u64,
+    /// What is so now.
+    pub now: Now,
+}
+
+/// What is so in a rule now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Now {
+    /// How it stands with its directory.
+    pub root: Root,
+    /// Pairs that are held or wait for something, by cause.
+    pub causes: BTreeMap<&'static str, Cause>,
+    /// Pairs that something is still to be done about, those held included.
+    pub waiting: usize,
+    /// Pairs that are held; the rest of those that wait only need time.
+    pub held: usize,
+    /// Pairs that are being tried.
+    pub trying: usize,
+    /// The one that has waited longest.
+    pub oldest: Option<Oldest>,
+    /// The mass-failure brake is on.
+    pub braked: bool,
+    /// More wait in the directory than are counted here.
+    pub more: bool,
+    /// When the last scan ended.
+    pub last_scan: Option<Moment>,
+    /// How long it took.
+    pub last_scan_took: Duration,
+}
+
+/// Pairs that wait for one cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// How many.
+    pub count: usize,
+    /// Whether they are held, and not only waiting for something that is bound to come.
+    pub is_held: bool,
+    /// Since when the one that has waited longest.
+    pub since: Moment,
+    /// What that one says, in full.
+    pub reason: String,
+    /// What a person can do.
+    pub remedy: String,
+    /// Whether a person is needed.
+    pub needs_operator: bool,
+    /// When the first of them is looked at next.
+    pub next_try: Option<Moment>,
+}
+
+/// The pair that has waited longest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oldest {
+    /// The payload below the root, escaped.
+    pub file: String,
+    /// Since when, since the epoch: its change time, or when it was first seen if that was before.
+    pub since: Duration,
+    /// What it waits for.
+    pub cause: &'static str,
+}
+
+/// How it stands with a rule's directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Root {
+    /// It is being opened. For long only where a file system does not answer.
+    #[default]
+    Opening,
+    /// Events arrive, and scans find what they miss.
+    Watched,
+    /// Events cannot be relied on, for this reason; it is scanned every few seconds.
+    Scanned(Deaf),
+    /// The rule cannot work, for this reason.
+    Held(String),
+}
+
+impl Root {
+    /// The word for it, for status and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Watched => "watched",
+            Self::Scanned(_) => "scanned",
+            Self::Held(_) => "held",
+        }
+    }
+}
+
+/// Why events cannot be relied on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deaf {
+    /// The file system has none.
+    Remote,
+    /// The kernel gives none, for this reason.
+    Refused(String),
+    /// They stopped to come.
+    Silent,
+    /// Directories could not be read at the last scan.
+    Unseen,
+}
+
+impl Deaf {
+    /// Whether it should not be so, and is not just what the file system is like.
+    pub const fn is_a_fault(&self) -> bool {
+        match self {
+            Self::Remote => false,
+            Self::Refused(_) | Self::Silent | Self::Unseen => true,
+        }
+    }
+
+    /// Why, for people.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Remote => "the file system (network, FUSE or overlay) tells of no changes that others make",
+            Self::Refused(why) => why,
+            Self::Silent => "events no longer arrive",
+            Self::Unseen => "not every directory could be read",
+        }
+    }
+
+    /// What a person can do.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Remote => "nothing: it is scanned every ten seconds",
+            Self::Refused(_) => {
+                "raise the limit, for example sysctl fs.inotify.max_user_watches=1048576 \
+                 fs.inotify.max_user_instances=1024; until then it is scanned every ten seconds"
+            }
+            Self::Silent => {
+                "nothing at first: a new watcher is built; if it lasts, restart the daemon and report it"
+            }
+            Self::Unseen => "let the daemon's user read the directories; the log names them",
+        }
+    }
+}
+
+/// A key under which KMS does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SilentKey {
+    /// Since when it is not asked but for a probe now and then.
+    pub since: Moment,
+    /// What it said last.
+    pub trouble: Trouble,
+}
+
+/// As whom AWS was asked under the policy in force, and who answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The caller of the last call.
+    pub caller: Option<Caller>,
+    /// The accounts of the keys that answered.
+    pub accounts: BTreeSet<String>,
+}
+
+/// The most accounts that are remembered. A policy names its keys; who answers could name any.
+const MAX_ACCOUNTS: usize = 16;
+
+/// The whole board at one moment.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Where the daemon is.
+    pub life: Life,
+    /// The policy in force, once there is one.
+    pub plan: Option<Arc<Plan>>,
+    /// Each rule's figures, by name.
+    pub rules: BTreeMap<String, Figures>,
+    /// Keys under which KMS does not answer.
+    pub silent_keys: BTreeMap<(String, Operation), SilentKey>,
+    /// As whom AWS was asked.
+    pub asked: Asked,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self::new(Clock::start())
+    }
+}
+
+impl Board {
+    /// An empty board.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            started: clock::since_epoch().saturating_sub(clock.now()),
+            pulse: Pulse::new(clock),
+            tally: Tally::default(),
+            commits: OnceLock::new(),
+            life: watch::Sender::default(),
+            plan: watch::Sender::default(),
+            doors: watch::Sender::new(true),
+            rules: Mutex::default(),
+            silent_keys: Mutex::default(),
+            asked: Mutex::default(),
+            changes: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// State is open. Only the first is taken: a daemon has one state.
+    pub fn opened(&self, commits: watch::Receiver<u64>) {
+        self.commits.get_or_init(|| commits);
+    }
+
+    /// Changes when the record may have more rows.
+    pub fn commits(&self) -> Option<watch::Receiver<u64>> {
+        self.commits.get().cloned()
+    }
+
+    /// Somebody is going to open a control socket: the daemon is not ready before they have tried.
+    pub fn expect_control(&self) {
+        self.doors.send_replace(false);
+    }
+
+    /// They have tried.
+    pub fn control_was_tried(&self) {
+        self.doors.send_replace(true);
+    }
+
+    /// Waits until a control socket was tried, if one is expected.
+    pub async fn control(&self) {
+        // The sender is this board's own.
+        self.doors.subscribe().wait_for(|tried| *tried).await.map(drop).unwrap_or_default();
+    }
+
+    /// A policy is in force from now on.
+    pub fn adopt(&self, policy: &Policy) {
+        let since = self.clock.now();
+        self.plan.send_modify(|plan| {
+            let generation = plan.as_ref().map_or(0, |old| old.generation) + 1;
+            *plan = Some(Arc::new(Plan { policy: policy.clone(), generation, since }));
+        });
+        self.set_rules(policy.rules.iter().map(|rule| rule.name.as_str()));
+    }
+
+    /// Takes the rules of a policy: new ones begin, those of the same name go on, others are taken off. What was
+    /// known of keys is asked anew.
+    pub fn set_rules<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let mut rules = lock(&self.rules);
+        let mut old = std::mem::take(&mut *rules);
+        for name in names {
+            let panel = old.remove(name).unwrap_or_else(|| self.new_panel());
+            lock(&panel.figures).now = Now::default();
+            rules.insert(name.to_owned(), panel);
+        }
+        drop(rules);
+        lock(&self.silent_keys).clear();
+        *lock(&self.asked) = Asked::default();
+        self.changed();
+    }
+
+    /// The panel of a rule, for its driver; a new one if the rule is not among those that were set.
+    pub fn rule(&self, name: &str) -> Arc<Panel> {
+        Arc::clone(lock(&self.rules).entry(name.to_owned()).or_insert_with(|| self.new_panel()))
+    }
+
+    /// The panels of all rules, by name.
+    pub fn panels(&self) -> BTreeMap<String, Arc<Panel>> {
+        lock(&self.rules).clone()
+    }
+
+    fn new_panel(&self) -> Arc<Panel> {
+        let changes = Arc::clone(&self.changes);
+        Arc::new(Panel { figures: Mutex::default(), driver: Mutex::default(), changes })
+    }
+
+    /// KMS no longer answers under a key.
+    pub fn key_fell_silent(&self, key: &str, operation: Operation, trouble: &Trouble) {
+        let since = self.clock.now();
+        let silent = SilentKey { since, trouble: trouble.clone() };
+        lock(&self.silent_keys).insert((key.to_owned(), operation), silent);
+        self.changed();
+    }
+
+    /// KMS answers again.
+    pub fn key_answers(&self, key: &str, operation: Operation) {
+        lock(&self.silent_keys).remove(&(key.to_owned(), operation));
+        self.changed();
+    }
+
+    /// AWS was asked, as this caller as far as it is known, and this key answered if one did.
+    pub fn aws_was_asked(&self, caller: Option<Caller>, answered: Option<&KeyArn>) {
+        let mut asked = lock(&self.asked);
+        if caller.is_some() && asked.caller != caller {
+            asked.caller = caller;
+        }
+        let account = answered.and_then(KeyArn::account).filter(|account| !asked.accounts.contains(*account));
+        if let Some(account) = account
+            && asked.accounts.len() < MAX_ACCOUNTS
+        {
+            asked.accounts.insert(account.to_owned());
+        }
+    }
+
+    /// Every rule has its first scan queued, or is held, by the policy that the daemon was started with.
+    pub fn is_ready(&self) {
+        self.live(|life| life.was_ready = true);
+    }
+
+    /// A reload was asked for.
+    pub fn reload_asked(&self) {
+        self.live(|life| {
+            life.reloads += 1;
+            life.under_way += 1;
+            life.reload_asked = clock::monotonic();
+        });
+    }
+
+    /// One has come to its end: as [`Board::is_ready`], by its policy.
+    pub fn reloaded(&self) {
+        self.live(|life| {
+            life.was_ready = true;
+            life.under_way = life.under_way.saturating_sub(1);
+            life.refused = None;
+        });
+    }
+
+    /// One has come to nothing, as another came after it.
+    pub fn reload_superseded(&self) {
+        self.live(|life| life.under_way = life.under_way.saturating_sub(1));
+    }
+
+    /// One was refused, and the policy before it goes on.
+    pub fn reload_refused(&self, why: String) {
+        self.live(|life| {
+            life.under_way = life.under_way.saturating_sub(1);
+            life.refused = Some(why);
+        });
+    }
+
+    fn live(&self, change: impl FnOnce(&mut Life)) {
+        self.life.send_modify(|life| {
+            change(life);
+            life.settle();
+        });
+    }
+
+    /// The daemon was told to end.
+    pub fn is_stopping(&self) {
+        self.life.send_modify(|life| life.phase = Phase::Stopping);
+    }
+
+    /// Changes with every change of [`Life`].
+    pub fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
+    }
+
+    /// Changes with the policy in force.
+    pub fn plan(&self) -> watch::Receiver<Option<Arc<Plan>>> {
+        self.plan.subscribe()
+    }
+
+    /// Changes with the figures.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// All of it, now.
+    pub fn read(&self) -> Reading {
+        let rules = lock(&self.rules).iter().map(|(name, panel)| (name.clone(), panel.read())).collect();
+        Reading {
+            life: self.life.borrow().clone(),
+            plan: self.plan.borrow().clone(),
+            rules,
+            silent_keys: lock(&self.silent_keys).clone(),
+            asked: lock(&self.asked).clone(),
+        }
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+impl Figures {
+    /// How many files were dealt with since the daemon started.
+    pub fn dealt_with(&self) -> u64 {
+        self.outcomes.values().sum()
+    }
+}
+
+impl Panel {
+    /// Counts a file that was dealt with. Shown with the next [`Panel::show`], or to who reads before.
+    pub fn count(&self, outcome: Outcome) {
+        *lock(&self.figures).outcomes.entry(outcome.as_str()).or_default() += 1;
+    }
+
+    /// Counts a file that is held, for this cause.
+    pub fn count_hold(&self, cause: &'static str) {
+        *lock(&self.figures).holds.entry(cause).or_default() += 1;
+    }
+
+    /// Counts what was hashed, in bytes.
+    pub fn count_hashed(&self, bytes: u64) {
+        let mut figures = lock(&self.figures);
+        figures.hashed = figures.hashed.saturating_add(bytes);
+    }
+
+    /// Counts a scan that took so long.
+    pub fn count_scan(&self, took: Duration) {
+        let mut figures = lock(&self.figures);
+        figures.scans += 1;
+        figures.scanning += took;
+    }
+
+    /// Counts a watcher that took another one's place.
+    pub fn count_rebuild(&self) {
+        lock(&self.figures).rebuilds += 1;
+    }
+
+    /// Questions for the driver, from now on the caller.
+    pub fn take_questions(&self) -> mpsc::Receiver<Ask> {
+        let (asks, questions) = mpsc::channel(QUESTIONS);
+        *lock(&self.driver) = Some(asks);
+        questions
+    }
+
+    /// Asks the rule's driver.
+    ///
+    /// # Errors
+    /// It is not there, or is asked too much already.
+    pub fn ask(&self, ask: Ask) -> Result<(), Unanswered> {
+        let driver = lock(&self.driver).clone().ok_or(Unanswered::Gone)?;
+        driver.try_send(ask).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Unanswered::Busy,
+            mpsc::error::TrySendError::Closed(_) => Unanswered::Gone,
+        })
+    }
+
+    /// Shows what is so now, and wakes who waits for changes.
+    pub fn show(&self, now: Now) {
+        let mut figures = lock(&self.figures);
+        figures.known = figures.dealt_with() + now.waiting as u64;
+        figures.now = now;
+        drop(figures);
+        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// The figures, now.
+    pub fn read(&self) -> Figures {
+        lock(&self.figures).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept here is right after every single step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kms::TroubleKind;
+
+    #[test]
+    fn what_was_counted_outlives_a_reload_and_rules_that_went_are_gone() {
+        let board = Board::default();
+        board.set_rules(["a", "b"].into_iter());
+        board.rule("a").count(Outcome::Signed);
+        board.rule("a").show(Now { waiting: 3, ..Now::default() });
+        board.key_fell_silent("key", Operation::Encrypt, &Trouble::new(TroubleKind::Network, ""));
+        board.set_rules(["a", "c"].into_iter());
+        board.rule("a").count(Outcome::Signed);
+        let reading = board.read();
+        assert_eq!(reading.rules.keys().collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(reading.rules["a"].outcomes["signed"], 2);
+        assert_eq!(reading.rules["a"].now.waiting, 0, "the new driver has seen nothing yet");
+        assert!(reading.silent_keys.is_empty());
+    }
+
+    #[test]
+    fn files_that_are_known_were_dealt_with_or_wait_at_one_moment() {
+        let board = Board::default();
+        let panel = board.rule("a");
+        panel.count(Outcome::Signed);
+        panel.show(Now { waiting: 3, ..Now::default() });
+        panel.count(Outcome::Quarantined); // one of the three
+        let figures = panel.read();
+        assert_eq!((figures.dealt_with(), figures.known), (2, 4));
+    }
+
+    #[test]
+    fn o1_a_refused_reload_is_ready_again_and_the_next_good_one_forgets_it() {
+        let board = Board::default();
+        board.is_ready();
+        board.reload_asked();
+        assert_eq!(board.read().life.phase, Phase::Reloading);
+        board.reload_refused("two faults".into());
+        let life = board.read().life;
+        assert_eq!(
+            (life.phase, life.reloads, life.refused.as_deref()),
+            (Phase::Ready, 1, Some("two faults"))
+        );
+        board.reload_asked();
+        board.reloaded();
+        assert_eq!(board.read().life.refused, None);
+        board.is_stopping();
+        board.is_ready();
+        assert_eq!(board.read().life.phase, Phase::Stopping, "nothing leads back from there");
+    }
+
+    #[test]
+    fn o1_a_refused_reload_makes_nothing_ready_that_was_not() {
+        let board = Board::default();
+        let phase = || board.read().life.phase;
+        board.reload_asked();
+        board.reload_refused("a fault".into());
+        assert_eq!(phase(), Phase::Starting);
+        board.is_ready();
+        board.reload_asked(); // a good one, whose rules attach
+        board.reload_asked();
+        board.reload_refused("a fault".into());
+        assert_eq!(phase(), Phase::Reloading, "the good one is still under way");
+        board.reload_asked();
+        board.reload_superseded();
+        assert_eq!(phase(), Phase::Reloading);
+        board.reloaded();
+        assert_eq!(phase(), Phase::Ready);
+    }
+}

@@ -1,0 +1,464 @@
+//! The driver of one rule: hints and scans in, tries out, until told to stop.
+//!
+//! Each rule has its own, with its own watcher, so that a sender who floods one directory delays nobody
+//! else's. It owns the pairs that something is still to be done about, and their timers. It decides nothing:
+//! [`Pair`] says when to look and try, [`Line`] what becomes of it.
+
+pub(crate) mod attach;
+mod backlog;
+pub(crate) mod chance;
+mod listen;
+pub(crate) mod look;
+pub(crate) mod mounts;
+mod places;
+mod scanning;
+mod trying;
+
+pub use crate::daemon::worker::backlog::waits;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::clock::Moment;
+use crate::daemon::ask::Ask;
+use crate::daemon::hold::{Announced, Hold};
+use crate::daemon::memory;
+use crate::daemon::pipeline::{Known, Line, Post, Tried, ended};
+use crate::daemon::quota::Refusals;
+use crate::daemon::status::{Deaf, Now, Panel, Root};
+use crate::daemon::summary::{Left, Summary};
+use crate::daemon::watchdog::Beat;
+use crate::fs::RelPath;
+use crate::kms::Kms;
+use crate::policy::{Mode, Rule};
+use crate::settle::{Pair, Timing, Want};
+use crate::sink::directory::removal::Sheltered;
+use crate::source::directory::hint::Hints;
+
+/// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan (P10).
+const MAX_PAIRS: usize = 20_000;
+/// Room for more pairs than this is not kept.
+const ROOMY: usize = 1_000;
+/// Time between scans where events cannot be relied on.
+const POLL: Duration = Duration::from_secs(10);
+/// Time between tries to attach to directories that are not as they should be.
+const REATTACH: Duration = Duration::from_secs(5);
+/// After how long without a quiet moment a file is reported.
+const NEVER_SETTLES: Duration = Duration::from_secs(60 * 60);
+/// The shortest time between two changes of what is shown on the board.
+const SHOW: Duration = Duration::from_secs(1);
+/// The same in `--once`, which somebody may be watching.
+const SHOW_ONCE: Duration = Duration::from_millis(200);
+/// In `--once`: how often to look whether everything left has had its time.
+const ONCE_CHECK: Duration = Duration::from_secs(1);
+/// In `--once`: how long a file may take to settle, beyond `settle` itself, before it is left.
+const ONCE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a driver is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// To go on.
+    Work,
+    /// To finish what is in hand, and end.
+    Finish,
+    /// To leave what is in hand as a kill would (P4), and end.
+    Leave,
+}
+
+/// Drives one rule.
+pub struct Driver<K> {
+    line: Arc<Line<K>>,
+    rule: Arc<Rule>,
+    timing: Timing,
+    once: bool,
+    /// Tries at the same time.
+    max_jobs: usize,
+    post: Option<Arc<Post>>,
+    hints: Option<Hints>,
+    pairs: HashMap<RelPath, Slot>,
+    timers: BTreeSet<(Moment, RelPath)>,
+    ready: VecDeque<RelPath>,
+    /// Tries under way, each with the attachment it belongs to.
+    jobs: JoinSet<(u64, Tried)>,
+    /// Counts attachments: what a try of an earlier one comes to is about other directories.
+    attachment: u64,
+    /// What need not be waited for but at the end.
+    chores: JoinSet<()>,
+    next_scan: Moment,
+    /// The one under way.
+    scan: Option<scanning::Scan>,
+    /// Pairs that the last one came upon.
+    last_seen: usize,
+    /// No scan before this.
+    soonest_scan: Moment,
+    next_attach: Moment,
+    is_first_scan: bool,
+    /// Names that a killed process left may still lie about.
+    unswept: bool,
+    /// The last whole scan left out directories; told then.
+    capped: bool,
+    /// The last scan left pairs in the directory for want of room.
+    overflowed: bool,
+    /// Causes of holds already told.
+    told: Announced,
+    attach_told: Option<String>,
+    /// Changes when KMS answers again after it did not.
+    reopened: watch::Receiver<u64>,
+    /// Changes when somebody has made room in quarantine.
+    room: Option<watch::Receiver<u64>>,
+    /// Claims that wait until their files can go back.
+    sheltered: Sheltered,
+    /// What was refused of late.
+    refusals: Arc<Refusals>,
+    /// Files refused since state was last tidied.
+    refused: usize,
+    /// Why nothing more may be published.
+    fatal: Option<Hold>,
+    next_prune: Moment,
+    next_retry: Moment,
+    /// Until when the event of our own file must have come, while it is awaited.
+    cookie_due: Option<Moment>,
+    /// Why events are not to be relied on, as far as it is known.
+    deaf: Option<Deaf>,
+    /// Watchers built so far.
+    watchers: u64,
+    /// When it was last asked whether it turns, and answered.
+    beat: Beat,
+    panel: Arc<Panel>,
+    /// What is asked from outside.
+    questions: mpsc::Receiver<Ask>,
+    /// When the panel may be changed next, and whether it is out of date.
+    next_show: Moment,
+    unshown: bool,
+    last_scan: Option<Moment>,
+    last_scan_took: Duration,
+    summary: Summary,
+    ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+struct Slot {
+    pair: Pair,
+    timer: Option<Moment>,
+    running: bool,
+    /// Something happened to it while it was tried.
+    touched: bool,
+    attempts: u32,
+    known: Option<Known>,
+    hold: Option<Hold>,
+    /// Since when it is held, where it is.
+    held_since: Moment,
+    first_seen: Moment,
+}
+
+/// The waits of a rule.
+pub(crate) fn timing(rule: &Rule) -> Timing {
+    let (timeout, grace) = match &rule.mode {
+        Mode::Sign(_) => (Duration::MAX, None),
+        Mode::Verify(verify) => (verify.signature_timeout, verify.grace),
+    };
+    Timing {
+        settle: rule.settle,
+        grace_leased: grace.unwrap_or(Duration::from_secs(30)),
+        grace_unleased: grace.unwrap_or(Duration::from_secs(10 * 60)),
+        signature_timeout: timeout,
+        never_settles: NEVER_SETTLES,
+    }
+}
+
+impl<K: Kms> Driver<K> {
+    /// A driver that has not begun. `ready` fires when the watch is up and the first scan under way, or when it
+    /// is known that they cannot be for now.
+    pub fn new(
+        line: Arc<Line<K>>,
+        rule: Arc<Rule>,
+        once: bool,
+        max_jobs: usize,
+        ready: tokio::sync::oneshot::Sender<()>,
+    ) -> Self {
+        let timing = timing(&rule);
+        let now = line.clock.now();
+        let panel = line.board.rule(&rule.name);
+        Self {
+            summary: Summary::new(&rule.name, once),
+            beat: line.board.pulse.enlist(&rule.name),
+            questions: panel.take_questions(),
+            panel,
+            next_show: now,
+            unshown: false,
+            last_scan: None,
+            last_scan_took: Duration::ZERO,
+            reopened: line.kms.reopened(),
+            room: line.quarantine.as_ref().map(|store| store.room()),
+            sheltered: Sheltered::default(),
+            refusals: Arc::default(),
+            refused: 0,
+            fatal: None,
+            next_prune: now,
+            next_retry: now,
+            cookie_due: None,
+            deaf: None,
+            watchers: 0,
+            line,
+            rule,
+            timing,
+            once,
+            max_jobs,
+            post: None,
+            hints: None,
+            pairs: HashMap::new(),
+            timers: BTreeSet::new(),
+            ready: VecDeque::new(),
+            jobs: JoinSet::new(),
+            chores: JoinSet::new(),
+            attachment: 0,
+            next_scan: now,
+            scan: None,
+            last_seen: 0,
+            soonest_scan: now,
+            next_attach: now,
+            is_first_scan: true,
+            unswept: true,
+            capped: false,
+            overflowed: false,
+            told: Announced::default(),
+            attach_told: None,
+            ready_signal: Some(ready),
+        }
+    }
+
+    /// Runs until it is told to finish, or with `--once` until everything present at the start is dealt with or
+    /// left. Files in hand are finished, unless it is told to leave them.
+    ///
+    /// # Errors
+    /// A failure after which nothing may be published: what was to be durable may not be.
+    pub async fn run(mut self, mut told: watch::Receiver<Told>) -> Result<Summary, Hold> {
+        while *told.borrow() == Told::Work && self.fatal.is_none() {
+            let now = self.line.clock.now();
+            if self.beat.turn() {
+                self.prove_hearing(now);
+            }
+            if self.post.is_none() && now >= self.next_attach {
+                self.attach(now);
+            }
+            if self.post.is_some() {
+                self.take_hints(now);
+                self.miss_cookie(now);
+                if self.overflowed && self.pairs.len() <= MAX_PAIRS / 2 {
+                    self.scan_soon(now);
+                }
+                if self.scan.is_none() && now >= self.next_scan {
+                    self.begin_scan(now);
+                }
+                self.scan_on().await;
+                self.run_timers(now).await;
+                self.dispatch();
+            }
+            match self.post {
+                None => self.say_ready(),
+                Some(_) => self.show(),
+            }
+            while let Ok(ask) = self.questions.try_recv() {
+                self.answer(ask);
+            }
+            if self.scan.is_some() {
+                while let Some(done) = self.jobs.try_join_next() {
+                    self.finish(done);
+                }
+                continue;
+            }
+            if self.once && self.is_finished() {
+                break;
+            }
+            self.hurry_batch();
+            self.give_back_memory();
+            self.wait(&mut told).await;
+        }
+        if let Some(batcher) = self.post.as_ref().and_then(|post| post.batcher.as_ref()) {
+            batcher.close();
+        }
+        if *told.borrow() != Told::Work {
+            // Tries that only queue for a place are not in hand: a restart begins them again (C17).
+            self.line.hashing.close(self.post.as_ref().map(|post| &post.queue));
+            self.line.kms.end_soon();
+        }
+        // From here on it only waits for what is in hand, and whoever ordered that sees to how long.
+        self.beat.retire();
+        let leave = async move {
+            if told.wait_for(|told| *told == Told::Leave).await.is_err() {
+                std::future::pending::<()>().await; // nobody is left to say it
+            }
+        };
+        tokio::pin!(leave);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut leave => {
+                    self.jobs.shutdown().await;
+                    break;
+                }
+                done = self.jobs.join_next() => match done {
+                    Some(done) => self.finish(done),
+                    None => break,
+                },
+            }
+        }
+        self.chores.shutdown().await; // what is left of them the next start does
+        self.sum_up(true).await;
+        match self.fatal.take() {
+            Some(fatal) => Err(fatal),
+            None => Ok(self.into_summary()),
+        }
+    }
+
+    /// After many files at once, when few are left.
+    fn give_back_memory(&mut self) {
+        if self.jobs.is_empty() && self.pairs.capacity() > ROOMY && self.pairs.len() < ROOMY / 4 {
+            self.pairs.shrink_to_fit();
+            self.ready.shrink_to_fit();
+            self.chores.spawn(memory::give_back());
+        }
+    }
+
+    /// Sleeps until something is due or something happens.
+    async fn wait(&mut self, told: &mut watch::Receiver<Told>) {
+        let attached = self.post.is_some();
+        let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
+        let scheduled = if attached { self.next_scan } else { self.next_attach };
+        let check = self.once.then(|| self.line.clock.now() + ONCE_CHECK);
+        let show = self.unshown.then_some(self.next_show);
+        let wake = [timer, self.cookie_due, check, show].into_iter().flatten().fold(scheduled, Moment::min);
+        let wake = self.line.clock.instant(wake);
+        let hint = async {
+            match &self.hints {
+                Some(hints) => hints.wait().await,
+                None => std::future::pending().await,
+            }
+        };
+        let room = async {
+            match &mut self.room {
+                Some(room) => room.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = told.changed() => {}
+            () = tokio::time::sleep_until(wake) => {}
+            () = hint, if !self.once => {}
+            () = self.beat.asked() => {}
+            Ok(()) = self.reopened.changed() => self.retry_held(),
+            Ok(()) = room => self.retry(|hold| matches!(hold, Hold::QuarantineFull { .. })),
+            Some(ask) = self.questions.recv() => self.answer(ask),
+            Some(done) = self.jobs.join_next() => self.finish(done),
+            Some(done) = self.chores.join_next() => ended(done).unwrap_or_default(),
+        }
+    }
+
+    /// Says that the first scan is queued, or that it is known why it cannot be.
+    fn say_ready(&mut self) {
+        self.show();
+        self.ready_signal.take().map(|ready| ready.send(()));
+    }
+
+    /// Shows on the board how things stand; not more often than it must, as it counts all pairs.
+    fn show(&mut self) {
+        let now = self.line.clock.now();
+        if now < self.next_show {
+            self.unshown = true;
+            return;
+        }
+        self.next_show = now + if self.once { SHOW_ONCE } else { SHOW };
+        self.unshown = false;
+        let root = match (&self.post, &self.attach_told) {
+            (Some(post), _) => match self.unheard(post) {
+                None => Root::Watched,
+                Some(why) => Root::Scanned(why),
+            },
+            (None, Some(why)) => Root::Held(why.clone()),
+            (None, None) => Root::Opening,
+        };
+        let (causes, held, oldest) = self.survey_pairs(now);
+        self.panel.show(Now {
+            root,
+            causes,
+            waiting: self.pairs.len() + self.sheltered.count,
+            held,
+            trying: self.jobs.len(),
+            oldest,
+            braked: self.post.as_ref().is_some_and(|post| post.is_braked()),
+            more: self.overflowed,
+            last_scan: self.last_scan,
+            last_scan_took: self.last_scan_took,
+        });
+    }
+
+    fn want(&self) -> Want {
+        match self.rule.mode {
+            Mode::Sign(_) => Want::Sign,
+            Mode::Verify(_) => Want::Verify,
+        }
+    }
+
+    /// Whether `--once` has nothing more to wait for.
+    fn is_finished(&self) -> bool {
+        if self.post.is_none() {
+            return true; // its directory is not to be had; said when it was tried
+        }
+        let now = self.line.clock.now();
+        let more_wait = self.overflowed && self.pairs.len() < MAX_PAIRS / 2;
+        !more_wait
+            && self.jobs.is_empty()
+            && self.ready.is_empty()
+            && self.pairs.values().all(|slot| !slot.running && self.is_late(slot, now))
+    }
+
+    /// In `--once`: a batch waits for nobody when all that may still join it have.
+    fn hurry_batch(&self) {
+        let Some(batcher) = self.post.as_ref().and_then(|post| post.batcher.as_ref()) else { return };
+        if !self.once || self.jobs.is_empty() || batcher.waiting() < self.jobs.len() {
+            return;
+        }
+        let now = self.line.clock.now();
+        let may_join = |slot: &Slot| !slot.running && slot.hold.is_none() && !self.is_late(slot, now);
+        if self.ready.is_empty() && !self.pairs.values().any(may_join) {
+            batcher.hurry();
+        }
+    }
+
+    /// In `--once`: whether a pair is not waited for, or not any more.
+    fn is_late(&self, slot: &Slot, now: Moment) -> bool {
+        let limit = self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
+        slot.timer.is_none() || (slot.hold.is_none() && now > slot.first_seen + limit)
+    }
+
+    fn into_summary(mut self) -> Summary {
+        if let (true, Some(why)) = (self.once, self.attach_told.take()) {
+            self.summary.left(Left { path: None, why });
+        }
+        if self.overflowed {
+            self.summary.left(Left { path: None, why: "more files wait; run again".into() });
+        }
+        let want = self.want();
+        let mut pairs: Vec<_> = self.pairs.into_iter().collect();
+        pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (path, slot) in pairs {
+            let why = match &slot.hold {
+                Some(hold) => format!("held ({}): {hold}; {}", hold.as_str(), hold.remedy()),
+                None => slot.wait(want).text().to_owned(),
+            };
+            self.summary.left(Left { path: Some(path), why });
+        }
+        self.summary
+    }
+}
+
+/// Puts a pair on the timer list, taking it off where it was.
+fn set_timer(timers: &mut BTreeSet<(Moment, RelPath)>, slot: &mut Slot, path: &RelPath, at: Moment) {
+    if let Some(old) = slot.timer.replace(at) {
+        timers.remove(&(old, path.clone()));
+    }
+    timers.insert((at, path.clone()));
+}

@@ -1,0 +1,284 @@
+//! What waits in a rule, and what for: told to who asks, and summed up for the board.
+//!
+//! Looks at what the driver has in memory, and at no file.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::clock::{Clocks, Moment};
+use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
+use crate::daemon::pipeline::Post;
+use crate::daemon::status::{Cause, Deaf, Oldest};
+use crate::daemon::worker::{Driver, NEVER_SETTLES, Slot};
+use crate::escape::Escaped;
+use crate::fs::RelPath;
+use crate::fs::lease::Writer;
+use crate::kms::Kms;
+use crate::settle::{Sight, Want};
+
+/// What a pair waits for that is not held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// It is being read, judged or put away, or has its turn soon.
+    Work,
+    /// The payload of a signature.
+    Payload,
+    /// The signature of a payload.
+    Signature,
+    /// `grace`: it does not verify, which may still change.
+    Grace,
+    /// Somebody to close it.
+    Writer,
+    /// It to stop changing.
+    Quiet,
+}
+
+/// The words for what a file may wait for, but for the causes of holds.
+pub fn waits() -> impl Iterator<Item = &'static str> {
+    Wait::ALL.into_iter().map(Wait::cause).chain([SHELTERED])
+}
+
+/// The cause of what waits in the private folder.
+pub(crate) const SHELTERED: &str = "name-taken";
+const SHELTERED_TEXT: &str =
+    "it was taken out of the directory for a moment, and something else has its name since";
+const SHELTERED_REMEDY: &str = "rename or remove what has its name; until then it is in .kms-sig there";
+
+impl Wait {
+    const ALL: [Self; 6] =
+        [Self::Work, Self::Payload, Self::Signature, Self::Grace, Self::Writer, Self::Quiet];
+
+    pub(crate) const fn cause(self) -> &'static str {
+        match self {
+            Self::Work => "in-hand",
+            Self::Payload => "no-payload",
+            Self::Signature => "no-signature",
+            Self::Grace => "grace",
+            Self::Writer => "being-written",
+            Self::Quiet => "settling",
+        }
+    }
+
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Work => "being worked on",
+            Self::Payload => "a signature without its file",
+            Self::Signature => "its signature may still come (signature_timeout)",
+            Self::Grace => "does not verify, but may still be arriving (grace)",
+            Self::Writer => "somebody still has it open for writing",
+            Self::Quiet => "still changing",
+        }
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Work => "nothing",
+            Self::Payload => "nothing, if its file is on the way; otherwise remove it",
+            Self::Signature => "nothing, if it is on the way; otherwise have it sent",
+            Self::Grace => "nothing: it is judged when grace is over, unless it changes",
+            Self::Writer => {
+                "nothing, if the upload goes on; otherwise end the process that has it open (fuser -v FILE names it)"
+            }
+            Self::Quiet => "nothing, if the upload goes on; otherwise end whatever writes to it",
+        }
+    }
+}
+
+impl Slot {
+    /// What it waits for, unless it is held.
+    pub(crate) fn wait(&self, want: Want) -> Wait {
+        match (self.pair.sight(), want) {
+            _ if self.running => Wait::Work,
+            (Sight { payload: None, .. }, _) => Wait::Payload,
+            (Sight { signature: None, .. }, Want::Verify) => Wait::Signature,
+            _ if self.pair.writer() == Writer::Present => Wait::Writer,
+            _ if self.pair.is_doubted() => Wait::Grace,
+            _ => Wait::Quiet,
+        }
+    }
+
+    fn cause(&self, want: Want) -> &'static str {
+        match &self.hold {
+            Some(hold) => hold.as_str(),
+            None => self.wait(want).cause(),
+        }
+    }
+
+    /// Since when it is held, or waits.
+    fn since(&self) -> Moment {
+        if self.hold.is_some() { self.held_since } else { self.first_seen }
+    }
+
+    /// Since when it has been there, since the epoch: its change time, or when it was first seen if that was before.
+    fn there_since(&self, clocks: Clocks) -> Duration {
+        let seen = clocks.of(self.first_seen);
+        let sight = self.pair.sight();
+        let changed = sight.payload.or(sight.signature).map(|identity| identity.ctime.since_epoch());
+        changed.map_or(seen, |changed| changed.min(seen))
+    }
+
+    fn needs_operator(&self, want: Want, now: Moment) -> bool {
+        match &self.hold {
+            Some(hold) => hold.needs_operator(now.saturating_sub(self.held_since)),
+            None => match self.wait(want) {
+                Wait::Writer | Wait::Quiet => now.saturating_sub(self.first_seen) >= NEVER_SETTLES,
+                Wait::Work | Wait::Payload | Wait::Signature | Wait::Grace => false,
+            },
+        }
+    }
+
+    fn reason(&self, want: Want) -> String {
+        match &self.hold {
+            Some(hold) => hold.to_string(),
+            None => self.wait(want).text().to_owned(),
+        }
+    }
+
+    fn remedy(&self, want: Want) -> &str {
+        match &self.hold {
+            Some(hold) => hold.remedy(),
+            None => self.wait(want).remedy(),
+        }
+    }
+}
+
+impl<K: Kms> Driver<K> {
+    /// Answers who asked.
+    pub(crate) fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Backlog { which, most, answer } => {
+                // Who no longer waits for it need not have it.
+                answer.send(self.backlog(&which, most)).ok();
+            }
+            Ask::Rescan(done) => {
+                let now = self.line.clock.now();
+                self.next_attach = self.next_attach.min(now);
+                self.scan_soon(now);
+                self.retry(|_| true);
+                done.send(()).ok();
+            }
+        }
+    }
+
+    fn backlog(&self, which: &Which, most: usize) -> Backlog {
+        let clocks = self.line.clock.read();
+        let want = self.want();
+        let is_meant = |path: &RelPath, slot: &Slot| {
+            which.path.as_ref().is_none_or(|asked| asked == path.as_bytes())
+                && (!which.held_only || slot.hold.is_some())
+                && which.cause.as_ref().is_none_or(|cause| cause == slot.cause(want))
+        };
+        let meant = self.pairs.iter().filter(|(path, slot)| is_meant(path, slot));
+        let mut meant: Vec<_> = meant.map(|(path, slot)| (slot.there_since(clocks), path, slot)).collect();
+        let (sheltered, count) = self.sheltered_of(which);
+        let total = meant.len() + count;
+        meant.sort_by_key(|(since, path, _)| (*since, *path));
+        let pairs = meant.into_iter().take(most).map(|(since, path, slot)| Waiting {
+            path: path.clone(),
+            cause: slot.cause(want),
+            is_held: slot.hold.is_some(),
+            needs_operator: slot.needs_operator(want, clocks.now),
+            reason: slot.reason(want),
+            remedy: slot.remedy(want).to_owned(),
+            since,
+            attempts: slot.attempts,
+            next_try: if slot.running { Some(clocks.now) } else { slot.timer },
+            size: slot.pair.sight().payload.map(|payload| payload.size),
+        });
+        let mut pairs: Vec<_> = pairs.collect();
+        let room = most.saturating_sub(pairs.len());
+        pairs.extend(sheltered.into_iter().take(room).map(|path| self.waiting_for_its_name(path)));
+        Backlog { pairs, total, more: self.overflowed }
+    }
+
+    /// What waits in the private folder, as far as it is asked for, and how many that are.
+    fn sheltered_of(&self, which: &Which) -> (Vec<&RelPath>, usize) {
+        let is_cause = which.cause.as_ref().is_none_or(|cause| cause == SHELTERED);
+        if !is_cause {
+            return (Vec::new(), 0);
+        }
+        match &which.path {
+            None => (self.sheltered.first.iter().collect(), self.sheltered.count),
+            Some(asked) => {
+                let is_it = |path: &&RelPath| path.as_bytes() == asked;
+                let found: Vec<_> = self.sheltered.first.iter().filter(is_it).collect();
+                let count = found.len();
+                (found, count)
+            }
+        }
+    }
+
+    fn waiting_for_its_name(&self, path: &RelPath) -> Waiting {
+        Waiting {
+            path: path.clone(),
+            cause: SHELTERED,
+            is_held: true,
+            needs_operator: true,
+            reason: SHELTERED_TEXT.to_owned(),
+            remedy: SHELTERED_REMEDY.to_owned(),
+            since: self.line.clock.read().of(self.last_scan.unwrap_or_default()),
+            attempts: 0,
+            next_try: Some(self.next_scan),
+            size: None,
+        }
+    }
+
+    /// The causes for which pairs wait, how many are held, and which has waited longest.
+    pub(crate) fn survey_pairs(&self, now: Moment) -> (BTreeMap<&'static str, Cause>, usize, Option<Oldest>) {
+        let (clocks, want) = (self.line.clock.read(), self.want());
+        // Of each cause how many, and of those the one that has waited longest, the one to be told.
+        let mut longest: BTreeMap<&'static str, (usize, &Slot, Option<Moment>)> = BTreeMap::new();
+        let mut oldest: Option<(Duration, &RelPath, &Slot)> = None;
+        let mut held = 0;
+        for (path, slot) in &self.pairs {
+            held += usize::from(slot.hold.is_some());
+            let (count, longest, next) = longest.entry(slot.cause(want)).or_insert((0, slot, slot.timer));
+            *count += 1;
+            *next = (*next).into_iter().chain(slot.timer).min();
+            if slot.since() < longest.since() {
+                *longest = slot;
+            }
+            let since = slot.there_since(clocks);
+            if oldest.as_ref().is_none_or(|(before, ..)| since < *before) {
+                oldest = Some((since, path, slot));
+            }
+        }
+        let causes = longest.into_iter().map(|(cause, (count, slot, next_try))| {
+            let cause_of = Cause {
+                count,
+                is_held: slot.hold.is_some(),
+                since: slot.since(),
+                reason: slot.reason(want),
+                remedy: slot.remedy(want).to_owned(),
+                needs_operator: slot.needs_operator(want, now),
+                next_try,
+            };
+            (cause, cause_of)
+        });
+        let mut causes: BTreeMap<_, _> = causes.collect();
+        if self.sheltered.count > 0 {
+            let cause = Cause {
+                count: self.sheltered.count,
+                is_held: true,
+                since: self.last_scan.unwrap_or_default(),
+                reason: SHELTERED_TEXT.to_owned(),
+                remedy: SHELTERED_REMEDY.to_owned(),
+                needs_operator: true,
+                next_try: Some(self.next_scan),
+            };
+            causes.insert(SHELTERED, cause);
+            held += self.sheltered.count;
+        }
+        let oldest = oldest.map(|(since, path, slot)| Oldest {
+            file: Escaped::new(path.as_path()).to_string(),
+            since,
+            cause: slot.cause(want),
+        });
+        (causes, held, oldest)
+    }
+
+    /// Why events cannot be relied on, if they cannot.
+    pub(crate) fn unheard(&self, post: &Post) -> Option<Deaf> {
+        if post.is_remote { Some(Deaf::Remote) } else { self.deaf.clone() }
+    }
+}

@@ -1,0 +1,20 @@
+//! Chance, where it spreads load. Nothing is decided by it.
+
+use std::time::Duration;
+
+/// A time between three and five quarters of `pause`, so that many rules do not scan at once.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + dice() / 2.0)
+}
+
+/// Uniform in 0..1.
+pub(crate) fn dice() -> f64 {
+    f64::from(random()) / (f64::from(u32::MAX) + 1.0)
+}
+
+fn random() -> u32 {
+    let mut bytes = [0_u8; 4];
+    // Only spreads load; a failure of the generator may make it constant.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap_or_default();
+    u32::from_ne_bytes(bytes)
+}

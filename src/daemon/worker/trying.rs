@@ -1,0 +1,326 @@
+//! Tries: which pairs are looked at, tried and held, and what their ends lead to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinError;
+
+use crate::clock::Moment;
+use crate::daemon::batcher::Batcher;
+use crate::daemon::hold::{Announcement, Hold, back_off};
+use crate::daemon::pipeline::{Ending, Post, Refusal, Settled, Tried, Try, ended};
+use crate::daemon::summary::Left;
+use crate::daemon::worker::look::{ORPHAN, is_of, is_old_enough, look, probe};
+use crate::daemon::worker::{Driver, Slot, chance, set_timer};
+use crate::escape::Escaped;
+use crate::fs::RelPath;
+use crate::kms::Kms;
+use crate::policy::Mode;
+use crate::settle::{Ended, Next, Sight, Want, Worry};
+use crate::state::{Outcome, Remembered};
+
+/// How often at most one success has all held files tried again.
+const RETRY_ALL: Duration = Duration::from_secs(30);
+/// Pairs looked at before tries and orders get their turn.
+const LOOKS: usize = 512;
+
+impl<K: Kms> Driver<K> {
+    /// Looks at pairs whose time has come: not all at once, as looking may mean to record, and tries and the
+    /// order to stop must not wait for that.
+    pub(crate) async fn run_timers(&mut self, now: Moment) {
+        let Some(post) = self.post.clone() else { return };
+        let mut refusals = Vec::new();
+        for _ in 0..LOOKS {
+            let Some((at, path)) = self.timers.first().cloned() else { break };
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(slot) = self.pairs.get_mut(&path) {
+                slot.timer = None;
+                refusals.extend(self.look_at(&post, &path));
+            }
+        }
+        self.refuse(&post, refusals).await;
+    }
+
+    /// Takes a sample of one pair and does what it says; but for a refusal, which the caller puts on record.
+    fn look_at(&mut self, post: &Arc<Post>, path: &RelPath) -> Option<Refusal> {
+        let look = match self.beat.at_disk(|| look(post, path)) {
+            Ok(look) => look,
+            Err(error) => {
+                self.hold(path, Hold::Fs(error));
+                return None;
+            }
+        };
+        let refusal = |reason| Some(Refusal { path: path.clone(), sight: look.sight, reason });
+        let (now, want) = (self.line.clock.now(), self.want());
+        let slot = self.pairs.get_mut(path).filter(|slot| !slot.running)?;
+        let sight = match want {
+            Want::Sign => Sight { signature: None, ..look.sight },
+            Want::Verify => look.sight,
+        };
+        // Of one that is gone, `follow` tells what held it.
+        if slot.pair.sight() != sight && sight != Sight::default() {
+            slot.hold = None;
+            slot.attempts = 0;
+        }
+        let mut next = slot.pair.seen(now, sight, &self.timing);
+        // Not before it is quiet: who publishes by link and unlink has two links for a moment.
+        if let Some(unfit) = look.unfit.filter(|_| slot.pair.is_quiet(now, &self.timing)) {
+            return refusal(unfit.to_string());
+        }
+        match slot.pair.worry(now, &self.timing) {
+            Some(Worry::NeverSettles) => {
+                let file = Escaped::new(path.as_path());
+                tracing::error!(rule = self.rule.name, %file, "has been changing for an hour; still waiting");
+            }
+            Some(Worry::Orphan) => {
+                // Remembered rather than kept in memory; its payload's arrival is a new sight.
+                return refusal(ORPHAN.to_owned());
+            }
+            None => {}
+        }
+        if next == Next::Probe {
+            let writer = self.beat.at_disk(|| probe(post, path, look.sight));
+            next = slot.pair.probed(now, writer, &self.timing);
+        }
+        if self.once && slot.pair.waits_for_time(now, &self.timing) {
+            next = if self.beat.at_disk(|| is_old_enough(&look.sight, &slot.pair, &self.timing, post, path)) {
+                slot.pair.hurry(now)
+            } else {
+                Next::Rest
+            };
+        }
+        self.follow(path, next);
+        None
+    }
+
+    pub(crate) fn follow(&mut self, path: &RelPath, next: Next) {
+        let Some(slot) = self.pairs.get_mut(path) else { return };
+        match next {
+            Next::Gone => {
+                let gone = self.pairs.remove(path);
+                if let Some(hold) = gone.and_then(|slot| slot.hold).filter(|_| self.once) {
+                    // Moved before something failed, or taken away: what became of it is not on record yet.
+                    let why = format!("gone while held ({}): {hold}; run again", hold.as_str());
+                    self.summary.left(Left { path: Some(path.clone()), why });
+                }
+            }
+            Next::LookAt(at) => set_timer(&mut self.timers, slot, path, at),
+            Next::Probe => set_timer(&mut self.timers, slot, path, self.line.clock.now()),
+            Next::Try(_) => {
+                slot.running = true;
+                self.ready.push_back(path.clone());
+            }
+            Next::Rest => {}
+        }
+    }
+
+    /// Starts tries, as many as may run at once, in the order in which they became ready.
+    pub(crate) fn dispatch(&mut self) {
+        let Some(post) = &self.post else { return };
+        // Those that only wait for others of their batch are not counted.
+        let max_jobs = self.max_jobs + post.batcher.as_ref().map_or(0, Batcher::max_files);
+        while self.jobs.len() < max_jobs {
+            let Some(path) = self.ready.pop_front() else { return };
+            let Some(slot) = self.pairs.get_mut(&path) else { continue };
+            let Some(finality) = slot.pair.trying() else { continue };
+            // The versions that settled; should others lie there by now, the try starts over.
+            let settled = slot.pair.sight();
+            let sight = match &self.rule.mode {
+                Mode::Verify(_) => settled,
+                // With whichever signature lies beside it; settling did not look at that.
+                Mode::Sign(_) => match self.beat.at_disk(|| look(post, &path)) {
+                    Ok(look) if look.sight.payload == settled.payload => look.sight,
+                    Ok(_) | Err(_) => settled,
+                },
+            };
+            let work = Try { path, sight, finality, known: slot.known.take() };
+            let (attachment, run) = (self.attachment, Arc::clone(&self.line).run(Arc::clone(post), work));
+            self.jobs.spawn(async move { (attachment, run.await) });
+        }
+    }
+
+    /// Takes the end of a try.
+    pub(crate) fn finish(&mut self, done: Result<(u64, Tried), JoinError>) {
+        let Some((attachment, tried)) = ended(done) else { return };
+        if attachment != self.attachment {
+            return; // another directory's
+        }
+        let now = self.line.clock.now();
+        let Some(slot) = self.pairs.get_mut(&tried.path) else { return };
+        slot.running = false;
+        let touched = std::mem::take(&mut slot.touched);
+        slot.known = tried.known;
+        let ended = match tried.ending {
+            Ending::Settled(settled) => {
+                self.summary.settled(&settled, &tried.path);
+                self.panel.count(settled.outcome);
+                self.pairs.remove(&tried.path);
+                self.recovered(&settled);
+                if touched {
+                    self.enter(tried.path, now); // what was decided may be about what no longer lies there
+                }
+                return;
+            }
+            Ending::Changed => Ended::Changed,
+            Ending::NotYet => Ended::NotYet,
+            Ending::Hold(hold) => {
+                self.hold(&tried.path, hold);
+                if touched {
+                    self.look_soon(tried.path, now); // other versions are not held
+                }
+                return;
+            }
+        };
+        slot.hold = None;
+        slot.attempts = 0;
+        let next = slot.pair.ended(now, ended, &self.timing);
+        // Look again at once: it may have changed while it was tried.
+        match next {
+            Next::Gone => self.follow(&tried.path, next),
+            Next::LookAt(_) | Next::Probe | Next::Try(_) | Next::Rest => {
+                set_timer(&mut self.timers, slot, &tried.path, now);
+            }
+        }
+    }
+
+    /// Keeps a pair for a later try, and tells each cause once; again if it lasts and a person is needed after all.
+    pub(crate) fn hold(&mut self, path: &RelPath, hold: Hold) {
+        let now = self.line.clock.now();
+        if hold.is_fatal() {
+            self.fatal.get_or_insert(hold.clone());
+        }
+        if let (Hold::Moved { path }, Some(post)) = (&hold, &self.post)
+            && post.destination.as_ref().is_some_and(|dir| dir.path() == path)
+        {
+            self.next_scan = now; // which attaches the rule anew
+        }
+        let held = self.pairs.get(path).filter(|slot| slot.hold.is_some());
+        let lasted = held.map_or(Duration::ZERO, |slot| now.saturating_sub(slot.held_since));
+        let file = Escaped::new(path.as_path());
+        let (rule, cause, remedy) = (&self.rule.name, hold.as_str(), hold.remedy());
+        match self.told.announce(&hold, lasted) {
+            Some(Announcement::Alarm) => {
+                tracing::error!(rule, %file, cause, reason = %hold, remedy, "held")
+            }
+            Some(Announcement::Passing) => {
+                tracing::warn!(rule, %file, cause, reason = %hold, remedy, "held; will be tried again")
+            }
+            None => tracing::debug!(rule, %file, cause, reason = %hold, "held"),
+        }
+        let Some(slot) = self.pairs.get_mut(path) else { return };
+        slot.attempts = slot.attempts.saturating_add(1);
+        self.panel.count_hold(hold.as_str());
+        if slot.hold.replace(hold).is_none() {
+            slot.held_since = now;
+        }
+        let until = now + back_off(slot.attempts, chance::dice());
+        // One that could not even be looked at has not ended a try.
+        let next = match slot.pair.trying() {
+            Some(_) => slot.pair.ended(now, Ended::Hold(until), &self.timing),
+            None => Next::LookAt(until),
+        };
+        if self.once && slot.attempts >= 2 {
+            return; // retried once round; left, and listed
+        }
+        match next {
+            Next::Gone => self.follow(path, next),
+            Next::LookAt(_) | Next::Probe | Next::Try(_) | Next::Rest => {
+                set_timer(&mut self.timers, slot, path, until);
+            }
+        }
+    }
+
+    /// Says that KMS and everything else works again, after it was told that they did not.
+    pub(crate) fn recovered(&mut self, settled: &Settled) {
+        if matches!(settled.outcome, Outcome::Refused) || self.told.is_empty() {
+            return;
+        }
+        // What works for one may work for all. Not again and again: another key may still be in trouble.
+        let now = self.line.clock.now();
+        if now >= self.next_retry {
+            self.next_retry = now + RETRY_ALL;
+            self.retry_held();
+        }
+        if self.pairs.values().all(|slot| slot.hold.is_none()) {
+            let causes: Vec<_> = self.told.clear().collect();
+            tracing::info!(rule = self.rule.name, causes = causes.join(","), "working again");
+        }
+    }
+
+    /// Has every pair that is held for KMS tried again now, the longest waiting first.
+    pub(crate) fn retry_held(&mut self) {
+        self.retry(|hold| matches!(hold, Hold::Kms(_) | Hold::WhoseSignature(_)));
+    }
+
+    /// Has every pair that is held like this tried again now, the longest waiting first.
+    pub(crate) fn retry(&mut self, like_this: impl Fn(&Hold) -> bool) {
+        let now = self.line.clock.now();
+        let is_held = |slot: &Slot| slot.hold.as_ref().is_some_and(&like_this);
+        let mut held: Vec<(Moment, RelPath)> = self
+            .pairs
+            .iter()
+            .filter(|(_, slot)| is_held(slot) && !slot.running)
+            .map(|(path, slot)| (slot.first_seen, path.clone()))
+            .collect();
+        held.sort();
+        for (place, (_, path)) in held.into_iter().enumerate() {
+            if let Some(slot) = self.pairs.get_mut(&path) {
+                slot.pair.retry_now(now);
+                // A nanosecond apart: the order of the timers is the order of the queue.
+                let at = now + Duration::from_nanos(place as u64);
+                set_timer(&mut self.timers, slot, &path, at);
+            }
+        }
+    }
+
+    /// Refuses what was not refused before as it is; many at once are one commit.
+    pub(crate) async fn refuse(&mut self, post: &Post, refusals: Vec<Refusal>) {
+        if refusals.is_empty() {
+            return;
+        }
+        let paths = refusals.iter().map(|refusal| refusal.path.clone()).collect();
+        let asked = self.line.state.remembered_all(&self.rule.name, paths);
+        let rows = self.beat.at_state(asked).await.unwrap_or_default();
+        let rows: HashMap<RelPath, Option<Remembered>> = rows.into_iter().collect();
+        let mut new = Vec::new();
+        for refusal in refusals {
+            match rows.get(&refusal.path) {
+                Some(Some(row))
+                    if row.outcome == Outcome::Refused
+                        && row.reason.as_ref() == Some(&refusal.reason)
+                        && is_of(post, row, &refusal.sight) =>
+                {
+                    self.summary.already(row.outcome, row.reason.as_deref(), &refusal.path);
+                    self.pairs.remove(&refusal.path);
+                }
+                _ => new.push(refusal),
+            }
+        }
+        self.refused += new.len();
+        let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
+        match self.beat.at_state(self.line.refuse(post, new)).await {
+            Ok(settled) => {
+                for (path, settled) in paths.iter().zip(settled) {
+                    self.summary.settled(&settled, path);
+                    self.panel.count(settled.outcome);
+                    self.pairs.remove(path);
+                }
+            }
+            Err(hold) => paths.iter().for_each(|path| self.hold(path, hold.clone())),
+        }
+    }
+
+    /// Puts on record how many refusals are not, when it is time to.
+    pub(crate) async fn sum_up(&mut self, is_end: bool) {
+        let Some(post) = &self.post else { return };
+        if let Err(hold) = self.line.sum_up(post, is_end).await
+            && hold.is_fatal()
+        {
+            self.fatal.get_or_insert(hold);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What would happen to a file, and what would keep the daemon from working, told without changing anything.
+
+pub mod explain;
+pub mod inspect;
+pub(crate) mod survey;

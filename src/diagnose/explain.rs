@@ -1,0 +1,370 @@
+//! What a policy makes of one path: which rule it falls to, what lies there, and what would come of it.
+//!
+//! Asks the same functions that the daemon does, and looks no further than the daemon's own look: no payload is read,
+//! no KMS is asked, nothing is changed. Of a signature the bytes are read, which say whose they claim to be.
+
+mod prospect;
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use crate::chain;
+use crate::context::leaf_keys::LeafKeys;
+use crate::context::{Context, ContextError, Filling};
+use crate::daemon::pipeline::Post;
+use crate::daemon::worker::attach;
+use crate::daemon::worker::look::{Look, is_of, look, probe};
+use crate::escape::quoted;
+use crate::fs::lease::Writer;
+use crate::fs::{FsError, Kind, OpenError, RelPath, Stat};
+use crate::key::KeyId;
+use crate::policy;
+use crate::policy::{Mode, Rule};
+use crate::signature::{Malformed, Signature};
+use crate::sink::directory::deliver;
+use crate::source::directory::scan;
+use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, Unsignable, signature_name};
+use crate::state::Remembered;
+use crate::state::link::Row;
+use crate::state::reader::{Decisions, HistoryError};
+
+pub use crate::diagnose::explain::prospect::{Prospect, What};
+
+/// A path that is asked about: as it is written, and where it really leads.
+#[derive(Debug)]
+pub struct Asked {
+    written: PathBuf,
+    real: PathBuf,
+}
+
+/// Why a rule has nothing to do with a path.
+#[derive(Debug, thiserror::Error)]
+pub enum WhyNot<'r> {
+    /// It lies elsewhere.
+    #[error("it is not in {}", quoted(.0))]
+    Outside(&'r Path),
+    /// It is the rule's directory.
+    #[error("it is the watched directory itself")]
+    Root,
+    /// It lies below the rule's directory.
+    #[error("it lies in a directory below, and the rule is not recursive")]
+    NotRecursive,
+    /// It lies so deep that nobody looks.
+    #[error(
+        "it lies too deep: directories are followed {MAX_DEPTH} deep, with paths of at most {MAX_DIR_PATH} bytes"
+    )]
+    TooFar,
+    /// A mount, link or file is on the way.
+    #[error("{0}")]
+    Way(&'static str),
+    /// A directory is there.
+    #[error("a directory is there, and only files are signed and verified")]
+    Directory,
+    /// Its name means nothing to the rule.
+    #[error("{0}")]
+    Overlooked(Overlooked<'r>),
+    /// It can have no signature.
+    #[error("refused: {0}")]
+    Unsignable(Unsignable),
+}
+
+/// What a rule that applies makes of a path.
+#[derive(Debug)]
+pub struct Applied {
+    /// The payload below the rule's directory.
+    pub path: RelPath,
+    /// The whole context: for a plain signature, exactly what KMS would get.
+    pub context: Result<Context, ContextError>,
+    /// What KMS would get of it.
+    pub sent: Sent,
+    /// The keys, in the order in which they would be asked.
+    pub keys: Vec<KeyId>,
+    /// What state remembers about it.
+    pub remembered: Option<Remembered>,
+    /// The newest row of the record about it.
+    pub row: Option<Row>,
+    /// What lies there, or why the rule cannot work now.
+    pub now: Result<Now, String>,
+}
+
+/// What KMS gets of a file's context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    /// All of it.
+    Whole,
+    /// What the files of a batch share.
+    Shared(Split),
+    /// One or the other, as the signature says that comes, or that lies there.
+    Either(Split),
+}
+
+/// A context as it is split for a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// Exactly what KMS gets.
+    pub shared: Context,
+    /// The pairs that are in the leaf alone.
+    pub leaf: Vec<(String, String)>,
+}
+
+impl Sent {
+    /// The split, if there may be one.
+    pub const fn split(&self) -> Option<&Split> {
+        match self {
+            Self::Whole => None,
+            Self::Shared(split) | Self::Either(split) => Some(split),
+        }
+    }
+}
+
+/// What lies at a path now, and what comes of it.
+#[derive(Debug)]
+pub struct Now {
+    /// The payload, or what has its place.
+    pub payload: Option<Stat>,
+    /// What has the signature's name.
+    pub signature: Option<SignatureThere>,
+    /// Why it is not handled as it is.
+    pub unfit: Option<String>,
+    /// Whether somebody has it open for writing, where it was asked.
+    pub writer: Option<Writer>,
+    /// Whether what is remembered is about exactly what lies there, under the rule as it is.
+    pub is_of_this: bool,
+    /// What would happen.
+    pub prospect: Prospect,
+}
+
+/// What has a signature's name.
+#[derive(Debug)]
+pub struct SignatureThere {
+    /// What it is.
+    pub stat: Stat,
+    /// What it holds; for what cannot be read, why not.
+    pub content: Result<Result<Signature, Malformed>, String>,
+}
+
+impl SignatureThere {
+    /// The signature, if it is one.
+    fn parsed(&self) -> Option<&Signature> {
+        self.content.as_ref().ok()?.as_ref().ok()
+    }
+}
+
+/// What explaining needs to know beside the rule.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// What state remembers, where there is any.
+    pub decisions: Option<&'a Decisions>,
+    /// Bytes to leave free where something is delivered.
+    pub min_free_space: u64,
+}
+
+impl Asked {
+    /// Takes a path as somebody writes it. Nothing needs to be there.
+    ///
+    /// # Errors
+    /// There is no working directory for it to be relative to.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        let written = std::path::absolute(path)?;
+        // Not through the last name itself: a link there is what is asked about.
+        let real = match (written.parent(), written.file_name()) {
+            (Some(parent), Some(name)) => policy::resolved(parent).join(name),
+            _ => policy::resolved(&written),
+        };
+        Ok(Self { written, real })
+    }
+
+    /// The path as it is written, from the root.
+    pub fn path(&self) -> &Path {
+        &self.written
+    }
+
+    /// The path below the rule's directory.
+    fn below(&self, rule: &Rule) -> Option<PathBuf> {
+        let is_plain = !self.written.components().any(|component| component == Component::ParentDir);
+        let by_name = self.written.strip_prefix(&rule.path).ok().filter(|_| is_plain);
+        let below = match by_name {
+            Some(below) => below,
+            None => self.real.strip_prefix(policy::resolved(&rule.path)).ok()?,
+        };
+        Some(below.components().collect())
+    }
+}
+
+/// What a rule makes of a path.
+///
+/// # Errors
+/// State cannot be read. That the rule does not apply is the inner error.
+pub fn explain<'r>(
+    rule: &'r Arc<Rule>,
+    asked: &Asked,
+    terms: Terms<'_>,
+) -> Result<Result<Applied, WhyNot<'r>>, HistoryError> {
+    let (path, asked_for) = match payload_of(rule, asked) {
+        Ok(found) => found,
+        Err(why) => return Ok(Err(why)),
+    };
+    let filling =
+        Filling { relpath: path.as_path(), watch: &rule.name, hostname: &crate::daemon::hostname() };
+    let context = rule.context.expand(filling);
+    let remembered = terms.decisions.map_or(Ok(None), |d| d.remembered(&rule.name, &path))?;
+    let row = terms.decisions.map_or(Ok(None), |d| d.newest_row(&rule.name, &path))?;
+    let now = match attach::post(rule, true) {
+        Err(error) => Err(chain::one_line(&error)),
+        Ok(post) => {
+            if let Some(why) = way(&post, &path, asked_for) {
+                return Ok(Err(why));
+            }
+            let scene =
+                Scene { post: &post, path: &path, context: &context, row: remembered.as_ref(), terms };
+            match scene.now() {
+                Ok(now) => Ok(now),
+                Err(Unseen::State(error)) => return Err(error),
+                Err(Unseen::Fs(error)) => Err(chain::one_line(&error)),
+            }
+        }
+    };
+    let there = now.as_ref().ok().and_then(|now| now.signature.as_ref());
+    let sent = sent(rule, context.as_ref().ok(), there.and_then(SignatureThere::parsed));
+    Ok(Ok(Applied { path, context, sent, keys: rule.mode.keys(), remembered, row, now }))
+}
+
+/// What of a context KMS gets, for the signature that lies there or would be made.
+fn sent(rule: &Rule, context: Option<&Context>, there: Option<&Signature>) -> Sent {
+    let split = |leaf_keys: &LeafKeys| {
+        let context = context?;
+        let leaf = context.of_leaf(leaf_keys).map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Some(Split { shared: context.of_batch(leaf_keys).ok()?, leaf: leaf.collect() })
+    };
+    // That of the policy: a signature that is split otherwise never reaches KMS.
+    let Some(split) = split(&rule.context.leaf_keys()) else { return Sent::Whole };
+    // What is signed and delivered gets a new signature, whatever lies beside it.
+    let is_read = !matches!(&rule.mode, Mode::Sign(sign) if sign.deliver_to.is_some());
+    let is_batch = there.filter(|_| is_read).map(|signature| signature.batch().is_some());
+    match (&rule.mode, rule.has_batches(), is_batch) {
+        (_, true, Some(true)) | (Mode::Sign(_), true, None) => Sent::Shared(split),
+        // One is read in one form and made in the other.
+        (Mode::Sign(_), true, Some(false)) | (Mode::Sign(_), false, Some(true)) => Sent::Either(split),
+        (Mode::Verify(_), true, None) => Sent::Either(split),
+        (_, false, None | Some(false)) => Sent::Whole,
+        (Mode::Verify(_), true, Some(false)) | (Mode::Verify(_), false, Some(true)) => Sent::Whole,
+    }
+}
+
+/// The payload that a path is, or is the signature of, if the rule means it by name.
+fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<(RelPath, AskedFor), WhyNot<'r>> {
+    let outside = || WhyNot::Outside(&rule.path);
+    let below = asked.below(rule).ok_or_else(outside)?;
+    let Some((parent, name)) = below.parent().zip(below.file_name()) else { return Err(WhyNot::Root) };
+    if below.components().any(|component| scan::is_reserved(component.as_os_str())) {
+        return Err(WhyNot::Overlooked(Overlooked::Reserved));
+    }
+    if !rule.recursive && !parent.as_os_str().is_empty() {
+        return Err(WhyNot::NotRecursive);
+    }
+    if scan::is_too_far(parent) {
+        return Err(WhyNot::TooFar);
+    }
+    match scan::part(rule, name).map_err(WhyNot::Overlooked)? {
+        Part::Of(payload) => Ok((RelPath::new(parent.join(payload)).ok_or_else(outside)?, AskedFor::Pair)),
+        Part::SignatureOf(payload) => {
+            Ok((RelPath::new(parent.join(payload)).ok_or_else(outside)?, AskedFor::SignatureToSign))
+        }
+        Part::Unsignable(why) => Err(WhyNot::Unsignable(why)),
+    }
+}
+
+/// What of a pair was asked about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AskedFor {
+    /// All of it.
+    Pair,
+    /// In a sign rule, the name of the signature: without its payload it is nothing to be signed.
+    SignatureToSign,
+}
+
+/// What on the way to a file keeps the daemon from ever coming to it.
+fn way(post: &Post, path: &RelPath, asked_for: AskedFor) -> Option<WhyNot<'static>> {
+    match post.root.descend(path.parent()) {
+        Ok(dir) => match dir.stat_of(path.name()) {
+            Ok(Some(stat)) if stat.kind == Kind::Directory => Some(WhyNot::Directory),
+            Ok(None) if asked_for == AskedFor::SignatureToSign => Some(WhyNot::Unsignable(Unsignable::Stray)),
+            Ok(_) | Err(_) => None,
+        },
+        Err(e) if e.source == Errno::XDEV => {
+            Some(WhyNot::Way("another file system is mounted on the way, and mounts are not crossed"))
+        }
+        Err(e) if e.is_no_directory() => {
+            Some(WhyNot::Way("a symbolic link or a file is on the way, and links are not followed"))
+        }
+        Err(_) => None,
+    }
+}
+
+/// Why it cannot be told what lies there.
+enum Unseen {
+    State(HistoryError),
+    Fs(FsError),
+}
+
+impl From<FsError> for Unseen {
+    fn from(error: FsError) -> Self {
+        Self::Fs(error)
+    }
+}
+
+impl From<HistoryError> for Unseen {
+    fn from(error: HistoryError) -> Self {
+        Self::State(error)
+    }
+}
+
+/// One path of a rule at its directories.
+struct Scene<'a> {
+    post: &'a Post,
+    path: &'a RelPath,
+    context: &'a Result<Context, ContextError>,
+    row: Option<&'a Remembered>,
+    terms: Terms<'a>,
+}
+
+impl Scene<'_> {
+    fn now(&self) -> Result<Now, Unseen> {
+        let look = look(self.post, self.path)?;
+        let payload = self.stat_of(self.path.name())?;
+        let signature = self.signature()?;
+        let fits = look.unfit.is_none() && look.sight.payload.is_some();
+        let writer = fits.then(|| probe(self.post, self.path, look.sight));
+        let is_of_this = self.row.is_some_and(|row| is_of(self.post, row, &look.sight));
+        let prospect = self.prospect(&look, signature.as_ref(), writer)?;
+        let unfit = look.unfit.map(|unfit| unfit.to_string());
+        Ok(Now { payload, signature, unfit, writer, is_of_this, prospect })
+    }
+
+    fn stat_of(&self, name: &OsStr) -> Result<Option<Stat>, FsError> {
+        match self.post.root.descend(self.path.parent()) {
+            Ok(dir) => dir.stat_of(name),
+            Err(e) if e.is_not_found() || e.is_no_directory() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What has the signature's name. Read as the daemon reads it: bounded, and only if it is a regular file.
+    fn signature(&self) -> Result<Option<SignatureThere>, FsError> {
+        let name = signature_name(self.path.name());
+        let Some(stat) = self.stat_of(&name)? else { return Ok(None) };
+        let dir = self.post.root.descend(self.path.parent())?;
+        let opened = dir.open_file(&name, &self.post.signature_fitness());
+        let content = match opened.and_then(|(file, _)| deliver::read_open(&file, &dir, &name)) {
+            Ok(read) => Ok(read.parsed),
+            Err(OpenError::Gone) => return Ok(None),
+            Err(OpenError::Unfit(unfit)) => Err(unfit.to_string()),
+            Err(OpenError::Io(error)) => Err(chain::one_line(&error)),
+        };
+        Ok(Some(SignatureThere { stat, content }))
+    }
+}

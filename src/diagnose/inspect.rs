@@ -1,0 +1,381 @@
+//! What a policy would meet on this host: what keeps the daemon or a rule from working; and for `kms-sig check --online`
+//! also file systems, leases, room.
+//!
+//! Tries out only what nobody can see, and leaves nothing behind. Asks the functions by which the daemon decides; what
+//! they say is put into words here, with what to do about it.
+
+mod finding;
+mod places;
+
+use std::sync::Arc;
+
+use crate::chain;
+use crate::context::Placeholder;
+use crate::daemon::pipeline::Post;
+use crate::daemon::worker::attach;
+use crate::daemon::worker::attach::AttachError;
+use crate::daemon::worker::{mounts, timing};
+use crate::diagnose::survey::{Survey, survey};
+use crate::escape::quoted;
+use crate::fs::lease;
+use crate::fs::lease::Writer;
+use crate::fs::private;
+use crate::fs::system::Support;
+use crate::fs::trust;
+use crate::fs::trust::TrustError;
+use crate::fs::{Dir, Fitness, FsError, Kind};
+use crate::policy::{Mode, Policy, Rule};
+use crate::state::reader::Decisions;
+
+pub use crate::diagnose::inspect::finding::{Finding, Level};
+pub use crate::diagnose::inspect::places::{inspect_policy, once_each};
+use crate::diagnose::inspect::places::{own, space, unopened};
+
+/// How many files of a rule may wait for their batch with a copy of theirs open, where the process may have `limit` files
+/// open (`None`: any number).
+pub fn copies_waiting(rule: &Rule, limit: Option<u64>) -> u64 {
+    let batching = rule.delivery().and_then(|_| attach::batching(rule, limit));
+    batching.map_or(0, |batching| batching.max_files as u64)
+}
+
+/// `CAP_LEASE` (capabilities(7), linux/capability.h).
+const CAP_LEASE: u32 = 28;
+/// Names looked at for a file to ask a lease of.
+const NAMES: usize = 512;
+
+/// What findings about the files of a rule are about.
+pub const FILES: &str = "files";
+
+/// What findings about its directory are about.
+pub const DIRECTORY: &str = "directory";
+
+/// How much to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What would keep the daemon or a rule from working.
+    Start,
+    /// Also how well it would work.
+    Whole,
+}
+
+/// What was found about one rule.
+pub struct Inspection {
+    /// In the order in which it is told.
+    pub findings: Vec<Finding>,
+    /// Directories that the rule would have watched; none if it cannot work.
+    pub directories: usize,
+}
+
+/// Inspects one rule of a policy.
+pub fn inspect(policy: &Policy, rule: &Arc<Rule>, decisions: Option<&Decisions>, depth: Depth) -> Inspection {
+    let post = match attach::post(rule, true) {
+        Ok(post) => post,
+        Err(error) => return Inspection { findings: unattached(rule, &error, depth), directories: 0 },
+    };
+    let mut findings = Vec::new();
+    let mut directories = 0;
+    match survey(&post, decisions) {
+        Ok(survey) => {
+            findings.extend(files(rule, &survey));
+            directories = survey.directories;
+        }
+        Err(error) => findings.push(Finding::unknown(FILES, words(&error), CHECK_READING)),
+    }
+    if depth == Depth::Whole {
+        findings.push(events(&post));
+        findings.push(leases(&post));
+    }
+    findings.extend(writing(&post));
+    findings.extend(delivery(&post, policy.limits.min_free_space, depth));
+    if depth == Depth::Whole {
+        findings.extend(quarantine(&post, policy));
+    }
+    findings.extend(binding(rule));
+    Inspection { findings, directories }
+}
+
+const CHECK_READING: &str = "run this as the daemon's user, who must be able to read it";
+
+fn words(error: &FsError) -> String {
+    chain::one_line(error)
+}
+
+fn unattached(rule: &Rule, error: &AttachError, depth: Depth) -> Vec<Finding> {
+    const HELD: &str = "held: ";
+    const MAKE: &str = "make it, or write create = true";
+    vec![match error {
+        AttachError::Trust(TrustError::Missing(_)) if rule.create => return to_be_made(rule),
+        // A policy may be looked at before there is anything on this host.
+        AttachError::Trust(TrustError::Missing(_)) if depth == Depth::Start => {
+            Finding::note(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), MAKE)
+        }
+        AttachError::Trust(TrustError::Missing(_)) => {
+            Finding::fix(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), MAKE)
+        }
+        AttachError::Trust(TrustError::Io(error)) | AttachError::Fs(error) => {
+            unopened(DIRECTORY, error, HELD)
+        }
+        AttachError::Locked(_) => {
+            Finding::unknown(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), CHECK_READING)
+        }
+        // These say what to do themselves.
+        AttachError::Trust(_) | AttachError::Sticky { .. } => {
+            Finding::fix(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), "")
+        }
+    }]
+}
+
+/// The directories of a rule that makes what is missing of them: only where nobody else could have made it.
+fn to_be_made(rule: &Rule) -> Vec<Finding> {
+    let places = std::iter::once((DIRECTORY, &rule.path));
+    let places = places.chain(rule.delivery().map(|delivery| ("deliver_to", &delivery.dir)));
+    places
+        .filter(|(_, path)| !path.exists())
+        .map(|(about, path)| own(about, path, trust::open(path), None))
+        .collect()
+}
+
+fn files(rule: &Rule, survey: &Survey) -> Vec<Finding> {
+    let mut findings = vec![Finding::fine(FILES, standing(rule, survey.waiting))];
+    for error in &survey.unread {
+        findings.push(Finding::fix(FILES, words(error), "let the daemon's user read it"));
+    }
+    if survey.capped {
+        findings.push(Finding::fix(
+            FILES,
+            "there are more directories than are watched, or deeper ones; the rest is left out",
+            "watch a directory further down",
+        ));
+    }
+    findings
+}
+
+/// How many files stand to be dealt with, in words.
+fn standing(rule: &Rule, waiting: usize) -> String {
+    let what = match rule.mode {
+        Mode::Sign(_) => "to be signed",
+        Mode::Verify(_) => "to be judged",
+    };
+    let files = if waiting == 1 { "file stands" } else { "files stand" };
+    format!("{waiting} {files} {what}")
+}
+
+fn events(post: &Post) -> Finding {
+    match post.root.file_system() {
+        Err(error) => Finding::unknown("events", words(&error), CHECK_READING),
+        Ok(kind) if post.is_remote => Finding::note(
+            "events",
+            format!("{kind}: events cannot be relied on there, and the directory is scanned often instead"),
+            "watch a directory on a local file system, if that is too slow",
+        ),
+        Ok(kind) => Finding::fine("events", format!("{kind}: events can be relied on")),
+    }
+}
+
+// Leases
+
+fn leases(post: &Post) -> Finding {
+    let tried = match post.root.check_writable() {
+        Ok(()) => post.root.has_leases(),
+        Err(_) => Support::Unknown,
+    };
+    let answer = match tried {
+        Support::Unknown => of_a_file(post),
+        Support::Yes | Support::No => tried,
+    };
+    match answer {
+        Support::No => Finding::note(
+            "lease",
+            format!(
+                "the file system does not tell who has a file open for writing; {}",
+                without_leases(post)
+            ),
+            "have files renamed or linked into the directory when they are complete",
+        ),
+        Support::Unknown => Finding::note(
+            "lease",
+            "no file of the directory could be asked who has it open for writing; it will show with the first one",
+            "",
+        ),
+        Support::Yes if is_capable(CAP_LEASE) => Finding::fine(
+            "lease",
+            "the kernel tells who has a file open for writing, whoever owns it (CAP_LEASE)",
+        ),
+        Support::Yes if owns_all(post) => {
+            Finding::fine("lease", "the kernel tells who has a file open for writing")
+        }
+        Support::Yes => Finding::note(
+            "lease",
+            format!(
+                "the kernel tells who has a file open for writing of the daemon's own files only; {}",
+                without_leases(post)
+            ),
+            "give the daemon CAP_LEASE (AmbientCapabilities=CAP_LEASE in its unit)",
+        ),
+    }
+}
+
+/// What goes without leases, for files of others.
+fn without_leases(post: &Post) -> String {
+    match &post.rule.mode {
+        Mode::Sign(_) => {
+            let settle = humantime::format_duration(post.rule.settle);
+            format!("a file of others counts as complete when it has been unchanged for {settle}")
+        }
+        Mode::Verify(_) => {
+            let grace = humantime::format_duration(timing(&post.rule).grace_unleased);
+            format!("invalid pairs of others wait for a grace of {grace}")
+        }
+    }
+}
+
+/// Asks the lease of some regular file that is there.
+fn of_a_file(post: &Post) -> Support {
+    let anything = Fitness { max_size: u64::MAX, max_links: u32::MAX, owners: None };
+    let Ok(names) = post.root.names() else { return Support::Unknown };
+    let mine = |name: &std::ffi::OsString| {
+        let stat = post.root.stat_of(name).ok().flatten()?;
+        let me = rustix::process::geteuid().as_raw();
+        (stat.kind == Kind::File && (stat.uid == me || is_capable(CAP_LEASE))).then_some(())
+    };
+    let name = names.take(NAMES).filter_map(Result::ok).find(|name| mine(name).is_some());
+    match name.map(|name| post.root.open_file(&name, &anything)) {
+        Some(Ok((file, _))) => match lease::probe(&file) {
+            Writer::Absent | Writer::Present => Support::Yes,
+            Writer::Unknown => Support::No,
+        },
+        Some(Err(_)) | None => Support::Unknown,
+    }
+}
+
+/// Whether only files of this process's user are handled, or nobody else but root can put any there.
+fn owns_all(post: &Post) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    let are_mine = |owners: &Vec<u32>| owners.iter().all(|owner| *owner == me);
+    post.rule.allowed_owners.as_ref().is_some_and(are_mine)
+        || post.root.stat().is_ok_and(|root| root.uid == me && root.mode & 0o022 == 0)
+}
+
+/// Whether this process has a capability that counts on this host's files: one of a user namespace does not.
+fn is_capable(capability: u32) -> bool {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    has_capability(&read("/proc/self/status"), &read("/proc/self/uid_map"), capability)
+}
+
+/// By what the kernel says (proc_pid_status(5), user_namespaces(7)).
+fn has_capability(status: &str, uid_map: &str, capability: u32) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    let is_initial = uid_map.split_whitespace().eq(["0", "0", "4294967295"]);
+    is_initial && effective >> capability & 1 == 1
+}
+
+// Where something is written
+
+fn writing(post: &Post) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if post.rule.writes_to_root() {
+        findings.push(match post.root.check_writable() {
+            Ok(()) => Finding::fine("write", "the directory can be written to"),
+            Err(error) => Finding::fix("write", words(&error), "let the daemon's user write there"),
+        });
+    }
+    // A rule that never writes there may find what it left under an earlier policy.
+    if let Err(error) = private::check(&post.root) {
+        findings.push(Finding::fix("write", words(&error), ""));
+    }
+    findings
+}
+
+fn delivery(post: &Post, floor: u64, depth: Depth) -> Vec<Finding> {
+    let Some(dir) = &post.destination else { return Vec::new() };
+    if let Err(error) = dir.check_writable() {
+        return vec![Finding::fix("deliver_to", words(&error), "let the daemon's user write there")];
+    }
+    if depth == Depth::Start {
+        return Vec::new();
+    }
+    let mut findings =
+        vec![space("deliver_to", dir, &format!("{} can be written to", quoted(dir.path())), floor)];
+    let nameless = dir.has_nameless_files();
+    let blocks = match post.root.check_writable() {
+        Ok(()) => dir.shares_blocks_with(&post.root),
+        Err(_) => Support::Unknown,
+    };
+    let copies = match blocks {
+        Support::Yes => "copies share blocks with the source (reflink)",
+        Support::No => "copies are made byte by byte",
+        Support::Unknown => "whether copies can share blocks could not be tried out",
+    };
+    findings.push(match nameless {
+        Support::Yes => {
+            Finding::fine("deliver_to", format!("copies have no name until they are whole; {copies}"))
+        }
+        Support::No => Finding::fine(
+            "deliver_to",
+            format!("copies are called .kms-sig-… until they are whole (no O_TMPFILE there); {copies}"),
+        ),
+        Support::Unknown => Finding::note("deliver_to", copies, ""),
+    });
+    findings
+}
+
+fn quarantine(post: &Post, policy: &Policy) -> Option<Finding> {
+    let path = policy.quarantine_dir.as_deref().filter(|_| post.rule.mode.quarantines())?;
+    let store = match Dir::open(path) {
+        Ok(store) => store,
+        Err(error) if error.is_not_found() => {
+            return Some(Finding::fine("quarantine", format!("{} will be made", quoted(path))));
+        }
+        Err(error) => return Some(Finding::unknown("quarantine", words(&error), CHECK_READING)),
+    };
+    Some(match mounts::reach(&post.root, &store) {
+        Err(error) => Finding::unknown("quarantine", words(&error), CHECK_READING),
+        Ok(mounts::Reach::Moved) => {
+            Finding::fine("quarantine", "on the same mount: bad files are moved there")
+        }
+        Ok(mounts::Reach::Copied) => {
+            Finding::fine("quarantine", "on another file system: bad files are copied there")
+        }
+        Ok(mounts::Reach::Split(advice)) => Finding::note(
+            "quarantine",
+            "on another mount of the same disk: bad files are copied there instead of moved",
+            advice,
+        ),
+    })
+}
+
+// What the context says of where a file belongs
+
+/// A signature that does not say in which directory its file belongs is as good in any other of them.
+fn binding(rule: &Rule) -> Option<Finding> {
+    let is_bound = rule.context.placeholders().any(|(_, hole)| hole == Placeholder::RelPath);
+    let applies = rule.recursive && matches!(rule.mode, Mode::Verify(_)) && !is_bound;
+    applies.then(|| {
+        Finding::note(
+            "context",
+            "the rule is recursive and no value of its context has {relpath}: a genuine pair, also an old one, is valid \
+             in any other directory below too, and rollback does not see it there",
+            "have {relpath} in the context, where signed and here",
+        )
+    })
+}
+
+fn bytes(count: u64) -> String {
+    bytesize::ByteSize::b(count).display().iec().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_counts_only_outside_of_user_namespaces() {
+        let status = "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t0000000010000000\n";
+        let all = "         0          0 4294967295\n";
+        assert!(has_capability(status, all, CAP_LEASE));
+        assert!(!has_capability(status, all, CAP_LEASE - 1));
+        assert!(!has_capability(status, "         0       1000          1\n", CAP_LEASE));
+        assert!(!has_capability("", all, CAP_LEASE));
+    }
+}

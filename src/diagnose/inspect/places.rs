@@ -1,0 +1,115 @@
+//! What a policy names for all of its rules, as the daemon would find it at its start; and directories that it would make.
+
+use std::path::Path;
+
+use crate::chain;
+use crate::diagnose::inspect::{CHECK_READING, Depth, Finding, Level, bytes, words};
+use crate::escape::quoted;
+use crate::fs::trust;
+use crate::fs::trust::TrustError;
+use crate::fs::{Dir, FsError};
+use crate::policy;
+use crate::policy::Policy;
+
+/// What findings about trust are about.
+const TRUST: &str = "trust";
+
+/// Inspects what a policy names for all of its rules.
+pub fn inspect_policy(policy: &Policy, depth: Depth) -> Vec<Finding> {
+    let floor = match depth {
+        Depth::Start => None,
+        Depth::Whole => Some(policy.limits.min_free_space),
+    };
+    let mut findings = Vec::new();
+    let keyring = policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there);
+    for (about, checked) in [("policy", trust::check(&policy.file)), ("keyring", keyring)] {
+        findings.extend(checked.err().map(|error| untrusted(about, &error)));
+    }
+    findings.push(own("state", &policy.state_dir, trust::open(&policy.state_dir), floor));
+    let store = |dir: &Path| own("quarantine", dir, trust::open_private(dir), floor);
+    findings.extend(policy.quarantine_dir.as_deref().map(store));
+    if !findings.iter().any(|finding| finding.about == TRUST) {
+        findings.insert(0, Finding::fine(TRUST, "nobody else can change what it names"));
+    }
+    findings
+}
+
+/// A directory of the daemon's own, which it makes where it is missing. With a `floor` also how much is free there.
+pub(crate) fn own(
+    about: &'static str,
+    path: &Path,
+    opened: Result<Dir, TrustError>,
+    floor: Option<u64>,
+) -> Finding {
+    let (dir, is_there) = match opened {
+        Ok(dir) => (dir, true),
+        Err(TrustError::Missing(_)) => match above(path) {
+            Ok(dir) => (dir, false),
+            Err(error) => return unopened(about, &error, ""),
+        },
+        Err(error) => return untrusted(about, &error),
+    };
+    let path = quoted(path);
+    match dir.check_writable() {
+        Err(error) if is_there => {
+            return Finding::fix(about, words(&error), "let the daemon's user write there");
+        }
+        Err(error) => {
+            let says = format!("{path} cannot be made: {}", words(&error));
+            return Finding::fix(about, says, "make it, and give it to the daemon's user");
+        }
+        Ok(()) => {}
+    }
+    let state = format!("{path} {}", if is_there { "can be written to" } else { "will be made" });
+    floor.map_or_else(|| Finding::fine(about, state.as_str()), |floor| space(about, &dir, &state, floor))
+}
+
+/// The nearest directory above one that is missing.
+fn above(path: &Path) -> Result<Dir, FsError> {
+    let path = policy::resolved(path);
+    let nearest =
+        path.ancestors().map(Dir::open).find(|opened| !matches!(opened, Err(e) if e.is_not_found()));
+    nearest.unwrap_or_else(|| Dir::open(Path::new("/")))
+}
+
+/// What may not be trusted, or could not be looked at.
+fn untrusted(about: &'static str, error: &TrustError) -> Finding {
+    if let TrustError::Io(error) = error {
+        return unopened(about, error, "");
+    }
+    Finding::fix(TRUST, format!("not trusted: {}", chain::one_line(error)), "")
+}
+
+/// What could not be opened. Who may not look cannot tell; that something else is there is for somebody to change.
+pub(crate) fn unopened(about: &'static str, error: &FsError, label: &str) -> Finding {
+    let says = format!("{label}{}", words(error));
+    match error.is_no_directory() {
+        true => Finding::fix(about, says, "move away what is there, or name another directory"),
+        false => Finding::unknown(about, says, CHECK_READING),
+    }
+}
+
+/// How much is free where `dir` is; `state` says how it is otherwise.
+pub(crate) fn space(about: &'static str, dir: &Dir, state: &str, floor: u64) -> Finding {
+    let path = quoted(dir.path());
+    match dir.free_space() {
+        Err(error) => Finding::unknown(about, words(&error), CHECK_READING),
+        Ok(free) if free < floor => Finding::fix(
+            about,
+            format!("{} free in {path}, less than limits.min_free_space ({})", bytes(free), bytes(floor)),
+            "make room, or lower limits.min_free_space",
+        ),
+        Ok(free) => Finding::fine(about, format!("{state}; {} free", bytes(free))),
+    }
+}
+
+/// Leaves of findings that say the same the first: several places often lie in the one that is at fault.
+pub fn once_each(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut told: Vec<Finding> = Vec::new();
+    for finding in findings {
+        if finding.level == Level::Fine || !told.iter().any(|other| other.says == finding.says) {
+            told.push(finding);
+        }
+    }
+    told
+}

@@ -1,0 +1,46 @@
+//! What lies in a rule's directory, and how much of it stands to be signed or judged, without touching any.
+
+use crate::daemon::pipeline::Post;
+use crate::daemon::worker::look::{is_decided, look};
+use crate::fs::FsError;
+use crate::source::directory::scan::Walk;
+use crate::state::reader::Decisions;
+
+/// Names read at a time.
+const NAMES: usize = 512;
+
+/// What a walk through a rule's directory found.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// Files that state has no decision about.
+    pub waiting: usize,
+    /// Directories that the daemon would watch, the rule's own among them.
+    pub directories: usize,
+    /// Directories that cannot be read, and why.
+    pub unread: Vec<FsError>,
+    /// Whether there are more directories than are watched, or deeper ones.
+    pub capped: bool,
+}
+
+/// Walks the directory of a rule that is attached. What state remembers is in `decisions`; without any, every file
+/// stands to be dealt with. Changes nothing.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(crate) fn survey(post: &Post, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
+    let mut walk = Walk::new(&post.rule);
+    let mut survey = Survey::default();
+    while let Some(batch) = walk.next(&post.root, NAMES, |_| survey.directories += 1)? {
+        for path in batch.pairs {
+            let look = look(post, &path)?;
+            // A row that cannot be read is no decision.
+            let row = decisions.and_then(|d| d.remembered(&post.rule.name, &path).ok().flatten());
+            if look.sight.payload.is_some() && !row.is_some_and(|row| is_decided(post, &row, &look, false)) {
+                survey.waiting += 1;
+            }
+        }
+        survey.unread.extend(batch.failed);
+    }
+    survey.capped = walk.capped;
+    Ok(survey)
+}

@@ -1,0 +1,298 @@
+//! Walking a path by descriptors: no component is opened by more than its own name, every symlink is followed by hand,
+//! and what is checked is what was opened.
+//!
+//! The kernel follows symlinks where it finds them, and a second one may lie in a directory that neither the path as
+//! written nor the place it leads to shows: `a -> theirs/b`, `theirs/b -> real`. Here each directory and each symlink
+//! on the way is looked at, so whoever could change where it leads is noticed.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::fs::chown::Owner;
+use crate::fs::stat::stat_fd;
+use crate::fs::trust;
+use crate::fs::trust::TrustError;
+use crate::fs::{Dir, FsError, Kind, Stat};
+
+/// How many symlinks may be on the way, as in path_resolution(7).
+const MAX_LINKS: usize = 40;
+
+/// Whose what is on the way may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Terms {
+    /// Nobody's but root's and ours, at every step.
+    Ours,
+    /// Also its owner's, as far as a watched directory's may be; symlinks as for `Ours`.
+    Watched,
+}
+
+/// What to do where the way ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    Refuse,
+    /// Make directories; the last of them with this mode, the others with 0755.
+    Make(u32),
+}
+
+/// Walks to where a path leads. Its last component is no symlink.
+///
+/// # Errors
+/// [`TrustError`], naming the component at fault.
+pub(super) fn walk(path: &Path, me: Owner, terms: Terms, missing: Missing) -> Result<Way, TrustError> {
+    let absolute = std::path::absolute(path)
+        .map_err(|e| FsError::new("resolve", path, Errno::from_io_error(&e).unwrap_or(Errno::INVAL)))?;
+    let mut way = Way::from_root(me, terms)?;
+    let mut links = 0;
+    let mut todo = Vec::new();
+    push(&mut todo, &absolute);
+    while let Some(step) = todo.pop() {
+        let missing = match missing {
+            Missing::Make(_) if !todo.is_empty() => Missing::Make(0o755),
+            Missing::Make(_) | Missing::Refuse => missing,
+        };
+        match step {
+            Step::Top => way.start_over(),
+            Step::Up => way.up(),
+            Step::Into(name) => match way.enter(&name, missing)? {
+                Found::Place => {}
+                Found::Nothing => return Err(TrustError::Missing(path.to_owned())),
+                Found::Link(_) if todo.is_empty() => return Err(TrustError::Symlink(path.to_owned())),
+                Found::Link(target) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(FsError::new("resolve", path, Errno::LOOP).into());
+                    }
+                    push(&mut todo, &target);
+                }
+            },
+        }
+    }
+    way.check_end(path)?;
+    Ok(way)
+}
+
+/// One step of a way.
+enum Step {
+    /// `/`.
+    Top,
+    /// `..`.
+    Up,
+    /// A name.
+    Into(OsString),
+}
+
+/// Puts the steps of `path` in front of those in `todo`, whose last is the next.
+fn push(todo: &mut Vec<Step>, path: &Path) {
+    let steps = path.components().filter_map(|component| match component {
+        Component::Prefix(_) | Component::CurDir => None,
+        Component::RootDir => Some(Step::Top),
+        Component::ParentDir => Some(Step::Up),
+        Component::Normal(name) => Some(Step::Into(name.to_owned())),
+    });
+    let steps: Vec<Step> = steps.collect();
+    todo.extend(steps.into_iter().rev());
+}
+
+/// What a step led to.
+enum Found {
+    /// The way ends here.
+    Nothing,
+    /// The way goes on in it, or ends well.
+    Place,
+    /// A symlink that may be followed, to this.
+    Link(PathBuf),
+}
+
+/// The directories from `/` to where the walk has come, each held open: `..` leads to where it came from, whatever
+/// was renamed meanwhile.
+pub(super) struct Way {
+    top: Place,
+    below: Vec<Place>,
+    /// Whom it must be safe for.
+    me: Owner,
+    terms: Terms,
+}
+
+struct Place {
+    fd: OwnedFd,
+    path: PathBuf,
+    stat: Stat,
+}
+
+impl Way {
+    fn from_root(me: Owner, terms: Terms) -> Result<Self, TrustError> {
+        let top = Path::new("/");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(top, flags, Mode::empty())
+            .map_err(|e| FsError::new("open directory", top, e))?;
+        let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", top, e))?;
+        let way = Self { top: Place { fd, path: top.to_owned(), stat }, below: Vec::new(), me, terms };
+        if terms == Terms::Ours {
+            way.check_ours(&way.top)?;
+        }
+        Ok(way)
+    }
+
+    fn here(&self) -> &Place {
+        self.below.last().unwrap_or(&self.top)
+    }
+
+    /// What the walk has come to.
+    pub(super) fn stat(&self) -> &Stat {
+        &self.here().stat
+    }
+
+    fn start_over(&mut self) {
+        self.below.clear();
+    }
+
+    fn up(&mut self) {
+        drop(self.below.pop());
+    }
+
+    fn enter(&mut self, name: &OsStr, missing: Missing) -> Result<Found, TrustError> {
+        let here = self.here();
+        let path = here.path.join(name);
+        // With O_PATH nothing is opened for reading, and a symlink is opened itself (open(2)).
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&here.fd, name, flags, Mode::empty());
+        let fd = match (open(), missing) {
+            (Err(Errno::NOENT), Missing::Make(mode)) => {
+                self.check_all_ours()?;
+                let dir = reopen(here, &here.path)?;
+                match dir.make_new_dir(name, mode) {
+                    Err(e) if e.source == Errno::EXIST => {}
+                    made => drop(made?),
+                }
+                dir.sync()?;
+                open()
+            }
+            (opened, _) => opened,
+        };
+        let fd = match fd {
+            Err(Errno::NOENT) => return Ok(Found::Nothing),
+            opened => opened.map_err(|e| FsError::new("open directory", &path, e))?,
+        };
+        let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", &path, e))?;
+        if stat.kind == Kind::Symlink {
+            if trust::check_owner(&path, &stat, self.me).is_err() {
+                return Err(TrustError::Link { path, uid: stat.uid });
+            }
+            self.check_all_ours()?;
+            let target = rustix::fs::readlinkat(&fd, "", Vec::new())
+                .map_err(|e| FsError::new("read link", &path, e))?;
+            return Ok(Found::Link(PathBuf::from(OsString::from_vec(target.into_bytes()))));
+        }
+        // What is no directory can only be where the way ends: the kernel opens nothing in it.
+        let place = Place { fd, path, stat };
+        if self.terms == Terms::Ours {
+            self.check_ours(&place)?;
+        }
+        self.below.push(place);
+        Ok(Found::Place)
+    }
+
+    /// `/` and what is below it on the way.
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        std::iter::once(&self.top).chain(&self.below)
+    }
+
+    /// Checks that nobody else could put anything where the walk has come.
+    fn check_all_ours(&self) -> Result<(), TrustError> {
+        self.places().try_for_each(|place| self.check_ours(place))
+    }
+
+    fn check_ours(&self, place: &Place) -> Result<(), TrustError> {
+        trust::check_owner(&place.path, &place.stat, self.me)?;
+        trust::check_mode(&place.path, &place.stat, self.me, true)
+    }
+
+    /// Checks where the walk has come, which is no ancestor any more.
+    fn check_end(&self, path: &Path) -> Result<(), TrustError> {
+        let end = self.here();
+        if self.terms == Terms::Ours {
+            return trust::check_mode(path, &end.stat, self.me, false);
+        }
+        trust::check_root(path, &end.stat)?;
+        let mut above = self.places().take(self.below.len());
+        above.try_for_each(|place| trust::check_above(&place.path, &place.stat, &end.stat, self.me))
+    }
+
+    /// Opens the directory that the walk has come to, for listing.
+    pub(super) fn open(self, path: &Path) -> Result<Dir, TrustError> {
+        Ok(reopen(self.here(), path)?)
+    }
+}
+
+/// Opens a place for listing.
+fn reopen(place: &Place, path: &Path) -> Result<Dir, FsError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(&place.fd, ".", flags, Mode::empty())
+        .map_err(|e| FsError::new("open directory", path, e))?;
+    Ok(Dir { fd: fd.into(), path: path.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::super::tests::{as_user, at_once, chmod, opened_in, users};
+    use super::*;
+
+    fn ours(path: &Path, missing: Missing) -> Result<Way, TrustError> {
+        walk(path, Owner::current(), Terms::Ours, missing)
+    }
+
+    #[test]
+    fn a_way_is_held_for_no_other_program_and_opened_for_listing_only_at_its_end() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join("below")).unwrap();
+        let way = ours(&temp.path().join("below"), Missing::Refuse).unwrap();
+        for place in way.places() {
+            let flags = rustix::fs::fcntl_getfl(&place.fd).unwrap();
+            let closed = rustix::io::fcntl_getfd(&place.fd).unwrap();
+            assert!(flags.contains(OFlags::PATH), "{}", place.path.display());
+            assert!(closed.contains(rustix::io::FdFlags::CLOEXEC), "{}", place.path.display());
+        }
+        let dir = way.open(temp.path()).unwrap();
+        assert_eq!(opened_in(temp.path()), [("below".to_owned(), OFlags::CLOEXEC)]);
+        drop(dir);
+    }
+
+    #[test]
+    fn as_many_links_are_followed_as_the_kernel_follows() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: usize| temp.path().join(name.to_string());
+        fs::create_dir_all(at(0).join("end")).unwrap();
+        for link in 1..=MAX_LINKS + 1 {
+            symlink((link - 1).to_string(), at(link)).unwrap();
+        }
+        for (links, is_followed) in [(1, true), (MAX_LINKS, true), (MAX_LINKS + 1, false)] {
+            let end = at(links).join("end");
+            assert_eq!(fs::metadata(&end).is_ok(), is_followed, "the kernel: {links}");
+            match ours(&end, Missing::Refuse) {
+                Ok(_) => assert!(is_followed, "{links}"),
+                Err(TrustError::Io(e)) => assert!(!is_followed && e.source == Errno::LOOP, "{links}"),
+                Err(other) => panic!("{links}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_makes_meanwhile_is_as_good_and_what_cannot_be_made_is_told() {
+        let temp = users();
+        let make = |name: &str| ours(&temp.path().join(name), Missing::Make(0o700)).map(drop);
+        for made in as_user(|| at_once(|round| make(&round.to_string()))) {
+            made.unwrap();
+        }
+        chmod(temp.path(), 0o555);
+        let made = as_user(|| make("new"));
+        assert!(matches!(made, Err(TrustError::Io(e)) if e.source == Errno::ACCESS));
+    }
+}

@@ -1,0 +1,75 @@
+//! `DryRun`: the call as it would be made, and an answer that is always an error.
+
+use aws_sdk_kms::primitives::Blob;
+
+use crate::context::Context;
+use crate::key::KeyId;
+use crate::kms::aws::{Aws, SERVICE, explain, malformed, no_verdict, pairs};
+use crate::kms::dry_run::{ClockError, Reached, Rehearse};
+use crate::kms::{KmsError, Operation, Trouble};
+
+/// What KMS answers if the call would have been allowed (AWS KMS API reference, Encrypt and Decrypt).
+const ALLOWED: &str = "DryRunOperationException";
+
+/// What a rehearsed Encrypt would encrypt. A service that knows no `DryRun` really does: so it has not the 64 bytes of
+/// a digest, and can be no signature.
+const PLAINTEXT: &[u8] = b"kms-sig: rehearsal";
+
+/// What a rehearsed Decrypt would decrypt: no ciphertext of anybody.
+const CIPHERTEXT: &[u8] = b"kms-sig: rehearsal";
+
+impl Rehearse for Aws {
+    async fn rehearse(
+        &self,
+        operation: Operation,
+        key: &KeyId,
+        context: &Context,
+    ) -> Result<Reached, Trouble> {
+        let answer = match operation {
+            Operation::Encrypt => self
+                .call(Some(key), |client| {
+                    let call = client.encrypt().key_id(key.as_str()).plaintext(Blob::new(PLAINTEXT));
+                    let call = call.set_encryption_context(pairs(context)).dry_run(true).send();
+                    async { call.await.map_err(|error| no_verdict(explain::failure(&error, SERVICE))) }
+                })
+                .await
+                .and_then(|reply| {
+                    reply.ciphertext_blob.ok_or_else(|| malformed("Encrypt", "no ciphertext", None))
+                }),
+            Operation::Decrypt => self
+                .call(Some(key), |client| {
+                    let call = client.decrypt().key_id(key.as_str()).ciphertext_blob(Blob::new(CIPHERTEXT));
+                    let call = call.set_encryption_context(pairs(context)).dry_run(true).send();
+                    async { call.await.map_err(|error| explain::failure(&error, SERVICE)) }
+                })
+                .await
+                .and_then(|reply| reply.plaintext.ok_or_else(|| malformed("Decrypt", "no plaintext", None))),
+        };
+        match answer {
+            // A service that knows no DryRun has done it.
+            Ok(_) => Ok(Reached::Allowed),
+            Err(KmsError::Trouble(trouble)) if trouble.code.as_deref() == Some(ALLOWED) => {
+                Ok(Reached::Allowed)
+            }
+            Err(KmsError::Trouble(trouble)) => Err(trouble),
+            Err(KmsError::Rejected | KmsError::IncorrectKey) => Ok(Reached::Answered),
+        }
+    }
+}
+
+impl Aws {
+    /// How far this host's clock is from that of KMS, if an answer came and had a date.
+    pub fn clock_error(&self) -> Option<ClockError> {
+        self.0.surroundings.transport().dates().last()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p1_what_is_rehearsed_can_be_no_signature() {
+        assert_ne!(PLAINTEXT.len(), 64);
+    }
+}

@@ -1,0 +1,160 @@
+//! The state machine against its tables: each file of `tests/settle/` is one story, told in steps with times.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::fs::FileTime;
+use crate::settle::*;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Story {
+    want: String,
+    #[serde(default)]
+    timing: Waits,
+    step: Vec<Event>,
+}
+
+/// The waits of a story; small round numbers where it does not say.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Waits {
+    settle: Option<String>,
+    grace_leased: Option<String>,
+    grace_unleased: Option<String>,
+    signature_timeout: Option<String>,
+    never_settles: Option<String>,
+}
+
+/// One step: at a time something is seen, probed or ended, and this follows.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Event {
+    at: String,
+    /// Versions: `{ payload = 1, signature = 1 }`; a missing one is not there.
+    see: Option<Versions>,
+    /// `absent`, `present`, `unknown`.
+    probe: Option<String>,
+    /// `done`, `changed`, `not-yet`, `hold 5s` (until that moment).
+    ended: Option<String>,
+    /// `hurry`, as `--once` does.
+    hurry: Option<bool>,
+    /// `gone`, `look 1s` (at that moment), `probe`, `try provisional`, `try final`, `rest`.
+    next: String,
+    /// `never-settles` or `orphan`.
+    worry: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct Versions {
+    payload: Option<u64>,
+    signature: Option<u64>,
+}
+
+impl Versions {
+    fn sight(self) -> Sight {
+        let identity = |version: u64| {
+            let time = FileTime { seconds: 0, nanos: 0 };
+            Identity { dev: 1, ino: version, size: 0, mtime: time, ctime: time }
+        };
+        Sight { payload: self.payload.map(identity), signature: self.signature.map(identity) }
+    }
+}
+
+fn time(text: &str) -> Duration {
+    humantime::parse_duration(text).unwrap_or_else(|e| panic!("{text:?}: {e}"))
+}
+
+fn timing(waits: &Waits) -> Timing {
+    let or = |given: &Option<String>, default: &str| time(given.as_deref().unwrap_or(default));
+    Timing {
+        settle: or(&waits.settle, "1s"),
+        grace_leased: or(&waits.grace_leased, "30s"),
+        grace_unleased: or(&waits.grace_unleased, "10m"),
+        signature_timeout: or(&waits.signature_timeout, "5m"),
+        never_settles: or(&waits.never_settles, "1h"),
+    }
+}
+
+fn shown(next: Next) -> String {
+    match next {
+        Next::Gone => "gone".into(),
+        Next::LookAt(at) => format!("look {}", humantime::format_duration(at)),
+        Next::Probe => "probe".into(),
+        Next::Try(Finality::Provisional) => "try provisional".into(),
+        Next::Try(Finality::Final) => "try final".into(),
+        Next::Rest => "rest".into(),
+    }
+}
+
+fn tell(story: &Story) -> Result<(), String> {
+    let want = match story.want.as_str() {
+        "sign" => Want::Sign,
+        "verify" => Want::Verify,
+        other => return Err(format!("want = {other:?}")),
+    };
+    let timing = timing(&story.timing);
+    let mut pair = Pair::new(want, Duration::ZERO, Sight::default());
+    for event in &story.step {
+        let at = time(&event.at);
+        let next = match event {
+            Event { see: Some(versions), .. } => pair.seen(at, versions.sight(), &timing),
+            Event { probe: Some(writer), .. } => {
+                let writer = match writer.as_str() {
+                    "absent" => Writer::Absent,
+                    "present" => Writer::Present,
+                    "unknown" => Writer::Unknown,
+                    other => return Err(format!("probe = {other:?}")),
+                };
+                pair.probed(at, writer, &timing)
+            }
+            Event { ended: Some(ended), .. } => {
+                let ended = match ended.split_once(' ').unwrap_or((ended, "")) {
+                    ("done", _) => Ended::Done,
+                    ("changed", _) => Ended::Changed,
+                    ("not-yet", _) => Ended::NotYet,
+                    ("hold", until) => Ended::Hold(time(until)),
+                    (other, _) => return Err(format!("ended = {other:?}")),
+                };
+                pair.ended(at, ended, &timing)
+            }
+            Event { hurry: Some(true), .. } => pair.hurry(at),
+            Event { .. } => return Err(format!("the step at {} does nothing", event.at)),
+        };
+        let wanted = match event.next.split_once(' ') {
+            Some(("look", at)) => shown(Next::LookAt(time(at))),
+            _ => event.next.clone(),
+        };
+        if shown(next) != wanted {
+            return Err(format!("at {}: {} instead of {}", event.at, shown(next), wanted));
+        }
+        let worry = pair.worry(at, &timing).map(|worry| match worry {
+            Worry::NeverSettles => "never-settles",
+            Worry::Orphan => "orphan",
+        });
+        if worry != event.worry.as_deref() {
+            return Err(format!("at {}: worry {worry:?} instead of {:?}", event.at, event.worry));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_story_goes_as_told() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/settle");
+    let mut failed = String::new();
+    let mut told = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let story: Story = toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        if let Err(why) = tell(&story) {
+            failed.push_str(&format!("\n{}: {why}", path.file_name().unwrap().display()));
+        }
+        told += 1;
+    }
+    assert!(failed.is_empty(), "{failed}");
+    assert!(told >= 15, "only {told} stories found");
+}

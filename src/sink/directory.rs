@@ -1,0 +1,10 @@
+//! A directory as a sink.
+//!
+//! Every function does one step whole, or leaves things so that doing it again is right (P4).
+
+pub mod deliver;
+pub mod exchange;
+pub mod quarantine;
+pub mod removal;
+pub mod sign;
+mod tree;

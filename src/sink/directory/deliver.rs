@@ -1,0 +1,617 @@
+//! Delivery: publishing the private copy that was hashed, signature first, never over anything.
+//!
+//! Every step may be repeated after a kill (P4): an equal pair at the destination is success, as soon as it is durable and
+//! if nobody else could change it. Nothing is published without a [`Warrant`], which only a valid verdict or a signature just made gives (P1).
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use crate::digest::Digest;
+use crate::fs::chown::Owner;
+use crate::fs::copy;
+use crate::fs::copy::Hashed;
+use crate::fs::flush::Flusher;
+use crate::fs::{Dir, Fitness, FsError, OpenError, Place, Publish, RelPath, Staging, Stat, trust};
+use crate::signature::{MAX_LEN, Malformed, Signature};
+use crate::signing::{Sealed, Valid};
+use crate::source::directory::scan::signature_name;
+
+/// What allows delivery: a digest, and the signature that vouches for it.
+#[derive(Debug)]
+pub struct Warrant<'a> {
+    digest: &'a Digest,
+    signature: &'a Signature,
+}
+
+impl<'a> Warrant<'a> {
+    /// From a valid verdict on this signature.
+    pub fn verified(valid: &'a Valid, signature: &'a Signature) -> Self {
+        Self { digest: valid.digest(), signature }
+    }
+
+    /// From a signature just made for this digest.
+    pub fn signed(digest: &'a Digest, sealed: &'a Sealed) -> Self {
+        Self { digest, signature: &sealed.signature }
+    }
+}
+
+/// How a delivery ended.
+#[derive(Debug)]
+pub enum Delivered {
+    /// Both are there, durably.
+    Done,
+    /// An equal payload is there with this other signature, which the caller must judge: ciphertexts are
+    /// randomised, so there are many valid ones.
+    Beside(Signature),
+    /// Only a signature that is not ours to remove, unless the caller knows it for a leftover of its own.
+    Orphan(Signature),
+    /// Something else has one of the names. Nothing was changed.
+    Conflict(&'static str),
+}
+
+/// Publishes `staging`, whose content has the digest `hashed`, as `path` below `root` with its signature.
+///
+/// # Errors
+/// Any step's. Then nothing new shows, or the signature alone, which the next try takes up.
+pub fn deliver(
+    root: &Dir,
+    path: &RelPath,
+    staging: &Staging,
+    hashed: &Hashed,
+    warrant: &Warrant<'_>,
+    mode: u32,
+    disk: &Flusher,
+) -> Result<Delivered, FsError> {
+    if !hashed.digest.matches(warrant.digest.as_bytes()) {
+        // BUG: no caller pairs a copy with another copy's verdict. Delivering nothing is always safe.
+        return Ok(Delivered::Conflict("the verdict is about other bytes"));
+    }
+    let place = match open_place(root, path.parent()) {
+        // Nothing goes through it (A22), and only a person can take it away.
+        Err(e) if e.is_no_directory() => {
+            return Ok(Delivered::Conflict(NO_WAY));
+        }
+        opened => opened?,
+    };
+    let mut put = Vec::new();
+    let delivered = deliver_to(&place, root, path, staging, hashed, warrant, mode, disk, &mut put);
+    if delivered.as_ref().is_err_and(FsError::is_moved) {
+        // Not where it belongs, and nobody was told of it.
+        for (name, stat) in put.iter().rev() {
+            place.remove_own(name, stat)?;
+        }
+    }
+    delivered
+}
+
+/// [`deliver`], in a directory that is open. `put` is then what was published in it.
+#[expect(clippy::too_many_arguments, reason = "one step of `deliver`, which has them all")]
+fn deliver_to(
+    place: &Place,
+    root: &Dir,
+    path: &RelPath,
+    staging: &Staging,
+    hashed: &Hashed,
+    warrant: &Warrant<'_>,
+    mode: u32,
+    disk: &Flusher,
+    put: &mut Vec<(OsString, Stat)>,
+) -> Result<Delivered, FsError> {
+    let (dir, name, signature_name) = (place.looking(), path.name(), signature_name(path.name()));
+    let wanted = Wanted { owner: Owner::current(), mode };
+    let payload_is_there = match look_at_payload(dir, name, hashed, wanted)? {
+        Existing::Nothing => false,
+        Existing::Equal => true,
+        Existing::Loose => return Ok(Delivered::Conflict(LOOSE)),
+        Existing::Other => return Ok(Delivered::Conflict(TAKEN)),
+    };
+
+    let signature = Staging::below(root, path.parent())?.and_holding(warrant.signature.as_bytes())?;
+    place.give_group(&signature)?;
+    signature.set_mode(mode & 0o666)?; // a signature is not executable
+    place.give_group(staging)?;
+    staging.set_mode(mode)?;
+    disk.flush(&[signature.written(), staging.written()])?;
+    if place.publish(&signature, &signature_name)? == Publish::Done {
+        put.push((signature_name.clone(), signature.stat()?));
+    } else {
+        match read_signature(dir, &signature_name, wanted)? {
+            ExistingSignature::Of(there) if there == *warrant.signature => {}
+            ExistingSignature::Of(there) if payload_is_there => {
+                return disk.flush(&[place.written()]).map(|()| Delivered::Beside(there));
+            }
+            ExistingSignature::Of(there) => return Ok(Delivered::Orphan(there)),
+            ExistingSignature::Loose => {
+                return Ok(Delivered::Conflict(
+                    "a signature that others could change has the signature's name",
+                ));
+            }
+            ExistingSignature::None => {
+                return Ok(Delivered::Conflict("something that is no signature has the signature's name"));
+            }
+        }
+    }
+    if !payload_is_there {
+        if place.publish(staging, name)? == Publish::Done {
+            put.push((name.to_owned(), staging.stat()?));
+        } else {
+            // Somebody was quicker; our signature stays only if it belongs to what they put there.
+            let taken = match look_at_payload(dir, name, hashed, wanted)? {
+                Existing::Equal => return disk.flush(&[place.written()]).map(|()| Delivered::Done),
+                Existing::Loose => LOOSE,
+                Existing::Nothing | Existing::Other => TAKEN,
+            };
+            for (name, stat) in put.drain(..) {
+                place.remove_own(&name, &stat)?;
+            }
+            return Ok(Delivered::Conflict(taken));
+        }
+    }
+    disk.flush(&[place.written()])?;
+    place.confirm().map(|()| Delivered::Done)
+}
+
+/// Opens the directory that a file goes to, making what is missing, all of it durable: what is there may have been made
+/// by a process that was killed before it could see to that.
+fn open_place(root: &Dir, below: &Path) -> Result<Place, FsError> {
+    let mut dir = root.clone();
+    for component in below.components() {
+        let next = dir.descend_creating(Path::new(component.as_os_str()))?;
+        dir.sync()?;
+        dir = next;
+    }
+    Place::of(root, below, dir)
+}
+
+/// What would keep `hashed` from being published as `path` below `root`, as things stand: another file has its name.
+///
+/// # Errors
+/// What opening and reading what is there says.
+pub fn obstacle(
+    root: &Dir,
+    path: &RelPath,
+    hashed: &Hashed,
+    mode: u32,
+) -> Result<Option<&'static str>, FsError> {
+    let wanted = Wanted { owner: Owner::current(), mode };
+    Ok(match destination(root, path)? {
+        Destination::Missing => None,
+        Destination::NoWay => Some(NO_WAY),
+        Destination::There(dir) => match look_at_payload(&dir, path.name(), hashed, wanted)? {
+            Existing::Nothing | Existing::Equal => None,
+            Existing::Loose => Some(LOOSE),
+            Existing::Other => Some(TAKEN),
+        },
+    })
+}
+
+/// How far publishing can be foreseen without reading anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// The name is free.
+    Free,
+    /// A file of this size has it: the same, or another.
+    Same,
+    /// Something else has it.
+    Conflict(&'static str),
+}
+
+/// What publishing a file of `size` bytes as `path` below `root` would meet, as things stand.
+///
+/// # Errors
+/// What opening what is there says.
+pub fn foresee(root: &Dir, path: &RelPath, size: u64) -> Result<Outlook, FsError> {
+    Ok(match destination(root, path)? {
+        Destination::Missing => Outlook::Free,
+        Destination::NoWay => Outlook::Conflict(NO_WAY),
+        Destination::There(dir) => match of_size(&dir, path.name(), size)? {
+            OfSize::Nothing => Outlook::Free,
+            OfSize::Same(..) => Outlook::Same,
+            OfSize::Other => Outlook::Conflict(TAKEN),
+        },
+    })
+}
+
+/// The directory that something is published in.
+enum Destination {
+    There(Dir),
+    /// It would be made.
+    Missing,
+    /// It cannot be.
+    NoWay,
+}
+
+fn destination(root: &Dir, path: &RelPath) -> Result<Destination, FsError> {
+    match root.descend(path.parent()) {
+        Ok(dir) => Ok(Destination::There(dir)),
+        Err(e) if e.is_not_found() => Ok(Destination::Missing),
+        Err(e) if e.is_no_directory() => Ok(Destination::NoWay),
+        Err(e) => Err(e),
+    }
+}
+
+/// Where a directory must be made there is something else.
+const NO_WAY: &str = "a file or link has the name of a directory that is needed";
+
+/// The commonest conflict.
+pub(crate) const TAKEN: &str = "another file has the name";
+
+/// As good as nothing: whoever could change it may do so once the source is gone.
+pub(crate) const LOOSE: &str =
+    "an equal file has the name, but others could change it (its owner, its mode, or a second link)";
+
+/// Removes a signature without payload that the caller knows for its own leftover; `false` if that cannot be done
+/// without the risk of removing another file, which somebody puts in its place at that moment.
+///
+/// # Errors
+/// Any step's.
+pub fn remove_orphan(root: &Dir, path: &RelPath, known: &Signature) -> Result<bool, FsError> {
+    let place = Place::open(root, path.parent())?;
+    let name = signature_name(path.name());
+    let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };
+    let (file, stat) = match place.open_file(&name, &fitness) {
+        Err(OpenError::Gone) => return Ok(true),
+        Err(OpenError::Unfit(_)) => return Ok(false),
+        Err(OpenError::Io(e)) => return Err(e),
+        Ok(opened) => opened,
+    };
+    match read_open(&file, place.looking(), &name) {
+        Ok(read) if read.parsed.as_ref() == Ok(known) => place.remove_own(&name, &stat),
+        Err(OpenError::Io(e)) => Err(e),
+        Ok(_) | Err(OpenError::Gone | OpenError::Unfit(_)) => Ok(false),
+    }
+}
+
+/// What has a name at a destination.
+pub(crate) enum Existing {
+    Nothing,
+    /// Equal, durable, and nobody else's to change.
+    Equal,
+    /// Equal, but others could change it.
+    Loose,
+    Other,
+}
+
+/// Whose an equal file has to be, and which permissions it may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) owner: Owner,
+    pub(crate) mode: u32,
+}
+
+impl Wanted {
+    /// Whether a file is as safe from others as the one that would be published in its place.
+    fn is_met_by(self, stat: &Stat, path: &Path) -> bool {
+        let beyond = Stat { mode: stat.mode & !self.mode, ..*stat };
+        stat.links == 1
+            && trust::check_owner(path, stat, self.owner).is_ok()
+            && trust::check_mode(path, &beyond, self.owner, false).is_ok()
+    }
+}
+
+/// Compares what is there, if anything, with a file that was hashed, and makes it durable if it is equal: whoever put
+/// it there may not have, and the source is removed on its account (P4).
+pub(crate) fn look_at_payload(
+    dir: &Dir,
+    name: &OsStr,
+    hashed: &Hashed,
+    wanted: Wanted,
+) -> Result<Existing, FsError> {
+    let (file, stat) = match of_size(dir, name, hashed.size)? {
+        OfSize::Nothing => return Ok(Existing::Nothing),
+        OfSize::Other => return Ok(Existing::Other),
+        OfSize::Same(file, stat) => (file, stat),
+    };
+    let path = dir.path().join(name);
+    match copy::hash(&file, &path, hashed.size) {
+        Ok(there) if !there.digest.matches(hashed.digest.as_bytes()) => Ok(Existing::Other),
+        Ok(_) if wanted.is_met_by(&stat, &path) => sync(&file, &path).map(|()| Existing::Equal),
+        Ok(_) => Ok(Existing::Loose),
+        Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(Existing::Other),
+        Err(OpenError::Io(e)) => Err(e),
+    }
+}
+
+/// What has a name, as far as its size tells.
+enum OfSize {
+    Nothing,
+    Same(File, Stat),
+    Other,
+}
+
+fn of_size(dir: &Dir, name: &OsStr, size: u64) -> Result<OfSize, FsError> {
+    let same_size = Fitness { max_size: size, max_links: u32::MAX, owners: None };
+    match dir.open_file(name, &same_size) {
+        Ok((file, stat)) if stat.identity.size == size => Ok(OfSize::Same(file, stat)),
+        Ok(_) | Err(OpenError::Unfit(_)) => Ok(OfSize::Other),
+        Err(OpenError::Gone) => Ok(OfSize::Nothing),
+        Err(OpenError::Io(e)) => Err(e),
+    }
+}
+
+fn sync(file: &File, path: &Path) -> Result<(), FsError> {
+    rustix::fs::fsync(file).map_err(|source| FsError { action: "sync", path: path.to_owned(), source })
+}
+
+/// What has a signature's name at a destination.
+enum ExistingSignature {
+    /// What can be one, durable and nobody else's to change.
+    Of(Signature),
+    /// What can be one, but others could change it.
+    Loose,
+    /// What can be none.
+    None,
+}
+
+fn read_signature(dir: &Dir, name: &OsStr, wanted: Wanted) -> Result<ExistingSignature, FsError> {
+    let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };
+    let read = dir.open_file(name, &fitness).and_then(|(file, stat)| {
+        let path = dir.path().join(name);
+        Ok(match read_open(&file, dir, name)?.parsed {
+            Err(_) => ExistingSignature::None,
+            Ok(_) if !wanted.is_met_by(&stat, &path) => ExistingSignature::Loose,
+            Ok(signature) => {
+                sync(&file, &path)?;
+                ExistingSignature::Of(signature)
+            }
+        })
+    });
+    match read {
+        Err(OpenError::Unfit(_) | OpenError::Gone) => Ok(ExistingSignature::None),
+        Err(OpenError::Io(e)) => Err(e),
+        Ok(read) => Ok(read),
+    }
+}
+
+/// What was read of a file that may be a signature.
+#[derive(Debug)]
+pub struct SignatureRead {
+    /// SHA-512 of the file; `None` if it is longer than any signature, and was not read to its end.
+    pub digest: Option<Digest>,
+    /// The signature, if it can be one.
+    pub parsed: Result<Signature, Malformed>,
+}
+
+/// Reads an open file that may be a signature: never more than one byte past the limit (A16).
+///
+/// # Errors
+/// What read(2) says.
+pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<SignatureRead, OpenError> {
+    let mut bytes = Vec::with_capacity(MAX_LEN + 1);
+    file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
+        action: "read",
+        path: dir.path().join(name),
+        source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
+    })?;
+    let digest = (bytes.len() <= MAX_LEN).then(|| Digest::of(&bytes));
+    Ok(SignatureRead { digest, parsed: Signature::parse(&bytes) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    /// A destination, and `content` with its signature on the way to it.
+    struct Fixture {
+        temp: tempfile::TempDir,
+        root: Dir,
+        staging: Staging,
+        hashed: Hashed,
+        signature: Signature,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let root = Dir::open(temp.path()).unwrap();
+            let staging = Staging::holding(&root, b"content").unwrap();
+            let hashed = hash_of(b"content");
+            Self { temp, root, staging, hashed, signature: Signature::parse(b"its signature").unwrap() }
+        }
+
+        fn put(&self, name: &str, content: &str) {
+            let path = self.temp.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let mut file = fs::File::create(path).unwrap();
+            std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
+        }
+
+        fn deliver(&self, path: &str) -> Result<Delivered, FsError> {
+            let warrant = Warrant { digest: &self.hashed.digest, signature: &self.signature };
+            let path = RelPath::new(path).unwrap();
+            deliver(
+                &self.root,
+                &path,
+                &self.staging,
+                &self.hashed,
+                &warrant,
+                0o755,
+                &Flusher::new(&self.root).unwrap(),
+            )
+        }
+
+        fn obstacle(&self, path: &str) -> Option<&'static str> {
+            obstacle(&self.root, &RelPath::new(path).unwrap(), &self.hashed, 0o755).unwrap()
+        }
+
+        /// Mode and content of what is at a name.
+        fn there(&self, name: &str) -> Option<(u32, String)> {
+            let path = self.temp.path().join(name);
+            let mode = fs::metadata(&path).ok()?.permissions().mode() & 0o7777;
+            Some((mode, fs::read_to_string(path).unwrap()))
+        }
+    }
+
+    fn hash_of(bytes: &[u8]) -> Hashed {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, bytes).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        copy::hash(&file, Path::new("f"), u64::MAX).unwrap()
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_foreseen_to_be_in_the_way() {
+        let fixture = Fixture::new();
+        fixture.put("there", "content");
+        let foreseen = |path: &str, size| foresee(&fixture.root, &RelPath::new(path).unwrap(), size).unwrap();
+        let size = "content".len() as u64;
+        assert!(matches!(foreseen("there", size), Outlook::Same));
+        assert!(matches!(foreseen("there", size - 1), Outlook::Conflict(TAKEN)));
+        assert!(matches!(foreseen("there", size + 1), Outlook::Conflict(TAKEN)));
+        assert!(matches!(foreseen("there/below", size), Outlook::Conflict(NO_WAY)));
+        assert!(matches!(foreseen("new", size), Outlook::Free));
+        assert!(matches!(foreseen("new/below", size), Outlook::Free));
+    }
+
+    #[test]
+    fn both_are_published_with_their_modes() {
+        let f = Fixture::new();
+        assert_eq!(f.obstacle("d/f"), None, "where nothing is, not even the directory");
+        assert!(matches!(f.deliver("d/f").unwrap(), Delivered::Done));
+        assert_eq!(f.there("d/f").unwrap(), (0o755, "content".into()));
+        assert_eq!(f.there("d/f.sig").unwrap(), (0o644, "its signature".into()), "not executable");
+    }
+
+    #[test]
+    fn p4_whatever_a_kill_left_is_completed() {
+        for left in [&["f.sig"][..], &["f"], &["f", "f.sig"]] {
+            let f = Fixture::new();
+            for name in left {
+                f.put(name, if *name == "f" { "content" } else { "its signature" });
+            }
+            assert_eq!(f.obstacle("f"), None);
+            assert!(matches!(f.deliver("f").unwrap(), Delivered::Done), "{left:?}");
+            assert_eq!(f.there("f").unwrap().1, "content");
+            assert_eq!(f.there("f.sig").unwrap().1, "its signature");
+        }
+    }
+
+    #[test]
+    fn a20_an_equal_file_with_another_signature_is_for_the_caller_to_judge() {
+        let f = Fixture::new();
+        f.put("f", "content");
+        f.put("f.sig", "another");
+        let Delivered::Beside(there) = f.deliver("f").unwrap() else { panic!("not beside") };
+        assert_eq!(there.as_bytes(), b"another");
+        assert_eq!(f.there("f.sig").unwrap().1, "another");
+    }
+
+    #[test]
+    fn a20_an_equal_file_that_others_could_change_is_a_conflict() {
+        let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        for what in ["mode", "links", "set-id"] {
+            let loosen = |path: &Path| match what {
+                "mode" => chmod(path, 0o757),
+                "links" => fs::hard_link(path, path.with_file_name("other")).unwrap(),
+                _ => chmod(path, 0o4755),
+            };
+            for name in ["f", "f.sig"] {
+                let f = Fixture::new();
+                f.put("f", "content");
+                f.put("f.sig", "its signature");
+                loosen(&f.temp.path().join(name));
+                assert_eq!(f.obstacle("f").is_some(), name == "f", "{what} of {name}");
+                assert!(matches!(f.deliver("f").unwrap(), Delivered::Conflict(_)), "{what} of {name}");
+            }
+        }
+        // What the rule itself would make so is no looser.
+        let f = Fixture::new();
+        f.put("f", "content");
+        fs::set_permissions(f.temp.path().join("f"), fs::Permissions::from_mode(0o666)).unwrap();
+        let wanted = |mode| Wanted { owner: Owner::current(), mode };
+        let look = |mode| look_at_payload(&f.root, OsStr::new("f"), &f.hashed, wanted(mode)).unwrap();
+        assert!(matches!((look(0o666), look(0o664)), (Existing::Equal, Existing::Loose)));
+    }
+
+    #[test]
+    fn a_signature_alone_that_is_another_is_left_until_the_caller_knows_it() {
+        let f = Fixture::new();
+        f.put("f.sig", "another");
+        assert!(matches!(f.deliver("f").unwrap(), Delivered::Orphan(_)));
+        assert_eq!((f.there("f"), f.there("f.sig").unwrap().1), (None, "another".into()));
+        let (path, another) = (RelPath::new("f").unwrap(), Signature::parse(b"another").unwrap());
+        assert!(!remove_orphan(&f.root, &path, &f.signature).unwrap(), "one that nobody knows");
+        let chmod = |mode| fs::set_permissions(f.temp.path(), fs::Permissions::from_mode(mode)).unwrap();
+        chmod(0o777);
+        assert!(!remove_orphan(&f.root, &path, &another).unwrap(), "others could have swapped it");
+        assert!(f.there("f.sig").is_some());
+        chmod(0o755);
+        assert!(remove_orphan(&f.root, &path, &another).unwrap());
+        assert!(matches!(f.deliver("f").unwrap(), Delivered::Done));
+    }
+
+    #[test]
+    fn p9_what_was_published_in_a_directory_that_was_moved_away_is_taken_back() {
+        let f = Fixture::new();
+        let place = open_place(&f.root, Path::new("sub")).unwrap();
+        let (stat, name) = (f.staging.stat().unwrap(), OsStr::new("f"));
+        assert_eq!(place.publish(&f.staging, name).unwrap(), Publish::Done);
+        fs::rename(f.temp.path().join("sub"), f.temp.path().join("old")).unwrap();
+        assert!(place.confirm().unwrap_err().is_moved());
+        assert!(place.remove_own(name, &stat).unwrap() && f.there("old/f").is_none());
+        let warrant = Warrant { digest: &f.hashed.digest, signature: &f.signature };
+        let disk = Flusher::new(&f.root).unwrap();
+        let path = RelPath::new("sub/f").unwrap();
+        let (mut put, staging) = (Vec::new(), Staging::holding(&f.root, b"content").unwrap());
+        let moved = deliver_to(&place, &f.root, &path, &staging, &f.hashed, &warrant, 0o644, &disk, &mut put);
+        assert!(moved.unwrap_err().is_moved() && put.is_empty());
+        assert_eq!(fs::read_dir(f.temp.path().join("old")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a21_a_name_that_is_taken_is_a_conflict_and_nothing_is_changed() {
+        // The same size, so that only its content tells.
+        for other in ["CONTENT", "content and more", ""] {
+            let f = Fixture::new();
+            f.put("f", other);
+            assert_eq!(f.obstacle("f"), Some(TAKEN), "{other}");
+            assert!(matches!(f.deliver("f").unwrap(), Delivered::Conflict(TAKEN)), "{other}");
+            assert_eq!((f.there("f").unwrap().1, f.there("f.sig")), (other.into(), None));
+        }
+    }
+
+    #[test]
+    fn a22_links_and_files_in_the_way_are_conflicts_and_not_gone_through() {
+        let f = Fixture::new();
+        f.put("elsewhere/f", "content");
+        symlink("elsewhere/f", f.temp.path().join("f")).unwrap();
+        symlink("elsewhere", f.temp.path().join("d")).unwrap();
+        f.put("file", "");
+        for path in ["f", "d/f", "file/f"] {
+            assert!(f.obstacle(path).is_some(), "{path}");
+            assert!(matches!(f.deliver(path).unwrap(), Delivered::Conflict(_)), "{path}");
+        }
+        symlink("nowhere", f.temp.path().join("g.sig")).unwrap();
+        assert!(matches!(f.deliver("g").unwrap(), Delivered::Conflict(_)));
+        assert_eq!(f.there("g"), None);
+        assert_eq!(fs::read_dir(f.temp.path().join("elsewhere")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn p1_a_warrant_for_other_bytes_delivers_nothing() {
+        let f = Fixture::new();
+        let other = hash_of(b"other");
+        let warrant = Warrant { digest: &other.digest, signature: &f.signature };
+        let path = RelPath::new("f").unwrap();
+        let delivered =
+            deliver(&f.root, &path, &f.staging, &f.hashed, &warrant, 0o644, &Flusher::new(&f.root).unwrap())
+                .unwrap();
+        assert!(matches!(delivered, Delivered::Conflict("the verdict is about other bytes")));
+        assert_eq!((f.there("f"), f.there("f.sig")), (None, None));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_opened_is_an_error_and_no_conflict() {
+        let f = Fixture::new();
+        let name = "d".repeat(256); // ENAMETOOLONG
+        f.deliver(&format!("{name}/f")).unwrap_err();
+        obstacle(&f.root, &RelPath::new(format!("{name}/f")).unwrap(), &f.hashed, 0o755).unwrap_err();
+    }
+}

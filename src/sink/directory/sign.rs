@@ -1,0 +1,454 @@
+//! Writing a `.sig` beside its payload, in a directory that may be someone else's.
+//!
+//! Whole or not at all (P4), never over anything that is not the very file expected there (P8), never in a directory that
+//! was moved away meanwhile (P9). Nothing is removed in that directory: what must go is first moved or swapped into the
+//! private folder, where it is compared ([`super::exchange`]).
+
+use rustix::io::Errno;
+
+use crate::fs::flush::Flusher;
+use crate::fs::private::Private;
+use crate::fs::{Dir, FsError, Identity, Place, Publish, RelPath, Staging, Stat};
+use crate::signature::Signature;
+use crate::sink::directory::exchange::{Removable, Work};
+
+/// A `.sig` is for everyone to read: what is in it says nothing about the payload to who may not use the key.
+pub const MODE: u32 = 0o644;
+
+/// Where a signature goes, and for how long that is right.
+pub struct Spot<'a> {
+    /// The private folder of the watched directory.
+    pub private: &'a Private,
+    /// The directory it goes to.
+    pub place: &'a Place,
+    /// Its path below the watched directory.
+    pub path: &'a RelPath,
+    /// Whether the payload is still what was signed. Asked before and after each step that shows.
+    pub still: &'a dyn Fn() -> Result<bool, FsError>,
+    /// What flushes there.
+    pub disk: &'a Flusher,
+}
+
+/// A signature that lies beside a payload, and is to be replaced.
+#[derive(Debug)]
+pub struct Old {
+    /// Which version of which file.
+    pub identity: Identity,
+    /// What it holds.
+    pub signature: Signature,
+}
+
+/// Writes a signature under a name that nothing has. Durable when this returns what it is; `None` if something has the
+/// name, or what was signed is no longer there.
+///
+/// # Errors
+/// Any step's; then nothing shows, as far as that can be undone.
+pub fn write(spot: &Spot<'_>, signature: &Signature) -> Result<Option<Stat>, FsError> {
+    let removable = || Removable::of(&[signature]);
+    let (staging, work) = match spot.place.stage()? {
+        Some(staging) => (staging, None),
+        // A stand-in name would be the sender's to swap.
+        None => {
+            let work = Work::new(spot.private, removable())?;
+            (Staging::new(work.dir())?, Some(work))
+        }
+    };
+    let written = write_by(spot, staging, signature);
+    let Some(work) = work else { return written };
+    work.finish(spot.place)?;
+    as_it_is(spot, written?)
+}
+
+/// What was written, as it is now that it has no other name.
+fn as_it_is(spot: &Spot<'_>, written: Option<Stat>) -> Result<Option<Stat>, FsError> {
+    let Some(written) = written else { return Ok(None) };
+    let now = spot.place.stat_of(spot.path.name())?.filter(|now| now.identity.ino == written.identity.ino);
+    Ok(Some(now.unwrap_or(written)))
+}
+
+fn write_by(spot: &Spot<'_>, staging: Staging, signature: &Signature) -> Result<Option<Stat>, FsError> {
+    let staging = staging.and_holding(signature.as_bytes())?;
+    staging.set_mode(MODE)?;
+    spot.place.give_group(&staging).unwrap_or_default(); // where it was not made: as far as we may
+    spot.disk.flush(&[staging.written()])?;
+    if !(spot.still)()? || spot.place.publish(&staging, spot.path.name())? == Publish::Exists {
+        return Ok(None);
+    }
+    keep_if_right(spot, signature, staging)
+}
+
+/// What has just been put there stays if it is right there, before and after it is made durable.
+fn keep_if_right(spot: &Spot<'_>, signature: &Signature, staging: Staging) -> Result<Option<Stat>, FsError> {
+    let keep = || {
+        if !is_right(spot)? {
+            return Ok(None);
+        }
+        spot.disk.flush(&[spot.place.written()])?;
+        if is_right(spot)? { staging.stat().map(Some) } else { Ok(None) }
+    };
+    let kept = keep();
+    drop(staging); // what is open for writing is never known for ours
+    match kept {
+        Ok(Some(_)) => {}
+        Ok(None) => take_back(spot, signature)?,
+        Err(_) => take_back(spot, signature).unwrap_or_default(), // the first error is the one to tell
+    }
+    kept
+}
+
+fn is_right(spot: &Spot<'_>) -> Result<bool, FsError> {
+    Ok(spot.place.is_in_place()? && (spot.still)()?)
+}
+
+/// Takes back a signature of ours, wherever its directory is by now. Does nothing if something else stands there.
+fn take_back(spot: &Spot<'_>, signature: &Signature) -> Result<(), FsError> {
+    let work = Work::new(spot.private, Removable::of(&[signature]))?;
+    let (to, name) = (work.mirror(spot.path)?, spot.path.name());
+    match spot.place.take_back(name, &to, name) {
+        Err(e) if e.is_not_found() => {}
+        taken => taken?,
+    }
+    work.finish(spot.place).map(drop)
+}
+
+/// Replaces the signature `old` with another one: in one step where the file system can swap names, or else there is
+/// none for a moment. `None` if something else than `old` was there, which is there still, or what was signed is not.
+///
+/// # Errors
+/// Any step's; then the old or the new signature shows, whole, if the file system can swap names.
+pub fn replace(spot: &Spot<'_>, old: &Old, signature: &Signature) -> Result<Option<Stat>, FsError> {
+    let name = spot.path.name();
+    if spot.place.stat_of(name)?.is_none_or(|stat| stat.identity != old.identity) {
+        return Ok(None);
+    }
+    let work = Work::new(spot.private, Removable::of(&[signature, &old.signature]))?;
+    let swapped = swap(spot, &work, old, signature);
+    let finished = work.finish(spot.place);
+    let swapped = swapped?;
+    finished?;
+    as_it_is(spot, swapped)
+}
+
+fn swap(spot: &Spot<'_>, work: &Work, old: &Old, signature: &Signature) -> Result<Option<Stat>, FsError> {
+    let (here, name) = (work.mirror(spot.path)?, spot.path.name());
+    let staging = match spot.place.stage()? {
+        Some(staging) => staging,
+        None => Staging::new(work.dir())?,
+    };
+    let staging = staging.and_holding(signature.as_bytes())?;
+    staging.set_mode(MODE)?;
+    spot.place.give_group(&staging).unwrap_or_default();
+    spot.disk.flush(&[staging.written()])?;
+    staging.publish(&here, name)?; // nobody else gives names here
+    // Before anything comes out: after a power loss too it is known what may be removed.
+    here.sync()?;
+    work.sync()?;
+    if !(spot.still)()? {
+        return Ok(None);
+    }
+    match spot.place.swap(name, &here, name) {
+        Ok(()) => {}
+        Err(e) if e.source == Errno::INVAL => return swap_in_steps(spot, &here, old, signature, staging),
+        Err(e) if e.is_not_found() => return Ok(None),
+        Err(e) => return Err(e),
+    }
+    // What came out lies here by now.
+    let is_old = || Removable::of(&[&old.signature]).holds(&here, name);
+    let right = is_right(spot).and_then(|is_right| Ok(is_right && is_old()?));
+    let kept = match right {
+        Ok(true) => spot.disk.flush(&[spot.place.written()]).and_then(|()| staging.stat()).map(Some),
+        Ok(false) => Ok(None),
+        Err(e) => Err(e),
+    };
+    if matches!(kept, Ok(Some(_))) && is_right(spot).unwrap_or(false) {
+        return kept;
+    }
+    match spot.place.swap_back(name, &here, name) {
+        Err(e) if e.is_not_found() => {} // the new one is gone already
+        undone => undone?,
+    }
+    kept.map(|_| None)
+}
+
+/// [`replace`], where no file system call swaps two names.
+fn swap_in_steps(
+    spot: &Spot<'_>,
+    new: &Dir,
+    old: &Old,
+    signature: &Signature,
+    staging: Staging,
+) -> Result<Option<Stat>, FsError> {
+    let is_old = Removable::of(&[&old.signature]);
+    let out = Work::new(spot.private, is_old.clone())?;
+    let (here, name) = (out.mirror(spot.path)?, spot.path.name());
+    out.sync()?;
+    match spot.place.take(name, &here, name) {
+        Err(e) if e.is_not_found() => return out.finish(spot.place).map(|_| None),
+        taken => taken?,
+    }
+    match is_old.holds(&here, name) {
+        Ok(true) => {}
+        Ok(false) => return out.finish(spot.place).map(|_| None),
+        Err(e) => {
+            spot.place.put_back(&here, name, name).unwrap_or_default(); // the first error is the one to tell
+            return Err(e);
+        }
+    }
+    let put = match spot.place.put(new, name, name) {
+        Err(e) if e.source == Errno::EXIST => Ok(None), // somebody else's, by now
+        Err(e) => Err(e),
+        Ok(()) => keep_if_right(spot, signature, staging),
+    };
+    if !matches!(put, Ok(Some(_))) {
+        spot.place.put_back(&here, name, name).unwrap_or_default(); // the old one is better than none
+    }
+    out.finish(spot.place)?;
+    put
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::sink::directory::removal;
+
+    /// A watched directory with a directory in it, and where a signature lies in that.
+    struct Fixture {
+        temp: tempfile::TempDir,
+        private: Private,
+        place: Place,
+        path: RelPath,
+        disk: Flusher,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            for dir in ["in", "in/sub", "outside"] {
+                fs::create_dir(temp.path().join(dir)).unwrap();
+            }
+            let root = Dir::open(&temp.path().join("in")).unwrap();
+            let (place, disk) = (Place::open(&root, Path::new("sub")).unwrap(), Flusher::new(&root).unwrap());
+            let path = RelPath::new("sub/a.sig").unwrap();
+            Self { temp, private: Private::new(root), place, path, disk }
+        }
+
+        fn spot<'a>(&'a self, still: &'a dyn Fn() -> Result<bool, FsError>) -> Spot<'a> {
+            Spot { private: &self.private, place: &self.place, path: &self.path, still, disk: &self.disk }
+        }
+
+        fn write(&self, byte: u8) -> bool {
+            write(&self.spot(&|| Ok(true)), &signature(byte)).unwrap().is_some()
+        }
+
+        fn old(&self, byte: u8) -> Old {
+            let stat = self.place.stat_of(OsStr::new("a.sig")).unwrap().unwrap();
+            Old { identity: stat.identity, signature: signature(byte) }
+        }
+
+        fn replace(&self, old: &Old, byte: u8) -> bool {
+            replace(&self.spot(&|| Ok(true)), old, &signature(byte)).unwrap().is_some()
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.temp.path().join(path)
+        }
+
+        fn there(&self, path: &str) -> Option<Vec<u8>> {
+            fs::read(self.at(path)).ok()
+        }
+
+        /// Everything in the watched directory but the lock, by name and content.
+        fn all(&self) -> Vec<(String, Vec<u8>)> {
+            let mut all = Vec::new();
+            collect(&self.at("in"), "", &mut all);
+            all.sort();
+            all
+        }
+
+        fn bring_back(&self) -> usize {
+            removal::bring_back(&self.private).unwrap().count
+        }
+    }
+
+    fn collect(dir: &Path, below: &str, all: &mut Vec<(String, Vec<u8>)>) {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let name = format!("{below}{}", entry.file_name().to_str().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                collect(&entry.path(), &format!("{name}/"), all);
+            } else if name != ".kms-sig/lock" {
+                all.push((name, fs::read(entry.path()).unwrap()));
+            }
+        }
+    }
+
+    fn signature(byte: u8) -> Signature {
+        Signature::parse(&[byte; 20]).unwrap()
+    }
+
+    #[test]
+    fn p8_only_the_expected_signature_is_replaced() {
+        let f = Fixture::new();
+        assert!(f.write(1) && !f.write(2));
+        let first = f.old(1);
+        assert!(f.replace(&first, 2));
+        assert_eq!(f.all(), [("sub/a.sig".into(), vec![2; 20])], "nothing of ours is left");
+        assert!(!f.replace(&first, 3), "no longer what is there");
+        let second = f.old(2);
+        take_back(&f.spot(&|| Ok(true)), &signature(1)).unwrap();
+        assert_eq!(f.there("in/sub/a.sig").unwrap(), [2; 20]);
+        take_back(&f.spot(&|| Ok(true)), &signature(2)).unwrap();
+        assert!(!f.replace(&second, 3));
+        assert_eq!(f.all(), []);
+    }
+
+    /// Has a sender do something each time that it is asked whether the payload is what was signed: between any two steps
+    /// of ours that show.
+    fn meanwhile<'a>(
+        at: usize,
+        act: impl Fn() + 'a,
+        asked: &'a Cell<usize>,
+    ) -> impl Fn() -> Result<bool, FsError> + 'a {
+        move || {
+            asked.set(asked.get() + 1);
+            if asked.get() == at {
+                act();
+            }
+            Ok(true)
+        }
+    }
+
+    #[test]
+    fn p8_whatever_a_sender_puts_there_at_any_time_is_kept() {
+        for in_steps in [false, true] {
+            for at in 1..=3 {
+                let f = Fixture::new();
+                f.write(1);
+                let (old, asked) = (f.old(1), Cell::new(0));
+                let theirs = || {
+                    fs::write(f.at("outside/x"), "theirs").unwrap();
+                    fs::rename(f.at("outside/x"), f.at("in/sub/a.sig")).unwrap();
+                };
+                let still = meanwhile(at, theirs, &asked);
+                let spot = f.spot(&still);
+                if in_steps {
+                    let work =
+                        Work::new(&f.private, Removable::of(&[&signature(2), &old.signature])).unwrap();
+                    let new = work.mirror(&f.path).unwrap();
+                    let staging = f.place.stage().unwrap().unwrap().and_holding(&[2; 20]).unwrap();
+                    staging.publish(&new, OsStr::new("a.sig")).unwrap();
+                    assert!(still().unwrap());
+                    swap_in_steps(&spot, &new, &old, &signature(2), staging).unwrap();
+                    work.finish(&f.place).unwrap();
+                } else {
+                    replace(&spot, &old, &signature(2)).unwrap();
+                }
+                if asked.get() >= at {
+                    f.bring_back();
+                    assert_eq!(f.all(), [("sub/a.sig".into(), b"theirs".to_vec())], "{in_steps} {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn p9_nothing_is_written_or_replaced_in_a_directory_that_was_moved_away() {
+        for at in 1..=3 {
+            for has_old in [false, true] {
+                let f = Fixture::new();
+                if has_old {
+                    f.write(1);
+                }
+                let asked = Cell::new(0);
+                let still =
+                    meanwhile(at, || fs::rename(f.at("in/sub"), f.at("outside/sub")).unwrap(), &asked);
+                let spot = f.spot(&still);
+                let done = if has_old {
+                    replace(&spot, &f.old(1), &signature(2))
+                } else {
+                    write(&spot, &signature(2))
+                };
+                if asked.get() < at {
+                    continue;
+                }
+                let is_refused =
+                    done.as_ref().is_ok_and(Option::is_none) || done.as_ref().is_err_and(FsError::is_moved);
+                assert!(is_refused || at == 3, "{has_old} {at}: {done:?}");
+                if is_refused {
+                    assert_eq!(f.there("outside/sub/a.sig"), has_old.then(|| vec![1; 20]), "{has_old} {at}");
+                }
+                assert_eq!(f.all(), [], "{has_old} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn p4_what_a_kill_left_of_an_exchange_is_told_apart_and_goes_where_it_belongs() {
+        // What stands at the name, what lies in the folder, and what is at the name in the end.
+        type Case = (Option<&'static [u8]>, &'static [u8], Option<&'static [u8]>);
+        let cases: [Case; 7] = [
+            (Some(&[1; 20]), &[2; 20], Some(&[1; 20])),   // before the exchange
+            (Some(&[2; 20]), &[1; 20], Some(&[2; 20])),   // after it
+            (Some(&[2; 20]), b"theirs", Some(b"theirs")), // theirs came out
+            (Some(b"theirs"), &[2; 20], Some(b"theirs")), // it was exchanged back
+            (None, b"theirs", Some(b"theirs")),
+            (None, &[2; 20], None),
+            (Some(b"another"), b"theirs", Some(b"another")), // waits until the name is free
+        ];
+        for (at_name, in_folder, in_the_end) in cases {
+            let f = Fixture::new();
+            let work = Work::new(&f.private, Removable::of(&[&signature(2), &signature(1)])).unwrap();
+            let here = work.mirror(&f.path).unwrap();
+            fs::write(here.path().join("a.sig"), in_folder).unwrap();
+            if let Some(bytes) = at_name {
+                fs::write(f.at("in/sub/a.sig"), bytes).unwrap();
+            }
+            assert_eq!(f.bring_back(), 0, "somebody is at it");
+            drop((work, here)); // killed
+            let waits = usize::from(in_the_end == Some(b"another"));
+            assert_eq!(f.bring_back(), waits, "{at_name:?} {in_folder:?}");
+            assert_eq!(f.there("in/sub/a.sig").as_deref(), in_the_end, "{at_name:?} {in_folder:?}");
+            assert_eq!(f.all().len(), usize::from(in_the_end.is_some()) + waits);
+            if waits == 1 {
+                let told = removal::bring_back(&f.private).unwrap();
+                assert_eq!(told.first, std::slice::from_ref(&f.path));
+                fs::remove_file(f.at("in/sub/a.sig")).unwrap();
+                assert_eq!(f.bring_back(), 0);
+                assert_eq!(f.there("in/sub/a.sig").unwrap(), b"theirs");
+            }
+        }
+    }
+
+    #[test]
+    fn p4_what_has_to_wait_stays_in_the_private_folder_and_goes_nowhere_else() {
+        let f = Fixture::new();
+        fs::write(f.at("in/sub/a.sig"), "another").unwrap();
+        let work = Work::new(&f.private, Removable::default()).unwrap();
+        fs::write(work.mirror(&f.path).unwrap().path().join("a.sig"), "theirs").unwrap();
+        assert!(!work.finish(&f.place).unwrap());
+        let all = f.all();
+        assert!(all[0].0.starts_with(".kms-sig/") && all[0].0.ends_with(".swap/sub/a.sig"), "{all:?}");
+        assert_eq!((&all[1], all.len()), (&("sub/a.sig".to_owned(), b"another".to_vec()), 2));
+    }
+
+    #[test]
+    fn p4_stand_ins_of_an_earlier_version_go_away_if_they_are_ours_and_are_shown_if_not() {
+        use crate::sink::directory::exchange::{digest_of_stand_in, dissolve};
+        let f = Fixture::new();
+        let name = ".kms-sig-0123456789abcdef01234567";
+        let path = RelPath::new(format!("sub/{name}")).unwrap();
+        fs::write(f.at("in/sub").join(name), [1; 20]).unwrap();
+        let ours = digest_of_stand_in(&f.private, &path).unwrap();
+        assert!(ours.matches(signature(1).digest().as_bytes()));
+        dissolve(&f.private, &path, Some(&ours)).unwrap();
+        assert_eq!(f.all(), []);
+        fs::write(f.at("in/sub").join(name), "theirs").unwrap();
+        dissolve(&f.private, &path, None).unwrap();
+        let visible = "sub/kms-sig-recovered-0123456789abcdef01234567";
+        assert_eq!(f.all(), [(visible.to_owned(), b"theirs".to_vec())]);
+    }
+}
