@@ -235,7 +235,7 @@ _kms__sig() {
                     return 0
                     ;;
                 --cause)
-                    COMPREPLY=($(compgen -W "throttled kms-internal network timeout malformed-reply unknown-error access-denied key-state key-not-found key-usage credentials credential-source bad-request whose-signature file-system sticky planted no-space quarantine-full conflict replaced state rollback brake in-hand no-payload no-signature grace being-written settling" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "throttled kms-internal network timeout malformed-reply unknown-error access-denied key-state key-not-found key-usage credentials credential-source bad-request whose-signature file-system sticky planted no-space quarantine-full conflict replaced state rollback brake mixed-owners in-hand no-payload no-signature grace being-written settling name-taken" -- "${cur}"))
                     return 0
                     ;;
                 --most)
@@ -1220,7 +1220,7 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__sign)
-            opts="-h --context --keyring --log-format --help"
+            opts="-h --force --context --keyring --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
