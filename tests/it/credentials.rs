@@ -514,6 +514,22 @@ fn k14_a_silent_instance_metadata_service_costs_a_key_arn_nothing() {
 // What is wrong, and what only looks so
 
 #[test]
+fn half_a_pair_of_keys_in_the_environment_is_an_error_and_not_another_identity() {
+    let (mut place, kms) = bare();
+    let key = Moto::start().create_key();
+    place.write("config", SIGNER.replace("profile signer", "default"));
+    place.run(["sign", &key, "f"]).exits(0);
+    for (set, unset) in
+        [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")]
+    {
+        place.set(set, "half");
+        place.set(unset, "");
+        place.run(["sign", &key, "f"]).exits(3).complains_of(&format!("{set} is set and {unset} is not"));
+    }
+    assert_eq!(signers(&kms), ["AKIDSIGNER"]);
+}
+
+#[test]
 fn what_is_empty_counts_as_unset() {
     let (mut place, kms) = bare();
     let key = Moto::start().create_key();

@@ -70,11 +70,8 @@ enum SourceError {
         Escaped::text(.0)
     )]
     EmptyProfile(String),
-    #[error(
-        "there are no AWS credentials: none in the environment and the AWS profile, and this is no container or \
-         instance with a role"
-    )]
-    None(#[source] NotSetUp),
+    #[error("{set} is set and {unset} is not, and credentials of another source are not used in their place")]
+    HalfInEnvironment { set: &'static str, unset: &'static str },
 }
 
 /// Why the SDK counts a source as not set up, without the words for that.
@@ -141,6 +138,7 @@ impl Sources {
         {
             return found;
         }
+        check_environment(|name| std::env::var_os(name).is_some())?;
         config.check_profile().map_err(CredentialsError::invalid_configuration)?;
         if let Some(found) = set_up(self.of_profile().await) {
             return found;
@@ -151,12 +149,7 @@ impl Sources {
         if let Some(found) = set_up(self.container.provide_credentials().await) {
             return found;
         }
-        match self.instance.provide_credentials().await {
-            Err(error @ CredentialsError::CredentialsNotLoaded(_)) => {
-                Err(CredentialsError::not_loaded(SourceError::None(NotSetUp(error))))
-            }
-            found => found,
-        }
+        self.instance.provide_credentials().await
     }
 
     /// Of the profile in use. Not set up is one without a word about credentials, and no other: the SDK says the same
@@ -183,6 +176,17 @@ impl Sources {
         ProfileFileRegionProvider::builder().configure(&config).build().region().await;
         WebIdentityTokenCredentialsProvider::builder().configure(&config).build().provide_credentials().await
     }
+}
+
+/// Half of a pair of keys is a mistake, and no reason to sign as somebody else.
+fn check_environment(is_set: impl Fn(&str) -> bool) -> Result<(), CredentialsError> {
+    let (id, secret) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY");
+    let (set, unset) = match (is_set(id), is_set(secret)) {
+        (true, false) => (id, secret),
+        (false, true) => (secret, id),
+        (true, true) | (false, false) => return Ok(()),
+    };
+    Err(CredentialsError::invalid_configuration(SourceError::HalfInEnvironment { set, unset }))
 }
 
 /// What a source says, unless it is not set up.

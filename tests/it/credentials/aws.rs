@@ -411,7 +411,7 @@ fn what_each_source_says_when_it_fails() {
     says(&sso, &[], "the cached SSO token");
     says(&format!("[default]\n{ROLE}source_profile = gone\n"), &[], "gone");
     says("[default]\ncredential_process = echo no ticket >&2; false\n", &[], "no ticket");
-    says("", &[], "there are no AWS credentials: none in the environment and the AWS profile");
+    says("", &[], "no credentials from the instance metadata service: none are configured");
 }
 
 #[test]

@@ -147,7 +147,8 @@ impl Site {
         let context = Context::parse(&[format!("file={}", in_context(name))]).unwrap();
         let key = "local:demo".parse().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let sealed = runtime.block_on(signing::sign(&self.kms, &key, &context, &Digest::of(content))).unwrap();
+        let sealed =
+            runtime.block_on(signing::sign(&self.kms, &key, &context, &Digest::of(content))).unwrap();
         sealed.signature.as_bytes().to_vec()
     }
 
