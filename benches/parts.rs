@@ -19,7 +19,7 @@ use kms_sig::context::{Context, ContextTemplate, Filling};
 use kms_sig::digest::Digest;
 use kms_sig::fs::flush::Flusher;
 use kms_sig::fs::{Dir, Fitness, Staging, copy};
-use kms_sig::settle::{Next, Pair, Sight, Timing, Want};
+use kms_sig::settle::{Next, Pair, PairVersion, Timing, Want};
 use kms_sig::signature::Signature;
 use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::merkle::Tree;
@@ -53,7 +53,7 @@ fn settle(c: &mut Criterion) {
     let dir = Dir::open(temp.path()).unwrap();
     let fitness = Fitness { max_size: 1, max_links: 1, owners: None };
     let stat = || dir.open_file("payload".as_ref(), &fitness).unwrap().1;
-    let sight = Sight { payload: Some(stat().identity), signature: None };
+    let sight = PairVersion { payload: Some(stat().identity), signature: None };
     let timing = Timing {
         settle: Duration::from_secs(1),
         grace_leased: Duration::from_secs(30),

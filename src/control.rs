@@ -1,6 +1,6 @@
 //! The control socket: what a running daemon answers to who may ask, and metrics.
 //!
-//! HTTP/1.1 over a Unix socket of mode 0660. It reads the board, asks the drivers what waits and reads the record; it
+//! HTTP/1.1 over a Unix socket of mode 0660. It reads the status, asks the drivers what waits and reads the record; it
 //! holds no file, decides nothing, and cannot be made to read one. Two orders change what the daemon does next,
 //! `rescan` and `reload`, and only the daemon's own user and root may give them. A socket that cannot be made is told
 //! and tried again, and stops nothing else.
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::chain;
-use crate::daemon::status::Board;
+use crate::daemon::status::Status;
 use crate::escape::quoted;
 use crate::policy::Policy;
 use listen::{Loopback, Socket};
@@ -63,17 +63,17 @@ pub fn sockets(policy: &Policy) -> Vec<PathBuf> {
 }
 
 /// Answers until it is dropped. `socket` is where; orders go to `orders`.
-pub async fn serve(board: Arc<Board>, socket: PathBuf, orders: mpsc::Sender<Order>) -> Infallible {
-    let routes = Arc::new(routes::Routes::new(Arc::clone(&board), orders));
-    tokio::join!(serve_socket(&board, &socket, &routes), serve_metrics(&board, &routes)).0
+pub async fn serve(status: Arc<Status>, socket: PathBuf, orders: mpsc::Sender<Order>) -> Infallible {
+    let routes = Arc::new(routes::Routes::new(Arc::clone(&status), orders));
+    tokio::join!(serve_socket(&status, &socket, &routes), serve_metrics(&status, &routes)).0
 }
 
-async fn serve_socket(board: &Board, path: &Path, routes: &Arc<routes::Routes>) -> Infallible {
+async fn serve_socket(status: &Status, path: &Path, routes: &Arc<routes::Routes>) -> Infallible {
     // Once there is a policy in force, state is open and its directory there.
-    board.plan().wait_for(Option::is_some).await.map(drop).unwrap_or_default();
+    status.plan().wait_for(Option::is_some).await.map(drop).unwrap_or_default();
     loop {
         let bound = Socket::bind(path);
-        board.control_was_tried();
+        status.control_was_tried();
         let error = match bound {
             Ok(socket) => {
                 let _place = socket.place();
@@ -93,8 +93,8 @@ async fn serve_socket(board: &Board, path: &Path, routes: &Arc<routes::Routes>) 
 }
 
 /// Serves metrics where the policy in force says, if it does.
-async fn serve_metrics(board: &Board, routes: &Arc<routes::Routes>) -> Infallible {
-    let mut plan = board.plan();
+async fn serve_metrics(status: &Status, routes: &Arc<routes::Routes>) -> Infallible {
+    let mut plan = status.plan();
     loop {
         let address = plan.borrow_and_update().as_ref().and_then(|plan| plan.policy.control.metrics);
         let serving = async {

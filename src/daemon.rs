@@ -44,13 +44,13 @@ use crate::policy::{Policy, Rule};
 use crate::sink::directory::quarantine;
 use crate::state::{Decision, Found, Outcome, State, StateError};
 
-use crate::daemon::fair_semaphore::Turns;
-use crate::daemon::maintenance::quarantine::Keeper;
-use crate::daemon::maintenance::record::Upkeep;
-use crate::daemon::pipeline::Line;
-use crate::daemon::status::Board;
-use crate::daemon::supervisor::{Crew, Drivers, Relieved, Ship};
-use limit::Limited;
+use crate::daemon::fair_semaphore::FairSemaphore;
+use crate::daemon::maintenance::quarantine::QuarantineMaintenance;
+use crate::daemon::maintenance::record::RecordMaintenance;
+use crate::daemon::pipeline::Pipeline;
+use crate::daemon::status::Status;
+use crate::daemon::supervisor::{Drivers, Relieved, Ship, Supervisor};
+use limit::ThrottledKms;
 use reloads::Reloads;
 use store::Store;
 
@@ -104,12 +104,12 @@ pub enum DaemonError {
     Unfinished,
     /// A part of it panicked, or ended unasked: the driver of a rule, if no other is named.
     #[error("BUG: a part of the daemon ended: {0}")]
-    Driver(String),
+    Worker(String),
 }
 
 impl From<JoinError> for DaemonError {
     fn from(lost: JoinError) -> Self {
-        Self::Driver(lost.to_string())
+        Self::Worker(lost.to_string())
     }
 }
 
@@ -127,7 +127,7 @@ impl DaemonError {
             | Self::Fs(_)
             | Self::Fatal(_)
             | Self::Unfinished
-            | Self::Driver(_) => Exit::Unfinished,
+            | Self::Worker(_) => Exit::Unfinished,
         }
     }
 }
@@ -143,7 +143,7 @@ pub enum Order {
 
 /// Runs until told to stop, or with `once` until everything present is dealt with or left. `ready` fires when
 /// every rule watches its directory and its first scan is under way, or is held for a reason that was told; what
-/// goes on from there is on the board. A new policy takes the place of the old one when nothing is in hand, so that
+/// goes on from there is on the status. A new policy takes the place of the old one when nothing is in hand, so that
 /// no verdict mixes the two; one that cannot is refused, and the old one goes on (P7).
 ///
 /// # Errors
@@ -152,7 +152,7 @@ pub async fn run<K: Kms>(
     policy: Policy,
     kms: impl Fn(&Policy) -> K,
     options: Options,
-    board: &Arc<Board>,
+    status: &Arc<Status>,
     ready: oneshot::Sender<()>,
     orders: mpsc::Receiver<Order>,
 ) -> Result<Vec<Summary>, DaemonError> {
@@ -160,21 +160,21 @@ pub async fn run<K: Kms>(
         admit(&policy, options)?;
         open_state(&policy.state_dir, options.dry_run)
     })?;
-    board.opened(state.commits());
+    status.opened(state.commits());
     let mut turning = JoinSet::new();
-    turning.spawn(keep_turning(state.clone(), Arc::clone(board)));
-    let reloads = Reloads::new(&policy, options, board);
-    let board = Arc::clone(board);
-    let mut ship = Ship { board, ready: Some(ready), orders, reloads, drivers: Drivers::default() };
+    turning.spawn(keep_turning(state.clone(), Arc::clone(status)));
+    let reloads = Reloads::new(&policy, options, status);
+    let status = Arc::clone(status);
+    let mut ship = Ship { status, ready: Some(ready), orders, reloads, drivers: Drivers::default() };
     tokio::select! {
         ended = serve(policy, kms, options, state, &mut ship) => ended,
-        Some(Err(ended)) = turning.join_next() => Err(DaemonError::Driver(format!("state's pulse: {ended}"))),
+        Some(Err(ended)) = turning.join_next() => Err(DaemonError::Worker(format!("state's watchdog: {ended}"))),
     }
 }
 
 /// Answers for state's thread whenever somebody asks whether it turns.
-async fn keep_turning(state: State, board: Arc<Board>) -> Infallible {
-    let mut beat = board.pulse.enlist(watchdog::STATE);
+async fn keep_turning(state: State, status: Arc<Status>) -> Infallible {
+    let mut beat = status.watchdog.register(watchdog::STATE);
     loop {
         beat.asked().await;
         if state.echo().await.is_err() {
@@ -191,7 +191,7 @@ async fn serve<K: Kms>(
     state: State,
     ship: &mut Ship,
 ) -> Result<Vec<Summary>, DaemonError> {
-    let clock = ship.board.clock;
+    let clock = ship.status.clock;
     let mut quarantine = tokio::task::block_in_place(|| prepare(&policy, options, &[]))?;
     let cookies = match options.dry_run {
         true => None,
@@ -205,22 +205,22 @@ async fn serve<K: Kms>(
         }
         let keeper = quarantine.clone().map(|store| {
             let (state, rules) = (state.clone(), policy.rules.clone());
-            Keeper { store, state, rules, clock }
+            QuarantineMaintenance { store, state, rules, clock }
         });
         if let Some(keeper) = keeper.as_ref().filter(|_| options.once) {
-            keeper.purge(&ship.board.pulse.enlist(watchdog::QUARANTINE)).await;
+            keeper.purge(&ship.status.watchdog.register(watchdog::QUARANTINE)).await;
         }
-        ship.board.adopt(&policy);
-        let line = Arc::new(Line {
-            kms: Limited::new(
+        ship.status.adopt(&policy);
+        let line = Arc::new(Pipeline {
+            kms: ThrottledKms::new(
                 kms(&policy),
                 policy.limits.max_in_flight,
                 policy.limits.kms_per_second,
-                &ship.board,
+                &ship.status,
             ),
-            board: Arc::clone(&ship.board),
+            status: Arc::clone(&ship.status),
             state: state.clone(),
-            hashing: Turns::new(policy.limits.hash_threads),
+            hashing: FairSemaphore::new(policy.limits.hash_threads),
             space: Arc::default(),
             quarantine,
             cookies: cookies.clone(),
@@ -230,11 +230,11 @@ async fn serve<K: Kms>(
             dry_run: options.dry_run,
         });
         ship.reloads.hold(line.quarantine.as_ref());
-        let crew = Crew::start(number, &line, &policy, options, keeper, &mut ship.drivers);
+        let crew = Supervisor::start(number, &line, &policy, options, keeper, &mut ship.drivers);
         match crew.work(ship).await? {
             Relieved::Done(summaries) => {
                 if !options.dry_run {
-                    Upkeep::new(line, policy.record).once().await.map_err(DaemonError::Fatal)?;
+                    RecordMaintenance::new(line, policy.record).once().await.map_err(DaemonError::Fatal)?;
                 }
                 return Ok(in_order(summaries, &policy.rules));
             }
@@ -284,7 +284,7 @@ async fn at_store<T: Send + 'static>(
 ) -> Result<T, DaemonError> {
     let store = Arc::clone(store);
     let done = tokio::task::spawn_blocking(move || work(&store)).await;
-    Ok(done.map_err(|error| DaemonError::Driver(format!("the quarantine's: {error}")))??)
+    Ok(done.map_err(|error| DaemonError::Worker(format!("the quarantine's: {error}")))??)
 }
 
 /// This host's name, as contexts have it.

@@ -1,7 +1,7 @@
 //! What the program tells the host that runs it: the service manager ([`notify`]), the journal ([`journal`]), and whoever
 //! reads its log ([`human`]).
 //!
-//! [`Attendant`] reads the daemon's board and says what a service manager wants to know. It changes nothing about
+//! [`SystemdNotifier`] reads the daemon's board and says what a service manager wants to know. It changes nothing about
 //! the daemon, and where no service manager listens it does nothing.
 
 pub mod environment;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::daemon::status::{Board, Phase, Reading, Root};
+use crate::daemon::status::{Phase, Reading, Root, Status};
 use crate::escape::Escaped;
 use notify::{Notifier, State};
 
@@ -27,9 +27,9 @@ const LEAST_ALLOWANCE: Duration = Duration::from_secs(2);
 
 /// Tells the service manager how the daemon stands.
 #[derive(Debug)]
-pub struct Attendant {
+pub struct SystemdNotifier {
     notifier: Notifier,
-    board: Arc<Board>,
+    status: Arc<Status>,
     /// What the service manager knows.
     told: Told,
     /// The loops that were found not to answer.
@@ -63,10 +63,10 @@ struct Told {
     status: String,
 }
 
-impl Attendant {
+impl SystemdNotifier {
     /// One that has said nothing yet.
-    pub fn new(notifier: Notifier, board: Arc<Board>) -> Self {
-        Self { notifier, board, told: Told::default(), silent: BTreeSet::new() }
+    pub fn new(notifier: Notifier, status: Arc<Status>) -> Self {
+        Self { notifier, status, told: Told::default(), silent: BTreeSet::new() }
     }
 
     /// Says what changes, and feeds the watchdog for as long as every loop of the daemon turns. At rest it wakes up
@@ -75,8 +75,8 @@ impl Attendant {
         if !self.notifier.is_listened_to() {
             return std::future::pending().await;
         }
-        let clock = self.board.clock;
-        let (mut life, mut changes) = (self.board.life(), self.board.changes());
+        let clock = self.status.clock;
+        let (mut life, mut changes) = (self.status.life(), self.status.changes());
         let pace = self.notifier.watchdog().map(Pace::within);
         let mut next_beat: Option<Moment> = pace.map(|_| clock.now());
         let mut next_status = clock.now();
@@ -115,7 +115,7 @@ impl Attendant {
 
     /// Says what has not been said yet of starting, reloading and ending.
     pub fn tell_life(&mut self) -> bool {
-        let reading = self.board.read();
+        let reading = self.status.read();
         let (life, told) = (&reading.life, &mut self.told);
         if life.phase == Phase::Stopping {
             if !told.stopping {
@@ -147,7 +147,7 @@ impl Attendant {
     }
 
     fn tell_status(&mut self) -> bool {
-        let reading = self.board.read();
+        let reading = self.status.read();
         let status = match reading.life.phase {
             Phase::Starting => "starting".to_owned(),
             Phase::Ready => status(&reading),
@@ -164,7 +164,7 @@ impl Attendant {
 
     /// Feeds the watchdog if every loop has answered the last question or still has time to, and asks the next.
     fn feed(&mut self, allowance: Duration) {
-        let silent = self.board.pulse.silent(allowance);
+        let silent = self.status.watchdog.silent(allowance);
         for one in silent.iter().filter(|one| !self.silent.contains(&one.name)) {
             let part = &one.name;
             if one.at_disk {
@@ -181,7 +181,7 @@ impl Attendant {
         if silent.iter().all(|one| one.at_disk) {
             self.notifier.send(&[State::Watchdog]); // the next one is never far
         }
-        self.board.pulse.ask();
+        self.status.watchdog.ask();
     }
 }
 
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_status_line_tells_what_an_operator_asks_first() {
-        let board = Board::default();
+        let board = Status::default();
         board.set_rules(["incoming", "gone"].into_iter());
         assert_eq!(status(&board.read()), "2 rules; waits for its directory: gone incoming");
         (0..3).for_each(|_| board.rule("incoming").count(Outcome::Delivered));

@@ -42,7 +42,7 @@ pub enum Want {
 
 /// Which versions of payload and signature lie there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sight {
+pub struct PairVersion {
     /// The payload.
     pub payload: Option<Identity>,
     /// The signature; never looked at when signing.
@@ -67,8 +67,8 @@ pub enum Next {
     LookAt(Moment),
     /// Ask the lease about writers, then call [`Pair::probed`].
     Probe,
-    /// Try it.
-    Try(Finality),
+    /// Attempt it.
+    Attempt(Finality),
     /// Leave it until something changes.
     Rest,
 }
@@ -99,7 +99,7 @@ pub enum Worry {
 #[derive(Debug, Clone)]
 pub struct Pair {
     want: Want,
-    sight: Sight,
+    sight: PairVersion,
     /// When the present versions were first seen, or a writer was last seen.
     since: Moment,
     /// When it was last known to be quiet, or first seen.
@@ -127,7 +127,7 @@ enum Step {
 
 impl Pair {
     /// A name that was just seen.
-    pub const fn new(want: Want, now: Moment, sight: Sight) -> Self {
+    pub const fn new(want: Want, now: Moment, sight: PairVersion) -> Self {
         Self {
             want,
             sight,
@@ -141,7 +141,7 @@ impl Pair {
     }
 
     /// The versions last seen.
-    pub const fn sight(&self) -> Sight {
+    pub const fn sight(&self) -> PairVersion {
         self.sight
     }
 
@@ -164,7 +164,7 @@ impl Pair {
     }
 
     /// Takes a sample.
-    pub fn seen(&mut self, now: Moment, sight: Sight, timing: &Timing) -> Next {
+    pub fn seen(&mut self, now: Moment, sight: PairVersion, timing: &Timing) -> Next {
         if self.sight != sight {
             self.sight = sight;
             self.restart(now);
@@ -289,7 +289,7 @@ impl Pair {
         self.step = Step::Trying(finality);
         self.restless_since = now;
         self.worried = false;
-        Next::Try(finality)
+        Next::Attempt(finality)
     }
 
     /// Whether two samples at least `settle` apart show the same versions.
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn s6_a_file_that_somebody_keeps_open_for_writing_is_reported() {
-        let sight = Sight { payload: file(1), signature: None };
+        let sight = PairVersion { payload: file(1), signature: None };
         let mut now = Duration::ZERO;
         let mut pair = Pair::new(Want::Sign, now, sight);
         let mut worries = Vec::new();
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn a_payload_that_waits_quietly_for_its_signature_is_no_worry() {
         let timing = Timing { signature_timeout: TIMING.never_settles * 3, ..TIMING };
-        let sight = Sight { payload: file(1), signature: None };
+        let sight = PairVersion { payload: file(1), signature: None };
         let mut pair = Pair::new(Want::Verify, Duration::ZERO, sight);
         for minute in 1..120 {
             let now = Duration::from_secs(60 * minute);
@@ -395,8 +395,8 @@ mod tests {
     #[test]
     fn a_signature_without_its_file_only_waits() {
         let now = Duration::ZERO;
-        let orphan = Pair::new(Want::Verify, now, Sight { payload: None, signature: file(1) });
+        let orphan = Pair::new(Want::Verify, now, PairVersion { payload: None, signature: file(1) });
         assert!(orphan.waits_for_time(now, &TIMING));
-        assert!(!Pair::new(Want::Verify, now, Sight::default()).waits_for_time(now, &TIMING));
+        assert!(!Pair::new(Want::Verify, now, PairVersion::default()).waits_for_time(now, &TIMING));
     }
 }

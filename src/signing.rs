@@ -94,7 +94,7 @@ impl fmt::Display for Reason {
 
 /// A signature just made.
 #[derive(Debug)]
-pub struct Sealed {
+pub struct Signed {
     /// What to write to the `.sig`.
     pub signature: Signature,
     /// The key that made it.
@@ -111,9 +111,9 @@ pub async fn sign<K: Kms>(
     key: &KeyId,
     context: &Context,
     digest: &Digest,
-) -> Result<Sealed, Trouble> {
+) -> Result<Signed, Trouble> {
     let answer = encrypt(kms, key, context, digest.as_bytes()).await?;
-    Ok(Sealed { signature: plain(&answer.ciphertext)?, key: answer.key })
+    Ok(Signed { signature: plain(&answer.ciphertext)?, key: answer.key })
 }
 
 /// What Encrypt answered, if it can be a ciphertext.
@@ -166,7 +166,7 @@ pub enum Formats<'a> {
 
 /// What KMS is asked about a signature, and what its answer will stand for.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub struct DecryptRequest<'a> {
     ciphertext: &'a [u8],
     context: Cow<'a, Context>,
     claim: Claim,
@@ -181,28 +181,32 @@ enum Claim {
     Leaf { proof: Proof, context: Context },
 }
 
-impl<'a> Question<'a> {
+impl<'a> DecryptRequest<'a> {
     /// What to ask about a signature that should belong to this context.
     ///
     /// # Errors
     /// Nothing: the signature is bad, and KMS need not be asked to tell.
-    pub fn new(formats: Formats<'_>, context: &'a Context, signature: &'a Signature) -> Result<Self, Opened> {
+    pub fn new(
+        formats: Formats<'_>,
+        context: &'a Context,
+        signature: &'a Signature,
+    ) -> Result<Self, OpenedSignature> {
         let Some(batch) = signature.batch() else {
             let (ciphertext, context) = (signature.as_bytes(), Cow::Borrowed(context));
             return Ok(Self { ciphertext, context, claim: Claim::Digest });
         };
         let is_split_so = match formats {
-            Formats::Plain => return Err(Opened::malformed()),
+            Formats::Plain => return Err(OpenedSignature::malformed()),
             Formats::Batch(leaf_keys) => batch.leaf_keys() == leaf_keys,
             Formats::Any => true,
         };
         // As KMS would say of a plain one: damaged, or made for another context.
         if !is_split_so || !batch.leaf_keys().are_in(context) {
-            return Err(Opened(Inside::Bad(Reason::Rejected)));
+            return Err(OpenedSignature(Inside::Bad(Reason::Rejected)));
         }
         match context.of_batch(batch.leaf_keys()) {
             Ok(shared) => Ok(Self::of_batch(batch, context, shared)),
-            Err(_) => Err(Opened(Inside::Bad(Reason::Rejected))), // so long that nobody can have made it
+            Err(_) => Err(OpenedSignature(Inside::Bad(Reason::Rejected))), // so long that nobody can have made it
         }
     }
 
@@ -264,8 +268,8 @@ impl<'a> Question<'a> {
     }
 
     /// What the signature turned out to stand for, by the answer to exactly this question.
-    pub fn opened(self, answer: Answer) -> Opened {
-        Opened(match answer {
+    pub fn opened(self, answer: Answer) -> OpenedSignature {
+        OpenedSignature(match answer {
             Answer::Plaintext { key, plaintext } => Inside::Plaintext { key, plaintext, claim: self.claim },
             Answer::Bad(reason) => Inside::Bad(reason),
         })
@@ -289,7 +293,7 @@ pub enum Answer {
 /// What a signature turned out to stand for. Belongs to the exact signature bytes, context and keys it
 /// was opened with; lets a growing payload be compared again and again with one Decrypt.
 #[derive(Clone)]
-pub struct Opened(Inside);
+pub struct OpenedSignature(Inside);
 
 #[derive(Clone)]
 enum Inside {
@@ -306,7 +310,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-impl Opened {
+impl OpenedSignature {
     /// A signature that cannot be one; needs no KMS.
     pub const fn malformed() -> Self {
         Self(Inside::Bad(Reason::Malformed))
@@ -342,7 +346,7 @@ impl Claim {
     }
 }
 
-impl fmt::Debug for Opened {
+impl fmt::Debug for OpenedSignature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Inside::Plaintext { key, .. } => write!(f, "Opened(by {key})"),
@@ -351,7 +355,7 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// Opens a signature under one of several trusted keys: [`Question::new`], [`Question::ask`], [`Question::opened`].
+/// Opens a signature under one of several trusted keys: [`DecryptRequest::new`], [`DecryptRequest::ask`], [`DecryptRequest::opened`].
 ///
 /// # Errors
 /// [`Trouble`]: no verdict is possible now.
@@ -361,8 +365,8 @@ pub async fn open<K: Kms>(
     formats: Formats<'_>,
     context: &Context,
     signature: &Signature,
-) -> Result<Opened, Trouble> {
-    match Question::new(formats, context, signature) {
+) -> Result<OpenedSignature, Trouble> {
+    match DecryptRequest::new(formats, context, signature) {
         Ok(question) => question.ask(kms, trusted).await.map(|answer| question.opened(answer)),
         Err(bad) => Ok(bad),
     }
@@ -373,8 +377,12 @@ pub async fn open<K: Kms>(
 ///
 /// # Errors
 /// [`Trouble`]: no verdict is possible now.
-pub async fn open_any<K: Kms>(kms: &K, context: &Context, signature: &Signature) -> Result<Opened, Trouble> {
-    match Question::new(Formats::Any, context, signature) {
+pub async fn open_any<K: Kms>(
+    kms: &K,
+    context: &Context,
+    signature: &Signature,
+) -> Result<OpenedSignature, Trouble> {
+    match DecryptRequest::new(Formats::Any, context, signature) {
         Ok(question) => question.ask_any(kms).await.map(|answer| question.opened(answer)),
         Err(bad) => Ok(bad),
     }
@@ -517,7 +525,7 @@ mod tests {
             (Ok((A, good())), format!("by {A}"), true),
             (Err("IncorrectKeyException"), "wrong-key".into(), false),
         ] {
-            let question = Question::new(Formats::Plain, &context, &signature).unwrap();
+            let question = DecryptRequest::new(Formats::Plain, &context, &signature).unwrap();
             assert_eq!(question.context().canonical(), context.canonical());
             let answer = question.ask(&Script::decrypts([told]), &keys).await.unwrap();
             assert_eq!(format!("{answer:?}"), format!("Answer({shown})"));

@@ -37,7 +37,7 @@ use crate::signature::Signature;
 use ledger::{Pruned, Seal};
 use link::Head;
 
-pub use departure::{Departed, Departure, Journal};
+pub use departure::{ExitKind, Journal, QuarantineExit};
 
 /// The database's name in the state directory.
 pub const FILE: &str = "state.db";
@@ -163,7 +163,7 @@ impl Outcome {
 
     /// The words of all outcomes on record, those of items that left quarantine included.
     pub fn words() -> impl Iterator<Item = &'static str> {
-        let departed = [Departed::Released, Departed::Purged].map(Departed::as_str);
+        let departed = [ExitKind::Released, ExitKind::Purged].map(ExitKind::as_str);
         Self::ALL.into_iter().map(Self::as_str).chain(departed)
     }
 
@@ -394,7 +394,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn record_departure(&self, departure: Departure) -> Result<(), StateError> {
+    pub async fn record_departure(&self, departure: QuarantineExit) -> Result<(), StateError> {
         self.call(move |db| departure::append(db, &departure)).await
     }
 

@@ -20,7 +20,7 @@ use crate::kms::provider::Providers;
 use crate::policy::Policy;
 use crate::signing::Reason;
 use crate::state::attestation;
-use crate::state::attestation::Opened;
+use crate::state::attestation::OpenedSeal;
 use crate::state::audit::{Break, Unbroken};
 use crate::state::export::{self, ExportError, escaped};
 use crate::state::ledger::Read;
@@ -338,9 +338,9 @@ async fn open_seals(
         let head = Head { chain: unbroken.head.chain, point: seal.point };
         let answer = attestation::open(kms, key, &seal.ciphertext, &head).await;
         match answer.map_err(|source| Failure::Seal { provider: key.provider(), source })? {
-            Opened::Genuine => found.opened += 1,
-            Opened::OtherKey => found.others += 1,
-            Opened::Forged => {
+            OpenedSeal::Genuine => found.opened += 1,
+            OpenedSeal::OtherKey => found.others += 1,
+            OpenedSeal::Forged => {
                 let whose = format!("the seal of {}", Escaped::text(&seal.at));
                 let how = "KMS did not seal this head".to_owned();
                 return Ok(Err(Break::Foreign { whose, seq: seal.point.seq, how }));

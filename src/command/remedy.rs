@@ -165,7 +165,7 @@ pub(super) fn daemon(error: &DaemonError) -> Option<&str> {
         DaemonError::Store(StoreError::Fs(error)) | DaemonError::Fs(error) => Some(directory(error)),
         DaemonError::State(error) => state(error),
         DaemonError::Fatal(hold) => Some(hold.remedy()),
-        DaemonError::Driver(_) => Some("report it, with the log"),
+        DaemonError::Worker(_) => Some("report it, with the log"),
         // They say what to do, or that nothing is to be done.
         DaemonError::Root
         | DaemonError::Locked(_)

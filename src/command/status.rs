@@ -6,7 +6,7 @@ use super::asked::{ago, span};
 use super::table::{Cell, table};
 use super::{Failure, answer, asked};
 use crate::cli::StatusCommand;
-use crate::control::report::{CallerStatus, Concern, RuleStatus, Status};
+use crate::control::report::{CallerStatus, Concern, RuleStatus, StatusReport};
 use crate::exit::Exit;
 use crate::state::export;
 use crate::terminal::{self, Meaning, Palette};
@@ -16,7 +16,7 @@ use crate::terminal::{self, Meaning, Palette};
 /// # Errors
 /// The daemon cannot be asked.
 pub fn run(arguments: &StatusCommand) -> Result<Exit, Failure> {
-    let status: Status = asked::get(&arguments.daemon, "/status")?;
+    let status: StatusReport = asked::get(&arguments.daemon, "/status")?;
     if arguments.json {
         answer(&export::json(&status))?;
     } else {
@@ -25,7 +25,7 @@ pub fn run(arguments: &StatusCommand) -> Result<Exit, Failure> {
     Ok(if status.concerns.is_empty() { Exit::Done } else { Exit::Unfinished })
 }
 
-fn in_words(status: &Status) -> String {
+fn in_words(status: &StatusReport) -> String {
     let colours = terminal::stdout();
     let mut parts = vec![head(status), verdict(&status.concerns, colours), rules(status, colours)];
     parts.extend(status.concerns.iter().map(|concern| of_concern(concern, status, colours)));
@@ -33,8 +33,8 @@ fn in_words(status: &Status) -> String {
     parts.join("\n")
 }
 
-fn head(status: &Status) -> String {
-    let Status { version, pid, phase, started, time, .. } = status;
+fn head(status: &StatusReport) -> String {
+    let StatusReport { version, pid, phase, started, time, .. } = status;
     let mut head = format!("{phase}, started {} (version {version}, pid {pid})", ago(started, time));
     if let Some(policy) = &status.policy {
         let (file, generation) = (&policy.file, policy.generation);
@@ -76,7 +76,7 @@ fn verdict(concerns: &[Concern], colours: Palette) -> String {
     format!("{}\n", colours.paint(Some(meaning), &text))
 }
 
-fn rules(status: &Status, colours: Palette) -> String {
+fn rules(status: &StatusReport, colours: Palette) -> String {
     let rows: Vec<[Cell; 7]> = status.rules.iter().map(row).collect();
     table(["RULE", "MODE", "STATE", "WAITING", "HELD", "OLDEST", "SINCE THE START"], &rows, colours)
 }
@@ -104,7 +104,7 @@ fn row(rule: &RuleStatus) -> [Cell; 7] {
     ]
 }
 
-fn of_concern(concern: &Concern, status: &Status, colours: Palette) -> String {
+fn of_concern(concern: &Concern, status: &StatusReport, colours: Palette) -> String {
     let (mark, meaning) = if concern.needs_operator { ("!", Meaning::Bad) } else { ("~", Meaning::Waiting) };
     let whose = concern.rule.as_ref().map(|rule| format!(" in {rule}")).unwrap_or_default();
     let files = concern.files.map(|n| if n == 1 { ", 1 file".to_owned() } else { format!(", {n} files") });
@@ -120,7 +120,7 @@ fn of_concern(concern: &Concern, status: &Status, colours: Palette) -> String {
 }
 
 /// What waits without being a concern, but for what passes in a moment.
-fn waits(rule: &RuleStatus, status: &Status) -> Vec<String> {
+fn waits(rule: &RuleStatus, status: &StatusReport) -> Vec<String> {
     let is_told = |cause: &str| {
         status.concerns.iter().any(|told| told.kind == cause && told.rule.as_ref() == Some(&rule.name))
     };

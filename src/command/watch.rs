@@ -12,7 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::{Failure, answer};
 use crate::cli::Watch;
 use crate::control;
-use crate::daemon::status::Board;
+use crate::daemon::status::Status;
 use crate::daemon::{self, DaemonError, Options, Order};
 use crate::escape::quoted;
 use crate::exit::Exit;
@@ -21,7 +21,7 @@ use crate::key::KeyId;
 use crate::kms::local::{Keyring, KeyringError};
 use crate::kms::provider::Providers;
 use crate::policy::{Faults, Mode, OnInvalid, Place, Policy, Rule};
-use crate::service::Attendant;
+use crate::service::SystemdNotifier;
 use crate::service::notify::Notifier;
 use crate::state;
 use crate::terminal;
@@ -58,25 +58,25 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
             Ok(())
         };
         let file = policy.file.clone();
-        let board = Arc::new(Board::default());
-        let mut attendant = Attendant::new(notifier, Arc::clone(&board));
+        let status = Arc::new(Status::default());
+        let mut attendant = SystemdNotifier::new(notifier, Arc::clone(&status));
         let (asked, asks) = mpsc::channel(1);
         // In a task of its own: it answers also while the daemon waits for a disk.
         let mut control = JoinSet::new();
         if !arguments.once && !arguments.dry_run {
-            board.expect_control();
-            control.spawn(control::serve(Arc::clone(&board), control::socket_of_daemon(&policy), asked));
+            status.expect_control();
+            control.spawn(control::serve(Arc::clone(&status), control::socket_of_daemon(&policy), asked));
         }
-        let progress = (for_people && arguments.once).then(|| show_progress(&board)).flatten();
+        let progress = (for_people && arguments.once).then(|| show_progress(&status)).flatten();
         // So is the daemon: while it waits for a disk, the service manager is answered and signals are heard.
         let mut daemon = JoinSet::new();
-        let its_board = Arc::clone(&board);
+        let its_board = Arc::clone(&status);
         daemon.spawn(async move { daemon::run(policy, providers, options, &its_board, ready, orders).await });
         let served = async {
             let ended = tokio::select! {
                 Some(ended) = daemon.join_next() => ended.unwrap_or_else(|lost| Err(lost.into())),
-                never = signals.pass_on(&file, &board, asks, order) => match never {},
-                Some(Err(ended)) = control.join_next() => Err(DaemonError::Driver(format!("the control socket's: {ended}"))),
+                never = signals.pass_on(&file, &status, asks, order) => match never {},
+                Some(Err(ended)) = control.join_next() => Err(DaemonError::Worker(format!("the control socket's: {ended}"))),
                 never = attendant.attend() => match never {},
             };
             control.shutdown().await;
@@ -103,11 +103,11 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
 }
 
 /// Shows how far `--once` has come.
-fn show_progress(board: &Arc<Board>) -> Option<Drawn> {
-    let board = Arc::clone(board);
+fn show_progress(status: &Arc<Status>) -> Option<Drawn> {
+    let status = Arc::clone(status);
     progress::dealing(move || {
         let mut files = Files::default();
-        for rule in board.read().rules.values() {
+        for rule in status.read().rules.values() {
             let done = rule.dealt_with();
             files.done += done;
             files.known += rule.known.max(done); // which is shown a moment later
@@ -137,15 +137,15 @@ impl Signals {
     async fn pass_on(
         mut self,
         file: &Path,
-        board: &Board,
+        status: &Status,
         mut asks: mpsc::Receiver<control::Order>,
         orders: mpsc::Sender<Order>,
     ) -> Infallible {
-        let mut reading = Reading { file, board, loading: JoinSet::new(), again: false };
+        let mut reading = Reading { file, status, loading: JoinSet::new(), again: false };
         loop {
             let order = tokio::select! {
-                _ = self.terminate.recv() => Some(stop("SIGTERM", board)),
-                _ = self.interrupt.recv() => Some(stop("SIGINT", board)),
+                _ = self.terminate.recv() => Some(stop("SIGTERM", status)),
+                _ = self.interrupt.recv() => Some(stop("SIGINT", status)),
                 _ = self.hang_up.recv() => reading.ask(),
                 Some(control::Order::Reload) = asks.recv() => reading.ask(),
                 Some(loaded) = reading.loading.join_next() => reading.end(loaded),
@@ -162,7 +162,7 @@ impl Signals {
 /// signals are heard meanwhile.
 struct Reading<'a> {
     file: &'a Path,
-    board: &'a Board,
+    status: &'a Status,
     /// One at a time, so that the last is the last.
     loading: JoinSet<Result<Policy, Faults>>,
     /// It was asked for again meanwhile.
@@ -171,11 +171,11 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn ask(&mut self) -> Option<Order> {
-        self.board.reload_asked();
+        self.status.reload_asked();
         if self.loading.is_empty() {
             self.begin();
         } else if std::mem::replace(&mut self.again, true) {
-            self.board.reload_superseded();
+            self.status.reload_superseded();
         }
         None
     }
@@ -188,7 +188,7 @@ impl Reading<'_> {
     /// What has been read, if it is a good one (O1).
     fn end(&mut self, loaded: Result<Result<Policy, Faults>, JoinError>) -> Option<Order> {
         if std::mem::take(&mut self.again) {
-            self.board.reload_superseded();
+            self.status.reload_superseded();
             self.begin();
             return None;
         }
@@ -201,7 +201,7 @@ impl Reading<'_> {
                 }
                 tracing::error!("reload refused; the old policy stays");
                 let why = "the policy has faults; see the log, or ask kms-sig check";
-                self.board.reload_refused(why.to_owned());
+                self.status.reload_refused(why.to_owned());
                 None
             }
             Err(lost) => std::panic::resume_unwind(lost.into_panic()), // nobody cancels it
@@ -209,8 +209,8 @@ impl Reading<'_> {
     }
 }
 
-fn stop(signal: &str, board: &Board) -> Order {
-    board.is_stopping();
+fn stop(signal: &str, status: &Status) -> Order {
+    status.is_stopping();
     tracing::info!(signal, "stopping; files in hand are finished first");
     Order::Stop
 }

@@ -72,7 +72,7 @@ enum No {
 }
 
 pub(super) async fn events(State(routes): State<Arc<Routes>>, Query(query): Query<EventsQuery>) -> Response {
-    let (Some(plan), Some(commits)) = (routes.board.plan().borrow().clone(), routes.board.commits()) else {
+    let (Some(plan), Some(commits)) = (routes.status.plan().borrow().clone(), routes.status.commits()) else {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting; ask again");
     };
     let cursor = match query.after.as_deref().map(Cursor::parse) {

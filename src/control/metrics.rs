@@ -1,4 +1,4 @@
-//! Metrics in the OpenMetrics text format (github.com/prometheus/OpenMetrics), made of the board when somebody asks.
+//! Metrics in the OpenMetrics text format (github.com/prometheus/OpenMetrics), made of the status when somebody asks.
 //!
 //! Nothing is counted here, and nothing is kept between two scrapes. Names of rules and keys are labels; names of files
 //! are not, for senders choose them. `config/alerts.yml` and `config/grafana.json` use these names; a test keeps them
@@ -19,7 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::report::NOT_TURNING;
 use crate::clock;
 use crate::daemon::kms_metrics::{BOUNDS_MS, Calls};
-use crate::daemon::status::{Board, Cause, Figures, Plan, Reading, Root};
+use crate::daemon::status::{Cause, Figures, Plan, Reading, Root, Status};
 use crate::daemon::{Operation, waits};
 use crate::key::{KeyArn, KeyId, Provider};
 use crate::policy::{Mode, Rule};
@@ -37,9 +37,9 @@ const ROOTS: [&str; 4] = ["opening", "watched", "scanned", "held"];
 ///
 /// # Errors
 /// None that can be brought about from outside.
-pub(super) fn text(board: &Arc<Board>, accept: &str) -> Result<(&'static str, String), fmt::Error> {
+pub(super) fn text(status: &Arc<Status>, accept: &str) -> Result<(&'static str, String), fmt::Error> {
     let mut registry = Registry::with_prefix("kms_sig");
-    registry.register_collector(Box::new(Scrape(Arc::clone(board))));
+    registry.register_collector(Box::new(Scrape(Arc::clone(status))));
     let mut text = String::new();
     if accept.contains("text/plain") && !accept.contains("application/openmetrics-text") {
         prometheus_text::encode(&mut text, &registry)?;
@@ -49,17 +49,17 @@ pub(super) fn text(board: &Arc<Board>, accept: &str) -> Result<(&'static str, St
     Ok((OPENMETRICS, text))
 }
 
-/// The board as a collector.
+/// The status as a collector.
 #[derive(Debug)]
-struct Scrape(Arc<Board>);
+struct Scrape(Arc<Status>);
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut page = Page(encoder);
-        let (board, reading) = (&*self.0, self.0.read());
-        of_daemon(&mut page, board, &reading)?;
-        of_rules(&mut page, board, &reading)?;
-        of_kms(&mut page, board, &reading)
+        let (status, reading) = (&*self.0, self.0.read());
+        of_daemon(&mut page, status, &reading)?;
+        of_rules(&mut page, status, &reading)?;
+        of_kms(&mut page, status, &reading)
     }
 }
 
@@ -99,14 +99,14 @@ impl Page<'_> {
     }
 }
 
-fn of_daemon(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result {
+fn of_daemon(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Result {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.0.encode_descriptor("build", "The program", None, MetricType::Info)?.encode_info(&version)?;
     page.gauges(
         "start_time",
         "When the daemon started, since the epoch",
         Some(Unit::Seconds),
-        [([], board.started.as_secs_f64())],
+        [([], status.started.as_secs_f64())],
     )?;
     let plan = reading.plan.as_deref();
     let generation = plan.map_or(0, |plan| plan.generation);
@@ -122,11 +122,11 @@ fn of_daemon(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Resu
         "silent_loops",
         "Loops of the daemon that have not turned for ten seconds: of rules, or of state",
         None,
-        [([], count(board.pulse.silent(NOT_TURNING).len()))],
+        [([], count(status.watchdog.silent(NOT_TURNING).len()))],
     )
 }
 
-fn of_rules(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result {
+fn of_rules(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Result {
     let rules = &reading.rules;
     let each = |of: &dyn Fn(&Figures) -> f64| -> Vec<Labelled<1, f64>> {
         rules.iter().map(|(rule, figures)| ([("rule", rule.clone())], of(figures))).collect()
@@ -217,7 +217,7 @@ fn of_rules(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Resul
         Some(Unit::Seconds),
         each(&|f| f.now.last_scan_took.as_secs_f64()),
     )?;
-    let now = board.clock.now();
+    let now = status.clock.now();
     let ago =
         |figures: &Figures| figures.now.last_scan.map_or(f64::NAN, |at| now.saturating_sub(at).as_secs_f64());
     page.gauges(
@@ -245,8 +245,8 @@ fn of_rules(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Resul
     )
 }
 
-fn of_kms(page: &mut Page<'_>, board: &Board, reading: &Reading) -> fmt::Result {
-    let tally = &board.tally;
+fn of_kms(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Result {
+    let tally = &status.tally;
     page.gauges("kms_calls_in_flight", "Calls of KMS under way", None, [([], count(tally.in_flight()))])?;
     let normal = reading.plan.as_ref().map_or(0.0, |plan| f64::from(plan.policy.limits.kms_per_second));
     let rate = tally.rate().map_or(normal, |rate| rate.min(normal));

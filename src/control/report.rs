@@ -1,6 +1,6 @@
 //! What the daemon says of itself, in the shapes that go over the control socket as JSON.
 //!
-//! Made of the board by the daemon, read by the commands. Times are RFC 3339 in UTC, durations seconds; names of files
+//! Made of the status by the daemon, read by the commands. Times are RFC 3339 in UTC, durations seconds; names of files
 //! are escaped, with the bytes in hexadecimal beside them where a program may want to act on them. Fields may be added;
 //! those that are there keep their meaning.
 
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Clocks, Moment};
 use crate::daemon::ask::{Backlog as Pairs, Unanswered, Waiting};
-use crate::daemon::status::{Board, Figures, Phase, Plan, Reading, Root};
+use crate::daemon::status::{Figures, Phase, Plan, Reading, Root, Status};
 use crate::escape::Escaped;
 use crate::kms::caller::Caller;
 use crate::state::link::hex;
 
 /// `GET /status`
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
+pub struct StatusReport {
     /// The daemon's version.
     pub version: String,
     /// Its process.
@@ -248,10 +248,10 @@ pub struct Outcome {
     pub message: String,
 }
 
-impl Status {
+impl StatusReport {
     /// All of it, now.
-    pub fn of(board: &Board) -> Self {
-        let (reading, clocks) = (board.read(), board.clock.read());
+    pub fn of(status: &Status) -> Self {
+        let (reading, clocks) = (status.read(), status.clock.read());
         let plan = reading.plan.as_deref();
         let silent = reading.silent_keys.iter().map(|((key, operation), silent)| SilentStatus {
             key: Escaped::text(key).to_string(),
@@ -260,7 +260,7 @@ impl Status {
             reason: silent.trouble.to_string(),
         });
         let mut calls: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-        for ((operation, result), counted) in board.tally.calls() {
+        for ((operation, result), counted) in status.tally.calls() {
             calls.entry(operation.as_str().to_owned()).or_default().insert(result.to_owned(), counted.count);
         }
         let normal = plan.map_or(0.0, |plan| f64::from(plan.policy.limits.kms_per_second));
@@ -276,11 +276,11 @@ impl Status {
                 since: clocks.stamp(plan.since),
                 refused: reading.life.refused.as_deref().map(|why| Escaped::text(why).to_string()),
             }),
-            concerns: concerns(board, &reading, clocks),
+            concerns: concerns(status, &reading, clocks),
             rules: plan.map(|plan| rules(plan, &reading, clocks)).unwrap_or_default(),
             kms: KmsStatus {
-                in_flight: board.tally.in_flight(),
-                calls_per_second: board.tally.rate().map_or(normal, |rate| rate.min(normal)),
+                in_flight: status.tally.in_flight(),
+                calls_per_second: status.tally.rate().map_or(normal, |rate| rate.min(normal)),
                 calls,
                 caller: reading.asked.caller.as_ref().map(CallerStatus::of),
                 accounts: reading.asked.accounts.iter().map(|a| Escaped::text(a).to_string()).collect(),
@@ -362,9 +362,9 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
 }
 
 /// What a person should know of: what stops a rule, then what only a person can end, then what passes by itself.
-fn concerns(board: &Board, reading: &Reading, clocks: Clocks) -> Vec<Concern> {
+fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> {
     let mut all = Vec::new();
-    for silent in board.pulse.silent(NOT_TURNING) {
+    for silent in status.watchdog.silent(NOT_TURNING) {
         all.push(Concern {
             kind: "not-turning".to_owned(),
             rule: reading.rules.contains_key(&silent.name).then(|| silent.name.clone()),
@@ -465,8 +465,8 @@ fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> 
 
 impl Backlog {
     /// What the drivers answered, each with its rule.
-    pub(super) fn of(board: &Board, answers: Vec<(String, Result<Pairs, Silence>)>) -> Self {
-        let clocks = board.clock.read();
+    pub(super) fn of(status: &Status, answers: Vec<(String, Result<Pairs, Silence>)>) -> Self {
+        let clocks = status.clock.read();
         let (mut files, mut rules) = (Vec::new(), Vec::new());
         for (rule, answer) in answers {
             let (pairs, unanswered) = match answer {

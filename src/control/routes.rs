@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `GET /status` | [`Status`] |
+//! | `GET /status` | [`StatusReport`] |
 //! | `GET /backlog?rule=&cause=&held=&path_hex=&most=` | [`Backlog`] |
 //! | `GET /events?after=&follow=` | lines of JSON, one for each row of the record |
 //! | `GET /metrics` | OpenMetrics text |
@@ -23,11 +23,11 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::listen::Socket;
-use super::report::{Backlog, Outcome, Silence, Status};
+use super::report::{Backlog, Outcome, Silence, StatusReport};
 use super::{Order, events, metrics};
 use crate::clock::Moment;
 use crate::daemon::ask::{self, Ask, Which};
-use crate::daemon::status::{Board, Panel, Phase, Plan};
+use crate::daemon::status::{Phase, Plan, RuleStatus, Status};
 use crate::policy::Policy;
 use crate::state::link::unhex;
 
@@ -43,20 +43,20 @@ const ASKING: Duration = Duration::from_secs(10);
 
 /// What the routes work with.
 pub(super) struct Routes {
-    pub(super) board: Arc<Board>,
+    pub(super) status: Arc<Status>,
     orders: mpsc::Sender<Order>,
     /// When the loops were asked last whether they turn because somebody looked at metrics.
     asked: Mutex<Moment>,
 }
 
 impl Routes {
-    pub(super) fn new(board: Arc<Board>, orders: mpsc::Sender<Order>) -> Self {
-        Self { board, orders, asked: Mutex::new(Moment::ZERO) }
+    pub(super) fn new(status: Arc<Status>, orders: mpsc::Sender<Order>) -> Self {
+        Self { status, orders, asked: Mutex::new(Moment::ZERO) }
     }
 
-    /// The panel of one rule, or of each; `None` if the policy in force has no such rule.
-    fn panels(&self, rule: Option<&str>) -> Option<BTreeMap<String, Arc<Panel>>> {
-        let mut panels = self.board.panels();
+    /// The rule_status of one rule, or of each; `None` if the policy in force has no such rule.
+    fn panels(&self, rule: Option<&str>) -> Option<BTreeMap<String, Arc<RuleStatus>>> {
+        let mut panels = self.status.panels();
         match rule {
             Some(rule) => panels.remove_entry(rule).map(|only| BTreeMap::from([only])),
             None => Some(panels),
@@ -66,11 +66,11 @@ impl Routes {
     /// Asks the loops whether they turn, as a watchdog does; what comes of it is told to who looks next. However often
     /// somebody looks, as anybody on this host may, they are not asked more often than so.
     fn ask_loops(&self) {
-        let now = self.board.clock.now();
+        let now = self.status.clock.now();
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_sub(*asked) >= ASKING {
             *asked = now;
-            self.board.pulse.ask();
+            self.status.watchdog.ask();
         }
     }
 }
@@ -120,16 +120,16 @@ pub(super) fn refusal(status: StatusCode, message: impl Into<String>) -> Respons
     (status, Json(Outcome { message: message.into() })).into_response()
 }
 
-async fn status(State(routes): State<Arc<Routes>>) -> Json<Status> {
-    let status = Status::of(&routes.board);
-    routes.board.pulse.ask(); // who owes the answer when somebody looks again is told then
+async fn status(State(routes): State<Arc<Routes>>) -> Json<StatusReport> {
+    let status = StatusReport::of(&routes.status);
+    routes.status.watchdog.ask(); // who owes the answer when somebody looks again is told then
     Json(status)
 }
 
 async fn metrics(State(routes): State<Arc<Routes>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     routes.ask_loops();
-    match metrics::text(&routes.board, accept.unwrap_or_default()) {
+    match metrics::text(&routes.status, accept.unwrap_or_default()) {
         Ok((kind, text)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
@@ -161,12 +161,12 @@ async fn backlog(State(routes): State<Arc<Routes>>, Query(query): Query<BacklogQ
     // All at once: one that does not answer delays the others' answer once, and not each in turn.
     let asked: Vec<_> = panels
         .into_iter()
-        .map(|(rule, panel)| {
+        .map(|(rule, rule_status)| {
             let (answer, wait) = oneshot::channel();
-            (rule, panel.ask(Ask::Backlog { which: which.clone(), most, answer }).map(|()| wait))
+            (rule, rule_status.ask(Ask::Backlog { which: which.clone(), most, answer }).map(|()| wait))
         })
         .collect();
-    let deadline = routes.board.clock.instant(routes.board.clock.now() + PATIENCE);
+    let deadline = routes.status.clock.instant(routes.status.clock.now() + PATIENCE);
     let mut answers = Vec::new();
     for (rule, asked) in asked {
         let answer = match asked {
@@ -175,7 +175,7 @@ async fn backlog(State(routes): State<Arc<Routes>>, Query(query): Query<BacklogQ
         };
         answers.push((rule, answer));
     }
-    Json(Backlog::of(&routes.board, answers)).into_response()
+    Json(Backlog::of(&routes.status, answers)).into_response()
 }
 
 async fn answered<T>(wait: oneshot::Receiver<T>, deadline: tokio::time::Instant) -> Result<T, Silence> {
@@ -205,10 +205,10 @@ async fn rescan(
         return refusal(StatusCode::NOT_FOUND, "the policy in force has no such rule");
     };
     let (mut begun, mut late) = (Vec::new(), Vec::new());
-    let deadline = routes.board.clock.instant(routes.board.clock.now() + PATIENCE);
-    for (rule, panel) in panels {
+    let deadline = routes.status.clock.instant(routes.status.clock.now() + PATIENCE);
+    for (rule, rule_status) in panels {
         let (done, wait) = oneshot::channel();
-        let asked = match panel.ask(Ask::Rescan(done)) {
+        let asked = match rule_status.ask(Ask::Rescan(done)) {
             Ok(()) => answered(wait, deadline).await,
             Err(unanswered) => Err(unanswered.into()),
         };
@@ -233,7 +233,7 @@ async fn reload(State(routes): State<Arc<Routes>>, ConnectInfo(peer): ConnectInf
     if !peer.commands() {
         return not_for_you();
     }
-    let mut life = routes.board.life();
+    let mut life = routes.status.life();
     let before = life.borrow().reloads;
     if routes.orders.send(Order::Reload).await.is_err() {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending");
@@ -249,7 +249,7 @@ async fn reload(State(routes): State<Arc<Routes>>, ConnectInfo(peer): ConnectInf
             return refusal(StatusCode::ACCEPTED, message);
         }
     };
-    let plan = routes.board.plan().borrow().clone();
+    let plan = routes.status.plan().borrow().clone();
     match (refused, plan) {
         (Some(why), plan) => {
             // The faults themselves, where it is them.

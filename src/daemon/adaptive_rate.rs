@@ -10,7 +10,7 @@ use crate::clock::Moment;
 
 /// A token bucket.
 #[derive(Debug)]
-pub struct Pace {
+pub struct AdaptiveRate {
     /// Time between tokens at the policy's rate.
     normal: Duration,
     /// Time between tokens now.
@@ -25,7 +25,7 @@ pub struct Pace {
     is_answering: bool,
 }
 
-impl Pace {
+impl AdaptiveRate {
     /// How far ahead of time tokens may be saved up.
     const BURST: Duration = Duration::from_millis(100);
     /// The slowest rate that throttling leads to.
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn k8_tokens_come_at_the_rate_and_do_not_pile_up() {
-        let mut pace = Pace::new(50);
+        let mut pace = AdaptiveRate::new(50);
         let now = ms(10_000);
         // An idle hour saves up no more than the burst: then one each interval.
         assert_eq!((0..8).map_while(|_| pace.take(now).ok()).count(), 6);
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn k8_what_was_under_way_together_halves_the_rate_once() {
-        let mut pace = Pace::new(50);
+        let mut pace = AdaptiveRate::new(50);
         let (began, now) = (ms(1000), ms(1050));
         (0..64).for_each(|_| pace.throttled(began, now));
         assert_eq!(pace.interval(), ms(40));
@@ -122,21 +122,21 @@ mod tests {
         for began in 2000..2020 {
             pace.throttled(ms(began), ms(began));
         }
-        assert_eq!(pace.interval(), Pace::SLOWEST);
-        let mut slow = Pace::new(1);
+        assert_eq!(pace.interval(), AdaptiveRate::SLOWEST);
+        let mut slow = AdaptiveRate::new(1);
         slow.throttled(now, now);
         slow.throttled(now, now);
-        assert_eq!(slow.interval(), Pace::SLOWEST);
+        assert_eq!(slow.interval(), AdaptiveRate::SLOWEST);
     }
 
     #[test]
     fn k8_the_rate_comes_back_fast_to_where_it_was_halved_first_and_slowly_from_there() {
-        let mut pace = Pace::new(50);
+        let mut pace = AdaptiveRate::new(50);
         for began in 1000..1010 {
             pace.throttled(ms(began), ms(began));
         }
-        let answers = |pace: &mut Pace, until: Duration| {
-            let slow = |pace: &Pace| pace.interval() > until;
+        let answers = |pace: &mut AdaptiveRate, until: Duration| {
+            let slow = |pace: &AdaptiveRate| pace.interval() > until;
             (0..1000).take_while(|_| slow(pace).then(|| pace.answered(ms(2000), ms(2000))).is_some()).count()
         };
         assert_eq!(answers(&mut pace, ms(40)), 6);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn k8_who_waits_for_a_token_of_a_slow_time_waits_no_longer_than_it_takes_by_now() {
-        let mut pace = Pace::new(50);
+        let mut pace = AdaptiveRate::new(50);
         for began in 1000..1010 {
             pace.throttled(ms(began), ms(began));
         }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn an_answer_from_before_it_was_throttled_is_not_the_end_of_throttling() {
-        let mut pace = Pace::new(50);
+        let mut pace = AdaptiveRate::new(50);
         pace.throttled(ms(1000), ms(1010));
         pace.answered(ms(990), ms(1011));
         let before = pace.interval();

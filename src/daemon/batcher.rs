@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
-use super::hold::Stop;
+use super::hold::AttemptError;
 use crate::context::Context;
 use crate::context::leaf_keys::LeafKeys;
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble, TroubleKind};
 use crate::policy::{Batching, FINISHING};
 use crate::signature::merkle::{Node, Tree};
-use crate::signing::Sealed;
+use crate::signing::Signed;
 use crate::signing::batch;
 use crate::signing::batch::SealedBatch;
 
@@ -84,7 +84,11 @@ impl Batcher {
     ///
     /// # Errors
     /// `Hold`, when KMS does not sign: then for all of them. `Changed`, when who was to ask KMS was called off.
-    pub async fn sign<K: Kms>(&self, kms: &K, job: Job<'_>) -> Result<(Sealed, SemaphorePermit<'_>), Stop> {
+    pub async fn sign<K: Kms>(
+        &self,
+        kms: &K,
+        job: Job<'_>,
+    ) -> Result<(Signed, SemaphorePermit<'_>), AttemptError> {
         let Member { gathering, index, teller } = self.join(job.leaf);
         if let Some(teller) = teller {
             let first = First { batcher: self, gathering: &gathering };
@@ -98,8 +102,8 @@ impl Batcher {
             Ok(Some(Err(trouble))) => return Err(trouble.clone().into()),
             Ok(None) | Err(_) => None,
         };
-        let place = self.finishing.acquire().await.map_err(|_closed| Stop::Changed)?;
-        Ok((sealed.ok_or(Stop::Changed)?, place))
+        let place = self.finishing.acquire().await.map_err(|_closed| AttemptError::Changed)?;
+        Ok((sealed.ok_or(AttemptError::Changed)?, place))
     }
 
     /// How many wait in the batch that files still join.
@@ -241,7 +245,7 @@ mod tests {
 
     impl Bench {
         /// Has a file signed; what KMS signed must stand for it.
-        fn sign(&self, n: usize) -> tokio::task::JoinHandle<Result<u64, Stop>> {
+        fn sign(&self, n: usize) -> tokio::task::JoinHandle<Result<u64, AttemptError>> {
             let (kms, batcher) = (Arc::clone(&self.kms), Arc::clone(&self.batcher));
             tokio::spawn(async move {
                 let (key, shared, leaf_keys) =
@@ -300,7 +304,7 @@ mod tests {
         bench.kms.fails.store(true, Ordering::Relaxed);
         let tasks: Vec<_> = (0..20).map(|n| bench.sign(n)).collect();
         for task in tasks {
-            assert!(matches!(task.await.unwrap(), Err(Stop::Hold(_))));
+            assert!(matches!(task.await.unwrap(), Err(AttemptError::Hold(_))));
         }
         bench.kms.fails.store(false, Ordering::Relaxed);
         assert_eq!(bench.sign(0).await.unwrap().unwrap(), 1);
@@ -326,7 +330,7 @@ mod tests {
         let second = bench.sign(1);
         settle().await;
         first.abort();
-        assert!(matches!(second.await.unwrap(), Err(Stop::Changed)));
+        assert!(matches!(second.await.unwrap(), Err(AttemptError::Changed)));
         assert!(bench.batcher.open().is_none());
         bench.batcher.close();
         assert_eq!(bench.sign(1).await.unwrap().unwrap(), 1);

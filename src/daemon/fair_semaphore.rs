@@ -12,7 +12,7 @@ const REMOTE: usize = 4;
 
 /// The places that all rules share.
 #[derive(Debug)]
-pub struct Turns {
+pub struct FairSemaphore {
     places: Semaphore,
 }
 
@@ -31,7 +31,7 @@ impl Queue {
     }
 }
 
-impl Turns {
+impl FairSemaphore {
     /// So many places.
     pub fn new(places: usize) -> Self {
         Self { places: Semaphore::new(places) }
@@ -71,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn a11_a_long_queue_delays_another_rule_by_one_file() {
-        let (turns, order) = (Arc::new(Turns::new(1)), Arc::new(Mutex::new(Vec::new())));
+        let (turns, order) = (Arc::new(FairSemaphore::new(1)), Arc::new(Mutex::new(Vec::new())));
         let (flooded, quiet) = (Arc::new(Queue::new(false)), Arc::new(Queue::new(false)));
         let taken = turns.take(&quiet).await;
         let mut tasks = Vec::new();
@@ -92,7 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_does_not_answer_holds_up_nobody_else() {
-        let turns = Turns::new(1);
+        let turns = FairSemaphore::new(1);
         let (remote, local) = (Queue::new(true), Queue::new(false));
         let mut hung = Vec::new();
         for _ in 0..REMOTE {
@@ -104,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn c17_who_waits_is_sent_away_at_the_end() {
         for is_remote in [false, true] {
-            let (turns, queue) = (Arc::new(Turns::new(1)), Arc::new(Queue::new(is_remote)));
+            let (turns, queue) = (Arc::new(FairSemaphore::new(1)), Arc::new(Queue::new(is_remote)));
             let mut taken = Vec::new();
             for _ in 0..if is_remote { REMOTE } else { 1 } {
                 taken.push(turns.take(&queue).await.unwrap());

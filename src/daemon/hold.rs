@@ -272,7 +272,7 @@ impl Announced {
 
 /// Why a try stopped before its end.
 #[derive(Debug)]
-pub enum Stop {
+pub enum AttemptError {
     /// The file changed, is gone or is being written: start over.
     Changed,
     /// It is not handled as it is.
@@ -281,7 +281,7 @@ pub enum Stop {
     Hold(Hold),
 }
 
-impl Stop {
+impl AttemptError {
     /// Unless a directory of the policy still stands at its path.
     pub fn unless_there(dir: &Dir) -> Result<(), Self> {
         match dir.is_at_its_path()? {
@@ -291,7 +291,7 @@ impl Stop {
     }
 }
 
-impl From<FsError> for Stop {
+impl From<FsError> for AttemptError {
     fn from(error: FsError) -> Self {
         if error.is_moved() {
             return Self::Changed; // what lay there is elsewhere: what is there now is looked at anew
@@ -300,25 +300,25 @@ impl From<FsError> for Stop {
     }
 }
 
-impl From<StateError> for Stop {
+impl From<StateError> for AttemptError {
     fn from(error: StateError) -> Self {
         Self::Hold(Hold::State(error))
     }
 }
 
-impl From<Trouble> for Stop {
+impl From<Trouble> for AttemptError {
     fn from(trouble: Trouble) -> Self {
         Self::Hold(Hold::Kms(trouble))
     }
 }
 
-impl From<ContextError> for Stop {
+impl From<ContextError> for AttemptError {
     fn from(error: ContextError) -> Self {
         Self::Refused(error.to_string())
     }
 }
 
-impl From<crate::fs::OpenError> for Stop {
+impl From<crate::fs::OpenError> for AttemptError {
     fn from(error: crate::fs::OpenError) -> Self {
         use crate::fs::OpenError;
         match error {

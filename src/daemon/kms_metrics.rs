@@ -16,7 +16,7 @@ pub const BOUNDS_MS: [u64; 11] = [5, 10, 20, 50, 100, 200, 500, 1_000, 2_500, 5_
 
 /// The calls of a daemon.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct KmsMetrics {
     calls: Mutex<BTreeMap<(Operation, &'static str), Calls>>,
     in_flight: AtomicUsize,
     /// Nanoseconds between calls, once one was answered.
@@ -36,9 +36,9 @@ pub struct Calls {
 
 /// A call under way.
 #[derive(Debug)]
-pub struct InFlight<'a>(&'a Tally);
+pub struct InFlight<'a>(&'a KmsMetrics);
 
-impl Tally {
+impl KmsMetrics {
     /// A call leaves.
     pub fn begin(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_call_is_counted_once_where_it_belongs() {
-        let tally = Tally::default();
+        let tally = KmsMetrics::default();
         let call = tally.begin();
         assert_eq!(tally.in_flight(), 1);
         tally.ended(Operation::Decrypt, &Ok(()), Duration::from_millis(5));

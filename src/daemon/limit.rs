@@ -12,8 +12,8 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use super::breaker::{Breaker, Heard, Turn};
 use crate::clock::{Clock, Moment};
 use crate::context::Context;
-use crate::daemon::adaptive_rate::Pace;
-use crate::daemon::status::Board;
+use crate::daemon::adaptive_rate::AdaptiveRate;
+use crate::daemon::status::Status;
 use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
 
@@ -25,10 +25,10 @@ const LAST_TOKENS: Duration = Duration::from_secs(3);
 
 /// A provider behind the limits of the policy.
 #[derive(Debug)]
-pub struct Limited<K> {
+pub struct ThrottledKms<K> {
     inner: K,
     in_flight: Semaphore,
-    pace: Mutex<Pace>,
+    pace: Mutex<AdaptiveRate>,
     /// Had by the one whose token is the next. The others wait for that, in the order in which they came.
     turn: tokio::sync::Mutex<()>,
     /// Wakes that one when its token may be good sooner.
@@ -38,16 +38,16 @@ pub struct Limited<K> {
     breakers: Mutex<HashMap<(KeyId, Operation), Breaker>>,
     /// Counts how often a breaker closed: whoever is held for KMS may come at once.
     reopened: watch::Sender<u64>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     clock: Clock,
 }
 
-impl<K> Limited<K> {
+impl<K> ThrottledKms<K> {
     /// Limits `inner` to `in_flight` calls at a time and `per_second` calls a second, with a burst of a
-    /// tenth of a second's worth. What it learns of keys, it shows on the board.
-    pub fn new(inner: K, in_flight: usize, per_second: u32, board: &Arc<Board>) -> Self {
-        let pace = Pace::new(per_second);
-        board.tally.set_interval(pace.interval()); // what an earlier policy's calls led to is over
+    /// tenth of a second's worth. What it learns of keys, it shows on the status.
+    pub fn new(inner: K, in_flight: usize, per_second: u32, status: &Arc<Status>) -> Self {
+        let pace = AdaptiveRate::new(per_second);
+        status.tally.set_interval(pace.interval()); // what an earlier policy's calls led to is over
         Self {
             inner,
             in_flight: Semaphore::new(in_flight),
@@ -57,8 +57,8 @@ impl<K> Limited<K> {
             until: Mutex::default(),
             breakers: Mutex::default(),
             reopened: watch::Sender::new(0),
-            clock: board.clock,
-            board: Arc::clone(board),
+            clock: status.clock,
+            status: Arc::clone(status),
         }
     }
 
@@ -125,12 +125,12 @@ impl<K> Limited<K> {
         K: Kms,
     {
         let Some(key) = key.filter(|key| key.provider() == Provider::Aws) else { return call.await };
-        let _in_flight = self.board.tally.begin();
+        let _in_flight = self.status.tally.begin();
         let began = self.clock.now();
         let answer = call.await;
-        self.board.tally.ended(operation, &answer, self.clock.now().saturating_sub(began));
+        self.status.tally.ended(operation, &answer, self.clock.now().saturating_sub(began));
         self.learn(key, operation, began, &answer);
-        self.board.aws_was_asked(self.inner.caller(), answer.as_ref().ok().map(answering));
+        self.status.aws_was_asked(self.inner.caller(), answer.as_ref().ok().map(answering));
         answer
     }
 
@@ -147,7 +147,7 @@ impl<K> Limited<K> {
             Some(_) => {}
             None => pace.answered(began, now),
         }
-        self.board.tally.set_interval(pace.interval());
+        self.status.tally.set_interval(pace.interval());
         drop(pace);
         self.sooner.notify_one();
         let heard = trouble.map_or(Heard::Answer, Heard::of);
@@ -157,19 +157,19 @@ impl<K> Limited<K> {
             Turn::Opened => {
                 tracing::error!(%key, ?operation, "KMS does not answer; asking again every half minute");
                 if let Some(trouble) = trouble {
-                    self.board.key_fell_silent(key.as_str(), operation, trouble);
+                    self.status.key_fell_silent(key.as_str(), operation, trouble);
                 }
             }
             Turn::Closed => {
                 tracing::info!(%key, ?operation, "KMS answers again");
-                self.board.key_answers(key.as_str(), operation);
+                self.status.key_answers(key.as_str(), operation);
                 self.reopened.send_modify(|n| *n += 1);
             }
         }
     }
 }
 
-impl<K: Kms> Kms for Limited<K> {
+impl<K: Kms> Kms for ThrottledKms<K> {
     async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
         let _permit = self.admit(Some(key), Operation::Encrypt).await?;
         let call = self.inner.encrypt(key, plaintext, context);

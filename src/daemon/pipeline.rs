@@ -1,7 +1,7 @@
 //! The line that one file passes: snapshot, hash, KMS, decide, effect, state.
 //!
-//! [`Line`] holds what all rules share; [`Post`] what one rule has while it is attached to its directories.
-//! A [`Try`] takes one pair down the line once. Blocking work runs on blocking threads, hashing behind its
+//! [`Pipeline`] holds what all rules share; [`Site`] what one rule has while it is attached to its directories.
+//! A [`Attempt`] takes one pair down the line once. Blocking work runs on blocking threads, hashing behind its
 //! own limit; nothing here waits for a file to become anything.
 
 mod sign;
@@ -21,14 +21,14 @@ use crate::context::leaf_keys::LeafKeys;
 use crate::context::{Context, Filling};
 use crate::daemon::batcher::{Batcher, Job};
 use crate::daemon::decide::Brake;
-use crate::daemon::fair_semaphore::{Queue, Turns};
-use crate::daemon::hold::{Hold, Stop};
-use crate::daemon::limit::{Limited, Operation};
+use crate::daemon::fair_semaphore::{FairSemaphore, Queue};
+use crate::daemon::hold::{AttemptError, Hold};
+use crate::daemon::limit::{Operation, ThrottledKms};
 use crate::daemon::quota::Refusals;
 use crate::daemon::remover::Remover;
 use crate::daemon::roots::Roots;
 use crate::daemon::space::Space;
-use crate::daemon::status::Board;
+use crate::daemon::status::Status;
 use crate::daemon::store::Store;
 use crate::escape::Escaped;
 use crate::fs::flush::Flusher;
@@ -38,10 +38,10 @@ use crate::fs::{Dir, Fitness, Identity, Place, RelPath};
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
 use crate::policy::{Mode, Rule, SignRule};
-use crate::settle::{Finality, Sight};
+use crate::settle::{Finality, PairVersion};
 use crate::signature::{MAX_LEN, Signature, batch};
 use crate::signing;
-use crate::signing::{Formats, Opened, Question, Reason, Sealed};
+use crate::signing::{DecryptRequest, Formats, OpenedSignature, Reason, Signed};
 use crate::sink::directory::quarantine;
 use crate::sink::directory::quarantine::{Case, PutAway};
 use crate::sink::directory::removal::{Part, Removed};
@@ -53,13 +53,13 @@ const VALID: &str = "valid";
 const INVALID: &str = "invalid";
 
 /// What all rules share.
-pub struct Line<K> {
+pub struct Pipeline<K> {
     /// The key management service, behind its limits.
-    pub kms: Limited<K>,
+    pub kms: ThrottledKms<K>,
     /// What was decided.
     pub state: State,
     /// Places for hashing.
-    pub hashing: Turns,
+    pub hashing: FairSemaphore,
     /// Room for the copies that are being made.
     pub space: Arc<Space>,
     /// The quarantine store, where there is one.
@@ -71,7 +71,7 @@ pub struct Line<K> {
     /// Bytes to leave free.
     pub min_free_space: u64,
     /// Where it is shown what goes on.
-    pub board: Arc<Board>,
+    pub status: Arc<Status>,
     /// The daemon's clock.
     pub clock: Clock,
     /// Whether to change nothing.
@@ -79,7 +79,7 @@ pub struct Line<K> {
 }
 
 /// A rule at its directories.
-pub struct Post {
+pub struct Site {
     /// The rule.
     pub rule: Arc<Rule>,
     /// Its fingerprint.
@@ -116,15 +116,15 @@ pub struct Post {
 #[derive(Debug, Clone)]
 pub struct Known {
     signature: Signature,
-    opened: Opened,
+    opened: OpenedSignature,
 }
 
 /// One pass of one pair.
-pub struct Try {
+pub struct Attempt {
     /// The payload below the root.
     pub path: RelPath,
     /// The versions to be tried; others start over.
-    pub sight: Sight,
+    pub sight: PairVersion,
     /// How much the verdict counts.
     pub finality: Finality,
     /// What an earlier try learned of the signature.
@@ -133,7 +133,7 @@ pub struct Try {
 
 /// How a try ended.
 #[derive(Debug)]
-pub enum Ending {
+pub enum AttemptOutcome {
     /// It is dealt with.
     Settled(Settled),
     /// It changed, or was being written.
@@ -165,62 +165,64 @@ pub struct Refusal {
     /// The payload below the root, or what has its place.
     pub path: RelPath,
     /// The versions it is about.
-    pub sight: Sight,
+    pub sight: PairVersion,
     /// Why, in words for the log and for state.
     pub reason: String,
 }
 
 /// A try and what came of it.
-pub struct Tried {
+pub struct AttemptResult {
     /// The payload below the root.
     pub path: RelPath,
     /// How it ended.
-    pub ending: Ending,
+    pub ending: AttemptOutcome,
     /// What was learned of the signature.
     pub known: Option<Known>,
 }
 
-impl<K: Kms> Line<K> {
+impl<K: Kms> Pipeline<K> {
     /// Takes one pair down the line.
-    pub async fn run(self: Arc<Self>, post: Arc<Post>, work: Try) -> Tried {
+    pub async fn run(self: Arc<Self>, site: Arc<Site>, work: Attempt) -> AttemptResult {
         let path = work.path.clone();
         let mut known = work.known.clone();
-        let ended = match &post.rule.mode {
+        let ended = match &site.rule.mode {
             // Thousands may wait for one call of KMS: each has only what it needs for the step that it is at.
-            crate::policy::Mode::Sign(sign) => Box::pin(self.sign(&post, sign, &work)).await,
+            crate::policy::Mode::Sign(sign) => Box::pin(self.sign(&site, sign, &work)).await,
             crate::policy::Mode::Verify(verify) => {
-                Box::pin(self.verify(&post, verify, &work, &mut known)).await
+                Box::pin(self.verify(&site, verify, &work, &mut known)).await
             }
         };
         let ending = match ended {
             Ok(ending) => ending,
-            Err(Stop::Changed) => Ending::Changed,
-            Err(Stop::Hold(hold)) => Ending::Hold(hold),
-            Err(Stop::Refused(reason)) => {
+            Err(AttemptError::Changed) => AttemptOutcome::Changed,
+            Err(AttemptError::Hold(hold)) => AttemptOutcome::Hold(hold),
+            Err(AttemptError::Refused(reason)) => {
                 let refusal = Refusal { path: path.clone(), sight: work.sight, reason };
-                match self.refuse(&post, vec![refusal]).await {
-                    Ok(settled) => settled.into_iter().next().map_or(Ending::Changed, Ending::Settled),
-                    Err(hold) => Ending::Hold(hold),
+                match self.refuse(&site, vec![refusal]).await {
+                    Ok(settled) => {
+                        settled.into_iter().next().map_or(AttemptOutcome::Changed, AttemptOutcome::Settled)
+                    }
+                    Err(hold) => AttemptOutcome::Hold(hold),
                 }
             }
         };
-        Tried { path, ending, known }
+        AttemptResult { path, ending, known }
     }
 
     /// Reports files that are not handled as they are, and remembers these versions so that they are reported once.
     ///
     /// # Errors
     /// State cannot take it; then those that are not remembered are reported again.
-    pub async fn refuse(&self, post: &Post, refusals: Vec<Refusal>) -> Result<Vec<Settled>, Hold> {
-        self.sum_up(post, false).await?;
+    pub async fn refuse(&self, site: &Site, refusals: Vec<Refusal>) -> Result<Vec<Settled>, Hold> {
+        self.sum_up(site, false).await?;
         let (mut recorded, mut noted, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for Refusal { path, sight, reason } in refusals {
-            if post.may_tell(self.clock.now()) {
-                tracing::warn!(rule = post.rule.name, file = %Escaped::new(path.as_path()), reason, "refused");
+            if site.may_tell(self.clock.now()) {
+                tracing::warn!(rule = site.rule.name, file = %Escaped::new(path.as_path()), reason, "refused");
             }
             let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
-            let decisions = if post.refusals.may_record(&path) { &mut recorded } else { &mut noted };
-            decisions.push(post.decision(&path, sight, &settled, Facts::default()));
+            let decisions = if site.refusals.may_record(&path) { &mut recorded } else { &mut noted };
+            decisions.push(site.decision(&path, sight, &settled, Facts::default()));
             all.push(settled);
         }
         self.state.record_all(recorded).await.map_err(Hold::State)?;
@@ -232,67 +234,67 @@ impl<K: Kms> Line<K> {
     ///
     /// # Errors
     /// State cannot take it.
-    pub async fn sum_up(&self, post: &Post, is_end: bool) -> Result<(), Hold> {
-        let Some((count, last)) = post.refusals.unrecorded(self.clock.now(), is_end) else { return Ok(()) };
+    pub async fn sum_up(&self, site: &Site, is_end: bool) -> Result<(), Hold> {
+        let Some((count, last)) = site.refusals.unrecorded(self.clock.now(), is_end) else { return Ok(()) };
         let reason = format!("{count} more were refused within an hour than are on record; this is the last");
         let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
-        let sum = post.decision(&last, Sight::default(), &settled, Facts::default());
+        let sum = site.decision(&last, PairVersion::default(), &settled, Facts::default());
         self.state.record_sum(sum).await.map_err(Hold::State)
     }
 
     /// Puts a decision on record.
     async fn settle(
         &self,
-        post: &Post,
+        site: &Site,
         path: &RelPath,
-        sight: Sight,
+        sight: PairVersion,
         settled: Settled,
         facts: Facts,
-    ) -> Ending {
-        let decision = post.decision(path, sight, &settled, facts);
+    ) -> AttemptOutcome {
+        let decision = site.decision(path, sight, &settled, facts);
         match self.state.record(decision).await {
-            Ok(()) => Ending::Settled(settled),
-            Err(e) => Ending::Hold(Hold::State(e)),
+            Ok(()) => AttemptOutcome::Settled(settled),
+            Err(e) => AttemptOutcome::Hold(Hold::State(e)),
         }
     }
 
     /// Takes a snapshot: opens what is there, copies it if it will be delivered, and hashes it.
-    async fn take(&self, post: &Arc<Post>, work: &Try, private: bool) -> Result<Snapshot, Stop> {
-        let _place = self.hashing.take(&post.queue).await.ok_or(Stop::Changed)?; // none when the daemon stops
-        let (post, path, sight) = (Arc::clone(post), work.path.clone(), work.sight);
+    async fn take(&self, site: &Arc<Site>, work: &Attempt, private: bool) -> Result<Snapshot, AttemptError> {
+        let _place = self.hashing.take(&site.queue).await.ok_or(AttemptError::Changed)?; // none when the daemon stops
+        let (site, path, sight) = (Arc::clone(site), work.path.clone(), work.sight);
         let space = (!self.dry_run && private).then(|| (Arc::clone(&self.space), self.min_free_space));
-        let panel = self.board.rule(&post.rule.name);
+        let rule_status = self.status.rule(&site.rule.name);
         let taken =
-            blocking(move || Snapshot::take(&post, &path, sight, space.as_ref().map(|(s, f)| (&**s, *f))));
+            blocking(move || Snapshot::take(&site, &path, sight, space.as_ref().map(|(s, f)| (&**s, *f))));
         let taken = taken.await?;
-        panel.count_hashed(taken.hashed.size);
+        rule_status.count_hashed(taken.hashed.size);
         Ok(taken)
     }
 
     /// Moves a pair to quarantine and puts that on record.
     async fn quarantine(
         &self,
-        post: &Arc<Post>,
-        work: &Try,
+        site: &Arc<Site>,
+        work: &Attempt,
         taken: &Snapshot,
         reason: Reason,
-    ) -> Result<Ending, Stop> {
+    ) -> Result<AttemptOutcome, AttemptError> {
         let settled = Settled { outcome: Outcome::Quarantined, reason: Some(reason.to_string()) };
         if self.dry_run {
-            self.say_would(post, &work.path, "quarantine", Some(reason));
-            return Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await);
+            self.say_would(site, &work.path, "quarantine", Some(reason));
+            return Ok(self.settle(site, &work.path, work.sight, settled, taken.facts(None)).await);
         }
         let Some(store) = &self.quarantine else {
             // BUG: a policy whose rules quarantine names a store. Leaving the file is always safe.
-            return Ok(Ending::NotYet);
+            return Ok(AttemptOutcome::NotYet);
         };
         let (store, space, floor) = (Arc::clone(store), Arc::clone(&self.space), self.min_free_space);
         let (to_move, path, payload, signature) =
-            (Arc::clone(post), work.path.clone(), taken.payload, taken.signature.as_ref().map(|s| s.stat));
+            (Arc::clone(site), work.path.clone(), taken.payload, taken.signature.as_ref().map(|s| s.stat));
         let digests = (taken.hashed.digest.to_string(), taken.signature_digest());
         let lease_granted = taken.writer != Writer::Unknown;
         let put_away = blocking(move || {
-            Stop::unless_there(store.dir())?;
+            AttemptError::unless_there(store.dir())?;
             let is_copied = store.dir().stat()?.mount != to_move.root.stat()?.mount;
             let signature_size = signature.filter(|stat| !is_copied || quarantine::can_be_copied(stat));
             let size = payload.identity.size + signature_size.map_or(0, |stat| stat.identity.size);
@@ -318,10 +320,10 @@ impl<K: Kms> Line<K> {
         })
         .await?;
         match put_away {
-            PutAway::Changed => Ok(Ending::Changed),
+            PutAway::Changed => Ok(AttemptOutcome::Changed),
             PutAway::Done(item) => {
                 tracing::error!(
-                    rule = post.rule.name,
+                    rule = site.rule.name,
                     file = %Escaped::new(work.path.as_path()),
                     verdict = INVALID,
                     reason = reason.as_str(),
@@ -329,49 +331,53 @@ impl<K: Kms> Line<K> {
                     "quarantined"
                 );
                 let facts = Facts { item: Some(item), ..taken.facts(None) };
-                Ok(self.settle(post, &work.path, work.sight, settled, facts).await)
+                Ok(self.settle(site, &work.path, work.sight, settled, facts).await)
             }
         }
     }
 
     /// Whether state says that these very versions were delivered, durably: only their removal failed, or was cut
     /// short. Publishing them again would be once more for whoever took them, and once more on record.
-    async fn was_delivered(&self, post: &Post, work: &Try) -> Result<bool, Stop> {
-        if self.dry_run || post.rule.delivery().is_none() {
+    async fn was_delivered(&self, site: &Site, work: &Attempt) -> Result<bool, AttemptError> {
+        if self.dry_run || site.rule.delivery().is_none() {
             return Ok(false);
         }
-        let row = self.state.remembered(&post.rule.name, &work.path).await?;
+        let row = self.state.remembered(&site.rule.name, &work.path).await?;
         Ok(row.is_some_and(|row| {
             row.outcome == Outcome::Delivered
-                && row.fingerprint == post.fingerprint
+                && row.fingerprint == site.fingerprint
                 && row.payload == work.sight.payload.as_ref().map(Version::from)
-                && (post.leaves_signature()
+                && (site.leaves_signature()
                     || row.signature == work.sight.signature.as_ref().map(Version::from))
         }))
     }
 
     /// Removes a source that was delivered before.
-    async fn remove_delivered(&self, post: &Arc<Post>, work: &Try) -> Result<Ending, Stop> {
-        let signature = work.sight.signature.filter(|_| !post.leaves_signature());
+    async fn remove_delivered(
+        &self,
+        site: &Arc<Site>,
+        work: &Attempt,
+    ) -> Result<AttemptOutcome, AttemptError> {
+        let signature = work.sight.signature.filter(|_| !site.leaves_signature());
         let parts = parts(&work.path, work.sight.payload, signature);
-        post.remove(parts, Ending::Settled(Settled::plain(Outcome::Delivered))).await
+        site.remove(parts, AttemptOutcome::Settled(Settled::plain(Outcome::Delivered))).await
     }
 
     /// Opens a signature. What KMS says of a batch is asked for once, and serves all its files.
     async fn open_signature(
         &self,
-        post: &Post,
+        site: &Site,
         keys: &[KeyId],
         formats: Formats<'_>,
         context: &Context,
         signature: &Signature,
-    ) -> Result<Opened, Trouble> {
-        let question = match Question::new(formats, context, signature) {
+    ) -> Result<OpenedSignature, Trouble> {
+        let question = match DecryptRequest::new(formats, context, signature) {
             Ok(question) => question,
             Err(bad) => return Ok(bad),
         };
         let answer = match signature.batch() {
-            Some(_) => post.roots.ask(&self.kms, keys, &question, self.clock).await?,
+            Some(_) => site.roots.ask(&self.kms, keys, &question, self.clock).await?,
             None => question.ask(&self.kms, keys).await?,
         };
         Ok(question.opened(answer))
@@ -381,29 +387,29 @@ impl<K: Kms> Line<K> {
     /// directory open meanwhile.
     async fn seal<'p>(
         &self,
-        post: &'p Arc<Post>,
+        site: &'p Arc<Site>,
         rule: &SignRule,
         path: &RelPath,
         context: &Context,
         taken: Snapshot,
-    ) -> Result<(Snapshot, Sealed, Option<SemaphorePermit<'p>>), Stop> {
-        let Some(batcher) = &post.batcher else {
+    ) -> Result<(Snapshot, Signed, Option<SemaphorePermit<'p>>), AttemptError> {
+        let Some(batcher) = &site.batcher else {
             // Boxed, as is all that calls KMS: thousands that wait for others would have room for the call.
             let sealed = Box::pin(signing::sign(&self.kms, &rule.key, context, &taken.hashed.digest)).await?;
             return Ok((taken, sealed, None));
         };
-        let shared = context.of_batch(&post.leaf_keys)?;
+        let shared = context.of_batch(&site.leaf_keys)?;
         let leaf = batch::leaf(&taken.hashed.digest, context);
-        let job = Job { key: &rule.key, shared: &shared, leaf_keys: &post.leaf_keys, leaf };
+        let job = Job { key: &rule.key, shared: &shared, leaf_keys: &site.leaf_keys, leaf };
         let resting = taken.rest();
         let (sealed, place) = Box::pin(batcher.sign(&self.kms, job)).await?;
-        let (here, path) = (Arc::clone(post), path.clone());
+        let (here, path) = (Arc::clone(site), path.clone());
         let taken = blocking(move || resting.wake(&here, &path)).await?;
         Ok((taken, sealed, Some(place)))
     }
 
     /// Stops a try before its file is read if KMS would be asked under none of its keys anyway.
-    fn ask_breaker(&self, keys: &[KeyId], operation: Operation) -> Result<(), Stop> {
+    fn ask_breaker(&self, keys: &[KeyId], operation: Operation) -> Result<(), AttemptError> {
         let refusals: Option<Vec<_>> = keys.iter().map(|key| self.kms.refusal(key, operation)).collect();
         match refusals.and_then(|refusals| refusals.into_iter().next()) {
             Some(trouble) => Err(trouble.into()),
@@ -411,15 +417,15 @@ impl<K: Kms> Line<K> {
         }
     }
 
-    fn context(&self, post: &Post, path: &RelPath) -> Result<Context, Stop> {
-        let rule = &post.rule;
+    fn context(&self, site: &Site, path: &RelPath) -> Result<Context, AttemptError> {
+        let rule = &site.rule;
         let filling = Filling { relpath: path.as_path(), watch: &rule.name, hostname: &self.hostname };
         Ok(rule.context.expand(filling)?)
     }
 
-    fn say_would(&self, post: &Post, path: &RelPath, action: &str, reason: Option<Reason>) {
+    fn say_would(&self, site: &Site, path: &RelPath, action: &str, reason: Option<Reason>) {
         let reason = reason.map(Reason::as_str);
-        tracing::info!(rule = post.rule.name, file = %Escaped::new(path.as_path()), action, reason, "dry run: would");
+        tracing::info!(rule = site.rule.name, file = %Escaped::new(path.as_path()), action, reason, "dry run: would");
     }
 }
 
@@ -433,10 +439,10 @@ fn parts(path: &RelPath, payload: Option<Identity>, signature: Option<Identity>)
 
 /// Runs blocking file work where it stops no other task. A panic there is passed on.
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Stop> + Send + 'static,
-) -> Result<T, Stop> {
+    work: impl FnOnce() -> Result<T, AttemptError> + Send + 'static,
+) -> Result<T, AttemptError> {
     let done = ended(tokio::task::spawn_blocking(work).await);
-    done.unwrap_or(Err(Stop::Changed)) // the runtime is going down; a restart starts over
+    done.unwrap_or(Err(AttemptError::Changed)) // the runtime is going down; a restart starts over
 }
 
 /// What came of a task; nothing if it was cut off. A panic in it goes on: the daemon ends, and says so.
@@ -448,7 +454,7 @@ pub(crate) fn ended<T>(done: Result<T, JoinError>) -> Option<T> {
     }
 }
 
-impl Post {
+impl Site {
     /// What a payload of this rule must be.
     pub fn fitness(&self) -> Fitness {
         Fitness { max_size: self.rule.max_size, max_links: self.rule.max_links, owners: self.owners() }
@@ -480,26 +486,26 @@ impl Post {
     }
 
     /// The directory that a payload lies in.
-    fn parent_of(&self, path: &RelPath) -> Result<Place, Stop> {
+    fn parent_of(&self, path: &RelPath) -> Result<Place, AttemptError> {
         Place::open(&self.root, path.parent()).map_err(|e| {
             // The directory went, or became a link: the file is not where it was.
-            if e.is_not_found() || e.is_no_directory() { Stop::Changed } else { e.into() }
+            if e.is_not_found() || e.is_no_directory() { AttemptError::Changed } else { e.into() }
         })
     }
 
     /// Sees to it that a source can be removed, before it is delivered.
-    fn prepare_removal(&self, parts: &[Part]) -> Result<(), Stop> {
+    fn prepare_removal(&self, parts: &[Part]) -> Result<(), AttemptError> {
         match self.remover.prepare(parts) {
-            Err(e) if e.is_not_found() => Err(Stop::Changed), // its directory went
+            Err(e) if e.is_not_found() => Err(AttemptError::Changed), // its directory went
             prepared => Ok(prepared?),
         }
     }
 
     /// Removes a source that is delivered and on record; `ending` is what came of it.
-    async fn remove(&self, parts: Vec<Part>, ending: Ending) -> Result<Ending, Stop> {
+    async fn remove(&self, parts: Vec<Part>, ending: AttemptOutcome) -> Result<AttemptOutcome, AttemptError> {
         Ok(match self.remover.remove(parts).await? {
             Removed::Done => ending,
-            Removed::Changed => Ending::Changed,
+            Removed::Changed => AttemptOutcome::Changed,
         })
     }
 
@@ -529,7 +535,7 @@ impl Post {
         self.brake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn decision(&self, path: &RelPath, sight: Sight, settled: &Settled, facts: Facts) -> Decision {
+    fn decision(&self, path: &RelPath, sight: PairVersion, settled: &Settled, facts: Facts) -> Decision {
         Decision {
             rule: self.rule.name.clone(),
             path: path.clone(),

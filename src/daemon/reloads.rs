@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::store::Store;
 use super::{DaemonError, Options, admit, prepare};
 use crate::chain;
-use crate::daemon::status::Board;
+use crate::daemon::status::Status;
 use crate::policy::Policy;
 
 /// A policy that can take over, with its quarantine store.
@@ -19,7 +19,7 @@ pub type Next = (Policy, Option<Arc<Store>>);
 pub struct Reloads {
     first: Policy,
     options: Options,
-    board: Arc<Board>,
+    status: Arc<Status>,
     accepting: JoinSet<Result<Next, DaemonError>>,
     /// Quarantine stores that were opened: one in use cannot be opened again, but by who has it.
     stores: Vec<Weak<Store>>,
@@ -28,12 +28,12 @@ pub struct Reloads {
 
 impl Reloads {
     /// None as yet, after the policy that the daemon was started with.
-    pub fn new(first: &Policy, options: Options, board: &Arc<Board>) -> Self {
-        let board = Arc::clone(board);
+    pub fn new(first: &Policy, options: Options, status: &Arc<Status>) -> Self {
+        let status = Arc::clone(status);
         Self {
             first: first.clone(),
             options,
-            board,
+            status,
             accepting: JoinSet::new(),
             stores: Vec::new(),
             waiting: None,
@@ -50,7 +50,7 @@ impl Reloads {
     pub fn offer(&mut self, policy: Box<Policy>) {
         if !self.accepting.is_empty() {
             if self.waiting.replace(policy).is_some() {
-                self.board.reload_superseded();
+                self.status.reload_superseded();
             }
             return;
         }
@@ -75,8 +75,8 @@ impl Reloads {
             let later = self.waiting.take();
             match accepted {
                 Ok(next) if later.is_none() => return Ok(next),
-                Ok(_) => self.board.reload_superseded(),
-                Err(error) => refuse(&self.board, &error),
+                Ok(_) => self.status.reload_superseded(),
+                Err(error) => refuse(&self.status, &error),
             }
             if let Some(later) = later {
                 self.offer(later);
@@ -85,10 +85,10 @@ impl Reloads {
     }
 }
 
-fn refuse(board: &Board, error: &DaemonError) {
+fn refuse(status: &Status, error: &DaemonError) {
     let reason = chain::one_line(error);
     tracing::error!(reason, "reload refused; the old policy stays");
-    board.reload_refused(reason);
+    status.reload_refused(reason);
 }
 
 /// Whether a running daemon can go on under another policy.

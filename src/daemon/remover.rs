@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::hold::Stop;
+use super::hold::AttemptError;
 use crate::fs::FsError;
 use crate::sink::directory::removal;
-use crate::sink::directory::removal::{Claims, Part, Removed};
+use crate::sink::directory::removal::{Part, Removal, Removed};
 
 /// What removes the sources of one rule.
 #[derive(Debug)]
 pub struct Remover {
-    claims: Arc<Claims>,
+    claims: Arc<Removal>,
     queue: Mutex<Queue>,
 }
 
@@ -28,16 +28,16 @@ type Waiting = (Vec<Part>, oneshot::Sender<Result<Removed, FsError>>);
 
 impl Remover {
     /// With the claims of the rule's directory.
-    pub fn new(claims: Arc<Claims>) -> Self {
+    pub fn new(claims: Arc<Removal>) -> Self {
         Self { claims, queue: Mutex::default() }
     }
 
-    /// See [`Claims::enter`].
-    pub fn enter(&self) -> Customer {
-        Customer(Some(self.claims.enter()))
+    /// See [`Removal::enter`].
+    pub fn enter(&self) -> RemovalGuard {
+        RemovalGuard(Some(self.claims.enter()))
     }
 
-    /// See [`Claims::prepare`].
+    /// See [`Removal::prepare`].
     ///
     /// # Errors
     /// As there.
@@ -48,8 +48,8 @@ impl Remover {
     /// Removes a source.
     ///
     /// # Errors
-    /// See [`Claims::remove`]. `Changed` when the runtime goes down.
-    pub async fn remove(self: &Arc<Self>, parts: Vec<Part>) -> Result<Removed, Stop> {
+    /// See [`Removal::remove`]. `Changed` when the runtime goes down.
+    pub async fn remove(self: &Arc<Self>, parts: Vec<Part>) -> Result<Removed, AttemptError> {
         let (tell, told) = oneshot::channel();
         let is_first = {
             let mut queue = self.queue();
@@ -60,7 +60,7 @@ impl Remover {
             let this = Arc::clone(self);
             drop(tokio::task::spawn_blocking(move || this.work())); // it tells everyone by itself
         }
-        Ok(told.await.map_err(|_gone| Stop::Changed)??)
+        Ok(told.await.map_err(|_gone| AttemptError::Changed)??)
     }
 
     /// Until nobody waits.
@@ -88,11 +88,11 @@ impl Remover {
 
 /// Somebody who may want to remove something, on a task that must not wait for a disk.
 #[derive(Debug)]
-pub struct Customer(Option<removal::Customer>);
+pub struct RemovalGuard(Option<removal::RemovalGuard>);
 
-impl Drop for Customer {
+impl Drop for RemovalGuard {
     fn drop(&mut self) {
-        if let Some(unwanted) = self.0.take().and_then(removal::Customer::leave)
+        if let Some(unwanted) = self.0.take().and_then(removal::RemovalGuard::leave)
             && let Ok(runtime) = Handle::try_current()
         {
             drop(runtime.spawn_blocking(move || drop(unwanted))); // nobody waits for it
@@ -121,7 +121,7 @@ mod tests {
     async fn all_of_many_that_come_at_once_are_removed_and_told_each_its_own() {
         let temp = tempfile::tempdir().unwrap();
         let root = Dir::open(temp.path()).unwrap();
-        let remover = Arc::new(Remover::new(Claims::new(Arc::new(Private::new(root.clone())))));
+        let remover = Arc::new(Remover::new(Removal::new(Arc::new(Private::new(root.clone())))));
         let removals: Vec<_> = (0..500)
             .map(|n| {
                 let path = RelPath::new(format!("f{n}")).unwrap();

@@ -14,7 +14,7 @@ use crate::clock::{Clock, Moment};
 use crate::digest::{Hasher, LEN};
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
-use crate::signing::{Answer, Question};
+use crate::signing::{Answer, DecryptRequest};
 
 /// How long a root stays open: no longer than it may take until a key that is disabled counts for nothing.
 const KEEP: Duration = Duration::from_secs(5 * 60);
@@ -61,7 +61,7 @@ impl Roots {
         &self,
         kms: &K,
         keys: &[KeyId],
-        question: &Question<'_>,
+        question: &DecryptRequest<'_>,
         clock: Clock,
     ) -> Result<Answer, Trouble> {
         let name = Name::of(keys, question);
@@ -141,7 +141,7 @@ impl Drop for Asking<'_> {
 }
 
 impl Name {
-    fn of(keys: &[KeyId], question: &Question<'_>) -> Self {
+    fn of(keys: &[KeyId], question: &DecryptRequest<'_>) -> Self {
         let mut hasher = Hasher::default();
         let mut take = |part: &[u8]| {
             hasher.update(&(part.len() as u64).to_be_bytes());
@@ -225,7 +225,7 @@ mod tests {
 
     async fn judged(roots: &Roots, kms: &Script, signature: &Signature, n: u64, clock: Clock) -> String {
         let context = Context::default();
-        let question = Question::new(Formats::Any, &context, signature).unwrap();
+        let question = DecryptRequest::new(Formats::Any, &context, signature).unwrap();
         match roots.ask(kms, &[KEY.parse().unwrap()], &question, clock).await {
             Err(trouble) => format!("hold {}", trouble.kind.as_str()),
             Ok(answer) => match question.opened(answer).judge(&digest(n)) {
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(kms.asked(), 100, "the last ones are there");
 
         let context = Context::default();
-        let question = Question::new(Formats::Any, &context, &all[99].0[0]).unwrap();
+        let question = DecryptRequest::new(Formats::Any, &context, &all[99].0[0]).unwrap();
         let name = Name::of(&[KEY.parse().unwrap()], &question);
         assert!(matches!(roots.turn(name, clock.now() + KEEP - Duration::from_secs(1)), Turn::Known(_)));
         assert!(
@@ -339,7 +339,7 @@ mod tests {
         let none = Context::default();
         let name = |keys: &[&str], context: &Context, signature: &Signature| {
             let keys: Vec<KeyId> = keys.iter().map(|key| key.parse().unwrap()).collect();
-            Name::of(&keys, &Question::new(Formats::Any, context, signature).unwrap())
+            Name::of(&keys, &DecryptRequest::new(Formats::Any, context, signature).unwrap())
         };
         let names = [
             name(&["local:a"], &none, &one[0]),

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::hold::{Hold, Stop};
+use super::hold::{AttemptError, Hold};
 use crate::fs::Dir;
 
 /// What is taken out.
@@ -30,13 +30,13 @@ impl Space {
     ///
     /// # Errors
     /// There is too little; or it cannot be told.
-    pub fn take(&self, dir: &Dir, size: u64, floor: u64) -> Result<Room<'_>, Stop> {
+    pub fn take(&self, dir: &Dir, size: u64, floor: u64) -> Result<Room<'_>, AttemptError> {
         let device = dir.stat()?.identity.dev;
         let mut taken = self.taken();
         let free = dir.free_space()?;
         let others = taken.entry(device).or_default();
         if free.saturating_sub(*others).saturating_sub(size) < floor {
-            return Err(Stop::Hold(Hold::NoSpace { path: dir.path().to_owned(), free }));
+            return Err(AttemptError::Hold(Hold::NoSpace { path: dir.path().to_owned(), free }));
         }
         *others += size;
         Ok(Room { space: self, device, size })
@@ -70,7 +70,7 @@ mod tests {
         let half = dir.free_space().unwrap() / 2;
         let first = space.take(&dir, half, half / 4).unwrap();
         let stop = space.take(&dir, half, half / 4).unwrap_err();
-        assert!(matches!(stop, Stop::Hold(Hold::NoSpace { .. })), "{stop:?}");
+        assert!(matches!(stop, AttemptError::Hold(Hold::NoSpace { .. })), "{stop:?}");
         drop(first);
         space.take(&dir, half, half / 4).unwrap();
     }

@@ -1,4 +1,4 @@
-//! The board: what the daemon shows of itself while it runs, for whoever looks in from outside.
+//! The status: what the daemon shows of itself while it runs, for whoever looks in from outside.
 //!
 //! The one place of live figures: the service manager's status line reads it, and so do the control socket and
 //! metrics. Those who work write to it, cheaply and at most once a second for each rule; nobody who reads it can
@@ -13,9 +13,9 @@ use tokio::sync::{mpsc, watch};
 use crate::clock;
 use crate::clock::{Clock, Moment};
 use crate::daemon::ask::{Ask, Unanswered};
-use crate::daemon::kms_metrics::Tally;
+use crate::daemon::kms_metrics::KmsMetrics;
 use crate::daemon::limit::Operation;
-use crate::daemon::watchdog::Pulse;
+use crate::daemon::watchdog::Watchdog;
 use crate::key::KeyArn;
 use crate::kms::Trouble;
 use crate::kms::caller::Caller;
@@ -25,24 +25,24 @@ use crate::state::Outcome;
 /// Questions that may wait for one driver.
 const QUESTIONS: usize = 16;
 
-/// The board of one daemon.
+/// The status of one daemon.
 #[derive(Debug)]
-pub struct Board {
+pub struct Status {
     /// The clock of every moment on it.
     pub clock: Clock,
     /// When that clock began, since the epoch. The same for as long as the daemon runs, wherever the host's clock goes.
     pub started: Duration,
     /// Whether its loops turn.
-    pub pulse: Pulse,
+    pub watchdog: Watchdog,
     /// Calls of KMS.
-    pub tally: Tally,
+    pub tally: KmsMetrics,
     /// Changes when the record may have more rows; there once state is open.
     commits: OnceLock<watch::Receiver<u64>>,
     life: watch::Sender<Life>,
     plan: watch::Sender<Option<Arc<Plan>>>,
     /// Whether nobody is still to open a control socket.
     doors: watch::Sender<bool>,
-    rules: Mutex<BTreeMap<String, Arc<Panel>>>,
+    rules: Mutex<BTreeMap<String, Arc<RuleStatus>>>,
     silent_keys: Mutex<BTreeMap<(String, Operation), SilentKey>>,
     asked: Mutex<Asked>,
     /// Counts changes of figures.
@@ -105,7 +105,7 @@ pub enum Phase {
 
 /// What one rule shows.
 #[derive(Debug)]
-pub struct Panel {
+pub struct RuleStatus {
     figures: Mutex<Figures>,
     /// Where its driver takes questions.
     driver: Mutex<Option<mpsc::Sender<Ask>>>,
@@ -197,7 +197,7 @@ pub enum Root {
     /// Events arrive, and scans find what they miss.
     Watched,
     /// Events cannot be relied on, for this reason; it is scanned every few seconds.
-    Scanned(Deaf),
+    Scanned(EventFault),
     /// The rule cannot work, for this reason.
     Held(String),
 }
@@ -216,7 +216,7 @@ impl Root {
 
 /// Why events cannot be relied on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deaf {
+pub enum EventFault {
     /// The file system has none.
     Remote,
     /// The kernel gives none, for this reason.
@@ -227,7 +227,7 @@ pub enum Deaf {
     Unseen,
 }
 
-impl Deaf {
+impl EventFault {
     /// Whether it should not be so, and is not just what the file system is like.
     pub const fn is_a_fault(&self) -> bool {
         match self {
@@ -283,7 +283,7 @@ pub struct Asked {
 /// The most accounts that are remembered. A policy names its keys; who answers could name any.
 const MAX_ACCOUNTS: usize = 16;
 
-/// The whole board at one moment.
+/// The whole status at one moment.
 #[derive(Debug, Clone)]
 pub struct Reading {
     /// Where the daemon is.
@@ -298,20 +298,20 @@ pub struct Reading {
     pub asked: Asked,
 }
 
-impl Default for Board {
+impl Default for Status {
     fn default() -> Self {
         Self::new(Clock::start())
     }
 }
 
-impl Board {
-    /// An empty board.
+impl Status {
+    /// An empty status.
     pub fn new(clock: Clock) -> Self {
         Self {
             clock,
             started: clock::since_epoch().saturating_sub(clock.now()),
-            pulse: Pulse::new(clock),
-            tally: Tally::default(),
+            watchdog: Watchdog::new(clock),
+            tally: KmsMetrics::default(),
             commits: OnceLock::new(),
             life: watch::Sender::default(),
             plan: watch::Sender::default(),
@@ -365,9 +365,9 @@ impl Board {
         let mut rules = lock(&self.rules);
         let mut old = std::mem::take(&mut *rules);
         for name in names {
-            let panel = old.remove(name).unwrap_or_else(|| self.new_panel());
-            lock(&panel.figures).now = Now::default();
-            rules.insert(name.to_owned(), panel);
+            let rule_status = old.remove(name).unwrap_or_else(|| self.new_panel());
+            lock(&rule_status.figures).now = Now::default();
+            rules.insert(name.to_owned(), rule_status);
         }
         drop(rules);
         lock(&self.silent_keys).clear();
@@ -375,19 +375,19 @@ impl Board {
         self.changed();
     }
 
-    /// The panel of a rule, for its driver; a new one if the rule is not among those that were set.
-    pub fn rule(&self, name: &str) -> Arc<Panel> {
+    /// The rule_status of a rule, for its driver; a new one if the rule is not among those that were set.
+    pub fn rule(&self, name: &str) -> Arc<RuleStatus> {
         Arc::clone(lock(&self.rules).entry(name.to_owned()).or_insert_with(|| self.new_panel()))
     }
 
     /// The panels of all rules, by name.
-    pub fn panels(&self) -> BTreeMap<String, Arc<Panel>> {
+    pub fn panels(&self) -> BTreeMap<String, Arc<RuleStatus>> {
         lock(&self.rules).clone()
     }
 
-    fn new_panel(&self) -> Arc<Panel> {
+    fn new_panel(&self) -> Arc<RuleStatus> {
         let changes = Arc::clone(&self.changes);
-        Arc::new(Panel { figures: Mutex::default(), driver: Mutex::default(), changes })
+        Arc::new(RuleStatus { figures: Mutex::default(), driver: Mutex::default(), changes })
     }
 
     /// KMS no longer answers under a key.
@@ -432,7 +432,7 @@ impl Board {
         });
     }
 
-    /// One has come to its end: as [`Board::is_ready`], by its policy.
+    /// One has come to its end: as [`Status::is_ready`], by its policy.
     pub fn reloaded(&self) {
         self.live(|life| {
             life.was_ready = true;
@@ -483,7 +483,8 @@ impl Board {
 
     /// All of it, now.
     pub fn read(&self) -> Reading {
-        let rules = lock(&self.rules).iter().map(|(name, panel)| (name.clone(), panel.read())).collect();
+        let rules =
+            lock(&self.rules).iter().map(|(name, rule_status)| (name.clone(), rule_status.read())).collect();
         Reading {
             life: self.life.borrow().clone(),
             plan: self.plan.borrow().clone(),
@@ -505,8 +506,8 @@ impl Figures {
     }
 }
 
-impl Panel {
-    /// Counts a file that was dealt with. Shown with the next [`Panel::show`], or to who reads before.
+impl RuleStatus {
+    /// Counts a file that was dealt with. Shown with the next [`RuleStatus::show`], or to who reads before.
     pub fn count(&self, outcome: Outcome) {
         *lock(&self.figures).outcomes.entry(outcome.as_str()).or_default() += 1;
     }
@@ -580,14 +581,14 @@ mod tests {
 
     #[test]
     fn what_was_counted_outlives_a_reload_and_rules_that_went_are_gone() {
-        let board = Board::default();
-        board.set_rules(["a", "b"].into_iter());
-        board.rule("a").count(Outcome::Signed);
-        board.rule("a").show(Now { waiting: 3, ..Now::default() });
-        board.key_fell_silent("key", Operation::Encrypt, &Trouble::new(TroubleKind::Network, ""));
-        board.set_rules(["a", "c"].into_iter());
-        board.rule("a").count(Outcome::Signed);
-        let reading = board.read();
+        let status = Status::default();
+        status.set_rules(["a", "b"].into_iter());
+        status.rule("a").count(Outcome::Signed);
+        status.rule("a").show(Now { waiting: 3, ..Now::default() });
+        status.key_fell_silent("key", Operation::Encrypt, &Trouble::new(TroubleKind::Network, ""));
+        status.set_rules(["a", "c"].into_iter());
+        status.rule("a").count(Outcome::Signed);
+        let reading = status.read();
         assert_eq!(reading.rules.keys().collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(reading.rules["a"].outcomes["signed"], 2);
         assert_eq!(reading.rules["a"].now.waiting, 0, "the new driver has seen nothing yet");
@@ -596,51 +597,51 @@ mod tests {
 
     #[test]
     fn files_that_are_known_were_dealt_with_or_wait_at_one_moment() {
-        let board = Board::default();
-        let panel = board.rule("a");
-        panel.count(Outcome::Signed);
-        panel.show(Now { waiting: 3, ..Now::default() });
-        panel.count(Outcome::Quarantined); // one of the three
-        let figures = panel.read();
+        let status = Status::default();
+        let rule_status = status.rule("a");
+        rule_status.count(Outcome::Signed);
+        rule_status.show(Now { waiting: 3, ..Now::default() });
+        rule_status.count(Outcome::Quarantined); // one of the three
+        let figures = rule_status.read();
         assert_eq!((figures.dealt_with(), figures.known), (2, 4));
     }
 
     #[test]
     fn o1_a_refused_reload_is_ready_again_and_the_next_good_one_forgets_it() {
-        let board = Board::default();
-        board.is_ready();
-        board.reload_asked();
-        assert_eq!(board.read().life.phase, Phase::Reloading);
-        board.reload_refused("two faults".into());
-        let life = board.read().life;
+        let status = Status::default();
+        status.is_ready();
+        status.reload_asked();
+        assert_eq!(status.read().life.phase, Phase::Reloading);
+        status.reload_refused("two faults".into());
+        let life = status.read().life;
         assert_eq!(
             (life.phase, life.reloads, life.refused.as_deref()),
             (Phase::Ready, 1, Some("two faults"))
         );
-        board.reload_asked();
-        board.reloaded();
-        assert_eq!(board.read().life.refused, None);
-        board.is_stopping();
-        board.is_ready();
-        assert_eq!(board.read().life.phase, Phase::Stopping, "nothing leads back from there");
+        status.reload_asked();
+        status.reloaded();
+        assert_eq!(status.read().life.refused, None);
+        status.is_stopping();
+        status.is_ready();
+        assert_eq!(status.read().life.phase, Phase::Stopping, "nothing leads back from there");
     }
 
     #[test]
     fn o1_a_refused_reload_makes_nothing_ready_that_was_not() {
-        let board = Board::default();
-        let phase = || board.read().life.phase;
-        board.reload_asked();
-        board.reload_refused("a fault".into());
+        let status = Status::default();
+        let phase = || status.read().life.phase;
+        status.reload_asked();
+        status.reload_refused("a fault".into());
         assert_eq!(phase(), Phase::Starting);
-        board.is_ready();
-        board.reload_asked(); // a good one, whose rules attach
-        board.reload_asked();
-        board.reload_refused("a fault".into());
+        status.is_ready();
+        status.reload_asked(); // a good one, whose rules attach
+        status.reload_asked();
+        status.reload_refused("a fault".into());
         assert_eq!(phase(), Phase::Reloading, "the good one is still under way");
-        board.reload_asked();
-        board.reload_superseded();
+        status.reload_asked();
+        status.reload_superseded();
         assert_eq!(phase(), Phase::Reloading);
-        board.reloaded();
+        status.reloaded();
         assert_eq!(phase(), Phase::Ready);
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::hold::{Hold, Stop};
+use super::hold::{AttemptError, Hold};
 use crate::clock;
 use crate::escape::quoted;
 use crate::fs::trust::{self, TrustError};
@@ -112,7 +112,7 @@ impl Store {
     ///
     /// # Errors
     /// There is too little; whoever tends the store is told.
-    pub fn reserve(&self, rule: &Rule, size: u64) -> Result<Room<'_>, Stop> {
+    pub fn reserve(&self, rule: &Rule, size: u64) -> Result<Room<'_>, AttemptError> {
         let mut shares = self.shares();
         let taken = |of: &HashMap<String, u64>| of.get(&rule.name).copied().unwrap_or_default();
         let used = taken(&shares.used).saturating_add(taken(&shares.reserved));
@@ -120,7 +120,7 @@ impl Store {
         if used.saturating_add(size) > max {
             shares.is_short = true;
             self.short.notify_one();
-            return Err(Stop::Hold(Hold::QuarantineFull { used, size, max }));
+            return Err(AttemptError::Hold(Hold::QuarantineFull { used, size, max }));
         }
         add(&mut shares.reserved, &rule.name, size);
         Ok(Room { store: self, rule: rule.name.clone(), size, kept: false })
@@ -262,7 +262,10 @@ mod tests {
         let rule = rule(10);
         let first = store.reserve(&rule, 6).unwrap();
         let stop = store.reserve(&rule, 5).unwrap_err();
-        assert!(matches!(stop, Stop::Hold(Hold::QuarantineFull { used: 6, size: 5, max: 10 })), "{stop:?}");
+        assert!(
+            matches!(stop, AttemptError::Hold(Hold::QuarantineFull { used: 6, size: 5, max: 10 })),
+            "{stop:?}"
+        );
         assert!(store.is_short());
         drop(first); // it came to nothing
         store.reserve(&rule, 10).unwrap().keep();

@@ -14,14 +14,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::daemon::hold::Hold;
-use crate::daemon::maintenance::quarantine::Keeper;
-use crate::daemon::maintenance::record::Upkeep;
-use crate::daemon::pipeline::Line;
+use crate::daemon::maintenance::quarantine::QuarantineMaintenance;
+use crate::daemon::maintenance::record::RecordMaintenance;
+use crate::daemon::pipeline::Pipeline;
 use crate::daemon::reloads::{Next, Reloads};
-use crate::daemon::status::Board;
+use crate::daemon::status::Status;
 use crate::daemon::summary::Summary;
 use crate::daemon::watchdog;
-use crate::daemon::worker::{Driver, Told};
+use crate::daemon::worker::{Told, Worker};
 use crate::daemon::{DaemonError, Options, Order};
 use crate::kms::Kms;
 use crate::policy::{Policy, Rule};
@@ -43,7 +43,7 @@ const ATTACHING: Duration = Duration::from_secs(20);
 /// What outlives a crew: who gives the orders, and drivers that are left behind.
 pub struct Ship {
     /// Where it is said how things stand.
-    pub board: Arc<Board>,
+    pub status: Arc<Status>,
     /// Fires when the first crew is ready.
     pub ready: Option<oneshot::Sender<()>>,
     /// What the daemon is told.
@@ -100,9 +100,9 @@ impl Drivers {
 }
 
 /// The drivers of one policy.
-pub struct Crew<K> {
+pub struct Supervisor<K> {
     number: u64,
-    line: Arc<Line<K>>,
+    line: Arc<Pipeline<K>>,
     /// Rules whose directory a driver of an earlier crew still has.
     waiting: Vec<Arc<Rule>>,
     /// Who keeps the quarantine store, if there is one. Ends with the crew.
@@ -125,23 +125,23 @@ pub enum Relieved {
     By(Box<Next>),
 }
 
-impl<K: Kms> Crew<K> {
+impl<K: Kms> Supervisor<K> {
     /// Sets to work by a policy. Crews are numbered from 1.
     pub fn start(
         number: u64,
-        line: &Arc<Line<K>>,
+        line: &Arc<Pipeline<K>>,
         policy: &Policy,
         options: Options,
-        keeper: Option<Keeper>,
+        keeper: Option<QuarantineMaintenance>,
         drivers: &mut Drivers,
     ) -> Self {
         let mut keepers = JoinSet::new();
         if let Some(keeper) = keeper.filter(|_| !options.once) {
-            keepers.spawn(keeper.run(line.board.pulse.enlist(watchdog::QUARANTINE)));
+            keepers.spawn(keeper.run(line.status.watchdog.register(watchdog::QUARANTINE)));
         }
         let mut upkeep = JoinSet::new();
         if !options.once && !line.dry_run {
-            upkeep.spawn(Upkeep::new(Arc::clone(line), policy.record.clone()).run());
+            upkeep.spawn(RecordMaintenance::new(Arc::clone(line), policy.record.clone()).run());
         }
         let mut crew = Self {
             number,
@@ -168,7 +168,7 @@ impl<K: Kms> Crew<K> {
         let (ready, is_ready) = oneshot::channel();
         self.attached.push(is_ready);
         let line = Arc::clone(&self.line);
-        let driver = Driver::new(line, Arc::clone(rule), self.once, self.max_jobs, ready);
+        let driver = Worker::new(line, Arc::clone(rule), self.once, self.max_jobs, ready);
         let berth = Berth { crew: self.number, rule: Arc::clone(rule) };
         drivers.start(berth, driver.run(self.told.subscribe()));
     }
@@ -179,13 +179,13 @@ impl<K: Kms> Crew<K> {
     /// What ends the daemon.
     pub async fn work(mut self, ship: &mut Ship) -> Result<Relieved, DaemonError> {
         let attached = std::mem::take(&mut self.attached);
-        let board = Arc::clone(&ship.board);
+        let status = Arc::clone(&ship.status);
         let all_attached = async {
             for is_ready in attached {
                 // A driver that ended before is seen below.
                 is_ready.await.unwrap_or_default();
             }
-            board.control().await;
+            status.control().await;
         };
         let all_attached = tokio::time::timeout(ATTACHING, all_attached);
         tokio::pin!(all_attached);
@@ -207,12 +207,12 @@ impl<K: Kms> Crew<K> {
                 next = ship.reloads.next() => {
                     let next = next?;
                     if !is_attached && self.number > 1 {
-                        ship.board.reload_superseded();
+                        ship.status.reload_superseded();
                     }
                     return self.drain(ship, summaries, Some(next)).await;
                 }
                 Some(Err(ended)) = self.keeper.join_next() => {
-                    return Err(DaemonError::Driver(format!("the quarantine's: {ended}")));
+                    return Err(DaemonError::Worker(format!("the quarantine's: {ended}")));
                 }
                 Some(ended) = self.upkeep.join_next() => return Err(match ended {
                     Ok(fatal) => DaemonError::Fatal(fatal),
@@ -227,7 +227,7 @@ impl<K: Kms> Crew<K> {
                         } else if self.once {
                             summaries.push(summary);
                         } else {
-                            return Err(DaemonError::Driver("it stopped unasked".into()));
+                            return Err(DaemonError::Worker("it stopped unasked".into()));
                         }
                     }
                 },
@@ -237,9 +237,9 @@ impl<K: Kms> Crew<K> {
 
     fn say_ready(&self, ship: &mut Ship) {
         if self.number > 1 {
-            ship.board.reloaded();
+            ship.status.reloaded();
         } else {
-            ship.board.is_ready();
+            ship.status.is_ready();
         }
         if let Some(ready) = ship.ready.take() {
             tracing::info!("ready");
@@ -286,7 +286,7 @@ impl<K: Kms> Crew<K> {
                 },
                 newer = ship.reloads.next(), if next.is_some() => {
                     next = Some(newer?);
-                    ship.board.reload_superseded();
+                    ship.status.reload_superseded();
                 }
                 _ = look.tick() => is_over = next.is_some() && self.hangs(ship),
                 () = &mut deadline => is_over = true,
@@ -308,7 +308,7 @@ impl<K: Kms> Crew<K> {
 
     /// Whether file systems alone keep those who have not ended.
     fn hangs(&self, ship: &Ship) -> bool {
-        ship.drivers.of(self.number).all(|rule| ship.board.pulse.is_at_disk(&rule.name, HANGS))
+        ship.drivers.of(self.number).all(|rule| ship.status.watchdog.is_at_disk(&rule.name, HANGS))
     }
 
     /// Has the drivers leave what is in hand. Those that cannot are left themselves.

@@ -1,7 +1,7 @@
-//! The pulse: whether every loop of the daemon still turns.
+//! The watchdog: whether every loop of the daemon still turns.
 //!
-//! By question and answer, at the pace of whoever asks: [`Pulse::ask`] raises a number, each loop takes it over
-//! when it next comes round, [`Pulse::silent`] names those that have not for too long. Without a watchdog nobody
+//! By question and answer, at the pace of whoever asks: [`Watchdog::ask`] raises a number, each loop takes it over
+//! when it next comes round, [`Watchdog::silent`] names those that have not for too long. Without a watchdog nobody
 //! asks, and nobody wakes up for it. It knows nothing of success: a loop that has been holding every file for a
 //! week turns.
 //!
@@ -18,7 +18,7 @@ use crate::clock::{Clock, Moment};
 
 /// All loops of a daemon.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Watchdog {
     clock: Clock,
     question: watch::Sender<u64>,
     turning: Arc<Mutex<Vec<Arc<Turning>>>>,
@@ -68,26 +68,26 @@ pub struct Silent {
 
 /// A loop's own end: it answers with it, and is asked no more once it is dropped.
 #[derive(Debug)]
-pub struct Beat {
+pub struct Heartbeat {
     clock: Clock,
     question: watch::Receiver<u64>,
     own: Arc<Turning>,
     all: Arc<Mutex<Vec<Arc<Turning>>>>,
 }
 
-impl Pulse {
+impl Watchdog {
     /// Of nobody yet.
     pub fn new(clock: Clock) -> Self {
         Self { clock, question: watch::Sender::new(0), turning: Arc::default() }
     }
 
     /// Adds a loop, which owes nothing before the next question.
-    pub fn enlist(&self, name: &str) -> Beat {
+    pub fn register(&self, name: &str) -> Heartbeat {
         let question = self.question.subscribe();
         let since = Since { answered: *question.borrow(), ..Since::default() };
         let own = Arc::new(Turning { name: name.to_owned(), now: Mutex::new(since) });
         lock(&self.turning).push(Arc::clone(&own));
-        Beat { clock: self.clock, question, own, all: Arc::clone(&self.turning) }
+        Heartbeat { clock: self.clock, question, own, all: Arc::clone(&self.turning) }
     }
 
     /// Asks every loop.
@@ -129,7 +129,7 @@ impl Pulse {
     }
 }
 
-impl Beat {
+impl Heartbeat {
     /// The loop has come round: it answers what was asked. Returns whether anything was.
     pub fn turn(&mut self) -> bool {
         let question = *self.question.borrow_and_update();
@@ -185,7 +185,7 @@ impl Beat {
 }
 
 /// A system call on files or a few hundred, or a question to state.
-struct Visit<'a>(&'a Beat);
+struct Visit<'a>(&'a Heartbeat);
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
@@ -196,7 +196,7 @@ impl Drop for Visit<'_> {
     }
 }
 
-impl Drop for Beat {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
         self.retire();
     }
@@ -220,8 +220,8 @@ mod tests {
 
     #[test]
     fn o4_who_does_not_answer_is_named_and_nobody_before_a_question() {
-        let pulse = Pulse::new(Clock::start());
-        let (mut turns, hangs) = (pulse.enlist("turns"), pulse.enlist("hangs"));
+        let pulse = Watchdog::new(Clock::start());
+        let (mut turns, hangs) = (pulse.register("turns"), pulse.register("hangs"));
         assert_eq!(pulse.silent(AT_ONCE), []);
         assert!(!turns.turn());
         pulse.ask();
@@ -237,8 +237,8 @@ mod tests {
 
     #[test]
     fn o4_who_waits_for_a_file_system_is_not_to_blame() {
-        let pulse = Pulse::new(Clock::start());
-        let mut beat = pulse.enlist("rule");
+        let pulse = Watchdog::new(Clock::start());
+        let mut beat = pulse.register("rule");
         pulse.ask();
         let visit = beat.visit(Elsewhere::Disk);
         assert_eq!(pulse.silent(AT_ONCE), [silent("rule", true)]);
@@ -254,8 +254,8 @@ mod tests {
 
     #[test]
     fn o4_who_waits_for_state_is_to_blame_as_state_is() {
-        let pulse = Pulse::new(Clock::start());
-        let (mut state, beat) = (pulse.enlist(STATE), pulse.enlist("rule"));
+        let pulse = Watchdog::new(Clock::start());
+        let (mut state, beat) = (pulse.register(STATE), pulse.register("rule"));
         pulse.ask();
         let visit = beat.visit(Elsewhere::State);
         assert_eq!(pulse.silent(AT_ONCE), [silent(STATE, false), silent("rule", false)]);
@@ -267,8 +267,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_wakes_and_one_is_enough() {
-        let pulse = Pulse::new(Clock::start());
-        let mut beat = pulse.enlist("rule");
+        let pulse = Watchdog::new(Clock::start());
+        let mut beat = pulse.register("rule");
         pulse.ask();
         pulse.ask();
         beat.asked().await;

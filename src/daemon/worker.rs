@@ -2,7 +2,7 @@
 //!
 //! Each rule has its own, with its own watcher, so that a sender who floods one directory delays nobody
 //! else's. It owns the pairs that something is still to be done about, and their timers. It decides nothing:
-//! [`Pair`] says when to look and try, [`Line`] what becomes of it.
+//! [`Pair`] says when to look and try, [`Pipeline`] what becomes of it.
 
 pub(crate) mod attach;
 mod backlog;
@@ -27,11 +27,11 @@ use crate::clock::Moment;
 use crate::daemon::ask::Ask;
 use crate::daemon::hold::{Announced, Hold};
 use crate::daemon::memory;
-use crate::daemon::pipeline::{Known, Line, Post, Tried, ended};
+use crate::daemon::pipeline::{AttemptResult, Known, Pipeline, Site, ended};
 use crate::daemon::quota::Refusals;
-use crate::daemon::status::{Deaf, Now, Panel, Root};
+use crate::daemon::status::{EventFault, Now, Root, RuleStatus};
 use crate::daemon::summary::{Left, Summary};
-use crate::daemon::watchdog::Beat;
+use crate::daemon::watchdog::Heartbeat;
 use crate::fs::RelPath;
 use crate::kms::Kms;
 use crate::policy::{Mode, Rule};
@@ -49,7 +49,7 @@ const POLL: Duration = Duration::from_secs(10);
 const REATTACH: Duration = Duration::from_secs(5);
 /// After how long without a quiet moment a file is reported.
 const NEVER_SETTLES: Duration = Duration::from_secs(60 * 60);
-/// The shortest time between two changes of what is shown on the board.
+/// The shortest time between two changes of what is shown on the status.
 const SHOW: Duration = Duration::from_secs(1);
 /// The same in `--once`, which somebody may be watching.
 const SHOW_ONCE: Duration = Duration::from_millis(200);
@@ -70,20 +70,20 @@ pub enum Told {
 }
 
 /// Drives one rule.
-pub struct Driver<K> {
-    line: Arc<Line<K>>,
+pub struct Worker<K> {
+    line: Arc<Pipeline<K>>,
     rule: Arc<Rule>,
     timing: Timing,
     once: bool,
     /// Tries at the same time.
     max_jobs: usize,
-    post: Option<Arc<Post>>,
+    site: Option<Arc<Site>>,
     hints: Option<Hints>,
-    pairs: HashMap<RelPath, Slot>,
+    pairs: HashMap<RelPath, PairState>,
     timers: BTreeSet<(Moment, RelPath)>,
     ready: VecDeque<RelPath>,
     /// Tries under way, each with the attachment it belongs to.
-    jobs: JoinSet<(u64, Tried)>,
+    jobs: JoinSet<(u64, AttemptResult)>,
     /// Counts attachments: what a try of an earlier one comes to is about other directories.
     attachment: u64,
     /// What need not be waited for but at the end.
@@ -123,15 +123,15 @@ pub struct Driver<K> {
     /// Until when the event of our own file must have come, while it is awaited.
     cookie_due: Option<Moment>,
     /// Why events are not to be relied on, as far as it is known.
-    deaf: Option<Deaf>,
+    deaf: Option<EventFault>,
     /// Watchers built so far.
     watchers: u64,
     /// When it was last asked whether it turns, and answered.
-    beat: Beat,
-    panel: Arc<Panel>,
+    beat: Heartbeat,
+    rule_status: Arc<RuleStatus>,
     /// What is asked from outside.
     questions: mpsc::Receiver<Ask>,
-    /// When the panel may be changed next, and whether it is out of date.
+    /// When the rule_status may be changed next, and whether it is out of date.
     next_show: Moment,
     unshown: bool,
     last_scan: Option<Moment>,
@@ -140,7 +140,7 @@ pub struct Driver<K> {
     ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
-struct Slot {
+struct PairState {
     pair: Pair,
     timer: Option<Moment>,
     running: bool,
@@ -169,11 +169,11 @@ pub(crate) fn timing(rule: &Rule) -> Timing {
     }
 }
 
-impl<K: Kms> Driver<K> {
+impl<K: Kms> Worker<K> {
     /// A driver that has not begun. `ready` fires when the watch is up and the first scan under way, or when it
     /// is known that they cannot be for now.
     pub fn new(
-        line: Arc<Line<K>>,
+        line: Arc<Pipeline<K>>,
         rule: Arc<Rule>,
         once: bool,
         max_jobs: usize,
@@ -181,12 +181,12 @@ impl<K: Kms> Driver<K> {
     ) -> Self {
         let timing = timing(&rule);
         let now = line.clock.now();
-        let panel = line.board.rule(&rule.name);
+        let rule_status = line.status.rule(&rule.name);
         Self {
             summary: Summary::new(&rule.name, once),
-            beat: line.board.pulse.enlist(&rule.name),
-            questions: panel.take_questions(),
-            panel,
+            beat: line.status.watchdog.register(&rule.name),
+            questions: rule_status.take_questions(),
+            rule_status,
             next_show: now,
             unshown: false,
             last_scan: None,
@@ -207,7 +207,7 @@ impl<K: Kms> Driver<K> {
             timing,
             once,
             max_jobs,
-            post: None,
+            site: None,
             hints: None,
             pairs: HashMap::new(),
             timers: BTreeSet::new(),
@@ -241,10 +241,10 @@ impl<K: Kms> Driver<K> {
             if self.beat.turn() {
                 self.prove_hearing(now);
             }
-            if self.post.is_none() && now >= self.next_attach {
+            if self.site.is_none() && now >= self.next_attach {
                 self.attach(now);
             }
-            if self.post.is_some() {
+            if self.site.is_some() {
                 self.take_hints(now);
                 self.miss_cookie(now);
                 if self.overflowed && self.pairs.len() <= MAX_PAIRS / 2 {
@@ -257,7 +257,7 @@ impl<K: Kms> Driver<K> {
                 self.run_timers(now).await;
                 self.dispatch();
             }
-            match self.post {
+            match self.site {
                 None => self.say_ready(),
                 Some(_) => self.show(),
             }
@@ -277,12 +277,12 @@ impl<K: Kms> Driver<K> {
             self.give_back_memory();
             self.wait(&mut told).await;
         }
-        if let Some(batcher) = self.post.as_ref().and_then(|post| post.batcher.as_ref()) {
+        if let Some(batcher) = self.site.as_ref().and_then(|site| site.batcher.as_ref()) {
             batcher.close();
         }
         if *told.borrow() != Told::Work {
             // Tries that only queue for a place are not in hand: a restart begins them again (C17).
-            self.line.hashing.close(self.post.as_ref().map(|post| &post.queue));
+            self.line.hashing.close(self.site.as_ref().map(|site| &site.queue));
             self.line.kms.end_soon();
         }
         // From here on it only waits for what is in hand, and whoever ordered that sees to how long.
@@ -325,7 +325,7 @@ impl<K: Kms> Driver<K> {
 
     /// Sleeps until something is due or something happens.
     async fn wait(&mut self, told: &mut watch::Receiver<Told>) {
-        let attached = self.post.is_some();
+        let attached = self.site.is_some();
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
         let scheduled = if attached { self.next_scan } else { self.next_attach };
         let check = self.once.then(|| self.line.clock.now() + ONCE_CHECK);
@@ -363,7 +363,7 @@ impl<K: Kms> Driver<K> {
         self.ready_signal.take().map(|ready| ready.send(()));
     }
 
-    /// Shows on the board how things stand; not more often than it must, as it counts all pairs.
+    /// Shows on the status how things stand; not more often than it must, as it counts all pairs.
     fn show(&mut self) {
         let now = self.line.clock.now();
         if now < self.next_show {
@@ -372,8 +372,8 @@ impl<K: Kms> Driver<K> {
         }
         self.next_show = now + if self.once { SHOW_ONCE } else { SHOW };
         self.unshown = false;
-        let root = match (&self.post, &self.attach_told) {
-            (Some(post), _) => match self.unheard(post) {
+        let root = match (&self.site, &self.attach_told) {
+            (Some(site), _) => match self.unheard(site) {
                 None => Root::Watched,
                 Some(why) => Root::Scanned(why),
             },
@@ -381,14 +381,14 @@ impl<K: Kms> Driver<K> {
             (None, None) => Root::Opening,
         };
         let (causes, held, oldest) = self.survey_pairs(now);
-        self.panel.show(Now {
+        self.rule_status.show(Now {
             root,
             causes,
             waiting: self.pairs.len() + self.sheltered.count,
             held,
             trying: self.jobs.len(),
             oldest,
-            braked: self.post.as_ref().is_some_and(|post| post.is_braked()),
+            braked: self.site.as_ref().is_some_and(|site| site.is_braked()),
             more: self.overflowed,
             last_scan: self.last_scan,
             last_scan_took: self.last_scan_took,
@@ -404,7 +404,7 @@ impl<K: Kms> Driver<K> {
 
     /// Whether `--once` has nothing more to wait for.
     fn is_finished(&self) -> bool {
-        if self.post.is_none() {
+        if self.site.is_none() {
             return true; // its directory is not to be had; said when it was tried
         }
         let now = self.line.clock.now();
@@ -417,19 +417,19 @@ impl<K: Kms> Driver<K> {
 
     /// In `--once`: a batch waits for nobody when all that may still join it have.
     fn hurry_batch(&self) {
-        let Some(batcher) = self.post.as_ref().and_then(|post| post.batcher.as_ref()) else { return };
+        let Some(batcher) = self.site.as_ref().and_then(|site| site.batcher.as_ref()) else { return };
         if !self.once || self.jobs.is_empty() || batcher.waiting() < self.jobs.len() {
             return;
         }
         let now = self.line.clock.now();
-        let may_join = |slot: &Slot| !slot.running && slot.hold.is_none() && !self.is_late(slot, now);
+        let may_join = |slot: &PairState| !slot.running && slot.hold.is_none() && !self.is_late(slot, now);
         if self.ready.is_empty() && !self.pairs.values().any(may_join) {
             batcher.hurry();
         }
     }
 
     /// In `--once`: whether a pair is not waited for, or not any more.
-    fn is_late(&self, slot: &Slot, now: Moment) -> bool {
+    fn is_late(&self, slot: &PairState, now: Moment) -> bool {
         let limit = self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
         slot.timer.is_none() || (slot.hold.is_none() && now > slot.first_seen + limit)
     }
@@ -456,7 +456,7 @@ impl<K: Kms> Driver<K> {
 }
 
 /// Puts a pair on the timer list, taking it off where it was.
-fn set_timer(timers: &mut BTreeSet<(Moment, RelPath)>, slot: &mut Slot, path: &RelPath, at: Moment) {
+fn set_timer(timers: &mut BTreeSet<(Moment, RelPath)>, slot: &mut PairState, path: &RelPath, at: Moment) {
     if let Some(old) = slot.timer.replace(at) {
         timers.remove(&(old, path.clone()));
     }

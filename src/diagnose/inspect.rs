@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::chain;
 use crate::context::Placeholder;
-use crate::daemon::pipeline::Post;
+use crate::daemon::pipeline::Site;
 use crate::daemon::worker::attach;
 use crate::daemon::worker::attach::AttachError;
 use crate::daemon::worker::{mounts, timing};
@@ -68,13 +68,13 @@ pub struct Inspection {
 
 /// Inspects one rule of a policy.
 pub fn inspect(policy: &Policy, rule: &Arc<Rule>, decisions: Option<&Decisions>, depth: Depth) -> Inspection {
-    let post = match attach::post(rule, true) {
-        Ok(post) => post,
+    let site = match attach::site(rule, true) {
+        Ok(site) => site,
         Err(error) => return Inspection { findings: unattached(rule, &error, depth), directories: 0 },
     };
     let mut findings = Vec::new();
     let mut directories = 0;
-    match survey(&post, decisions) {
+    match survey(&site, decisions) {
         Ok(survey) => {
             findings.extend(files(rule, &survey));
             directories = survey.directories;
@@ -82,13 +82,13 @@ pub fn inspect(policy: &Policy, rule: &Arc<Rule>, decisions: Option<&Decisions>,
         Err(error) => findings.push(Finding::unknown(FILES, words(&error), CHECK_READING)),
     }
     if depth == Depth::Whole {
-        findings.push(events(&post));
-        findings.push(leases(&post));
+        findings.push(events(&site));
+        findings.push(leases(&site));
     }
-    findings.extend(writing(&post));
-    findings.extend(delivery(&post, policy.limits.min_free_space, depth));
+    findings.extend(writing(&site));
+    findings.extend(delivery(&site, policy.limits.min_free_space, depth));
     if depth == Depth::Whole {
-        findings.extend(quarantine(&post, policy));
+        findings.extend(quarantine(&site, policy));
     }
     findings.extend(binding(rule));
     Inspection { findings, directories }
@@ -160,10 +160,10 @@ fn standing(rule: &Rule, waiting: usize) -> String {
     format!("{waiting} {files} {what}")
 }
 
-fn events(post: &Post) -> Finding {
-    match post.root.file_system() {
+fn events(site: &Site) -> Finding {
+    match site.root.file_system() {
         Err(error) => Finding::unknown("events", words(&error), CHECK_READING),
-        Ok(kind) if post.is_remote => Finding::note(
+        Ok(kind) if site.is_remote => Finding::note(
             "events",
             format!("{kind}: events cannot be relied on there, and the directory is scanned often instead"),
             "watch a directory on a local file system, if that is too slow",
@@ -174,13 +174,13 @@ fn events(post: &Post) -> Finding {
 
 // Leases
 
-fn leases(post: &Post) -> Finding {
-    let tried = match post.root.check_writable() {
-        Ok(()) => post.root.has_leases(),
+fn leases(site: &Site) -> Finding {
+    let tried = match site.root.check_writable() {
+        Ok(()) => site.root.has_leases(),
         Err(_) => Support::Unknown,
     };
     let answer = match tried {
-        Support::Unknown => of_a_file(post),
+        Support::Unknown => of_a_file(site),
         Support::Yes | Support::No => tried,
     };
     match answer {
@@ -188,7 +188,7 @@ fn leases(post: &Post) -> Finding {
             "lease",
             format!(
                 "the file system does not tell who has a file open for writing; {}",
-                without_leases(post)
+                without_leases(site)
             ),
             "have files renamed or linked into the directory when they are complete",
         ),
@@ -201,14 +201,14 @@ fn leases(post: &Post) -> Finding {
             "lease",
             "the kernel tells who has a file open for writing, whoever owns it (CAP_LEASE)",
         ),
-        Support::Yes if owns_all(post) => {
+        Support::Yes if owns_all(site) => {
             Finding::fine("lease", "the kernel tells who has a file open for writing")
         }
         Support::Yes => Finding::note(
             "lease",
             format!(
                 "the kernel tells who has a file open for writing of the daemon's own files only; {}",
-                without_leases(post)
+                without_leases(site)
             ),
             "give the daemon CAP_LEASE (AmbientCapabilities=CAP_LEASE in its unit)",
         ),
@@ -216,30 +216,30 @@ fn leases(post: &Post) -> Finding {
 }
 
 /// What goes without leases, for files of others.
-fn without_leases(post: &Post) -> String {
-    match &post.rule.mode {
+fn without_leases(site: &Site) -> String {
+    match &site.rule.mode {
         Mode::Sign(_) => {
-            let settle = humantime::format_duration(post.rule.settle);
+            let settle = humantime::format_duration(site.rule.settle);
             format!("a file of others counts as complete when it has been unchanged for {settle}")
         }
         Mode::Verify(_) => {
-            let grace = humantime::format_duration(timing(&post.rule).grace_unleased);
+            let grace = humantime::format_duration(timing(&site.rule).grace_unleased);
             format!("invalid pairs of others wait for a grace of {grace}")
         }
     }
 }
 
 /// Asks the lease of some regular file that is there.
-fn of_a_file(post: &Post) -> Support {
+fn of_a_file(site: &Site) -> Support {
     let anything = Fitness { max_size: u64::MAX, max_links: u32::MAX, owners: None };
-    let Ok(names) = post.root.names() else { return Support::Unknown };
+    let Ok(names) = site.root.names() else { return Support::Unknown };
     let mine = |name: &std::ffi::OsString| {
-        let stat = post.root.stat_of(name).ok().flatten()?;
+        let stat = site.root.stat_of(name).ok().flatten()?;
         let me = rustix::process::geteuid().as_raw();
         (stat.kind == Kind::File && (stat.uid == me || is_capable(CAP_LEASE))).then_some(())
     };
     let name = names.take(NAMES).filter_map(Result::ok).find(|name| mine(name).is_some());
-    match name.map(|name| post.root.open_file(&name, &anything)) {
+    match name.map(|name| site.root.open_file(&name, &anything)) {
         Some(Ok((file, _))) => match lease::probe(&file) {
             Writer::Absent | Writer::Present => Support::Yes,
             Writer::Unknown => Support::No,
@@ -249,11 +249,11 @@ fn of_a_file(post: &Post) -> Support {
 }
 
 /// Whether only files of this process's user are handled, or nobody else but root can put any there.
-fn owns_all(post: &Post) -> bool {
+fn owns_all(site: &Site) -> bool {
     let me = rustix::process::geteuid().as_raw();
     let are_mine = |owners: &Vec<u32>| owners.iter().all(|owner| *owner == me);
-    post.rule.allowed_owners.as_ref().is_some_and(are_mine)
-        || post.root.stat().is_ok_and(|root| root.uid == me && root.mode & 0o022 == 0)
+    site.rule.allowed_owners.as_ref().is_some_and(are_mine)
+        || site.root.stat().is_ok_and(|root| root.uid == me && root.mode & 0o022 == 0)
 }
 
 /// Whether this process has a capability that counts on this host's files: one of a user namespace does not.
@@ -272,23 +272,23 @@ fn has_capability(status: &str, uid_map: &str, capability: u32) -> bool {
 
 // Where something is written
 
-fn writing(post: &Post) -> Vec<Finding> {
+fn writing(site: &Site) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if post.rule.writes_to_root() {
-        findings.push(match post.root.check_writable() {
+    if site.rule.writes_to_root() {
+        findings.push(match site.root.check_writable() {
             Ok(()) => Finding::fine("write", "the directory can be written to"),
             Err(error) => Finding::fix("write", words(&error), "let the daemon's user write there"),
         });
     }
     // A rule that never writes there may find what it left under an earlier policy.
-    if let Err(error) = private::check(&post.root) {
+    if let Err(error) = private::check(&site.root) {
         findings.push(Finding::fix("write", words(&error), ""));
     }
     findings
 }
 
-fn delivery(post: &Post, floor: u64, depth: Depth) -> Vec<Finding> {
-    let Some(dir) = &post.destination else { return Vec::new() };
+fn delivery(site: &Site, floor: u64, depth: Depth) -> Vec<Finding> {
+    let Some(dir) = &site.destination else { return Vec::new() };
     if let Err(error) = dir.check_writable() {
         return vec![Finding::fix("deliver_to", words(&error), "let the daemon's user write there")];
     }
@@ -298,8 +298,8 @@ fn delivery(post: &Post, floor: u64, depth: Depth) -> Vec<Finding> {
     let mut findings =
         vec![space("deliver_to", dir, &format!("{} can be written to", quoted(dir.path())), floor)];
     let nameless = dir.has_nameless_files();
-    let blocks = match post.root.check_writable() {
-        Ok(()) => dir.shares_blocks_with(&post.root),
+    let blocks = match site.root.check_writable() {
+        Ok(()) => dir.shares_blocks_with(&site.root),
         Err(_) => Support::Unknown,
     };
     let copies = match blocks {
@@ -320,8 +320,8 @@ fn delivery(post: &Post, floor: u64, depth: Depth) -> Vec<Finding> {
     findings
 }
 
-fn quarantine(post: &Post, policy: &Policy) -> Option<Finding> {
-    let path = policy.quarantine_dir.as_deref().filter(|_| post.rule.mode.quarantines())?;
+fn quarantine(site: &Site, policy: &Policy) -> Option<Finding> {
+    let path = policy.quarantine_dir.as_deref().filter(|_| site.rule.mode.quarantines())?;
     let store = match Dir::open(path) {
         Ok(store) => store,
         Err(error) if error.is_not_found() => {
@@ -329,7 +329,7 @@ fn quarantine(post: &Post, policy: &Policy) -> Option<Finding> {
         }
         Err(error) => return Some(Finding::unknown("quarantine", words(&error), CHECK_READING)),
     };
-    Some(match mounts::reach(&post.root, &store) {
+    Some(match mounts::reach(&site.root, &store) {
         Err(error) => Finding::unknown("quarantine", words(&error), CHECK_READING),
         Ok(mounts::Reach::Moved) => {
             Finding::fine("quarantine", "on the same mount: bad files are moved there")

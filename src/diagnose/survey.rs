@@ -1,6 +1,6 @@
 //! What lies in a rule's directory, and how much of it stands to be signed or judged, without touching any.
 
-use crate::daemon::pipeline::Post;
+use crate::daemon::pipeline::Site;
 use crate::daemon::worker::look::{is_decided, look};
 use crate::fs::FsError;
 use crate::source::directory::scan::Walk;
@@ -27,15 +27,15 @@ pub(crate) struct Survey {
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(crate) fn survey(post: &Post, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
-    let mut walk = Walk::new(&post.rule);
+pub(crate) fn survey(site: &Site, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
+    let mut walk = Walk::new(&site.rule);
     let mut survey = Survey::default();
-    while let Some(batch) = walk.next(&post.root, NAMES, |_| survey.directories += 1)? {
+    while let Some(batch) = walk.next(&site.root, NAMES, |_| survey.directories += 1)? {
         for path in batch.pairs {
-            let look = look(post, &path)?;
+            let look = look(site, &path)?;
             // A row that cannot be read is no decision.
-            let row = decisions.and_then(|d| d.remembered(&post.rule.name, &path).ok().flatten());
-            if look.sight.payload.is_some() && !row.is_some_and(|row| is_decided(post, &row, &look, false)) {
+            let row = decisions.and_then(|d| d.remembered(&site.rule.name, &path).ok().flatten());
+            if look.sight.payload.is_some() && !row.is_some_and(|row| is_decided(site, &row, &look, false)) {
                 survey.waiting += 1;
             }
         }

@@ -24,7 +24,7 @@ const MAX_LINKS: usize = 40;
 
 /// Whose what is on the way may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Terms {
+pub(super) enum TrustPolicy {
     /// Nobody's but root's and ours, at every step.
     Ours,
     /// Also its owner's, as far as a watched directory's may be; symlinks as for `Ours`.
@@ -43,10 +43,15 @@ pub(super) enum Missing {
 ///
 /// # Errors
 /// [`TrustError`], naming the component at fault.
-pub(super) fn walk(path: &Path, me: Owner, terms: Terms, missing: Missing) -> Result<Way, TrustError> {
+pub(super) fn walk(
+    path: &Path,
+    me: Owner,
+    terms: TrustPolicy,
+    missing: Missing,
+) -> Result<WalkedPath, TrustError> {
     let absolute = std::path::absolute(path)
         .map_err(|e| FsError::new("resolve", path, Errno::from_io_error(&e).unwrap_or(Errno::INVAL)))?;
-    let mut way = Way::from_root(me, terms)?;
+    let mut way = WalkedPath::from_root(me, terms)?;
     let mut links = 0;
     let mut todo = Vec::new();
     push(&mut todo, &absolute);
@@ -110,12 +115,12 @@ enum Found {
 
 /// The directories from `/` to where the walk has come, each held open: `..` leads to where it came from, whatever
 /// was renamed meanwhile.
-pub(super) struct Way {
+pub(super) struct WalkedPath {
     top: Place,
     below: Vec<Place>,
     /// Whom it must be safe for.
     me: Owner,
-    terms: Terms,
+    terms: TrustPolicy,
 }
 
 struct Place {
@@ -124,15 +129,15 @@ struct Place {
     stat: Stat,
 }
 
-impl Way {
-    fn from_root(me: Owner, terms: Terms) -> Result<Self, TrustError> {
+impl WalkedPath {
+    fn from_root(me: Owner, terms: TrustPolicy) -> Result<Self, TrustError> {
         let top = Path::new("/");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(top, flags, Mode::empty())
             .map_err(|e| FsError::new("open directory", top, e))?;
         let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", top, e))?;
         let way = Self { top: Place { fd, path: top.to_owned(), stat }, below: Vec::new(), me, terms };
-        if terms == Terms::Ours {
+        if terms == TrustPolicy::Ours {
             way.check_ours(&way.top)?;
         }
         Ok(way)
@@ -190,7 +195,7 @@ impl Way {
         }
         // What is no directory can only be where the way ends: the kernel opens nothing in it.
         let place = Place { fd, path, stat };
-        if self.terms == Terms::Ours {
+        if self.terms == TrustPolicy::Ours {
             self.check_ours(&place)?;
         }
         self.below.push(place);
@@ -215,7 +220,7 @@ impl Way {
     /// Checks where the walk has come, which is no ancestor any more.
     fn check_end(&self, path: &Path) -> Result<(), TrustError> {
         let end = self.here();
-        if self.terms == Terms::Ours {
+        if self.terms == TrustPolicy::Ours {
             return trust::check_mode(path, &end.stat, self.me, false);
         }
         trust::check_root(path, &end.stat)?;
@@ -245,8 +250,8 @@ mod tests {
     use super::super::tests::{as_user, at_once, chmod, opened_in, users};
     use super::*;
 
-    fn ours(path: &Path, missing: Missing) -> Result<Way, TrustError> {
-        walk(path, Owner::current(), Terms::Ours, missing)
+    fn ours(path: &Path, missing: Missing) -> Result<WalkedPath, TrustError> {
+        walk(path, Owner::current(), TrustPolicy::Ours, missing)
     }
 
     #[test]

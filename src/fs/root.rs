@@ -12,7 +12,7 @@ use std::path::Path;
 use super::Dir;
 use super::trust::TrustError;
 use crate::fs::chown::Owner;
-use crate::fs::path_walk::{Missing, Terms, walk};
+use crate::fs::path_walk::{Missing, TrustPolicy, walk};
 
 /// Opens the directory that a rule watches.
 ///
@@ -31,7 +31,7 @@ pub fn open(path: &Path) -> Result<Dir, TrustError> {
 /// # Errors
 /// As there.
 pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
-    walk(path, me, Terms::Watched, Missing::Refuse)?.open(path)
+    walk(path, me, TrustPolicy::Watched, Missing::Refuse)?.open(path)
 }
 
 /// As [`open`], making what is missing of the way (mode 0755, synced).
@@ -39,7 +39,7 @@ pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
 /// # Errors
 /// As there; also when a directory would have to be made where others can write.
 pub fn create(path: &Path) -> Result<Dir, TrustError> {
-    walk(path, Owner::current(), Terms::Watched, Missing::Make(0o755))?.open(path)
+    walk(path, Owner::current(), TrustPolicy::Watched, Missing::Make(0o755))?.open(path)
 }
 
 #[cfg(test)]

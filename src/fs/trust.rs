@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{Dir, FsError, Kind, Stat};
 use crate::escape::quoted;
 use crate::fs::chown::Owner;
-use crate::fs::path_walk::{Missing, Terms, Way, walk};
+use crate::fs::path_walk::{Missing, TrustPolicy, WalkedPath, walk};
 
 /// Why a path is not trusted.
 #[derive(Debug, thiserror::Error)]
@@ -145,11 +145,11 @@ pub fn create_private(path: &Path) -> Result<Dir, TrustError> {
     way.open(path)
 }
 
-fn reach(path: &Path, me: Owner, missing: Missing) -> Result<Way, TrustError> {
-    walk(path, me, Terms::Ours, missing)
+fn reach(path: &Path, me: Owner, missing: Missing) -> Result<WalkedPath, TrustError> {
+    walk(path, me, TrustPolicy::Ours, missing)
 }
 
-fn check_closed(path: &Path, way: &Way) -> Result<(), TrustError> {
+fn check_closed(path: &Path, way: &WalkedPath) -> Result<(), TrustError> {
     if way.stat().kind != Kind::Directory {
         return Err(FsError::new("open directory", path, Errno::NOTDIR).into()); // no chmod makes it one
     }

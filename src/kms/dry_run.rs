@@ -12,7 +12,7 @@ use crate::key::KeyId;
 use crate::kms::{Operation, Trouble};
 
 /// A provider that can be asked what it would allow.
-pub trait Rehearse: Send + Sync + 'static {
+pub trait DryRun: Send + Sync + 'static {
     /// Asks whether the caller may do this under `key` with `context`.
     ///
     /// # Errors
@@ -22,12 +22,12 @@ pub trait Rehearse: Send + Sync + 'static {
         operation: Operation,
         key: &KeyId,
         context: &Context,
-    ) -> impl Future<Output = Result<Reached, Trouble>> + Send;
+    ) -> impl Future<Output = Result<DryRunResult, Trouble>> + Send;
 }
 
 /// How far a rehearsal came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reached {
+pub enum DryRunResult {
     /// The call would be allowed.
     Allowed,
     /// The key's keeper looked at the made-up ciphertext and refused that. Who may not use the key is refused for

@@ -24,7 +24,7 @@ pub use keyring::{Keyring, KeyringError, Listed};
 use crate::chain;
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
-use crate::kms::dry_run::{Reached, Rehearse};
+use crate::kms::dry_run::{DryRun, DryRunResult};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
 use keyring::{SECRET_LEN, Secret};
 
@@ -102,14 +102,14 @@ impl Kms for Local {
     }
 }
 
-impl Rehearse for Local {
+impl DryRun for Local {
     /// Whether the keyring opens and has the key; whoever can read it may do everything with it.
-    async fn rehearse(&self, _: Operation, key: &KeyId, _: &Context) -> Result<Reached, Trouble> {
+    async fn rehearse(&self, _: Operation, key: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
         let keyring = self.keyring()?;
         match find(&keyring, key) {
-            Ok(_) => Ok(Reached::Allowed),
+            Ok(_) => Ok(DryRunResult::Allowed),
             Err(KmsError::Trouble(trouble)) => Err(trouble),
-            Err(KmsError::Rejected | KmsError::IncorrectKey) => Ok(Reached::Answered),
+            Err(KmsError::Rejected | KmsError::IncorrectKey) => Ok(DryRunResult::Answered),
         }
     }
 }

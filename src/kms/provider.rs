@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::key::{KeyId, Provider};
 use crate::kms::AwsSettings;
 use crate::kms::caller::{Caller, Confirmed};
-use crate::kms::dry_run::{ClockError, Reached, Rehearse};
+use crate::kms::dry_run::{ClockError, DryRun, DryRunResult};
 use crate::kms::local::Local;
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
 
@@ -94,13 +94,13 @@ impl Kms for Providers {
     }
 }
 
-impl Rehearse for Providers {
+impl DryRun for Providers {
     async fn rehearse(
         &self,
         operation: Operation,
         key: &KeyId,
         context: &Context,
-    ) -> Result<Reached, Trouble> {
+    ) -> Result<DryRunResult, Trouble> {
         match key.provider() {
             Provider::Aws => self.aws.rehearse(operation, key, context).await,
             Provider::Local => self.local()?.rehearse(operation, key, context).await,
@@ -189,13 +189,13 @@ mod connected {
         }
     }
 
-    impl Rehearse for Remote {
+    impl DryRun for Remote {
         async fn rehearse(
             &self,
             operation: Operation,
             key: &KeyId,
             context: &Context,
-        ) -> Result<Reached, Trouble> {
+        ) -> Result<DryRunResult, Trouble> {
             self.aws().await?.rehearse(operation, key, context).await
         }
     }
@@ -249,8 +249,8 @@ mod left_out {
         }
     }
 
-    impl Rehearse for Remote {
-        async fn rehearse(&self, _: Operation, _: &KeyId, _: &Context) -> Result<Reached, Trouble> {
+    impl DryRun for Remote {
+        async fn rehearse(&self, _: Operation, _: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
             Err(left_out())
         }
     }

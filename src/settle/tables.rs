@@ -54,12 +54,12 @@ struct Versions {
 }
 
 impl Versions {
-    fn sight(self) -> Sight {
+    fn sight(self) -> PairVersion {
         let identity = |version: u64| {
             let time = FileTime { seconds: 0, nanos: 0 };
             Identity { dev: 1, ino: version, size: 0, mtime: time, ctime: time }
         };
-        Sight { payload: self.payload.map(identity), signature: self.signature.map(identity) }
+        PairVersion { payload: self.payload.map(identity), signature: self.signature.map(identity) }
     }
 }
 
@@ -83,8 +83,8 @@ fn shown(next: Next) -> String {
         Next::Gone => "gone".into(),
         Next::LookAt(at) => format!("look {}", humantime::format_duration(at)),
         Next::Probe => "probe".into(),
-        Next::Try(Finality::Provisional) => "try provisional".into(),
-        Next::Try(Finality::Final) => "try final".into(),
+        Next::Attempt(Finality::Provisional) => "try provisional".into(),
+        Next::Attempt(Finality::Final) => "try final".into(),
         Next::Rest => "rest".into(),
     }
 }
@@ -96,7 +96,7 @@ fn tell(story: &Story) -> Result<(), String> {
         other => return Err(format!("want = {other:?}")),
     };
     let timing = timing(&story.timing);
-    let mut pair = Pair::new(want, Duration::ZERO, Sight::default());
+    let mut pair = Pair::new(want, Duration::ZERO, PairVersion::default());
     for event in &story.step {
         let at = time(&event.at);
         let next = match event {

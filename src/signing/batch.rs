@@ -1,7 +1,7 @@
 //! Signing many files with one Encrypt: their leaves become a tree, its root is encrypted, and each file's signature
 //! is the way from its leaf to that root.
 //!
-//! Opens nothing: that a leaf is vouched for is told by [`super::Question`], as of any signature.
+//! Opens nothing: that a leaf is vouched for is told by [`super::DecryptRequest`], as of any signature.
 
 use crate::context::Context;
 use crate::context::leaf_keys::LeafKeys;
@@ -10,7 +10,7 @@ use crate::kms::{Kms, Trouble};
 use crate::signature::batch;
 use crate::signature::batch::Batch;
 use crate::signature::merkle::Tree;
-use crate::signing::{Sealed, encrypt, plain};
+use crate::signing::{Signed, encrypt, plain};
 
 /// A batch just signed: what the signatures of its files are made of.
 #[derive(Debug)]
@@ -40,9 +40,9 @@ pub async fn sign<K: Kms>(
 
 impl SealedBatch {
     /// The signature of the leaf of this index, counted from 0; `None` if there is none.
-    pub fn sealed(&self, index: u64) -> Option<Sealed> {
+    pub fn sealed(&self, index: u64) -> Option<Signed> {
         let batch = Batch::new(self.tree.prove(index)?, self.leaf_keys.clone(), self.ciphertext.clone());
-        Some(Sealed { signature: batch.into(), key: self.key.clone() })
+        Some(Signed { signature: batch.into(), key: self.key.clone() })
     }
 }
 

@@ -29,7 +29,7 @@ pub async fn seal<K: Kms>(kms: &K, key: &KeyId, head: &Head) -> Result<(Vec<u8>,
 
 /// What a ciphertext that should be the seal of a head turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opened {
+pub enum OpenedSeal {
     /// Its seal.
     Genuine,
     /// No seal of this head: of another one, or damaged.
@@ -42,15 +42,20 @@ pub enum Opened {
 ///
 /// # Errors
 /// [`Trouble`]: KMS did not say.
-pub async fn open<K: Kms>(kms: &K, key: &KeyId, ciphertext: &[u8], head: &Head) -> Result<Opened, Trouble> {
+pub async fn open<K: Kms>(
+    kms: &K,
+    key: &KeyId,
+    ciphertext: &[u8],
+    head: &Head,
+) -> Result<OpenedSeal, Trouble> {
     match kms.decrypt(Asked::Key(key), ciphertext, &context(head)).await {
         Ok(opened) if !key.is_answered_by(&opened.key) => {
             let message = format!("Decrypt under {key} was answered by {}", opened.key);
             Err(Trouble::new(TroubleKind::MalformedReply, message))
         }
-        Ok(opened) if *opened.plaintext == plaintext(head) => Ok(Opened::Genuine),
-        Ok(_) | Err(KmsError::Rejected) => Ok(Opened::Forged),
-        Err(KmsError::IncorrectKey) => Ok(Opened::OtherKey),
+        Ok(opened) if *opened.plaintext == plaintext(head) => Ok(OpenedSeal::Genuine),
+        Ok(_) | Err(KmsError::Rejected) => Ok(OpenedSeal::Forged),
+        Err(KmsError::IncorrectKey) => Ok(OpenedSeal::OtherKey),
         Err(KmsError::Trouble(trouble)) => Err(trouble),
     }
 }
@@ -111,14 +116,18 @@ mod tests {
         let kms = Local::new(path.clone());
         let (sealed, by) = seal(&kms, &key, &head(9, 2)).await.unwrap();
         assert_eq!(by.as_str(), "local:seal");
-        assert_eq!(open(&kms, &key, &sealed, &head(9, 2)).await.unwrap(), Opened::Genuine);
+        assert_eq!(open(&kms, &key, &sealed, &head(9, 2)).await.unwrap(), OpenedSeal::Genuine);
         for wrong in [head(8, 2), head(9, 3), Head { chain: Link::new([2; 32]), ..head(9, 2) }] {
-            assert_eq!(open(&kms, &key, &sealed, &wrong).await.unwrap(), Opened::Forged, "{wrong:?}");
+            assert_eq!(
+                open(&kms, &key, &sealed, &wrong).await.unwrap(),
+                OpenedSeal::Forged,
+                "{wrong:?}"
+            );
         }
-        assert_eq!(open(&kms, &other, &sealed, &head(9, 2)).await.unwrap(), Opened::OtherKey);
+        assert_eq!(open(&kms, &other, &sealed, &head(9, 2)).await.unwrap(), OpenedSeal::OtherKey);
         let forged = kms.encrypt(&key, b"kms-sig:head:", &context(&head(9, 2))).await.unwrap();
         let forged = open(&kms, &key, &forged.ciphertext, &head(9, 2)).await.unwrap();
-        assert_eq!(forged, Opened::Forged, "another plaintext");
+        assert_eq!(forged, OpenedSeal::Forged, "another plaintext");
         std::fs::remove_file(path).unwrap();
         open(&kms, &key, &sealed, &head(9, 2)).await.expect_err("P2: no answer is no finding");
     }

@@ -19,14 +19,14 @@ use crate::fs::RelPath;
 
 /// How an item left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departed {
+pub enum ExitKind {
     /// To where its files are wanted.
     Released,
     /// For good.
     Purged,
 }
 
-impl Departed {
+impl ExitKind {
     /// The word used as outcome in history.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -38,9 +38,9 @@ impl Departed {
 
 /// One row about an item that leaves.
 #[derive(Debug, Clone)]
-pub struct Departure {
+pub struct QuarantineExit {
     /// How.
-    pub how: Departed,
+    pub how: ExitKind,
     /// The rule that had quarantined it.
     pub rule: String,
     /// The payload, below that rule's root.
@@ -84,7 +84,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn record(&mut self, departure: &Departure) -> Result<(), StateError> {
+    pub fn record(&mut self, departure: &QuarantineExit) -> Result<(), StateError> {
         self.put(|db| append(db, departure))
     }
 
@@ -128,7 +128,7 @@ impl Journal {
 }
 
 /// Appends the row. Inside a write transaction only.
-pub(super) fn append(db: &Connection, departure: &Departure) -> rusqlite::Result<()> {
+pub(super) fn append(db: &Connection, departure: &QuarantineExit) -> rusqlite::Result<()> {
     let departure = departure.clone();
     ledger::append_with(db, |seq| Row {
         seq,
@@ -153,9 +153,9 @@ mod tests {
     use super::*;
     use crate::state::State;
 
-    fn departure(item: &str) -> Departure {
-        Departure {
-            how: Departed::Purged,
+    fn departure(item: &str) -> QuarantineExit {
+        QuarantineExit {
+            how: ExitKind::Purged,
             rule: "rule".into(),
             path: RelPath::new("f").unwrap(),
             why: "by uid 0".into(),

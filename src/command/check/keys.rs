@@ -15,7 +15,7 @@ use crate::context::{Context, Filling};
 use crate::daemon::hostname;
 use crate::diagnose::inspect::{Depth, Finding};
 use crate::key::{KeyId, Provider};
-use crate::kms::dry_run::{ClockError, Reached, Rehearse};
+use crate::kms::dry_run::{ClockError, DryRun, DryRunResult};
 use crate::kms::{Operation, Trouble, TroubleKind};
 use crate::policy::{Mode, Policy, Rule};
 use crate::state::attestation;
@@ -121,10 +121,10 @@ pub(super) fn seal_call(policy: &Policy) -> Option<Call> {
 }
 
 /// The answers to calls, each asked once.
-pub(super) struct Answers(Vec<(Call, Result<Reached, Trouble>)>);
+pub(super) struct Answers(Vec<(Call, Result<DryRunResult, Trouble>)>);
 
 /// Rehearses all calls, at most `at_once` at a time.
-pub(super) async fn ask<K: Rehearse>(kms: Arc<K>, calls: Vec<Call>, at_once: usize) -> Answers {
+pub(super) async fn ask<K: DryRun>(kms: Arc<K>, calls: Vec<Call>, at_once: usize) -> Answers {
     let places = Arc::new(Semaphore::new(at_once));
     let mut asked: Vec<Call> = Vec::new();
     let mut answers = JoinSet::new();
@@ -156,11 +156,11 @@ impl Answers {
             return Finding::unknown("key", format!("{what}: not asked"), "");
         };
         let trouble = match answer {
-            Ok(Reached::Allowed) if key.provider() == Provider::Local => {
+            Ok(DryRunResult::Allowed) if key.provider() == Provider::Local => {
                 return Finding::fine("key", format!("{key} is in the keyring"));
             }
-            Ok(Reached::Allowed) => return Finding::fine("key", format!("{what} is allowed")),
-            Ok(Reached::Answered) => {
+            Ok(DryRunResult::Allowed) => return Finding::fine("key", format!("{what} is allowed")),
+            Ok(DryRunResult::Answered) => {
                 return Finding::fine("key", format!("{what}: KMS answers, and does not deny it"));
             }
             Err(_) if to_be_made.contains(&key) => {
@@ -231,15 +231,20 @@ mod tests {
     #[derive(Default)]
     struct Keeper(Mutex<Vec<(Operation, String)>>);
 
-    impl Rehearse for Keeper {
-        async fn rehearse(&self, operation: Operation, key: &KeyId, _: &Context) -> Result<Reached, Trouble> {
+    impl DryRun for Keeper {
+        async fn rehearse(
+            &self,
+            operation: Operation,
+            key: &KeyId,
+            _: &Context,
+        ) -> Result<DryRunResult, Trouble> {
             self.0.lock().unwrap().push((operation, key.to_string()));
             // All are under way before the first ends.
             while self.0.lock().unwrap().len() < 3 {
                 tokio::task::yield_now().await;
             }
             match key.as_str() {
-                "alias/good" => Ok(Reached::Allowed),
+                "alias/good" => Ok(DryRunResult::Allowed),
                 "alias/denied" => Err(Trouble::new(TroubleKind::Denied, "no")),
                 _ => Err(Trouble::new(TroubleKind::Network, "no route")),
             }

@@ -15,7 +15,7 @@ use crate::kms::provider::Providers;
 use crate::policy::{Mode, Policy, Rollback, Rule};
 use crate::signature::{Malformed, Signature};
 use crate::signing;
-use crate::signing::{Opened, Reason, Verdict};
+use crate::signing::{OpenedSignature, Reason, Verdict};
 use crate::sink::directory::quarantine::{Item, Parcel, ReadError};
 use crate::terminal::progress;
 
@@ -82,7 +82,7 @@ impl<'p> Judge<'p> {
         let leaf_keys = rule.context.leaf_keys();
         let opened = match signature {
             None => return Ok(Verdict::Invalid(Reason::Missing)),
-            Some(Err(_)) => Opened::malformed(),
+            Some(Err(_)) => OpenedSignature::malformed(),
             Some(Ok(signature)) => {
                 let asking = progress::asking_kms();
                 let formats = rule.formats(&leaf_keys);

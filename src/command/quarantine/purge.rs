@@ -8,7 +8,7 @@ use crate::cli::{Choice, Purge};
 use crate::command::{Failure, answer};
 use crate::exit::Exit;
 use crate::sink::directory::quarantine::Entry;
-use crate::state::{Departed, Journal};
+use crate::state::{ExitKind, Journal};
 
 /// Purges what was asked for.
 pub(super) fn run(arguments: &Purge) -> Result<Exit, Failure> {
@@ -64,6 +64,6 @@ fn is_chosen(Entry { record, .. }: &Entry, arguments: &Purge) -> bool {
 fn purge(store: &Store, journal: &mut Journal, id: &str) -> Result<(), ItemTrouble> {
     let locked = store.take(id)?;
     let why = format!("by uid {}", rustix::process::getuid().as_raw());
-    journal.record(&locked.item().departure(Departed::Purged, why))?;
+    journal.record(&locked.item().departure(ExitKind::Purged, why))?;
     store.remove(locked)
 }

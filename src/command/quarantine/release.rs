@@ -16,7 +16,7 @@ use crate::fs::{Dir, FsError, RelPath, SYNC_DIRECTORY, root};
 use crate::policy::{Rollback, Rule};
 use crate::signing::{Valid, Verdict};
 use crate::sink::directory::quarantine::{Item, Licence, Locked, Parcel, Published};
-use crate::state::{Departed, Departure, Journal};
+use crate::state::{ExitKind, Journal, QuarantineExit};
 use crate::terminal::{self, progress};
 
 /// Releases what was asked for.
@@ -250,13 +250,13 @@ fn destination(store: &Store, rule: &Rule, item: &Item) -> Result<(Dir, Place), 
 }
 
 /// The row for history: who, on whose word, and where to.
-fn departure(locked: &Locked, parcel: &Parcel, valid: Option<&Valid>, at: &Path) -> Departure {
+fn departure(locked: &Locked, parcel: &Parcel, valid: Option<&Valid>, at: &Path) -> QuarantineExit {
     let word = if valid.is_some() { "verified" } else { "forced" };
     let why = format!("by uid {}, {word}, to {}", rustix::process::getuid().as_raw(), quoted(at));
-    Departure {
+    QuarantineExit {
         digest: parcel.digest().to_string(),
         signature_digest: parcel.signature_digest(),
         key: valid.map(|valid| valid.key().to_string()),
-        ..locked.item().departure(Departed::Released, why)
+        ..locked.item().departure(ExitKind::Released, why)
     }
 }

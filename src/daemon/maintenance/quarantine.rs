@@ -10,13 +10,13 @@ use std::time::Duration;
 use crate::chain;
 use crate::clock::{Clock, Moment};
 use crate::daemon::store::Store;
-use crate::daemon::watchdog::Beat;
+use crate::daemon::watchdog::Heartbeat;
 use crate::escape::Escaped;
 use crate::fs::FsError;
 use crate::policy::Rule;
 use crate::sink::directory::quarantine;
 use crate::sink::directory::quarantine::{ItemError, Locked, Record};
-use crate::state::{Departed, State};
+use crate::state::{ExitKind, State};
 
 /// How often old items are looked for.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -24,7 +24,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const LOOK: Duration = Duration::from_secs(2);
 
 /// What it needs.
-pub struct Keeper {
+pub struct QuarantineMaintenance {
     /// The store.
     pub store: Arc<Store>,
     /// Where purges are put on record.
@@ -35,9 +35,9 @@ pub struct Keeper {
     pub clock: Clock,
 }
 
-impl Keeper {
+impl QuarantineMaintenance {
     /// Keeps it for as long as it is polled. `beat` is its own.
-    pub async fn run(self, mut beat: Beat) -> Infallible {
+    pub async fn run(self, mut beat: Heartbeat) -> Infallible {
         let mut next_purge = Moment::ZERO;
         let mut is_told = false;
         loop {
@@ -65,7 +65,7 @@ impl Keeper {
     }
 
     /// Purges every item that its rule keeps no longer.
-    pub async fn purge(&self, beat: &Beat) {
+    pub async fn purge(&self, beat: &Heartbeat) {
         if self.rules.iter().all(|rule| rule.quarantine_keep.is_none()) {
             return;
         }
@@ -89,7 +89,7 @@ impl Keeper {
     }
 
     /// Purges one; false if it is still there.
-    async fn purge_one(&self, beat: &Beat, id: &str) -> bool {
+    async fn purge_one(&self, beat: &Heartbeat, id: &str) -> bool {
         let taken = beat.at_disk(|| Locked::take(self.store.dir(), id));
         let locked = match taken {
             Ok(locked) if self.is_old(locked.item().record()) => locked,
@@ -104,7 +104,7 @@ impl Keeper {
             (record.rule.clone(), record.quarantined_at.clone())
         };
         let file = locked.item().path().clone();
-        let departure = locked.item().departure(Departed::Purged, "quarantine_keep".to_owned());
+        let departure = locked.item().departure(ExitKind::Purged, "quarantine_keep".to_owned());
         if let Err(error) = beat.at_state(self.state.record_departure(departure)).await {
             tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
             return false;

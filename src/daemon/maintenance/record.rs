@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::clock::Moment;
 use crate::daemon::hold::{Announced, Announcement, Hold, back_off};
-use crate::daemon::pipeline::Line;
+use crate::daemon::pipeline::Pipeline;
 use crate::daemon::watchdog;
 use crate::daemon::worker::chance;
 use crate::kms::{Kms, Trouble};
@@ -25,8 +25,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 const BATCH: u32 = 500;
 
 /// The record's keeper.
-pub struct Upkeep<K> {
-    line: Arc<Line<K>>,
+pub struct RecordMaintenance<K> {
+    line: Arc<Pipeline<K>>,
     record: Record,
     /// Tries to seal that failed since the last that did not.
     attempts: u32,
@@ -36,16 +36,16 @@ pub struct Upkeep<K> {
     told: Announced,
 }
 
-impl<K: Kms> Upkeep<K> {
+impl<K: Kms> RecordMaintenance<K> {
     /// Of the record behind `line`.
-    pub fn new(line: Arc<Line<K>>, record: Record) -> Self {
+    pub fn new(line: Arc<Pipeline<K>>, record: Record) -> Self {
         Self { line, record, attempts: 0, failing_since: None, told: Announced::default() }
     }
 
     /// Works until it is dropped, or until nothing more may be written; then says why.
     pub async fn run(mut self) -> Hold {
         let (mut prune_at, mut seal_at) = (Moment::ZERO, Moment::ZERO);
-        let mut beat = self.line.board.pulse.enlist(watchdog::RECORD);
+        let mut beat = self.line.status.watchdog.register(watchdog::RECORD);
         loop {
             beat.turn();
             let now = self.line.clock.now();

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::daemon::decide;
 use crate::daemon::decide::{Existing, Signing};
-use crate::daemon::hold::{Hold, Stop};
+use crate::daemon::hold::{AttemptError, Hold};
 use crate::daemon::limit::Operation;
 use crate::daemon::pipeline::snapshot::Snapshot;
-use crate::daemon::pipeline::{Ending, Facts, Line, Post, Settled, Try, blocking, sibling};
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, Site, blocking, sibling};
 use crate::escape::Escaped;
 use crate::fs::lease::Writer;
 use crate::fs::{RelPath, Stat};
 use crate::kms::{Kms, TroubleKind};
 use crate::policy::SignRule;
 use crate::signature::Signature;
-use crate::signing::{Reason, Sealed, Verdict};
+use crate::signing::{Reason, Signed, Verdict};
 use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::{Delivered, Warrant};
 use crate::sink::directory::sign;
@@ -23,25 +23,30 @@ use crate::sink::directory::sign::{Old, Spot};
 use crate::source::directory::scan::signature_name;
 use crate::state::{Outcome, Version};
 
-impl<K: Kms> Line<K> {
-    pub(crate) async fn sign(&self, post: &Arc<Post>, rule: &SignRule, work: &Try) -> Result<Ending, Stop> {
-        if self.was_delivered(post, work).await? {
-            return self.remove_delivered(post, work).await;
+impl<K: Kms> Pipeline<K> {
+    pub(crate) async fn sign(
+        &self,
+        site: &Arc<Site>,
+        rule: &SignRule,
+        work: &Attempt,
+    ) -> Result<AttemptOutcome, AttemptError> {
+        if self.was_delivered(site, work).await? {
+            return self.remove_delivered(site, work).await;
         }
-        let context = self.context(post, &work.path)?;
+        let context = self.context(site, &work.path)?;
         if !self.dry_run {
             self.ask_breaker(std::slice::from_ref(&rule.key), Operation::Encrypt)?;
         }
-        let taken = Box::pin(self.take(post, work, rule.deliver_to.is_some())).await?;
+        let taken = Box::pin(self.take(site, work, rule.deliver_to.is_some())).await?;
         if taken.writer == Writer::Present {
-            return Err(Stop::Changed); // never vouch for what someone may still change
+            return Err(AttemptError::Changed); // never vouch for what someone may still change
         }
         if rule.deliver_to.is_some() {
-            return Box::pin(self.sign_and_deliver(post, rule, work, &context, taken)).await;
+            return Box::pin(self.sign_and_deliver(site, rule, work, &context, taken)).await;
         }
-        let existing = Box::pin(self.existing(post, rule, work, &context, &taken)).await?;
+        let existing = Box::pin(self.existing(site, rule, work, &context, &taken)).await?;
         match decide::signing(existing, rule.on_stale) {
-            Signing::Sign => Box::pin(self.write(post, rule, work, &context, taken, None)).await,
+            Signing::Sign => Box::pin(self.write(site, rule, work, &context, taken, None)).await,
             Signing::Replace => {
                 let old = taken.signature.as_ref().and_then(|file| {
                     let signature = file.parsed.clone()?;
@@ -50,44 +55,44 @@ impl<K: Kms> Line<K> {
                 if let Some(old) = &old {
                     // The row will be about the new one before the old one is gone: a signer who may not Decrypt
                     // would not know it for ours after a kill in between.
-                    self.state.intend_to_replace(&post.rule.name, &work.path, &old.signature).await?;
+                    self.state.intend_to_replace(&site.rule.name, &work.path, &old.signature).await?;
                 }
-                Box::pin(self.write(post, rule, work, &context, taken, old)).await
+                Box::pin(self.write(site, rule, work, &context, taken, old)).await
             }
-            Signing::Done => Ok(self.remember(post, work, &taken, Outcome::Signed).await),
+            Signing::Done => Ok(self.remember(site, work, &taken, Outcome::Signed).await),
             Signing::Record => {
                 tracing::info!(
-                    rule = post.rule.name,
+                    rule = site.rule.name,
                     file = %Escaped::new(work.path.as_path()),
                     "signed before the last end; now on record"
                 );
                 let facts = taken.facts(Some(rule.key.to_string()));
-                Ok(self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await)
+                Ok(self.settle(site, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await)
             }
             Signing::Adopt => {
                 tracing::info!(
-                    rule = post.rule.name,
+                    rule = site.rule.name,
                     file = %Escaped::new(work.path.as_path()),
                     "a valid signature was there; adopted"
                 );
                 let facts = taken.facts(Some(rule.key.to_string()));
-                Ok(self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Adopted), facts).await)
+                Ok(self.settle(site, &work.path, work.sight, Settled::plain(Outcome::Adopted), facts).await)
             }
-            Signing::Report if existing == Existing::Stale => Err(Stop::Refused(STALE.into())),
-            Signing::Report => Err(Stop::Refused(FOREIGN.into())),
-            Signing::Quarantine => Box::pin(self.quarantine(post, work, &taken, Reason::Mismatch)).await,
+            Signing::Report if existing == Existing::Stale => Err(AttemptError::Refused(STALE.into())),
+            Signing::Report => Err(AttemptError::Refused(FOREIGN.into())),
+            Signing::Quarantine => Box::pin(self.quarantine(site, work, &taken, Reason::Mismatch)).await,
         }
     }
 
     /// What the `.sig` beside the payload is. Asks KMS only about one that state does not know.
     async fn existing(
         &self,
-        post: &Post,
+        site: &Site,
         rule: &SignRule,
-        work: &Try,
+        work: &Attempt,
         context: &Context,
         taken: &Snapshot,
-    ) -> Result<Existing, Stop> {
+    ) -> Result<Existing, AttemptError> {
         let name = signature_name(work.path.name());
         let Some(file) = &taken.signature else {
             // Something that is no regular file may still have the name.
@@ -100,13 +105,13 @@ impl<K: Kms> Line<K> {
         let Some(signature) = &file.parsed else { return Ok(Existing::Foreign) };
         // A plain one is as good where there are batches. Who reads plain ones only can do nothing with a batch's.
         let fits = signature.batch().is_none() || rule.batch.is_some();
-        let remembered = self.state.remembered(&post.rule.name, &work.path).await?;
+        let remembered = self.state.remembered(&site.rule.name, &work.path).await?;
         if let Some(row) = remembered
             && row.signature_digest.as_deref() == Some(&signature.digest().to_string())
             && row.outcome.is_signed_in_place()
         {
             let same_content = row.digest.as_deref() == Some(&taken.hashed.digest.to_string());
-            let same_rule = [&post.fingerprint, &post.other_format].contains(&&row.fingerprint);
+            let same_rule = [&site.fingerprint, &site.other_format].contains(&&row.fingerprint);
             let current = same_content && same_rule && fits;
             return Ok(match (current, row.outcome) {
                 (true, Outcome::Signing) => Existing::Unrecorded,
@@ -114,18 +119,18 @@ impl<K: Kms> Line<K> {
                 (false, _) => Existing::Stale,
             });
         }
-        if self.state.was_intended(&post.rule.name, &work.path, signature).await? {
+        if self.state.was_intended(&site.rule.name, &work.path, signature).await? {
             return Ok(Existing::Stale); // ours, and about to be replaced when the process was killed
         }
         if self.dry_run {
             // A dry run asks KMS nothing for sign rules; report is what leaves everything as it is.
             return Ok(Existing::Foreign);
         }
-        let (keys, formats) = (std::slice::from_ref(&rule.key), post.rule.formats(&post.leaf_keys));
-        let opened = match self.open_signature(post, keys, formats, context, signature).await {
+        let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));
+        let opened = match self.open_signature(site, keys, formats, context, signature).await {
             Ok(opened) => opened,
             Err(trouble) if trouble.kind == TroubleKind::Denied => {
-                return Err(Stop::Hold(Hold::WhoseSignature(trouble)));
+                return Err(AttemptError::Hold(Hold::WhoseSignature(trouble)));
             }
             Err(trouble) => return Err(trouble.into()),
         };
@@ -140,22 +145,22 @@ impl<K: Kms> Line<K> {
     /// Makes a signature and writes it, in place of `old` if there is one.
     async fn write(
         &self,
-        post: &Arc<Post>,
+        site: &Arc<Site>,
         rule: &SignRule,
-        work: &Try,
+        work: &Attempt,
         context: &Context,
         taken: Snapshot,
         old: Option<Old>,
-    ) -> Result<Ending, Stop> {
+    ) -> Result<AttemptOutcome, AttemptError> {
         if self.dry_run {
-            self.say_would(post, &work.path, if old.is_some() { "sign again" } else { "sign" }, None);
-            return Ok(self.remember(post, work, &taken, Outcome::Signed).await);
+            self.say_would(site, &work.path, if old.is_some() { "sign again" } else { "sign" }, None);
+            return Ok(self.remember(site, work, &taken, Outcome::Signed).await);
         }
-        let (taken, sealed, _place) = self.seal(post, rule, &work.path, context, taken).await?;
+        let (taken, sealed, _place) = self.seal(site, rule, &work.path, context, taken).await?;
         let taken = Arc::new(taken);
         let (here, path) = (Arc::clone(&taken), work.path.clone());
         if !blocking(move || Ok(here.is_unchanged(&path)?)).await? {
-            return Err(Stop::Changed);
+            return Err(AttemptError::Changed);
         }
         let facts = |signature: Option<Version>| Facts {
             digest: Some(taken.hashed.digest.to_string()),
@@ -165,20 +170,20 @@ impl<K: Kms> Line<K> {
             signature,
         };
         // Before it is written, so that a restart after a kill at any point knows it for ours.
-        let signing = post.decision(&work.path, work.sight, &Settled::plain(Outcome::Signing), facts(None));
+        let signing = site.decision(&work.path, work.sight, &Settled::plain(Outcome::Signing), facts(None));
         self.state.note(signing).await?;
         let written = {
-            let (here, taken) = (Arc::clone(post), Arc::clone(&taken));
+            let (here, taken) = (Arc::clone(site), Arc::clone(&taken));
             let (path, signature) = (work.path.clone(), sealed.signature.clone());
             blocking(move || here.write_signature(&path, &taken, &signature, old)).await?
         };
         let facts = facts(Some(Version::from(&written.identity)));
-        let ending = self.settle(post, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await;
-        if matches!(ending, Ending::Hold(_)) {
+        let ending = self.settle(site, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await;
+        if matches!(ending, AttemptOutcome::Hold(_)) {
             return Ok(ending);
         }
         tracing::info!(
-            rule = post.rule.name,
+            rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
             key = %sealed.key,
             size = taken.hashed.size,
@@ -189,37 +194,43 @@ impl<K: Kms> Line<K> {
     }
 
     /// Notes the present versions of a file that was signed before, so that the next scan need not read it.
-    async fn remember(&self, post: &Post, work: &Try, taken: &Snapshot, outcome: Outcome) -> Ending {
+    async fn remember(
+        &self,
+        site: &Site,
+        work: &Attempt,
+        taken: &Snapshot,
+        outcome: Outcome,
+    ) -> AttemptOutcome {
         let settled = Settled::plain(outcome);
-        match self.state.note(post.decision(&work.path, work.sight, &settled, taken.facts(None))).await {
-            Ok(()) => Ending::Settled(settled),
-            Err(e) => Ending::Hold(Hold::State(e)),
+        match self.state.note(site.decision(&work.path, work.sight, &settled, taken.facts(None))).await {
+            Ok(()) => AttemptOutcome::Settled(settled),
+            Err(e) => AttemptOutcome::Hold(Hold::State(e)),
         }
     }
 
     /// Signs a private copy and publishes both at the destination, then removes the source.
     async fn sign_and_deliver(
         &self,
-        post: &Arc<Post>,
+        site: &Arc<Site>,
         rule: &SignRule,
-        work: &Try,
+        work: &Attempt,
         context: &Context,
         taken: Snapshot,
-    ) -> Result<Ending, Stop> {
+    ) -> Result<AttemptOutcome, AttemptError> {
         if self.dry_run {
-            self.say_would(post, &work.path, "sign and deliver", None);
+            self.say_would(site, &work.path, "sign and deliver", None);
             let settled = Settled::plain(Outcome::Delivered);
-            return Ok(self.settle(post, &work.path, work.sight, settled, taken.facts(None)).await);
+            return Ok(self.settle(site, &work.path, work.sight, settled, taken.facts(None)).await);
         }
-        if let Some(what) = self.obstacle(post, work, &taken).await? {
-            return Err(Stop::Hold(post.conflict(&work.path, what))); // before a call is spent on it
+        if let Some(what) = self.obstacle(site, work, &taken).await? {
+            return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before a call is spent on it
         }
-        let (taken, sealed, _place) = self.seal(post, rule, &work.path, context, taken).await?;
-        self.state.intend(&post.rule.name, &work.path, &sealed.signature).await?;
+        let (taken, sealed, _place) = self.seal(site, rule, &work.path, context, taken).await?;
+        self.state.intend(&site.rule.name, &work.path, &sealed.signature).await?;
         let source = taken.parts(&work.path, false);
-        let _customer = post.remover.enter();
+        let _customer = site.remover.enter();
         let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
-        let published = Box::pin(self.publish_signed(post, rule, work, context, &taken, &sealed)).await?;
+        let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &sealed)).await?;
         let facts = Facts {
             digest: Some(taken.hashed.digest.to_string()),
             signature_digest: Some(published.digest().to_string()),
@@ -228,29 +239,29 @@ impl<K: Kms> Line<K> {
             signature: None,
         };
         let settled = Settled::plain(Outcome::Delivered);
-        let ending = self.settle(post, &work.path, work.sight, settled, facts).await;
-        if matches!(ending, Ending::Hold(_)) {
+        let ending = self.settle(site, &work.path, work.sight, settled, facts).await;
+        if matches!(ending, AttemptOutcome::Hold(_)) {
             return Ok(ending);
         }
         tracing::info!(
-            rule = post.rule.name,
+            rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
             key = %sealed.key,
             size = taken.hashed.size,
             lease = lease_word(taken.writer),
             "signed and delivered"
         );
-        post.remove(source, ending).await
+        site.remove(source, ending).await
     }
 
     /// What else has the payload's name at the destination.
     pub(crate) async fn obstacle(
         &self,
-        post: &Arc<Post>,
-        work: &Try,
+        site: &Arc<Site>,
+        work: &Attempt,
         taken: &Snapshot,
-    ) -> Result<Option<&'static str>, Stop> {
-        let (here, path, hashed) = (Arc::clone(post), work.path.clone(), taken.hashed.clone());
+    ) -> Result<Option<&'static str>, AttemptError> {
+        let (here, path, hashed) = (Arc::clone(site), work.path.clone(), taken.hashed.clone());
         blocking(move || match (&here.destination, here.deliver_mode()) {
             (Some(root), Some(mode)) => Ok(deliver::obstacle(root, &path, &hashed, mode)?),
             _ => Ok(None),
@@ -262,38 +273,38 @@ impl<K: Kms> Line<K> {
     /// be the one of an earlier try.
     async fn publish_signed(
         &self,
-        post: &Arc<Post>,
+        site: &Arc<Site>,
         rule: &SignRule,
-        work: &Try,
+        work: &Attempt,
         context: &Context,
         taken: &Arc<Snapshot>,
-        sealed: &Arc<Sealed>,
-    ) -> Result<Signature, Stop> {
+        sealed: &Arc<Signed>,
+    ) -> Result<Signature, AttemptError> {
         let attempt = || {
-            let (here, path) = (Arc::clone(post), work.path.clone());
+            let (here, path) = (Arc::clone(site), work.path.clone());
             let (taken, sealed) = (Arc::clone(taken), Arc::clone(sealed));
             blocking(move || {
                 here.deliver_copy(&path, &taken, &Warrant::signed(&taken.hashed.digest, &sealed))
             })
         };
-        let conflict = |what| Stop::Hold(post.conflict(&work.path, what));
+        let conflict = |what| AttemptError::Hold(site.conflict(&work.path, what));
         match attempt().await? {
             Delivered::Done => Ok(sealed.signature.clone()),
             // Delivered before, by us if state says so, by someone with the key if KMS does.
             Delivered::Beside(other)
-                if self.is_ours(post, rule, &work.path, context, taken, &other).await? =>
+                if self.is_ours(site, rule, &work.path, context, taken, &other).await? =>
             {
                 Ok(other)
             }
             Delivered::Orphan(other)
-                if self.state.was_intended(&post.rule.name, &work.path, &other).await? =>
+                if self.state.was_intended(&site.rule.name, &work.path, &other).await? =>
             {
-                if !post.remove_orphan(&work.path, &other).await? {
+                if !site.remove_orphan(&work.path, &other).await? {
                     return Err(conflict("a signature without its file"));
                 }
                 match attempt().await? {
                     Delivered::Done => Ok(sealed.signature.clone()),
-                    Delivered::Beside(_) | Delivered::Orphan(_) => Err(Stop::Changed),
+                    Delivered::Beside(_) | Delivered::Orphan(_) => Err(AttemptError::Changed),
                     Delivered::Conflict(what) => Err(conflict(what)),
                 }
             }
@@ -305,25 +316,25 @@ impl<K: Kms> Line<K> {
 
     async fn is_ours(
         &self,
-        post: &Post,
+        site: &Site,
         rule: &SignRule,
         path: &RelPath,
         context: &Context,
         taken: &Snapshot,
         signature: &Signature,
-    ) -> Result<bool, Stop> {
-        if self.state.was_intended(&post.rule.name, path, signature).await? {
+    ) -> Result<bool, AttemptError> {
+        if self.state.was_intended(&site.rule.name, path, signature).await? {
             return Ok(true);
         }
-        let remembered = self.state.remembered(&post.rule.name, path).await?;
+        let remembered = self.state.remembered(&site.rule.name, path).await?;
         let digests = (taken.hashed.digest.to_string(), signature.digest().to_string());
         if remembered.is_some_and(|row| {
             row.digest.as_deref() == Some(&digests.0) && row.signature_digest.as_deref() == Some(&digests.1)
         }) {
             return Ok(true);
         }
-        let (keys, formats) = (std::slice::from_ref(&rule.key), post.rule.formats(&post.leaf_keys));
-        let opened = self.open_signature(post, keys, formats, context, signature).await?;
+        let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));
+        let opened = self.open_signature(site, keys, formats, context, signature).await?;
         Ok(matches!(opened.judge(&taken.hashed.digest), Verdict::Valid(_)))
     }
 }
@@ -335,7 +346,7 @@ pub(crate) const STALE: &str = "its signature is of ours and out of date; on_sta
 pub(crate) const FOREIGN: &str =
     "something that is not known to be our signature lies beside it; remove it to have the file signed";
 
-impl Post {
+impl Site {
     /// Writes a signature beside the payload, in place of `old` if there is one. Nothing of it stays if the payload changed
     /// meanwhile, or its directory was moved away.
     fn write_signature(
@@ -344,9 +355,9 @@ impl Post {
         taken: &Snapshot,
         signature: &Signature,
         old: Option<Old>,
-    ) -> Result<Stat, Stop> {
+    ) -> Result<Stat, AttemptError> {
         let Some(path_of_it) = RelPath::new(sibling(path)) else {
-            return Err(Stop::Changed); // BUG: what is signed has a name that leaves room for `.sig`
+            return Err(AttemptError::Changed); // BUG: what is signed has a name that leaves room for `.sig`
         };
         let spot = Spot {
             private: &self.private,
@@ -359,7 +370,7 @@ impl Post {
             None => sign::write(&spot, signature)?,
             Some(old) => sign::replace(&spot, &old, signature)?,
         };
-        written.ok_or(Stop::Changed) // the payload is another one, or somebody else put a signature there meanwhile
+        written.ok_or(AttemptError::Changed) // the payload is another one, or somebody else put a signature there meanwhile
     }
 }
 

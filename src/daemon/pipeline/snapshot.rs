@@ -1,7 +1,7 @@
 //! A file as it was when it was hashed.
 
 use crate::daemon::decide::Bringers;
-use crate::daemon::pipeline::{Facts, Part, Post, Sight, Stop, parts};
+use crate::daemon::pipeline::{AttemptError, Facts, PairVersion, Part, Site, parts};
 use crate::daemon::space::Space;
 use crate::daemon::worker::look::Flaw;
 use crate::digest::Digest;
@@ -39,9 +39,9 @@ pub(crate) struct Resting {
 
 impl Resting {
     /// Opens the directory again. Whether the payload there is still the same is asked before anything is written.
-    pub(crate) fn wake(self, post: &Post, path: &RelPath) -> Result<Snapshot, Stop> {
+    pub(crate) fn wake(self, site: &Site, path: &RelPath) -> Result<Snapshot, AttemptError> {
         let Self { payload, staging, hashed, writer, signature } = self;
-        Ok(Snapshot { parent: post.parent_of(path)?, payload, staging, hashed, writer, signature })
+        Ok(Snapshot { parent: site.parent_of(path)?, payload, staging, hashed, writer, signature })
     }
 }
 
@@ -58,28 +58,28 @@ impl Snapshot {
     /// statx, probe, hash, probe, statx; any difference starts over. With `space`, the payload is copied to
     /// the destination's file system while it is hashed, leaving so many bytes free there.
     pub(crate) fn take(
-        post: &Post,
+        site: &Site,
         path: &RelPath,
-        sight: Sight,
+        sight: PairVersion,
         space: Option<(&Space, u64)>,
-    ) -> Result<Self, Stop> {
-        let parent = post.parent_of(path)?;
-        let (file, payload) = parent.open_file(path.name(), &post.fitness())?;
+    ) -> Result<Self, AttemptError> {
+        let parent = site.parent_of(path)?;
+        let (file, payload) = parent.open_file(path.name(), &site.fitness())?;
         if Some(payload.identity) != sight.payload {
-            return Err(Stop::Changed);
+            return Err(AttemptError::Changed);
         }
-        let signature = Self::read_signature(post, &parent, path, sight)?;
+        let signature = Self::read_signature(site, &parent, path, sight)?;
         let shown = parent.path().join(path.name());
         let mut writer = lease::probe(&file);
         // No further than the size it had: what grows meanwhile has changed (A10).
         let size = payload.identity.size;
         let grew = |error| match error {
-            OpenError::Unfit(_) | OpenError::Gone => Stop::Changed,
+            OpenError::Unfit(_) | OpenError::Gone => AttemptError::Changed,
             OpenError::Io(e) => e.into(),
         };
-        let (staging, hashed) = match (&post.destination, space) {
+        let (staging, hashed) = match (&site.destination, space) {
             (Some(destination), Some((space, floor))) => {
-                Stop::unless_there(destination)?;
+                AttemptError::unless_there(destination)?;
                 let _room = space.take(destination, size, floor)?;
                 let staging = Staging::below(destination, path.parent())?;
                 let hashed = copy::copy(&file, &shown, size, &staging).map_err(grew)?;
@@ -89,29 +89,31 @@ impl Snapshot {
         };
         writer = writer.and(lease::probe(&file));
         if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != payload.identity.size {
-            return Err(Stop::Changed);
+            return Err(AttemptError::Changed);
         }
         Ok(Self { parent, payload, staging, hashed, writer, signature })
     }
 
     fn read_signature(
-        post: &Post,
+        site: &Site,
         parent: &Place,
         path: &RelPath,
-        sight: Sight,
-    ) -> Result<Option<SignatureFile>, Stop> {
+        sight: PairVersion,
+    ) -> Result<Option<SignatureFile>, AttemptError> {
         let Some(expected) = sight.signature else { return Ok(None) };
         let name = signature_name(path.name());
-        let (file, stat) = match parent.open_file(&name, &post.signature_fitness()) {
-            Err(OpenError::Unfit(unfit)) => return Err(Stop::Refused(Flaw::Signature(unfit).to_string())),
+        let (file, stat) = match parent.open_file(&name, &site.signature_fitness()) {
+            Err(OpenError::Unfit(unfit)) => {
+                return Err(AttemptError::Refused(Flaw::Signature(unfit).to_string()));
+            }
             opened => opened?,
         };
         if stat.identity != expected {
-            return Err(Stop::Changed);
+            return Err(AttemptError::Changed);
         }
         let read = deliver::read_open(&file, parent.looking(), &name)?;
         if stat_file(&file, &parent.path().join(&name))?.identity != expected {
-            return Err(Stop::Changed);
+            return Err(AttemptError::Changed);
         }
         Ok(Some(SignatureFile { stat, digest: read.digest, parsed: read.parsed.ok() }))
     }
@@ -155,7 +157,7 @@ impl Snapshot {
 
     /// Who brought the pair. What has the signature's name counts, even if it is none: a link or a directory keeps the
     /// signature from coming as well.
-    pub(crate) fn bringers(&self, path: &RelPath) -> Result<Bringers, Stop> {
+    pub(crate) fn bringers(&self, path: &RelPath) -> Result<Bringers, AttemptError> {
         let signature = match &self.signature {
             Some(judged) => Some(judged.stat),
             None => self.parent.stat_of(&signature_name(path.name()))?,

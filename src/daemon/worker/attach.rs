@@ -12,10 +12,10 @@ use crate::clock::Moment;
 use crate::daemon::batcher::Batcher;
 use crate::daemon::decide::Brake;
 use crate::daemon::fair_semaphore::Queue;
-use crate::daemon::pipeline::Post;
+use crate::daemon::pipeline::Site;
 use crate::daemon::remover::Remover;
 use crate::daemon::roots::Roots;
-use crate::daemon::worker::{Driver, POLL, REATTACH, mounts};
+use crate::daemon::worker::{POLL, REATTACH, Worker, mounts};
 use crate::escape::quoted;
 use crate::fs::flush::Flusher;
 use crate::fs::private;
@@ -26,7 +26,7 @@ use crate::fs::{FsError, root, staging};
 use crate::kms::Kms;
 use crate::policy::{Batching, Mode, Rule};
 use crate::sink::directory::removal;
-use crate::sink::directory::removal::Claims;
+use crate::sink::directory::removal::Removal;
 
 /// Which part of the files that the process may have open a batch may: each needs two descriptors, and there are other
 /// rules.
@@ -57,15 +57,15 @@ pub enum AttachError {
     },
 }
 
-impl<K: Kms> Driver<K> {
+impl<K: Kms> Worker<K> {
     /// Attaches, or says why not and sets the time of the next attempt.
     pub(crate) fn attach(&mut self, now: Moment) {
-        match self.beat.at_disk(|| post(&self.rule, self.line.dry_run)) {
-            Ok(post) => {
+        match self.beat.at_disk(|| site(&self.rule, self.line.dry_run)) {
+            Ok(site) => {
                 if self.attach_told.take().is_some() {
                     tracing::info!(rule = self.rule.name, "the directories are there again");
                 }
-                if post.is_remote {
+                if site.is_remote {
                     let every = humantime::format_duration(POLL);
                     tracing::info!(
                         rule = self.rule.name,
@@ -73,8 +73,8 @@ impl<K: Kms> Driver<K> {
                         "events cannot be relied on there; scanning often instead"
                     );
                 }
-                self.beat.at_disk(|| mounts::tell(&self.line, &post));
-                self.post = Some(Arc::new(Post { refusals: Arc::clone(&self.refusals), ..post }));
+                self.beat.at_disk(|| mounts::tell(&self.line, &site));
+                self.site = Some(Arc::new(Site { refusals: Arc::clone(&self.refusals), ..site }));
                 self.unswept = true;
                 self.next_scan = now;
             }
@@ -103,7 +103,7 @@ impl<K: Kms> Driver<K> {
 }
 
 /// Opens and checks the directories of a rule. A rehearsal makes, locks and mends nothing.
-pub(crate) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, AttachError> {
+pub(crate) fn site(rule: &Arc<Rule>, dry_run: bool) -> Result<Site, AttachError> {
     let make = rule.create && !dry_run;
     let root = if make { root::create(&rule.path)? } else { root::open(&rule.path)? };
     let me = rustix::process::geteuid();
@@ -142,9 +142,9 @@ pub(crate) fn post(rule: &Arc<Rule>, dry_run: bool) -> Result<Post, AttachError>
         staging::sweep(dir)?; // what lies in the root, the first scan comes upon
     }
     let disk = Flusher::new(destination.as_ref().unwrap_or(&root))?;
-    let remover = Arc::new(Remover::new(Claims::new(Arc::clone(&private))));
+    let remover = Arc::new(Remover::new(Removal::new(Arc::clone(&private))));
     let is_remote = root.is_remote()?;
-    Ok(Post {
+    Ok(Site {
         rule: Arc::clone(rule),
         fingerprint: rule.fingerprint(),
         other_format: rule.fingerprint_but_for_format(),

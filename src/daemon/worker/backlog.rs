@@ -1,4 +1,4 @@
-//! What waits in a rule, and what for: told to who asks, and summed up for the board.
+//! What waits in a rule, and what for: told to who asks, and summed up for the status.
 //!
 //! Looks at what the driver has in memory, and at no file.
 
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::clock::{Clocks, Moment};
 use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
-use crate::daemon::pipeline::Post;
-use crate::daemon::status::{Cause, Deaf, Oldest};
-use crate::daemon::worker::{Driver, NEVER_SETTLES, Slot};
+use crate::daemon::pipeline::Site;
+use crate::daemon::status::{Cause, EventFault, Oldest};
+use crate::daemon::worker::{NEVER_SETTLES, PairState, Worker};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::kms::Kms;
-use crate::settle::{Sight, Want};
+use crate::settle::{PairVersion, Want};
 
 /// What a pair waits for that is not held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,13 +84,13 @@ impl Wait {
     }
 }
 
-impl Slot {
+impl PairState {
     /// What it waits for, unless it is held.
     pub(crate) fn wait(&self, want: Want) -> Wait {
         match (self.pair.sight(), want) {
             _ if self.running => Wait::Work,
-            (Sight { payload: None, .. }, _) => Wait::Payload,
-            (Sight { signature: None, .. }, Want::Verify) => Wait::Signature,
+            (PairVersion { payload: None, .. }, _) => Wait::Payload,
+            (PairVersion { signature: None, .. }, Want::Verify) => Wait::Signature,
             _ if self.pair.writer() == Writer::Present => Wait::Writer,
             _ if self.pair.is_doubted() => Wait::Grace,
             _ => Wait::Quiet,
@@ -142,7 +142,7 @@ impl Slot {
     }
 }
 
-impl<K: Kms> Driver<K> {
+impl<K: Kms> Worker<K> {
     /// Answers who asked.
     pub(crate) fn answer(&mut self, ask: Ask) {
         match ask {
@@ -163,7 +163,7 @@ impl<K: Kms> Driver<K> {
     fn backlog(&self, which: &Which, most: usize) -> Backlog {
         let clocks = self.line.clock.read();
         let want = self.want();
-        let is_meant = |path: &RelPath, slot: &Slot| {
+        let is_meant = |path: &RelPath, slot: &PairState| {
             which.path.as_ref().is_none_or(|asked| asked == path.as_bytes())
                 && (!which.held_only || slot.hold.is_some())
                 && which.cause.as_ref().is_none_or(|cause| cause == slot.cause(want))
@@ -227,8 +227,8 @@ impl<K: Kms> Driver<K> {
     pub(crate) fn survey_pairs(&self, now: Moment) -> (BTreeMap<&'static str, Cause>, usize, Option<Oldest>) {
         let (clocks, want) = (self.line.clock.read(), self.want());
         // Of each cause how many, and of those the one that has waited longest, the one to be told.
-        let mut longest: BTreeMap<&'static str, (usize, &Slot, Option<Moment>)> = BTreeMap::new();
-        let mut oldest: Option<(Duration, &RelPath, &Slot)> = None;
+        let mut longest: BTreeMap<&'static str, (usize, &PairState, Option<Moment>)> = BTreeMap::new();
+        let mut oldest: Option<(Duration, &RelPath, &PairState)> = None;
         let mut held = 0;
         for (path, slot) in &self.pairs {
             held += usize::from(slot.hold.is_some());
@@ -278,7 +278,7 @@ impl<K: Kms> Driver<K> {
     }
 
     /// Why events cannot be relied on, if they cannot.
-    pub(crate) fn unheard(&self, post: &Post) -> Option<Deaf> {
-        if post.is_remote { Some(Deaf::Remote) } else { self.deaf.clone() }
+    pub(crate) fn unheard(&self, site: &Site) -> Option<EventFault> {
+        if site.is_remote { Some(EventFault::Remote) } else { self.deaf.clone() }
     }
 }

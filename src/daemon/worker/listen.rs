@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::daemon::status::Deaf;
-use crate::daemon::worker::Driver;
+use crate::daemon::status::EventFault;
+use crate::daemon::worker::Worker;
 use crate::daemon::worker::look::is_directory;
 use crate::fs::Staging;
 use crate::fs::staging::RESERVED_PREFIX;
@@ -19,10 +19,10 @@ const COOKIE: Duration = Duration::from_secs(10);
 /// How late this rule may be itself to notice that it did not come.
 const LATE: Duration = Duration::from_secs(1);
 
-impl<K: Kms> Driver<K> {
+impl<K: Kms> Worker<K> {
     /// Turns hints into pairs to look at now.
     pub(crate) fn take_hints(&mut self, now: Moment) {
-        let (Some(hints), Some(post)) = (&self.hints, self.post.clone()) else { return };
+        let (Some(hints), Some(site)) = (&self.hints, self.site.clone()) else { return };
         if self.once {
             return;
         }
@@ -34,12 +34,12 @@ impl<K: Kms> Driver<K> {
         if dirty.everything {
             self.scan_soon(now);
         }
-        let root = post.root.path().to_owned();
+        let root = site.root.path().to_owned();
         let cookie = self.line.cookies.as_ref().map(|dir| dir.path().join(&self.rule.name));
         for path in dirty.paths {
             if Some(&path) == cookie.as_ref() {
                 self.cookie_due = None;
-                if self.deaf == Some(Deaf::Silent) {
+                if self.deaf == Some(EventFault::Silent) {
                     self.deaf = None;
                 }
                 continue;
@@ -60,7 +60,7 @@ impl<K: Kms> Driver<K> {
                 Meaning::Signature(_) | Meaning::Nothing => {}
             }
             // What is in a new directory, and watching it, is the scan's.
-            if self.rule.recursive && self.beat.at_disk(|| is_directory(&post, below)) {
+            if self.rule.recursive && self.beat.at_disk(|| is_directory(&site, below)) {
                 self.scan_soon(now);
             }
         }
@@ -71,13 +71,13 @@ impl<K: Kms> Driver<K> {
             Ok(hints) => {
                 self.watchers += 1;
                 if self.watchers > 1 {
-                    self.panel.count_rebuild();
+                    self.rule_status.count_rebuild();
                 }
                 Some(hints)
             }
             Err(error) => {
                 tracing::error!(rule = self.rule.name, %error, "no events; scanning often instead");
-                self.deaf = Some(Deaf::Refused(error.to_string()));
+                self.deaf = Some(EventFault::Refused(error.to_string()));
                 None
             }
         }
@@ -98,8 +98,8 @@ impl<K: Kms> Driver<K> {
     /// Has the watcher prove that it hears, when somebody asked whether the daemon is well: a rule that relies on
     /// events is not if none come. One that does not rely on them has nothing to prove.
     pub(crate) fn prove_hearing(&mut self, now: Moment) {
-        let relies = self.post.as_ref().is_some_and(|post| !post.is_remote)
-            && self.deaf != Some(Deaf::Silent)
+        let relies = self.site.as_ref().is_some_and(|site| !site.is_remote)
+            && self.deaf != Some(EventFault::Silent)
             && !self.once;
         if relies && self.cookie_due.is_none() && self.scan.is_none() {
             self.send_cookie(now);
@@ -117,7 +117,7 @@ impl<K: Kms> Driver<K> {
                 "events no longer arrive; watching anew and scanning often"
             );
             self.cookie_due = None;
-            self.deaf = Some(Deaf::Silent);
+            self.deaf = Some(EventFault::Silent);
             self.hints = None;
             self.next_scan = now;
         }

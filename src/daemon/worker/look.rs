@@ -8,13 +8,13 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use crate::clock;
-use crate::daemon::pipeline::{Post, STALE};
+use crate::daemon::pipeline::{STALE, Site};
 use crate::fs::lease;
 use crate::fs::lease::Writer;
 use crate::fs::private;
 use crate::fs::{Fitness, FsError, Kind, OpenError, RelPath, Unfit};
 use crate::policy::{Mode, OnInvalid, OnStale};
-use crate::settle::{Pair, Sight, Timing};
+use crate::settle::{Pair, PairVersion, Timing};
 use crate::signing::Reason;
 use crate::source::directory::scan::signature_name;
 use crate::state::{Outcome, Remembered, Version};
@@ -23,8 +23,8 @@ use crate::state::{Outcome, Remembered, Version};
 pub(crate) const ORPHAN: &str = "a signature without its file; it is kept, and judged when the file comes";
 
 /// What lies at a name now.
-pub(crate) struct Look {
-    pub(crate) sight: Sight,
+pub(crate) struct Observation {
+    pub(crate) sight: PairVersion,
     /// Why it is not handled as it is.
     pub(crate) unfit: Option<Flaw>,
 }
@@ -57,11 +57,11 @@ impl fmt::Display for Flaw {
 
 /// What `statx` says of a pair. A signature that is no regular file counts as none (A2), but is seen, and reported, as
 /// long as nothing else of the pair is there (A8).
-pub(crate) fn look(post: &Post, path: &RelPath) -> Result<Look, FsError> {
-    let dir = match private::descend(&post.root, path.parent()) {
+pub(crate) fn look(site: &Site, path: &RelPath) -> Result<Observation, FsError> {
+    let dir = match private::descend(&site.root, path.parent()) {
         Ok(dir) => dir,
         Err(e) if e.is_not_found() || e.is_no_directory() => {
-            return Ok(Look { sight: Sight::default(), unfit: None });
+            return Ok(Observation { sight: PairVersion::default(), unfit: None });
         }
         Err(e) => return Err(e),
     };
@@ -71,35 +71,35 @@ pub(crate) fn look(post: &Post, path: &RelPath) -> Result<Look, FsError> {
         Kind::Symlink | Kind::Special => payload.is_none(),
         Kind::Directory => false,
     });
-    Ok(Look {
-        sight: Sight {
+    Ok(Observation {
+        sight: PairVersion {
             payload: payload.as_ref().map(|stat| stat.identity),
             signature: signature.map(|stat| stat.identity),
         },
-        unfit: payload.and_then(|stat| post.fitness().check(&stat).err().map(Flaw::Payload)).or_else(|| {
-            signature.and_then(|stat| post.signature_fitness().check(&stat).err().map(Flaw::Signature))
+        unfit: payload.and_then(|stat| site.fitness().check(&stat).err().map(Flaw::Payload)).or_else(|| {
+            signature.and_then(|stat| site.signature_fitness().check(&stat).err().map(Flaw::Signature))
         }),
     })
 }
 
-pub(crate) fn is_directory(post: &Post, below: &Path) -> bool {
+pub(crate) fn is_directory(site: &Site, below: &Path) -> bool {
     let Some((parent, name)) = below.parent().zip(below.file_name()) else { return false };
-    let stat = post.root.descend(parent).and_then(|dir| dir.stat_of(name));
+    let stat = site.root.descend(parent).and_then(|dir| dir.stat_of(name));
     stat.is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == Kind::Directory))
 }
 
 /// Asks the lease about both files of a pair. What cannot be opened is unknown here; the try will say why.
-pub(crate) fn probe(post: &Post, path: &RelPath, sight: Sight) -> Writer {
-    let Ok(dir) = private::descend(&post.root, path.parent()) else { return Writer::Unknown };
+pub(crate) fn probe(site: &Site, path: &RelPath, sight: PairVersion) -> Writer {
+    let Ok(dir) = private::descend(&site.root, path.parent()) else { return Writer::Unknown };
     let ask = |name: &std::ffi::OsStr, fitness: Fitness| match dir.open_file(name, &fitness) {
         Ok((file, _)) => lease::probe(&file),
         Err(OpenError::Io(e)) if e.source == Errno::WOULDBLOCK => Writer::Present,
         Err(OpenError::Gone | OpenError::Unfit(_) | OpenError::Io(_)) => Writer::Unknown,
     };
-    let payload = ask(path.name(), post.fitness());
-    match (sight.signature, &post.rule.mode) {
+    let payload = ask(path.name(), site.fitness());
+    match (sight.signature, &site.rule.mode) {
         (Some(_), Mode::Verify(_)) => {
-            payload.and(ask(&signature_name(path.name()), post.signature_fitness()))
+            payload.and(ask(&signature_name(path.name()), site.signature_fitness()))
         }
         _ => payload,
     }
@@ -108,13 +108,13 @@ pub(crate) fn probe(post: &Post, path: &RelPath, sight: Sight) -> Writer {
 /// In `--once`: whether a pair that waits for grace or its signature has been as it is for longer than that,
 /// by the files' own ctime, and nobody is writing.
 pub(crate) fn is_old_enough(
-    sight: &Sight,
+    sight: &PairVersion,
     pair: &Pair,
     timing: &Timing,
-    post: &Post,
+    site: &Site,
     path: &RelPath,
 ) -> bool {
-    let writer = probe(post, path, *sight);
+    let writer = probe(site, path, *sight);
     let wait = match (sight.signature, writer) {
         (_, Writer::Present) => return false,
         (None, _) => timing.signature_timeout,
@@ -127,17 +127,17 @@ pub(crate) fn is_old_enough(
 }
 
 /// Whether a remembered decision is about exactly what lies there now, under the same rule.
-pub(crate) fn is_decided(post: &Post, row: &Remembered, look: &Look, dry_run: bool) -> bool {
+pub(crate) fn is_decided(site: &Site, row: &Remembered, look: &Observation, dry_run: bool) -> bool {
     // Where files go and what is done about bad ones is not in the fingerprint: what the rule asks for now and
     // was not done then is still to be done.
-    let stays = post.rule.delivery().is_none();
-    is_of(post, row, &look.sight)
+    let stays = site.rule.delivery().is_none();
+    is_of(site, row, &look.sight)
         && match row.outcome {
             Outcome::Signed | Outcome::Adopted => stays && (row.signature.is_some() || dry_run),
             Outcome::Valid => stays,
-            Outcome::Invalid => would_leave(post, row),
+            Outcome::Invalid => would_leave(site, row),
             // The rule may have become more generous since.
-            Outcome::Refused => would_refuse_again(post, row, look),
+            Outcome::Refused => would_refuse_again(site, row, look),
             // A rehearsal leaves them in place, and says so once. Otherwise: the same pair is back.
             Outcome::Delivered | Outcome::Quarantined => dry_run,
             Outcome::Signing => false,
@@ -145,15 +145,15 @@ pub(crate) fn is_decided(post: &Post, row: &Remembered, look: &Look, dry_run: bo
 }
 
 /// Whether a remembered decision is about these versions, under the same rule.
-pub(crate) fn is_of(post: &Post, row: &Remembered, sight: &Sight) -> bool {
-    row.fingerprint == post.fingerprint
+pub(crate) fn is_of(site: &Site, row: &Remembered, sight: &PairVersion) -> bool {
+    row.fingerprint == site.fingerprint
         && row.payload == sight.payload.as_ref().map(Version::from)
         && row.signature == sight.signature.as_ref().map(Version::from)
 }
 
-pub(crate) fn would_refuse_again(post: &Post, row: &Remembered, look: &Look) -> bool {
+pub(crate) fn would_refuse_again(site: &Site, row: &Remembered, look: &Observation) -> bool {
     let stale = row.reason.as_deref() == Some(STALE);
-    match (&look.unfit, &post.rule.mode) {
+    match (&look.unfit, &site.rule.mode) {
         (Some(unfit), _) => row.reason.as_deref() == Some(&unfit.to_string()),
         (None, _) if row.reason.as_deref().is_some_and(Flaw::wrote) => false,
         (None, Mode::Sign(sign)) => !stale || sign.on_stale == OnStale::Report,
@@ -162,8 +162,8 @@ pub(crate) fn would_refuse_again(post: &Post, row: &Remembered, look: &Look) -> 
 }
 
 /// Whether an invalid pair that was left would be left again.
-pub(crate) fn would_leave(post: &Post, row: &Remembered) -> bool {
-    match &post.rule.mode {
+pub(crate) fn would_leave(site: &Site, row: &Remembered) -> bool {
+    match &site.rule.mode {
         Mode::Verify(rule) if row.reason.as_deref() == Some(Reason::Missing.as_str()) => {
             rule.on_missing == OnInvalid::Log
         }

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::daemon::hold::Hold;
-use crate::daemon::worker::{Driver, MAX_PAIRS, Slot, set_timer};
+use crate::daemon::worker::{MAX_PAIRS, PairState, Worker, set_timer};
 use crate::fs::RelPath;
 use crate::kms::Kms;
-use crate::settle::{Pair, Sight};
+use crate::settle::{Pair, PairVersion};
 
 /// A pair that waits longer than this may be forgotten until the next scan when there are too many.
 const EVICTABLE: Duration = Duration::from_secs(10);
 
-impl<K: Kms> Driver<K> {
+impl<K: Kms> Worker<K> {
     /// Has a pair looked at in this round, entering it if it is new.
     pub(crate) fn look_soon(&mut self, path: RelPath, now: Moment) {
         if let Some(slot) = self.pairs.get_mut(&path) {
@@ -30,8 +30,8 @@ impl<K: Kms> Driver<K> {
 
     /// Begins to watch a name, unless nothing is there or it was dealt with before.
     pub(crate) fn enter(&mut self, path: RelPath, now: Moment) {
-        let mut slot = Slot {
-            pair: Pair::new(self.want(), now, Sight::default()),
+        let mut slot = PairState {
+            pair: Pair::new(self.want(), now, PairVersion::default()),
             timer: None,
             running: false,
             touched: false,

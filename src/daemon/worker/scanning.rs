@@ -9,16 +9,16 @@ use std::time::Duration;
 use crate::chain;
 use crate::clock::Moment;
 use crate::daemon::hold::Hold;
-use crate::daemon::pipeline::{Post, Refusal, sibling};
-use crate::daemon::status::Deaf;
+use crate::daemon::pipeline::{Refusal, Site, sibling};
+use crate::daemon::status::EventFault;
 use crate::daemon::summary::Left;
 use crate::daemon::worker::look::{is_decided, look};
-use crate::daemon::worker::{Driver, MAX_PAIRS, POLL, REATTACH, chance, set_timer};
+use crate::daemon::worker::{MAX_PAIRS, POLL, REATTACH, Worker, chance, set_timer};
 use crate::escape::{Escaped, quoted};
 use crate::fs::trust::TrustError;
 use crate::fs::{Dir, FsError, Kind, RelPath, root};
 use crate::kms::Kms;
-use crate::settle::Sight;
+use crate::settle::PairVersion;
 use crate::sink::directory::{exchange, removal};
 use crate::source::directory::scan;
 use crate::source::directory::scan::{Meaning, Walk};
@@ -75,11 +75,11 @@ impl Turn {
     }
 }
 
-impl<K: Kms> Driver<K> {
+impl<K: Kms> Worker<K> {
     /// Begins to walk the directory.
     pub(crate) fn begin_scan(&mut self, now: Moment) {
-        let Some(post) = self.post.clone() else { return };
-        if self.has_moved(&post) {
+        let Some(site) = self.site.clone() else { return };
+        if self.has_moved(&site) {
             return;
         }
         if self.hints.is_none() && !self.once {
@@ -102,15 +102,15 @@ impl<K: Kms> Driver<K> {
     /// Takes the scan a few names on: enters what is not dealt with, ends it when there are no more. Everything else
     /// has its turn in between, however many files a sender puts there.
     pub(crate) async fn scan_on(&mut self) {
-        let (Some(mut scan), Some(post)) = (self.scan.take(), self.post.clone()) else { return };
+        let (Some(mut scan), Some(site)) = (self.scan.take(), self.site.clone()) else { return };
         let mut unwatched = None;
         let read = self.beat.at_disk(|| {
-            scan.walk.next(&post.root, LOOKUP, |below| {
+            scan.walk.next(&site.root, LOOKUP, |below| {
                 if scan.is_second_round {
                     return;
                 }
                 if let Some(hints) = &mut self.hints
-                    && let Err(e) = hints.watch(&post.root.path().join(below))
+                    && let Err(e) = hints.watch(&site.root.path().join(below))
                 {
                     unwatched.get_or_insert(e);
                 }
@@ -119,7 +119,7 @@ impl<K: Kms> Driver<K> {
         if let Some(error) = unwatched {
             tracing::error!(rule = self.rule.name, %error, "not all directories are watched; scanning often instead");
             self.hints = None;
-            self.deaf = Some(Deaf::Refused(error.to_string()));
+            self.deaf = Some(EventFault::Refused(error.to_string()));
         }
         if read.is_ok() {
             self.say_ready(); // the root is watched; what the scan comes upon takes as long as it takes
@@ -127,7 +127,7 @@ impl<K: Kms> Driver<K> {
         match read {
             Err(error) => self.detach(&error),
             Ok(Some(batch)) => {
-                self.take_batch(&post, &mut scan, batch).await;
+                self.take_batch(&site, &mut scan, batch).await;
                 self.scan = Some(scan);
             }
             Ok(None) if scan.turn.is_some() && !scan.is_second_round && self.pairs.len() < MAX_PAIRS => {
@@ -138,19 +138,19 @@ impl<K: Kms> Driver<K> {
                 self.scan = Some(scan);
             }
             Ok(None) => {
-                self.end_scan(&post, &scan);
+                self.end_scan(&site, &scan);
                 self.sum_up(false).await;
             }
         }
     }
 
-    async fn take_batch(&mut self, post: &Arc<Post>, scan: &mut Scan, mut batch: scan::Batch) {
+    async fn take_batch(&mut self, site: &Arc<Site>, scan: &mut Scan, mut batch: scan::Batch) {
         let now = self.line.clock.now();
         scan.all_seen &= batch.failed.is_empty();
         if !scan.is_second_round {
             for error in batch.failed {
                 let error = Hold::Fs(error);
-                if post.may_tell(now) {
+                if site.may_tell(now) {
                     tracing::warn!(rule = self.rule.name, %error, "directory skipped");
                 }
                 if self.once {
@@ -159,17 +159,17 @@ impl<K: Kms> Driver<K> {
             }
             let strays = self.foreign(batch.strays).await;
             let strays = strays.into_iter().map(|path| (path, scan::Unsignable::Stray));
-            self.refuse_names(post, batch.unsignable.into_iter().chain(strays).collect()).await;
+            self.refuse_names(site, batch.unsignable.into_iter().chain(strays).collect()).await;
         }
-        if post.private.is_locked() && !scan.is_second_round {
-            for path in self.adopt(post, batch.moved) {
+        if site.private.is_locked() && !scan.is_second_round {
+            for path in self.adopt(site, batch.moved) {
                 // The walk may have been there already.
                 if let Meaning::Pair(path) = scan::meaning(&self.rule, path.parent(), path.name()) {
                     batch.pairs.insert(path);
                 }
             }
             if scan.sweeps {
-                self.dissolve(post, batch.stand_ins).await;
+                self.dissolve(site, batch.stand_ins).await;
             }
         }
         let mut new = Vec::new();
@@ -188,14 +188,14 @@ impl<K: Kms> Driver<K> {
             self.make_room();
         }
         if self.pairs.len() < MAX_PAIRS {
-            self.enter_unless_known(post, new, now).await;
+            self.enter_unless_known(site, new, now).await;
         } else {
             self.overflowed |= !new.is_empty();
         }
     }
 
-    fn end_scan(&mut self, post: &Arc<Post>, scan: &Scan) {
-        post.tell_untold(self.line.clock.now());
+    fn end_scan(&mut self, site: &Arc<Site>, scan: &Scan) {
+        site.tell_untold(self.line.clock.now());
         if std::mem::replace(&mut self.capped, scan.walk.capped) != scan.walk.capped && self.capped {
             tracing::error!(
                 rule = self.rule.name,
@@ -206,9 +206,9 @@ impl<K: Kms> Driver<K> {
             self.last_seen = scan.seen;
             self.overflowed |= scan.turn.is_some(); // the others had none
         }
-        if post.private.is_locked() {
+        if site.private.is_locked() {
             // Claims that cannot be listed were told when the rule attached, or are when it attaches again.
-            let waiting = self.beat.at_disk(|| removal::bring_back(&post.private)).unwrap_or_default();
+            let waiting = self.beat.at_disk(|| removal::bring_back(&site.private)).unwrap_or_default();
             let count = waiting.count;
             if count > std::mem::replace(&mut self.sheltered, waiting).count {
                 tracing::warn!(
@@ -222,12 +222,12 @@ impl<K: Kms> Driver<K> {
         self.is_first_scan = false;
         self.last_scan = Some(ended);
         self.last_scan_took = ended.saturating_sub(scan.began);
-        self.panel.count_scan(self.last_scan_took);
+        self.rule_status.count_scan(self.last_scan_took);
         self.send_cookie(ended);
-        if self.hints.is_some() && self.deaf != Some(Deaf::Silent) {
-            self.deaf = (!scan.all_seen).then_some(Deaf::Unseen);
+        if self.hints.is_some() && self.deaf != Some(EventFault::Silent) {
+            self.deaf = (!scan.all_seen).then_some(EventFault::Unseen);
         }
-        let listening = self.hints.is_some() && !post.is_remote && self.deaf.is_none();
+        let listening = self.hints.is_some() && !site.is_remote && self.deaf.is_none();
         let pause = match (self.once, listening) {
             (true, _) => NEVER,
             (false, true) => chance::jittered(RECONCILE),
@@ -235,16 +235,16 @@ impl<K: Kms> Driver<K> {
         };
         self.soonest_scan = ended + ended.saturating_sub(scan.began).max(SCAN_PAUSE);
         self.next_scan = self.next_scan.max(self.soonest_scan).min(ended + pause);
-        self.prune(post, ended);
+        self.prune(site, ended);
     }
 
     /// Finishes what lies in private folders of ours that somebody has moved, and takes them away. Returns the names of
     /// what may be at its place again.
-    fn adopt(&mut self, post: &Post, moved: Vec<RelPath>) -> Vec<RelPath> {
+    fn adopt(&mut self, site: &Site, moved: Vec<RelPath>) -> Vec<RelPath> {
         let mut back = Vec::new();
         for path in moved {
             let folder = Escaped::new(path.as_path()).to_string();
-            match self.beat.at_disk(|| removal::adopt(&post.private, &path)) {
+            match self.beat.at_disk(|| removal::adopt(&site.private, &path)) {
                 Ok(Some(paths)) => {
                     back.extend(paths);
                     tracing::warn!(
@@ -269,9 +269,9 @@ impl<K: Kms> Driver<K> {
     }
 
     /// Sees to stand-in names, which nobody makes any more. Ours are known by what state says of their content.
-    async fn dissolve(&mut self, post: &Post, stand_ins: Vec<RelPath>) {
+    async fn dissolve(&mut self, site: &Site, stand_ins: Vec<RelPath>) {
         for path in stand_ins {
-            let digest = self.beat.at_disk(|| exchange::digest_of_stand_in(&post.private, &path));
+            let digest = self.beat.at_disk(|| exchange::digest_of_stand_in(&site.private, &path));
             let ours = match digest {
                 None => None,
                 Some(digest) => {
@@ -283,7 +283,7 @@ impl<K: Kms> Driver<K> {
                     }
                 }
             };
-            let done = self.beat.at_disk(|| exchange::dissolve(&post.private, &path, ours.as_ref()));
+            let done = self.beat.at_disk(|| exchange::dissolve(&site.private, &path, ours.as_ref()));
             let (file, is_ours) = (Escaped::new(path.as_path()).to_string(), ours.is_some());
             match done.map_err(|error| chain::one_line(&error)) {
                 Ok(()) if is_ours => {}
@@ -300,7 +300,7 @@ impl<K: Kms> Driver<K> {
     }
 
     /// Enters the paths whose present versions state has no final decision about.
-    pub(crate) async fn enter_unless_known(&mut self, post: &Post, paths: Vec<RelPath>, now: Moment) {
+    pub(crate) async fn enter_unless_known(&mut self, site: &Site, paths: Vec<RelPath>, now: Moment) {
         let asked = self.line.state.remembered_all(&self.rule.name, paths.clone());
         let remembered = match self.beat.at_state(asked).await {
             Ok(remembered) => remembered,
@@ -311,8 +311,8 @@ impl<K: Kms> Driver<K> {
         };
         for (path, row) in remembered {
             if let Some(row) = row
-                && let Ok(look) = self.beat.at_disk(|| look(post, &path))
-                && is_decided(post, &row, &look, self.line.dry_run)
+                && let Ok(look) = self.beat.at_disk(|| look(site, &path))
+                && is_decided(site, &row, &look, self.line.dry_run)
             {
                 if self.is_first_scan {
                     self.summary.already(row.outcome, row.reason.as_deref(), &path);
@@ -340,26 +340,26 @@ impl<K: Kms> Driver<K> {
     }
 
     /// Refuses names that can have no signature, once for each version of the file.
-    async fn refuse_names(&mut self, post: &Post, names: Vec<(RelPath, scan::Unsignable)>) {
+    async fn refuse_names(&mut self, site: &Site, names: Vec<(RelPath, scan::Unsignable)>) {
         let mut refusals = Vec::new();
         for (path, why) in names {
-            let stat = self.beat.at_disk(|| post.root.descend(path.parent())?.stat_of(path.name()));
+            let stat = self.beat.at_disk(|| site.root.descend(path.parent())?.stat_of(path.name()));
             let Ok(Some(stat)) = stat else { continue };
             if stat.kind != Kind::Directory {
-                let sight = Sight { payload: Some(stat.identity), signature: None };
+                let sight = PairVersion { payload: Some(stat.identity), signature: None };
                 refusals.push(Refusal { path, sight, reason: why.to_string() });
             }
         }
-        self.refuse(post, refusals).await;
+        self.refuse(site, refusals).await;
     }
 
     /// Whether another directory stands at the rule's path by now, or at that of its destination. Then the old ones are
     /// let go.
-    pub(crate) fn has_moved(&mut self, post: &Post) -> bool {
+    pub(crate) fn has_moved(&mut self, site: &Site) -> bool {
         // The same way as when it was attached: what stands above it may have changed hands as well.
         let (now, then) = self
             .beat
-            .at_disk(|| (root::open(&self.rule.path).map(|dir| dir.stat().ok()), post.root.stat().ok()));
+            .at_disk(|| (root::open(&self.rule.path).map(|dir| dir.stat().ok()), site.root.stat().ok()));
         let now = match now {
             Ok(now) => now,
             Err(TrustError::Missing(_)) => None,
@@ -385,7 +385,7 @@ impl<K: Kms> Driver<K> {
         }
         // One that cannot be looked at shows at the next file.
         let is_there = |dir: &Dir| self.beat.at_disk(|| dir.is_at_its_path().unwrap_or(true));
-        let Some(moved) = post.destination.as_ref().filter(|dir| !is_there(dir)) else { return false };
+        let Some(moved) = site.destination.as_ref().filter(|dir| !is_there(dir)) else { return false };
         tracing::error!(
             rule = self.rule.name,
             path = %quoted(moved.path()),
@@ -405,7 +405,7 @@ impl<K: Kms> Driver<K> {
     }
 
     pub(crate) fn let_go(&mut self) {
-        self.post = None;
+        self.site = None;
         self.scan = None;
         self.attachment += 1;
         self.hints = None;
@@ -418,15 +418,15 @@ impl<K: Kms> Driver<K> {
 
     /// Has state forget files that are gone, now and then; and sooner where a sender makes many that are refused, under
     /// ever new names.
-    pub(crate) fn prune(&mut self, post: &Arc<Post>, now: Moment) {
+    pub(crate) fn prune(&mut self, site: &Arc<Site>, now: Moment) {
         if (now < self.next_prune && self.refused < MAX_PAIRS) || self.line.dry_run {
             return;
         }
         self.refused = 0;
         self.next_prune = now + PRUNE;
-        let (line, post, rule) = (Arc::clone(&self.line), Arc::clone(post), Arc::clone(&self.rule));
+        let (line, site, rule) = (Arc::clone(&self.line), Arc::clone(site), Arc::clone(&self.rule));
         self.chores.spawn(async move {
-            if let Err(error) = forget_gone(&line.state, post).await {
+            if let Err(error) = forget_gone(&line.state, site).await {
                 tracing::warn!(rule = rule.name, %error, "state was not tidied");
             }
         });
@@ -435,26 +435,26 @@ impl<K: Kms> Driver<K> {
 
 /// Has state forget the decisions about files that are gone. Looks for them here and not on state's thread, which all
 /// rules wait for: a file server that does not answer is its own rule's trouble.
-async fn forget_gone(state: &State, post: Arc<Post>) -> Result<(), StateError> {
+async fn forget_gone(state: &State, site: Arc<Site>) -> Result<(), StateError> {
     let mut last = Vec::new();
     loop {
-        let page = state.decided_after(&post.rule.name, &last).await?;
+        let page = state.decided_after(&site.rule.name, &last).await?;
         let Some((path, _)) = page.last() else { return Ok(()) };
         last = path.clone();
-        let here = Arc::clone(&post);
+        let here = Arc::clone(&site);
         let gone = tokio::task::spawn_blocking(move || {
             page.into_iter().filter(|(path, _)| is_gone(&here, path)).collect()
         });
         let Ok(gone) = gone.await else { return Ok(()) }; // the runtime is going down
-        state.forget(&post.rule.name, gone).await?;
+        state.forget(&site.rule.name, gone).await?;
     }
 }
 
-fn is_gone(post: &Post, path: &[u8]) -> bool {
+fn is_gone(site: &Site, path: &[u8]) -> bool {
     use std::os::unix::ffi::OsStrExt as _;
     let Some(path) = RelPath::new(std::ffi::OsStr::from_bytes(path)) else { return true };
     // What cannot be looked at now is not known to be gone.
-    look(post, &path).is_ok_and(|look| look.sight == Sight::default())
+    look(site, &path).is_ok_and(|look| look.sight == PairVersion::default())
 }
 
 #[cfg(test)]

@@ -9,15 +9,15 @@ use tokio::task::JoinError;
 use crate::clock::Moment;
 use crate::daemon::batcher::Batcher;
 use crate::daemon::hold::{Announcement, Hold, back_off};
-use crate::daemon::pipeline::{Ending, Post, Refusal, Settled, Tried, Try, ended};
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Refusal, Settled, Site, ended};
 use crate::daemon::summary::Left;
 use crate::daemon::worker::look::{ORPHAN, is_of, is_old_enough, look, probe};
-use crate::daemon::worker::{Driver, Slot, chance, set_timer};
+use crate::daemon::worker::{PairState, Worker, chance, set_timer};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::kms::Kms;
 use crate::policy::Mode;
-use crate::settle::{Ended, Next, Sight, Want, Worry};
+use crate::settle::{Ended, Next, PairVersion, Want, Worry};
 use crate::state::{Outcome, Remembered};
 
 /// How often at most one success has all held files tried again.
@@ -25,11 +25,11 @@ const RETRY_ALL: Duration = Duration::from_secs(30);
 /// Pairs looked at before tries and orders get their turn.
 const LOOKS: usize = 512;
 
-impl<K: Kms> Driver<K> {
+impl<K: Kms> Worker<K> {
     /// Looks at pairs whose time has come: not all at once, as looking may mean to record, and tries and the
     /// order to stop must not wait for that.
     pub(crate) async fn run_timers(&mut self, now: Moment) {
-        let Some(post) = self.post.clone() else { return };
+        let Some(site) = self.site.clone() else { return };
         let mut refusals = Vec::new();
         for _ in 0..LOOKS {
             let Some((at, path)) = self.timers.first().cloned() else { break };
@@ -39,15 +39,15 @@ impl<K: Kms> Driver<K> {
             self.timers.pop_first();
             if let Some(slot) = self.pairs.get_mut(&path) {
                 slot.timer = None;
-                refusals.extend(self.look_at(&post, &path));
+                refusals.extend(self.look_at(&site, &path));
             }
         }
-        self.refuse(&post, refusals).await;
+        self.refuse(&site, refusals).await;
     }
 
     /// Takes a sample of one pair and does what it says; but for a refusal, which the caller puts on record.
-    fn look_at(&mut self, post: &Arc<Post>, path: &RelPath) -> Option<Refusal> {
-        let look = match self.beat.at_disk(|| look(post, path)) {
+    fn look_at(&mut self, site: &Arc<Site>, path: &RelPath) -> Option<Refusal> {
+        let look = match self.beat.at_disk(|| look(site, path)) {
             Ok(look) => look,
             Err(error) => {
                 self.hold(path, Hold::Fs(error));
@@ -58,11 +58,11 @@ impl<K: Kms> Driver<K> {
         let (now, want) = (self.line.clock.now(), self.want());
         let slot = self.pairs.get_mut(path).filter(|slot| !slot.running)?;
         let sight = match want {
-            Want::Sign => Sight { signature: None, ..look.sight },
+            Want::Sign => PairVersion { signature: None, ..look.sight },
             Want::Verify => look.sight,
         };
         // Of one that is gone, `follow` tells what held it.
-        if slot.pair.sight() != sight && sight != Sight::default() {
+        if slot.pair.sight() != sight && sight != PairVersion::default() {
             slot.hold = None;
             slot.attempts = 0;
         }
@@ -83,11 +83,11 @@ impl<K: Kms> Driver<K> {
             None => {}
         }
         if next == Next::Probe {
-            let writer = self.beat.at_disk(|| probe(post, path, look.sight));
+            let writer = self.beat.at_disk(|| probe(site, path, look.sight));
             next = slot.pair.probed(now, writer, &self.timing);
         }
         if self.once && slot.pair.waits_for_time(now, &self.timing) {
-            next = if self.beat.at_disk(|| is_old_enough(&look.sight, &slot.pair, &self.timing, post, path)) {
+            next = if self.beat.at_disk(|| is_old_enough(&look.sight, &slot.pair, &self.timing, site, path)) {
                 slot.pair.hurry(now)
             } else {
                 Next::Rest
@@ -110,7 +110,7 @@ impl<K: Kms> Driver<K> {
             }
             Next::LookAt(at) => set_timer(&mut self.timers, slot, path, at),
             Next::Probe => set_timer(&mut self.timers, slot, path, self.line.clock.now()),
-            Next::Try(_) => {
+            Next::Attempt(_) => {
                 slot.running = true;
                 self.ready.push_back(path.clone());
             }
@@ -120,9 +120,9 @@ impl<K: Kms> Driver<K> {
 
     /// Starts tries, as many as may run at once, in the order in which they became ready.
     pub(crate) fn dispatch(&mut self) {
-        let Some(post) = &self.post else { return };
+        let Some(site) = &self.site else { return };
         // Those that only wait for others of their batch are not counted.
-        let max_jobs = self.max_jobs + post.batcher.as_ref().map_or(0, Batcher::max_files);
+        let max_jobs = self.max_jobs + site.batcher.as_ref().map_or(0, Batcher::max_files);
         while self.jobs.len() < max_jobs {
             let Some(path) = self.ready.pop_front() else { return };
             let Some(slot) = self.pairs.get_mut(&path) else { continue };
@@ -132,19 +132,19 @@ impl<K: Kms> Driver<K> {
             let sight = match &self.rule.mode {
                 Mode::Verify(_) => settled,
                 // With whichever signature lies beside it; settling did not look at that.
-                Mode::Sign(_) => match self.beat.at_disk(|| look(post, &path)) {
+                Mode::Sign(_) => match self.beat.at_disk(|| look(site, &path)) {
                     Ok(look) if look.sight.payload == settled.payload => look.sight,
                     Ok(_) | Err(_) => settled,
                 },
             };
-            let work = Try { path, sight, finality, known: slot.known.take() };
-            let (attachment, run) = (self.attachment, Arc::clone(&self.line).run(Arc::clone(post), work));
+            let work = Attempt { path, sight, finality, known: slot.known.take() };
+            let (attachment, run) = (self.attachment, Arc::clone(&self.line).run(Arc::clone(site), work));
             self.jobs.spawn(async move { (attachment, run.await) });
         }
     }
 
     /// Takes the end of a try.
-    pub(crate) fn finish(&mut self, done: Result<(u64, Tried), JoinError>) {
+    pub(crate) fn finish(&mut self, done: Result<(u64, AttemptResult), JoinError>) {
         let Some((attachment, tried)) = ended(done) else { return };
         if attachment != self.attachment {
             return; // another directory's
@@ -155,9 +155,9 @@ impl<K: Kms> Driver<K> {
         let touched = std::mem::take(&mut slot.touched);
         slot.known = tried.known;
         let ended = match tried.ending {
-            Ending::Settled(settled) => {
+            AttemptOutcome::Settled(settled) => {
                 self.summary.settled(&settled, &tried.path);
-                self.panel.count(settled.outcome);
+                self.rule_status.count(settled.outcome);
                 self.pairs.remove(&tried.path);
                 self.recovered(&settled);
                 if touched {
@@ -165,9 +165,9 @@ impl<K: Kms> Driver<K> {
                 }
                 return;
             }
-            Ending::Changed => Ended::Changed,
-            Ending::NotYet => Ended::NotYet,
-            Ending::Hold(hold) => {
+            AttemptOutcome::Changed => Ended::Changed,
+            AttemptOutcome::NotYet => Ended::NotYet,
+            AttemptOutcome::Hold(hold) => {
                 self.hold(&tried.path, hold);
                 if touched {
                     self.look_soon(tried.path, now); // other versions are not held
@@ -181,7 +181,7 @@ impl<K: Kms> Driver<K> {
         // Look again at once: it may have changed while it was tried.
         match next {
             Next::Gone => self.follow(&tried.path, next),
-            Next::LookAt(_) | Next::Probe | Next::Try(_) | Next::Rest => {
+            Next::LookAt(_) | Next::Probe | Next::Attempt(_) | Next::Rest => {
                 set_timer(&mut self.timers, slot, &tried.path, now);
             }
         }
@@ -193,8 +193,8 @@ impl<K: Kms> Driver<K> {
         if hold.is_fatal() {
             self.fatal.get_or_insert(hold.clone());
         }
-        if let (Hold::Moved { path }, Some(post)) = (&hold, &self.post)
-            && post.destination.as_ref().is_some_and(|dir| dir.path() == path)
+        if let (Hold::Moved { path }, Some(site)) = (&hold, &self.site)
+            && site.destination.as_ref().is_some_and(|dir| dir.path() == path)
         {
             self.next_scan = now; // which attaches the rule anew
         }
@@ -213,7 +213,7 @@ impl<K: Kms> Driver<K> {
         }
         let Some(slot) = self.pairs.get_mut(path) else { return };
         slot.attempts = slot.attempts.saturating_add(1);
-        self.panel.count_hold(hold.as_str());
+        self.rule_status.count_hold(hold.as_str());
         if slot.hold.replace(hold).is_none() {
             slot.held_since = now;
         }
@@ -228,7 +228,7 @@ impl<K: Kms> Driver<K> {
         }
         match next {
             Next::Gone => self.follow(path, next),
-            Next::LookAt(_) | Next::Probe | Next::Try(_) | Next::Rest => {
+            Next::LookAt(_) | Next::Probe | Next::Attempt(_) | Next::Rest => {
                 set_timer(&mut self.timers, slot, path, until);
             }
         }
@@ -259,7 +259,7 @@ impl<K: Kms> Driver<K> {
     /// Has every pair that is held like this tried again now, the longest waiting first.
     pub(crate) fn retry(&mut self, like_this: impl Fn(&Hold) -> bool) {
         let now = self.line.clock.now();
-        let is_held = |slot: &Slot| slot.hold.as_ref().is_some_and(&like_this);
+        let is_held = |slot: &PairState| slot.hold.as_ref().is_some_and(&like_this);
         let mut held: Vec<(Moment, RelPath)> = self
             .pairs
             .iter()
@@ -278,7 +278,7 @@ impl<K: Kms> Driver<K> {
     }
 
     /// Refuses what was not refused before as it is; many at once are one commit.
-    pub(crate) async fn refuse(&mut self, post: &Post, refusals: Vec<Refusal>) {
+    pub(crate) async fn refuse(&mut self, site: &Site, refusals: Vec<Refusal>) {
         if refusals.is_empty() {
             return;
         }
@@ -292,7 +292,7 @@ impl<K: Kms> Driver<K> {
                 Some(Some(row))
                     if row.outcome == Outcome::Refused
                         && row.reason.as_ref() == Some(&refusal.reason)
-                        && is_of(post, row, &refusal.sight) =>
+                        && is_of(site, row, &refusal.sight) =>
                 {
                     self.summary.already(row.outcome, row.reason.as_deref(), &refusal.path);
                     self.pairs.remove(&refusal.path);
@@ -302,11 +302,11 @@ impl<K: Kms> Driver<K> {
         }
         self.refused += new.len();
         let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
-        match self.beat.at_state(self.line.refuse(post, new)).await {
+        match self.beat.at_state(self.line.refuse(site, new)).await {
             Ok(settled) => {
                 for (path, settled) in paths.iter().zip(settled) {
                     self.summary.settled(&settled, path);
-                    self.panel.count(settled.outcome);
+                    self.rule_status.count(settled.outcome);
                     self.pairs.remove(path);
                 }
             }
@@ -316,8 +316,8 @@ impl<K: Kms> Driver<K> {
 
     /// Puts on record how many refusals are not, when it is time to.
     pub(crate) async fn sum_up(&mut self, is_end: bool) {
-        let Some(post) = &self.post else { return };
-        if let Err(hold) = self.line.sum_up(post, is_end).await
+        let Some(site) = &self.site else { return };
+        if let Err(hold) = self.line.sum_up(site, is_end).await
             && hold.is_fatal()
         {
             self.fatal.get_or_insert(hold);

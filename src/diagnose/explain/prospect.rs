@@ -5,19 +5,19 @@
 use crate::clock;
 use crate::daemon::decide;
 use crate::daemon::decide::{Bringers, Doubt, Existing, Signing, Verified};
-use crate::daemon::hold::{Hold, Stop};
+use crate::daemon::hold::{AttemptError, Hold};
 use crate::daemon::pipeline::{FOREIGN, STALE};
 use crate::daemon::space::Space;
 use crate::daemon::worker::look::{ORPHAN, is_decided};
 use crate::daemon::worker::timing;
-use crate::diagnose::explain::{Look, Scene, SignatureThere, Unseen};
+use crate::diagnose::explain::{Observation, Scene, SignatureThere, Unseen};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity, Stat};
 use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, SignRule, VerifyRule};
-use crate::settle::{Finality, Sight};
+use crate::settle::{Finality, PairVersion};
 use crate::signature::Signature;
-use crate::signing::{Question, Reason, Verdict};
+use crate::signing::{DecryptRequest, Reason, Verdict};
 use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::Outlook;
 use crate::source::directory::scan::signature_name;
@@ -98,15 +98,15 @@ impl Scene<'_> {
     /// What would happen now.
     pub(crate) fn prospect(
         &self,
-        look: &Look,
+        look: &Observation,
         signature: Option<&SignatureThere>,
         writer: Option<Writer>,
     ) -> Result<Prospect, Unseen> {
-        if look.sight == Sight::default() {
+        if look.sight == PairVersion::default() {
             return Ok(Prospect::new(What::Nothing, format!("nothing lies there; {}", self.would_be())));
         }
         if let Some(row) = self.row
-            && is_decided(self.post, row, look, false)
+            && is_decided(self.site, row, look, false)
         {
             return Ok(decided(row.outcome, row.reason.as_deref()));
         }
@@ -117,7 +117,7 @@ impl Scene<'_> {
         if let Err(error) = self.context {
             return Ok(Prospect::refused(&error.to_string()));
         }
-        let prospect = match &self.post.rule.mode {
+        let prospect = match &self.site.rule.mode {
             Mode::Sign(rule) => self.signing(rule, &payload, signature)?,
             Mode::Verify(rule) => self.judging(rule, &payload, signature, look.sight, writer)?,
         };
@@ -126,7 +126,7 @@ impl Scene<'_> {
 
     /// What would become of a file, if one came.
     fn would_be(&self) -> String {
-        match &self.post.rule.mode {
+        match &self.site.rule.mode {
             Mode::Sign(rule) => format!("a file of this name would be {}", self.signed(rule)),
             Mode::Verify(rule) => {
                 format!("a file of this name and its signature would be judged; {}", self.if_valid(rule))
@@ -134,17 +134,17 @@ impl Scene<'_> {
         }
     }
 
-    fn orphan(&self, sight: Sight) -> Prospect {
-        match (&self.post.rule.mode, sight.signature) {
+    fn orphan(&self, sight: PairVersion) -> Prospect {
+        match (&self.site.rule.mode, sight.signature) {
             (Mode::Verify(_), Some(_)) => Prospect::new(What::Waits, ORPHAN),
             _ => Prospect::new(What::Nothing, "only a signature lies there, and there is nothing to sign"),
         }
     }
 
     /// What it waits for before it is tried at all.
-    fn wait_to_settle(&self, sight: Sight, writer: Option<Writer>) -> Option<String> {
-        let signs = matches!(self.post.rule.mode, Mode::Sign(_));
-        let settle = self.post.rule.settle;
+    fn wait_to_settle(&self, sight: PairVersion, writer: Option<Writer>) -> Option<String> {
+        let signs = matches!(self.site.rule.mode, Mode::Sign(_));
+        let settle = self.site.rule.settle;
         let ages = youngest(sight, signs).map(|identity| clock::age(identity.ctime));
         if writer == Some(Writer::Present) && signs {
             return Some("waits until nobody has it open for writing".to_owned());
@@ -207,7 +207,7 @@ impl Scene<'_> {
             return Ok(Some(Existing::Stale));
         }
         let Some(decisions) = self.terms.decisions else { return Ok(None) };
-        let intended = decisions.was_intended(&self.post.rule.name, self.path, &digest)?;
+        let intended = decisions.was_intended(&self.site.rule.name, self.path, &digest)?;
         Ok(intended.then_some(Existing::Stale))
     }
 
@@ -247,15 +247,15 @@ impl Scene<'_> {
         rule: &VerifyRule,
         payload: &Identity,
         signature: Option<&SignatureThere>,
-        sight: Sight,
+        sight: PairVersion,
         writer: Option<Writer>,
     ) -> Result<Prospect, Unseen> {
         let Some(there) = signature.filter(|_| sight.signature.is_some()) else {
             return self.missing(rule, payload);
         };
         let grace = match writer {
-            Some(Writer::Absent | Writer::Present) => timing(&self.post.rule).grace_leased,
-            Some(Writer::Unknown) | None => timing(&self.post.rule).grace_unleased,
+            Some(Writer::Absent | Writer::Present) => timing(&self.site.rule).grace_leased,
+            Some(Writer::Unknown) | None => timing(&self.site.rule).grace_unleased,
         };
         let grace = humantime::format_duration(grace);
         let bringers = self.bringers()?;
@@ -285,9 +285,9 @@ impl Scene<'_> {
             Ok(Err(malformed)) => return Some((malformed.to_string(), Reason::Malformed)),
             Err(_) => return None,
         };
-        let leaf_keys = &self.post.leaf_keys;
+        let leaf_keys = &self.site.leaf_keys;
         let context = self.context.as_ref().ok()?;
-        if Question::new(self.post.rule.formats(leaf_keys), context, signature).is_ok() {
+        if DecryptRequest::new(self.site.rule.formats(leaf_keys), context, signature).is_ok() {
             return None;
         }
         let theirs = signature.batch().map(|batch| batch.leaf_keys().to_string()).unwrap_or_default();
@@ -332,7 +332,7 @@ impl Scene<'_> {
 
     /// Who brought the pair that lies there.
     fn bringers(&self) -> Result<Bringers, FsError> {
-        let dir = self.post.root.descend(self.path.parent())?;
+        let dir = self.site.root.descend(self.path.parent())?;
         let owner = |stat: Option<Stat>| stat.map(|stat| stat.uid);
         let signature = owner(dir.stat_of(&signature_name(self.path.name()))?);
         let payload = owner(dir.stat_of(self.path.name())?);
@@ -360,13 +360,15 @@ impl Scene<'_> {
 
     /// What would happen, unless delivery would be in trouble.
     fn delivery(&self, payload: &Identity, otherwise: Prospect) -> Result<Prospect, FsError> {
-        let Some(root) = &self.post.destination else { return Ok(otherwise) };
+        let Some(root) = &self.site.destination else { return Ok(otherwise) };
         let outlook = deliver::foresee(root, self.path, payload.size)?;
         if let Outlook::Conflict(what) = outlook {
             let path = root.path().join(self.path.as_path());
             return Ok(Prospect::held(&Hold::Conflict { path, what }));
         }
-        if let Err(Stop::Hold(hold)) = Space::default().take(root, payload.size, self.terms.min_free_space) {
+        if let Err(AttemptError::Hold(hold)) =
+            Space::default().take(root, payload.size, self.terms.min_free_space)
+        {
             return Ok(Prospect::held(&hold));
         }
         Ok(match outlook {
@@ -411,7 +413,7 @@ fn decided(outcome: Outcome, reason: Option<&str>) -> Prospect {
 }
 
 /// The file of a pair that changed last; to be signed, only the payload counts.
-fn youngest(sight: Sight, signs: bool) -> Option<Identity> {
+fn youngest(sight: PairVersion, signs: bool) -> Option<Identity> {
     let signature = sight.signature.filter(|_| !signs);
     [sight.payload, signature].into_iter().flatten().max_by_key(|identity| identity.ctime)
 }

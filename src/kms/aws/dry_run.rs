@@ -5,7 +5,7 @@ use aws_sdk_kms::primitives::Blob;
 use crate::context::Context;
 use crate::key::KeyId;
 use crate::kms::aws::{Aws, SERVICE, explain, malformed, no_verdict, pairs};
-use crate::kms::dry_run::{ClockError, Reached, Rehearse};
+use crate::kms::dry_run::{ClockError, DryRun, DryRunResult};
 use crate::kms::{KmsError, Operation, Trouble};
 
 /// What KMS answers if the call would have been allowed (AWS KMS API reference, Encrypt and Decrypt).
@@ -18,13 +18,13 @@ const PLAINTEXT: &[u8] = b"kms-sig: rehearsal";
 /// What a rehearsed Decrypt would decrypt: no ciphertext of anybody.
 const CIPHERTEXT: &[u8] = b"kms-sig: rehearsal";
 
-impl Rehearse for Aws {
+impl DryRun for Aws {
     async fn rehearse(
         &self,
         operation: Operation,
         key: &KeyId,
         context: &Context,
-    ) -> Result<Reached, Trouble> {
+    ) -> Result<DryRunResult, Trouble> {
         let answer = match operation {
             Operation::Encrypt => self
                 .call(Some(key), |client| {
@@ -47,12 +47,12 @@ impl Rehearse for Aws {
         };
         match answer {
             // A service that knows no DryRun has done it.
-            Ok(_) => Ok(Reached::Allowed),
+            Ok(_) => Ok(DryRunResult::Allowed),
             Err(KmsError::Trouble(trouble)) if trouble.code.as_deref() == Some(ALLOWED) => {
-                Ok(Reached::Allowed)
+                Ok(DryRunResult::Allowed)
             }
             Err(KmsError::Trouble(trouble)) => Err(trouble),
-            Err(KmsError::Rejected | KmsError::IncorrectKey) => Ok(Reached::Answered),
+            Err(KmsError::Rejected | KmsError::IncorrectKey) => Ok(DryRunResult::Answered),
         }
     }
 }

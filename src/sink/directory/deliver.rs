@@ -17,7 +17,7 @@ use crate::fs::copy::Hashed;
 use crate::fs::flush::Flusher;
 use crate::fs::{Dir, Fitness, FsError, OpenError, Place, Publish, RelPath, Staging, Stat, trust};
 use crate::signature::{MAX_LEN, Malformed, Signature};
-use crate::signing::{Sealed, Valid};
+use crate::signing::{Signed, Valid};
 use crate::source::directory::scan::signature_name;
 
 /// What allows delivery: a digest, and the signature that vouches for it.
@@ -34,7 +34,7 @@ impl<'a> Warrant<'a> {
     }
 
     /// From a signature just made for this digest.
-    pub fn signed(digest: &'a Digest, sealed: &'a Sealed) -> Self {
+    pub fn signed(digest: &'a Digest, sealed: &'a Signed) -> Self {
         Self { digest, signature: &sealed.signature }
     }
 }

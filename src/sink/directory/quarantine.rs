@@ -28,7 +28,7 @@ use crate::fs::{
 };
 use crate::signature::MAX_LEN;
 use crate::sink::directory::removal;
-use crate::sink::directory::removal::{Claims, Part, Removed};
+use crate::sink::directory::removal::{Part, Removal, Removed};
 use crate::source::directory::scan::signature_name;
 use crate::state::link::{hex, unhex};
 
@@ -292,7 +292,7 @@ fn copy_in(item: &Dir, private: &Arc<Private>, source: &Place, case: &Case<'_>) 
         let path = RelPath::new(case.path.parent().join(&signature));
         parts.extend(path.map(|path| Part { path, identity: stat.identity }));
     }
-    let claims = Claims::new(Arc::clone(private));
+    let claims = Removal::new(Arc::clone(private));
     let _customer = claims.enter();
     claims.prepare(&parts)?; // first: what cannot be removed need not be copied
     if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {

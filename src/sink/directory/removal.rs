@@ -49,7 +49,7 @@ pub struct Part {
 
 /// The claims of one watched directory: removes sources from it, many with one decision.
 #[derive(Debug)]
-pub struct Claims {
+pub struct Removal {
     private: Arc<Private>,
     /// Never held while the disk works.
     ready: Mutex<Ready>,
@@ -67,26 +67,26 @@ struct Ready {
 
 /// Somebody who may want to remove something. Once there is nobody, no folder is kept ready.
 #[derive(Debug)]
-pub struct Customer(Option<Arc<Claims>>);
+pub struct RemovalGuard(Option<Arc<Removal>>);
 
 /// A folder that was ready, and that nobody wants any more. Goes away when this is dropped, which may wait for the disk;
 /// what is left of it the next [`recover`] removes.
 #[derive(Debug)]
 pub struct Unwanted {
-    claims: Arc<Claims>,
+    claims: Arc<Removal>,
     id: OsString,
 }
 
-impl Claims {
+impl Removal {
     /// Those in this private folder.
     pub fn new(private: Arc<Private>) -> Arc<Self> {
         Arc::new(Self { private, ready: Mutex::default(), making: Mutex::default() })
     }
 
-    /// To be had before [`Claims::prepare`], and kept until after [`Claims::remove`]. Waits for no disk.
-    pub fn enter(self: &Arc<Self>) -> Customer {
+    /// To be had before [`Removal::prepare`], and kept until after [`Removal::remove`]. Waits for no disk.
+    pub fn enter(self: &Arc<Self>) -> RemovalGuard {
         self.ready().customers += 1;
-        Customer(Some(Arc::clone(self)))
+        RemovalGuard(Some(Arc::clone(self)))
     }
 
     /// Sees to it that a source can be removed once its copy is published, as far as that can be known before: or it
@@ -129,7 +129,7 @@ impl Claims {
         }
     }
 
-    /// [`Claims::remove`] for one source.
+    /// [`Removal::remove`] for one source.
     ///
     /// # Errors
     /// As there.
@@ -142,13 +142,13 @@ impl Claims {
     }
 }
 
-impl Customer {
+impl RemovalGuard {
     /// Goes without waiting for a disk. The last one gets what is then to be dropped where one may.
     pub fn leave(mut self) -> Option<Unwanted> {
         self.0.take().and_then(Self::one_less)
     }
 
-    fn one_less(claims: Arc<Claims>) -> Option<Unwanted> {
+    fn one_less(claims: Arc<Removal>) -> Option<Unwanted> {
         let mut ready = claims.ready();
         ready.customers -= 1;
         let id = if ready.customers == 0 { ready.id.take() } else { None };
@@ -157,7 +157,7 @@ impl Customer {
     }
 }
 
-impl Drop for Customer {
+impl Drop for RemovalGuard {
     fn drop(&mut self) {
         drop(self.0.take().and_then(Self::one_less));
     }
@@ -384,7 +384,7 @@ fn take_all<'p>(
 }
 
 /// Finishes what a killed process left: removes decided claims, puts back undecided ones. What cannot be put
-/// back because its name is taken stays until it is free. Must not run while [`Claims`] are at work. Returns what went
+/// back because its name is taken stays until it is free. Must not run while [`Removal`] are at work. Returns what went
 /// wrong with single claims, which stay: a sender who gets a directory of his claimed must not stop the rule.
 ///
 /// # Errors
@@ -520,7 +520,7 @@ mod tests {
     }
 
     fn remove(f: &Fixture, parts: &[Part]) -> Result<Removed, FsError> {
-        let claims = Claims::new(Arc::clone(&f.private));
+        let claims = Removal::new(Arc::clone(&f.private));
         let _customer = claims.enter();
         claims.prepare(parts)?;
         claims.remove_one(parts.to_vec())
@@ -546,7 +546,7 @@ mod tests {
         ];
         fs::remove_file(f.temp.path().join("gone")).unwrap();
         fs::write(f.temp.path().join("d/b.sig"), "another, after the payload was moved").unwrap();
-        let claims = Claims::new(Arc::clone(&f.private));
+        let claims = Removal::new(Arc::clone(&f.private));
         claims.prepare(&sources[0]).unwrap();
         let ends: Vec<_> = claims.remove(&sources).into_iter().map(Result::unwrap).collect();
         let [done, changed] = [Removed::Done, Removed::Changed];
@@ -628,7 +628,7 @@ mod tests {
     fn every_directory_of_a_source_is_looked_at_before_it_is_delivered() {
         let f = Fixture::new(&["a", "d/b"]);
         let parts = [f.part("a"), f.part("d/b")];
-        let claims = Claims::new(Arc::clone(&f.private));
+        let claims = Removal::new(Arc::clone(&f.private));
         let _customer = claims.enter();
         assert!(!private::is_there(&f.root).unwrap());
         claims.prepare(&parts).unwrap();
@@ -668,7 +668,7 @@ mod tests {
     #[test]
     fn a_prepared_folder_is_used_once_goes_away_when_nobody_wants_it_and_may_be_missing() {
         let f = Fixture::new(&["a", "b", "c"]);
-        let claims = Claims::new(Arc::clone(&f.private));
+        let claims = Removal::new(Arc::clone(&f.private));
         let (first, second) = (claims.enter(), claims.enter());
         claims.prepare(&[f.part("a")]).unwrap();
         claims.prepare(&[f.part("b")]).unwrap();

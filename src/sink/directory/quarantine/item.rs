@@ -23,7 +23,7 @@ use crate::sink::directory::quarantine::{
     PAYLOAD, PartRecord, Record, SIGNATURE, has_part, ids, read_record,
 };
 use crate::sink::directory::tree;
-use crate::state::{Departed, Departure};
+use crate::state::{ExitKind, QuarantineExit};
 
 /// What the name of an item that was let go ends with.
 const GONE: &str = ".gone";
@@ -281,9 +281,9 @@ impl Item {
     }
 
     /// The row for history, should it leave as it is.
-    pub fn departure(&self, how: Departed, why: String) -> Departure {
+    pub fn departure(&self, how: ExitKind, why: String) -> QuarantineExit {
         let record = &self.record;
-        Departure {
+        QuarantineExit {
             how,
             rule: record.rule.clone(),
             path: self.path.clone(),
