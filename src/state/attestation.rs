@@ -118,11 +118,7 @@ mod tests {
         assert_eq!(by.as_str(), "local:seal");
         assert_eq!(open(&kms, &key, &sealed, &head(9, 2)).await.unwrap(), OpenedSeal::Genuine);
         for wrong in [head(8, 2), head(9, 3), Head { chain: Link::new([2; 32]), ..head(9, 2) }] {
-            assert_eq!(
-                open(&kms, &key, &sealed, &wrong).await.unwrap(),
-                OpenedSeal::Forged,
-                "{wrong:?}"
-            );
+            assert_eq!(open(&kms, &key, &sealed, &wrong).await.unwrap(), OpenedSeal::Forged, "{wrong:?}");
         }
         assert_eq!(open(&kms, &other, &sealed, &head(9, 2)).await.unwrap(), OpenedSeal::OtherKey);
         let forged = kms.encrypt(&key, b"kms-sig:head:", &context(&head(9, 2))).await.unwrap();

@@ -89,7 +89,7 @@ fn k24_what_instances_and_containers_are_given_never_passes_through_a_proxy() {
                     place.set("AWS_CONTAINER_AUTHORIZATION_TOKEN", "TOKEN-OF-THE-CONTAINER");
                     place.set(name, url);
                     place.set(variable, inventor.url());
-                    place.run(["sign", key, "f"]).exits(3).says("").complains_of("credentials: ");
+                    place.run(["sign", key, "f"]).exits(3).says("").complains_of("no credentials from ");
                     assert_eq!(signers(&proxy), [""; 0], "{variable} {url}");
                 });
             }
@@ -166,7 +166,7 @@ fn what_fails_of_a_container_is_named() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     place.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{free}/"));
     place.set("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "");
-    place.run(["sign", &key, "f"]).exits(3).complains_of(&format!("no credentials from http://{free}/"));
+    place.run(["sign", &key, "f"]).exits(3).complains_of(&format!("it does not answer: {free}: "));
     place.set("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "@example.com/");
     place.run(["sign", &key, "f"]).exits(3).complains_of("does not begin with a slash");
     assert_eq!(kms.requests(), []);
@@ -518,15 +518,12 @@ fn half_a_pair_of_keys_in_the_environment_is_an_error_and_not_another_identity()
     let (mut place, kms) = bare();
     let key = Moto::start().create_key();
     place.write("config", SIGNER.replace("profile signer", "default"));
-    place.run(["sign", &key, "f"]).exits(0);
-    for (set, unset) in
-        [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")]
-    {
-        place.set(set, "half");
-        place.set(unset, "");
-        place.run(["sign", &key, "f"]).exits(3).complains_of(&format!("{set} is set and {unset} is not"));
-    }
-    assert_eq!(signers(&kms), ["AKIDSIGNER"]);
+    place.set("AWS_ACCESS_KEY_ID", "half");
+    place
+        .run(["sign", &key, "f"])
+        .exits(3)
+        .complains_of("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not");
+    assert_eq!(signers(&kms), <[&str; 0]>::default());
 }
 
 #[test]

@@ -70,8 +70,11 @@ enum SourceError {
         Escaped::text(.0)
     )]
     EmptyProfile(String),
-    #[error("{set} is set and {unset} is not, and credentials of another source are not used in their place")]
-    HalfInEnvironment { set: &'static str, unset: &'static str },
+    #[error(
+        "AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not, and credentials of another source are not used in \
+         their place"
+    )]
+    HalfInEnvironment,
 }
 
 /// Why the SDK counts a source as not set up, without the words for that.
@@ -178,15 +181,12 @@ impl Sources {
     }
 }
 
-/// Half of a pair of keys is a mistake, and no reason to sign as somebody else.
+/// An id without its secret is a mistake, and no reason to sign as somebody else. The AWS CLI says the same.
 fn check_environment(is_set: impl Fn(&str) -> bool) -> Result<(), CredentialsError> {
-    let (id, secret) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY");
-    let (set, unset) = match (is_set(id), is_set(secret)) {
-        (true, false) => (id, secret),
-        (false, true) => (secret, id),
-        (true, true) | (false, false) => return Ok(()),
-    };
-    Err(CredentialsError::invalid_configuration(SourceError::HalfInEnvironment { set, unset }))
+    match is_set("AWS_ACCESS_KEY_ID") && !is_set("AWS_SECRET_ACCESS_KEY") {
+        true => Err(CredentialsError::invalid_configuration(SourceError::HalfInEnvironment)),
+        false => Ok(()),
+    }
 }
 
 /// What a source says, unless it is not set up.

@@ -99,10 +99,8 @@ impl Source {
 
     async fn find_in(env: &Env, named: Option<&str>) -> Self {
         let var = |name: &str| env.get(name).ok().filter(|value| !value.is_empty());
-        // One of the two alone is a mistake, which is told of the environment.
-        let in_environment =
-            ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].into_iter().any(|name| var(name).is_some());
-        if named.is_none() && in_environment {
+        // Without its secret it is a mistake, which is told of the environment.
+        if named.is_none() && var("AWS_ACCESS_KEY_ID").is_some() {
             return Self::Environment;
         }
         let selected = named.map(|name| name.to_owned().into());
