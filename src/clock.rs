@@ -5,8 +5,6 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::fs::FileTime;
-
 /// A moment, as the time since the daemon started. Comparable only with moments of the same [`Clock`].
 pub type Moment = Duration;
 
@@ -80,6 +78,22 @@ pub fn since_epoch() -> Duration {
 /// The wall clock as RFC 3339 in UTC with milliseconds, for records.
 pub fn timestamp() -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch()).to_string()
+}
+
+/// Seconds and nanoseconds of a file time, since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileTime {
+    /// Seconds; negative before 1970.
+    pub seconds: i64,
+    /// 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+impl FileTime {
+    /// The time since the epoch; of one before it, only what it has beyond whole seconds.
+    pub fn since_epoch(self) -> Duration {
+        Duration::new(self.seconds.try_into().unwrap_or_default(), self.nanos)
+    }
 }
 
 /// A moment of the wall clock, as the time since the epoch, in the form of [`timestamp`].

@@ -35,7 +35,7 @@ use crate::escape::quoted;
 use flush::Written;
 pub use place::Place;
 pub use staging::{Publish, Staging};
-pub use stat::{FileTime, Fitness, Identity, Kind, Stat, Unfit, stat_file, stat_path};
+pub use stat::{Fitness, Identity, Kind, Stat, Unfit, stat_file, stat_path};
 use stat::{stat_fd, statx};
 
 /// The action of a failed fsync of a directory, after which nobody knows what is on the disk.

@@ -28,14 +28,16 @@
 //! # Map
 //!
 //! ```text
-//! hint / scan ─► settle ─► queue ─► snapshot ─► hash ─► kms ─► decide ─► effect ─► state
+//! hint / scan ─► settle ─► queue ─► snapshot ─► hash ─► kms ─► decide ─► sink ─► state
 //! ```
 //!
 //! [`digest`], [`key`], [`context`], [`signature`], [`kms`] and [`signing`] say what a signature is;
-//! [`policy`] what is wanted; [`source`] what lies there and when it is complete; [`daemon`] is the line itself; [`fs`] is
-//! how files are touched, [`sink`] all that changes them, [`state`] what is remembered and on record, [`state::attestation`]
-//! how KMS comes to vouch for that record; [`cli`] and [`command`] are what a person asks for, [`terminal`] what is
-//! shown to people only, [`service`] what the host is told, [`control`] what a running daemon answers.
+//! [`policy`] what is wanted; [`source`] what lies there, and [`settle`] when it is complete;
+//! [`daemon`] is the pipeline itself; [`fs`] is how files are touched, [`sink`] all that changes
+//! them, [`state`] what is remembered and on record, and how KMS vouches for that record;
+//! [`diagnose`] what would happen; [`cli`] and [`command`] are what a person asks for, [`terminal`]
+//! what is shown to people only, [`service`] what the host is told, [`control`] what a running
+//! daemon answers. ARCHITECTURE.md has the order in which they may import each other.
 
 pub mod chain;
 pub mod cli;

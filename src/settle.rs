@@ -347,7 +347,7 @@ mod tables;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::FileTime;
+    use crate::clock::FileTime;
 
     const TIMING: Timing = Timing {
         settle: Duration::from_secs(2),

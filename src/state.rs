@@ -30,9 +30,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{oneshot, watch};
 
 use crate::chain;
-use crate::clock::{self, Clock};
+use crate::clock::{self, Clock, FileTime};
 use crate::escape::quoted;
-use crate::fs::{FileTime, Identity, RelPath, Stat, stat_path};
+use crate::fs::{Identity, RelPath, Stat, stat_path};
 use crate::signature::Signature;
 use ledger::{Pruned, Seal};
 use link::Head;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Context, ContextError, MAX_LEN, check_key};
+use super::pairs::{Context, ContextError, MAX_LEN, check_key};
 
 /// The key of the pair that tells the split.
 pub const BATCH_KEY: &str = "kms-sig:batch";

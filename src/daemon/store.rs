@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::hold::{AttemptError, Hold};
-use crate::clock;
+use crate::clock::{self, FileTime};
 use crate::escape::quoted;
 use crate::fs::trust::{self, TrustError};
-use crate::fs::{Dir, FileTime, FsError};
+use crate::fs::{Dir, FsError};
 use crate::policy::Rule;
 use crate::sink::directory::quarantine;
 

@@ -4,28 +4,12 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use rustix::io::Errno;
 
 use super::{FsError, Result};
-
-/// Seconds and nanoseconds of a file time, since the epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileTime {
-    /// Seconds; negative before 1970.
-    pub seconds: i64,
-    /// 0 to 999,999,999.
-    pub nanos: u32,
-}
-
-impl FileTime {
-    /// The time since the epoch; of one before it, only what it has beyond whole seconds.
-    pub fn since_epoch(self) -> Duration {
-        Duration::new(self.seconds.try_into().unwrap_or_default(), self.nanos)
-    }
-}
+use crate::clock::FileTime;
 
 /// What tells one version of one file from every other: any change of content, and most of anything else,
 /// changes it. The sender can forge mtime but not ctime.

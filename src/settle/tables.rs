@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::fs::FileTime;
+use crate::clock::FileTime;
 use crate::settle::*;
 
 #[derive(Deserialize)]

@@ -291,7 +291,7 @@ fn docs_list_every_reason() {
         .iter()
         .flat_map(|cell| quoted(cell))
         .collect();
-    let code = fs::read_to_string(sources().join("src/seal.rs")).unwrap();
+    let code = fs::read_to_string(sources().join("src/signing.rs")).unwrap();
     let words = code.split_once("pub const fn as_str").unwrap().1.split_once("\n    }\n").unwrap().0;
     let words: BTreeSet<_> = words.split('"').skip(1).step_by(2).map(str::to_owned).collect();
     assert_eq!(reasons, words);

@@ -87,7 +87,8 @@ impl Decisions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{FileTime, Identity};
+    use crate::clock::FileTime;
+    use crate::fs::Identity;
     use crate::state::{Decision, Outcome, State, Version};
 
     fn decision(path: &str, outcome: Outcome) -> Decision {

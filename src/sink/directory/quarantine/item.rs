@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::clock;
+use crate::clock::{self, FileTime};
 use crate::digest::Digest;
 use crate::escape::Escaped;
-use crate::fs::{Dir, FileTime, Fitness, FsError, Kind, OpenError, RelPath, Stat, Unfit, copy};
+use crate::fs::{Dir, Fitness, FsError, Kind, OpenError, RelPath, Stat, Unfit, copy};
 use crate::signature::{MAX_LEN, Malformed};
 use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::SignatureRead;
