@@ -284,8 +284,13 @@ impl Trouble {
     /// Whether KMS says of the credentials that it does not know them, or not any more. Never of what they may do:
     /// other credentials would be denied the same.
     pub fn disowns_credentials(&self) -> bool {
-        let codes =
-            ["ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"];
+        let codes = [
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "UnrecognizedClientException",
+            "InvalidClientTokenId",
+            "InvalidSignatureException", // another secret
+        ];
         self.code.as_deref().is_some_and(|code| codes.contains(&code))
     }
 }
@@ -421,19 +426,21 @@ mod tests {
     }
 
     #[test]
-    fn k13_kms_disowns_credentials_by_four_codes_and_never_by_a_denial() {
+    fn k13_kms_disowns_credentials_by_five_codes_and_never_by_a_denial() {
         let disowned = |code| match classify(code, "") {
             KmsError::Trouble(trouble) => trouble.disowns_credentials(),
             verdict @ (KmsError::Rejected | KmsError::IncorrectKey) => panic!("{verdict:?}"),
         };
-        for code in
-            ["ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"]
-        {
+        for code in [
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "UnrecognizedClientException",
+            "InvalidClientTokenId",
+            "InvalidSignatureException",
+        ] {
             assert!(disowned(code), "{code}");
         }
-        for code in
-            ["AccessDeniedException", "InvalidSignatureException", "RequestTimeTooSkewed", "OptInRequired"]
-        {
+        for code in ["AccessDeniedException", "RequestTimeTooSkewed", "OptInRequired"] {
             assert!(!disowned(code), "{code}");
         }
     }

@@ -25,6 +25,8 @@ pub enum Stranger {
     Batch,
     /// Bytes that no service known to us makes.
     Unknown,
+    /// A signature beside another file, whose name it has: the second of what `*.sig` or `*` stands for.
+    OfAnother,
 }
 
 impl fmt::Display for Stranger {
@@ -35,6 +37,7 @@ impl fmt::Display for Stranger {
             Self::Text => f.write_str("text, and no signature"),
             Self::Batch => f.write_str("no signature, although it begins as that of a batch"),
             Self::Unknown => f.write_str("not known to be a signature"),
+            Self::OfAnother => f.write_str("the signature of another file"),
         }
     }
 }

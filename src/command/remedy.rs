@@ -31,7 +31,7 @@ pub(super) fn reading(error: &Error) -> &'static str {
 pub(super) fn writing(error: &WriteError) -> &'static str {
     let source = match error {
         WriteError::Write { source, .. } | WriteError::Flush { source, .. } => source,
-        WriteError::Planted { .. } => return "remove the link, or name the place it leads to",
+        WriteError::Planted { .. } => return "remove the link",
         WriteError::Changed(_) => return "run it again when nobody else writes there",
     };
     match errno(source) {

@@ -2,11 +2,14 @@
 //!
 //! Whatever fails, nothing is left behind and a signature that was there stays as it was.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use super::input::{Payload, ReadError};
+use super::occupant::Stranger;
 use super::{Failure, block_on, need_keyring, occupant};
 use crate::cli::{Sign, Stream};
 use crate::context::Context;
@@ -15,6 +18,7 @@ use crate::fs::atomic_write::{Over, Place, WriteError};
 use crate::key::KeyId;
 use crate::kms::AwsSettings;
 use crate::kms::provider::Providers;
+use crate::signature::SUFFIX;
 use crate::signing;
 use crate::terminal::progress;
 
@@ -90,10 +94,20 @@ impl Destination {
         let file = || self.sig.as_output();
         let cannot_read = |source| ReadError::Signature { file: file(), source };
         match occupant::replaceable(&place).map_err(cannot_read)? {
+            Ok(Over::Seen(_)) if is_beside_another(path, payload) => {
+                Err(Failure::Occupied { file: file(), what: Stranger::OfAnother, is_named: self.is_named })
+            }
             Ok(over) => Ok(Target::Place(place, over)),
             Err(what) => Err(Failure::Occupied { file: file(), what, is_named: self.is_named }),
         }
     }
+}
+
+/// Whether a signature's name is that of another file's: it has the suffix, and the file is there.
+fn is_beside_another(sig: &Path, payload: &Payload) -> bool {
+    let name = sig.as_os_str().as_bytes();
+    let Some(stem) = name.strip_suffix(SUFFIX.as_bytes()) else { return false };
+    fs::metadata(OsStr::from_bytes(stem)).is_ok_and(|there| there.is_file() && !payload.is(&there))
 }
 
 impl Target {

@@ -344,6 +344,26 @@ fn noise() -> Vec<u8> {
 }
 
 #[test]
+fn p8_the_signature_of_another_file_is_not_replaced() {
+    let place = Place::with_keyring();
+    for file in ["a", "b"] {
+        place.write(file, file);
+        place.run(["sign", "local:demo", file]).exits(0);
+    }
+    for files in ["*.sig", "a b.sig"] {
+        let run = place.shell(&format!("\"$KMS_SIG\" sign local:demo {files}")).exits(2);
+        run.complains_of(
+            "\"b.sig\" is the signature of another file; it is left as it is\nhint: give one FILE",
+        );
+    }
+    place.run(["verify", "b", "--key", "local:demo"]).exits(0).says(VALID);
+    place.run(["sign", "local:demo", "a", "b.sig", "--force"]).exits(0);
+    place.run(["sign", "local:demo", "b", "b.sig"]).exits(0);
+    place.run(["sign", "local:demo", "b", "new.sig"]).exits(0);
+    place.run(["sign", "local:demo", "a", "new.sig"]).exits(0); // nobody else's
+}
+
+#[test]
 fn p8_the_second_match_of_a_pattern_is_not_replaced_as_the_signatures_place() {
     let place = Place::with_keyring();
     place.write("a.csv", "1,2\n");

@@ -514,7 +514,7 @@ fn k14_a_silent_instance_metadata_service_costs_a_key_arn_nothing() {
 // What is wrong, and what only looks so
 
 #[test]
-fn half_a_pair_of_keys_in_the_environment_is_an_error_and_not_another_identity() {
+fn half_of_a_source_in_the_environment_is_an_error_and_not_another_identity() {
     let (mut place, kms) = bare();
     let key = Moto::start().create_key();
     place.write("config", SIGNER.replace("profile signer", "default"));
@@ -523,6 +523,12 @@ fn half_a_pair_of_keys_in_the_environment_is_an_error_and_not_another_identity()
         .run(["sign", &key, "f"])
         .exits(3)
         .complains_of("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not");
+    place.set("AWS_ACCESS_KEY_ID", "");
+    place.set("AWS_WEB_IDENTITY_TOKEN_FILE", "token");
+    place.write("token", "token");
+    place.write("config", "");
+    let told = "AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not";
+    place.run(["sign", &key, "f"]).exits(3).complains_of(told);
     assert_eq!(signers(&kms), <[&str; 0]>::default());
 }
 

@@ -25,17 +25,46 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::SdkConfig;
+use aws_types::service_config::ServiceConfigKey;
 
 use super::container::Container;
 use super::shared_config::SharedConfig;
 use super::wire::{Peer, Transport};
 use crate::escape::Escaped;
+use crate::kms::endpoint::{EndpointError, check_credentials_url};
+
+/// A service that hands out credentials.
+struct Service {
+    id: &'static str,
+    name: &'static str,
+    variable: &'static str,
+}
+
+/// Those whose endpoints can be named.
+const SERVICES: [Service; 4] = [
+    Service { id: "STS", name: "STS", variable: "AWS_ENDPOINT_URL_STS" },
+    Service { id: "SSO", name: "IAM Identity Center", variable: "AWS_ENDPOINT_URL_SSO" },
+    Service { id: "SSO OIDC", name: "IAM Identity Center (OIDC)", variable: "AWS_ENDPOINT_URL_SSO_OIDC" },
+    Service { id: "Signin", name: "AWS sign-in", variable: "AWS_ENDPOINT_URL_SIGNIN" },
+];
+
+impl Service {
+    /// Its own endpoint, or the one of all services.
+    fn endpoint(&self, sdk: &SdkConfig) -> Option<String> {
+        let key =
+            ServiceConfigKey::builder().service_id(self.id).env("AWS_ENDPOINT_URL").profile("endpoint_url");
+        let own = key.build().ok().and_then(|key| sdk.service_config()?.load_config(key));
+        own.or_else(|| sdk.endpoint_url().map(str::to_owned)).filter(|url| !url.is_empty())
+    }
+}
 
 /// All sources of credentials, as one.
 pub(super) struct Sources {
     /// The profile that the policy names.
     profile: Option<String>,
     settings: Settings,
+    /// Where environment and profile say that the services are.
+    endpoints: Vec<(&'static Service, String)>,
     container: Container,
     /// Kept, as it has the session's token and the last good credentials.
     instance: ImdsCredentialsProvider,
@@ -75,6 +104,15 @@ enum SourceError {
          their place"
     )]
     HalfInEnvironment,
+    #[error(
+        "AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not, and credentials of another source are not used in \
+         their place"
+    )]
+    NoRole,
+    #[error(
+        "cannot use the endpoint of {service}, which {variable}, AWS_ENDPOINT_URL or the AWS profile names"
+    )]
+    Endpoint { service: &'static str, variable: &'static str, source: EndpointError },
 }
 
 /// Why the SDK counts a source as not set up, without the words for that.
@@ -111,15 +149,44 @@ impl Sources {
             http: transport.client(Peer::Credentials),
         };
         let instance = ImdsCredentialsProvider::builder().configure(&settings.provider_config()).build();
+        let endpoint = |service: &'static Service| Some((service, service.endpoint(sdk)?));
         Self {
             profile,
             settings,
+            endpoints: SERVICES.iter().filter_map(endpoint).collect(),
             container: Container::new(transport.connector(Peer::Credentials)),
             instance,
         }
     }
 
+    /// What is wrong with an endpoint that the SDK could not use. Its own error has the request in it, with its token.
+    fn blame(&self, error: CredentialsError) -> CredentialsError {
+        let unusable = self.endpoints.iter().find_map(|(service, url)| match check_credentials_url(url) {
+            // These are refused, and told of, when a request is about to leave.
+            Ok(()) | Err(EndpointError::PlainHttp) => None,
+            Err(source) => Some((service, source)),
+        });
+        match unusable {
+            Some((Service { name, variable, .. }, source)) => {
+                CredentialsError::invalid_configuration(SourceError::Endpoint {
+                    service: name,
+                    variable,
+                    source,
+                })
+            }
+            None => error,
+        }
+    }
+
     async fn load(&self) -> provider::Result {
+        self.find().await.map_err(|error| match error {
+            // Nobody was asked.
+            error @ CredentialsError::CredentialsNotLoaded(_) => error,
+            error => self.blame(error),
+        })
+    }
+
+    async fn find(&self) -> provider::Result {
         let config = SharedConfig::load(self.profile.as_deref())
             .await
             .map_err(CredentialsError::invalid_configuration)?;
@@ -141,11 +208,13 @@ impl Sources {
         {
             return found;
         }
-        check_environment(|name| std::env::var_os(name).is_some())?;
+        let is_set = |name: &str| std::env::var_os(name).is_some();
+        check_environment(is_set)?;
         config.check_profile().map_err(CredentialsError::invalid_configuration)?;
         if let Some(found) = set_up(self.of_profile().await) {
             return found;
         }
+        check_web_identity(is_set)?;
         if let Some(found) = set_up(self.of_web_identity().await) {
             return found;
         }
@@ -185,6 +254,14 @@ impl Sources {
 fn check_environment(is_set: impl Fn(&str) -> bool) -> Result<(), CredentialsError> {
     match is_set("AWS_ACCESS_KEY_ID") && !is_set("AWS_SECRET_ACCESS_KEY") {
         true => Err(CredentialsError::invalid_configuration(SourceError::HalfInEnvironment)),
+        false => Ok(()),
+    }
+}
+
+/// The same of a token without the role that it is for.
+fn check_web_identity(is_set: impl Fn(&str) -> bool) -> Result<(), CredentialsError> {
+    match is_set("AWS_WEB_IDENTITY_TOKEN_FILE") && !is_set("AWS_ROLE_ARN") {
+        true => Err(CredentialsError::invalid_configuration(SourceError::NoRole)),
         false => Ok(()),
     }
 }

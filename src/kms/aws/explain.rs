@@ -97,6 +97,8 @@ const PROXY_LOGIN: &str =
 /// else than 200. They choose between hints and nothing else.
 const PROXY_WANTS_LOGIN: &str = "tunnel error: proxy authorization required";
 const PROXY_REFUSES: &str = "tunnel error: unsuccessful";
+/// Before CONNECT could be sent.
+const PROXY_AWAY: &str = "tunnel error: failed to create underlying connection";
 
 /// A request that got no reply.
 fn dispatch_error(failure: &DispatchFailure, service: &str) -> Trouble {
@@ -123,6 +125,12 @@ fn dispatch_error(failure: &DispatchFailure, service: &str) -> Trouble {
 fn proxy_refusal(error: &ConnectorError, at: Option<&str>) -> Option<Trouble> {
     let says = |words: &str| layers(error).any(|layer| layer.to_string() == words);
     let to = at.unwrap_or("the endpoint");
+    if says(PROXY_AWAY) {
+        let message = format!("the proxy on the way to {to} cannot be reached: {}", cause(error));
+        return Some(Trouble::new(TroubleKind::Network, message).with_remedy(
+            "check the proxy that HTTPS_PROXY or ALL_PROXY names, or go around it with NO_PROXY",
+        ));
+    }
     if says(PROXY_WANTS_LOGIN) {
         let message = format!("the proxy on the way to {to} answered CONNECT with 407");
         return Some(Trouble::new(TroubleKind::Network, message).with_remedy(PROXY_LOGIN));
@@ -319,7 +327,7 @@ fn cause(error: &ConnectorError) -> String {
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for layer in layers(error) {
-        let layer = layer.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let layer = without_request(&layer.to_string()).split_whitespace().collect::<Vec<_>>().join(" ");
         if text.ends_with(&layer) {
             continue;
         }
@@ -329,6 +337,15 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         text.push_str(&layer);
     }
     text
+}
+
+/// A layer's words up to where the SDK prints a whole request into them, with the tokens in its headers and its body.
+fn without_request(layer: &str) -> &str {
+    const REQUEST: &str = "Request {";
+    match layer.split_once(REQUEST) {
+        Some((before, _)) => before.trim_end_matches(['`', ' ']),
+        None => layer,
+    }
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {

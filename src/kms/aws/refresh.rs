@@ -149,7 +149,7 @@ impl Keeper {
         // Of many calls that were refused at the same time, the first asks for all.
         let held = self.held();
         let old = refused.credentials.access_key_id();
-        if held.as_ref().is_some_and(|held| held.credentials.access_key_id() != old) {
+        if held.as_ref().is_some_and(|held| is_other(&held.credentials, &refused.credentials)) {
             return held;
         }
         if !desk.renewals.take(self.clock.now()) {
@@ -157,7 +157,7 @@ impl Keeper {
         }
         let origin = (self.open)().await;
         match load(&origin).await {
-            Ok(new) if new.access_key_id() != old => {
+            Ok(new) if is_other(&new, &refused.credentials) => {
                 tracing::info!(
                     old,
                     new = new.access_key_id(),
@@ -184,6 +184,11 @@ impl Keeper {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&held));
         held
     }
+}
+
+/// Whether a request is signed differently with them. A secret may be mended under its id.
+fn is_other(new: &Credentials, old: &Credentials) -> bool {
+    (new.access_key_id(), new.secret_access_key()) != (old.access_key_id(), old.secret_access_key())
 }
 
 async fn load(origin: &Origin) -> Result<Credentials, Trouble> {

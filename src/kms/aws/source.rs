@@ -129,7 +129,8 @@ impl Source {
                 return Self::Profile(Named { name, base: Base::Nothing, role: None });
             }
         }
-        if let (Some(file), Some(role)) = (var("AWS_WEB_IDENTITY_TOKEN_FILE"), var("AWS_ROLE_ARN")) {
+        if let Some(file) = var("AWS_WEB_IDENTITY_TOKEN_FILE") {
+            let role = var("AWS_ROLE_ARN").unwrap_or_else(|| "that is not named".to_owned());
             return Self::WebIdentity(WebIdentity { file: file.into(), role });
         }
         let container = ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];

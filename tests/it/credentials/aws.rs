@@ -394,6 +394,40 @@ fn k24_a_proxy_sees_the_names_of_the_hosts_and_nothing_else_of_every_source() {
 }
 
 #[test]
+fn an_endpoint_that_is_none_is_named_and_no_token_is_shown() {
+    let key = Moto::start().create_key();
+    let sso = format!("[default]\nsso_session = dev\n{SSO_ROLE}{SESSION}");
+    let role = format!("[default]\n{ROLE}web_identity_token_file = token\n");
+    for (config, variable, service) in [
+        (sso.as_str(), "AWS_ENDPOINT_URL_SSO", "IAM Identity Center"),
+        (role.as_str(), "AWS_ENDPOINT_URL_STS", "STS"),
+        (LOGIN, "AWS_ENDPOINT_URL_SIGNIN", "AWS sign-in"),
+    ] {
+        for url in ["portal.sso.eu-west-1.amazonaws.com", "garbage", "http://a b/"] {
+            let mut place = Place::new();
+            place.set("HOME", place.path(""));
+            place.set("AWS_CONFIG_FILE", "config");
+            place.set("AWS_EC2_METADATA_DISABLED", "true");
+            place.set(variable, url);
+            place.write("config", config);
+            place.write("token", "TOP-SECRET-TOKEN");
+            for dir in [".aws/sso/cache", ".aws/login/cache"] {
+                fs::create_dir_all(place.path(dir)).unwrap();
+            }
+            place.write(cache_file(OF_SESSION), sso_token("TOP-SECRET-TOKEN", FUTURE));
+            let login =
+                login_token(PAST).replace(r#""refreshToken": "r""#, r#""refreshToken": "TOP-SECRET-TOKEN""#);
+            place.write(cache_file(OF_LOGIN), login);
+            place.write("f", "payload\n");
+            let told = format!("cannot use the endpoint of {service}, which {variable}");
+            let run =
+                place.run(["sign", &key, "f"]).exits(3).complains_of("credentials: ").complains_of(&told);
+            assert!(!run.stderr().contains("TOP-SECRET-TOKEN"), "{}", run.stderr());
+        }
+    }
+}
+
+#[test]
 fn what_each_source_says_when_it_fails() {
     let key = Moto::start().create_key();
     let tls = Tls::start();
