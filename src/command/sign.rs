@@ -33,7 +33,7 @@ pub fn run(arguments: &Sign, keyring: Option<PathBuf>) -> Result<Exit, Failure> 
     let mut payload = Payload::open(&arguments.file)?;
     let is_named = arguments.sig.is_some();
     let sig = arguments.sig.clone().unwrap_or_else(|| arguments.file.beside());
-    let place = Destination { sig, is_named, force: arguments.force };
+    let place = Destination { file: arguments.file.clone(), sig, is_named, force: arguments.force };
     let mut target = place.find(&payload)?;
 
     let digest = payload.hash_unchanged()?;
@@ -62,6 +62,8 @@ const MAX_TRIES: usize = 8;
 
 /// Where the signature is to go.
 struct Destination {
+    /// What is signed.
+    file: Stream,
     sig: Stream,
     /// Whether somebody named it.
     is_named: bool,
@@ -94,7 +96,7 @@ impl Destination {
         let file = || self.sig.as_output();
         let cannot_read = |source| ReadError::Signature { file: file(), source };
         match occupant::replaceable(&place).map_err(cannot_read)? {
-            Ok(Over::Seen(_)) if is_beside_another(path, payload) => {
+            Ok(Over::Seen(_)) if is_beside_another(path, &self.file) => {
                 Err(Failure::Occupied { file: file(), what: Stranger::OfAnother, is_named: self.is_named })
             }
             Ok(over) => Ok(Target::Place(place, over)),
@@ -103,11 +105,15 @@ impl Destination {
     }
 }
 
-/// Whether a signature's name is that of another file's: it has the suffix, and the file is there.
-fn is_beside_another(sig: &Path, payload: &Payload) -> bool {
-    let name = sig.as_os_str().as_bytes();
-    let Some(stem) = name.strip_suffix(SUFFIX.as_bytes()) else { return false };
-    fs::metadata(OsStr::from_bytes(stem)).is_ok_and(|there| there.is_file() && !payload.is(&there))
+/// Whether a signature's name is that of another file's: it has the suffix, and a file of another name than the one
+/// that is signed is there. A copy of that one, in another directory, is no other.
+fn is_beside_another(sig: &Path, file: &Stream) -> bool {
+    let (Stream::File(file), Some(stem)) = (file, sig.as_os_str().as_bytes().strip_suffix(SUFFIX.as_bytes()))
+    else {
+        return false;
+    };
+    let stem = Path::new(OsStr::from_bytes(stem));
+    stem.file_name() != file.file_name() && fs::metadata(stem).is_ok_and(|there| there.is_file())
 }
 
 impl Target {

@@ -163,7 +163,7 @@ impl Sources {
     fn blame(&self, error: CredentialsError) -> CredentialsError {
         let unusable = self.endpoints.iter().find_map(|(service, url)| match check_credentials_url(url) {
             // These are refused, and told of, when a request is about to leave.
-            Ok(()) | Err(EndpointError::PlainHttp) => None,
+            Ok(()) | Err(EndpointError::PlainHttp | EndpointError::PlainHttpCredentials) => None,
             Err(source) => Some((service, source)),
         });
         match unusable {
