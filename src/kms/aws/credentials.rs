@@ -179,10 +179,9 @@ impl Sources {
     }
 
     async fn load(&self) -> provider::Result {
-        self.find().await.map_err(|error| match error {
-            // Nobody was asked.
-            error @ CredentialsError::CredentialsNotLoaded(_) => error,
-            error => self.blame(error),
+        self.find().await.map_err(|error| {
+            let was_asked = !matches!(error, CredentialsError::CredentialsNotLoaded(_));
+            if was_asked { self.blame(error) } else { error }
         })
     }
 
