@@ -13,11 +13,11 @@ use kms_sig::context::leaf_keys::LeafKeys;
 use kms_sig::digest::Digest;
 use kms_sig::key::KeyId;
 use kms_sig::kms::local::{Keyring, KeyringError, Local, claimed_key};
+use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::merkle::Tree;
+use kms_sig::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
 use kms_sig::signing;
 use kms_sig::signing::{Formats, Reason, Verdict};
-use kms_sig::signature::batch::{self, Batch};
-use kms_sig::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
 use kms_sig_fuzz::{Scratch, wait};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -235,8 +235,8 @@ fn check_batch(case: &BatchCase<'_>) {
     let leaves =
         payloads.iter().zip(&contexts).map(|(payload, context)| batch::leaf(&Digest::of(payload), context));
     let tree = Tree::new(leaves.collect()).expect("leaves");
-    let sealed =
-        wait(signing::batch::sign(&LOCAL.1, &key[0], &shared, split.clone(), tree)).expect("a local key signs");
+    let sealed = wait(signing::batch::sign(&LOCAL.1, &key[0], &shared, split.clone(), tree))
+        .expect("a local key signs");
     let genuine = sealed.sealed(at as u64).expect("a leaf").signature;
     assert_eq!(genuine.batch().map(Batch::leaf_keys), Some(&split));
     assert_eq!(Signature::parse(genuine.as_bytes()).as_ref(), Ok(&genuine));
