@@ -48,14 +48,12 @@ const SERVICES: [Service; 4] = [
     Service { id: "Signin", name: "AWS sign-in", variable: "AWS_ENDPOINT_URL_SIGNIN" },
 ];
 
-impl Service {
-    /// Its own endpoint, or the one of all services.
-    fn endpoint(&self, sdk: &SdkConfig) -> Option<String> {
-        let key =
-            ServiceConfigKey::builder().service_id(self.id).env("AWS_ENDPOINT_URL").profile("endpoint_url");
-        let own = key.build().ok().and_then(|key| sdk.service_config()?.load_config(key));
-        own.or_else(|| sdk.endpoint_url().map(str::to_owned)).filter(|url| !url.is_empty())
-    }
+/// The endpoint that environment or profile name for a service, or for all of them.
+pub(super) fn endpoint_of(service_id: &str, sdk: &SdkConfig) -> Option<String> {
+    let key =
+        ServiceConfigKey::builder().service_id(service_id).env("AWS_ENDPOINT_URL").profile("endpoint_url");
+    let own = key.build().ok().and_then(|key| sdk.service_config()?.load_config(key));
+    own.or_else(|| sdk.endpoint_url().map(str::to_owned)).filter(|url| !url.is_empty())
 }
 
 /// All sources of credentials, as one.
@@ -149,7 +147,7 @@ impl Sources {
             http: transport.client(Peer::Credentials),
         };
         let instance = ImdsCredentialsProvider::builder().configure(&settings.provider_config()).build();
-        let endpoint = |service: &'static Service| Some((service, service.endpoint(sdk)?));
+        let endpoint = |service: &'static Service| Some((service, endpoint_of(service.id, sdk)?));
         Self {
             profile,
             settings,

@@ -4,9 +4,8 @@ use aws_sdk_sts::Client;
 use aws_sdk_sts::config::{Builder, IdentityCache, SharedCredentialsProvider};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
-use aws_types::SdkConfig;
-use aws_types::service_config::ServiceConfigKey;
 
+use super::credentials::endpoint_of;
 use super::refresh::Held;
 use super::wire::Peer;
 use super::{ATTEMPTS, Aws, OPERATION_TIMEOUT, explain};
@@ -41,7 +40,7 @@ impl Aws {
     fn asks_sts(&self) -> bool {
         let on_this_host =
             self.0.surroundings.endpoint().is_some_and(|url| !url.to_ascii_lowercase().starts_with("https:"));
-        !on_this_host || names_sts(self.0.surroundings.sdk())
+        !on_this_host || endpoint_of("STS", self.0.surroundings.sdk()).is_some()
     }
 
     /// `GetCallerIdentity`, which nobody can be denied (AWS STS API reference).
@@ -79,12 +78,4 @@ fn caller(held: &Held) -> Caller {
         access_key_id: held.credentials.access_key_id().to_owned(),
         account: held.credentials.account_id().map(|account| account.as_str().to_owned()),
     }
-}
-
-/// Whether environment or profile name an endpoint of STS, or one of all services.
-fn names_sts(sdk: &SdkConfig) -> bool {
-    let key =
-        ServiceConfigKey::builder().service_id("STS").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
-    let of_sts = key.ok().and_then(|key| sdk.service_config()?.load_config(key));
-    of_sts.or_else(|| sdk.endpoint_url().map(str::to_owned)).is_some_and(|url| !url.is_empty())
 }
