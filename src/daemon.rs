@@ -9,7 +9,6 @@ pub(crate) mod batcher;
 pub(crate) mod breaker;
 pub(crate) mod decide;
 pub(crate) mod fair_semaphore;
-pub(crate) mod hold;
 pub mod kms_metrics;
 pub(crate) mod limit;
 pub mod maintenance;
@@ -17,11 +16,9 @@ pub(crate) mod memory;
 pub(crate) mod pipeline;
 pub(crate) mod quota;
 pub(crate) mod reloads;
-pub(crate) mod remover;
 pub(crate) mod roots;
-pub(crate) mod space;
+pub mod site;
 pub mod status;
-pub(crate) mod store;
 pub(crate) mod summary;
 pub(crate) mod supervisor;
 pub(crate) mod watchdog;
@@ -48,17 +45,17 @@ use crate::daemon::fair_semaphore::FairSemaphore;
 use crate::daemon::maintenance::quarantine::QuarantineMaintenance;
 use crate::daemon::maintenance::record::RecordMaintenance;
 use crate::daemon::pipeline::Pipeline;
+use crate::daemon::site::attach::Directories;
 use crate::daemon::status::Status;
 use crate::daemon::supervisor::{Drivers, Relieved, Ship, Supervisor};
+use crate::sink::directory::quarantine::store::Store;
 use limit::ThrottledKms;
 use reloads::Reloads;
-use store::Store;
 
-pub(crate) use crate::daemon::pipeline::ended;
 pub use crate::daemon::worker::waits;
-pub use hold::{Hold, causes};
+pub use crate::hold::{Hold, causes};
+pub use crate::sink::directory::quarantine::store::StoreError;
 pub use limit::Operation;
-pub use store::StoreError;
 pub use summary::Summary;
 
 /// How to run.
@@ -211,7 +208,14 @@ async fn serve<K: Kms>(
             keeper.purge(&ship.status.watchdog.register(watchdog::QUARANTINE)).await;
         }
         ship.status.adopt(&policy);
-        let line = Arc::new(Pipeline {
+        let backend = Arc::new(Directories {
+            space: Arc::default(),
+            quarantine,
+            cookies: cookies.clone(),
+            min_free_space: policy.limits.min_free_space,
+            dry_run: options.dry_run,
+        });
+        let pipeline = Arc::new(Pipeline {
             kms: ThrottledKms::new(
                 kms(&policy),
                 policy.limits.max_in_flight,
@@ -221,20 +225,20 @@ async fn serve<K: Kms>(
             status: Arc::clone(&ship.status),
             state: state.clone(),
             hashing: FairSemaphore::new(policy.limits.hash_threads),
-            space: Arc::default(),
-            quarantine,
-            cookies: cookies.clone(),
             hostname: hostname(),
-            min_free_space: policy.limits.min_free_space,
             clock,
             dry_run: options.dry_run,
         });
-        ship.reloads.hold(line.quarantine.as_ref());
-        let crew = Supervisor::start(number, &line, &policy, options, keeper, &mut ship.drivers);
+        ship.reloads.hold(backend.quarantine.as_ref());
+        let crew =
+            Supervisor::start(number, &pipeline, &backend, &policy, options, keeper, &mut ship.drivers);
         match crew.work(ship).await? {
             Relieved::Done(summaries) => {
                 if !options.dry_run {
-                    RecordMaintenance::new(line, policy.record).once().await.map_err(DaemonError::Fatal)?;
+                    RecordMaintenance::new(pipeline, policy.record)
+                        .once()
+                        .await
+                        .map_err(DaemonError::Fatal)?;
                 }
                 return Ok(in_order(summaries, &policy.rules));
             }

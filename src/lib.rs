@@ -51,6 +51,7 @@ pub mod digest;
 pub mod escape;
 pub mod exit;
 pub mod fs;
+pub(crate) mod hold;
 pub mod key;
 pub mod kms;
 pub mod policy;

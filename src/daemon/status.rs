@@ -214,54 +214,6 @@ impl Root {
     }
 }
 
-/// Why events cannot be relied on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventFault {
-    /// The file system has none.
-    Remote,
-    /// The kernel gives none, for this reason.
-    Refused(String),
-    /// They stopped to come.
-    Silent,
-    /// Directories could not be read at the last scan.
-    Unseen,
-}
-
-impl EventFault {
-    /// Whether it should not be so, and is not just what the file system is like.
-    pub const fn is_a_fault(&self) -> bool {
-        match self {
-            Self::Remote => false,
-            Self::Refused(_) | Self::Silent | Self::Unseen => true,
-        }
-    }
-
-    /// Why, for people.
-    pub fn reason(&self) -> &str {
-        match self {
-            Self::Remote => "the file system (network, FUSE or overlay) tells of no changes that others make",
-            Self::Refused(why) => why,
-            Self::Silent => "events no longer arrive",
-            Self::Unseen => "not every directory could be read",
-        }
-    }
-
-    /// What a person can do.
-    pub const fn remedy(&self) -> &'static str {
-        match self {
-            Self::Remote => "nothing: it is scanned every ten seconds",
-            Self::Refused(_) => {
-                "raise the limit, for example sysctl fs.inotify.max_user_watches=1048576 \
-                 fs.inotify.max_user_instances=1024; until then it is scanned every ten seconds"
-            }
-            Self::Silent => {
-                "nothing at first: a new watcher is built; if it lasts, restart the daemon and report it"
-            }
-            Self::Unseen => "let the daemon's user read the directories; the log names them",
-        }
-    }
-}
-
 /// A key under which KMS does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SilentKey {

@@ -5,21 +5,22 @@
 use crate::clock;
 use crate::daemon::decide;
 use crate::daemon::decide::{Bringers, Doubt, Existing, Signing, Verified};
-use crate::daemon::hold::{AttemptError, Hold};
 use crate::daemon::pipeline::{FOREIGN, STALE};
-use crate::daemon::space::Space;
-use crate::daemon::worker::look::{ORPHAN, is_decided};
+use crate::daemon::site::decided::is_decided;
 use crate::daemon::worker::timing;
-use crate::diagnose::explain::{Observation, Scene, SignatureThere, Unseen};
+use crate::diagnose::explain::{Scene, SignatureThere, Unseen};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity, Stat};
+use crate::hold::{AttemptError, Hold};
 use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, SignRule, VerifyRule};
 use crate::settle::{Finality, PairVersion};
+use crate::source::Observation;
 use crate::signature::Signature;
 use crate::signing::{DecryptRequest, Reason, Verdict};
 use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::Outlook;
+use crate::sink::directory::space::Space;
 use crate::source::directory::scan::signature_name;
 use crate::state::Outcome;
 
@@ -98,11 +99,11 @@ impl Scene<'_> {
     /// What would happen now.
     pub(crate) fn prospect(
         &self,
-        look: &Observation,
+        look: &Observation<Identity>,
         signature: Option<&SignatureThere>,
         writer: Option<Writer>,
     ) -> Result<Prospect, Unseen> {
-        if look.sight == PairVersion::default() {
+        if look.versions == PairVersion::NONE {
             return Ok(Prospect::new(What::Nothing, format!("nothing lies there; {}", self.would_be())));
         }
         if let Some(row) = self.row
@@ -113,15 +114,15 @@ impl Scene<'_> {
         if let Some(unfit) = &look.unfit {
             return Ok(Prospect::refused(&unfit.to_string()));
         }
-        let Some(payload) = look.sight.payload else { return Ok(self.orphan(look.sight)) };
+        let Some(payload) = look.versions.payload else { return Ok(self.orphan(look.versions)) };
         if let Err(error) = self.context {
             return Ok(Prospect::refused(&error.to_string()));
         }
         let prospect = match &self.site.rule.mode {
             Mode::Sign(rule) => self.signing(rule, &payload, signature)?,
-            Mode::Verify(rule) => self.judging(rule, &payload, signature, look.sight, writer)?,
+            Mode::Verify(rule) => self.judging(rule, &payload, signature, look.versions, writer)?,
         };
-        Ok(prospect.after(self.wait_to_settle(look.sight, writer)))
+        Ok(prospect.after(self.wait_to_settle(look.versions, writer)))
     }
 
     /// What would become of a file, if one came.
@@ -134,18 +135,18 @@ impl Scene<'_> {
         }
     }
 
-    fn orphan(&self, sight: PairVersion) -> Prospect {
-        match (&self.site.rule.mode, sight.signature) {
+    fn orphan(&self, versions: PairVersion<Identity>) -> Prospect {
+        match (&self.site.rule.mode, versions.signature) {
             (Mode::Verify(_), Some(_)) => Prospect::new(What::Waits, ORPHAN),
             _ => Prospect::new(What::Nothing, "only a signature lies there, and there is nothing to sign"),
         }
     }
 
     /// What it waits for before it is tried at all.
-    fn wait_to_settle(&self, sight: PairVersion, writer: Option<Writer>) -> Option<String> {
+    fn wait_to_settle(&self, versions: PairVersion<Identity>, writer: Option<Writer>) -> Option<String> {
         let signs = matches!(self.site.rule.mode, Mode::Sign(_));
         let settle = self.site.rule.settle;
-        let ages = youngest(sight, signs).map(|identity| clock::age(identity.ctime));
+        let ages = youngest(versions, signs).map(|identity| clock::age(identity.ctime));
         if writer == Some(Writer::Present) && signs {
             return Some("waits until nobody has it open for writing".to_owned());
         }
@@ -247,10 +248,10 @@ impl Scene<'_> {
         rule: &VerifyRule,
         payload: &Identity,
         signature: Option<&SignatureThere>,
-        sight: PairVersion,
+        versions: PairVersion<Identity>,
         writer: Option<Writer>,
     ) -> Result<Prospect, Unseen> {
-        let Some(there) = signature.filter(|_| sight.signature.is_some()) else {
+        let Some(there) = signature.filter(|_| versions.signature.is_some()) else {
             return self.missing(rule, payload);
         };
         let grace = match writer {
@@ -332,7 +333,7 @@ impl Scene<'_> {
 
     /// Who brought the pair that lies there.
     fn bringers(&self) -> Result<Bringers, FsError> {
-        let dir = self.site.root.descend(self.path.parent())?;
+        let dir = self.site.folder().root.descend(self.path.parent())?;
         let owner = |stat: Option<Stat>| stat.map(|stat| stat.uid);
         let signature = owner(dir.stat_of(&signature_name(self.path.name()))?);
         let payload = owner(dir.stat_of(self.path.name())?);
@@ -360,7 +361,7 @@ impl Scene<'_> {
 
     /// What would happen, unless delivery would be in trouble.
     fn delivery(&self, payload: &Identity, otherwise: Prospect) -> Result<Prospect, FsError> {
-        let Some(root) = &self.site.destination else { return Ok(otherwise) };
+        let Some(root) = self.site.destination() else { return Ok(otherwise) };
         let outlook = deliver::foresee(root, self.path, payload.size)?;
         if let Outlook::Conflict(what) = outlook {
             let path = root.path().join(self.path.as_path());
@@ -413,7 +414,7 @@ fn decided(outcome: Outcome, reason: Option<&str>) -> Prospect {
 }
 
 /// The file of a pair that changed last; to be signed, only the payload counts.
-fn youngest(sight: PairVersion, signs: bool) -> Option<Identity> {
-    let signature = sight.signature.filter(|_| !signs);
-    [sight.payload, signature].into_iter().flatten().max_by_key(|identity| identity.ctime)
+fn youngest(versions: PairVersion<Identity>, signs: bool) -> Option<Identity> {
+    let signature = versions.signature.filter(|_| !signs);
+    [versions.payload, signature].into_iter().flatten().max_by_key(|identity| identity.ctime)
 }

@@ -10,6 +10,7 @@
 
 mod item;
 mod release;
+pub(crate) mod store;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -28,7 +29,8 @@ use crate::fs::{
 };
 use crate::signature::MAX_LEN;
 use crate::sink::directory::removal;
-use crate::sink::directory::removal::{Part, Removal, Removed};
+use crate::sink::directory::removal::{Part, Removal};
+use crate::sink::{PutAway, Removed};
 use crate::source::directory::scan::signature_name;
 use crate::state::link::{hex, unhex};
 
@@ -148,15 +150,6 @@ pub struct Case<'a> {
     pub payload: Stat,
     /// What the signature was.
     pub signature: Option<Stat>,
-}
-
-/// How putting away ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PutAway {
-    /// It is in the store, in this folder.
-    Done(String),
-    /// The source was no longer what was judged; nothing was moved.
-    Changed,
 }
 
 /// Moves or copies a pair into the store.

@@ -15,6 +15,7 @@ use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Kind, Listed, Names, RelPath};
 use crate::policy::{Mode, Rule, Unwanted};
 use crate::signature::SUFFIX;
+use crate::source::Batch;
 
 /// How deep directories are followed, and how many (A12). Beyond that a sender is playing games.
 pub const MAX_DEPTH: usize = 64;
@@ -136,21 +137,13 @@ pub fn is_too_far(below: &Path) -> bool {
     below.components().count() > MAX_DEPTH || below.as_os_str().len() > MAX_DIR_PATH
 }
 
-/// What a few names of a walk came to.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Pairs, in order of name. In a verify rule one that lies there whole comes once, by its payload's name.
-    pub pairs: BTreeSet<RelPath>,
-    /// Names that can have no signature.
-    pub unsignable: Vec<(RelPath, Unsignable)>,
-    /// In a sign rule, payloads that are not there although their signatures are.
-    pub strays: Vec<RelPath>,
-    /// Directories that could not be walked, and why. What is in them is not known to be absent.
-    pub failed: Vec<FsError>,
-    /// Stand-in names, as earlier versions left them when they were killed.
-    pub stand_ins: Vec<RelPath>,
-    /// Private folders of ours that are not at their name.
-    pub moved: Vec<RelPath>,
+/// What an earlier run may have left in a watched directory.
+#[derive(Debug)]
+pub enum Leftover {
+    /// The private folder, which somebody has moved to this path.
+    PrivateFolder(RelPath),
+    /// A name of ours for what was about to be put in place; nobody makes these any more.
+    StandIn(RelPath),
 }
 
 /// A walk through a rule's directory, a few names at a time: a directory of a million files needs no more
@@ -192,7 +185,7 @@ impl Walk {
         root: &Dir,
         limit: usize,
         mut on_dir: impl FnMut(&Path),
-    ) -> Result<Option<Batch>, FsError> {
+    ) -> Result<Option<Batch<Leftover>>, FsError> {
         let mut batch = Batch::default();
         for _ in 0..limit {
             let Some((dir, below, mut names)) = self.listing.take() else {
@@ -229,7 +222,12 @@ impl Walk {
         Ok((dir, below.to_owned(), names))
     }
 
-    fn could_not_read(&self, below: &Path, error: FsError, batch: &mut Batch) -> Result<(), FsError> {
+    fn could_not_read(
+        &self,
+        below: &Path,
+        error: FsError,
+        batch: &mut Batch<Leftover>,
+    ) -> Result<(), FsError> {
         if below.as_os_str().is_empty() {
             return Err(error);
         }
@@ -240,10 +238,10 @@ impl Walk {
         Ok(())
     }
 
-    fn take(&mut self, dir: &Dir, below: &Path, listed: &Listed, batch: &mut Batch) {
+    fn take(&mut self, dir: &Dir, below: &Path, listed: &Listed, batch: &mut Batch<Leftover>) {
         let name = &*listed.name;
         if is_stand_in(name) && !listed.may_be_directory {
-            batch.stand_ins.extend(RelPath::new(below.join(name)));
+            batch.leftovers.extend(RelPath::new(below.join(name)).map(Leftover::StandIn));
             return;
         }
         // One name that cannot be examined (a damaged inode) hides no other; as a pair it is held, and says why.
@@ -251,7 +249,7 @@ impl Walk {
         match found {
             None | Some(Kinship::Stranger) => {}
             Some(Kinship::Own) => {
-                batch.moved.extend(RelPath::new(below.join(name)));
+                batch.leftovers.extend(RelPath::new(below.join(name)).map(Leftover::PrivateFolder));
                 return;
             }
             Some(Kinship::Copy) => return,
@@ -274,20 +272,9 @@ impl Walk {
             Meaning::Pair(path) => drop(batch.pairs.insert(path)),
             Meaning::Signature(path) if has_payload(dir, &path) => {}
             Meaning::Signature(path) => batch.strays.push(path),
-            Meaning::Unsignable(path, why) => batch.unsignable.push((path, why)),
+            Meaning::Unsignable(path, why) => batch.unsignable.push((path, why.into())),
             Meaning::Nothing => {}
         }
-    }
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
-            && self.unsignable.is_empty()
-            && self.strays.is_empty()
-            && self.failed.is_empty()
-            && self.stand_ins.is_empty()
-            && self.moved.is_empty()
     }
 }
 

@@ -10,21 +10,20 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::chain;
-use crate::daemon::pipeline::Pipeline;
-use crate::daemon::worker::Site;
 use crate::escape::quoted;
 use crate::fs::{Dir, FsError};
 use crate::policy::Rule;
 
 /// Says so if a rule's directory and quarantine are one disk and two mounts.
-pub(crate) fn tell<K>(line: &Pipeline<K>, site: &Site) {
-    let Some(store) = line.quarantine.as_ref().filter(|_| site.rule.mode.quarantines()) else { return };
-    let store = store.dir();
+pub(crate) fn tell(rule: &Rule, root: &Dir, store: &Dir) {
+    if !rule.mode.quarantines() {
+        return;
+    }
     // Who cannot be asked is in trouble that shows by itself.
-    if let Ok(Reach::Split(remedy)) = reach(&site.root, store) {
+    if let Ok(Reach::Split(remedy)) = reach(root, store) {
         tracing::warn!(
-            rule = site.rule.name,
-            path = %quoted(site.root.path()),
+            rule = rule.name,
+            path = %quoted(root.path()),
             quarantine = %quoted(store.path()),
             remedy,
             "quarantine is on another mount of the same disk; files are copied there instead of moved"

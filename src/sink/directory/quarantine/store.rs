@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::hold::{AttemptError, Hold};
-use crate::clock::{self, FileTime};
+use crate::clock;
+use crate::clock::FileTime;
 use crate::escape::quoted;
-use crate::fs::trust::{self, TrustError};
+use crate::fs::trust;
+use crate::fs::trust::TrustError;
 use crate::fs::{Dir, FsError};
+use crate::hold::{AttemptError, Hold};
 use crate::policy::Rule;
 use crate::sink::directory::quarantine;
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::hold::AttemptError;
 use crate::fs::FsError;
+use crate::hold::AttemptError;
+use crate::sink::Removed;
 use crate::sink::directory::removal;
-use crate::sink::directory::removal::{Part, Removal, Removed};
+use crate::sink::directory::removal::{Part, Removal};
 
 /// What removes the sources of one rule.
 #[derive(Debug)]

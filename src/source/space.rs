@@ -5,10 +5,10 @@
 //! counted; others may still fill the disk.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::hold::{AttemptError, Hold};
-use crate::fs::Dir;
+use crate::fs::{Dir, Staging};
+use crate::hold::{AttemptError, Hold};
 
 /// What is taken out.
 #[derive(Debug, Default)]
@@ -17,10 +17,31 @@ pub struct Space {
     taken: Mutex<HashMap<u64, u64>>,
 }
 
+/// A file that a private copy is about to be written to, and the room for it.
+#[derive(Debug)]
+pub struct Stage {
+    /// The file.
+    pub staging: Staging,
+    room: Room,
+}
+
+impl Stage {
+    /// An empty file with room for a copy.
+    pub const fn new(staging: Staging, room: Room) -> Self {
+        Self { staging, room }
+    }
+
+    /// The copy is there: the kernel counts its blocks from now on.
+    pub fn filled(self) -> Staging {
+        drop(self.room);
+        self.staging
+    }
+}
+
 /// Room for one copy.
 #[derive(Debug)]
-pub struct Room<'a> {
-    space: &'a Space,
+pub struct Room {
+    space: Arc<Space>,
     device: u64,
     size: u64,
 }
@@ -30,7 +51,7 @@ impl Space {
     ///
     /// # Errors
     /// There is too little; or it cannot be told.
-    pub fn take(&self, dir: &Dir, size: u64, floor: u64) -> Result<Room<'_>, AttemptError> {
+    pub fn take(self: &Arc<Self>, dir: &Dir, size: u64, floor: u64) -> Result<Room, AttemptError> {
         let device = dir.stat()?.identity.dev;
         let mut taken = self.taken();
         let free = dir.free_space()?;
@@ -39,7 +60,8 @@ impl Space {
             return Err(AttemptError::Hold(Hold::NoSpace { path: dir.path().to_owned(), free }));
         }
         *others += size;
-        Ok(Room { space: self, device, size })
+        drop(taken);
+        Ok(Room { space: Arc::clone(self), device, size })
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
@@ -48,7 +70,7 @@ impl Space {
     }
 }
 
-impl Drop for Room<'_> {
+impl Drop for Room {
     fn drop(&mut self) {
         let mut taken = self.space.taken();
         if let Some(others) = taken.get_mut(&self.device) {
@@ -65,7 +87,7 @@ mod tests {
     fn copies_at_the_same_time_leave_the_floor_free_together() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
-        let space = Space::default();
+        let space = Arc::new(Space::default());
         // Half of what is free, so that what others do to the disk meanwhile does not matter.
         let half = dir.free_space().unwrap() / 2;
         let first = space.take(&dir, half, half / 4).unwrap();
