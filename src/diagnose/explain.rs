@@ -25,11 +25,12 @@ use crate::policy;
 use crate::policy::{Mode, Rule};
 use crate::signature::{Malformed, Signature};
 use crate::source::directory::scan;
+use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, signature_name};
 use crate::source::directory::signature_file::read_open;
-use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, Unsignable, signature_name};
 use crate::state::Remembered;
 use crate::state::link::Row;
 use crate::state::reader::{Decisions, HistoryError};
+use crate::state::reason::RefusalReason;
 
 pub use crate::diagnose::explain::prospect::{Prospect, What};
 
@@ -68,7 +69,7 @@ pub enum WhyNot<'r> {
     Overlooked(Overlooked<'r>),
     /// It can have no signature.
     #[error("refused: {0}")]
-    Unsignable(Unsignable),
+    Unsignable(RefusalReason),
 }
 
 /// What a rule that applies makes of a path.
@@ -273,7 +274,7 @@ fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<(RelPath, AskedFor), 
         Part::SignatureOf(payload) => {
             Ok((RelPath::new(parent.join(payload)).ok_or_else(outside)?, AskedFor::SignatureToSign))
         }
-        Part::Unsignable(why) => Err(WhyNot::Unsignable(why)),
+        Part::Unsignable(why) => Err(WhyNot::Unsignable(why.into())),
     }
 }
 
@@ -291,7 +292,9 @@ fn way(site: &DirectorySite, path: &RelPath, asked_for: AskedFor) -> Option<WhyN
     match site.folder().root.descend(path.parent()) {
         Ok(dir) => match dir.stat_of(path.name()) {
             Ok(Some(stat)) if stat.kind == Kind::Directory => Some(WhyNot::Directory),
-            Ok(None) if asked_for == AskedFor::SignatureToSign => Some(WhyNot::Unsignable(Unsignable::Stray)),
+            Ok(None) if asked_for == AskedFor::SignatureToSign => {
+                Some(WhyNot::Unsignable(RefusalReason::StraySignature))
+            }
             Ok(_) | Err(_) => None,
         },
         Err(e) if e.source == Errno::XDEV => {
@@ -361,7 +364,7 @@ impl Scene<'_> {
         let content = match opened.and_then(|(file, _)| read_open(&file, &dir, &name)) {
             Ok(read) => Ok(read.parsed),
             Err(OpenError::Gone) => return Ok(None),
-            Err(OpenError::Unfit(unfit)) => Err(unfit.to_string()),
+            Err(OpenError::Unfit(unfit)) => Err(format!("it {unfit}")),
             Err(OpenError::Io(error)) => Err(chain::one_line(&error)),
         };
         Ok(Some(SignatureThere { stat, content }))

@@ -4,8 +4,7 @@
 
 use crate::clock;
 use crate::daemon::decide;
-use crate::daemon::decide::{Bringers, Doubt, Existing, Signing, Verified};
-use crate::daemon::pipeline::{FOREIGN, STALE};
+use crate::daemon::decide::{Doubt, Existing, Signing, Verified};
 use crate::daemon::site::decided::is_decided;
 use crate::daemon::worker::timing;
 use crate::diagnose::explain::{Scene, SignatureThere, Unseen};
@@ -13,16 +12,18 @@ use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity, Stat};
 use crate::hold::{AttemptError, Hold};
+use crate::hold::{AttemptError, Hold};
 use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, SignRule, VerifyRule};
 use crate::settle::{Finality, PairVersion};
-use crate::source::Observation;
 use crate::signature::Signature;
 use crate::signing::{DecryptRequest, Reason, Verdict};
 use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::Outlook;
-use crate::sink::directory::space::Space;
 use crate::source::directory::scan::signature_name;
+use crate::source::space::Space;
+use crate::source::{Bringers, Observation};
 use crate::state::Outcome;
+use crate::state::reason::{DecisionReason, RefusalReason};
 
 /// What would happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,8 +80,17 @@ impl Prospect {
         Self::new(What::Holds, format!("held ({}): {hold}; {}", hold.as_str(), hold.remedy()))
     }
 
-    fn refused(reason: &str) -> Self {
+    fn refused(reason: &RefusalReason) -> Self {
         Self::new(What::Refuses, format!("refused: {reason}"))
+    }
+
+    /// What would stop it, told as its end.
+    fn stopped(error: &AttemptError) -> Self {
+        match error {
+            AttemptError::Refused(reason) => Self::refused(reason),
+            AttemptError::Hold(hold) => Self::held(hold),
+            AttemptError::Changed => Self::new(What::Waits, "changing just now; it would be looked at anew"),
+        }
     }
 
     /// The same, but not before something else.
@@ -109,14 +119,14 @@ impl Scene<'_> {
         if let Some(row) = self.row
             && is_decided(self.site, row, look, false)
         {
-            return Ok(decided(row.outcome, row.reason.as_deref()));
+            return Ok(decided(row.outcome, row.reason.as_ref()));
         }
         if let Some(unfit) = &look.unfit {
-            return Ok(Prospect::refused(&unfit.to_string()));
+            return Ok(Prospect::refused(unfit));
         }
         let Some(payload) = look.versions.payload else { return Ok(self.orphan(look.versions)) };
         if let Err(error) = self.context {
-            return Ok(Prospect::refused(&error.to_string()));
+            return Ok(Prospect::stopped(&error.clone().into()));
         }
         let prospect = match &self.site.rule.mode {
             Mode::Sign(rule) => self.signing(rule, &payload, signature)?,
@@ -137,7 +147,9 @@ impl Scene<'_> {
 
     fn orphan(&self, versions: PairVersion<Identity>) -> Prospect {
         match (&self.site.rule.mode, versions.signature) {
-            (Mode::Verify(_), Some(_)) => Prospect::new(What::Waits, ORPHAN),
+            (Mode::Verify(_), Some(_)) => {
+                Prospect::new(What::Waits, RefusalReason::OrphanSignature.to_string())
+            }
             _ => Prospect::new(What::Nothing, "only a signature lies there, and there is nothing to sign"),
         }
     }
@@ -188,8 +200,10 @@ impl Scene<'_> {
             Signing::Done | Signing::Record | Signing::Adopt => {
                 Prospect::new(What::Done, "its signature is ours and would be put on record")
             }
-            Signing::Report if existing == Existing::Stale => Prospect::refused(STALE),
-            Signing::Report => Prospect::refused(FOREIGN),
+            Signing::Report if existing == Existing::Stale => {
+                Prospect::refused(&RefusalReason::StaleSignature)
+            }
+            Signing::Report => Prospect::refused(&RefusalReason::ForeignSignature),
             Signing::Quarantine => Prospect::new(
                 What::Invalid,
                 "its signature is ours and of an earlier state of it; unless the content is the same, both would be \
@@ -396,8 +410,8 @@ fn with_others(rule: &SignRule) -> String {
 }
 
 /// What is decided already.
-fn decided(outcome: Outcome, reason: Option<&str>) -> Prospect {
-    let reason = Escaped::text(reason.unwrap_or_default()).to_string();
+fn decided(outcome: Outcome, reason: Option<&DecisionReason>) -> Prospect {
+    let reason = reason.map(ToString::to_string).unwrap_or_default();
     let why = match outcome {
         Outcome::Signed => "already signed".to_owned(),
         Outcome::Adopted => "already signed by somebody else who has the key".to_owned(),
