@@ -39,6 +39,7 @@
 //! what is shown to people only, [`service`] what the host is told, [`control`] what a running
 //! daemon answers. ARCHITECTURE.md has the order in which they may import each other.
 
+pub(crate) mod blocking;
 pub mod chain;
 pub mod cli;
 pub mod clock;
@@ -51,7 +52,7 @@ pub mod digest;
 pub mod escape;
 pub mod exit;
 pub mod fs;
-pub(crate) mod hold;
+pub mod hold;
 pub mod key;
 pub mod kms;
 pub mod policy;

@@ -6,50 +6,21 @@
 pub mod directory;
 #[cfg(test)]
 pub(crate) mod memory;
+pub mod warrant;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::digest::Digest;
 use crate::fs::RelPath;
 use crate::hold::AttemptError;
 use crate::policy::Rule;
 use crate::settle::PairVersion;
 use crate::signature::Signature;
-use crate::signing::{Reason, Signed, Valid};
+use crate::signing::Reason;
+use crate::sink::warrant::Warrant;
 use crate::source::space::Stage;
 use crate::source::{Snapshot, Source};
 use crate::state::State;
-
-/// What allows delivery: a digest, and the signature that vouches for it. Only a valid verdict or a signature just made
-/// gives one (P1).
-#[derive(Debug, Clone)]
-pub struct Warrant {
-    digest: Digest,
-    signature: Signature,
-}
-
-impl Warrant {
-    /// From a valid verdict on this signature.
-    pub fn verified(valid: &Valid, signature: &Signature) -> Self {
-        Self { digest: valid.digest().clone(), signature: signature.clone() }
-    }
-
-    /// From a signature just made for this digest.
-    pub fn signed(digest: &Digest, signed: &Signed) -> Self {
-        Self { digest: digest.clone(), signature: signed.signature.clone() }
-    }
-
-    /// What may be delivered.
-    pub const fn digest(&self) -> &Digest {
-        &self.digest
-    }
-
-    /// What vouches for it.
-    pub const fn signature(&self) -> &Signature {
-        &self.signature
-    }
-}
 
 /// How a delivery ended.
 #[derive(Debug)]

@@ -117,7 +117,7 @@ pub trait Source: Sized + Send + Sync + 'static {
 }
 
 /// What says which names may be worth a look: hints, which may be lost, repeated or wrong, and scans (P5).
-pub trait Feed: Send + 'static {
+pub trait Feed: Send + Sync + 'static {
     /// What earlier runs may have left there.
     type Leftover: Send + 'static;
 

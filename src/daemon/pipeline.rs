@@ -28,7 +28,7 @@ use crate::signature::{Signature, batch};
 use crate::signing;
 use crate::signing::{DecryptRequest, Formats, OpenedSignature, Reason, Signed};
 use crate::sink::{PutAway, Removed, Sink as _};
-use crate::source::{Snapshot, Source, Version as _};
+use crate::source::{Snapshot, Source, Version};
 use crate::state;
 use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Decision, Outcome, State};

@@ -20,6 +20,7 @@ use crate::key::KeyArn;
 use crate::kms::Trouble;
 use crate::kms::caller::Caller;
 use crate::policy::Policy;
+use crate::source::EventFault;
 use crate::state::Outcome;
 
 /// Questions that may wait for one driver.

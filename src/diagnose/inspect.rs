@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::chain;
 use crate::context::Placeholder;
-use crate::daemon::site::attach::{AttachError, Directories, DirectorySite};
+use crate::daemon::site::attach::{AttachError, Directories, DirectorySite, batching};
 use crate::daemon::site::mounts;
 use crate::daemon::worker::timing;
 use crate::diagnose::survey::{Survey, survey};
@@ -33,7 +33,7 @@ use crate::diagnose::inspect::places::{own, space, unopened};
 /// How many files of a rule may wait for their batch with a copy of theirs open, where the process may have `limit` files
 /// open (`None`: any number).
 pub fn copies_waiting(rule: &Rule, limit: Option<u64>) -> u64 {
-    let batching = rule.delivery().and_then(|_| attach::batching(rule, limit));
+    let batching = rule.delivery().and_then(|_| batching(rule, limit));
     batching.map_or(0, |batching| batching.max_files as u64)
 }
 

@@ -18,7 +18,8 @@ use crate::policy::{Place, Rollback, VerifyRule};
 use crate::settle::Finality;
 use crate::signature::Signature;
 use crate::signing::{OpenedSignature, Reason, Valid, Verdict};
-use crate::sink::{Delivered, Sink as _, Warrant};
+use crate::sink::warrant::Warrant;
+use crate::sink::{Delivered, Sink as _};
 use crate::source::{Bringers, Snapshot, Source as _};
 use crate::state::Outcome;
 

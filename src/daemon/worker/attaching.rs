@@ -17,12 +17,13 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     /// Attaches, or says why not and sets the time of the next attempt.
     pub(crate) fn attach(&mut self, now: Moment) {
         match self.beat.at_disk(|| self.backend.attach(&self.rule)) {
-            Ok(site) => {
+            Ok(mut site) => {
                 if self.attach_told.take().is_some() {
                     tracing::info!(rule = self.rule.name, "the directories are there again");
                 }
                 self.feed = Some(site.source.feed(!self.once));
-                self.site = Some(Arc::new(Site { refusals: Arc::clone(&self.refusals), ..site }));
+                site.refusals = Arc::clone(&self.refusals);
+                self.site = Some(Arc::new(site));
                 self.next_scan = now;
             }
             Err(Unattached::WouldCreate(path)) => {

@@ -342,5 +342,5 @@ fn is_old_enough<V: Version>(versions: &PairVersion<V>, writer: Writer, timing: 
         (Some(_), Writer::Unknown) => timing.grace_unleased,
     };
     let there = [&versions.payload, &versions.signature].into_iter().flatten();
-    there.map(|version| clock::age(version.changed())).min().is_some_and(|youngest| youngest >= wait)
+    there.map(|version| clock::age_since(version.changed())).min().is_some_and(|youngest| youngest >= wait)
 }

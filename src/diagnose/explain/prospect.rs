@@ -2,6 +2,8 @@
 //!
 //! Foretells no verdict: that is KMS's. Where the daemon would read the payload first, both ways are told.
 
+use std::sync::Arc;
+
 use crate::clock;
 use crate::daemon::decide;
 use crate::daemon::decide::{Doubt, Existing, Signing, Verified};
@@ -12,13 +14,13 @@ use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity, Stat};
 use crate::hold::{AttemptError, Hold};
-use crate::hold::{AttemptError, Hold};
 use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, SignRule, VerifyRule};
 use crate::settle::{Finality, PairVersion};
 use crate::signature::Signature;
 use crate::signing::{DecryptRequest, Reason, Verdict};
 use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::Outlook;
+use crate::source::directory::folder::bringers;
 use crate::source::directory::scan::signature_name;
 use crate::source::space::Space;
 use crate::source::{Bringers, Observation};
@@ -352,7 +354,7 @@ impl Scene<'_> {
         let signature = owner(dir.stat_of(&signature_name(self.path.name()))?);
         let payload = owner(dir.stat_of(self.path.name())?);
         let mode = dir.stat()?.mode;
-        Ok(payload.map_or(Bringers::One, |payload| Bringers::of(mode, payload, signature)))
+        Ok(payload.map_or(Bringers::One, |payload| bringers(mode, payload, signature)))
     }
 
     /// What is done about an invalid pair when that is final: in one word, and in words.
@@ -382,7 +384,7 @@ impl Scene<'_> {
             return Ok(Prospect::held(&Hold::Conflict { path, what }));
         }
         if let Err(AttemptError::Hold(hold)) =
-            Space::default().take(root, payload.size, self.terms.min_free_space)
+            Arc::new(Space::default()).take(root, payload.size, self.terms.min_free_space)
         {
             return Ok(Prospect::held(&hold));
         }

@@ -5,19 +5,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
-use rustix::io::Errno;
-
-use crate::digest::Digest;
 use crate::fs::chown::Owner;
 use crate::fs::copy;
 use crate::fs::copy::Hashed;
 use crate::fs::flush::Flusher;
 use crate::fs::{Dir, Fitness, FsError, OpenError, Place, Publish, RelPath, Staging, Stat, trust};
-use crate::signature::{MAX_LEN, Malformed, Signature};
-use crate::sink::{Delivered, Warrant};
+use crate::signature::{MAX_LEN, Signature};
+use crate::sink::Delivered;
+use crate::sink::warrant::Warrant;
 use crate::source::directory::scan::signature_name;
 use crate::source::directory::signature_file::read_open;
 
@@ -368,7 +365,7 @@ mod tests {
         }
 
         fn deliver(&self, path: &str) -> Result<Delivered, FsError> {
-            let warrant = Warrant { digest: &self.hashed.digest, signature: &self.signature };
+            let warrant = Warrant::of(&self.hashed.digest, &self.signature);
             let path = RelPath::new(path).unwrap();
             deliver(
                 &self.root,
@@ -500,7 +497,7 @@ mod tests {
         fs::rename(f.temp.path().join("sub"), f.temp.path().join("old")).unwrap();
         assert!(place.confirm().unwrap_err().is_moved());
         assert!(place.remove_own(name, &stat).unwrap() && f.there("old/f").is_none());
-        let warrant = Warrant { digest: &f.hashed.digest, signature: &f.signature };
+        let warrant = Warrant::of(&f.hashed.digest, &f.signature);
         let disk = Flusher::new(&f.root).unwrap();
         let path = RelPath::new("sub/f").unwrap();
         let (mut put, staging) = (Vec::new(), Staging::holding(&f.root, b"content").unwrap());
@@ -542,7 +539,7 @@ mod tests {
     fn p1_a_warrant_for_other_bytes_delivers_nothing() {
         let f = Fixture::new();
         let other = hash_of(b"other");
-        let warrant = Warrant { digest: &other.digest, signature: &f.signature };
+        let warrant = Warrant::of(&other.digest, &f.signature);
         let path = RelPath::new("f").unwrap();
         let delivered =
             deliver(&f.root, &path, &f.staging, &f.hashed, &warrant, 0o644, &Flusher::new(&f.root).unwrap())

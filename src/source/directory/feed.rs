@@ -8,7 +8,7 @@ use tokio::task::block_in_place;
 
 use crate::clock::Moment;
 use crate::fs::staging::RESERVED_PREFIX;
-use crate::fs::{Dir, FsError, RelPath, Staging};
+use crate::fs::{Dir, FsError, Staging};
 use crate::source::directory::folder::Folder;
 use crate::source::directory::hint::Hints;
 use crate::source::directory::scan::{Leftover, Meaning, Walk, meaning};

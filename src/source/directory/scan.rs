@@ -3,7 +3,6 @@
 //! Walks by descriptor, never through a symlink or onto another mount. Only names; what stands behind them
 //! is `statx`'s to say, one by one.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -312,6 +311,7 @@ fn has_payload(dir: &Dir, path: &RelPath) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs::{File, create_dir};
 
     use super::*;

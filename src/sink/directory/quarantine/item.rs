@@ -17,7 +17,6 @@ use crate::digest::Digest;
 use crate::escape::Escaped;
 use crate::fs::{Dir, Fitness, FsError, Kind, OpenError, RelPath, Stat, Unfit, copy};
 use crate::signature::{MAX_LEN, Malformed};
-use crate::sink::directory::deliver;
 use crate::sink::directory::quarantine::{
     PAYLOAD, PartRecord, Record, SIGNATURE, has_part, ids, read_record,
 };
