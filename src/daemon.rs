@@ -42,6 +42,7 @@ use crate::fs::{Dir, FsError, Lock};
 use crate::kms::Kms;
 use crate::policy::{Policy, Rule};
 use crate::sink::directory::quarantine;
+use crate::state::reason::DecisionReason;
 use crate::state::{Decision, Found, Outcome, State, StateError};
 
 use crate::daemon::fair_semaphore::FairSemaphore;
@@ -339,7 +340,7 @@ async fn record_items(state: &State, store: &Arc<Store>) -> Result<(), DaemonErr
             payload: None,
             signature: None,
             outcome: Outcome::Quarantined,
-            reason: Some(record.reason),
+            reason: DecisionReason::from_record(&record.reason),
             digest: Some(record.digest),
             signature_digest: record.signature_digest,
             key: None,

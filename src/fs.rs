@@ -35,7 +35,7 @@ use crate::escape::quoted;
 use flush::Written;
 pub use place::Place;
 pub use staging::{Publish, Staging};
-pub use stat::{Fitness, Identity, Kind, Stat, Unfit, stat_file, stat_path};
+pub use stat::{Fitness, Identity, Irregular, Kind, Stat, Unfit, stat_file, stat_path};
 use stat::{stat_fd, statx};
 
 /// The action of a failed fsync of a directory, after which nobody knows what is on the disk.
@@ -126,7 +126,7 @@ pub enum OpenError {
     #[error("it is gone")]
     Gone,
     /// It may not be opened as it is.
-    #[error(transparent)]
+    #[error("it {0}")]
     Unfit(#[from] Unfit),
     /// It should be possible and was not.
     #[error(transparent)]
@@ -360,8 +360,8 @@ impl Dir {
             match self.open_inside(Path::new(name), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC) {
                 Ok(handle) => handle,
                 Err(Errno::NOENT) => return Err(OpenError::Gone),
-                Err(Errno::LOOP) => return Err(Unfit::NotRegular("a symbolic link").into()),
-                Err(Errno::XDEV) => return Err(Unfit::NotRegular("a mount point").into()),
+                Err(Errno::LOOP) => return Err(Unfit::NotRegular(Irregular::Symlink).into()),
+                Err(Errno::XDEV) => return Err(Unfit::NotRegular(Irregular::MountPoint).into()),
                 Err(e) => return Err(FsError::new("open", path(), e).into()),
             };
         let stat = stat_fd(&handle).map_err(|e| FsError::new("examine", path(), e))?;
@@ -716,10 +716,10 @@ pub(crate) mod tests {
         }
         // Not even tried: opening a socket fails, and opening a device may do anything.
         for (name, what) in [
-            ("socket", "a FIFO, socket or device"),
-            ("dir", "a directory"),
-            ("to-file", "a symbolic link"),
-            ("to-dir", "a symbolic link"),
+            ("socket", Irregular::Special),
+            ("dir", Irregular::Directory),
+            ("to-file", Irregular::Symlink),
+            ("to-dir", Irregular::Symlink),
         ] {
             match dir.open_file(OsStr::new(name), &anything()) {
                 Err(OpenError::Unfit(Unfit::NotRegular(told))) => assert_eq!(told, what, "{name}"),

@@ -14,6 +14,7 @@ use crate::kms::{Trouble, TroubleKind};
 use crate::signing::Reason;
 use crate::sink::directory::removal::STICKY;
 use crate::state::StateError;
+use crate::state::reason::RefusalReason;
 
 /// Why a file is held.
 #[derive(Debug, Clone)]
@@ -54,6 +55,8 @@ pub enum Hold {
     },
     /// State could not be written.
     State(StateError),
+    /// This program is wrong about itself: what it takes for granted does not hold.
+    Internal(&'static str),
     /// The digest was superseded by another one under this name, and the rule denies that.
     Rollback,
     /// Nearly everything in this rule fails like this at once; that is more likely our mistake.
@@ -64,7 +67,7 @@ pub enum Hold {
 }
 
 /// The words for what holds a file, but for those of KMS.
-const OF_OURS: [&str; 12] = [
+const OF_OURS: [&str; 13] = [
     "whose-signature",
     "file-system",
     "sticky",
@@ -74,6 +77,7 @@ const OF_OURS: [&str; 12] = [
     "conflict",
     "replaced",
     "state",
+    "internal-error",
     "rollback",
     "brake",
     "mixed-owners",
@@ -99,6 +103,7 @@ impl Hold {
             Self::Conflict { .. } => "conflict",
             Self::Moved { .. } => "replaced",
             Self::State(_) => "state",
+            Self::Internal(_) => "internal-error",
             Self::Rollback => "rollback",
             Self::Brake(_) => "brake",
             Self::MixedOwners(_) => "mixed-owners",
@@ -116,6 +121,7 @@ impl Hold {
             | Self::Conflict { .. }
             | Self::Moved { .. }
             | Self::State(_)
+            | Self::Internal(_)
             | Self::Rollback
             | Self::Brake(_)
             | Self::MixedOwners(_) => true,
@@ -135,6 +141,7 @@ impl Hold {
             | Self::QuarantineFull { .. }
             | Self::Conflict { .. }
             | Self::Moved { .. }
+            | Self::Internal(_)
             | Self::Rollback
             | Self::Brake(_)
             | Self::MixedOwners(_) => false,
@@ -149,6 +156,7 @@ impl Hold {
             | Self::Fs(_)
             | Self::QuarantineFull { .. }
             | Self::Conflict { .. }
+            | Self::Internal(_)
             | Self::Rollback
             | Self::Brake(_)
             | Self::MixedOwners(_) => true,
@@ -185,6 +193,9 @@ impl Hold {
             }
             Self::State(StateError::Busy(_)) => "find the process that keeps state.db locked, and end it",
             Self::State(_) => "make room for state.dir and check its disk",
+            Self::Internal(_) => {
+                "report it, with the log and what kms-sig explain says of the file; the file stays where it is"
+            }
             Self::Rollback => "deliver it by hand if it is meant, or remove it",
             Self::Brake(_) => {
                 "check trusted_keys, context and accept_batch of the rule, then reload the policy (SIGHUP)"
@@ -219,6 +230,7 @@ impl fmt::Display for Hold {
                 )
             }
             Self::State(error) => error.fmt(f),
+            Self::Internal(what) => write!(f, "BUG: {what}; please report it"),
             Self::Rollback => f.write_str("this content was superseded earlier under the same name"),
             Self::Brake(reason) => write!(f, "nearly every signature of this rule is {reason}"),
             Self::MixedOwners(reason) => write!(
@@ -276,7 +288,7 @@ pub enum AttemptError {
     /// The file changed, is gone or is being written: start over.
     Changed,
     /// It is not handled as it is.
-    Refused(String),
+    Refused(RefusalReason),
     /// Not now.
     Hold(Hold),
 }
@@ -313,8 +325,18 @@ impl From<Trouble> for AttemptError {
 }
 
 impl From<ContextError> for AttemptError {
+    /// The policy's templates were checked when it was read: what a file's name may still do is to be long.
     fn from(error: ContextError) -> Self {
-        Self::Refused(error.to_string())
+        match error {
+            ContextError::TooLong(size) => Self::Refused(RefusalReason::ContextTooLong { size }),
+            ContextError::NoEquals(_)
+            | ContextError::EmptyKey(_)
+            | ContextError::Repeated(_)
+            | ContextError::Reserved(_)
+            | ContextError::Placeholder(_) => {
+                Self::Hold(Hold::Internal("a context that was checked with the policy is none"))
+            }
+        }
     }
 }
 
@@ -323,7 +345,7 @@ impl From<crate::fs::OpenError> for AttemptError {
         use crate::fs::OpenError;
         match error {
             OpenError::Gone => Self::Changed,
-            OpenError::Unfit(unfit) => Self::Refused(unfit.to_string()),
+            OpenError::Unfit(unfit) => Self::Refused(RefusalReason::Payload(unfit)),
             // EWOULDBLOCK from a non-blocking open: another process holds a lease, so it is being worked on.
             OpenError::Io(e) if e.source == rustix::io::Errno::WOULDBLOCK => Self::Changed,
             OpenError::Io(e) => e.into(),
@@ -361,6 +383,7 @@ mod tests {
             Hold::Conflict { path: PathBuf::new(), what: "" },
             Hold::Moved { path: PathBuf::new() },
             Hold::State(StateError::Busy(PathBuf::new())),
+            Hold::Internal(""),
             Hold::Rollback,
             Hold::Brake(Reason::Rejected),
             Hold::MixedOwners(Reason::Rejected),

@@ -8,7 +8,6 @@ mod sign;
 mod snapshot;
 mod verify;
 
-pub(crate) use crate::daemon::pipeline::sign::{FOREIGN, STALE};
 use crate::daemon::pipeline::snapshot::Snapshot;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +45,7 @@ use crate::sink::directory::quarantine;
 use crate::sink::directory::quarantine::{Case, PutAway};
 use crate::sink::directory::removal::{Part, Removed};
 use crate::source::directory::scan::signature_name;
+use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Decision, Outcome, State, Version};
 
 /// The field `verdict` of a log message about a file that was judged.
@@ -150,10 +150,14 @@ pub struct Settled {
     /// What.
     pub outcome: Outcome,
     /// Why, where that says more.
-    pub reason: Option<String>,
+    pub reason: Option<DecisionReason>,
 }
 
 impl Settled {
+    fn judged(outcome: Outcome, reason: Reason) -> Self {
+        Self { outcome, reason: Some(DecisionReason::Verdict(reason)) }
+    }
+
     fn plain(outcome: Outcome) -> Self {
         Self { outcome, reason: None }
     }
@@ -166,8 +170,8 @@ pub struct Refusal {
     pub path: RelPath,
     /// The versions it is about.
     pub sight: PairVersion,
-    /// Why, in words for the log and for state.
-    pub reason: String,
+    /// Why.
+    pub reason: RefusalReason,
 }
 
 /// A try and what came of it.
@@ -218,9 +222,11 @@ impl<K: Kms> Pipeline<K> {
         let (mut recorded, mut noted, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for Refusal { path, sight, reason } in refusals {
             if site.may_tell(self.clock.now()) {
-                tracing::warn!(rule = site.rule.name, file = %Escaped::new(path.as_path()), reason, "refused");
+                let (file, cause) = (Escaped::new(path.as_path()), reason.as_str());
+                tracing::warn!(rule = site.rule.name, %file, cause, %reason, "refused");
             }
-            let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
+            let reason = Some(DecisionReason::Refusal(reason));
+            let settled = Settled { outcome: Outcome::Refused, reason };
             let decisions = if site.refusals.may_record(&path) { &mut recorded } else { &mut noted };
             decisions.push(site.decision(&path, sight, &settled, Facts::default()));
             all.push(settled);
@@ -236,8 +242,8 @@ impl<K: Kms> Pipeline<K> {
     /// State cannot take it.
     pub async fn sum_up(&self, site: &Site, is_end: bool) -> Result<(), Hold> {
         let Some((count, last)) = site.refusals.unrecorded(self.clock.now(), is_end) else { return Ok(()) };
-        let reason = format!("{count} more were refused within an hour than are on record; this is the last");
-        let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
+        let reason = Some(DecisionReason::MoreRefused(count));
+        let settled = Settled { outcome: Outcome::Refused, reason };
         let sum = site.decision(&last, PairVersion::default(), &settled, Facts::default());
         self.state.record_sum(sum).await.map_err(Hold::State)
     }
@@ -279,7 +285,7 @@ impl<K: Kms> Pipeline<K> {
         taken: &Snapshot,
         reason: Reason,
     ) -> Result<AttemptOutcome, AttemptError> {
-        let settled = Settled { outcome: Outcome::Quarantined, reason: Some(reason.to_string()) };
+        let settled = Settled::judged(Outcome::Quarantined, reason);
         if self.dry_run {
             self.say_would(site, &work.path, "quarantine", Some(reason));
             return Ok(self.settle(site, &work.path, work.sight, settled, taken.facts(None)).await);

@@ -27,10 +27,11 @@ use crate::policy::{Mode, Rule};
 use crate::signature::{Malformed, Signature};
 use crate::sink::directory::deliver;
 use crate::source::directory::scan;
-use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, Unsignable, signature_name};
+use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, signature_name};
 use crate::state::Remembered;
 use crate::state::link::Row;
 use crate::state::reader::{Decisions, HistoryError};
+use crate::state::reason::RefusalReason;
 
 pub use crate::diagnose::explain::prospect::{Prospect, What};
 
@@ -69,7 +70,7 @@ pub enum WhyNot<'r> {
     Overlooked(Overlooked<'r>),
     /// It can have no signature.
     #[error("refused: {0}")]
-    Unsignable(Unsignable),
+    Unsignable(RefusalReason),
 }
 
 /// What a rule that applies makes of a path.
@@ -274,7 +275,7 @@ fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<(RelPath, AskedFor), 
         Part::SignatureOf(payload) => {
             Ok((RelPath::new(parent.join(payload)).ok_or_else(outside)?, AskedFor::SignatureToSign))
         }
-        Part::Unsignable(why) => Err(WhyNot::Unsignable(why)),
+        Part::Unsignable(why) => Err(WhyNot::Unsignable(why.into())),
     }
 }
 
@@ -292,7 +293,9 @@ fn way(site: &Site, path: &RelPath, asked_for: AskedFor) -> Option<WhyNot<'stati
     match site.root.descend(path.parent()) {
         Ok(dir) => match dir.stat_of(path.name()) {
             Ok(Some(stat)) if stat.kind == Kind::Directory => Some(WhyNot::Directory),
-            Ok(None) if asked_for == AskedFor::SignatureToSign => Some(WhyNot::Unsignable(Unsignable::Stray)),
+            Ok(None) if asked_for == AskedFor::SignatureToSign => {
+                Some(WhyNot::Unsignable(RefusalReason::StraySignature))
+            }
             Ok(_) | Err(_) => None,
         },
         Err(e) if e.source == Errno::XDEV => {
@@ -362,7 +365,7 @@ impl Scene<'_> {
         let content = match opened.and_then(|(file, _)| deliver::read_open(&file, &dir, &name)) {
             Ok(read) => Ok(read.parsed),
             Err(OpenError::Gone) => return Ok(None),
-            Err(OpenError::Unfit(unfit)) => Err(unfit.to_string()),
+            Err(OpenError::Unfit(unfit)) => Err(format!("it {unfit}")),
             Err(OpenError::Io(error)) => Err(chain::one_line(&error)),
         };
         Ok(Some(SignatureThere { stat, content }))

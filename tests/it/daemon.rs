@@ -945,6 +945,62 @@ fn p5_a_rule_that_has_become_more_generous_looks_again() {
     place.run(once).exits(0).says("sign: 1 signed\n");
 }
 
+/// Makes state what an earlier version left, in which a reason was a sentence.
+fn with_sentences(place: &Place, sentences: &[(&str, &str)]) {
+    let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
+    db.execute_batch(
+        "ALTER TABLE decided RENAME TO decided_3;
+         CREATE TABLE decided (
+             rule TEXT NOT NULL, path BLOB NOT NULL, fingerprint TEXT NOT NULL, payload BLOB, signature BLOB,
+             outcome TEXT NOT NULL, reason TEXT, digest TEXT, signature_digest TEXT, PRIMARY KEY (rule, path)
+         ) STRICT, WITHOUT ROWID;
+         INSERT INTO decided SELECT rule, path, fingerprint, payload, signature, outcome, reason, digest,
+             signature_digest FROM decided_3;
+         DROP TABLE decided_3;
+         PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    for (name, sentence) in sentences {
+        let row = rusqlite::params![sentence, name.as_bytes()];
+        assert_eq!(db.execute("UPDATE decided SET reason = ?1 WHERE path = ?2", row).unwrap(), 1, "{name}");
+    }
+}
+
+#[test]
+fn o10_what_an_earlier_version_refused_is_not_reported_again_and_nothing_stays_unsigned() {
+    let once = ["watch", "--policy", "policy.toml", "--once"];
+    let place = place(&with(SIGN, "max_size = 3"));
+    for name in ["large", "reworded"] {
+        place.write(format!("in/{name}"), "content");
+    }
+    symlink("nowhere", place.path("in/link")).unwrap();
+    place.write("in/old", "old");
+    place.write("in/small", "ok");
+    place.write("in/theirs", "ok");
+    place.write("in/theirs.sig", "-----BEGIN PGP SIGNATURE-----");
+    place.run(once).exits(3);
+    place.write("in/old", "new"); // its signature is out of date by now
+    place.run(once).exits(3);
+    let large = "it has 7 bytes; max_size allows 3";
+    let link = "it is a symbolic link, and only regular files are handled";
+    let stale = "its signature is of ours and out of date; on_stale = \"report\" leaves it";
+    let foreign =
+        "something that is not known to be our signature lies beside it; remove it to have the file signed";
+    let as_before = [("large", large), ("link", link), ("old", stale), ("theirs", foreign)];
+    let [a, b, c, d] = as_before.map(|(name, why)| format!("  {name}: refused: {why}\n"));
+    let told = format!("{a}{b}{c}  reworded: refused: {large}\n{d}");
+    with_sentences(&place, &[&as_before[..], &[("reworded", "it is larger than it may be")]].concat());
+    // What no version wrote is looked at again, and reported again.
+    place.run(once).exits(3).says(format!("sign: 1 refused, 5 unchanged\n{}", told));
+    place.run(once).exits(3).says(format!("sign: 6 unchanged\n{}", told));
+    // And what was refused is signed once nothing speaks against it.
+    let sentences = [&as_before[..], &[("reworded", large)]].concat();
+    with_sentences(&place, &sentences);
+    set_policy(&place, &with(SIGN, "on_stale = \"resign\""));
+    fs::remove_file(place.path("in/theirs.sig")).unwrap();
+    place.run(once).exits(3).says(format!("sign: 4 signed, 2 unchanged\n  link: refused: {link}\n"));
+}
+
 #[test]
 fn a5_a_signature_that_is_not_handled_is_reported_once() {
     let once = ["watch", "--policy", "policy.toml", "--once"];
@@ -1136,8 +1192,12 @@ fn a5_what_is_wrong_with_a_signature_is_told_of_the_signature() {
     fs::rename(payload, place.path("in/f")).unwrap();
     let refused = daemon.waits_for("refused");
     assert_eq!(
-        (&refused["file"], &refused["reason"]),
-        (&"f".into(), &"its .sig has 2 hard links; max_links allows 1".into())
+        (&refused["file"], &refused["cause"], &refused["reason"]),
+        (
+            &"f".into(),
+            &"signature-hard-links".into(),
+            &"its .sig has 2 hard links; max_links allows 1".into()
+        )
     );
     fs::remove_file(signature).unwrap();
     daemon.hang_up(); // no event tells of it; the next scan does

@@ -21,6 +21,7 @@ use crate::sink::directory::deliver::{Delivered, Warrant};
 use crate::sink::directory::sign;
 use crate::sink::directory::sign::{Old, Spot};
 use crate::source::directory::scan::signature_name;
+use crate::state::reason::RefusalReason;
 use crate::state::{Outcome, Version};
 
 impl<K: Kms> Pipeline<K> {
@@ -78,8 +79,10 @@ impl<K: Kms> Pipeline<K> {
                 let facts = taken.facts(Some(rule.key.to_string()));
                 Ok(self.settle(site, &work.path, work.sight, Settled::plain(Outcome::Adopted), facts).await)
             }
-            Signing::Report if existing == Existing::Stale => Err(AttemptError::Refused(STALE.into())),
-            Signing::Report => Err(AttemptError::Refused(FOREIGN.into())),
+            Signing::Report if existing == Existing::Stale => {
+                Err(AttemptError::Refused(RefusalReason::StaleSignature))
+            }
+            Signing::Report => Err(AttemptError::Refused(RefusalReason::ForeignSignature)),
             Signing::Quarantine => Box::pin(self.quarantine(site, work, &taken, Reason::Mismatch)).await,
         }
     }
@@ -338,13 +341,6 @@ impl<K: Kms> Pipeline<K> {
         Ok(matches!(opened.judge(&taken.hashed.digest), Verdict::Valid(_)))
     }
 }
-
-/// Why a signature of ours is left although it is out of date. In state the rule for when to look again.
-pub(crate) const STALE: &str = "its signature is of ours and out of date; on_stale = \"report\" leaves it";
-
-/// Why a signature is left that is not ours.
-pub(crate) const FOREIGN: &str =
-    "something that is not known to be our signature lies beside it; remove it to have the file signed";
 
 impl Site {
     /// Writes a signature beside the payload, in place of `old` if there is one. Nothing of it stays if the payload changed

@@ -3,7 +3,6 @@
 use crate::daemon::decide::Bringers;
 use crate::daemon::pipeline::{AttemptError, Facts, PairVersion, Part, Site, parts};
 use crate::daemon::space::Space;
-use crate::daemon::worker::look::Flaw;
 use crate::digest::Digest;
 use crate::fs::lease;
 use crate::fs::lease::Writer;
@@ -11,6 +10,7 @@ use crate::fs::{FsError, Kind, OpenError, Place, RelPath, Staging, Stat, copy, s
 use crate::signature::Signature;
 use crate::sink::directory::deliver;
 use crate::source::directory::scan::signature_name;
+use crate::state::reason::RefusalReason;
 
 /// A payload that was hashed, as it was then. Exists only by hashing.
 pub(crate) struct Snapshot {
@@ -104,7 +104,7 @@ impl Snapshot {
         let name = signature_name(path.name());
         let (file, stat) = match parent.open_file(&name, &site.signature_fitness()) {
             Err(OpenError::Unfit(unfit)) => {
-                return Err(AttemptError::Refused(Flaw::Signature(unfit).to_string()));
+                return Err(AttemptError::Refused(RefusalReason::Signature(unfit)));
             }
             opened => opened?,
         };

@@ -98,7 +98,7 @@ impl<K: Kms> Pipeline<K> {
                     reason = reason.as_str(),
                     "invalid"
                 );
-                let settled = Settled { outcome: Outcome::Invalid, reason: Some(reason.to_string()) };
+                let settled = Settled::judged(Outcome::Invalid, reason);
                 Ok(self.settle(site, &work.path, work.sight, settled, taken.facts(None)).await)
             }
             Verified::Hold(Doubt::Brake, reason) => Err(AttemptError::Hold(Hold::Brake(reason))),

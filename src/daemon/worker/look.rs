@@ -2,57 +2,28 @@
 //!
 //! Looks and compares; changes and opens nothing but for the lease.
 
-use std::fmt;
 use std::path::Path;
 
 use rustix::io::Errno;
 
 use crate::clock;
-use crate::daemon::pipeline::{STALE, Site};
+use crate::daemon::pipeline::Site;
 use crate::fs::lease;
 use crate::fs::lease::Writer;
 use crate::fs::private;
-use crate::fs::{Fitness, FsError, Kind, OpenError, RelPath, Unfit};
+use crate::fs::{Fitness, FsError, Kind, OpenError, RelPath};
 use crate::policy::{Mode, OnInvalid, OnStale};
 use crate::settle::{Pair, PairVersion, Timing};
 use crate::signing::Reason;
 use crate::source::directory::scan::signature_name;
+use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Outcome, Remembered, Version};
-
-/// Why a signature is left although it is of no use.
-pub(crate) const ORPHAN: &str = "a signature without its file; it is kept, and judged when the file comes";
 
 /// What lies at a name now.
 pub(crate) struct Observation {
     pub(crate) sight: PairVersion,
-    /// Why it is not handled as it is.
-    pub(crate) unfit: Option<Flaw>,
-}
-
-/// Why a pair is not handled as it is: for its payload, or else for its signature.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    Payload(Unfit),
-    Signature(Unfit),
-}
-
-impl Flaw {
-    /// Whether a reason on record is of this type. Such a refusal holds only as long as the pair is found unfit again.
-    fn wrote(reason: &str) -> bool {
-        Unfit::wrote(reason) || reason.starts_with("its .sig ")
-    }
-}
-
-impl fmt::Display for Flaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Payload(unfit) => unfit.fmt(f),
-            Self::Signature(unfit) => {
-                let unfit = unfit.to_string();
-                write!(f, "its .sig {}", unfit.strip_prefix("it ").unwrap_or(&unfit))
-            }
-        }
-    }
+    /// Why it is not handled as it is: for its payload, or else for its signature.
+    pub(crate) unfit: Option<RefusalReason>,
 }
 
 /// What `statx` says of a pair. A signature that is no regular file counts as none (A2), but is seen, and reported, as
@@ -76,9 +47,13 @@ pub(crate) fn look(site: &Site, path: &RelPath) -> Result<Observation, FsError> 
             payload: payload.as_ref().map(|stat| stat.identity),
             signature: signature.map(|stat| stat.identity),
         },
-        unfit: payload.and_then(|stat| site.fitness().check(&stat).err().map(Flaw::Payload)).or_else(|| {
-            signature.and_then(|stat| site.signature_fitness().check(&stat).err().map(Flaw::Signature))
-        }),
+        unfit: payload
+            .and_then(|stat| site.fitness().check(&stat).err().map(RefusalReason::Payload))
+            .or_else(|| {
+                signature.and_then(|stat| {
+                    site.signature_fitness().check(&stat).err().map(RefusalReason::Signature)
+                })
+            }),
     })
 }
 
@@ -151,23 +126,27 @@ pub(crate) fn is_of(site: &Site, row: &Remembered, sight: &PairVersion) -> bool 
         && row.signature == sight.signature.as_ref().map(Version::from)
 }
 
+/// Whether a pair that was refused would be refused for the same reason again. One whose reason this version does not
+/// know is looked at anew.
 pub(crate) fn would_refuse_again(site: &Site, row: &Remembered, look: &Observation) -> bool {
-    let stale = row.reason.as_deref() == Some(STALE);
+    let Some(DecisionReason::Refusal(reason)) = &row.reason else { return false };
     match (&look.unfit, &site.rule.mode) {
-        (Some(unfit), _) => row.reason.as_deref() == Some(&unfit.to_string()),
-        (None, _) if row.reason.as_deref().is_some_and(Flaw::wrote) => false,
-        (None, Mode::Sign(sign)) => !stale || sign.on_stale == OnStale::Report,
+        (Some(unfit), _) => reason == unfit,
+        (None, _) if reason.is_unfit() => false,
+        (None, Mode::Sign(sign)) => {
+            *reason != RefusalReason::StaleSignature || sign.on_stale == OnStale::Report
+        }
         (None, Mode::Verify(_)) => true, // for the context it would need, which the fingerprint covers
     }
 }
 
 /// Whether an invalid pair that was left would be left again.
 pub(crate) fn would_leave(site: &Site, row: &Remembered) -> bool {
-    match &site.rule.mode {
-        Mode::Verify(rule) if row.reason.as_deref() == Some(Reason::Missing.as_str()) => {
+    match (&site.rule.mode, &row.reason) {
+        (Mode::Verify(rule), Some(DecisionReason::Verdict(Reason::Missing))) => {
             rule.on_missing == OnInvalid::Log
         }
-        Mode::Verify(rule) => rule.on_invalid == OnInvalid::Log,
-        Mode::Sign(_) => false,
+        (Mode::Verify(rule), Some(DecisionReason::Verdict(_))) => rule.on_invalid == OnInvalid::Log,
+        (Mode::Verify(_), _) | (Mode::Sign(_), _) => false,
     }
 }

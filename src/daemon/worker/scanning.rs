@@ -315,7 +315,7 @@ impl<K: Kms> Worker<K> {
                 && is_decided(site, &row, &look, self.line.dry_run)
             {
                 if self.is_first_scan {
-                    self.summary.already(row.outcome, row.reason.as_deref(), &path);
+                    self.summary.already(row.outcome, row.reason.as_ref(), &path);
                 }
                 continue;
             }
@@ -347,7 +347,7 @@ impl<K: Kms> Worker<K> {
             let Ok(Some(stat)) = stat else { continue };
             if stat.kind != Kind::Directory {
                 let sight = PairVersion { payload: Some(stat.identity), signature: None };
-                refusals.push(Refusal { path, sight, reason: why.to_string() });
+                refusals.push(Refusal { path, sight, reason: why.into() });
             }
         }
         self.refuse(site, refusals).await;

@@ -11,13 +11,14 @@ use crate::daemon::batcher::Batcher;
 use crate::daemon::hold::{Announcement, Hold, back_off};
 use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Refusal, Settled, Site, ended};
 use crate::daemon::summary::Left;
-use crate::daemon::worker::look::{ORPHAN, is_of, is_old_enough, look, probe};
+use crate::daemon::worker::look::{is_of, is_old_enough, look, probe};
 use crate::daemon::worker::{PairState, Worker, chance, set_timer};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::kms::Kms;
 use crate::policy::Mode;
 use crate::settle::{Ended, Next, PairVersion, Want, Worry};
+use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Outcome, Remembered};
 
 /// How often at most one success has all held files tried again.
@@ -69,7 +70,7 @@ impl<K: Kms> Worker<K> {
         let mut next = slot.pair.seen(now, sight, &self.timing);
         // Not before it is quiet: who publishes by link and unlink has two links for a moment.
         if let Some(unfit) = look.unfit.filter(|_| slot.pair.is_quiet(now, &self.timing)) {
-            return refusal(unfit.to_string());
+            return refusal(unfit);
         }
         match slot.pair.worry(now, &self.timing) {
             Some(Worry::NeverSettles) => {
@@ -78,7 +79,7 @@ impl<K: Kms> Worker<K> {
             }
             Some(Worry::Orphan) => {
                 // Remembered rather than kept in memory; its payload's arrival is a new sight.
-                return refusal(ORPHAN.to_owned());
+                return refusal(RefusalReason::OrphanSignature);
             }
             None => {}
         }
@@ -291,10 +292,10 @@ impl<K: Kms> Worker<K> {
             match rows.get(&refusal.path) {
                 Some(Some(row))
                     if row.outcome == Outcome::Refused
-                        && row.reason.as_ref() == Some(&refusal.reason)
+                        && row.reason == Some(DecisionReason::Refusal(refusal.reason.clone()))
                         && is_of(site, row, &refusal.sight) =>
                 {
-                    self.summary.already(row.outcome, row.reason.as_deref(), &refusal.path);
+                    self.summary.already(row.outcome, row.reason.as_ref(), &refusal.path);
                     self.pairs.remove(&refusal.path);
                 }
                 _ => new.push(refusal),

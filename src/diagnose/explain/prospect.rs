@@ -6,9 +6,8 @@ use crate::clock;
 use crate::daemon::decide;
 use crate::daemon::decide::{Bringers, Doubt, Existing, Signing, Verified};
 use crate::daemon::hold::{AttemptError, Hold};
-use crate::daemon::pipeline::{FOREIGN, STALE};
 use crate::daemon::space::Space;
-use crate::daemon::worker::look::{ORPHAN, is_decided};
+use crate::daemon::worker::look::is_decided;
 use crate::daemon::worker::timing;
 use crate::diagnose::explain::{Observation, Scene, SignatureThere, Unseen};
 use crate::escape::{Escaped, quoted};
@@ -22,6 +21,7 @@ use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::Outlook;
 use crate::source::directory::scan::signature_name;
 use crate::state::Outcome;
+use crate::state::reason::{DecisionReason, RefusalReason};
 
 /// What would happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +78,17 @@ impl Prospect {
         Self::new(What::Holds, format!("held ({}): {hold}; {}", hold.as_str(), hold.remedy()))
     }
 
-    fn refused(reason: &str) -> Self {
+    fn refused(reason: &RefusalReason) -> Self {
         Self::new(What::Refuses, format!("refused: {reason}"))
+    }
+
+    /// What would stop it, told as its end.
+    fn stopped(error: &AttemptError) -> Self {
+        match error {
+            AttemptError::Refused(reason) => Self::refused(reason),
+            AttemptError::Hold(hold) => Self::held(hold),
+            AttemptError::Changed => Self::new(What::Waits, "changing just now; it would be looked at anew"),
+        }
     }
 
     /// The same, but not before something else.
@@ -108,14 +117,14 @@ impl Scene<'_> {
         if let Some(row) = self.row
             && is_decided(self.site, row, look, false)
         {
-            return Ok(decided(row.outcome, row.reason.as_deref()));
+            return Ok(decided(row.outcome, row.reason.as_ref()));
         }
         if let Some(unfit) = &look.unfit {
-            return Ok(Prospect::refused(&unfit.to_string()));
+            return Ok(Prospect::refused(unfit));
         }
         let Some(payload) = look.sight.payload else { return Ok(self.orphan(look.sight)) };
         if let Err(error) = self.context {
-            return Ok(Prospect::refused(&error.to_string()));
+            return Ok(Prospect::stopped(&error.clone().into()));
         }
         let prospect = match &self.site.rule.mode {
             Mode::Sign(rule) => self.signing(rule, &payload, signature)?,
@@ -136,7 +145,9 @@ impl Scene<'_> {
 
     fn orphan(&self, sight: PairVersion) -> Prospect {
         match (&self.site.rule.mode, sight.signature) {
-            (Mode::Verify(_), Some(_)) => Prospect::new(What::Waits, ORPHAN),
+            (Mode::Verify(_), Some(_)) => {
+                Prospect::new(What::Waits, RefusalReason::OrphanSignature.to_string())
+            }
             _ => Prospect::new(What::Nothing, "only a signature lies there, and there is nothing to sign"),
         }
     }
@@ -187,8 +198,10 @@ impl Scene<'_> {
             Signing::Done | Signing::Record | Signing::Adopt => {
                 Prospect::new(What::Done, "its signature is ours and would be put on record")
             }
-            Signing::Report if existing == Existing::Stale => Prospect::refused(STALE),
-            Signing::Report => Prospect::refused(FOREIGN),
+            Signing::Report if existing == Existing::Stale => {
+                Prospect::refused(&RefusalReason::StaleSignature)
+            }
+            Signing::Report => Prospect::refused(&RefusalReason::ForeignSignature),
             Signing::Quarantine => Prospect::new(
                 What::Invalid,
                 "its signature is ours and of an earlier state of it; unless the content is the same, both would be \
@@ -395,8 +408,8 @@ fn with_others(rule: &SignRule) -> String {
 }
 
 /// What is decided already.
-fn decided(outcome: Outcome, reason: Option<&str>) -> Prospect {
-    let reason = Escaped::text(reason.unwrap_or_default()).to_string();
+fn decided(outcome: Outcome, reason: Option<&DecisionReason>) -> Prospect {
+    let reason = reason.map(ToString::to_string).unwrap_or_default();
     let why = match outcome {
         Outcome::Signed => "already signed".to_owned(),
         Outcome::Adopted => "already signed by somebody else who has the key".to_owned(),

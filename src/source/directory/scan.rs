@@ -15,6 +15,7 @@ use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Kind, Listed, Names, RelPath};
 use crate::policy::{Mode, Rule, Unwanted};
 use crate::signature::SUFFIX;
+use crate::state::reason::RefusalReason;
 
 /// How deep directories are followed, and how many (A12). Beyond that a sender is playing games.
 pub const MAX_DEPTH: usize = 64;
@@ -66,19 +67,24 @@ pub enum Part<'n> {
 }
 
 /// Why a name can have no signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsignable {
     /// `NAME.sig` would be longer than a name may be.
-    #[error("its name is longer than {MAX_NAME} bytes, which leaves no room for {SUFFIX}")]
     NameTooLong,
     /// A `.sig` of a `.sig`, or of nothing.
-    #[error("{SUFFIX} is the suffix of signatures, and signatures are not signed")]
     SignatureOfSignature,
     /// In a sign rule, a `.sig` whose file is not there: not signed, whatever it is.
-    #[error(
-        "{SUFFIX} is the suffix of signatures, and the file that this would be the signature of is not there"
-    )]
     Stray,
+}
+
+impl From<Unsignable> for RefusalReason {
+    fn from(why: Unsignable) -> Self {
+        match why {
+            Unsignable::NameTooLong => Self::NameTooLong { max: MAX_NAME },
+            Unsignable::SignatureOfSignature => Self::SignatureOfSignature,
+            Unsignable::Stray => Self::StraySignature,
+        }
+    }
 }
 
 /// The name of the signature of a payload.
