@@ -3,15 +3,12 @@
 //! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody works for
 //! must not look like a quiet one.
 
-pub mod adaptive_rate;
 pub mod ask;
 pub(crate) mod batcher;
-pub(crate) mod breaker;
 pub(crate) mod decide;
 pub(crate) mod fair_semaphore;
 pub(crate) mod hold;
 pub mod kms_metrics;
-pub(crate) mod limit;
 pub mod maintenance;
 pub(crate) mod memory;
 pub(crate) mod pipeline;
@@ -40,6 +37,7 @@ use crate::exit::Exit;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FsError, Lock};
 use crate::kms::Kms;
+use crate::kms::throttle::ThrottledKms;
 use crate::policy::{Policy, Rule};
 use crate::sink::directory::quarantine;
 use crate::state::{Decision, Found, Outcome, State, StateError};
@@ -50,14 +48,12 @@ use crate::daemon::maintenance::record::RecordMaintenance;
 use crate::daemon::pipeline::Pipeline;
 use crate::daemon::status::Status;
 use crate::daemon::supervisor::{Drivers, Relieved, Ship, Supervisor};
-use limit::ThrottledKms;
 use reloads::Reloads;
 use store::Store;
 
 pub(crate) use crate::daemon::pipeline::ended;
 pub use crate::daemon::worker::waits;
 pub use hold::{Hold, causes};
-pub use limit::Operation;
 pub use store::StoreError;
 pub use summary::Summary;
 
@@ -216,7 +212,8 @@ async fn serve<K: Kms>(
                 kms(&policy),
                 policy.limits.max_in_flight,
                 policy.limits.kms_per_second,
-                &ship.status,
+                clock,
+                Arc::clone(&ship.status),
             ),
             status: Arc::clone(&ship.status),
             state: state.clone(),

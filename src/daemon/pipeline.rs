@@ -23,7 +23,6 @@ use crate::daemon::batcher::{Batcher, Job};
 use crate::daemon::decide::Brake;
 use crate::daemon::fair_semaphore::{FairSemaphore, Queue};
 use crate::daemon::hold::{AttemptError, Hold};
-use crate::daemon::limit::{Operation, ThrottledKms};
 use crate::daemon::quota::Refusals;
 use crate::daemon::remover::Remover;
 use crate::daemon::roots::Roots;
@@ -36,7 +35,8 @@ use crate::fs::lease::Writer;
 use crate::fs::private::Private;
 use crate::fs::{Dir, Fitness, Identity, Place, RelPath};
 use crate::key::KeyId;
-use crate::kms::{Kms, Trouble};
+use crate::kms::throttle::ThrottledKms;
+use crate::kms::{Kms, Operation, Trouble};
 use crate::policy::{Mode, Rule, SignRule};
 use crate::settle::{Finality, PairVersion};
 use crate::signature::{MAX_LEN, Signature, batch};
@@ -55,7 +55,7 @@ const INVALID: &str = "invalid";
 /// What all rules share.
 pub struct Pipeline<K> {
     /// The key management service, behind its limits.
-    pub kms: ThrottledKms<K>,
+    pub kms: ThrottledKms<K, Status>,
     /// What was decided.
     pub state: State,
     /// Places for hashing.

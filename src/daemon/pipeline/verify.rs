@@ -6,7 +6,6 @@ use crate::context::Context;
 use crate::daemon::decide;
 use crate::daemon::decide::{Bringers, Doubt, Verified};
 use crate::daemon::hold::{AttemptError, Hold};
-use crate::daemon::limit::Operation;
 use crate::daemon::pipeline::snapshot::Snapshot;
 use crate::daemon::pipeline::{
     Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, Site, VALID, blocking,
@@ -16,6 +15,7 @@ use crate::fs::lease::Writer;
 use crate::fs::{RelPath, SYNC_DIRECTORY};
 use crate::key::KeyId;
 use crate::kms::Kms;
+use crate::kms::Operation;
 use crate::policy::{Place, Rollback, VerifyRule};
 use crate::settle::Finality;
 use crate::signature::Signature;
