@@ -3,14 +3,11 @@
 //! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody works for
 //! must not look like a quiet one.
 
-pub mod adaptive_rate;
 pub mod ask;
 pub(crate) mod batcher;
-pub(crate) mod breaker;
 pub(crate) mod decide;
 pub(crate) mod fair_semaphore;
 pub mod kms_metrics;
-pub(crate) mod limit;
 pub mod maintenance;
 pub(crate) mod memory;
 pub(crate) mod pipeline;
@@ -37,6 +34,7 @@ use crate::exit::Exit;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FsError, Lock};
 use crate::kms::Kms;
+use crate::kms::throttle::ThrottledKms;
 use crate::policy::{Policy, Rule};
 use crate::sink::directory::quarantine;
 use crate::state::reason::DecisionReason;
@@ -50,13 +48,11 @@ use crate::daemon::site::attach::Directories;
 use crate::daemon::status::Status;
 use crate::daemon::supervisor::{Drivers, Relieved, Ship, Supervisor};
 use crate::sink::directory::quarantine::store::Store;
-use limit::ThrottledKms;
 use reloads::Reloads;
 
 pub use crate::daemon::worker::waits;
 pub use crate::hold::{Hold, causes};
 pub use crate::sink::directory::quarantine::store::StoreError;
-pub use limit::Operation;
 pub use summary::Summary;
 
 /// How to run.
@@ -221,7 +217,8 @@ async fn serve<K: Kms>(
                 kms(&policy),
                 policy.limits.max_in_flight,
                 policy.limits.kms_per_second,
-                &ship.status,
+                clock,
+                Arc::clone(&ship.status),
             ),
             status: Arc::clone(&ship.status),
             state: state.clone(),

@@ -14,14 +14,14 @@ use crate::clock::Clock;
 use crate::context::{Context, Filling};
 use crate::daemon::batcher::Job;
 use crate::daemon::fair_semaphore::FairSemaphore;
-use crate::daemon::limit::{Operation, ThrottledKms};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::status::Status;
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::hold::{AttemptError, Hold};
 use crate::key::KeyId;
-use crate::kms::{Kms, Trouble};
+use crate::kms::throttle::ThrottledKms;
+use crate::kms::{Kms, Operation, Trouble};
 use crate::policy::SignRule;
 use crate::settle::{Finality, PairVersion};
 use crate::signature::{Signature, batch};
@@ -40,7 +40,7 @@ const INVALID: &str = "invalid";
 /// What all rules share.
 pub struct Pipeline<K> {
     /// The key management service, behind its limits.
-    pub kms: ThrottledKms<K>,
+    pub kms: ThrottledKms<K, Status>,
     /// What was decided.
     pub state: State,
     /// Places for hashing.

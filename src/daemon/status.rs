@@ -14,11 +14,11 @@ use crate::clock;
 use crate::clock::{Clock, Moment};
 use crate::daemon::ask::{Ask, Unanswered};
 use crate::daemon::kms_metrics::KmsMetrics;
-use crate::daemon::limit::Operation;
 use crate::daemon::watchdog::Watchdog;
-use crate::key::KeyArn;
-use crate::kms::Trouble;
+use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::Caller;
+use crate::kms::throttle::{CallEnd, Observer};
+use crate::kms::{Operation, Trouble};
 use crate::policy::Policy;
 use crate::source::EventFault;
 use crate::state::Outcome;
@@ -343,22 +343,8 @@ impl Status {
         Arc::new(RuleStatus { figures: Mutex::default(), driver: Mutex::default(), changes })
     }
 
-    /// KMS no longer answers under a key.
-    pub fn key_fell_silent(&self, key: &str, operation: Operation, trouble: &Trouble) {
-        let since = self.clock.now();
-        let silent = SilentKey { since, trouble: trouble.clone() };
-        lock(&self.silent_keys).insert((key.to_owned(), operation), silent);
-        self.changed();
-    }
-
-    /// KMS answers again.
-    pub fn key_answers(&self, key: &str, operation: Operation) {
-        lock(&self.silent_keys).remove(&(key.to_owned(), operation));
-        self.changed();
-    }
-
     /// AWS was asked, as this caller as far as it is known, and this key answered if one did.
-    pub fn aws_was_asked(&self, caller: Option<Caller>, answered: Option<&KeyArn>) {
+    fn aws_was_asked(&self, caller: Option<Caller>, answered: Option<&KeyArn>) {
         let mut asked = lock(&self.asked);
         if caller.is_some() && asked.caller != caller {
             asked.caller = caller;
@@ -522,6 +508,36 @@ impl RuleStatus {
     }
 }
 
+impl Observer for Status {
+    fn call_began(&self) {
+        self.tally.call_began();
+    }
+
+    fn call_over(&self) {
+        self.tally.call_over();
+    }
+
+    fn call_answered(&self, call: CallEnd<'_>) {
+        self.tally.count(&call);
+        self.aws_was_asked(call.caller, call.answer.ok());
+    }
+
+    fn interval_is(&self, interval: Duration) {
+        self.tally.set_interval(interval);
+    }
+
+    fn key_fell_silent(&self, key: &KeyId, operation: Operation, trouble: &Trouble) {
+        let silent = SilentKey { since: self.clock.now(), trouble: trouble.clone() };
+        lock(&self.silent_keys).insert((key.to_string(), operation), silent);
+        self.changed();
+    }
+
+    fn key_answers(&self, key: &KeyId, operation: Operation) {
+        lock(&self.silent_keys).remove(&(key.to_string(), operation));
+        self.changed();
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept here is right after every single step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -538,7 +554,11 @@ mod tests {
         status.set_rules(["a", "b"].into_iter());
         status.rule("a").count(Outcome::Signed);
         status.rule("a").show(Now { waiting: 3, ..Now::default() });
-        status.key_fell_silent("key", Operation::Encrypt, &Trouble::new(TroubleKind::Network, ""));
+        status.key_fell_silent(
+            &"local:key".parse().unwrap(),
+            Operation::Encrypt,
+            &Trouble::new(TroubleKind::Network, ""),
+        );
         status.set_rules(["a", "c"].into_iter());
         status.rule("a").count(Outcome::Signed);
         let reading = status.read();

@@ -9,23 +9,20 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
+use super::adaptive_rate::AdaptiveRate;
 use super::breaker::{Breaker, Heard, Turn};
+use super::observer::{CallEnd, Observer};
 use crate::clock::{Clock, Moment};
 use crate::context::Context;
-use crate::daemon::adaptive_rate::AdaptiveRate;
-use crate::daemon::status::Status;
 use crate::key::{KeyArn, KeyId, Provider};
-use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
-
-/// The two operations; each has breakers of its own.
-pub use crate::kms::Operation;
+use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
 
 /// How long what waits for a token still may when the daemon ends, or another policy is to take over.
 const LAST_TOKENS: Duration = Duration::from_secs(3);
 
-/// A provider behind the limits of the policy.
+/// A provider behind the limits of the policy. Tells an [`Observer`] what happens.
 #[derive(Debug)]
-pub struct ThrottledKms<K> {
+pub struct ThrottledKms<K, O> {
     inner: K,
     in_flight: Semaphore,
     pace: Mutex<AdaptiveRate>,
@@ -38,16 +35,32 @@ pub struct ThrottledKms<K> {
     breakers: Mutex<HashMap<(KeyId, Operation), Breaker>>,
     /// Counts how often a breaker closed: whoever is held for KMS may come at once.
     reopened: watch::Sender<u64>,
-    status: Arc<Status>,
+    observer: Arc<O>,
     clock: Clock,
 }
 
-impl<K> ThrottledKms<K> {
+/// A call under way.
+struct InFlight<'a, O: Observer>(&'a O);
+
+impl<'a, O: Observer> InFlight<'a, O> {
+    fn begin(observer: &'a O) -> Self {
+        observer.call_began();
+        Self(observer)
+    }
+}
+
+impl<O: Observer> Drop for InFlight<'_, O> {
+    fn drop(&mut self) {
+        self.0.call_over();
+    }
+}
+
+impl<K, O: Observer> ThrottledKms<K, O> {
     /// Limits `inner` to `in_flight` calls at a time and `per_second` calls a second, with a burst of a
-    /// tenth of a second's worth. What it learns of keys, it shows on the status.
-    pub fn new(inner: K, in_flight: usize, per_second: u32, status: &Arc<Status>) -> Self {
+    /// tenth of a second's worth.
+    pub fn new(inner: K, in_flight: usize, per_second: u32, clock: Clock, observer: Arc<O>) -> Self {
         let pace = AdaptiveRate::new(per_second);
-        status.tally.set_interval(pace.interval()); // what an earlier policy's calls led to is over
+        observer.interval_is(pace.interval()); // what an earlier policy's calls led to is over
         Self {
             inner,
             in_flight: Semaphore::new(in_flight),
@@ -57,8 +70,8 @@ impl<K> ThrottledKms<K> {
             until: Mutex::default(),
             breakers: Mutex::default(),
             reopened: watch::Sender::new(0),
-            clock: status.clock,
-            status: Arc::clone(status),
+            observer,
+            clock,
         }
     }
 
@@ -125,12 +138,18 @@ impl<K> ThrottledKms<K> {
         K: Kms,
     {
         let Some(key) = key.filter(|key| key.provider() == Provider::Aws) else { return call.await };
-        let _in_flight = self.status.tally.begin();
+        let _in_flight = InFlight::begin(&*self.observer);
         let began = self.clock.now();
         let answer = call.await;
-        self.status.tally.ended(operation, &answer, self.clock.now().saturating_sub(began));
+        let took = self.clock.now().saturating_sub(began);
         self.learn(key, operation, began, &answer);
-        self.status.aws_was_asked(self.inner.caller(), answer.as_ref().ok().map(answering));
+        let caller = self.inner.caller();
+        self.observer.call_answered(CallEnd {
+            operation,
+            answer: answer.as_ref().map(answering),
+            took,
+            caller,
+        });
         answer
     }
 
@@ -147,7 +166,7 @@ impl<K> ThrottledKms<K> {
             Some(_) => {}
             None => pace.answered(began, now),
         }
-        self.status.tally.set_interval(pace.interval());
+        self.observer.interval_is(pace.interval());
         drop(pace);
         self.sooner.notify_one();
         let heard = trouble.map_or(Heard::Answer, Heard::of);
@@ -157,19 +176,19 @@ impl<K> ThrottledKms<K> {
             Turn::Opened => {
                 tracing::error!(%key, ?operation, "KMS does not answer; asking again every half minute");
                 if let Some(trouble) = trouble {
-                    self.status.key_fell_silent(key.as_str(), operation, trouble);
+                    self.observer.key_fell_silent(key, operation, trouble);
                 }
             }
             Turn::Closed => {
                 tracing::info!(%key, ?operation, "KMS answers again");
-                self.status.key_answers(key.as_str(), operation);
+                self.observer.key_answers(key, operation);
                 self.reopened.send_modify(|n| *n += 1);
             }
         }
     }
 }
 
-impl<K: Kms> Kms for ThrottledKms<K> {
+impl<K: Kms, O: Observer> Kms for ThrottledKms<K, O> {
     async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
         let _permit = self.admit(Some(key), Operation::Encrypt).await?;
         let call = self.inner.encrypt(key, plaintext, context);
@@ -195,4 +214,108 @@ impl<K: Kms> Kms for ThrottledKms<K> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept here is right after every single step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+    /// Writes down what it is told.
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Told {
+        fn note(&self, what: String) {
+            lock(&self.0).push(what);
+        }
+
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut lock(&self.0))
+        }
+    }
+
+    impl Observer for Told {
+        fn call_began(&self) {
+            self.note("began".into());
+        }
+        fn call_over(&self) {
+            self.note("over".into());
+        }
+        fn call_answered(&self, call: CallEnd<'_>) {
+            self.note(format!(
+                "{} {}",
+                call.operation.as_str(),
+                if call.answer.is_ok() { "ok" } else { "no" }
+            ));
+        }
+        fn interval_is(&self, interval: Duration) {
+            self.note(format!("{interval:?}"));
+        }
+        fn key_fell_silent(&self, _: &KeyId, operation: Operation, trouble: &Trouble) {
+            self.note(format!("silent {} {trouble}", operation.as_str()));
+        }
+        fn key_answers(&self, _: &KeyId, operation: Operation) {
+            self.note(format!("answers {}", operation.as_str()));
+        }
+    }
+
+    /// Encrypts; of Decrypt it knows only trouble of this kind, and no answer at all without one.
+    struct Scripted(Mutex<Option<TroubleKind>>);
+
+    impl Kms for Scripted {
+        async fn encrypt(&self, _: &KeyId, plaintext: &[u8], _: &Context) -> Result<Encrypted, KmsError> {
+            Ok(Encrypted { ciphertext: plaintext.to_vec(), key: ARN.parse().unwrap() })
+        }
+
+        async fn decrypt(&self, _: Asked<'_>, _: &[u8], _: &Context) -> Result<Decrypted, KmsError> {
+            let kind = *lock(&self.0);
+            match kind {
+                Some(kind) => Err(Trouble::new(kind, "").into()),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn throttled(kind: Option<TroubleKind>) -> (ThrottledKms<Scripted, Told>, Arc<Told>, KeyId) {
+        let told = Arc::new(Told::default());
+        let inner = Scripted(Mutex::new(kind));
+        let kms = ThrottledKms::new(inner, 4, 1000, Clock::start(), Arc::clone(&told));
+        assert_eq!(told.take(), ["1ms"]);
+        (kms, told, ARN.parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_call_is_told_with_its_answer_and_the_rate_that_it_leads_to() {
+        let (kms, told, key) = throttled(Some(TroubleKind::Throttled));
+        kms.encrypt(&key, b"digest", &Context::default()).await.unwrap();
+        assert_eq!(told.take(), ["began", "1ms", "Encrypt ok", "over"]);
+        kms.decrypt(Asked::Key(&key), b"signature", &Context::default()).await.map(drop).unwrap_err();
+        assert_eq!(told.take(), ["began", "2ms", "Decrypt no", "over"]);
+        kms.encrypt(&"local:a".parse().unwrap(), b"digest", &Context::default()).await.unwrap();
+        assert_eq!(told.take(), [""; 0], "a key of this host costs nobody a call");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_up_is_over() {
+        let (kms, told, key) = throttled(None);
+        let nothing = Context::default();
+        let call = kms.decrypt(Asked::Key(&key), b"signature", &nothing);
+        tokio::time::timeout(Duration::from_millis(20), call).await.map(drop).unwrap_err();
+        assert_eq!(told.take(), ["began", "over"]);
+    }
+
+    #[tokio::test]
+    async fn k19_a_key_is_told_silent_once_and_is_then_not_asked() {
+        let (kms, told, key) = throttled(Some(TroubleKind::Network));
+        for _ in 0..7 {
+            kms.decrypt(Asked::Key(&key), b"signature", &Context::default()).await.map(drop).unwrap_err();
+        }
+        let told = told.take();
+        assert_eq!(told.iter().filter(|what| *what == "began").count(), 5);
+        assert_eq!(told.iter().filter(|what| *what == "silent Decrypt network").count(), 1);
+        assert!(kms.refusal(&key, Operation::Decrypt).is_some());
+        assert!(kms.refusal(&key, Operation::Encrypt).is_none(), "the other operation may answer");
+    }
 }
