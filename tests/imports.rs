@@ -38,6 +38,8 @@ const ROOMS: &[&str] = &[
     "policy",
     "state",
     "settle",
+    "hold",
+    "blocking",
     "source",
     "sink",
     "terminal",
