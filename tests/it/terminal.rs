@@ -15,8 +15,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::daemon::{self, PATIENCE, SIGN, VERIFY, with};
-use crate::harness::{PROGRAM, Place};
+use crate::support::files;
+use crate::support::place::{PROGRAM, Place};
+use crate::support::policy::{self, SIGN, VERIFY, with};
+use crate::support::wait::PATIENCE;
 
 /// Wide enough that no line is broken.
 const WIDTH: u16 = 500;
@@ -180,10 +182,10 @@ fn on_xterm(mut place: Place) -> Place {
 /// A place with every kind of outcome: `good` is signed, `bad` is in quarantine, `new` waits for its signature.
 fn with_outcomes() -> Place {
     let verify = with(&with(VERIFY, "grace = \"1ms\""), "signature_timeout = \"1h\"");
-    let place = daemon::place(&format!("{}{verify}", with(SIGN, "path = \"sent\"")));
+    let place = policy::place(&format!("{}{verify}", with(SIGN, "path = \"sent\"")));
     std::fs::create_dir(place.path("sent")).unwrap();
     place.write("sent/good", "good");
-    daemon::drop_pair(&place, "bad", "bad");
+    files::drop_pair(&place, "bad", "bad");
     place.write("in/bad", "worse");
     place.write("in/new", "new");
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(3);
@@ -275,7 +277,7 @@ fn p2_kms_that_takes_its_time_is_said_to_be_asked() {
     place.write("f", "payload");
     place.write("f.sig", "some ciphertext");
     place.set("AWS_MAX_ATTEMPTS", "1");
-    let silent = crate::harness::Doorbell::at(&mut place);
+    let silent = crate::support::doorbell::Doorbell::at(&mut place);
     let session = Session::start(&place, &["verify", "f", "--key", "alias/a"], On::All);
     session.sees("asking KMS");
     drop(silent);
@@ -289,7 +291,7 @@ fn p2_kms_that_takes_its_time_is_said_to_be_asked() {
 #[test]
 fn once_shows_how_many_files_are_done_between_its_log_lines_and_not_in_them() {
     let rules = with(SIGN, "settle = \"1s\"");
-    let place = on_xterm(daemon::place(&rules));
+    let place = on_xterm(policy::place(&rules));
     for file in ["a", "b", "c"] {
         place.write(format!("in/{file}"), file);
     }

@@ -1,8 +1,7 @@
 //! A real server of the KMS protocol for the tests: moto, and boto3 as the client that is not ours.
 //!
-//! Both live in a virtual environment below `target/`, made on first use (which needs a package index once)
-//! and shared by every test run after. One server per test process: it ends when the process does, however
-//! that happens, because it reads its standard input until the end.
+//! Both live in the virtual environment of `python`. One server per test process: it ends when the process
+//! does, however that happens, because it reads its standard input until the end.
 //!
 //! What moto does not do as KMS does: it answers AccessDenied where KMS answers IncorrectKey, and goes on
 //! encrypting under disabled keys. The tests inject those answers with `proxy`; `findings` has a script
@@ -12,15 +11,13 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::proxy::http;
-
-const VERSION: &str = "5.2.5";
+use super::http;
+use super::python::{home, virtual_environment};
 
 /// The Region of keys made without naming one.
 pub(crate) const REGION: &str = "eu-west-1";
@@ -145,42 +142,4 @@ fn first_line(child: &mut Child) -> Option<String> {
         lines.read_to_end(&mut Vec::new()).ok();
     });
     heard.recv_timeout(START_TIMEOUT).ok()
-}
-
-/// The Python of a virtual environment that has moto and boto3. Makes it if it is not there or not complete;
-/// of several test processes at once, one makes it and the others wait.
-fn virtual_environment() -> PathBuf {
-    let home = home();
-    let dir = home.join(format!("moto-{VERSION}"));
-    let python = dir.join("bin/python");
-    let complete = dir.join("complete");
-    let lock = File::create(home.join("moto.lock")).expect("a lock file below target/");
-    lock.lock().expect("the lock is there sooner or later");
-    if !complete.exists() {
-        fs::remove_dir_all(&dir).ok();
-        let dir = dir.to_str().expect("target/ has a UTF-8 name");
-        run("python3", &["-m", "venv", dir]);
-        let moto = format!("moto[server]=={VERSION}");
-        let python = python.to_str().expect("target/ has a UTF-8 name");
-        run(python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &moto, "boto3"]);
-        File::create(&complete).expect("a file below target/");
-    }
-    python
-}
-
-fn home() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    const REMEDY: &str =
-        "the KMS tests need Python and, once, a package index: apt-get install python3 python3-venv";
-    match Command::new(program).args(arguments).output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            let said = [output.stdout, output.stderr].concat();
-            panic!("{program} {}: {}\n{REMEDY}", arguments.join(" "), String::from_utf8_lossy(&said));
-        }
-        Err(error) => panic!("{program}: {error}\n{REMEDY}"),
-    }
 }
