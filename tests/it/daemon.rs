@@ -31,6 +31,15 @@ fn what_is_dropped_is_signed() {
 }
 
 #[test]
+fn a_name_of_two_words_is_signed() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    place.write("in/two words", "content");
+    daemon.waits_for("signed");
+    verifies(&place, "in/two words", "file=two words");
+}
+
+#[test]
 fn p6_what_is_not_meant_is_left_alone() {
     let place = place(&with(SIGN, "include = [\"*\", \"*.tmp\"]"));
     for file in ["a.part", ".hidden", "b~", "c.sig", ".kms-sig-x", "z"] {

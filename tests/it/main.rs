@@ -7,7 +7,8 @@
 //! - KMS and its credentials: `aws` and `online_aws` for commands, `outage` and `aws_credentials` for the daemon,
 //!   `credentials` for where they come from.
 //! - Vectors for other implementations, too: `vectors`.
-//! - What is written beside the code: `docs`, `manual` (manual pages, completions, policy reference), `units`.
+//! - What is written beside the code: `docs`, `contributing`, `manual` (manual pages, completions,
+//!   policy reference), `units`.
 //! - What needs root, ptrace, mounts, other users or a Debian of its own: `system`.
 //!
 //! What they stand on is in `support`.
@@ -26,6 +27,7 @@ mod aws;
 mod aws_credentials;
 mod batch;
 mod cli;
+mod contributing;
 mod control;
 #[cfg(feature = "aws")]
 mod credentials;

@@ -30,7 +30,7 @@ pub(crate) mod moto;
 #[cfg(feature = "aws")]
 pub(crate) mod proxy;
 #[cfg(feature = "aws")]
-mod python;
+pub(crate) mod python;
 pub(crate) mod service_manager;
 #[cfg(feature = "aws")]
 pub(crate) mod told;

@@ -4,18 +4,17 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::place::{PROGRAM, Place};
-use super::wait::PATIENCE;
+use super::wait::{Heard, PATIENCE};
 
 /// A daemon that is running, and everything it has logged.
 pub(crate) struct Daemon {
     child: Child,
-    log: Arc<(Mutex<Vec<Value>>, Condvar)>,
+    log: Heard<Value>,
 }
 
 impl Daemon {
@@ -37,15 +36,14 @@ impl Daemon {
     pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let log = Heard::new();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let to = Arc::clone(&log);
+        let to = log.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                to.0.lock().unwrap().push(event);
-                to.1.notify_all();
+                to.add([serde_json::from_str(&line).unwrap_or(Value::String(line))]);
             }
+            to.end();
         });
         Self { child, log }
     }
@@ -59,16 +57,12 @@ impl Daemon {
     /// Waits for the `n`th log event with this message.
     #[track_caller]
     pub(crate) fn waits_for_nth(&self, message: &str, n: usize) -> Value {
-        let until = Instant::now() + PATIENCE;
-        let mut events = self.log.0.lock().unwrap();
-        loop {
-            if let Some(event) = events.iter().filter(|e| e["message"] == message).nth(n - 1) {
-                return event.clone();
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "never logged {message:?} ({n}); the log is\n{}", shown(&events));
-            events = self.log.1.wait_timeout(events, left).unwrap().0;
-        }
+        let find =
+            |events: &mut Vec<Value>| events.iter().filter(|e| e["message"] == message).nth(n - 1).cloned();
+        let Some(event) = self.log.wait_for(find) else {
+            panic!("never logged {message:?} ({n}); the log is\n{}", self.shown())
+        };
+        event
     }
 
     /// Waits for a log event whose message begins so, and returns the first.
@@ -76,25 +70,26 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn waits_for_starting(&self, start: &str) -> Value {
         let begins =
-            |event: &Value| event["message"].as_str().is_some_and(|message| message.starts_with(start));
-        let find = || self.log.0.lock().unwrap().iter().find(|event| begins(event)).cloned();
-        self.until(start, || find().is_some());
-        find().unwrap()
+            |event: &&Value| event["message"].as_str().is_some_and(|message| message.starts_with(start));
+        let Some(event) = self.log.wait_for(|events| events.iter().find(begins).cloned()) else {
+            panic!("never logged {start:?}; the log is\n{}", self.shown())
+        };
+        event
     }
 
     /// How often a message was logged so far.
     pub(crate) fn count(&self, message: &str) -> usize {
-        self.log.0.lock().unwrap().iter().filter(|e| e["message"] == message).count()
+        self.events(message).len()
     }
 
     /// The events with a message so far, in their order.
     pub(crate) fn events(&self, message: &str) -> Vec<Value> {
-        self.log.0.lock().unwrap().iter().filter(|e| e["message"] == message).cloned().collect()
+        self.log.so_far(|events| events.iter().filter(|e| e["message"] == message).cloned().collect())
     }
 
     /// Whether any event has this text in it.
     pub(crate) fn said(&self, text: &str) -> bool {
-        self.log.0.lock().unwrap().iter().any(|event| event.to_string().contains(text))
+        self.log.so_far(|events| events.iter().any(|event| event.to_string().contains(text)))
     }
 
     /// Waits until something holds.
@@ -102,10 +97,14 @@ impl Daemon {
     pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !holds() {
-            let log = || shown(&self.log.0.lock().unwrap());
-            assert!(Instant::now() < until, "never {what}; the log is\n{}", log());
+            assert!(Instant::now() < until, "never {what}; the log is\n{}", self.shown());
             std::thread::sleep(Duration::from_millis(5)); // between looks, not in place of one
         }
+    }
+
+    /// The whole log so far, for a test that fails.
+    fn shown(&self) -> String {
+        self.log.so_far(|events| events.iter().map(|event| format!("{event}\n")).collect())
     }
 
     /// Has it read its policy anew.
@@ -134,8 +133,4 @@ impl Drop for Daemon {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-fn shown(events: &[Value]) -> String {
-    events.iter().map(|event| format!("{event}\n")).collect()
 }

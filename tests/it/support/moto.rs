@@ -45,14 +45,20 @@ pub(crate) struct Moto {
 }
 
 impl Moto {
-    /// The server of this test process, started if it does not run yet.
+    /// The server of this test process, started if it does not run yet. What failed once is not tried again: every
+    /// test would wait for an index that cannot be reached.
+    #[track_caller]
     pub(crate) fn start() -> &'static Self {
-        static MOTO: OnceLock<Moto> = OnceLock::new();
-        MOTO.get_or_init(|| {
-            let python = virtual_environment();
-            let (url, stdin) = serve(&python);
-            Self { url, python, _stdin: stdin }
-        })
+        static MOTO: OnceLock<Result<Moto, String>> = OnceLock::new();
+        let started = MOTO.get_or_init(|| {
+            let python = virtual_environment()?;
+            let (url, stdin) = serve(&python)?;
+            Ok(Self { url, python, _stdin: stdin })
+        });
+        match started {
+            Ok(moto) => moto,
+            Err(reason) => panic!("{reason}"),
+        }
     }
 
     /// Where it listens, for `AWS_ENDPOINT_URL`.
@@ -113,7 +119,7 @@ impl Moto {
 }
 
 /// Starts the server and waits for its port.
-fn serve(python: &Path) -> (String, ChildStdin) {
+fn serve(python: &Path) -> Result<(String, ChildStdin), String> {
     let log = home().join("moto.log");
     let mut server = Command::new(python)
         .args(["-c", SERVER])
@@ -124,8 +130,8 @@ fn serve(python: &Path) -> (String, ChildStdin) {
         .expect("Python runs");
     let stdin = server.stdin.take().expect("stdin is a pipe");
     let port = first_line(&mut server)
-        .unwrap_or_else(|| panic!("moto did not start: {}", fs::read_to_string(&log).unwrap_or_default()));
-    (format!("http://127.0.0.1:{port}"), stdin)
+        .ok_or_else(|| format!("moto did not start: {}", fs::read_to_string(&log).unwrap_or_default()))?;
+    Ok((format!("http://127.0.0.1:{port}"), stdin))
 }
 
 /// The first line a child prints, unless it ends or takes too long.

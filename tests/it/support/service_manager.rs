@@ -1,16 +1,13 @@
 //! A service manager that listens: it binds the socket that `NOTIFY_SOCKET` names and reads what comes.
 
-use std::collections::VecDeque;
 use std::os::unix::net::UnixDatagram;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
 
 use super::place::Place;
-use super::wait::PATIENCE;
+use super::wait::Heard;
 
 /// A service manager that listens.
 pub(crate) struct Manager {
-    messages: Arc<(Mutex<VecDeque<String>>, Condvar)>,
+    messages: Heard<String>,
 }
 
 impl Manager {
@@ -19,13 +16,12 @@ impl Manager {
         let path = place.path("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         place.set("NOTIFY_SOCKET", path);
-        let messages = Arc::new((Mutex::new(VecDeque::new()), Condvar::new()));
-        let to = Arc::clone(&messages);
+        let messages = Heard::new();
+        let to = messages.clone();
         std::thread::spawn(move || {
             let mut buffer = [0; 64 * 1024];
             while let Ok(length) = socket.recv(&mut buffer) {
-                to.0.lock().unwrap().push_back(String::from_utf8(buffer[..length].to_vec()).unwrap());
-                to.1.notify_all();
+                to.add([String::from_utf8(buffer[..length].to_vec()).unwrap()]);
             }
         });
         Self { messages }
@@ -34,16 +30,9 @@ impl Manager {
     /// Takes the next message.
     #[track_caller]
     pub(crate) fn next(&self) -> String {
-        let until = Instant::now() + PATIENCE;
-        let mut messages = self.messages.0.lock().unwrap();
-        loop {
-            if let Some(message) = messages.pop_front() {
-                return message;
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no message came");
-            messages = self.messages.1.wait_timeout(messages, left).unwrap().0;
-        }
+        let first = |messages: &mut Vec<String>| (!messages.is_empty()).then(|| messages.remove(0));
+        let Some(message) = self.messages.wait_for(first) else { panic!("no message came") };
+        message
     }
 
     /// Takes messages until one has this line, and returns that one.
@@ -69,7 +58,7 @@ impl Manager {
 
     /// Takes what has come so far.
     pub(crate) fn so_far(&self) -> Vec<String> {
-        self.messages.0.lock().unwrap().drain(..).collect()
+        self.messages.so_far(std::mem::take)
     }
 }
 

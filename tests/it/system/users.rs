@@ -299,10 +299,13 @@ fn a28_files_of_owners_who_are_not_allowed_are_refused_and_told() {
         write(&site.path("in").join(name), b"content");
         write(&site.path("in").join(format!("{name}.sig")), &signature);
     };
-    // As root: no other user can put anything there.
-    drop_pair("theirs");
-    for name in ["theirs", "theirs.sig"] {
-        chown(site.path("in").join(name), Some(OTHER.id), None).unwrap();
+    // Renamed into place by root, with its owner already: no other user can put anything there.
+    let signature = site.sign("theirs".as_ref(), b"content");
+    for (name, content) in [("theirs", &b"content"[..]), ("theirs.sig", &signature)] {
+        let made = site.path(name);
+        write(&made, content);
+        chown(&made, Some(OTHER.id), Some(7003)).unwrap();
+        fs::rename(made, site.path("in").join(name)).unwrap();
     }
     let reason = daemon.waits_for("refused")["reason"].to_string();
     assert!(reason.contains("it belongs to user 7004, who is not among allowed_owners"), "{reason}");
