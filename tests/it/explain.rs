@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, SIGN, VERIFY, impatient, place, set_policy, with};
-use crate::harness::{Doorbell, Place, name};
+use crate::support::daemon::Daemon;
+use crate::support::doorbell::Doorbell;
+use crate::support::place::{Place, name};
+use crate::support::policy::{SIGN, VERIFY, impatient, place, set_policy, with};
 
 /// The answer about one path, as JSON.
 #[track_caller]

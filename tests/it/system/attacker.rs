@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{
     FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
@@ -24,9 +24,12 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use super::users::{DAEMON, Leases, Mapping, OTHER, SENDER, Site, quick, write};
-use crate::daemon::{Daemon, with};
-use crate::harness::name;
+use crate::support::daemon::Daemon;
+use crate::support::mapping::Mapping;
+use crate::support::place::name;
+use crate::support::policy::with;
+use crate::support::site::{Leases, Site, files_below, quick, write};
+use crate::support::user::{DAEMON, OTHER, SENDER};
 
 // What holds whatever is tried
 
@@ -251,26 +254,6 @@ fn inspect(out: &Path, ledger: &Ledger, seen: &mut HashMap<PathBuf, (u64, i64, i
         }
     }
     payloads
-}
-
-/// All that is no directory, wherever it lies below.
-pub(super) fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Vec::new(), // gone since it was listed
-        entries => entries.unwrap_or_else(|e| panic!("{}: {e}", dir.display())),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.unwrap();
-        // Gone since it was listed: a source on its way out.
-        let Ok(kind) = entry.file_type() else { continue };
-        if kind.is_dir() {
-            files.extend(files_below(&entry.path()));
-        } else {
-            files.push(entry.path());
-        }
-    }
-    files
 }
 
 fn digest_of(path: &Path) -> String {

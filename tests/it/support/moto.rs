@@ -1,8 +1,7 @@
 //! A real server of the KMS protocol for the tests: moto, and boto3 as the client that is not ours.
 //!
-//! Both live in a virtual environment below `target/`, made on first use (which needs a package index once)
-//! and shared by every test run after. One server per test process: it ends when the process does, however
-//! that happens, because it reads its standard input until the end.
+//! Both live in the virtual environment of `python`. One server per test process: it ends when the process
+//! does, however that happens, because it reads its standard input until the end.
 //!
 //! What moto does not do as KMS does: it answers AccessDenied where KMS answers IncorrectKey, and goes on
 //! encrypting under disabled keys. The tests inject those answers with `proxy`; `findings` has a script
@@ -12,15 +11,13 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::proxy::http;
-
-const VERSION: &str = "5.2.5";
+use super::http;
+use super::python::{home, virtual_environment};
 
 /// The Region of keys made without naming one.
 pub(crate) const REGION: &str = "eu-west-1";
@@ -48,14 +45,20 @@ pub(crate) struct Moto {
 }
 
 impl Moto {
-    /// The server of this test process, started if it does not run yet.
+    /// The server of this test process, started if it does not run yet. What failed once is not tried again: every
+    /// test would wait for an index that cannot be reached.
+    #[track_caller]
     pub(crate) fn start() -> &'static Self {
-        static MOTO: OnceLock<Moto> = OnceLock::new();
-        MOTO.get_or_init(|| {
-            let python = virtual_environment();
-            let (url, stdin) = serve(&python);
-            Self { url, python, _stdin: stdin }
-        })
+        static MOTO: OnceLock<Result<Moto, String>> = OnceLock::new();
+        let started = MOTO.get_or_init(|| {
+            let python = virtual_environment()?;
+            let (url, stdin) = serve(&python)?;
+            Ok(Self { url, python, _stdin: stdin })
+        });
+        match started {
+            Ok(moto) => moto,
+            Err(reason) => panic!("{reason}"),
+        }
     }
 
     /// Where it listens, for `AWS_ENDPOINT_URL`.
@@ -116,7 +119,7 @@ impl Moto {
 }
 
 /// Starts the server and waits for its port.
-fn serve(python: &Path) -> (String, ChildStdin) {
+fn serve(python: &Path) -> Result<(String, ChildStdin), String> {
     let log = home().join("moto.log");
     let mut server = Command::new(python)
         .args(["-c", SERVER])
@@ -127,8 +130,8 @@ fn serve(python: &Path) -> (String, ChildStdin) {
         .expect("Python runs");
     let stdin = server.stdin.take().expect("stdin is a pipe");
     let port = first_line(&mut server)
-        .unwrap_or_else(|| panic!("moto did not start: {}", fs::read_to_string(&log).unwrap_or_default()));
-    (format!("http://127.0.0.1:{port}"), stdin)
+        .ok_or_else(|| format!("moto did not start: {}", fs::read_to_string(&log).unwrap_or_default()))?;
+    Ok((format!("http://127.0.0.1:{port}"), stdin))
 }
 
 /// The first line a child prints, unless it ends or takes too long.
@@ -145,42 +148,4 @@ fn first_line(child: &mut Child) -> Option<String> {
         lines.read_to_end(&mut Vec::new()).ok();
     });
     heard.recv_timeout(START_TIMEOUT).ok()
-}
-
-/// The Python of a virtual environment that has moto and boto3. Makes it if it is not there or not complete;
-/// of several test processes at once, one makes it and the others wait.
-fn virtual_environment() -> PathBuf {
-    let home = home();
-    let dir = home.join(format!("moto-{VERSION}"));
-    let python = dir.join("bin/python");
-    let complete = dir.join("complete");
-    let lock = File::create(home.join("moto.lock")).expect("a lock file below target/");
-    lock.lock().expect("the lock is there sooner or later");
-    if !complete.exists() {
-        fs::remove_dir_all(&dir).ok();
-        let dir = dir.to_str().expect("target/ has a UTF-8 name");
-        run("python3", &["-m", "venv", dir]);
-        let moto = format!("moto[server]=={VERSION}");
-        let python = python.to_str().expect("target/ has a UTF-8 name");
-        run(python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &moto, "boto3"]);
-        File::create(&complete).expect("a file below target/");
-    }
-    python
-}
-
-fn home() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    const REMEDY: &str =
-        "the KMS tests need Python and, once, a package index: apt-get install python3 python3-venv";
-    match Command::new(program).args(arguments).output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            let said = [output.stdout, output.stderr].concat();
-            panic!("{program} {}: {}\n{REMEDY}", arguments.join(" "), String::from_utf8_lossy(&said));
-        }
-        Err(error) => panic!("{program}: {error}\n{REMEDY}"),
-    }
 }

@@ -5,13 +5,15 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::control::{asked, status};
-use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, place, set_policy, with};
-use crate::harness::Place;
-use crate::moto::{Moto, REGION};
-use crate::outage::at_proxy;
-use crate::proxy::Fault;
-use crate::system_watching::start_in;
+use crate::support::control::{asked, status};
+use crate::support::daemon::Daemon;
+use crate::support::files::drop_pair;
+use crate::support::kms::at_proxy;
+use crate::support::moto::{Moto, REGION};
+use crate::support::mount::start_in;
+use crate::support::place::Place;
+use crate::support::policy::{SIGN, VERIFY, place, set_policy, with};
+use crate::support::proxy::Fault;
 
 /// A rule with another name and folder.
 fn named(rule: &str, mode: &str, name: &str) -> String {

@@ -9,8 +9,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::daemon::PATIENCE;
-use crate::metrics::{PLAIN, alerts, ask, free_port, queries, told};
+use crate::support::metrics::{PLAIN, ask, free_port};
+use crate::support::monitoring::{alerts, queries};
+use crate::support::told::told;
+use crate::support::wait::PATIENCE;
 
 const INSTALL: &str = "it comes with Debian's package prometheus: apt-get install prometheus";
 

@@ -2,18 +2,12 @@
 //! lower side changes unseen, a mount over the root. Needs root and namespaces.
 
 use std::fs;
-use std::process::Command;
 
-use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, names, place, verifies, with};
-use crate::harness::{PROGRAM, Place};
-
-/// The daemon of a place, started by a shell script that ends in `exec "$@"`.
-pub(crate) fn start_in(place: &Place, unshare: &[&str], script: &str) -> Daemon {
-    let mut command = Command::new("unshare");
-    command.args(unshare).args(["sh", "-c", script, "sh", PROGRAM]);
-    command.args(["watch", "--policy", "policy.toml", "--log-format", "json"]);
-    Daemon::spawn(place.prepare(command))
-}
+use crate::support::daemon::Daemon;
+use crate::support::files::{drop_pair, names, verifies};
+use crate::support::mount::start_in;
+use crate::support::place::Place;
+use crate::support::policy::{SIGN, VERIFY, place, with};
 
 #[test]
 fn w6_without_an_inotify_instance_it_lives_by_scanning() {

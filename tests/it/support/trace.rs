@@ -23,7 +23,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 /// System calls that change a file system, or get a descriptor to do so, by name.
-pub(super) const CALLS: [(&str, c_long); 21] = [
+pub(crate) const CALLS: [(&str, c_long); 21] = [
     ("open", libc::SYS_open),
     ("openat", libc::SYS_openat),
     ("openat2", libc::SYS_openat2),
@@ -55,14 +55,14 @@ const BEGIN: c_long = libc::SYS_poll;
 
 /// One call of a run: which, and the how-manieth of its name, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Point {
-    pub(super) call: &'static str,
-    pub(super) nth: usize,
+pub(crate) struct Point {
+    pub(crate) call: &'static str,
+    pub(crate) nth: usize,
 }
 
 /// What happens at a point.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The process is killed before the call does anything.
     Kill,
     /// The call fails, this once.
@@ -72,19 +72,19 @@ pub(super) enum Fault {
 }
 
 /// A run that has ended.
-pub(super) struct Traced {
-    pub(super) status: ExitStatus,
+pub(crate) struct Traced {
+    pub(crate) status: ExitStatus,
     /// It did not end by itself.
-    pub(super) hung: bool,
+    pub(crate) hung: bool,
     /// Every call of [`CALLS`] that was made, in order, with what its first argument's descriptor stands for.
-    pub(super) calls: Vec<(Point, String)>,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+    pub(crate) calls: Vec<(Point, String)>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Traced {
     /// The run, for a failure's message. The calls end at the fault where it was a kill.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let calls: String =
             self.calls.iter().map(|(p, on)| format!("  {} #{} {on}\n", p.call, p.nth)).collect();
         let hung = if self.hung { "it did not end; " } else { "" };
@@ -93,16 +93,16 @@ impl Traced {
 }
 
 /// What somebody else does at a point, before the call does anything: the thread that makes it stands still meanwhile.
-pub(super) type Act<'a> = (Point, &'a dyn Fn());
+pub(crate) type Act<'a> = (Point, &'a dyn Fn());
 
 /// Runs a command to its end with this fault, or with none.
-pub(super) fn run(command: Command, fault: Option<(Point, Fault)>) -> Traced {
+pub(crate) fn run(command: Command, fault: Option<(Point, Fault)>) -> Traced {
     run_beside(command, fault, &[])
 }
 
 /// [`run`], with somebody who does something at some points.
 #[expect(clippy::zombie_processes, reason = "the tracer waits for every process it traces")]
-pub(super) fn run_beside(mut command: Command, fault: Option<(Point, Fault)>, acts: &[Act<'_>]) -> Traced {
+pub(crate) fn run_beside(mut command: Command, fault: Option<(Point, Fault)>, acts: &[Act<'_>]) -> Traced {
     let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     // SAFETY: one system call, which takes no memory of ours; safe after fork (signal-safety(7)).

@@ -10,9 +10,11 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, verifies, with};
-use crate::harness::Place;
-use crate::service::Manager;
+use crate::support::daemon::Daemon;
+use crate::support::files::verifies;
+use crate::support::place::Place;
+use crate::support::policy::{SIGN, VERIFY, place, set_policy, with};
+use crate::support::service_manager::Manager;
 
 const SILENT: &str = "a loop of the daemon does not turn; the watchdog is not fed";
 

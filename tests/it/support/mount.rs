@@ -6,8 +6,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::daemon::Daemon;
+use super::place::{PROGRAM, Place};
+
 /// Gives this thread, and every thread and process it starts, mounts of their own (mount_namespaces(7)).
-pub(super) fn private() {
+pub(crate) fn private() {
     // SAFETY: takes no memory. It also ends the sharing of the working directory with other threads, which no
     // test changes.
     let unshared = unsafe { libc::unshare(libc::CLONE_NEWNS) };
@@ -16,17 +19,17 @@ pub(super) fn private() {
 }
 
 /// Something mounted at a directory.
-pub(super) struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     /// An empty file system in memory.
-    pub(super) fn tmpfs(at: &Path, options: &str) -> Self {
+    pub(crate) fn tmpfs(at: &Path, options: &str) -> Self {
         run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "kms-sig-test"]).arg(at));
         Self(at.to_owned())
     }
 
     /// An image file.
-    pub(super) fn image(image: &Path, at: &Path, options: &str) -> Self {
+    pub(crate) fn image(image: &Path, at: &Path, options: &str) -> Self {
         run(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(image).arg(at));
         Self(at.to_owned())
     }
@@ -44,7 +47,15 @@ impl Drop for Mount {
 
 /// Runs a command that must succeed.
 #[track_caller]
-pub(super) fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The daemon of a place, started by a shell script that ends in `exec "$@"`.
+pub(crate) fn start_in(place: &Place, unshare: &[&str], script: &str) -> Daemon {
+    let mut command = Command::new("unshare");
+    command.args(unshare).args(["sh", "-c", script, "sh", PROGRAM]);
+    command.args(["watch", "--policy", "policy.toml", "--log-format", "json"]);
+    Daemon::spawn(place.prepare(command))
 }

@@ -5,10 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
+
+use super::run::Run;
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_kms-sig");
@@ -117,7 +118,7 @@ impl Place {
     }
 
     /// What lies in the directory: mode, size, name, and where a link points.
-    fn listing(&self) -> String {
+    pub(super) fn listing(&self) -> String {
         use std::os::unix::fs::MetadataExt as _;
         let mut text = String::new();
         for name in self.names() {
@@ -127,102 +128,6 @@ impl Place {
             writeln!(text, "  {:06o} {:>8} {name:?}{link}", metadata.mode(), metadata.size()).unwrap();
         }
         text
-    }
-}
-
-/// A run that has ended. Each assertion hands it on.
-pub(crate) struct Run<'a> {
-    place: &'a Place,
-    shown: String,
-    output: Output,
-}
-
-impl Run<'_> {
-    /// The exit code is this one (and the program was not killed).
-    #[track_caller]
-    pub(crate) fn exits(self, code: i32) -> Self {
-        let holds = self.output.status.code() == Some(code);
-        self.check(holds, &format!("exit code {code}"))
-    }
-
-    /// Standard output is exactly this.
-    #[track_caller]
-    pub(crate) fn says(self, text: impl AsRef<[u8]>) -> Self {
-        let text = text.as_ref();
-        let holds = self.output.stdout == text;
-        self.check(holds, &format!("on standard output: {:?}", String::from_utf8_lossy(text)))
-    }
-
-    /// Standard error is exactly this.
-    #[track_caller]
-    pub(crate) fn complains(self, text: &str) -> Self {
-        let holds = self.output.stderr == text.as_bytes();
-        self.check(holds, &format!("on standard error: {text:?}"))
-    }
-
-    /// Standard error has this somewhere: for text that another program words.
-    #[track_caller]
-    pub(crate) fn complains_of(self, text: &str) -> Self {
-        let found = self.stderr().contains(text);
-        self.check(found, &format!("somewhere on standard error: {text:?}"))
-    }
-
-    /// Whether it exited with 0.
-    pub(crate) fn succeeds(&self) -> bool {
-        self.output.status.success()
-    }
-
-    /// What it wrote to standard output.
-    pub(crate) fn stdout(&self) -> &[u8] {
-        &self.output.stdout
-    }
-
-    /// What it wrote to standard error.
-    pub(crate) fn stderr(&self) -> String {
-        String::from_utf8(self.output.stderr.clone()).unwrap()
-    }
-
-    #[track_caller]
-    fn check(self, holds: bool, expected: &str) -> Self {
-        if !holds {
-            panic!(
-                "expected {expected}\n{}\n{}\nstandard output:\n{}\nstandard error:\n{}\ndirectory:\n{}",
-                self.shown,
-                self.output.status,
-                String::from_utf8_lossy(&self.output.stdout),
-                String::from_utf8_lossy(&self.output.stderr),
-                self.place.listing()
-            );
-        }
-        self
-    }
-}
-
-/// Stands where KMS would be, and only notices whether anyone comes.
-pub(crate) struct Doorbell(TcpListener);
-
-impl Doorbell {
-    /// Makes it the AWS endpoint of a place, with credentials enough to be called.
-    pub(crate) fn at(place: &mut Place) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        place.set("AWS_ENDPOINT_URL", format!("http://{}", listener.local_addr().unwrap()));
-        for (name, value) in [
-            ("AWS_REGION", "eu-west-1"),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-        ] {
-            place.set(name, value);
-        }
-        Self(listener)
-    }
-
-    /// Nobody came.
-    #[track_caller]
-    pub(crate) fn is_untouched(&self) {
-        let came = self.0.accept();
-        assert!(came.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "KMS was called");
     }
 }
 
