@@ -6,6 +6,7 @@
 //!
 //! Follows openat2(2), statx(2), open(2) for `O_TMPFILE`, link(2) and rename(2).
 
+mod action;
 pub mod atomic_write;
 pub mod chown;
 pub mod copy;
@@ -32,21 +33,19 @@ use rustix::io::Errno;
 
 use crate::escape::quoted;
 
+pub use action::Action;
 use flush::Written;
 pub use place::Place;
 pub use staging::{Publish, Staging};
 pub use stat::{Fitness, Identity, Irregular, Kind, Stat, Unfit, stat_file, stat_path};
 use stat::{stat_fd, statx};
 
-/// The action of a failed fsync of a directory, after which nobody knows what is on the disk.
-pub const SYNC_DIRECTORY: &str = "sync directory";
-
 /// A system call that failed, with what it was for and on what.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot {action} {}", quoted(path))]
 pub struct FsError {
-    /// What was being done, as in "cannot ACTION PATH".
-    pub action: &'static str,
+    /// What was being done.
+    pub action: Action,
     /// What it was done to.
     pub path: PathBuf,
     /// What the kernel said.
@@ -54,8 +53,8 @@ pub struct FsError {
 }
 
 impl FsError {
-    fn new(action: &'static str, path: impl Into<PathBuf>, source: Errno) -> Self {
-        Self { action, path: path.into(), source }
+    fn new(action: impl Into<Action>, path: impl Into<PathBuf>, source: Errno) -> Self {
+        Self { action: action.into(), path: path.into(), source }
     }
 
     /// Whether the thing is simply not there.
@@ -493,7 +492,7 @@ impl Dir {
 
     /// Its entries, to be made durable.
     pub fn written(&self) -> Written<'_> {
-        Written::new(&self.fd, SYNC_DIRECTORY, &self.path)
+        Written::new(&self.fd, Action::SyncDirectory, &self.path)
     }
 
     /// Bytes that an unprivileged writer may still take on this file system.

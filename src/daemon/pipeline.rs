@@ -203,9 +203,10 @@ impl<K: Kms> Pipeline<K> {
             Err(AttemptError::Refused(reason)) => {
                 let refusal = Refusal { path: path.clone(), sight: work.sight, reason };
                 match self.refuse(&site, vec![refusal]).await {
-                    Ok(settled) => {
-                        settled.into_iter().next().map_or(AttemptOutcome::Changed, AttemptOutcome::Settled)
-                    }
+                    Ok(settled) => settled.into_iter().next().map_or(
+                        AttemptOutcome::Hold(Hold::Internal("a refusal came to nothing")),
+                        AttemptOutcome::Settled,
+                    ),
                     Err(hold) => AttemptOutcome::Hold(hold),
                 }
             }
@@ -291,8 +292,7 @@ impl<K: Kms> Pipeline<K> {
             return Ok(self.settle(site, &work.path, work.sight, settled, taken.facts(None)).await);
         }
         let Some(store) = &self.quarantine else {
-            // BUG: a policy whose rules quarantine names a store. Leaving the file is always safe.
-            return Ok(AttemptOutcome::NotYet);
+            return Err(AttemptError::bug("a rule quarantines, and its policy names no quarantine"));
         };
         let (store, space, floor) = (Arc::clone(store), Arc::clone(&self.space), self.min_free_space);
         let (to_move, path, payload, signature) =

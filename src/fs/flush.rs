@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::{Dir, FsError, Result};
+use super::{Action, Dir, FsError, Result};
 
 /// From how many on one syncfs(2) is quicker. Seen on ext4 and XFS; a pair is two.
 const MANY: usize = 4;
@@ -26,13 +26,13 @@ const MOMENT: Duration = Duration::from_millis(2);
 pub struct Written<'a> {
     fd: BorrowedFd<'a>,
     /// For a failure: what was being done, and where.
-    action: &'static str,
+    action: Action,
     path: &'a Path,
 }
 
 impl<'a> Written<'a> {
-    pub(super) fn new(fd: &'a impl AsFd, action: &'static str, path: &'a Path) -> Self {
-        Self { fd: fd.as_fd(), action, path }
+    pub(super) fn new(fd: &'a impl AsFd, action: impl Into<Action>, path: &'a Path) -> Self {
+        Self { fd: fd.as_fd(), action: action.into(), path }
     }
 
     /// Makes this one durable.

@@ -12,7 +12,7 @@ use crate::command::{Failure, answer, block_on, complain};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::trust;
-use crate::fs::{Dir, FsError, RelPath, SYNC_DIRECTORY, root};
+use crate::fs::{Action, Dir, FsError, RelPath, root};
 use crate::policy::{Rollback, Rule};
 use crate::signing::{Valid, Verdict};
 use crate::sink::directory::quarantine::{Item, Licence, Locked, Parcel, Published};
@@ -199,7 +199,7 @@ impl<'s> Releases<'s> {
             Ok(Published::Done) => true,
             Ok(Published::Taken(_) | Published::Changed(_)) => false,
             // The payload has its name by then.
-            Err(FsError { action, .. }) => *action == SYNC_DIRECTORY,
+            Err(FsError { action, .. }) => *action == Action::SyncDirectory,
         };
         if let Some(rule) = edition.filter(|_| !is_there) {
             self.journal.forget_edition(&rule.name, &target.known, &digest)?;

@@ -8,6 +8,7 @@ use crate::daemon::decide::{Existing, Signing};
 use crate::daemon::hold::{AttemptError, Hold};
 use crate::daemon::limit::Operation;
 use crate::daemon::pipeline::snapshot::Snapshot;
+use crate::daemon::pipeline::verify::not_warranted;
 use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, Site, blocking, sibling};
 use crate::escape::Escaped;
 use crate::fs::lease::Writer;
@@ -17,7 +18,7 @@ use crate::policy::SignRule;
 use crate::signature::Signature;
 use crate::signing::{Reason, Signed, Verdict};
 use crate::sink::directory::deliver;
-use crate::sink::directory::deliver::{Delivered, Warrant};
+use crate::sink::directory::deliver::{Conflict, Delivered, Warrant};
 use crate::sink::directory::sign;
 use crate::sink::directory::sign::{Old, Spot};
 use crate::source::directory::scan::signature_name;
@@ -263,11 +264,11 @@ impl<K: Kms> Pipeline<K> {
         site: &Arc<Site>,
         work: &Attempt,
         taken: &Snapshot,
-    ) -> Result<Option<&'static str>, AttemptError> {
+    ) -> Result<Option<Conflict>, AttemptError> {
         let (here, path, hashed) = (Arc::clone(site), work.path.clone(), taken.hashed.clone());
         blocking(move || match (&here.destination, here.deliver_mode()) {
             (Some(root), Some(mode)) => Ok(deliver::obstacle(root, &path, &hashed, mode)?),
-            _ => Ok(None),
+            _ => Err(AttemptError::bug("a rule delivers without a destination")),
         })
         .await
     }
@@ -303,17 +304,19 @@ impl<K: Kms> Pipeline<K> {
                 if self.state.was_intended(&site.rule.name, &work.path, &other).await? =>
             {
                 if !site.remove_orphan(&work.path, &other).await? {
-                    return Err(conflict("a signature without its file"));
+                    return Err(conflict(Conflict::StraySignature));
                 }
                 match attempt().await? {
                     Delivered::Done => Ok(sealed.signature.clone()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(AttemptError::Changed),
                     Delivered::Conflict(what) => Err(conflict(what)),
+                    Delivered::NotWarranted => Err(not_warranted()),
                 }
             }
-            Delivered::Beside(_) => Err(conflict("the same file with another signature")),
-            Delivered::Orphan(_) => Err(conflict("a signature without its file")),
+            Delivered::Beside(_) => Err(conflict(Conflict::OtherSignature)),
+            Delivered::Orphan(_) => Err(conflict(Conflict::StraySignature)),
             Delivered::Conflict(what) => Err(conflict(what)),
+            Delivered::NotWarranted => Err(not_warranted()),
         }
     }
 
@@ -353,7 +356,7 @@ impl Site {
         old: Option<Old>,
     ) -> Result<Stat, AttemptError> {
         let Some(path_of_it) = RelPath::new(sibling(path)) else {
-            return Err(AttemptError::Changed); // BUG: what is signed has a name that leaves room for `.sig`
+            return Err(AttemptError::bug("a file is signed whose name leaves no room for its signature's"));
         };
         let spot = Spot {
             private: &self.private,

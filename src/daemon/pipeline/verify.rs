@@ -13,7 +13,7 @@ use crate::daemon::pipeline::{
 };
 use crate::escape::Escaped;
 use crate::fs::lease::Writer;
-use crate::fs::{RelPath, SYNC_DIRECTORY};
+use crate::fs::{Action, RelPath};
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::policy::{Place, Rollback, VerifyRule};
@@ -21,7 +21,7 @@ use crate::settle::Finality;
 use crate::signature::Signature;
 use crate::signing::{OpenedSignature, Reason, Valid, Verdict};
 use crate::sink::directory::deliver;
-use crate::sink::directory::deliver::{Delivered, Warrant};
+use crate::sink::directory::deliver::{Conflict, Delivered, Warrant};
 use crate::state::Outcome;
 
 impl<K: Kms> Pipeline<K> {
@@ -165,7 +165,7 @@ impl<K: Kms> Pipeline<K> {
             return Ok(self.settle(site, &work.path, work.sight, settled, facts).await);
         }
         let Some(signature) = taken.signature.as_ref().and_then(|file| file.parsed.clone()) else {
-            return Err(AttemptError::Changed); // BUG: a valid verdict needs a signature. Starting over is always safe.
+            return Err(AttemptError::bug("a verdict is valid without a signature"));
         };
         let (size, source) = (taken.hashed.size, taken.parts(&work.path, true));
         let _customer = site.remover.enter();
@@ -230,26 +230,26 @@ impl<K: Kms> Pipeline<K> {
                 let opened = self.open(site, keys, context, &other, &mut None).await?;
                 match opened.judge(&taken.hashed.digest) {
                     Verdict::Valid(_) => Ok(()),
-                    Verdict::Invalid(_) => {
-                        Err(Failed::Perhaps(conflict("the same file with an invalid signature")))
-                    }
+                    Verdict::Invalid(_) => Err(Failed::Perhaps(conflict(Conflict::InvalidSignature))),
                 }
             }
             Delivered::Orphan(other) => {
                 let was_intended = self.state.was_intended(&site.rule.name, &work.path, &other).await;
                 if !was_intended.map_err(AttemptError::from)? {
-                    return Err(conflict("a signature without its file").into());
+                    return Err(conflict(Conflict::StraySignature).into());
                 }
                 if !site.remove_orphan(&work.path, &other).await? {
-                    return Err(conflict("a signature without its file").into());
+                    return Err(conflict(Conflict::StraySignature).into());
                 }
                 match attempt().await? {
                     Delivered::Done => Ok(()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(AttemptError::Changed.into()),
                     Delivered::Conflict(what) => Err(conflict(what).into()),
+                    Delivered::NotWarranted => Err(not_warranted().into()),
                 }
             }
             Delivered::Conflict(what) => Err(conflict(what).into()),
+            Delivered::NotWarranted => Err(not_warranted().into()),
         }
     }
 
@@ -308,6 +308,11 @@ async fn still_there(taken: Snapshot, path: &RelPath) -> Result<(Snapshot, Bring
     .await
 }
 
+/// For what [`deliver::deliver`] is given a verdict for that is about something else.
+pub(crate) const fn not_warranted() -> AttemptError {
+    AttemptError::bug("the verdict that allows a delivery is about other bytes")
+}
+
 /// Why something was not published, and whether that is known. What is not counts as published: somebody may have it.
 enum Failed {
     Surely(AttemptError),
@@ -319,7 +324,9 @@ impl From<AttemptError> for Failed {
         match &stop {
             AttemptError::Hold(Hold::Conflict { .. }) => Self::Surely(stop),
             // The payload has its name by then, if it is the last one.
-            AttemptError::Hold(Hold::Fs(error)) if error.action != SYNC_DIRECTORY => Self::Surely(stop),
+            AttemptError::Hold(Hold::Fs(error)) if error.action != Action::SyncDirectory => {
+                Self::Surely(stop)
+            }
             AttemptError::Hold(_) | AttemptError::Changed | AttemptError::Refused(_) => Self::Perhaps(stop),
         }
     }
@@ -335,7 +342,7 @@ impl Site {
         let (Some(root), Some(staging), Some(mode)) =
             (&self.destination, &taken.staging, self.deliver_mode())
         else {
-            return Err(AttemptError::Changed); // BUG: only rules that deliver come here, with a private copy
+            return Err(AttemptError::bug("a rule delivers without a destination or a private copy"));
         };
         self.prepare_removal(&taken.parts(path, !self.leaves_signature()))?;
         AttemptError::unless_there(root)?;
@@ -349,12 +356,12 @@ impl Site {
         known: &Signature,
     ) -> Result<bool, AttemptError> {
         let (Some(root), path, known) = (self.destination.clone(), path.clone(), known.clone()) else {
-            return Ok(true);
+            return Err(AttemptError::bug("a rule delivers without a destination"));
         };
         blocking(move || Ok(deliver::remove_orphan(&root, &path, &known)?)).await
     }
 
-    pub(crate) fn conflict(&self, path: &RelPath, what: &'static str) -> Hold {
+    pub(crate) fn conflict(&self, path: &RelPath, what: Conflict) -> Hold {
         let root = self.destination.as_ref().map_or(self.rule.path.as_path(), |dir| dir.path());
         Hold::Conflict { path: root.join(path.as_path()), what }
     }

@@ -75,7 +75,7 @@ impl Removable {
         }
         let mut bytes = Vec::new();
         file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
-            action: "read",
+            action: "read".into(),
             path: dir.path().join(name),
             source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
         })?;

@@ -35,7 +35,9 @@ use crate::state::link::{hex, unhex};
 pub use crate::sink::directory::quarantine::item::{
     Entry, Item, ItemError, Locked, ReadError, entries, is_id, sweep,
 };
-pub use crate::sink::directory::quarantine::release::{Licence, PackError, Parcel, Published};
+pub use crate::sink::directory::quarantine::release::{
+    Changed, Licence, Occupied, PackError, Parcel, Published,
+};
 
 const PAYLOAD: &str = "payload";
 const SIGNATURE: &str = "payload.sig";
@@ -184,7 +186,11 @@ fn begin(store: &Dir, digest: &str) -> Result<(String, Dir), FsError> {
     let item = store.make_new_dir(OsStr::new(&id), 0o700)?;
     if !item.lock().inspect_err(|_| store.remove_dir(OsStr::new(&id)).unwrap_or_default())? {
         // Its name was made this moment and cannot be guessed: somebody reads the whole store. Left to `recover`.
-        return Err(FsError { action: "lock", path: item.path().to_owned(), source: Errno::WOULDBLOCK });
+        return Err(FsError {
+            action: "lock".into(),
+            path: item.path().to_owned(),
+            source: Errno::WOULDBLOCK,
+        });
     }
     Ok((id, item))
 }
@@ -476,7 +482,8 @@ fn record(id: &str, root: &Dir, case: &Case<'_>) -> Record {
 }
 
 fn write_record(item: &Dir, record: &Record) -> Result<(), FsError> {
-    let failed = |source| FsError { action: "write the record of", path: item.path().to_owned(), source };
+    let failed =
+        |source| FsError { action: "write the record of".into(), path: item.path().to_owned(), source };
     let mut json = serde_json::to_vec_pretty(record).map_err(|_| failed(Errno::INVAL))?;
     json.push(b'\n');
     let staging = Staging::holding(item, &json)?;

@@ -337,7 +337,7 @@ impl Locked {
         let id = OsStr::new(self.0.id());
         let gone = OsString::from(format!("{}{GONE}", self.0.id()));
         rustix::fs::renameat(store, id, store, &gone).map_err(|source| FsError {
-            action: "remove",
+            action: "remove".into(),
             path: store.path().join(id),
             source,
         })?;
