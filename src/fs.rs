@@ -126,10 +126,16 @@ pub enum OpenError {
     Gone,
     /// It may not be opened as it is.
     #[error("it {0}")]
-    Unfit(#[from] Unfit),
+    Unfit(Unfit),
     /// It should be possible and was not.
     #[error(transparent)]
     Io(#[from] FsError),
+}
+
+impl From<Unfit> for OpenError {
+    fn from(unfit: Unfit) -> Self {
+        Self::Unfit(unfit)
+    }
 }
 
 /// An open directory. Everything inside it is named by one component relative to the descriptor, which clones share.

@@ -464,7 +464,7 @@ fn superseded(
         Rollback::Deny => "deny",
     };
     let Some(journal) = journal else { return Ok(None) };
-    let is = journal.is_superseded(&rule.name, item.path(), &valid.digest().to_string())?;
+    let is = journal.is_superseded(&rule.name, item.path(), valid.digest())?;
     Ok(is.then_some(word))
 }
 

@@ -29,6 +29,7 @@ use crate::daemon::roots::Roots;
 use crate::daemon::space::Space;
 use crate::daemon::status::Status;
 use crate::daemon::store::Store;
+use crate::digest::Digest;
 use crate::escape::Escaped;
 use crate::fs::flush::Flusher;
 use crate::fs::lease::Writer;
@@ -297,7 +298,7 @@ impl<K: Kms> Pipeline<K> {
         let (store, space, floor) = (Arc::clone(store), Arc::clone(&self.space), self.min_free_space);
         let (to_move, path, payload, signature) =
             (Arc::clone(site), work.path.clone(), taken.payload, taken.signature.as_ref().map(|s| s.stat));
-        let digests = (taken.hashed.digest.to_string(), taken.signature_digest());
+        let digests = (taken.hashed.digest.clone(), taken.signature_digest());
         let lease_granted = taken.writer != Writer::Unknown;
         let put_away = blocking(move || {
             AttemptError::unless_there(store.dir())?;
@@ -308,7 +309,7 @@ impl<K: Kms> Pipeline<K> {
             // What is moved takes no room.
             let _space = if is_copied { Some(space.take(store.dir(), size, floor)?) } else { None };
             let case = Case {
-                reason: reason.as_str(),
+                reason,
                 rule: &to_move.rule.name,
                 keys: to_move.keys(),
                 digest: digests.0,
@@ -561,8 +562,8 @@ impl Site {
 /// What is known beside the outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
-    digest: Option<String>,
-    signature_digest: Option<String>,
+    digest: Option<Digest>,
+    signature_digest: Option<Digest>,
     key: Option<String>,
     /// The folder in the quarantine store.
     item: Option<String>,

@@ -23,7 +23,7 @@ use crate::sink::directory::sign;
 use crate::sink::directory::sign::{Old, Spot};
 use crate::source::directory::scan::signature_name;
 use crate::state::reason::RefusalReason;
-use crate::state::{Outcome, Version};
+use crate::state::{Outcome, Remembered, Version};
 
 impl<K: Kms> Pipeline<K> {
     pub(crate) async fn sign(
@@ -111,10 +111,10 @@ impl<K: Kms> Pipeline<K> {
         let fits = signature.batch().is_none() || rule.batch.is_some();
         let remembered = self.state.remembered(&site.rule.name, &work.path).await?;
         if let Some(row) = remembered
-            && row.signature_digest.as_deref() == Some(&signature.digest().to_string())
+            && row.is_of_signature(signature)
             && row.outcome.is_signed_in_place()
         {
-            let same_content = row.digest.as_deref() == Some(&taken.hashed.digest.to_string());
+            let same_content = row.is_of_payload(&taken.hashed.digest);
             let same_rule = [&site.fingerprint, &site.other_format].contains(&&row.fingerprint);
             let current = same_content && same_rule && fits;
             return Ok(match (current, row.outcome) {
@@ -167,8 +167,8 @@ impl<K: Kms> Pipeline<K> {
             return Err(AttemptError::Changed);
         }
         let facts = |signature: Option<Version>| Facts {
-            digest: Some(taken.hashed.digest.to_string()),
-            signature_digest: Some(sealed.signature.digest().to_string()),
+            digest: Some(taken.hashed.digest.clone()),
+            signature_digest: Some(sealed.signature.digest()),
             key: Some(sealed.key.to_string()),
             item: None,
             signature,
@@ -236,8 +236,8 @@ impl<K: Kms> Pipeline<K> {
         let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
         let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &sealed)).await?;
         let facts = Facts {
-            digest: Some(taken.hashed.digest.to_string()),
-            signature_digest: Some(published.digest().to_string()),
+            digest: Some(taken.hashed.digest.clone()),
+            signature_digest: Some(published.digest()),
             key: Some(sealed.key.to_string()),
             item: None,
             signature: None,
@@ -333,10 +333,9 @@ impl<K: Kms> Pipeline<K> {
             return Ok(true);
         }
         let remembered = self.state.remembered(&site.rule.name, path).await?;
-        let digests = (taken.hashed.digest.to_string(), signature.digest().to_string());
-        if remembered.is_some_and(|row| {
-            row.digest.as_deref() == Some(&digests.0) && row.signature_digest.as_deref() == Some(&digests.1)
-        }) {
+        let is_it =
+            |row: &Remembered| row.is_of_payload(&taken.hashed.digest) && row.is_of_signature(signature);
+        if remembered.as_ref().is_some_and(is_it) {
             return Ok(true);
         }
         let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));

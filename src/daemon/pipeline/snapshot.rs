@@ -123,13 +123,13 @@ impl Snapshot {
         Resting { payload, staging, hashed, writer, signature }
     }
 
-    pub(crate) fn signature_digest(&self) -> Option<String> {
-        Some(self.signature.as_ref()?.digest.as_ref()?.to_string())
+    pub(crate) fn signature_digest(&self) -> Option<Digest> {
+        self.signature.as_ref()?.digest.clone()
     }
 
     pub(crate) fn facts(&self, key: Option<String>) -> Facts {
         Facts {
-            digest: Some(self.hashed.digest.to_string()),
+            digest: Some(self.hashed.digest.clone()),
             signature_digest: self.signature_digest(),
             key,
             item: None,

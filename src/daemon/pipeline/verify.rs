@@ -183,8 +183,7 @@ impl<K: Kms> Pipeline<K> {
         match self.publish(site, work, &taken, &valid, &signature, keys, context).await {
             Ok(()) => {}
             Err(Failed::Surely(stop)) if is_new => {
-                let digest = valid.digest().to_string();
-                self.state.forget_edition(&site.rule.name, &work.path, &digest).await?;
+                self.state.forget_edition(&site.rule.name, &work.path, valid.digest()).await?;
                 return Err(stop);
             }
             Err(Failed::Surely(stop) | Failed::Perhaps(stop)) => return Err(stop),
@@ -264,8 +263,7 @@ impl<K: Kms> Pipeline<K> {
         if rule.rollback == Rollback::Off {
             return Ok(false);
         }
-        let digest = valid.digest().to_string();
-        Ok(self.state.remember_edition(&site.rule.name, &work.path, &digest).await?)
+        Ok(self.state.remember_edition(&site.rule.name, &work.path, valid.digest()).await?)
     }
 
     async fn check_rollback(
@@ -278,8 +276,8 @@ impl<K: Kms> Pipeline<K> {
         if rule.rollback == Rollback::Off {
             return Ok(());
         }
-        let digest = valid.digest().to_string();
-        if !self.state.is_superseded(&site.rule.name, &work.path, &digest).await? {
+        let digest = valid.digest();
+        if !self.state.is_superseded(&site.rule.name, &work.path, digest).await? {
             return Ok(());
         }
         match rule.rollback {
@@ -287,7 +285,7 @@ impl<K: Kms> Pipeline<K> {
             Rollback::Deny => Err(AttemptError::Hold(Hold::Rollback)),
             Rollback::Alert => {
                 let file = Escaped::new(work.path.as_path());
-                tracing::error!(rule = site.rule.name, %file, digest, "superseded content is accepted again");
+                tracing::error!(rule = site.rule.name, %file, %digest, "superseded content is accepted again");
                 Ok(())
             }
         }

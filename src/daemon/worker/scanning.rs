@@ -275,8 +275,7 @@ impl<K: Kms> Worker<K> {
             let ours = match digest {
                 None => None,
                 Some(digest) => {
-                    let digits = digest.to_string();
-                    let asked = self.line.state.knows_signature(&self.rule.name, &digits);
+                    let asked = self.line.state.knows_signature(&self.rule.name, &digest);
                     match self.beat.at_state(asked).await {
                         Ok(is_known) => Some(digest).filter(|_| is_known),
                         Err(_) => continue, // what state cannot tell now it tells at the next start

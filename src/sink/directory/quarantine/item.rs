@@ -288,8 +288,8 @@ impl Item {
             rule: record.rule.clone(),
             path: self.path.clone(),
             why,
-            digest: record.digest.clone(),
-            signature_digest: record.signature_digest.clone(),
+            digest: record.digest.parse().ok(),
+            signature_digest: record.signature_digest.as_ref().and_then(|digest| digest.parse().ok()),
             key: None,
             item: record.id.clone(),
         }

@@ -84,7 +84,7 @@ pub enum PackError {
 pub struct Parcel {
     payload: Part,
     signature: Option<Part>,
-    /// SHA-512 of payload and signature as they were judged, hexadecimal.
+    /// SHA-512 of payload and signature as they were judged, as the record has them.
     judged: (String, Option<String>),
     owner: Owner,
 }
@@ -149,8 +149,17 @@ impl Parcel {
     }
 
     /// The digest of the signature's copy.
-    pub fn signature_digest(&self) -> Option<String> {
-        Some(self.signature.as_ref()?.hashed.digest.to_string())
+    pub fn signature_digest(&self) -> Option<&Digest> {
+        Some(&self.signature.as_ref()?.hashed.digest)
+    }
+
+    /// Whether the signature is the one that was judged, or there is none and was none.
+    fn has_judged_signature(&self) -> bool {
+        match (self.signature_digest(), &self.judged.1) {
+            (None, None) => true,
+            (Some(digest), Some(judged)) => digest.matches_text(judged),
+            (Some(_), None) | (None, Some(_)) => false,
+        }
     }
 
     /// The signature in the copy, if there is one, and if it can be one.
@@ -177,10 +186,10 @@ impl Parcel {
         match licence {
             Licence::Verified(valid) if self.digest().matches(valid.digest().as_bytes()) => {}
             Licence::Verified(_) => return Ok(Published::Changed(Changed::Verdict)),
-            Licence::Forced if self.digest().to_string() != self.judged.0 => {
+            Licence::Forced if !self.digest().matches_text(&self.judged.0) => {
                 return Ok(Published::Changed(Changed::Payload));
             }
-            Licence::Forced if self.signature_digest() != self.judged.1 => {
+            Licence::Forced if !self.has_judged_signature() => {
                 return Ok(Published::Changed(Changed::Signature));
             }
             Licence::Forced => {}
