@@ -9,6 +9,7 @@ use crate::chain;
 use crate::cli::Choice;
 use crate::command::table::{Cell, table};
 use crate::command::{Failure, answer};
+use crate::digest::Digest;
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::signature::MAX_LEN;
@@ -162,7 +163,7 @@ impl Content {
         let (bytes, judged) = (item.record().payload.size, &item.record().digest);
         let reading = progress::Reading::of(Some(bytes));
         match item.hash_payload(&|len| reading.add(len)) {
-            Ok(digest) => Self::compared(bytes, digest.to_string(), judged),
+            Ok(digest) => Self::compared(bytes, &digest, judged),
             Err(ReadError::Resized { was, now }) => Self::Resized { was, now },
             Err(error) => Self::Unread(error.into()),
         }
@@ -182,7 +183,7 @@ impl Content {
         }
         match item.read_signature() {
             Ok(Some(read)) => match (read.digest, &item.record().signature_digest) {
-                (Some(digest), Some(judged)) => Self::compared(now, digest.to_string(), judged),
+                (Some(digest), Some(judged)) => Self::compared(now, &digest, judged),
                 (Some(digest), None) => Self::Changed { bytes: now, digest: digest.to_string() },
                 (None, _) => Self::Overlong { bytes: now },
             },
@@ -191,10 +192,10 @@ impl Content {
         }
     }
 
-    fn compared(bytes: u64, digest: String, judged: &str) -> Self {
-        match digest == judged {
-            true => Self::AsJudged { bytes, digest },
-            false => Self::Changed { bytes, digest },
+    fn compared(bytes: u64, digest: &Digest, judged: &str) -> Self {
+        match digest.matches_text(judged) {
+            true => Self::AsJudged { bytes, digest: digest.to_string() },
+            false => Self::Changed { bytes, digest: digest.to_string() },
         }
     }
 
