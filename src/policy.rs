@@ -18,7 +18,7 @@ mod record;
 mod rule;
 mod table;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use crate::context::ContextTemplate;
 use crate::context::leaf_keys::LeafKeys;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::AwsSettings;
+use crate::signature::{Format, Suffix};
 use crate::signing::Formats;
 
 /// A checked policy. All paths are absolute.
@@ -333,6 +334,16 @@ impl Rule {
     /// Whether it ever writes to its own directory: a `.sig` beside the payload, or files moved away.
     pub const fn writes_to_root(&self) -> bool {
         matches!(self.mode, Mode::Sign(_)) || self.moves_files()
+    }
+
+    /// What the signatures of its payloads are named by.
+    pub const fn suffix(&self) -> Suffix {
+        Format::Kms.suffix() // the formats that a rule can have share it
+    }
+
+    /// The name of the signature of a payload.
+    pub fn signature_name(&self, payload: &OsStr) -> OsString {
+        self.suffix().signature_of(payload)
     }
 
     /// Which formats of signatures it takes. Of a batch's context, `leaf_keys` live only in the leaf: those of this

@@ -39,13 +39,11 @@ use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
 use crate::policy::{Mode, Rule, SignRule};
 use crate::settle::{Finality, PairVersion};
-use crate::signature::{MAX_LEN, Signature, batch};
-use crate::signing;
-use crate::signing::{DecryptRequest, Formats, OpenedSignature, Reason, Signed};
+use crate::signature::{MAX_LEN, Signature, Suffix};
+use crate::signing::{Formats, OpenedSignature, Reason, Signed, SignedBatch, Signer, Verifier};
 use crate::sink::directory::quarantine;
 use crate::sink::directory::quarantine::{Case, PutAway};
 use crate::sink::directory::removal::{Part, Removed};
-use crate::source::directory::scan::signature_name;
 use crate::state::{Decision, Outcome, State, Version};
 
 /// The field `verdict` of a log message about a file that was judged.
@@ -359,7 +357,7 @@ impl<K: Kms> Pipeline<K> {
         work: &Attempt,
     ) -> Result<AttemptOutcome, AttemptError> {
         let signature = work.sight.signature.filter(|_| !site.leaves_signature());
-        let parts = parts(&work.path, work.sight.payload, signature);
+        let parts = parts(site.rule.suffix(), &work.path, work.sight.payload, signature);
         site.remove(parts, AttemptOutcome::Settled(Settled::plain(Outcome::Delivered))).await
     }
 
@@ -372,15 +370,16 @@ impl<K: Kms> Pipeline<K> {
         context: &Context,
         signature: &Signature,
     ) -> Result<OpenedSignature, Trouble> {
-        let question = match DecryptRequest::new(formats, context, signature) {
-            Ok(question) => question,
+        let verifier = Verifier::new(&self.kms, keys, formats);
+        let request = match verifier.request(context, signature) {
+            Ok(request) => request,
             Err(bad) => return Ok(bad),
         };
-        let answer = match signature.batch() {
-            Some(_) => site.roots.ask(&self.kms, keys, &question, self.clock).await?,
-            None => question.ask(&self.kms, keys).await?,
+        let reply = match signature.batch() {
+            Some(_) => site.roots.ask(&verifier, &request, self.clock).await?,
+            None => verifier.ask(&request).await?,
         };
-        Ok(question.opened(answer))
+        Ok(request.opened(reply))
     }
 
     /// Signs what was hashed: alone, or with others where the rule has batches. Whoever waits for others keeps no
@@ -395,17 +394,23 @@ impl<K: Kms> Pipeline<K> {
     ) -> Result<(Snapshot, Signed, Option<SemaphorePermit<'p>>), AttemptError> {
         let Some(batcher) = &site.batcher else {
             // Boxed, as is all that calls KMS: thousands that wait for others would have room for the call.
-            let sealed = Box::pin(signing::sign(&self.kms, &rule.key, context, &taken.hashed.digest)).await?;
-            return Ok((taken, sealed, None));
+            let signer = Signer::new(&self.kms, &rule.key);
+            let signed = Box::pin(signer.sign(context, &taken.hashed.digests)).await?;
+            return Ok((taken, signed, None));
         };
         let shared = context.of_batch(&site.leaf_keys)?;
-        let leaf = batch::leaf(&taken.hashed.digest, context);
-        let job = Job { key: &rule.key, shared: &shared, leaf_keys: &site.leaf_keys, leaf };
+        let leaf = SignedBatch::leaf(context, &taken.hashed.digests)?;
+        let job = Job {
+            signer: Signer::new(&self.kms, &rule.key),
+            shared: &shared,
+            leaf_keys: &site.leaf_keys,
+            leaf,
+        };
         let resting = taken.rest();
-        let (sealed, place) = Box::pin(batcher.sign(&self.kms, job)).await?;
+        let (signed, place) = Box::pin(batcher.sign(job)).await?;
         let (here, path) = (Arc::clone(site), path.clone());
         let taken = blocking(move || resting.wake(&here, &path)).await?;
-        Ok((taken, sealed, Some(place)))
+        Ok((taken, signed, Some(place)))
     }
 
     /// Stops a try before its file is read if KMS would be asked under none of its keys anyway.
@@ -430,10 +435,15 @@ impl<K: Kms> Pipeline<K> {
 }
 
 /// A source, as it is removed.
-fn parts(path: &RelPath, payload: Option<Identity>, signature: Option<Identity>) -> Vec<Part> {
+fn parts(
+    suffix: Suffix,
+    path: &RelPath,
+    payload: Option<Identity>,
+    signature: Option<Identity>,
+) -> Vec<Part> {
     let payload = payload.map(|identity| Part { path: path.clone(), identity });
     let signature =
-        signature.and_then(|identity| Some(Part { path: RelPath::new(sibling(path))?, identity }));
+        signature.and_then(|identity| Some(Part { path: RelPath::new(sibling(suffix, path))?, identity }));
     payload.into_iter().chain(signature).collect()
 }
 
@@ -565,6 +575,6 @@ pub(crate) struct Facts {
 }
 
 /// The path of a payload's signature.
-pub(crate) fn sibling(path: &RelPath) -> std::path::PathBuf {
-    path.parent().join(signature_name(path.name()))
+pub(crate) fn sibling(suffix: Suffix, path: &RelPath) -> std::path::PathBuf {
+    path.parent().join(suffix.signature_of(path.name()))
 }

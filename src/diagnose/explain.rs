@@ -27,7 +27,7 @@ use crate::policy::{Mode, Rule};
 use crate::signature::{Malformed, Signature};
 use crate::sink::directory::deliver;
 use crate::source::directory::scan;
-use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, Unsignable, signature_name};
+use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, Unsignable};
 use crate::state::Remembered;
 use crate::state::link::Row;
 use crate::state::reader::{Decisions, HistoryError};
@@ -355,7 +355,7 @@ impl Scene<'_> {
 
     /// What has the signature's name. Read as the daemon reads it: bounded, and only if it is a regular file.
     fn signature(&self) -> Result<Option<SignatureThere>, FsError> {
-        let name = signature_name(self.path.name());
+        let name = self.site.rule.signature_name(self.path.name());
         let Some(stat) = self.stat_of(&name)? else { return Ok(None) };
         let dir = self.site.root.descend(self.path.parent())?;
         let opened = dir.open_file(&name, &self.site.signature_fitness());

@@ -20,7 +20,6 @@ use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::{Delivered, Warrant};
 use crate::sink::directory::sign;
 use crate::sink::directory::sign::{Old, Spot};
-use crate::source::directory::scan::signature_name;
 use crate::state::{Outcome, Version};
 
 impl<K: Kms> Pipeline<K> {
@@ -93,7 +92,7 @@ impl<K: Kms> Pipeline<K> {
         context: &Context,
         taken: &Snapshot,
     ) -> Result<Existing, AttemptError> {
-        let name = signature_name(work.path.name());
+        let name = site.rule.signature_name(work.path.name());
         let Some(file) = &taken.signature else {
             // Something that is no regular file may still have the name.
             let parent = taken.parent.clone();
@@ -134,7 +133,7 @@ impl<K: Kms> Pipeline<K> {
             }
             Err(trouble) => return Err(trouble.into()),
         };
-        Ok(match opened.judge(&taken.hashed.digest) {
+        Ok(match opened.judge(&taken.hashed.digests)? {
             Verdict::Valid(_) if fits => Existing::Valid,
             Verdict::Valid(_) => Existing::Stale,
             Verdict::Invalid(_) if opened.is_genuine() => Existing::Stale,
@@ -335,7 +334,7 @@ impl<K: Kms> Pipeline<K> {
         }
         let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));
         let opened = self.open_signature(site, keys, formats, context, signature).await?;
-        Ok(matches!(opened.judge(&taken.hashed.digest), Verdict::Valid(_)))
+        Ok(matches!(opened.judge(&taken.hashed.digests)?, Verdict::Valid(_)))
     }
 }
 
@@ -356,8 +355,8 @@ impl Site {
         signature: &Signature,
         old: Option<Old>,
     ) -> Result<Stat, AttemptError> {
-        let Some(path_of_it) = RelPath::new(sibling(path)) else {
-            return Err(AttemptError::Changed); // BUG: what is signed has a name that leaves room for `.sig`
+        let Some(path_of_it) = RelPath::new(sibling(self.rule.suffix(), path)) else {
+            return Err(AttemptError::Changed); // BUG: what is signed has a name that leaves room for it
         };
         let spot = Spot {
             private: &self.private,

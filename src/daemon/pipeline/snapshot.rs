@@ -5,12 +5,12 @@ use crate::daemon::pipeline::{AttemptError, Facts, PairVersion, Part, Site, part
 use crate::daemon::space::Space;
 use crate::daemon::worker::look::Flaw;
 use crate::digest::Digest;
+use crate::fs::copy::{Hashed, Pass};
 use crate::fs::lease;
 use crate::fs::lease::Writer;
-use crate::fs::{FsError, Kind, OpenError, Place, RelPath, Staging, Stat, copy, stat_file};
-use crate::signature::Signature;
+use crate::fs::{FsError, Kind, OpenError, Place, RelPath, Staging, Stat, stat_file};
+use crate::signature::{Signature, Suffix};
 use crate::sink::directory::deliver;
-use crate::source::directory::scan::signature_name;
 
 /// A payload that was hashed, as it was then. Exists only by hashing.
 pub(crate) struct Snapshot {
@@ -21,18 +21,20 @@ pub(crate) struct Snapshot {
     /// The bytes that were hashed: a private copy, for rules that deliver.
     pub(crate) staging: Option<Staging>,
     /// Digest and size.
-    pub(crate) hashed: copy::Hashed,
+    pub(crate) hashed: Hashed,
     /// What the lease said, before and after.
     pub(crate) writer: Writer,
     /// The signature beside it, read once.
     pub(crate) signature: Option<SignatureFile>,
+    /// What that is named by.
+    suffix: Suffix,
 }
 
 /// A snapshot without its directory: thousands may wait for one call of KMS, and descriptors are few.
 pub(crate) struct Resting {
     payload: Stat,
     staging: Option<Staging>,
-    hashed: copy::Hashed,
+    hashed: Hashed,
     writer: Writer,
     signature: Option<SignatureFile>,
 }
@@ -41,7 +43,8 @@ impl Resting {
     /// Opens the directory again. Whether the payload there is still the same is asked before anything is written.
     pub(crate) fn wake(self, site: &Site, path: &RelPath) -> Result<Snapshot, AttemptError> {
         let Self { payload, staging, hashed, writer, signature } = self;
-        Ok(Snapshot { parent: site.parent_of(path)?, payload, staging, hashed, writer, signature })
+        let (parent, suffix) = (site.parent_of(path)?, site.rule.suffix());
+        Ok(Snapshot { parent, payload, staging, hashed, writer, signature, suffix })
     }
 }
 
@@ -77,21 +80,23 @@ impl Snapshot {
             OpenError::Unfit(_) | OpenError::Gone => AttemptError::Changed,
             OpenError::Io(e) => e.into(),
         };
+        let pass = Pass::new(&shown, size).with_digests(site.rule.formats(&site.leaf_keys).digests());
         let (staging, hashed) = match (&site.destination, space) {
             (Some(destination), Some((space, floor))) => {
                 AttemptError::unless_there(destination)?;
                 let _room = space.take(destination, size, floor)?;
                 let staging = Staging::below(destination, path.parent())?;
-                let hashed = copy::copy(&file, &shown, size, &staging).map_err(grew)?;
+                let hashed = pass.copy(&file, &staging).map_err(grew)?;
                 (Some(staging), hashed)
             }
-            _ => (None, copy::hash(&file, &shown, size).map_err(grew)?),
+            _ => (None, pass.hash(&file).map_err(grew)?),
         };
         writer = writer.and(lease::probe(&file));
         if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != payload.identity.size {
             return Err(AttemptError::Changed);
         }
-        Ok(Self { parent, payload, staging, hashed, writer, signature })
+        let suffix = site.rule.suffix();
+        Ok(Self { parent, payload, staging, hashed, writer, signature, suffix })
     }
 
     fn read_signature(
@@ -101,7 +106,7 @@ impl Snapshot {
         sight: PairVersion,
     ) -> Result<Option<SignatureFile>, AttemptError> {
         let Some(expected) = sight.signature else { return Ok(None) };
-        let name = signature_name(path.name());
+        let name = site.rule.signature_name(path.name());
         let (file, stat) = match parent.open_file(&name, &site.signature_fitness()) {
             Err(OpenError::Unfit(unfit)) => {
                 return Err(AttemptError::Refused(Flaw::Signature(unfit).to_string()));
@@ -119,7 +124,7 @@ impl Snapshot {
     }
 
     pub(crate) fn rest(self) -> Resting {
-        let Self { parent: _, payload, staging, hashed, writer, signature } = self;
+        let Self { parent: _, payload, staging, hashed, writer, signature, suffix: _ } = self;
         Resting { payload, staging, hashed, writer, signature }
     }
 
@@ -150,7 +155,7 @@ impl Snapshot {
 
     /// Whether payload and signature are still the versions that were judged.
     pub(crate) fn is_pair_unchanged(&self, path: &RelPath) -> Result<bool, FsError> {
-        let signature = self.parent.stat_of(&signature_name(path.name()))?;
+        let signature = self.parent.stat_of(&self.suffix.signature_of(path.name()))?;
         let signature = signature.filter(|s| s.kind == Kind::File).map(|s| s.identity);
         Ok(self.is_unchanged(path)? && signature == self.signature.as_ref().map(|s| s.stat.identity))
     }
@@ -160,7 +165,7 @@ impl Snapshot {
     pub(crate) fn bringers(&self, path: &RelPath) -> Result<Bringers, AttemptError> {
         let signature = match &self.signature {
             Some(judged) => Some(judged.stat),
-            None => self.parent.stat_of(&signature_name(path.name()))?,
+            None => self.parent.stat_of(&self.suffix.signature_of(path.name()))?,
         };
         Ok(Bringers::of(self.parent.stat().mode, self.payload.uid, signature.map(|stat| stat.uid)))
     }
@@ -168,6 +173,6 @@ impl Snapshot {
     /// The source.
     pub(crate) fn parts(&self, path: &RelPath, with_signature: bool) -> Vec<Part> {
         let signature = self.signature.as_ref().filter(|_| with_signature);
-        parts(path, Some(self.payload.identity), signature.map(|file| file.stat.identity))
+        parts(self.suffix, path, Some(self.payload.identity), signature.map(|file| file.stat.identity))
     }
 }

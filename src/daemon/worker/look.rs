@@ -16,7 +16,6 @@ use crate::fs::{Fitness, FsError, Kind, OpenError, RelPath, Unfit};
 use crate::policy::{Mode, OnInvalid, OnStale};
 use crate::settle::{Pair, PairVersion, Timing};
 use crate::signing::Reason;
-use crate::source::directory::scan::signature_name;
 use crate::state::{Outcome, Remembered, Version};
 
 /// Why a signature is left although it is of no use.
@@ -66,7 +65,7 @@ pub(crate) fn look(site: &Site, path: &RelPath) -> Result<Observation, FsError> 
         Err(e) => return Err(e),
     };
     let payload = dir.stat_of(path.name())?.filter(|stat| stat.kind != Kind::Directory);
-    let signature = dir.stat_of(&signature_name(path.name()))?.filter(|stat| match stat.kind {
+    let signature = dir.stat_of(&site.rule.signature_name(path.name()))?.filter(|stat| match stat.kind {
         Kind::File => true,
         Kind::Symlink | Kind::Special => payload.is_none(),
         Kind::Directory => false,
@@ -99,7 +98,7 @@ pub(crate) fn probe(site: &Site, path: &RelPath, sight: PairVersion) -> Writer {
     let payload = ask(path.name(), site.fitness());
     match (sight.signature, &site.rule.mode) {
         (Some(_), Mode::Verify(_)) => {
-            payload.and(ask(&signature_name(path.name()), site.signature_fitness()))
+            payload.and(ask(&site.rule.signature_name(path.name()), site.signature_fitness()))
         }
         _ => payload,
     }

@@ -336,7 +336,7 @@ impl<K: Kms> Worker<K> {
         let rows = self.line.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
         let is_ours = |row: &Remembered| row.outcome.is_signed_in_place();
         let foreign = rows.into_iter().filter(|(_, row)| !row.as_ref().is_some_and(is_ours));
-        foreign.filter_map(|(path, _)| RelPath::new(sibling(&path))).collect()
+        foreign.filter_map(|(path, _)| RelPath::new(sibling(self.rule.suffix(), &path))).collect()
     }
 
     /// Refuses names that can have no signature, once for each version of the file.

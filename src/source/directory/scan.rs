@@ -4,8 +4,8 @@
 //! is `statx`'s to say, one by one.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::fs::private::Kinship;
 use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Kind, Listed, Names, RelPath};
 use crate::policy::{Mode, Rule, Unwanted};
-use crate::signature::SUFFIX;
+use crate::signature::{Format, Suffix};
 
 /// How deep directories are followed, and how many (A12). Beyond that a sender is playing games.
 pub const MAX_DEPTH: usize = 64;
@@ -27,8 +27,11 @@ pub const MAX_DIR_PATH: usize = 1024;
 /// twice.
 const MAX_DIR_BYTES: usize = 16 << 20;
 
+/// What the messages here name. The formats that a rule can have share it.
+const SUFFIX: Suffix = Format::Kms.suffix();
+
 /// The longest payload name whose signature still has a name, in bytes (NAME_MAX is 255).
-const MAX_NAME: usize = 255 - SUFFIX.len();
+const MAX_NAME: usize = 255 - SUFFIX.byte_len();
 
 /// What a name in a watched directory means to a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,11 +84,6 @@ pub enum Unsignable {
     Stray,
 }
 
-/// The name of the signature of a payload.
-pub fn signature_name(payload: &OsStr) -> OsString {
-    OsString::from_vec([payload.as_bytes(), SUFFIX.as_bytes()].concat())
-}
-
 /// What `name`, in the directory `below` the rule's root, means.
 pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
     let path = |name: &OsStr| RelPath::new(below.join(name));
@@ -107,20 +105,14 @@ pub fn part<'n, 'r>(rule: &'r Rule, name: &'n OsStr) -> Result<Part<'n>, Overloo
     if is_reserved(name) {
         return Err(Overlooked::Reserved);
     }
-    let bytes = name.as_bytes();
-    let (payload, part) = match (bytes.strip_suffix(SUFFIX.as_bytes()), &rule.mode) {
-        (Some(payload), _) if payload.is_empty() || payload.ends_with(SUFFIX.as_bytes()) => {
+    let suffix = rule.suffix();
+    let (payload, part) = match (suffix.payload_of(name), &rule.mode) {
+        (Some(payload), _) if payload.is_empty() || suffix.payload_of(payload).is_some() => {
             return Ok(Part::Unsignable(Unsignable::SignatureOfSignature));
         }
-        (Some(payload), Mode::Sign(_)) => {
-            let payload = OsStr::from_bytes(payload);
-            (payload, Part::SignatureOf(payload))
-        }
-        (Some(payload), Mode::Verify(_)) => {
-            let payload = OsStr::from_bytes(payload);
-            (payload, Part::Of(payload))
-        }
-        (None, _) if bytes.len() > MAX_NAME => return Ok(Part::Unsignable(Unsignable::NameTooLong)),
+        (Some(payload), Mode::Sign(_)) => (payload, Part::SignatureOf(payload)),
+        (Some(payload), Mode::Verify(_)) => (payload, Part::Of(payload)),
+        (None, _) if name.len() > MAX_NAME => return Ok(Part::Unsignable(Unsignable::NameTooLong)),
         (None, _) => (name, Part::Of(name)),
     };
     rule.unwanted(payload).map_or(Ok(part), |why| Err(Overlooked::Unwanted(why)))

@@ -17,7 +17,7 @@ use std::process::Command;
 use kms_sig::context::Context;
 use kms_sig::digest::Digest;
 use kms_sig::kms::local::Local;
-use kms_sig::signing;
+use kms_sig::signing::Signer;
 
 use crate::daemon::{Daemon, VERIFY, place, with};
 use crate::harness::{PROGRAM, Place};
@@ -147,9 +147,9 @@ impl Site {
         let context = Context::parse(&[format!("file={}", in_context(name))]).unwrap();
         let key = "local:demo".parse().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let sealed =
-            runtime.block_on(signing::sign(&self.kms, &key, &context, &Digest::of(content))).unwrap();
-        sealed.signature.as_bytes().to_vec()
+        let digests = Digest::of(content).into();
+        let signed = runtime.block_on(Signer::new(&self.kms, &key).sign(&context, &digests)).unwrap();
+        signed.signature.as_bytes().to_vec()
     }
 
     /// The senders can neither read nor change what is the daemon's, nor write where it delivers.
