@@ -260,6 +260,34 @@ pub enum Rollback {
 impl Policy {
     /// Reads and checks a policy file.
     ///
+    /// ```
+    /// use kms_sig::policy::Policy;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let file = dir.path().join("policy.toml");
+    /// let text = r#"
+    ///     [local]
+    ///     keyring = "keyring"
+    ///     [state]
+    ///     dir = "state"
+    ///     [[watch]]
+    ///     name = "releases"
+    ///     mode = "sign"
+    ///     path = "releases"
+    ///     key = "local:releases"
+    ///     on_stale = "report"
+    /// "#;
+    /// std::fs::write(&file, text)?;
+    /// let policy = Policy::load(&file)?;
+    /// assert_eq!(policy.rules[0].path, dir.path().join("releases"), "beside the policy file");
+    ///
+    /// // Every fault at once, each with its line: P7.
+    /// std::fs::write(&file, text.replace("key =", "keys =").replace("sign", "seal"))?;
+    /// let faults = Policy::load(&file).unwrap_err().to_string();
+    /// assert!(faults.contains("policy.toml:8") && faults.contains("policy.toml:10"), "{faults}");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Every fault found, each with file, line and what to write instead.
     pub fn load(file: &Path) -> Result<Self, Faults> {
