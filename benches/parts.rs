@@ -64,7 +64,7 @@ fn settle(c: &mut Criterion) {
     let dir = Dir::open(temp.path()).unwrap();
     let fitness = Fitness { max_size: 1, max_links: 1, owners: None };
     let stat = || dir.open_file("payload".as_ref(), &fitness).unwrap().1;
-    let sight = PairVersion { payload: Some(stat().identity), signature: None };
+    let versions = PairVersion { payload: Some(stat().identity), signature: None };
     let timing = Timing {
         settle: Duration::from_secs(1),
         grace_leased: Duration::from_secs(30),
@@ -74,9 +74,9 @@ fn settle(c: &mut Criterion) {
     };
     c.bench_function("settle: a file from first sight to its try", |b| {
         b.iter(|| {
-            let mut pair = Pair::new(Want::Sign, Duration::ZERO, black_box(sight));
-            let first = pair.seen(Duration::ZERO, sight, &timing);
-            let second = pair.seen(timing.settle, sight, &timing);
+            let mut pair = Pair::new(Want::Sign, Duration::ZERO, black_box(versions));
+            let first = pair.seen(Duration::ZERO, &versions, &timing);
+            let second = pair.seen(timing.settle, &versions, &timing);
             assert!(matches!((first, second), (Next::LookAt(_), Next::Probe)));
             pair
         });

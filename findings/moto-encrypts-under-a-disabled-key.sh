@@ -6,7 +6,7 @@
 #   KeyState Disabled
 #   Encrypt under the disabled key: no error
 #
-# Matters for: tests/it/moto.rs. Tests of disabled keys have the proxy put the error in.
+# Matters for: tests/it/support/moto.rs. Tests of disabled keys have the proxy put the error in.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

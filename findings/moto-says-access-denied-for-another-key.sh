@@ -6,7 +6,7 @@
 #
 #   Decrypt under another key: AccessDeniedException
 #
-# Matters for: tests/it/moto.rs. To kms-sig AccessDenied is no verdict, so tests of wrong keys have
+# Matters for: tests/it/support/moto.rs. To kms-sig AccessDenied is no verdict, so tests of wrong keys have
 # the proxy put IncorrectKeyException in.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -128,7 +128,12 @@ pub fn end_of_wait(began: FileTime, wait: Duration) -> String {
 
 /// How long ago a file time was by the wall clock; zero for one in the future.
 pub fn age(time: FileTime) -> Duration {
-    since_epoch().saturating_sub(time.since_epoch())
+    age_since(time.since_epoch())
+}
+
+/// How long ago a moment of the wall clock was; zero for one in the future.
+pub fn age_since(epoch: Duration) -> Duration {
+    since_epoch().saturating_sub(epoch)
 }
 
 #[cfg(test)]

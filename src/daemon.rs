@@ -3,25 +3,19 @@
 //! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody works for
 //! must not look like a quiet one.
 
-pub mod adaptive_rate;
 pub mod ask;
 pub(crate) mod batcher;
-pub(crate) mod breaker;
 pub(crate) mod decide;
 pub(crate) mod fair_semaphore;
-pub(crate) mod hold;
 pub mod kms_metrics;
-pub(crate) mod limit;
 pub mod maintenance;
 pub(crate) mod memory;
 pub(crate) mod pipeline;
 pub(crate) mod quota;
 pub(crate) mod reloads;
-pub(crate) mod remover;
 pub(crate) mod roots;
-pub(crate) mod space;
+pub mod site;
 pub mod status;
-pub(crate) mod store;
 pub(crate) mod summary;
 pub(crate) mod supervisor;
 pub(crate) mod watchdog;
@@ -40,25 +34,25 @@ use crate::exit::Exit;
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FsError, Lock};
 use crate::kms::Kms;
+use crate::kms::throttle::ThrottledKms;
 use crate::policy::{Policy, Rule};
 use crate::sink::directory::quarantine;
+use crate::state::reason::DecisionReason;
 use crate::state::{Decision, Found, Outcome, State, StateError};
 
 use crate::daemon::fair_semaphore::FairSemaphore;
 use crate::daemon::maintenance::quarantine::QuarantineMaintenance;
 use crate::daemon::maintenance::record::RecordMaintenance;
 use crate::daemon::pipeline::Pipeline;
+use crate::daemon::site::attach::Directories;
 use crate::daemon::status::Status;
 use crate::daemon::supervisor::{Drivers, Relieved, Ship, Supervisor};
-use limit::ThrottledKms;
+use crate::sink::directory::quarantine::store::Store;
 use reloads::Reloads;
-use store::Store;
 
-pub(crate) use crate::daemon::pipeline::ended;
 pub use crate::daemon::worker::waits;
-pub use hold::{Hold, causes};
-pub use limit::Operation;
-pub use store::StoreError;
+pub use crate::hold::{Hold, causes};
+pub use crate::sink::directory::quarantine::store::StoreError;
 pub use summary::Summary;
 
 /// How to run.
@@ -259,30 +253,38 @@ async fn serve<K: Kms>(
             keeper.purge(&ship.status.watchdog.register(watchdog::QUARANTINE)).await;
         }
         ship.status.adopt(&policy);
-        let line = Arc::new(Pipeline {
+        let backend = Arc::new(Directories {
+            space: Arc::default(),
+            quarantine,
+            cookies: cookies.clone(),
+            min_free_space: policy.limits.min_free_space,
+            dry_run: options.dry_run,
+        });
+        let pipeline = Arc::new(Pipeline {
             kms: ThrottledKms::new(
                 kms(&policy),
                 policy.limits.max_in_flight,
                 policy.limits.kms_per_second,
-                &ship.status,
+                clock,
+                Arc::clone(&ship.status),
             ),
             status: Arc::clone(&ship.status),
             state: state.clone(),
             hashing: FairSemaphore::new(policy.limits.hash_threads),
-            space: Arc::default(),
-            quarantine,
-            cookies: cookies.clone(),
             hostname: hostname(),
-            min_free_space: policy.limits.min_free_space,
             clock,
             dry_run: options.dry_run,
         });
-        ship.reloads.hold(line.quarantine.as_ref());
-        let crew = Supervisor::start(number, &line, &policy, options, keeper, &mut ship.drivers);
+        ship.reloads.hold(backend.quarantine.as_ref());
+        let crew =
+            Supervisor::start(number, &pipeline, &backend, &policy, options, keeper, &mut ship.drivers);
         match crew.work(ship).await? {
             Relieved::Done(summaries) => {
                 if !options.dry_run {
-                    RecordMaintenance::new(line, policy.record).once().await.map_err(DaemonError::Fatal)?;
+                    RecordMaintenance::new(pipeline, policy.record)
+                        .once()
+                        .await
+                        .map_err(DaemonError::Fatal)?;
                 }
                 return Ok(in_order(summaries, &policy.rules));
             }
@@ -387,7 +389,7 @@ async fn record_items(state: &State, store: &Arc<Store>) -> Result<(), DaemonErr
             payload: None,
             signature: None,
             outcome: Outcome::Quarantined,
-            reason: Some(record.reason),
+            reason: DecisionReason::from_record(&record.reason),
             digest: Some(record.digest),
             signature_digest: record.signature_digest,
             key: None,

@@ -9,6 +9,7 @@ pub mod dry_run;
 pub mod endpoint;
 pub mod local;
 pub mod provider;
+pub mod throttle;
 
 #[cfg(feature = "aws")]
 pub mod aws;

@@ -62,6 +62,7 @@
 //! [`Local`]: kms::local::Local
 //! [`Policy::load`]: policy::Policy::load
 
+pub(crate) mod blocking;
 pub mod chain;
 pub mod cli;
 pub mod clock;
@@ -74,6 +75,7 @@ pub mod digest;
 pub mod escape;
 pub mod exit;
 pub mod fs;
+pub mod hold;
 pub mod key;
 pub mod kms;
 pub mod policy;

@@ -235,9 +235,9 @@ fn status(reading: &Reading) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::Operation;
     use crate::daemon::status::{Cause, Now};
-    use crate::kms::{Trouble, TroubleKind};
+    use crate::kms::throttle::Observer;
+    use crate::kms::{Operation, Trouble, TroubleKind};
     use crate::state::Outcome;
 
     #[test]
@@ -275,7 +275,11 @@ mod tests {
             ..Now::default()
         });
         board.rule("gone").show(Now { root: Root::Held("no such directory".into()), ..Now::default() });
-        board.key_fell_silent("key", Operation::Decrypt, &Trouble::new(TroubleKind::Network, ""));
+        board.key_fell_silent(
+            &"local:key".parse().unwrap(),
+            Operation::Decrypt,
+            &Trouble::new(TroubleKind::Network, ""),
+        );
         board.reload_refused("two\nfaults".into());
         assert_eq!(
             status(&board.read()),

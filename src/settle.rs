@@ -13,7 +13,6 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::fs::Identity;
 use crate::fs::lease::Writer;
 
 /// The waits of one rule.
@@ -40,13 +39,23 @@ pub enum Want {
     Verify,
 }
 
-/// Which versions of payload and signature lie there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PairVersion {
+/// Which versions of payload and signature lie there; `V` is how their source tells versions apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PairVersion<V> {
     /// The payload.
-    pub payload: Option<Identity>,
+    pub payload: Option<V>,
     /// The signature; never looked at when signing.
-    pub signature: Option<Identity>,
+    pub signature: Option<V>,
+}
+
+impl<V> PairVersion<V> {
+    /// Nothing is there.
+    pub const NONE: Self = Self { payload: None, signature: None };
+
+    /// The payload alone.
+    pub const fn of_payload(payload: V) -> Self {
+        Self { payload: Some(payload), signature: None }
+    }
 }
 
 /// How much a verdict of the coming try counts.
@@ -97,9 +106,9 @@ pub enum Worry {
 
 /// One name of a rule, while there is something to do about it.
 #[derive(Debug, Clone)]
-pub struct Pair {
+pub struct Pair<V> {
     want: Want,
-    sight: PairVersion,
+    versions: PairVersion<V>,
     /// When the present versions were first seen, or a writer was last seen.
     since: Moment,
     /// When it was last known to be quiet, or first seen.
@@ -125,12 +134,12 @@ enum Step {
     Done,
 }
 
-impl Pair {
+impl<V: Clone + PartialEq> Pair<V> {
     /// A name that was just seen.
-    pub const fn new(want: Want, now: Moment, sight: PairVersion) -> Self {
+    pub const fn new(want: Want, now: Moment, versions: PairVersion<V>) -> Self {
         Self {
             want,
-            sight,
+            versions,
             since: now,
             restless_since: now,
             confirmed: false,
@@ -141,8 +150,8 @@ impl Pair {
     }
 
     /// The versions last seen.
-    pub const fn sight(&self) -> PairVersion {
-        self.sight
+    pub const fn versions(&self) -> &PairVersion<V> {
+        &self.versions
     }
 
     /// How much the verdict of the try under way counts, if one is.
@@ -164,9 +173,9 @@ impl Pair {
     }
 
     /// Takes a sample.
-    pub fn seen(&mut self, now: Moment, sight: PairVersion, timing: &Timing) -> Next {
-        if self.sight != sight {
-            self.sight = sight;
+    pub fn seen(&mut self, now: Moment, versions: &PairVersion<V>, timing: &Timing) -> Next {
+        if self.versions != *versions {
+            self.versions = versions.clone();
             self.restart(now);
         } else if now > self.since {
             self.confirmed = true;
@@ -192,7 +201,7 @@ impl Pair {
             (Step::Settling, Want::Sign, Writer::Absent | Writer::Unknown) => {
                 self.try_now(now, Finality::Final)
             }
-            (Step::Settling, Want::Verify, _) if self.sight.signature.is_some() => {
+            (Step::Settling, Want::Verify, _) if self.versions.signature.is_some() => {
                 if writer == Writer::Present {
                     self.since = now; // grace counts from the last writer seen
                 }
@@ -238,7 +247,7 @@ impl Pair {
         if self.worried {
             return None;
         }
-        let worry = match (self.sight.payload, self.sight.signature) {
+        let worry = match (&self.versions.payload, &self.versions.signature) {
             (None, Some(_)) if now >= self.since + timing.signature_timeout => Worry::Orphan,
             (Some(_), _)
                 if self.step == Step::Settling && now >= self.restless_since + timing.never_settles =>
@@ -261,7 +270,7 @@ impl Pair {
     /// Lets a pair that waits for grace or a signature be tried for good at once (`--once`, for pairs whose
     /// age already exceeds the wait).
     pub fn hurry(&mut self, now: Moment) -> Next {
-        match (self.step, self.sight.payload) {
+        match (self.step, &self.versions.payload) {
             (Step::Settling | Step::Doubted, Some(_)) => self.try_now(now, Finality::Final),
             _ => Next::Rest,
         }
@@ -272,8 +281,8 @@ impl Pair {
         self.want == Want::Verify
             && match self.step {
                 Step::Doubted => true,
-                Step::Settling if self.sight.payload.is_none() => self.sight.signature.is_some(),
-                Step::Settling => self.is_quiet(now, timing) && self.sight.signature.is_none(),
+                Step::Settling if self.versions.payload.is_none() => self.versions.signature.is_some(),
+                Step::Settling => self.is_quiet(now, timing) && self.versions.signature.is_none(),
                 Step::Trying(_) | Step::Held(..) | Step::Done => false,
             }
     }
@@ -299,7 +308,7 @@ impl Pair {
 
     /// How long the present pair may still turn out to be an upload under way.
     fn patience(&self, timing: &Timing) -> Duration {
-        match (self.sight.signature, self.writer) {
+        match (&self.versions.signature, self.writer) {
             (None, _) => timing.signature_timeout,
             (Some(_), Writer::Absent | Writer::Present) => timing.grace_leased,
             (Some(_), Writer::Unknown) => timing.grace_unleased,
@@ -307,8 +316,8 @@ impl Pair {
     }
 
     fn next(&self, now: Moment, timing: &Timing) -> Next {
-        let has_payload = self.sight.payload.is_some();
-        let has_signature = self.sight.signature.is_some();
+        let has_payload = self.versions.payload.is_some();
+        let has_signature = self.versions.signature.is_some();
         match self.step {
             Step::Trying(_) => Next::Rest,
             _ if !has_payload && (!has_signature || self.want == Want::Sign) => Next::Gone,
@@ -347,7 +356,6 @@ mod tables;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::FileTime;
 
     const TIMING: Timing = Timing {
         settle: Duration::from_secs(2),
@@ -357,19 +365,14 @@ mod tests {
         never_settles: Duration::from_secs(3600),
     };
 
-    fn file(ino: u64) -> Option<Identity> {
-        let time = FileTime { seconds: 1, nanos: 0 };
-        Some(Identity { dev: 1, ino, size: 1, mtime: time, ctime: time })
-    }
-
     #[test]
     fn s6_a_file_that_somebody_keeps_open_for_writing_is_reported() {
-        let sight = PairVersion { payload: file(1), signature: None };
+        let versions = PairVersion { payload: Some(1), signature: None };
         let mut now = Duration::ZERO;
-        let mut pair = Pair::new(Want::Sign, now, sight);
+        let mut pair = Pair::new(Want::Sign, now, versions);
         let mut worries = Vec::new();
         while now < TIMING.never_settles * 3 {
-            let mut next = pair.seen(now, sight, &TIMING);
+            let mut next = pair.seen(now, &versions, &TIMING);
             worries.extend(pair.worry(now, &TIMING));
             if next == Next::Probe {
                 next = pair.probed(now, Writer::Present, &TIMING);
@@ -383,11 +386,11 @@ mod tests {
     #[test]
     fn a_payload_that_waits_quietly_for_its_signature_is_no_worry() {
         let timing = Timing { signature_timeout: TIMING.never_settles * 3, ..TIMING };
-        let sight = PairVersion { payload: file(1), signature: None };
-        let mut pair = Pair::new(Want::Verify, Duration::ZERO, sight);
+        let versions = PairVersion { payload: Some(1), signature: None };
+        let mut pair = Pair::new(Want::Verify, Duration::ZERO, versions);
         for minute in 1..120 {
             let now = Duration::from_secs(60 * minute);
-            pair.seen(now, sight, &timing);
+            pair.seen(now, &versions, &timing);
             assert_eq!(pair.worry(now, &timing), None);
         }
     }
@@ -395,8 +398,8 @@ mod tests {
     #[test]
     fn a_signature_without_its_file_only_waits() {
         let now = Duration::ZERO;
-        let orphan = Pair::new(Want::Verify, now, PairVersion { payload: None, signature: file(1) });
+        let orphan = Pair::new(Want::Verify, now, PairVersion { payload: None, signature: Some(1) });
         assert!(orphan.waits_for_time(now, &TIMING));
-        assert!(!Pair::new(Want::Verify, now, PairVersion::default()).waits_for_time(now, &TIMING));
+        assert!(!Pair::new(Want::Verify, now, PairVersion::<u64>::NONE).waits_for_time(now, &TIMING));
     }
 }

@@ -1,3 +1,158 @@
-//! Where results go: the only code that changes what others may see.
+//! Where results go: the seam between what was decided and the only code that changes what others may see.
+//!
+//! A [`Sink`] publishes, quarantines, writes signatures and removes. Every function does one step whole, or leaves things
+//! so that doing it again is right (P4), and none replaces what is not known to be ours (P8).
 
 pub mod directory;
+#[cfg(test)]
+pub(crate) mod memory;
+pub mod warrant;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::fs::RelPath;
+use crate::hold::AttemptError;
+use crate::policy::Rule;
+use crate::settle::PairVersion;
+use crate::signature::Signature;
+use crate::signing::Reason;
+use crate::sink::warrant::Warrant;
+use crate::source::space::Stage;
+use crate::source::{Snapshot, Source};
+use crate::state::State;
+
+/// How a delivery ended.
+#[derive(Debug)]
+pub enum Delivered {
+    /// Both are there, durably.
+    Done,
+    /// An equal payload is there with this other signature, which the caller must judge: ciphertexts are
+    /// randomised, so there are many valid ones.
+    Beside(Signature),
+    /// Only a signature that is not ours to remove, unless the caller knows it for a leftover of its own.
+    Orphan(Signature),
+    /// Something else has one of the names. Nothing was changed.
+    Conflict(&'static str),
+}
+
+/// How putting away ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutAway {
+    /// It is in the store, in this folder.
+    Done(String),
+    /// The source was no longer what was judged; nothing was moved.
+    Changed,
+}
+
+/// How a removal ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// Payload and signature are gone.
+    Done,
+    /// One of them was something else than expected; both are where they were, or wait until their names are free.
+    Changed,
+}
+
+/// A signature that lies beside a payload, and is to be replaced.
+#[derive(Debug)]
+pub struct Old<V> {
+    /// Which version of it.
+    pub version: V,
+    /// What it holds.
+    pub signature: Signature,
+}
+
+/// Files that were taken out of a source for a moment and wait until they can go back to their names.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Sheltered {
+    /// How many.
+    pub count: usize,
+    /// The first of them, by the names that they had.
+    pub first: Vec<RelPath>,
+}
+
+/// Where the results of one rule go.
+pub trait Sink<S: Source>: Send + Sync + 'static {
+    /// Keeps ready what many removals have in common.
+    type Guard: Send + 'static;
+
+    /// Whoever may soon remove something says so first, and keeps what this returns until then.
+    fn enter(&self) -> Self::Guard;
+
+    /// Where the private copy of a payload of this size goes, for a rule that delivers; `None` where none is needed, as
+    /// the source can be asked for the very same bytes again.
+    fn stage(
+        &self,
+        path: &RelPath,
+        size: u64,
+    ) -> impl Future<Output = Result<Option<Stage>, AttemptError>> + Send;
+
+    /// Writes a signature beside the payload, in place of `old` if there is one, and says which version it is then.
+    /// `Changed`, and nothing of it stays, if the payload is another by now or somebody else put a signature there.
+    fn write_signature(
+        &self,
+        path: &RelPath,
+        snapshot: &Snapshot<S>,
+        signature: &Signature,
+        old: Option<Old<S::Version>>,
+    ) -> impl Future<Output = Result<S::Version, AttemptError>> + Send;
+
+    /// What else has the payload's name at the destination.
+    fn obstacle(
+        &self,
+        path: &RelPath,
+        snapshot: &Snapshot<S>,
+    ) -> impl Future<Output = Result<Option<&'static str>, AttemptError>> + Send;
+
+    /// Publishes what was read, signature first.
+    fn publish(
+        &self,
+        path: &RelPath,
+        snapshot: &Arc<Snapshot<S>>,
+        warrant: Warrant,
+    ) -> impl Future<Output = Result<Delivered, AttemptError>> + Send;
+
+    /// Removes a signature without payload from the destination, which the caller knows for its own leftover. Whether it
+    /// is gone.
+    fn remove_orphan(
+        &self,
+        path: &RelPath,
+        known: &Signature,
+    ) -> impl Future<Output = Result<bool, AttemptError>> + Send;
+
+    /// Whether this is the path of where it delivers to.
+    fn is_destination(&self, path: &Path) -> bool;
+
+    /// Where a payload goes, for messages.
+    fn destination_of(&self, path: &RelPath) -> PathBuf;
+
+    /// Moves a pair to quarantine.
+    fn quarantine(
+        &self,
+        rule: &Arc<Rule>,
+        path: &RelPath,
+        snapshot: &Snapshot<S>,
+        reason: Reason,
+    ) -> impl Future<Output = Result<PutAway, AttemptError>> + Send;
+
+    /// Sees to it that a source can be removed, before it is delivered.
+    fn prepare_removal(
+        &self,
+        path: &RelPath,
+        versions: &PairVersion<S::Version>,
+    ) -> impl Future<Output = Result<(), AttemptError>> + Send;
+
+    /// Removes a source that is delivered and on record.
+    fn remove(
+        &self,
+        path: &RelPath,
+        versions: &PairVersion<S::Version>,
+    ) -> impl Future<Output = Result<Removed, AttemptError>> + Send;
+
+    /// Sees to what earlier runs left, which a scan came upon. Returns names that may be at their places again.
+    fn tidy(&self, leftovers: Vec<S::Leftover>, state: &State) -> impl Future<Output = Vec<RelPath>> + Send;
+
+    /// Puts back what waits for its name to be free, as far as it goes by now. Returns what still waits.
+    fn bring_back(&self) -> impl Future<Output = Sheltered> + Send;
+}

@@ -1,3 +1,336 @@
-//! Where payloads come from.
+//! Where payloads come from: the seam between a kind of place and everything that works on files from it.
+//!
+//! A [`Source`] says what lies at a name, and reads it; its [`Feed`] says which names may be worth a look. Neither
+//! judges anything. The pipeline and the workers know these traits and no kind of source.
 
 pub mod directory;
+#[cfg(test)]
+pub(crate) mod memory;
+pub mod space;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::digest::Digest;
+use crate::digest::set::DigestRequest;
+use crate::fs::copy::Hashed;
+use crate::fs::lease::Writer;
+use crate::fs::{FsError, RelPath, Staging};
+use crate::hold::AttemptError;
+use crate::settle::PairVersion;
+use crate::signature::Signature;
+use crate::source::space::Stage;
+use crate::state;
+use crate::state::reason::RefusalReason;
+
+/// Time between scans where hints cannot be relied on.
+pub const POLL: Duration = Duration::from_secs(10);
+
+/// Which payload or signature exactly: any change of content makes another one of it.
+pub trait Version: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
+    /// Its size in bytes.
+    fn size(&self) -> u64;
+    /// When it last changed, since the epoch.
+    fn changed(&self) -> Duration;
+    /// What state remembers of it.
+    fn stored(&self) -> state::Version;
+}
+
+/// A place that payloads come from, for one rule.
+///
+/// What cannot be told now is an [`AttemptError::Hold`], never an answer (P2).
+pub trait Source: Sized + Send + Sync + 'static {
+    /// How it tells versions apart.
+    type Version: Version;
+    /// What finds the payload of a snapshot again.
+    type Origin: Clone + Send + Sync + 'static;
+    /// What says which names to look at.
+    type Feed: Feed<Leftover = Self::Leftover>;
+    /// What earlier runs may have left there, for the sink to see to.
+    type Leftover: Send + 'static;
+
+    /// Begins to watch. Without `listens`, nothing but scans tells of names.
+    fn feed(&self, listens: bool) -> Self::Feed;
+
+    /// What lies at a name now.
+    fn observe(
+        &self,
+        path: &RelPath,
+    ) -> impl Future<Output = Result<Observation<Self::Version>, FsError>> + Send;
+
+    /// What has exactly this name, be it that of a payload or not; nothing for a directory.
+    fn version_of(
+        &self,
+        path: &RelPath,
+    ) -> impl Future<Output = Result<Option<Self::Version>, FsError>> + Send;
+
+    /// Whether somebody still writes to what lies at a name.
+    fn probe(
+        &self,
+        path: &RelPath,
+        versions: &PairVersion<Self::Version>,
+    ) -> impl Future<Output = Writer> + Send;
+
+    /// Reads these versions, once: the payload is hashed, for these digests too, into the private copy of `stage` if there is one; the signature
+    /// is parsed. Other versions are [`AttemptError::Changed`].
+    fn snapshot(
+        &self,
+        path: &RelPath,
+        versions: &PairVersion<Self::Version>,
+        digests: DigestRequest,
+        stage: Option<Stage>,
+    ) -> impl Future<Output = Result<Snapshot<Self>, AttemptError>> + Send;
+
+    /// Whether the payload is still the version that was read.
+    fn is_unchanged(
+        &self,
+        path: &RelPath,
+        snapshot: &Snapshot<Self>,
+    ) -> impl Future<Output = Result<bool, AttemptError>> + Send;
+
+    /// Who brought the pair that was read; `Changed` if it is another one by now.
+    fn bringers(
+        &self,
+        path: &RelPath,
+        snapshot: &Snapshot<Self>,
+    ) -> impl Future<Output = Result<Bringers, AttemptError>> + Send;
+
+    /// Whether nothing at all has the name of the payload's signature.
+    fn is_signature_name_free(
+        &self,
+        path: &RelPath,
+        snapshot: &Snapshot<Self>,
+    ) -> impl Future<Output = Result<bool, AttemptError>> + Send;
+
+    /// Lets go of what a snapshot keeps open, before a wait that thousands may share.
+    fn rest(&self, snapshot: &mut Snapshot<Self>);
+
+    /// Takes it up again.
+    fn wake(
+        &self,
+        path: &RelPath,
+        snapshot: &mut Snapshot<Self>,
+    ) -> impl Future<Output = Result<(), AttemptError>> + Send;
+
+    /// Tells it that an entry is dealt with, and that this is durable.
+    fn acknowledge(&self, path: &RelPath) -> impl Future<Output = ()> + Send;
+}
+
+/// What says which names may be worth a look: hints, which may be lost, repeated or wrong, and scans (P5).
+pub trait Feed: Send + Sync + 'static {
+    /// What earlier runs may have left there.
+    type Leftover: Send + 'static;
+
+    /// What has come since this was last asked.
+    fn take(&mut self, now: Moment) -> News;
+
+    /// Waits until there is something to take.
+    fn wait(&self) -> impl Future<Output = ()> + Send;
+
+    /// When to take even if nothing comes.
+    fn due(&self) -> Option<Moment>;
+
+    /// Has it prove that hints arrive, if it claims that they do: somebody asked whether all is well.
+    fn probe_events(&mut self, now: Moment);
+
+    /// Begins a scan. Hints of what it may miss arrive from here on.
+    fn begin(&mut self);
+
+    /// The next few names of the scan; `None` at its end. The worker does everything else it has to do in between.
+    ///
+    /// # Errors
+    /// The source itself cannot be read. The scan is over then.
+    fn next(
+        &mut self,
+        names: usize,
+    ) -> impl Future<Output = Result<Option<Batch<Self::Leftover>>, FsError>> + Send;
+
+    /// Lists the same once more from its beginning.
+    fn again(&mut self);
+
+    /// The scan has ended. Whether it left something out, because there is too much of it.
+    fn end(&mut self, now: Moment) -> bool;
+
+    /// Why hints cannot be relied on, if they cannot.
+    fn fault(&self) -> Option<EventFault>;
+
+    /// How often what listens was built since this was last asked.
+    fn built(&mut self) -> usize;
+}
+
+/// What a feed has to tell.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Payloads to look at.
+    pub paths: Vec<RelPath>,
+    /// Whether to scan, and how soon.
+    pub scan: Option<Urgency>,
+}
+
+impl News {
+    /// Asks for a scan.
+    pub fn scan_soon(&mut self) {
+        self.scan = self.scan.max(Some(Urgency::Soon));
+    }
+}
+
+/// How soon to scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// As soon as it is some time since the last one.
+    Soon,
+    /// Now.
+    Now,
+}
+
+/// What a few names of a scan came to.
+#[derive(Debug)]
+pub struct Batch<L> {
+    /// Pairs, in order of name. In a verify rule one that lies there whole comes once, by its payload's name.
+    pub pairs: BTreeSet<RelPath>,
+    /// Names that can have no signature, and why.
+    pub unsignable: Vec<(RelPath, RefusalReason)>,
+    /// In a sign rule, payloads that are not there although their signatures are.
+    pub strays: Vec<RelPath>,
+    /// Parts of the source that could not be read, and why. What is in them is not known to be absent.
+    pub failed: Vec<FsError>,
+    /// What earlier runs left.
+    pub leftovers: Vec<L>,
+}
+
+impl<L> Default for Batch<L> {
+    fn default() -> Self {
+        Self {
+            pairs: BTreeSet::new(),
+            unsignable: Vec::new(),
+            strays: Vec::new(),
+            failed: Vec::new(),
+            leftovers: Vec::new(),
+        }
+    }
+}
+
+impl<L> Batch<L> {
+    /// Whether nothing came of them.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+            && self.unsignable.is_empty()
+            && self.strays.is_empty()
+            && self.failed.is_empty()
+            && self.leftovers.is_empty()
+    }
+}
+
+/// Why events cannot be relied on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventFault {
+    /// The file system has none.
+    Remote,
+    /// The kernel gives none, for this reason.
+    Refused(String),
+    /// They stopped to come.
+    Silent,
+    /// Directories could not be read at the last scan.
+    Unseen,
+}
+
+impl EventFault {
+    /// Whether it should not be so, and is not just what the file system is like.
+    pub const fn is_a_fault(&self) -> bool {
+        match self {
+            Self::Remote => false,
+            Self::Refused(_) | Self::Silent | Self::Unseen => true,
+        }
+    }
+
+    /// Why, for people.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Remote => "the file system (network, FUSE or overlay) tells of no changes that others make",
+            Self::Refused(why) => why,
+            Self::Silent => "events no longer arrive",
+            Self::Unseen => "not every directory could be read",
+        }
+    }
+
+    /// What a person can do.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Remote => "nothing: it is scanned every ten seconds",
+            Self::Refused(_) => {
+                "raise the limit, for example sysctl fs.inotify.max_user_watches=1048576 \
+                 fs.inotify.max_user_instances=1024; until then it is scanned every ten seconds"
+            }
+            Self::Silent => {
+                "nothing at first: a new watcher is built; if it lasts, restart the daemon and report it"
+            }
+            Self::Unseen => "let the daemon's user read the directories; the log names them",
+        }
+    }
+}
+
+/// What lies at a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation<V> {
+    /// Which versions.
+    pub versions: PairVersion<V>,
+    /// Why it is not handled as it is: for its payload, or else for its signature.
+    pub unfit: Option<RefusalReason>,
+}
+
+impl<V> Observation<V> {
+    /// Nothing lies there.
+    pub const NOTHING: Self = Self { versions: PairVersion::NONE, unfit: None };
+}
+
+/// Whether one user alone could have made the pair what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bringers {
+    /// As far as is known.
+    One,
+    /// Payload and signature are two users', neither of whom could have kept the other from spoiling the pair.
+    Two,
+}
+
+/// A payload that was read, as it was then, and the signature beside it. Exists only by hashing.
+pub struct Snapshot<S: Source> {
+    /// What finds it again.
+    pub origin: S::Origin,
+    /// Which version of the payload was read.
+    pub version: S::Version,
+    /// The bytes that were hashed: a private copy, where there is one.
+    pub staging: Option<Staging>,
+    /// Digest and size.
+    pub hashed: Hashed,
+    /// Whether somebody could still write to it, before or after.
+    pub writer: Writer,
+    /// The signature beside it, read once.
+    pub signature: Option<SignatureRead<S::Version>>,
+}
+
+/// What lies at the name of a signature.
+pub struct SignatureRead<V> {
+    /// Which version of it was read.
+    pub version: V,
+    /// Of its bytes, unless there are more than any signature has.
+    pub digest: Option<Digest>,
+    /// Its bytes, if they can be a signature.
+    pub parsed: Option<Signature>,
+}
+
+impl<S: Source> Snapshot<S> {
+    /// Which versions it is of.
+    pub fn versions(&self) -> PairVersion<S::Version> {
+        PairVersion {
+            payload: Some(self.version.clone()),
+            signature: self.signature.as_ref().map(|read| read.version.clone()),
+        }
+    }
+
+    /// The digest of the signature's bytes.
+    pub fn signature_digest(&self) -> Option<&Digest> {
+        self.signature.as_ref()?.digest.as_ref()
+    }
+}

@@ -17,6 +17,7 @@ pub mod export;
 pub mod ledger;
 pub mod link;
 pub mod reader;
+pub mod reason;
 mod schema;
 
 use std::collections::VecDeque;
@@ -36,6 +37,7 @@ use crate::fs::{Identity, RelPath, Stat, stat_path};
 use crate::signature::Signature;
 use ledger::{Pruned, Seal};
 use link::Head;
+use reason::DecisionReason;
 
 pub use departure::{ExitKind, Journal, QuarantineExit};
 
@@ -198,8 +200,8 @@ pub struct Decision {
     pub signature: Option<Version>,
     /// What became of it.
     pub outcome: Outcome,
-    /// Why, where that says more: a verdict's reason or a refusal.
-    pub reason: Option<String>,
+    /// Why, where that says more.
+    pub reason: Option<DecisionReason>,
     /// SHA-512 of the payload, in hexadecimal.
     pub digest: Option<String>,
     /// SHA-512 of the signature, in hexadecimal.
@@ -221,8 +223,8 @@ pub struct Remembered {
     pub signature: Option<Version>,
     /// What became of it.
     pub outcome: Outcome,
-    /// Why, where that says more.
-    pub reason: Option<String>,
+    /// Why, where that says more and is known to this version.
+    pub reason: Option<DecisionReason>,
     /// SHA-512 of the payload, in hexadecimal.
     pub digest: Option<String>,
     /// SHA-512 of the signature, in hexadecimal.
@@ -751,19 +753,47 @@ fn state_error(path: &Path, error: &rusqlite::Error) -> StateError {
 }
 
 fn remembered(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<Option<Remembered>> {
-    db.prepare_cached(
-        "SELECT fingerprint, payload, signature, outcome, reason, digest, signature_digest
-         FROM decided WHERE rule = ?1 AND path = ?2",
-    )?
-    // A row of another version of this program, or one that a disk has spoilt, is a decision nobody here can rely
-    // on. As an error it would end the daemon, and the next one, until somebody removed it.
-    .query_row(params![rule, path], |row| Ok(decoded(row).ok().flatten()))
-    .optional()
-    .map(Option::flatten)
+    let sql = "SELECT fingerprint, payload, signature, outcome, digest, signature_digest, reason, details
+         FROM decided WHERE rule = ?1 AND path = ?2";
+    remembered_by(db, sql, rule, path, |row| {
+        let (code, details): (Option<String>, Option<String>) = (row.get(6)?, row.get(7)?);
+        Ok(code.and_then(|code| DecisionReason::parse(&code, details.as_deref())))
+    })
 }
 
-/// A row of `remembered`; `None` for an outcome that this version does not know.
-fn decoded(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Remembered>> {
+/// The same in a database of an earlier version, which nobody has migrated yet.
+fn remembered_before_codes(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<Option<Remembered>> {
+    let sql = "SELECT fingerprint, payload, signature, outcome, digest, signature_digest, reason
+         FROM decided WHERE rule = ?1 AND path = ?2";
+    remembered_by(db, sql, rule, path, |row| {
+        Ok(row.get::<_, Option<String>>(6)?.and_then(|reason| {
+            let refusal = reason::sentences::parse(&reason).map(DecisionReason::Refusal);
+            refusal.or_else(|| DecisionReason::parse(&reason, None))
+        }))
+    })
+}
+
+fn remembered_by(
+    db: &Connection,
+    sql: &str,
+    rule: &str,
+    path: &[u8],
+    reason: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<DecisionReason>>,
+) -> rusqlite::Result<Option<Remembered>> {
+    db.prepare_cached(sql)?
+        // A row of another version of this program, or one that a disk has spoilt, is a decision nobody here can rely
+        // on. As an error it would end the daemon, and the next one, until somebody removed it.
+        .query_row(params![rule, path], |row| Ok(decoded(row, reason).ok().flatten()))
+        .optional()
+        .map(Option::flatten)
+}
+
+/// A row of `remembered`; `None` for an outcome that this version does not know. A reason that it does not know is none:
+/// where that matters, the file is looked at again.
+fn decoded(
+    row: &rusqlite::Row<'_>,
+    reason: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<DecisionReason>>,
+) -> rusqlite::Result<Option<Remembered>> {
     let Some(outcome) = Outcome::parse(&row.get::<_, String>(3)?) else { return Ok(None) };
     let version = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<[u8; 40]>>(column)?.map(Version));
     Ok(Some(Remembered {
@@ -771,17 +801,17 @@ fn decoded(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Remembered>> {
         payload: version(1)?,
         signature: version(2)?,
         outcome,
-        reason: row.get(4)?,
-        digest: row.get(5)?,
-        signature_digest: row.get(6)?,
+        reason: reason(row)?,
+        digest: row.get(4)?,
+        signature_digest: row.get(5)?,
     }))
 }
 
 fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
     db.prepare_cached(
         "INSERT OR REPLACE INTO decided
-         (rule, path, fingerprint, payload, signature, outcome, reason, digest, signature_digest)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+         (rule, path, fingerprint, payload, signature, outcome, reason, details, digest, signature_digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
         d.rule,
@@ -790,7 +820,8 @@ fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
         d.payload.map(|v| v.0),
         d.signature.map(|v| v.0),
         d.outcome.as_str(),
-        d.reason,
+        d.reason.as_ref().map(DecisionReason::as_str),
+        d.reason.as_ref().and_then(DecisionReason::details),
         d.digest,
         d.signature_digest,
     ])
@@ -959,19 +990,21 @@ mod tests {
             .call(|db| {
                 db.execute_batch(
                     "INSERT INTO decided (rule, path, fingerprint, outcome, payload, reason) VALUES
-                     ('r', x'61', 'f', 'valid', zeroblob(40), 'why'),
+                     ('r', x'61', 'f', 'invalid', zeroblob(40), 'mismatch'),
                      ('r', x'62', 'f', 'valid', zeroblob(39), NULL),
                      ('r', x'63', 'f', 'valid', NULL, CAST(x'ff' AS TEXT)),
-                     ('r', x'64', 'f', 'of a later version', NULL, NULL)",
+                     ('r', x'64', 'f', 'of a later version', NULL, NULL),
+                     ('r', x'65', 'f', 'refused', zeroblob(40), 'of-a-later-version')",
                 )
             })
             .await
             .unwrap();
-        let paths = ["a", "b", "c", "d"].map(|path| RelPath::new(path).unwrap());
+        let paths = ["a", "b", "c", "d", "e"].map(|path| RelPath::new(path).unwrap());
         let found = state.remembered_all("r", paths.to_vec()).await.unwrap();
-        let found: Vec<Option<Option<String>>> =
+        let found: Vec<Option<Option<DecisionReason>>> =
             found.into_iter().map(|(_, row)| row.map(|row| row.reason)).collect();
-        assert_eq!(found, [Some(Some("why".to_owned())), None, None, None]);
+        let known = DecisionReason::Verdict(crate::signing::Reason::Mismatch);
+        assert_eq!(found, [Some(Some(known)), None, None, None, Some(None)]);
         assert!(state.remembered("r", &paths[1]).await.unwrap().is_none());
     }
 }

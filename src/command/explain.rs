@@ -23,6 +23,7 @@ use crate::policy::{Mode, Policy, Rule};
 use crate::signature::Format;
 use crate::state::export;
 use crate::state::reader::Decisions;
+use crate::state::reason::{self, DecisionReason};
 
 /// Explains one path.
 ///
@@ -193,11 +194,12 @@ fn describe_memory(applied: &Applied) -> String {
                 "nothing; it was last decided in row {} at {}: {}",
                 row.seq,
                 Escaped::text(&row.at),
-                with_reason(&row.outcome, row.reason.as_deref())
+                with_reason(&row.outcome, row.reason.as_deref().map(reason::shown))
             ),
         };
     };
-    let mut text = with_reason(remembered.outcome.as_str(), remembered.reason.as_deref());
+    let mut text =
+        with_reason(remembered.outcome.as_str(), remembered.reason.as_ref().map(ToString::to_string));
     if let Some(row) = &applied.row {
         text += &format!("; last on record in row {} at {}", row.seq, Escaped::text(&row.at));
         if row.outcome != remembered.outcome.as_str() {
@@ -211,8 +213,8 @@ fn describe_memory(applied: &Applied) -> String {
     }
 }
 
-fn with_reason(outcome: &str, reason: Option<&str>) -> String {
-    let reason = reason.map(|reason| format!(" ({})", Escaped::text(reason))).unwrap_or_default();
+fn with_reason(outcome: &str, reason: Option<String>) -> String {
+    let reason = reason.map(|reason| format!(" ({})", Escaped::text(&reason))).unwrap_or_default();
     format!("{}{reason}", Escaped::text(outcome))
 }
 
@@ -256,7 +258,7 @@ fn applied_json(rule: &Rule, applied: &Applied) -> Value {
             "window_ms": batching.window.as_millis(), "max_files": batching.max_files,
         })),
         "remembered": applied.remembered.as_ref().map(|row| json!({
-            "outcome": row.outcome.as_str(), "reason": row.reason,
+            "outcome": row.outcome.as_str(), "reason": row.reason.as_ref().map(DecisionReason::to_record),
             "of_this": now.map(|now| now.is_of_this),
         })),
         "last_row": applied.row.as_ref().map(|row| json!({

@@ -26,6 +26,7 @@ use crate::state::export::{self, ExportError, escaped};
 use crate::state::ledger::Read;
 use crate::state::link::{Head, Judged, Point, Row};
 use crate::state::reader::{Expected, Filter, History, HistoryError, JudgedFilter, NameFilter};
+use crate::state::reason;
 use crate::terminal::{self, Palette, progress};
 
 /// Seals that `--online` opens: the newest. Each binds all rows before it.
@@ -153,7 +154,8 @@ fn tell_unknown_rule(name: &str, policy: &Policy, record: &History) -> Result<()
 /// anything there.
 fn line(row: &Row, width: usize, colours: Palette) -> String {
     let text = |text: &str| Escaped::text(text).to_string();
-    let reason = row.reason.as_deref().map(|reason| format!("  ({})", text(reason))).unwrap_or_default();
+    let reason = row.reason.as_deref().map(reason::shown);
+    let reason = reason.map(|reason| format!("  ({})", text(&reason))).unwrap_or_default();
     format!(
         "{:>7}  {:24}  {:width$}  {:11}  {}{reason}",
         row.seq,

@@ -20,8 +20,8 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 
 use super::routes::{Routes, refusal};
+use crate::blocking::ended;
 use crate::chain;
-use crate::daemon::ended;
 use crate::state::export;
 use crate::state::link::{Link, Point};
 use crate::state::reader::{History, HistoryError};

@@ -20,8 +20,9 @@ use super::report::NOT_TURNING;
 use crate::clock;
 use crate::daemon::kms_metrics::{BOUNDS_MS, Calls};
 use crate::daemon::status::{Cause, Figures, Plan, Reading, Root, Status};
-use crate::daemon::{Operation, waits};
+use crate::daemon::waits;
 use crate::key::{KeyArn, KeyId, Provider};
+use crate::kms::Operation;
 use crate::policy::{Mode, Rule};
 use crate::state::Outcome;
 

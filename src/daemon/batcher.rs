@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
-use super::hold::AttemptError;
 use crate::context::Context;
 use crate::context::leaf_keys::LeafKeys;
+use crate::hold::AttemptError;
 use crate::kms::{Kms, Trouble, TroubleKind};
 use crate::policy::{Batching, FINISHING};
 use crate::signature::merkle::{Node, Tree};

@@ -3,6 +3,7 @@
 use crate::policy::{OnInvalid, OnStale, Place, VerifyRule};
 use crate::settle::Finality;
 use crate::signing::{Reason, Valid, Verdict};
+use crate::source::Bringers;
 
 /// What to do with a pair that was judged.
 #[derive(Debug)]
@@ -28,26 +29,6 @@ pub enum Doubt {
     Brake,
     /// One user could have spoilt the other's pair.
     MixedOwners,
-}
-
-/// Who brought a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bringers {
-    /// One user; or, in a folder without the sticky bit, people who may replace each other's files anyway.
-    One,
-    /// Payload and signature belong to two users, in a sticky folder: neither can take away what the other put under
-    /// the name that was meant for his own.
-    Two,
-}
-
-impl Bringers {
-    /// Of a folder with this mode, and the owners of what has the names of payload and signature, whatever it is.
-    pub const fn of(folder_mode: u32, payload: u32, signature: Option<u32>) -> Self {
-        match signature {
-            Some(signature) if signature != payload && folder_mode & 0o1000 != 0 => Self::Two,
-            Some(_) | None => Self::One,
-        }
-    }
 }
 
 /// Decides for a verify rule. `braked` is whether the mass-failure brake is on. Neither that nor who brought the pair
@@ -231,21 +212,6 @@ mod tests {
                     assert!(is_left, "{told}");
                 }
             }
-        }
-    }
-
-    #[test]
-    fn only_in_a_sticky_folder_do_two_owners_make_a_pair_of_two_bringers() {
-        for (mode, payload, signature, expected) in [
-            (0o1777, 1, Some(2), Bringers::Two),
-            (0o3770, 1, Some(2), Bringers::Two),
-            (0o1777, 0, Some(2), Bringers::Two),
-            (0o1777, 1, Some(1), Bringers::One),
-            (0o1777, 1, None, Bringers::One),
-            (0o2770, 1, Some(2), Bringers::One),
-            (0o0777, 1, Some(2), Bringers::One),
-        ] {
-            assert_eq!(Bringers::of(mode, payload, signature), expected, "{mode:o} {payload} {signature:?}");
         }
     }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::daemon::limit::Operation;
-use crate::kms::KmsError;
+use crate::kms::throttle::CallEnd;
+use crate::kms::{KmsError, Operation};
 
 /// Upper bounds of the classes of latency, in milliseconds: from a fast answer nearby to the operation's timeout.
 pub const BOUNDS_MS: [u64; 11] = [5, 10, 20, 50, 100, 200, 500, 1_000, 2_500, 5_000, 20_000];
@@ -34,30 +34,30 @@ pub struct Calls {
     pub classes: [u64; BOUNDS_MS.len() + 1],
 }
 
-/// A call under way.
-#[derive(Debug)]
-pub struct InFlight<'a>(&'a KmsMetrics);
-
 impl KmsMetrics {
     /// A call leaves.
-    pub fn begin(&self) -> InFlight<'_> {
+    pub fn call_began(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self)
     }
 
-    /// A call came back after so long, with this answer.
-    pub fn ended<T>(&self, operation: Operation, answer: &Result<T, KmsError>, took: Duration) {
-        let result = match answer {
+    /// It is over, whatever came of it.
+    pub fn call_over(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A call came back.
+    pub fn count(&self, call: &CallEnd<'_>) {
+        let result = match call.answer {
             Ok(_) => "ok",
             Err(KmsError::Rejected) => "rejected",
             Err(KmsError::IncorrectKey) => "incorrect-key",
             Err(KmsError::Trouble(trouble)) => trouble.kind.as_str(),
         };
         let mut all = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let calls = all.entry((operation, result)).or_default();
+        let calls = all.entry((call.operation, result)).or_default();
         calls.count += 1;
-        calls.time += took;
-        let class = BOUNDS_MS.iter().position(|bound| took <= Duration::from_millis(*bound));
+        calls.time += call.took;
+        let class = BOUNDS_MS.iter().position(|bound| call.took <= Duration::from_millis(*bound));
         if let Some(n) = calls.classes.get_mut(class.unwrap_or(BOUNDS_MS.len())) {
             *n += 1;
         }
@@ -87,27 +87,24 @@ impl KmsMetrics {
     }
 }
 
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::KeyArn;
     use crate::kms::{Trouble, TroubleKind};
 
     #[test]
     fn a_call_is_counted_once_where_it_belongs() {
         let tally = KmsMetrics::default();
-        let call = tally.begin();
-        assert_eq!(tally.in_flight(), 1);
-        tally.ended(Operation::Decrypt, &Ok(()), Duration::from_millis(5));
-        tally.ended(Operation::Decrypt, &Ok(()), Duration::from_millis(6));
+        let key = "local:a".parse::<KeyArn>().unwrap();
         let trouble = KmsError::Trouble(Trouble::new(TroubleKind::Timeout, ""));
-        tally.ended::<()>(Operation::Decrypt, &Err(trouble), Duration::from_secs(60));
-        drop(call);
+        tally.call_began();
+        assert_eq!(tally.in_flight(), 1);
+        for (answer, millis) in [(Ok(&key), 5), (Ok(&key), 6), (Err(&trouble), 60_000)] {
+            let took = Duration::from_millis(millis);
+            tally.count(&CallEnd { operation: Operation::Decrypt, answer, took, caller: None });
+        }
+        tally.call_over();
         assert_eq!(tally.in_flight(), 0);
         let calls = tally.calls();
         let good = &calls[&(Operation::Decrypt, "ok")];

@@ -1,50 +1,36 @@
 //! The line that one file passes: snapshot, hash, KMS, decide, effect, state.
 //!
-//! [`Pipeline`] holds what all rules share; [`Site`] what one rule has while it is attached to its directories.
-//! A [`Attempt`] takes one pair down the line once. Blocking work runs on blocking threads, hashing behind its
-//! own limit; nothing here waits for a file to become anything.
+//! [`Pipeline`] holds what all rules share; [`Site`] what one rule has while it is attached to its places.
+//! A [`Attempt`] takes one pair down the line once. Hashing waits behind its own limit; nothing here waits for a file to become anything.
 
 mod sign;
-mod snapshot;
 mod verify;
 
-pub(crate) use crate::daemon::pipeline::sign::{FOREIGN, STALE};
-use crate::daemon::pipeline::snapshot::Snapshot;
-
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::SemaphorePermit;
-use tokio::task::JoinError;
 
-use crate::clock::{Clock, Moment};
-use crate::context::leaf_keys::LeafKeys;
+use crate::clock::Clock;
 use crate::context::{Context, Filling};
-use crate::daemon::batcher::{Batcher, Job};
-use crate::daemon::decide::Brake;
-use crate::daemon::fair_semaphore::{FairSemaphore, Queue};
-use crate::daemon::hold::{AttemptError, Hold};
-use crate::daemon::limit::{Operation, ThrottledKms};
-use crate::daemon::quota::Refusals;
-use crate::daemon::remover::Remover;
-use crate::daemon::roots::Roots;
-use crate::daemon::space::Space;
+use crate::daemon::batcher::Job;
+use crate::daemon::fair_semaphore::FairSemaphore;
+use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::status::Status;
-use crate::daemon::store::Store;
 use crate::escape::Escaped;
-use crate::fs::flush::Flusher;
-use crate::fs::lease::Writer;
-use crate::fs::private::Private;
-use crate::fs::{Dir, Fitness, Identity, Place, RelPath};
+use crate::fs::RelPath;
+use crate::hold::{AttemptError, Hold};
 use crate::key::KeyId;
-use crate::kms::{Kms, Trouble};
-use crate::policy::{Mode, Rule, SignRule};
+use crate::kms::throttle::ThrottledKms;
+use crate::kms::{Kms, Operation, Trouble};
+use crate::policy::SignRule;
 use crate::settle::{Finality, PairVersion};
-use crate::signature::{MAX_LEN, Signature, Suffix};
+use crate::signature::Signature;
 use crate::signing::{Formats, OpenedSignature, Reason, Signed, SignedBatch, Signer, Verifier};
-use crate::sink::directory::quarantine;
-use crate::sink::directory::quarantine::{Case, PutAway};
-use crate::sink::directory::removal::{Part, Removed};
-use crate::state::{Decision, Outcome, State, Version};
+use crate::sink::{PutAway, Removed, Sink as _};
+use crate::source::{Snapshot, Source, Version};
+use crate::state;
+use crate::state::reason::{DecisionReason, RefusalReason};
+use crate::state::{Decision, Outcome, State};
 
 /// The field `verdict` of a log message about a file that was judged.
 const VALID: &str = "valid";
@@ -53,61 +39,19 @@ const INVALID: &str = "invalid";
 /// What all rules share.
 pub struct Pipeline<K> {
     /// The key management service, behind its limits.
-    pub kms: ThrottledKms<K>,
+    pub kms: ThrottledKms<K, Status>,
     /// What was decided.
     pub state: State,
     /// Places for hashing.
     pub hashing: FairSemaphore,
-    /// Room for the copies that are being made.
-    pub space: Arc<Space>,
-    /// The quarantine store, where there is one.
-    pub quarantine: Option<Arc<Store>>,
-    /// Where the drivers make the files whose events prove that events arrive.
-    pub cookies: Option<Dir>,
     /// This host's name, for contexts.
     pub hostname: String,
-    /// Bytes to leave free.
-    pub min_free_space: u64,
     /// Where it is shown what goes on.
     pub status: Arc<Status>,
     /// The daemon's clock.
     pub clock: Clock,
     /// Whether to change nothing.
     pub dry_run: bool,
-}
-
-/// A rule at its directories.
-pub struct Site {
-    /// The rule.
-    pub rule: Arc<Rule>,
-    /// Its fingerprint.
-    pub fingerprint: String,
-    /// The one of decisions that differ from its own in the format alone.
-    pub other_format: String,
-    /// The watched directory.
-    pub root: Dir,
-    /// The private folder in it. Locked, where this daemon writes there, which keeps other daemons out.
-    pub private: Arc<Private>,
-    /// The destination, for rules that deliver.
-    pub destination: Option<Dir>,
-    /// Flushes what it publishes.
-    pub disk: Flusher,
-    /// Removes what it delivered from the watched directory.
-    pub remover: Arc<Remover>,
-    /// Whether events cannot be relied on there.
-    pub is_remote: bool,
-    /// Its files that wait to be hashed.
-    pub queue: Queue,
-    /// The mass-failure brake.
-    pub brake: Mutex<Brake>,
-    /// Which keys of its context live only in the leaves of a batch.
-    pub leaf_keys: LeafKeys,
-    /// What gathers files, for rules that sign batches.
-    pub batcher: Option<Batcher>,
-    /// The roots of batches that were opened of late.
-    pub roots: Roots,
-    /// What was refused of late, also before it was attached.
-    pub refusals: Arc<Refusals>,
 }
 
 /// A signature that was opened before, for as long as its pair waits.
@@ -118,11 +62,11 @@ pub struct Known {
 }
 
 /// One pass of one pair.
-pub struct Attempt {
+pub struct Attempt<V> {
     /// The payload below the root.
     pub path: RelPath,
     /// The versions to be tried; others start over.
-    pub sight: PairVersion,
+    pub versions: PairVersion<V>,
     /// How much the verdict counts.
     pub finality: Finality,
     /// What an earlier try learned of the signature.
@@ -148,10 +92,14 @@ pub struct Settled {
     /// What.
     pub outcome: Outcome,
     /// Why, where that says more.
-    pub reason: Option<String>,
+    pub reason: Option<DecisionReason>,
 }
 
 impl Settled {
+    fn judged(outcome: Outcome, reason: Reason) -> Self {
+        Self { outcome, reason: Some(DecisionReason::Verdict(reason)) }
+    }
+
     fn plain(outcome: Outcome) -> Self {
         Self { outcome, reason: None }
     }
@@ -159,13 +107,13 @@ impl Settled {
 
 /// A file that is not handled as it is.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct Refusal<V> {
     /// The payload below the root, or what has its place.
     pub path: RelPath,
     /// The versions it is about.
-    pub sight: PairVersion,
-    /// Why, in words for the log and for state.
-    pub reason: String,
+    pub versions: PairVersion<V>,
+    /// Why.
+    pub reason: RefusalReason,
 }
 
 /// A try and what came of it.
@@ -180,7 +128,11 @@ pub struct AttemptResult {
 
 impl<K: Kms> Pipeline<K> {
     /// Takes one pair down the line.
-    pub async fn run(self: Arc<Self>, site: Arc<Site>, work: Attempt) -> AttemptResult {
+    pub(crate) async fn run<B: Backend>(
+        self: Arc<Self>,
+        site: Arc<Site<B>>,
+        work: Attempt<VersionOf<B>>,
+    ) -> AttemptResult {
         let path = work.path.clone();
         let mut known = work.known.clone();
         let ended = match &site.rule.mode {
@@ -195,7 +147,7 @@ impl<K: Kms> Pipeline<K> {
             Err(AttemptError::Changed) => AttemptOutcome::Changed,
             Err(AttemptError::Hold(hold)) => AttemptOutcome::Hold(hold),
             Err(AttemptError::Refused(reason)) => {
-                let refusal = Refusal { path: path.clone(), sight: work.sight, reason };
+                let refusal = Refusal { path: path.clone(), versions: work.versions, reason };
                 match self.refuse(&site, vec![refusal]).await {
                     Ok(settled) => {
                         settled.into_iter().next().map_or(AttemptOutcome::Changed, AttemptOutcome::Settled)
@@ -204,6 +156,9 @@ impl<K: Kms> Pipeline<K> {
                 }
             }
         };
+        if let AttemptOutcome::Settled(_) = &ending {
+            site.source.acknowledge(&path).await;
+        }
         AttemptResult { path, ending, known }
     }
 
@@ -211,16 +166,22 @@ impl<K: Kms> Pipeline<K> {
     ///
     /// # Errors
     /// State cannot take it; then those that are not remembered are reported again.
-    pub async fn refuse(&self, site: &Site, refusals: Vec<Refusal>) -> Result<Vec<Settled>, Hold> {
+    pub(crate) async fn refuse<B: Backend>(
+        &self,
+        site: &Site<B>,
+        refusals: Vec<Refusal<VersionOf<B>>>,
+    ) -> Result<Vec<Settled>, Hold> {
         self.sum_up(site, false).await?;
         let (mut recorded, mut noted, mut all) = (Vec::new(), Vec::new(), Vec::new());
-        for Refusal { path, sight, reason } in refusals {
+        for Refusal { path, versions, reason } in refusals {
             if site.may_tell(self.clock.now()) {
-                tracing::warn!(rule = site.rule.name, file = %Escaped::new(path.as_path()), reason, "refused");
+                let (file, cause) = (Escaped::new(path.as_path()), reason.as_str());
+                tracing::warn!(rule = site.rule.name, %file, cause, %reason, "refused");
             }
-            let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
+            let reason = Some(DecisionReason::Refusal(reason));
+            let settled = Settled { outcome: Outcome::Refused, reason };
             let decisions = if site.refusals.may_record(&path) { &mut recorded } else { &mut noted };
-            decisions.push(site.decision(&path, sight, &settled, Facts::default()));
+            decisions.push(site.decision(&path, &versions, &settled, Facts::default()));
             all.push(settled);
         }
         self.state.record_all(recorded).await.map_err(Hold::State)?;
@@ -232,92 +193,62 @@ impl<K: Kms> Pipeline<K> {
     ///
     /// # Errors
     /// State cannot take it.
-    pub async fn sum_up(&self, site: &Site, is_end: bool) -> Result<(), Hold> {
+    pub(crate) async fn sum_up<B: Backend>(&self, site: &Site<B>, is_end: bool) -> Result<(), Hold> {
         let Some((count, last)) = site.refusals.unrecorded(self.clock.now(), is_end) else { return Ok(()) };
-        let reason = format!("{count} more were refused within an hour than are on record; this is the last");
-        let settled = Settled { outcome: Outcome::Refused, reason: Some(reason) };
-        let sum = site.decision(&last, PairVersion::default(), &settled, Facts::default());
+        let reason = Some(DecisionReason::MoreRefused(count));
+        let settled = Settled { outcome: Outcome::Refused, reason };
+        let sum = site.decision(&last, &PairVersion::NONE, &settled, Facts::default());
         self.state.record_sum(sum).await.map_err(Hold::State)
     }
 
     /// Puts a decision on record.
-    async fn settle(
+    async fn settle<B: Backend>(
         &self,
-        site: &Site,
+        site: &Site<B>,
         path: &RelPath,
-        sight: PairVersion,
+        versions: &PairVersion<VersionOf<B>>,
         settled: Settled,
         facts: Facts,
     ) -> AttemptOutcome {
-        let decision = site.decision(path, sight, &settled, facts);
+        let decision = site.decision(path, versions, &settled, facts);
         match self.state.record(decision).await {
             Ok(()) => AttemptOutcome::Settled(settled),
             Err(e) => AttemptOutcome::Hold(Hold::State(e)),
         }
     }
 
-    /// Takes a snapshot: opens what is there, copies it if it will be delivered, and hashes it.
-    async fn take(&self, site: &Arc<Site>, work: &Attempt, private: bool) -> Result<Snapshot, AttemptError> {
+    /// Reads the pair: hashes the payload, and copies it if it will be delivered.
+    async fn take<B: Backend>(
+        &self,
+        site: &Site<B>,
+        work: &Attempt<VersionOf<B>>,
+        delivers: bool,
+    ) -> Result<Snapshot<B::Source>, AttemptError> {
         let _place = self.hashing.take(&site.queue).await.ok_or(AttemptError::Changed)?; // none when the daemon stops
-        let (site, path, sight) = (Arc::clone(site), work.path.clone(), work.sight);
-        let space = (!self.dry_run && private).then(|| (Arc::clone(&self.space), self.min_free_space));
-        let rule_status = self.status.rule(&site.rule.name);
-        let taken =
-            blocking(move || Snapshot::take(&site, &path, sight, space.as_ref().map(|(s, f)| (&**s, *f))));
-        let taken = taken.await?;
-        rule_status.count_hashed(taken.hashed.size);
+        let stage = match work.versions.payload.as_ref().filter(|_| delivers && !self.dry_run) {
+            Some(payload) => site.sink.stage(&work.path, payload.size()).await?,
+            None => None,
+        };
+        let digests = site.rule.formats(&site.leaf_keys).digests();
+        let taken = site.source.snapshot(&work.path, &work.versions, digests, stage).await?;
+        self.status.rule(&site.rule.name).count_hashed(taken.hashed.size);
         Ok(taken)
     }
 
     /// Moves a pair to quarantine and puts that on record.
-    async fn quarantine(
+    async fn quarantine<B: Backend>(
         &self,
-        site: &Arc<Site>,
-        work: &Attempt,
-        taken: &Snapshot,
+        site: &Site<B>,
+        work: &Attempt<VersionOf<B>>,
+        taken: &Snapshot<B::Source>,
         reason: Reason,
     ) -> Result<AttemptOutcome, AttemptError> {
-        let settled = Settled { outcome: Outcome::Quarantined, reason: Some(reason.to_string()) };
+        let settled = Settled::judged(Outcome::Quarantined, reason);
         if self.dry_run {
             self.say_would(site, &work.path, "quarantine", Some(reason));
-            return Ok(self.settle(site, &work.path, work.sight, settled, taken.facts(None)).await);
+            return Ok(self.settle(site, &work.path, &work.versions, settled, facts(taken, None)).await);
         }
-        let Some(store) = &self.quarantine else {
-            // BUG: a policy whose rules quarantine names a store. Leaving the file is always safe.
-            return Ok(AttemptOutcome::NotYet);
-        };
-        let (store, space, floor) = (Arc::clone(store), Arc::clone(&self.space), self.min_free_space);
-        let (to_move, path, payload, signature) =
-            (Arc::clone(site), work.path.clone(), taken.payload, taken.signature.as_ref().map(|s| s.stat));
-        let digests = (taken.hashed.digest.to_string(), taken.signature_digest());
-        let lease_granted = taken.writer != Writer::Unknown;
-        let put_away = blocking(move || {
-            AttemptError::unless_there(store.dir())?;
-            let is_copied = store.dir().stat()?.mount != to_move.root.stat()?.mount;
-            let signature_size = signature.filter(|stat| !is_copied || quarantine::can_be_copied(stat));
-            let size = payload.identity.size + signature_size.map_or(0, |stat| stat.identity.size);
-            let room = store.reserve(&to_move.rule, size)?;
-            // What is moved takes no room.
-            let _space = if is_copied { Some(space.take(store.dir(), size, floor)?) } else { None };
-            let case = Case {
-                reason: reason.as_str(),
-                rule: &to_move.rule.name,
-                keys: to_move.keys(),
-                digest: digests.0,
-                signature_digest: digests.1,
-                lease_granted,
-                path: &path,
-                payload,
-                signature,
-            };
-            let put_away = quarantine::put_away(store.dir(), &to_move.private, &case)?;
-            if matches!(put_away, PutAway::Done(_)) {
-                room.keep();
-            }
-            Ok(put_away)
-        })
-        .await?;
-        match put_away {
+        match site.sink.quarantine(&site.rule, &work.path, taken, reason).await? {
             PutAway::Changed => Ok(AttemptOutcome::Changed),
             PutAway::Done(item) => {
                 tracing::error!(
@@ -328,15 +259,19 @@ impl<K: Kms> Pipeline<K> {
                     item,
                     "quarantined"
                 );
-                let facts = Facts { item: Some(item), ..taken.facts(None) };
-                Ok(self.settle(site, &work.path, work.sight, settled, facts).await)
+                let facts = Facts { item: Some(item), ..facts(taken, None) };
+                Ok(self.settle(site, &work.path, &work.versions, settled, facts).await)
             }
         }
     }
 
     /// Whether state says that these very versions were delivered, durably: only their removal failed, or was cut
     /// short. Publishing them again would be once more for whoever took them, and once more on record.
-    async fn was_delivered(&self, site: &Site, work: &Attempt) -> Result<bool, AttemptError> {
+    async fn was_delivered<B: Backend>(
+        &self,
+        site: &Site<B>,
+        work: &Attempt<VersionOf<B>>,
+    ) -> Result<bool, AttemptError> {
         if self.dry_run || site.rule.delivery().is_none() {
             return Ok(false);
         }
@@ -344,27 +279,31 @@ impl<K: Kms> Pipeline<K> {
         Ok(row.is_some_and(|row| {
             row.outcome == Outcome::Delivered
                 && row.fingerprint == site.fingerprint
-                && row.payload == work.sight.payload.as_ref().map(Version::from)
+                && row.payload == work.versions.payload.as_ref().map(Version::stored)
                 && (site.leaves_signature()
-                    || row.signature == work.sight.signature.as_ref().map(Version::from))
+                    || row.signature == work.versions.signature.as_ref().map(Version::stored))
         }))
     }
 
-    /// Removes a source that was delivered before.
-    async fn remove_delivered(
+    /// Removes a source that is delivered and on record; `ending` is what came of it. A signature beside a file to be signed
+    /// is none of it.
+    async fn remove<B: Backend>(
         &self,
-        site: &Arc<Site>,
-        work: &Attempt,
+        site: &Site<B>,
+        path: &RelPath,
+        versions: &PairVersion<VersionOf<B>>,
+        ending: AttemptOutcome,
     ) -> Result<AttemptOutcome, AttemptError> {
-        let signature = work.sight.signature.filter(|_| !site.leaves_signature());
-        let parts = parts(site.rule.suffix(), &work.path, work.sight.payload, signature);
-        site.remove(parts, AttemptOutcome::Settled(Settled::plain(Outcome::Delivered))).await
+        Ok(match site.sink.remove(path, &site.source_of(versions)).await? {
+            Removed::Done => ending,
+            Removed::Changed => AttemptOutcome::Changed,
+        })
     }
 
     /// Opens a signature. What KMS says of a batch is asked for once, and serves all its files.
-    async fn open_signature(
+    async fn open_signature<B: Backend>(
         &self,
-        site: &Site,
+        site: &Site<B>,
         keys: &[KeyId],
         formats: Formats<'_>,
         context: &Context,
@@ -384,33 +323,28 @@ impl<K: Kms> Pipeline<K> {
 
     /// Signs what was hashed: alone, or with others where the rule has batches. Whoever waits for others keeps no
     /// directory open meanwhile.
-    async fn seal<'p>(
+    async fn make_signature<'p, B: Backend>(
         &self,
-        site: &'p Arc<Site>,
+        site: &'p Site<B>,
         rule: &SignRule,
         path: &RelPath,
         context: &Context,
-        taken: Snapshot,
-    ) -> Result<(Snapshot, Signed, Option<SemaphorePermit<'p>>), AttemptError> {
+        taken: &mut Snapshot<B::Source>,
+    ) -> Result<(Signed, Option<SemaphorePermit<'p>>), AttemptError> {
         let Some(batcher) = &site.batcher else {
             // Boxed, as is all that calls KMS: thousands that wait for others would have room for the call.
             let signer = Signer::new(&self.kms, &rule.key);
             let signed = Box::pin(signer.sign(context, &taken.hashed.digests)).await?;
-            return Ok((taken, signed, None));
+            return Ok((signed, None));
         };
         let shared = context.of_batch(&site.leaf_keys)?;
         let leaf = SignedBatch::leaf(context, &taken.hashed.digests)?;
-        let job = Job {
-            signer: Signer::new(&self.kms, &rule.key),
-            shared: &shared,
-            leaf_keys: &site.leaf_keys,
-            leaf,
-        };
-        let resting = taken.rest();
+        let signer = Signer::new(&self.kms, &rule.key);
+        let job = Job { signer, shared: &shared, leaf_keys: &site.leaf_keys, leaf };
+        site.source.rest(taken);
         let (signed, place) = Box::pin(batcher.sign(job)).await?;
-        let (here, path) = (Arc::clone(site), path.clone());
-        let taken = blocking(move || resting.wake(&here, &path)).await?;
-        Ok((taken, signed, Some(place)))
+        site.source.wake(path, taken).await?;
+        Ok((signed, Some(place)))
     }
 
     /// Stops a try before its file is read if KMS would be asked under none of its keys anyway.
@@ -422,136 +356,38 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    fn context(&self, site: &Site, path: &RelPath) -> Result<Context, AttemptError> {
+    fn context<B: Backend>(&self, site: &Site<B>, path: &RelPath) -> Result<Context, AttemptError> {
         let rule = &site.rule;
         let filling = Filling { relpath: path.as_path(), watch: &rule.name, hostname: &self.hostname };
         Ok(rule.context.expand(filling)?)
     }
 
-    fn say_would(&self, site: &Site, path: &RelPath, action: &str, reason: Option<Reason>) {
+    fn say_would<B: Backend>(&self, site: &Site<B>, path: &RelPath, action: &str, reason: Option<Reason>) {
         let reason = reason.map(Reason::as_str);
         tracing::info!(rule = site.rule.name, file = %Escaped::new(path.as_path()), action, reason, "dry run: would");
     }
 }
 
-/// A source, as it is removed.
-fn parts(
-    suffix: Suffix,
-    path: &RelPath,
-    payload: Option<Identity>,
-    signature: Option<Identity>,
-) -> Vec<Part> {
-    let payload = payload.map(|identity| Part { path: path.clone(), identity });
-    let signature =
-        signature.and_then(|identity| Some(Part { path: RelPath::new(sibling(suffix, path))?, identity }));
-    payload.into_iter().chain(signature).collect()
-}
-
-/// Runs blocking file work where it stops no other task. A panic there is passed on.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, AttemptError> + Send + 'static,
-) -> Result<T, AttemptError> {
-    let done = ended(tokio::task::spawn_blocking(work).await);
-    done.unwrap_or(Err(AttemptError::Changed)) // the runtime is going down; a restart starts over
-}
-
-/// What came of a task; nothing if it was cut off. A panic in it goes on: the daemon ends, and says so.
-pub(crate) fn ended<T>(done: Result<T, JoinError>) -> Option<T> {
-    match done.map_err(JoinError::try_into_panic) {
-        Ok(done) => Some(done),
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        Err(Err(_cut_off)) => None,
-    }
-}
-
-impl Site {
-    /// What a payload of this rule must be.
-    pub fn fitness(&self) -> Fitness {
-        Fitness { max_size: self.rule.max_size, max_links: self.rule.max_links, owners: self.owners() }
+impl<B: Backend> Site<B> {
+    /// What of a pair goes when it is removed. A signature beside a file to be signed is none of it.
+    fn source_of(&self, versions: &PairVersion<VersionOf<B>>) -> PairVersion<VersionOf<B>> {
+        let signature = versions.signature.clone().filter(|_| !self.leaves_signature());
+        PairVersion { payload: versions.payload.clone(), signature }
     }
 
-    /// Whose files are handled. What is released into a folder whose files are judged where they lie is the daemon's.
-    fn owners(&self) -> Option<Vec<u32>> {
-        let mut owners = self.rule.allowed_owners.clone()?;
-        if matches!(self.rule.mode, Mode::Verify(_)) && self.rule.delivery().is_none() {
-            owners.push(rustix::process::geteuid().as_raw());
-        }
-        Some(owners)
-    }
-
-    /// What a signature must be: as a payload, but for a `max_size` that no signature fits in. Beside a file to be signed
-    /// it is the daemon's own, whoever may bring payloads.
-    pub fn signature_fitness(&self) -> Fitness {
-        let owners = match &self.rule.mode {
-            Mode::Sign(_) => None,
-            Mode::Verify(_) => self.owners(),
-        };
-        let max_size = self.rule.max_size.max(MAX_LEN as u64);
-        Fitness { max_size, max_links: self.rule.max_links, owners }
-    }
-
-    /// Whether a signature beside a source stays when the source goes: beside a file to be signed it is none of it.
-    fn leaves_signature(&self) -> bool {
-        matches!(self.rule.mode, Mode::Sign(_))
-    }
-
-    /// The directory that a payload lies in.
-    fn parent_of(&self, path: &RelPath) -> Result<Place, AttemptError> {
-        Place::open(&self.root, path.parent()).map_err(|e| {
-            // The directory went, or became a link: the file is not where it was.
-            if e.is_not_found() || e.is_no_directory() { AttemptError::Changed } else { e.into() }
-        })
-    }
-
-    /// Sees to it that a source can be removed, before it is delivered.
-    fn prepare_removal(&self, parts: &[Part]) -> Result<(), AttemptError> {
-        match self.remover.prepare(parts) {
-            Err(e) if e.is_not_found() => Err(AttemptError::Changed), // its directory went
-            prepared => Ok(prepared?),
-        }
-    }
-
-    /// Removes a source that is delivered and on record; `ending` is what came of it.
-    async fn remove(&self, parts: Vec<Part>, ending: AttemptOutcome) -> Result<AttemptOutcome, AttemptError> {
-        Ok(match self.remover.remove(parts).await? {
-            Removed::Done => ending,
-            Removed::Changed => AttemptOutcome::Changed,
-        })
-    }
-
-    fn keys(&self) -> Vec<String> {
-        self.rule.mode.keys().iter().map(ToString::to_string).collect()
-    }
-
-    /// Whether one more thing that a sender did not do well is told; and how many were not, when it is time to.
-    pub fn may_tell(&self, now: Moment) -> bool {
-        self.tell_untold(now);
-        self.refusals.may_tell()
-    }
-
-    /// Tells how many were not told, when it is time to.
-    pub fn tell_untold(&self, now: Moment) {
-        if let Some(count) = self.refusals.untold(now) {
-            tracing::warn!(rule = self.rule.name, count, "more were refused in a minute than are told");
-        }
-    }
-
-    /// Whether the mass-failure brake is on.
-    pub fn is_braked(&self) -> bool {
-        self.brake().is_on()
-    }
-
-    fn brake(&self) -> std::sync::MutexGuard<'_, Brake> {
-        self.brake.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn decision(&self, path: &RelPath, sight: PairVersion, settled: &Settled, facts: Facts) -> Decision {
+    fn decision(
+        &self,
+        path: &RelPath,
+        versions: &PairVersion<VersionOf<B>>,
+        settled: &Settled,
+        facts: Facts,
+    ) -> Decision {
         Decision {
             rule: self.rule.name.clone(),
             path: path.clone(),
             fingerprint: self.fingerprint.clone(),
-            payload: sight.payload.as_ref().map(Version::from),
-            signature: facts.signature.or_else(|| sight.signature.as_ref().map(Version::from)),
+            payload: versions.payload.as_ref().map(Version::stored),
+            signature: facts.signature.or_else(|| versions.signature.as_ref().map(Version::stored)),
             outcome: settled.outcome,
             reason: settled.reason.clone(),
             digest: facts.digest,
@@ -570,11 +406,17 @@ pub(crate) struct Facts {
     key: Option<String>,
     /// The folder in the quarantine store.
     item: Option<String>,
-    /// The signature's version, where it is another than the one in sight.
-    signature: Option<Version>,
+    /// The signature's version, where it is another than the one in versions.
+    signature: Option<state::Version>,
 }
 
-/// The path of a payload's signature.
-pub(crate) fn sibling(suffix: Suffix, path: &RelPath) -> std::path::PathBuf {
-    path.parent().join(suffix.signature_of(path.name()))
+/// What is known of a pair that was read.
+fn facts<S: Source>(taken: &Snapshot<S>, key: Option<String>) -> Facts {
+    Facts {
+        digest: Some(taken.hashed.digest.to_string()),
+        signature_digest: taken.signature_digest().map(ToString::to_string),
+        key,
+        item: None,
+        signature: None,
+    }
 }

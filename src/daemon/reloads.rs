@@ -6,11 +6,11 @@ use std::sync::{Arc, Weak};
 
 use tokio::task::JoinSet;
 
-use super::store::Store;
 use super::{DaemonError, Options, admit, prepare};
 use crate::chain;
 use crate::daemon::status::Status;
 use crate::policy::Policy;
+use crate::sink::directory::quarantine::store::Store;
 
 /// A policy that can take over, with its quarantine store.
 pub type Next = (Policy, Option<Arc<Store>>);

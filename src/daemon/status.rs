@@ -14,12 +14,13 @@ use crate::clock;
 use crate::clock::{Clock, Moment};
 use crate::daemon::ask::{Ask, Unanswered};
 use crate::daemon::kms_metrics::KmsMetrics;
-use crate::daemon::limit::Operation;
 use crate::daemon::watchdog::Watchdog;
-use crate::key::KeyArn;
-use crate::kms::Trouble;
+use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::Caller;
+use crate::kms::throttle::{CallEnd, Observer};
+use crate::kms::{Operation, Trouble};
 use crate::policy::Policy;
+use crate::source::EventFault;
 use crate::state::Outcome;
 
 /// Questions that may wait for one driver.
@@ -214,54 +215,6 @@ impl Root {
     }
 }
 
-/// Why events cannot be relied on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventFault {
-    /// The file system has none.
-    Remote,
-    /// The kernel gives none, for this reason.
-    Refused(String),
-    /// They stopped to come.
-    Silent,
-    /// Directories could not be read at the last scan.
-    Unseen,
-}
-
-impl EventFault {
-    /// Whether it should not be so, and is not just what the file system is like.
-    pub const fn is_a_fault(&self) -> bool {
-        match self {
-            Self::Remote => false,
-            Self::Refused(_) | Self::Silent | Self::Unseen => true,
-        }
-    }
-
-    /// Why, for people.
-    pub fn reason(&self) -> &str {
-        match self {
-            Self::Remote => "the file system (network, FUSE or overlay) tells of no changes that others make",
-            Self::Refused(why) => why,
-            Self::Silent => "events no longer arrive",
-            Self::Unseen => "not every directory could be read",
-        }
-    }
-
-    /// What a person can do.
-    pub const fn remedy(&self) -> &'static str {
-        match self {
-            Self::Remote => "nothing: it is scanned every ten seconds",
-            Self::Refused(_) => {
-                "raise the limit, for example sysctl fs.inotify.max_user_watches=1048576 \
-                 fs.inotify.max_user_instances=1024; until then it is scanned every ten seconds"
-            }
-            Self::Silent => {
-                "nothing at first: a new watcher is built; if it lasts, restart the daemon and report it"
-            }
-            Self::Unseen => "let the daemon's user read the directories; the log names them",
-        }
-    }
-}
-
 /// A key under which KMS does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SilentKey {
@@ -390,22 +343,8 @@ impl Status {
         Arc::new(RuleStatus { figures: Mutex::default(), driver: Mutex::default(), changes })
     }
 
-    /// KMS no longer answers under a key.
-    pub fn key_fell_silent(&self, key: &str, operation: Operation, trouble: &Trouble) {
-        let since = self.clock.now();
-        let silent = SilentKey { since, trouble: trouble.clone() };
-        lock(&self.silent_keys).insert((key.to_owned(), operation), silent);
-        self.changed();
-    }
-
-    /// KMS answers again.
-    pub fn key_answers(&self, key: &str, operation: Operation) {
-        lock(&self.silent_keys).remove(&(key.to_owned(), operation));
-        self.changed();
-    }
-
     /// AWS was asked, as this caller as far as it is known, and this key answered if one did.
-    pub fn aws_was_asked(&self, caller: Option<Caller>, answered: Option<&KeyArn>) {
+    fn aws_was_asked(&self, caller: Option<Caller>, answered: Option<&KeyArn>) {
         let mut asked = lock(&self.asked);
         if caller.is_some() && asked.caller != caller {
             asked.caller = caller;
@@ -569,6 +508,36 @@ impl RuleStatus {
     }
 }
 
+impl Observer for Status {
+    fn call_began(&self) {
+        self.tally.call_began();
+    }
+
+    fn call_over(&self) {
+        self.tally.call_over();
+    }
+
+    fn call_answered(&self, call: CallEnd<'_>) {
+        self.tally.count(&call);
+        self.aws_was_asked(call.caller, call.answer.ok());
+    }
+
+    fn interval_is(&self, interval: Duration) {
+        self.tally.set_interval(interval);
+    }
+
+    fn key_fell_silent(&self, key: &KeyId, operation: Operation, trouble: &Trouble) {
+        let silent = SilentKey { since: self.clock.now(), trouble: trouble.clone() };
+        lock(&self.silent_keys).insert((key.to_string(), operation), silent);
+        self.changed();
+    }
+
+    fn key_answers(&self, key: &KeyId, operation: Operation) {
+        lock(&self.silent_keys).remove(&(key.to_string(), operation));
+        self.changed();
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept here is right after every single step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -585,7 +554,11 @@ mod tests {
         status.set_rules(["a", "b"].into_iter());
         status.rule("a").count(Outcome::Signed);
         status.rule("a").show(Now { waiting: 3, ..Now::default() });
-        status.key_fell_silent("key", Operation::Encrypt, &Trouble::new(TroubleKind::Network, ""));
+        status.key_fell_silent(
+            &"local:key".parse().unwrap(),
+            Operation::Encrypt,
+            &Trouble::new(TroubleKind::Network, ""),
+        );
         status.set_rules(["a", "c"].into_iter());
         status.rule("a").count(Outcome::Signed);
         let reading = status.read();

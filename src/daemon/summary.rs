@@ -8,6 +8,7 @@ use crate::escape::{Escaped, word};
 use crate::exit::Exit;
 use crate::fs::RelPath;
 use crate::state::Outcome;
+use crate::state::reason::DecisionReason;
 use crate::terminal::{Meaning, Palette};
 
 /// What one rule did.
@@ -51,11 +52,11 @@ impl Summary {
     /// Counts a file that was dealt with now.
     pub fn settled(&mut self, settled: &Settled, path: &RelPath) {
         *self.counts.entry(settled.outcome.as_str()).or_default() += 1;
-        self.judge(settled.outcome, settled.reason.as_deref(), path);
+        self.judge(settled.outcome, settled.reason.as_ref(), path);
     }
 
     /// Counts a file that was dealt with before and has not changed.
-    pub fn already(&mut self, outcome: Outcome, reason: Option<&str>, path: &RelPath) {
+    pub fn already(&mut self, outcome: Outcome, reason: Option<&DecisionReason>, path: &RelPath) {
         *self.counts.entry("unchanged").or_default() += 1;
         self.judge(outcome, reason, path);
     }
@@ -101,7 +102,7 @@ impl Summary {
         text
     }
 
-    fn judge(&mut self, outcome: Outcome, reason: Option<&str>, path: &RelPath) {
+    fn judge(&mut self, outcome: Outcome, reason: Option<&DecisionReason>, path: &RelPath) {
         let exit = match outcome {
             Outcome::Signed | Outcome::Adopted | Outcome::Valid | Outcome::Delivered => return,
             Outcome::Invalid | Outcome::Quarantined => Exit::Invalid,
@@ -109,7 +110,11 @@ impl Summary {
         };
         self.exit = self.exit.and(exit);
         if let Some(notes) = &mut self.notes {
-            notes.push((path.clone(), outcome, reason.unwrap_or("no reason given").to_owned()));
+            notes.push((
+                path.clone(),
+                outcome,
+                reason.map_or_else(|| "no reason given".to_owned(), ToString::to_string),
+            ));
         }
     }
 }

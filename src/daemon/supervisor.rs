@@ -13,16 +13,17 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::daemon::hold::Hold;
 use crate::daemon::maintenance::quarantine::QuarantineMaintenance;
 use crate::daemon::maintenance::record::RecordMaintenance;
 use crate::daemon::pipeline::Pipeline;
 use crate::daemon::reloads::{Next, Reloads};
+use crate::daemon::site::Backend;
 use crate::daemon::status::Status;
 use crate::daemon::summary::Summary;
 use crate::daemon::watchdog;
 use crate::daemon::worker::{Told, Worker};
 use crate::daemon::{DaemonError, Options, Order};
+use crate::hold::Hold;
 use crate::kms::Kms;
 use crate::policy::{Policy, Rule};
 
@@ -100,9 +101,10 @@ impl Drivers {
 }
 
 /// The drivers of one policy.
-pub struct Supervisor<K> {
+pub struct Supervisor<K, B> {
     number: u64,
-    line: Arc<Pipeline<K>>,
+    pipeline: Arc<Pipeline<K>>,
+    backend: Arc<B>,
     /// Rules whose directory a driver of an earlier crew still has.
     waiting: Vec<Arc<Rule>>,
     /// Who keeps the quarantine store, if there is one. Ends with the crew.
@@ -125,11 +127,12 @@ pub enum Relieved {
     By(Box<Next>),
 }
 
-impl<K: Kms> Supervisor<K> {
+impl<K: Kms, B: Backend> Supervisor<K, B> {
     /// Sets to work by a policy. Crews are numbered from 1.
     pub fn start(
         number: u64,
-        line: &Arc<Pipeline<K>>,
+        pipeline: &Arc<Pipeline<K>>,
+        backend: &Arc<B>,
         policy: &Policy,
         options: Options,
         keeper: Option<QuarantineMaintenance>,
@@ -137,15 +140,16 @@ impl<K: Kms> Supervisor<K> {
     ) -> Self {
         let mut keepers = JoinSet::new();
         if let Some(keeper) = keeper.filter(|_| !options.once) {
-            keepers.spawn(keeper.run(line.status.watchdog.register(watchdog::QUARANTINE)));
+            keepers.spawn(keeper.run(pipeline.status.watchdog.register(watchdog::QUARANTINE)));
         }
         let mut upkeep = JoinSet::new();
-        if !options.once && !line.dry_run {
-            upkeep.spawn(RecordMaintenance::new(Arc::clone(line), policy.record.clone()).run());
+        if !options.once && !pipeline.dry_run {
+            upkeep.spawn(RecordMaintenance::new(Arc::clone(pipeline), policy.record.clone()).run());
         }
         let mut crew = Self {
             number,
-            line: Arc::clone(line),
+            pipeline: Arc::clone(pipeline),
+            backend: Arc::clone(backend),
             waiting: Vec::new(),
             keeper: keepers,
             attached: Vec::new(),
@@ -167,8 +171,8 @@ impl<K: Kms> Supervisor<K> {
     fn begin(&mut self, rule: &Arc<Rule>, drivers: &mut Drivers) {
         let (ready, is_ready) = oneshot::channel();
         self.attached.push(is_ready);
-        let line = Arc::clone(&self.line);
-        let driver = Worker::new(line, Arc::clone(rule), self.once, self.max_jobs, ready);
+        let (pipeline, backend) = (Arc::clone(&self.pipeline), Arc::clone(&self.backend));
+        let driver = Worker::new(pipeline, backend, Arc::clone(rule), self.once, self.max_jobs, ready);
         let berth = Berth { crew: self.number, rule: Arc::clone(rule) };
         drivers.start(berth, driver.run(self.told.subscribe()));
     }

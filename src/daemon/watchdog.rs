@@ -167,6 +167,12 @@ impl Heartbeat {
         })
     }
 
+    /// Waits for what a source or a sink does, which may take as long as [`Self::at_disk`].
+    pub async fn at_source<T>(&self, work: impl Future<Output = T>) -> T {
+        let _visit = self.visit(Elsewhere::Disk);
+        work.await
+    }
+
     /// Waits for what state has to answer.
     pub async fn at_state<T>(&self, answer: impl Future<Output = T>) -> T {
         let _visit = self.visit(Elsewhere::State);

@@ -4,12 +4,10 @@
 //! else's. It owns the pairs that something is still to be done about, and their timers. It decides nothing:
 //! [`Pair`] says when to look and try, [`Pipeline`] what becomes of it.
 
-pub(crate) mod attach;
+mod attaching;
 mod backlog;
 pub(crate) mod chance;
 mod listen;
-pub(crate) mod look;
-pub(crate) mod mounts;
 mod places;
 mod scanning;
 mod trying;
@@ -23,28 +21,28 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::blocking::ended;
 use crate::clock::Moment;
 use crate::daemon::ask::Ask;
-use crate::daemon::hold::{Announced, Hold};
 use crate::daemon::memory;
-use crate::daemon::pipeline::{AttemptResult, Known, Pipeline, Site, ended};
+use crate::daemon::pipeline::{AttemptResult, Known, Pipeline};
 use crate::daemon::quota::Refusals;
-use crate::daemon::status::{EventFault, Now, Root, RuleStatus};
+use crate::daemon::site::{Backend, Site, VersionOf};
+use crate::daemon::status::{Now, Root, RuleStatus};
 use crate::daemon::summary::{Left, Summary};
 use crate::daemon::watchdog::Heartbeat;
 use crate::fs::RelPath;
+use crate::hold::{Announced, Hold};
 use crate::kms::Kms;
 use crate::policy::{Mode, Rule};
 use crate::settle::{Pair, Timing, Want};
-use crate::sink::directory::removal::Sheltered;
-use crate::source::directory::hint::Hints;
+use crate::sink::Sheltered;
+use crate::source::{Feed, Source};
 
 /// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan (P10).
 const MAX_PAIRS: usize = 20_000;
 /// Room for more pairs than this is not kept.
 const ROOMY: usize = 1_000;
-/// Time between scans where events cannot be relied on.
-const POLL: Duration = Duration::from_secs(10);
 /// Time between tries to attach to directories that are not as they should be.
 const REATTACH: Duration = Duration::from_secs(5);
 /// After how long without a quiet moment a file is reported.
@@ -70,16 +68,19 @@ pub enum Told {
 }
 
 /// Drives one rule.
-pub struct Worker<K> {
-    line: Arc<Pipeline<K>>,
+pub struct Worker<K, B: Backend> {
+    pipeline: Arc<Pipeline<K>>,
     rule: Arc<Rule>,
     timing: Timing,
     once: bool,
     /// Tries at the same time.
     max_jobs: usize,
-    site: Option<Arc<Site>>,
-    hints: Option<Hints>,
-    pairs: HashMap<RelPath, PairState>,
+    /// What attaches it.
+    backend: Arc<B>,
+    site: Option<Arc<Site<B>>>,
+    /// What says which names to look at, while it is attached.
+    feed: Option<<B::Source as Source>::Feed>,
+    pairs: HashMap<RelPath, PairState<VersionOf<B>>>,
     timers: BTreeSet<(Moment, RelPath)>,
     ready: VecDeque<RelPath>,
     /// Tries under way, each with the attachment it belongs to.
@@ -97,8 +98,6 @@ pub struct Worker<K> {
     soonest_scan: Moment,
     next_attach: Moment,
     is_first_scan: bool,
-    /// Names that a killed process left may still lie about.
-    unswept: bool,
     /// The last whole scan left out directories; told then.
     capped: bool,
     /// The last scan left pairs in the directory for want of room.
@@ -120,12 +119,8 @@ pub struct Worker<K> {
     fatal: Option<Hold>,
     next_prune: Moment,
     next_retry: Moment,
-    /// Until when the event of our own file must have come, while it is awaited.
-    cookie_due: Option<Moment>,
-    /// Why events are not to be relied on, as far as it is known.
-    deaf: Option<EventFault>,
-    /// Watchers built so far.
-    watchers: u64,
+    /// What listens for hints was built so often.
+    built: usize,
     /// When it was last asked whether it turns, and answered.
     beat: Heartbeat,
     rule_status: Arc<RuleStatus>,
@@ -140,8 +135,8 @@ pub struct Worker<K> {
     ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
-struct PairState {
-    pair: Pair,
+struct PairState<V> {
+    pair: Pair<V>,
     timer: Option<Moment>,
     running: bool,
     /// Something happened to it while it was tried.
@@ -169,46 +164,46 @@ pub(crate) fn timing(rule: &Rule) -> Timing {
     }
 }
 
-impl<K: Kms> Worker<K> {
+impl<K: Kms, B: Backend> Worker<K, B> {
     /// A driver that has not begun. `ready` fires when the watch is up and the first scan under way, or when it
     /// is known that they cannot be for now.
     pub fn new(
-        line: Arc<Pipeline<K>>,
+        pipeline: Arc<Pipeline<K>>,
+        backend: Arc<B>,
         rule: Arc<Rule>,
         once: bool,
         max_jobs: usize,
         ready: tokio::sync::oneshot::Sender<()>,
     ) -> Self {
         let timing = timing(&rule);
-        let now = line.clock.now();
-        let rule_status = line.status.rule(&rule.name);
+        let now = pipeline.clock.now();
+        let rule_status = pipeline.status.rule(&rule.name);
         Self {
             summary: Summary::new(&rule.name, once),
-            beat: line.status.watchdog.register(&rule.name),
+            beat: pipeline.status.watchdog.register(&rule.name),
             questions: rule_status.take_questions(),
             rule_status,
             next_show: now,
             unshown: false,
             last_scan: None,
             last_scan_took: Duration::ZERO,
-            reopened: line.kms.reopened(),
-            room: line.quarantine.as_ref().map(|store| store.room()),
+            reopened: pipeline.kms.reopened(),
+            room: backend.room(),
             sheltered: Sheltered::default(),
             refusals: Arc::default(),
             refused: 0,
             fatal: None,
             next_prune: now,
             next_retry: now,
-            cookie_due: None,
-            deaf: None,
-            watchers: 0,
-            line,
+            built: 0,
+            pipeline,
+            backend,
             rule,
             timing,
             once,
             max_jobs,
             site: None,
-            hints: None,
+            feed: None,
             pairs: HashMap::new(),
             timers: BTreeSet::new(),
             ready: VecDeque::new(),
@@ -221,7 +216,6 @@ impl<K: Kms> Worker<K> {
             soonest_scan: now,
             next_attach: now,
             is_first_scan: true,
-            unswept: true,
             capped: false,
             overflowed: false,
             told: Announced::default(),
@@ -237,16 +231,15 @@ impl<K: Kms> Worker<K> {
     /// A failure after which nothing may be published: what was to be durable may not be.
     pub async fn run(mut self, mut told: watch::Receiver<Told>) -> Result<Summary, Hold> {
         while *told.borrow() == Told::Work && self.fatal.is_none() {
-            let now = self.line.clock.now();
+            let now = self.pipeline.clock.now();
             if self.beat.turn() {
-                self.prove_hearing(now);
+                self.probe_events(now);
             }
             if self.site.is_none() && now >= self.next_attach {
                 self.attach(now);
             }
             if self.site.is_some() {
                 self.take_hints(now);
-                self.miss_cookie(now);
                 if self.overflowed && self.pairs.len() <= MAX_PAIRS / 2 {
                     self.scan_soon(now);
                 }
@@ -255,7 +248,7 @@ impl<K: Kms> Worker<K> {
                 }
                 self.scan_on().await;
                 self.run_timers(now).await;
-                self.dispatch();
+                self.dispatch().await;
             }
             match self.site {
                 None => self.say_ready(),
@@ -282,8 +275,8 @@ impl<K: Kms> Worker<K> {
         }
         if *told.borrow() != Told::Work {
             // Tries that only queue for a place are not in hand: a restart begins them again (C17).
-            self.line.hashing.close(self.site.as_ref().map(|site| &site.queue));
-            self.line.kms.end_soon();
+            self.pipeline.hashing.close(self.site.as_ref().map(|site| &site.queue));
+            self.pipeline.kms.end_soon();
         }
         // From here on it only waits for what is in hand, and whoever ordered that sees to how long.
         self.beat.retire();
@@ -328,13 +321,14 @@ impl<K: Kms> Worker<K> {
         let attached = self.site.is_some();
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
         let scheduled = if attached { self.next_scan } else { self.next_attach };
-        let check = self.once.then(|| self.line.clock.now() + ONCE_CHECK);
+        let check = self.once.then(|| self.pipeline.clock.now() + ONCE_CHECK);
         let show = self.unshown.then_some(self.next_show);
-        let wake = [timer, self.cookie_due, check, show].into_iter().flatten().fold(scheduled, Moment::min);
-        let wake = self.line.clock.instant(wake);
+        let feed_due = self.feed.as_ref().and_then(Feed::due);
+        let wake = [timer, feed_due, check, show].into_iter().flatten().fold(scheduled, Moment::min);
+        let wake = self.pipeline.clock.instant(wake);
         let hint = async {
-            match &self.hints {
-                Some(hints) => hints.wait().await,
+            match &self.feed {
+                Some(feed) => feed.wait().await,
                 None => std::future::pending().await,
             }
         };
@@ -365,7 +359,7 @@ impl<K: Kms> Worker<K> {
 
     /// Shows on the status how things stand; not more often than it must, as it counts all pairs.
     fn show(&mut self) {
-        let now = self.line.clock.now();
+        let now = self.pipeline.clock.now();
         if now < self.next_show {
             self.unshown = true;
             return;
@@ -373,7 +367,7 @@ impl<K: Kms> Worker<K> {
         self.next_show = now + if self.once { SHOW_ONCE } else { SHOW };
         self.unshown = false;
         let root = match (&self.site, &self.attach_told) {
-            (Some(site), _) => match self.unheard(site) {
+            (Some(_), _) => match self.feed.as_ref().and_then(Feed::fault) {
                 None => Root::Watched,
                 Some(why) => Root::Scanned(why),
             },
@@ -407,7 +401,7 @@ impl<K: Kms> Worker<K> {
         if self.site.is_none() {
             return true; // its directory is not to be had; said when it was tried
         }
-        let now = self.line.clock.now();
+        let now = self.pipeline.clock.now();
         let more_wait = self.overflowed && self.pairs.len() < MAX_PAIRS / 2;
         !more_wait
             && self.jobs.is_empty()
@@ -421,15 +415,16 @@ impl<K: Kms> Worker<K> {
         if !self.once || self.jobs.is_empty() || batcher.waiting() < self.jobs.len() {
             return;
         }
-        let now = self.line.clock.now();
-        let may_join = |slot: &PairState| !slot.running && slot.hold.is_none() && !self.is_late(slot, now);
+        let now = self.pipeline.clock.now();
+        let may_join =
+            |slot: &PairState<VersionOf<B>>| !slot.running && slot.hold.is_none() && !self.is_late(slot, now);
         if self.ready.is_empty() && !self.pairs.values().any(may_join) {
             batcher.hurry();
         }
     }
 
     /// In `--once`: whether a pair is not waited for, or not any more.
-    fn is_late(&self, slot: &PairState, now: Moment) -> bool {
+    fn is_late(&self, slot: &PairState<VersionOf<B>>, now: Moment) -> bool {
         let limit = self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
         slot.timer.is_none() || (slot.hold.is_none() && now > slot.first_seen + limit)
     }
@@ -456,7 +451,12 @@ impl<K: Kms> Worker<K> {
 }
 
 /// Puts a pair on the timer list, taking it off where it was.
-fn set_timer(timers: &mut BTreeSet<(Moment, RelPath)>, slot: &mut PairState, path: &RelPath, at: Moment) {
+fn set_timer<V>(
+    timers: &mut BTreeSet<(Moment, RelPath)>,
+    slot: &mut PairState<V>,
+    path: &RelPath,
+    at: Moment,
+) {
     if let Some(old) = slot.timer.replace(at) {
         timers.remove(&(old, path.clone()));
     }

@@ -15,9 +15,8 @@ use rustix::io::Errno;
 use crate::chain;
 use crate::context::leaf_keys::LeafKeys;
 use crate::context::{Context, ContextError, Filling};
-use crate::daemon::pipeline::Site;
-use crate::daemon::worker::attach;
-use crate::daemon::worker::look::{Observation, is_of, look, probe};
+use crate::daemon::site::attach::{Directories, DirectorySite};
+use crate::daemon::site::decided::is_of;
 use crate::escape::quoted;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Kind, OpenError, RelPath, Stat};
@@ -25,12 +24,13 @@ use crate::key::KeyId;
 use crate::policy;
 use crate::policy::{Mode, Rule};
 use crate::signature::{Malformed, Signature};
-use crate::sink::directory::deliver;
 use crate::source::directory::scan;
-use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, Unsignable};
+use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part};
+use crate::source::directory::signature_file::read_open;
 use crate::state::Remembered;
 use crate::state::link::Row;
 use crate::state::reader::{Decisions, HistoryError};
+use crate::state::reason::RefusalReason;
 
 pub use crate::diagnose::explain::prospect::{Prospect, What};
 
@@ -69,7 +69,7 @@ pub enum WhyNot<'r> {
     Overlooked(Overlooked<'r>),
     /// It can have no signature.
     #[error("refused: {0}")]
-    Unsignable(Unsignable),
+    Unsignable(RefusalReason),
 }
 
 /// What a rule that applies makes of a path.
@@ -213,7 +213,7 @@ pub fn explain<'r>(
     let context = rule.context.expand(filling);
     let remembered = terms.decisions.map_or(Ok(None), |d| d.remembered(&rule.name, &path))?;
     let row = terms.decisions.map_or(Ok(None), |d| d.newest_row(&rule.name, &path))?;
-    let now = match attach::site(rule, true) {
+    let now = match Directories::for_a_look().open(rule) {
         Err(error) => Err(chain::one_line(&error)),
         Ok(site) => {
             if let Some(why) = way(&site, &path, asked_for) {
@@ -274,7 +274,7 @@ fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<(RelPath, AskedFor), 
         Part::SignatureOf(payload) => {
             Ok((RelPath::new(parent.join(payload)).ok_or_else(outside)?, AskedFor::SignatureToSign))
         }
-        Part::Unsignable(why) => Err(WhyNot::Unsignable(why)),
+        Part::Unsignable(why) => Err(WhyNot::Unsignable(why.into())),
     }
 }
 
@@ -288,11 +288,13 @@ enum AskedFor {
 }
 
 /// What on the way to a file keeps the daemon from ever coming to it.
-fn way(site: &Site, path: &RelPath, asked_for: AskedFor) -> Option<WhyNot<'static>> {
-    match site.root.descend(path.parent()) {
+fn way(site: &DirectorySite, path: &RelPath, asked_for: AskedFor) -> Option<WhyNot<'static>> {
+    match site.folder().root.descend(path.parent()) {
         Ok(dir) => match dir.stat_of(path.name()) {
             Ok(Some(stat)) if stat.kind == Kind::Directory => Some(WhyNot::Directory),
-            Ok(None) if asked_for == AskedFor::SignatureToSign => Some(WhyNot::Unsignable(Unsignable::Stray)),
+            Ok(None) if asked_for == AskedFor::SignatureToSign => {
+                Some(WhyNot::Unsignable(RefusalReason::StraySignature))
+            }
             Ok(_) | Err(_) => None,
         },
         Err(e) if e.source == Errno::XDEV => {
@@ -325,7 +327,7 @@ impl From<HistoryError> for Unseen {
 
 /// One path of a rule at its directories.
 struct Scene<'a> {
-    site: &'a Site,
+    site: &'a DirectorySite,
     path: &'a RelPath,
     context: &'a Result<Context, ContextError>,
     row: Option<&'a Remembered>,
@@ -334,19 +336,19 @@ struct Scene<'a> {
 
 impl Scene<'_> {
     fn now(&self) -> Result<Now, Unseen> {
-        let look = look(self.site, self.path)?;
+        let look = self.site.folder().look(self.path)?;
         let payload = self.stat_of(self.path.name())?;
         let signature = self.signature()?;
-        let fits = look.unfit.is_none() && look.sight.payload.is_some();
-        let writer = fits.then(|| probe(self.site, self.path, look.sight));
-        let is_of_this = self.row.is_some_and(|row| is_of(self.site, row, &look.sight));
+        let fits = look.unfit.is_none() && look.versions.payload.is_some();
+        let writer = fits.then(|| self.site.folder().probe(self.path, &look.versions));
+        let is_of_this = self.row.is_some_and(|row| is_of(self.site, row, &look.versions));
         let prospect = self.prospect(&look, signature.as_ref(), writer)?;
         let unfit = look.unfit.map(|unfit| unfit.to_string());
         Ok(Now { payload, signature, unfit, writer, is_of_this, prospect })
     }
 
     fn stat_of(&self, name: &OsStr) -> Result<Option<Stat>, FsError> {
-        match self.site.root.descend(self.path.parent()) {
+        match self.site.folder().root.descend(self.path.parent()) {
             Ok(dir) => dir.stat_of(name),
             Err(e) if e.is_not_found() || e.is_no_directory() => Ok(None),
             Err(e) => Err(e),
@@ -357,12 +359,12 @@ impl Scene<'_> {
     fn signature(&self) -> Result<Option<SignatureThere>, FsError> {
         let name = self.site.rule.signature_name(self.path.name());
         let Some(stat) = self.stat_of(&name)? else { return Ok(None) };
-        let dir = self.site.root.descend(self.path.parent())?;
-        let opened = dir.open_file(&name, &self.site.signature_fitness());
-        let content = match opened.and_then(|(file, _)| deliver::read_open(&file, &dir, &name)) {
+        let dir = self.site.folder().root.descend(self.path.parent())?;
+        let opened = dir.open_file(&name, &self.site.folder().signature_fitness());
+        let content = match opened.and_then(|(file, _)| read_open(&file, &dir, &name)) {
             Ok(read) => Ok(read.parsed),
             Err(OpenError::Gone) => return Ok(None),
-            Err(OpenError::Unfit(unfit)) => Err(unfit.to_string()),
+            Err(OpenError::Unfit(unfit)) => Err(format!("it {unfit}")),
             Err(OpenError::Io(error)) => Err(chain::one_line(&error)),
         };
         Ok(Some(SignatureThere { stat, content }))

@@ -11,10 +11,9 @@ use std::sync::Arc;
 
 use crate::chain;
 use crate::context::Placeholder;
-use crate::daemon::pipeline::Site;
-use crate::daemon::worker::attach;
-use crate::daemon::worker::attach::AttachError;
-use crate::daemon::worker::{mounts, timing};
+use crate::daemon::site::attach::{AttachError, Directories, DirectorySite, batching};
+use crate::daemon::site::mounts;
+use crate::daemon::worker::timing;
 use crate::diagnose::survey::{Survey, survey};
 use crate::escape::quoted;
 use crate::fs::lease;
@@ -34,7 +33,7 @@ use crate::diagnose::inspect::places::{own, space, unopened};
 /// How many files of a rule may wait for their batch with a copy of theirs open, where the process may have `limit` files
 /// open (`None`: any number).
 pub fn copies_waiting(rule: &Rule, limit: Option<u64>) -> u64 {
-    let batching = rule.delivery().and_then(|_| attach::batching(rule, limit));
+    let batching = rule.delivery().and_then(|_| batching(rule, limit));
     batching.map_or(0, |batching| batching.max_files as u64)
 }
 
@@ -68,7 +67,7 @@ pub struct Inspection {
 
 /// Inspects one rule of a policy.
 pub fn inspect(policy: &Policy, rule: &Arc<Rule>, decisions: Option<&Decisions>, depth: Depth) -> Inspection {
-    let site = match attach::site(rule, true) {
+    let site = match Directories::for_a_look().open(rule) {
         Ok(site) => site,
         Err(error) => return Inspection { findings: unattached(rule, &error, depth), directories: 0 },
     };
@@ -160,10 +159,10 @@ fn standing(rule: &Rule, waiting: usize) -> String {
     format!("{waiting} {files} {what}")
 }
 
-fn events(site: &Site) -> Finding {
-    match site.root.file_system() {
+fn events(site: &DirectorySite) -> Finding {
+    match site.folder().root.file_system() {
         Err(error) => Finding::unknown("events", words(&error), CHECK_READING),
-        Ok(kind) if site.is_remote => Finding::note(
+        Ok(kind) if site.folder().is_remote => Finding::note(
             "events",
             format!("{kind}: events cannot be relied on there, and the directory is scanned often instead"),
             "watch a directory on a local file system, if that is too slow",
@@ -174,9 +173,9 @@ fn events(site: &Site) -> Finding {
 
 // Leases
 
-fn leases(site: &Site) -> Finding {
-    let tried = match site.root.check_writable() {
-        Ok(()) => site.root.has_leases(),
+fn leases(site: &DirectorySite) -> Finding {
+    let tried = match site.folder().root.check_writable() {
+        Ok(()) => site.folder().root.has_leases(),
         Err(_) => Support::Unknown,
     };
     let answer = match tried {
@@ -216,7 +215,7 @@ fn leases(site: &Site) -> Finding {
 }
 
 /// What goes without leases, for files of others.
-fn without_leases(site: &Site) -> String {
+fn without_leases(site: &DirectorySite) -> String {
     match &site.rule.mode {
         Mode::Sign(_) => {
             let settle = humantime::format_duration(site.rule.settle);
@@ -230,16 +229,16 @@ fn without_leases(site: &Site) -> String {
 }
 
 /// Asks the lease of some regular file that is there.
-fn of_a_file(site: &Site) -> Support {
+fn of_a_file(site: &DirectorySite) -> Support {
     let anything = Fitness { max_size: u64::MAX, max_links: u32::MAX, owners: None };
-    let Ok(names) = site.root.names() else { return Support::Unknown };
+    let Ok(names) = site.folder().root.names() else { return Support::Unknown };
     let mine = |name: &std::ffi::OsString| {
-        let stat = site.root.stat_of(name).ok().flatten()?;
+        let stat = site.folder().root.stat_of(name).ok().flatten()?;
         let me = rustix::process::geteuid().as_raw();
         (stat.kind == Kind::File && (stat.uid == me || is_capable(CAP_LEASE))).then_some(())
     };
     let name = names.take(NAMES).filter_map(Result::ok).find(|name| mine(name).is_some());
-    match name.map(|name| site.root.open_file(&name, &anything)) {
+    match name.map(|name| site.folder().root.open_file(&name, &anything)) {
         Some(Ok((file, _))) => match lease::probe(&file) {
             Writer::Absent | Writer::Present => Support::Yes,
             Writer::Unknown => Support::No,
@@ -249,11 +248,11 @@ fn of_a_file(site: &Site) -> Support {
 }
 
 /// Whether only files of this process's user are handled, or nobody else but root can put any there.
-fn owns_all(site: &Site) -> bool {
+fn owns_all(site: &DirectorySite) -> bool {
     let me = rustix::process::geteuid().as_raw();
     let are_mine = |owners: &Vec<u32>| owners.iter().all(|owner| *owner == me);
     site.rule.allowed_owners.as_ref().is_some_and(are_mine)
-        || site.root.stat().is_ok_and(|root| root.uid == me && root.mode & 0o022 == 0)
+        || site.folder().root.stat().is_ok_and(|root| root.uid == me && root.mode & 0o022 == 0)
 }
 
 /// Whether this process has a capability that counts on this host's files: one of a user namespace does not.
@@ -272,23 +271,23 @@ fn has_capability(status: &str, uid_map: &str, capability: u32) -> bool {
 
 // Where something is written
 
-fn writing(site: &Site) -> Vec<Finding> {
+fn writing(site: &DirectorySite) -> Vec<Finding> {
     let mut findings = Vec::new();
     if site.rule.writes_to_root() {
-        findings.push(match site.root.check_writable() {
+        findings.push(match site.folder().root.check_writable() {
             Ok(()) => Finding::fine("write", "the directory can be written to"),
             Err(error) => Finding::fix("write", words(&error), "let the daemon's user write there"),
         });
     }
     // A rule that never writes there may find what it left under an earlier policy.
-    if let Err(error) = private::check(&site.root) {
+    if let Err(error) = private::check(&site.folder().root) {
         findings.push(Finding::fix("write", words(&error), ""));
     }
     findings
 }
 
-fn delivery(site: &Site, floor: u64, depth: Depth) -> Vec<Finding> {
-    let Some(dir) = &site.destination else { return Vec::new() };
+fn delivery(site: &DirectorySite, floor: u64, depth: Depth) -> Vec<Finding> {
+    let Some(dir) = site.destination() else { return Vec::new() };
     if let Err(error) = dir.check_writable() {
         return vec![Finding::fix("deliver_to", words(&error), "let the daemon's user write there")];
     }
@@ -298,8 +297,8 @@ fn delivery(site: &Site, floor: u64, depth: Depth) -> Vec<Finding> {
     let mut findings =
         vec![space("deliver_to", dir, &format!("{} can be written to", quoted(dir.path())), floor)];
     let nameless = dir.has_nameless_files();
-    let blocks = match site.root.check_writable() {
-        Ok(()) => dir.shares_blocks_with(&site.root),
+    let blocks = match site.folder().root.check_writable() {
+        Ok(()) => dir.shares_blocks_with(&site.folder().root),
         Err(_) => Support::Unknown,
     };
     let copies = match blocks {
@@ -320,7 +319,7 @@ fn delivery(site: &Site, floor: u64, depth: Depth) -> Vec<Finding> {
     findings
 }
 
-fn quarantine(site: &Site, policy: &Policy) -> Option<Finding> {
+fn quarantine(site: &DirectorySite, policy: &Policy) -> Option<Finding> {
     let path = policy.quarantine_dir.as_deref().filter(|_| site.rule.mode.quarantines())?;
     let store = match Dir::open(path) {
         Ok(store) => store,
@@ -329,7 +328,7 @@ fn quarantine(site: &Site, policy: &Policy) -> Option<Finding> {
         }
         Err(error) => return Some(Finding::unknown("quarantine", words(&error), CHECK_READING)),
     };
-    Some(match mounts::reach(&site.root, &store) {
+    Some(match mounts::reach(&site.folder().root, &store) {
         Err(error) => Finding::unknown("quarantine", words(&error), CHECK_READING),
         Ok(mounts::Reach::Moved) => {
             Finding::fine("quarantine", "on the same mount: bad files are moved there")

@@ -1,7 +1,7 @@
 //! What lies in a rule's directory, and how much of it stands to be signed or judged, without touching any.
 
-use crate::daemon::pipeline::Site;
-use crate::daemon::worker::look::{is_decided, look};
+use crate::daemon::site::attach::DirectorySite;
+use crate::daemon::site::decided::is_decided;
 use crate::fs::FsError;
 use crate::source::directory::scan::Walk;
 use crate::state::reader::Decisions;
@@ -27,15 +27,16 @@ pub(crate) struct Survey {
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(crate) fn survey(site: &Site, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
+pub(crate) fn survey(site: &DirectorySite, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
     let mut walk = Walk::new(&site.rule);
     let mut survey = Survey::default();
-    while let Some(batch) = walk.next(&site.root, NAMES, |_| survey.directories += 1)? {
+    while let Some(batch) = walk.next(&site.folder().root, NAMES, |_| survey.directories += 1)? {
         for path in batch.pairs {
-            let look = look(site, &path)?;
+            let look = site.folder().look(&path)?;
             // A row that cannot be read is no decision.
             let row = decisions.and_then(|d| d.remembered(&site.rule.name, &path).ok().flatten());
-            if look.sight.payload.is_some() && !row.is_some_and(|row| is_decided(site, &row, &look, false)) {
+            if look.versions.payload.is_some() && !row.is_some_and(|row| is_decided(site, &row, &look, false))
+            {
                 survey.waiting += 1;
             }
         }

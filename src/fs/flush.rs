@@ -9,40 +9,18 @@
 //! descriptor was opened, which is before anything is written here. Whoever is told of one takes it for everybody's: from
 //! then on each is flushed by itself, and told of its own.
 
-use std::os::fd::{AsFd, BorrowedFd};
+pub use super::written::Written;
+use super::{Dir, FsError, Result};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::{Dir, FsError, Result};
-
 /// From how many on one syncfs(2) is quicker. Seen on ext4 and XFS; a pair is two.
 const MANY: usize = 4;
+
 /// How long many wait for more.
 const MOMENT: Duration = Duration::from_millis(2);
-
-/// Something written that is to be durable: a file or a directory.
-#[derive(Debug, Clone, Copy)]
-pub struct Written<'a> {
-    fd: BorrowedFd<'a>,
-    /// For a failure: what was being done, and where.
-    action: &'static str,
-    path: &'a Path,
-}
-
-impl<'a> Written<'a> {
-    pub(super) fn new(fd: &'a impl AsFd, action: &'static str, path: &'a Path) -> Self {
-        Self { fd: fd.as_fd(), action, path }
-    }
-
-    /// Makes this one durable.
-    ///
-    /// # Errors
-    /// What fsync(2) says.
-    pub fn flush(&self) -> Result<()> {
-        rustix::fs::fsync(self.fd).map_err(|e| FsError::new(self.action, self.path, e))
-    }
-}
 
 /// Flushes what is written to one file system.
 #[derive(Debug)]
@@ -74,7 +52,7 @@ impl Flusher {
         let each = || written.iter().try_for_each(Written::flush);
         let Some(dir) = &self.whole else { return each() };
         self.rounds.flush(written.len(), each, || {
-            rustix::fs::syncfs(&dir.fd).map_err(|e| FsError::new("sync", dir.path(), e))?;
+            rustix::fs::syncfs(dir.as_fd()).map_err(|e| FsError::new("sync", dir.path(), e))?;
             // Kernels before 5.17 keep from syncfs(2) that the file system has stopped; and ext4 without a journal tells
             // the disk to empty its cache before it writes the last blocks.
             dir.sync()

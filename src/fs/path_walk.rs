@@ -239,7 +239,7 @@ fn reopen(place: &Place, path: &Path) -> Result<Dir, FsError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(&place.fd, ".", flags, Mode::empty())
         .map_err(|e| FsError::new("open directory", path, e))?;
-    Ok(Dir { fd: fd.into(), path: path.into() })
+    Ok(Dir::opened(fd, path))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What `statx` says of a file, and what a file must be to be handled.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -77,14 +78,58 @@ pub struct Fitness {
     pub owners: Option<Vec<u32>>,
 }
 
-/// Why a file is not handled as it is.
+/// What is no regular file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Irregular {
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// Something is mounted there.
+    MountPoint,
+    /// FIFO, socket or device.
+    Special,
+}
+
+impl Irregular {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Directory, Self::Symlink, Self::MountPoint, Self::Special];
+
+    /// The code used in state.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::MountPoint => "mount-point",
+            Self::Special => "special",
+        }
+    }
+
+    /// What a code of [`Irregular::as_str`] stands for.
+    pub fn parse(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|what| what.as_str() == code)
+    }
+}
+
+impl fmt::Display for Irregular {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "a directory",
+            Self::Symlink => "a symbolic link",
+            Self::MountPoint => "a mount point",
+            Self::Special => "a FIFO, socket or device",
+        })
+    }
+}
+
+/// Why a file is not handled as it is. Its words go on after "it", or after the name of the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// A link, directory, FIFO, socket or device.
-    #[error("it is {0}, and only regular files are handled")]
-    NotRegular(&'static str),
+    #[error("is {0}, and only regular files are handled")]
+    NotRegular(Irregular),
     /// More hard links than allowed: another name could change it.
-    #[error("it has {links} hard links; max_links allows {max}")]
+    #[error("has {links} hard links; max_links allows {max}")]
     Links {
         /// How many it has.
         links: u32,
@@ -92,7 +137,7 @@ pub enum Unfit {
         max: u32,
     },
     /// Larger than allowed.
-    #[error("it has {size} bytes; max_size allows {max}")]
+    #[error("has {size} bytes; max_size allows {max}")]
     TooLarge {
         /// How large it is, as far as is known.
         size: u64,
@@ -100,19 +145,11 @@ pub enum Unfit {
         max: u64,
     },
     /// Not one of the owners allowed.
-    #[error("it belongs to user {0}, who is not among allowed_owners")]
+    #[error("belongs to user {0}, who is not among allowed_owners")]
     Owner(u32),
     /// Set-user-id or set-group-id.
-    #[error("it is set-user-id or set-group-id")]
+    #[error("is set-user-id or set-group-id")]
     SetId,
-}
-
-impl Unfit {
-    /// Whether a reason on record is of this type: these begin with `it`, and no other refusal does. Such a
-    /// refusal holds only as long as the file is found unfit again.
-    pub fn wrote(reason: &str) -> bool {
-        reason.starts_with("it ")
-    }
 }
 
 impl Fitness {
@@ -123,9 +160,9 @@ impl Fitness {
     pub fn check(&self, stat: &Stat) -> std::result::Result<(), Unfit> {
         match stat.kind {
             Kind::File => {}
-            Kind::Directory => return Err(Unfit::NotRegular("a directory")),
-            Kind::Symlink => return Err(Unfit::NotRegular("a symbolic link")),
-            Kind::Special => return Err(Unfit::NotRegular("a FIFO, socket or device")),
+            Kind::Directory => return Err(Unfit::NotRegular(Irregular::Directory)),
+            Kind::Symlink => return Err(Unfit::NotRegular(Irregular::Symlink)),
+            Kind::Special => return Err(Unfit::NotRegular(Irregular::Special)),
         }
         if stat.links > self.max_links {
             return Err(Unfit::Links { links: stat.links, max: self.max_links });
@@ -207,24 +244,6 @@ pub fn stat_path(path: &Path) -> Result<Option<Stat>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::directory::scan::Unsignable;
-
-    #[test]
-    fn every_unfitness_knows_its_own_words() {
-        for unfit in [
-            Unfit::NotRegular("a directory"),
-            Unfit::Links { links: 2, max: 1 },
-            Unfit::TooLarge { size: 2, max: 1 },
-            Unfit::Owner(7),
-            Unfit::SetId,
-        ] {
-            assert!(Unfit::wrote(&unfit.to_string()), "{unfit}");
-        }
-        for other in [Unsignable::NameTooLong, Unsignable::SignatureOfSignature, Unsignable::Stray] {
-            let other = other.to_string();
-            assert!(!Unfit::wrote(&other), "{other}");
-        }
-    }
 
     #[test]
     fn what_a_file_must_be_is_checked_to_the_bit() {
@@ -242,7 +261,7 @@ mod tests {
             (Stat { uid: 8, ..file }, Unfit::Owner(8)),
             (Stat { mode: 0o4755, ..file }, Unfit::SetId),
             (Stat { mode: 0o2755, ..file }, Unfit::SetId),
-            (Stat { kind: Kind::Special, ..file }, Unfit::NotRegular("a FIFO, socket or device")),
+            (Stat { kind: Kind::Special, ..file }, Unfit::NotRegular(Irregular::Special)),
         ] {
             assert_eq!(fitness.check(&stat), Err(unfit));
         }

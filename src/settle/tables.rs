@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::clock::FileTime;
 use crate::settle::*;
 
 #[derive(Deserialize)]
@@ -54,12 +53,8 @@ struct Versions {
 }
 
 impl Versions {
-    fn sight(self) -> PairVersion {
-        let identity = |version: u64| {
-            let time = FileTime { seconds: 0, nanos: 0 };
-            Identity { dev: 1, ino: version, size: 0, mtime: time, ctime: time }
-        };
-        PairVersion { payload: self.payload.map(identity), signature: self.signature.map(identity) }
+    fn seen(self) -> PairVersion<u64> {
+        PairVersion { payload: self.payload, signature: self.signature }
     }
 }
 
@@ -96,11 +91,11 @@ fn tell(story: &Story) -> Result<(), String> {
         other => return Err(format!("want = {other:?}")),
     };
     let timing = timing(&story.timing);
-    let mut pair = Pair::new(want, Duration::ZERO, PairVersion::default());
+    let mut pair = Pair::new(want, Duration::ZERO, PairVersion::<u64>::NONE);
     for event in &story.step {
         let at = time(&event.at);
         let next = match event {
-            Event { see: Some(versions), .. } => pair.seen(at, versions.sight(), &timing),
+            Event { see: Some(versions), .. } => pair.seen(at, &versions.seen(), &timing),
             Event { probe: Some(writer), .. } => {
                 let writer = match writer.as_str() {
                     "absent" => Writer::Absent,

@@ -6,5 +6,9 @@ pub mod deliver;
 pub mod exchange;
 pub mod quarantine;
 pub mod removal;
+pub(crate) mod remover;
 pub mod sign;
+mod sink;
 mod tree;
+
+pub use sink::DirectorySink;

@@ -1,6 +1,13 @@
 //! A watched directory as a source: events are hints, a scan is the truth (P5).
 //!
-//! Nothing here opens a file for its content or changes anything.
+//! Nothing here changes anything in the directory.
 
-pub mod hint;
+mod feed;
+pub mod folder;
+mod hint;
 pub mod scan;
+pub mod signature_file;
+mod source;
+
+pub use feed::DirectoryFeed;
+pub use source::{DirectorySource, Origin};

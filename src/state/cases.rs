@@ -10,7 +10,9 @@ use super::audit::{Break, Unbroken};
 use super::ledger::{self, Pruned, Read, Seal};
 use super::link::{Head, Row};
 use super::reader::{Expected, Filter, History, HistoryError, JudgedFilter, NameFilter};
+use super::reason::sentences::tests::every_sentence;
 use super::*;
+use crate::signing::Reason;
 
 /// Puts decisions on record as a command does.
 fn put_on_record(dir: &Path, decisions: &[Decision]) -> Result<(), StateError> {
@@ -27,7 +29,7 @@ fn decision(file: impl AsRef<str>, outcome: Outcome) -> Decision {
         payload: None,
         signature: None,
         outcome,
-        reason: (outcome == Outcome::Quarantined).then(|| "mismatch".into()),
+        reason: (outcome == Outcome::Quarantined).then_some(DecisionReason::Verdict(Reason::Mismatch)),
         digest: Some("d".into()),
         signature_digest: None,
         key: Some("local:k".into()),
@@ -482,19 +484,95 @@ fn o10_a_crash_while_it_is_taken_over_leaves_one_version_or_the_other() {
         drop(db(crashed));
         assert_eq!(verify(crashed).unwrap().rows, 3);
     });
-    assert_eq!(versions.into_iter().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(versions.into_iter().collect::<Vec<_>>(), [1, schema::VERSION]);
     drop((keeper, migrated));
+}
+
+/// What version 2 and, but for the record, version 1 had where version 3 has codes.
+const VERSION_2_DECIDED: &str = "
+    DROP TABLE decided;
+    CREATE TABLE decided (
+        rule TEXT NOT NULL, path BLOB NOT NULL, fingerprint TEXT NOT NULL, payload BLOB, signature BLOB,
+        outcome TEXT NOT NULL, reason TEXT, digest TEXT, signature_digest TEXT, PRIMARY KEY (rule, path)
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 2;
+";
+
+#[tokio::test]
+async fn o10_each_sentence_of_an_earlier_version_becomes_its_code_and_any_other_none() {
+    let version_2 = record(3);
+    db(version_2.path()).execute_batch(VERSION_2_DECIDED).unwrap();
+    for dir in [version_2, version_1("")] {
+        let kept = if version(dir.path()) == 1 { Vec::new() } else { rows(dir.path(), &Filter::default()) };
+        let before = Connection::open(dir.path().join(FILE)).unwrap();
+        let put = |name: &str, outcome: Outcome, reason: Option<&str>| {
+            let row = params!["r", name.as_bytes(), [7_u8; 40], outcome.as_str(), reason];
+            before
+                .execute("INSERT INTO decided VALUES (?1, ?2, 'f', ?3, NULL, ?4, ?5, NULL, NULL)", row)
+                .unwrap();
+        };
+        let refused = every_sentence();
+        for (n, (sentence, _)) in refused.iter().enumerate() {
+            put(&format!("refused-{n}"), Outcome::Refused, Some(sentence));
+        }
+        put("other", Outcome::Refused, Some("words that nobody wrote"));
+        put("none", Outcome::Refused, None);
+        put("bad", Outcome::Invalid, Some("wrong-key"));
+        put("good", Outcome::Valid, None);
+        before
+            .execute_batch(
+                "INSERT INTO decided VALUES ('r', x'ff', 'f', NULL, NULL, 'refused', CAST(x'ff' AS TEXT), NULL, NULL)",
+            )
+            .unwrap();
+        let path = |name: &str| RelPath::new(name).unwrap();
+        let reasons = |found: &dyn Fn(&RelPath) -> Option<Remembered>| {
+            let reason = |name: &str| found(&path(name)).unwrap().reason;
+            for (n, (sentence, expected)) in refused.iter().enumerate() {
+                let expected = Some(DecisionReason::Refusal(expected.clone()));
+                assert_eq!(reason(&format!("refused-{n}")), expected, "{sentence}");
+            }
+            assert_eq!((reason("other"), reason("none"), reason("good")), (None, None, None));
+            assert_eq!(reason("bad"), Some(DecisionReason::Verdict(Reason::WrongKey)));
+            assert_eq!(found(&path("good")).unwrap().payload, Some(Version([7; 40])));
+        };
+        // Who only reads finds the same before anybody has migrated it.
+        let decisions = reader::Decisions::open(dir.path()).unwrap().unwrap();
+        reasons(&|path| decisions.remembered("r", path).unwrap());
+        drop((decisions, before));
+        drop(State::open(dir.path()).unwrap());
+        let decisions = reader::Decisions::open(dir.path()).unwrap().unwrap();
+        reasons(&|path| decisions.remembered("r", path).unwrap());
+        assert_eq!(version(dir.path()), schema::VERSION);
+        if !kept.is_empty() {
+            assert_eq!(rows(dir.path(), &Filter::default()), kept, "the record stays as it is");
+        }
+        verify(dir.path()).unwrap();
+    }
+}
+
+fn version(dir: &Path) -> i64 {
+    schema::version(&Connection::open(dir.join(FILE)).unwrap()).unwrap()
+}
+
+#[test]
+fn o10_the_record_of_version_2_is_read_and_written_to_before_it_is_migrated() {
+    let dir = record(3);
+    db(dir.path()).execute_batch(VERSION_2_DECIDED).unwrap();
+    assert_eq!(verify(dir.path()).unwrap().rows, 3);
+    put_on_record(dir.path(), &[decision("g", Outcome::Delivered)]).unwrap();
+    assert_eq!(verify(dir.path()).unwrap().rows, 4);
+    assert_eq!(version(dir.path()), 2, "that is the daemon's to change");
 }
 
 #[test]
 fn o10_state_of_a_later_version_is_refused_by_all_and_left_as_it_is() {
     let dir = record(1);
-    db(dir.path()).execute_batch("PRAGMA user_version = 3").unwrap();
+    db(dir.path()).execute_batch(&format!("PRAGMA user_version = {}", schema::VERSION + 1)).unwrap();
     let path = dir.path().join(FILE);
     let before = fs::read(&path).unwrap();
-    assert!(matches!(State::open(dir.path()), Err(StateError::Version(_, 3))));
-    assert!(matches!(put_on_record(dir.path(), &[]), Err(StateError::Version(_, 3))));
-    assert!(matches!(History::open(dir.path()), Err(HistoryError::Later(_, 3))));
+    assert!(matches!(State::open(dir.path()), Err(StateError::Version(..))));
+    assert!(matches!(put_on_record(dir.path(), &[]), Err(StateError::Version(..))));
+    assert!(matches!(History::open(dir.path()), Err(HistoryError::Later(..))));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
@@ -535,7 +613,6 @@ fn filters_find_what_they_say() {
     assert_eq!(found(Filter { since: text(&day(2)), until: text(&day(4)), ..Filter::default() }), [2, 3]);
     let judged = |judged| found(Filter { judged: Some(judged), ..Filter::default() });
     use super::link::Judged;
-    use crate::signing::Reason;
     assert_eq!(judged(JudgedFilter::Exactly(Judged::Valid)), [1]);
     assert_eq!(judged(JudgedFilter::AnyInvalid), [2]);
     assert_eq!(judged(JudgedFilter::Exactly(Judged::Invalid(Reason::Mismatch))), [2]);

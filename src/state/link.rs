@@ -10,6 +10,7 @@ use std::str::FromStr;
 use crate::digest::Hasher;
 use crate::signing::Reason;
 
+use super::reason::DecisionReason;
 use super::{Decision, Outcome};
 
 /// Bytes of a link. SHA-512 cut in half: 128 bits against collisions, half the room in every row, and a head
@@ -66,7 +67,7 @@ pub struct Row {
     pub path: Vec<u8>,
     /// What became of it; one of [`Outcome::words`].
     pub outcome: String,
-    /// Why, where that says more.
+    /// Why, where that says more: the text of [`DecisionReason::to_record`], or of an earlier version's sentence.
     pub reason: Option<String>,
     /// SHA-512 of the payload, in hexadecimal.
     pub digest: Option<String>,
@@ -149,7 +150,7 @@ impl Row {
             rule: decision.rule.clone(),
             path: decision.path.as_bytes().to_vec(),
             outcome: decision.outcome.as_str().to_owned(),
-            reason: decision.reason.clone(),
+            reason: decision.reason.as_ref().map(DecisionReason::to_record),
             digest: decision.digest.clone(),
             signature_digest: decision.signature_digest.clone(),
             key: decision.key.clone(),

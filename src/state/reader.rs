@@ -125,9 +125,10 @@ impl History {
     /// [`HistoryError`].
     pub fn open(dir: &Path) -> Result<Self, HistoryError> {
         match Self::connect(dir)? {
-            (history, schema::VERSION) => Ok(history),
+            // The record is the same since then; only a daemon migrates the rest.
+            (history, schema::CHAINED..=schema::VERSION) => Ok(history),
             (_, 0) => Err(HistoryError::Missing(dir.to_owned())),
-            (_, version) if version < schema::VERSION => Err(HistoryError::Earlier(dir.to_owned())),
+            (_, version) if version < schema::CHAINED => Err(HistoryError::Earlier(dir.to_owned())),
             (_, version) => Err(HistoryError::Later(dir.to_owned(), version)),
         }
     }

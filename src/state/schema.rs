@@ -4,18 +4,27 @@ use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, backup};
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, ErrorCode, OpenFlags, backup, params};
 
 use super::link::{LEN, Point, Row};
-use super::{PATIENCE, StateError, ledger, state_error};
+use super::reason::{RefusalReason, sentences};
+use super::{Outcome, PATIENCE, StateError, ledger, state_error};
 use crate::chain;
 use crate::clock;
 use crate::fs::FsError;
 
 /// The version this program writes (`PRAGMA user_version`). Earlier ones are migrated, later ones refused.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
-const TABLES: &str = "
+/// The version since which the record is chained.
+pub(super) const CHAINED: i64 = 2;
+
+/// The version since which reasons are codes.
+pub(super) const CODES: i64 = 3;
+
+/// `reason` and `details` are those of [`DecisionReason`](super::reason::DecisionReason).
+const DECIDED: &str = "
     CREATE TABLE decided (
         rule TEXT NOT NULL,
         path BLOB NOT NULL,
@@ -24,11 +33,14 @@ const TABLES: &str = "
         signature BLOB,
         outcome TEXT NOT NULL,
         reason TEXT,
+        details TEXT,
         digest TEXT,
         signature_digest TEXT,
         PRIMARY KEY (rule, path)
     ) STRICT, WITHOUT ROWID;
+";
 
+const TABLES: &str = "
     CREATE TABLE intent (
         rule TEXT NOT NULL,
         path BLOB NOT NULL,
@@ -101,7 +113,8 @@ pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
     )?;
     set_up(&db)?;
     match version(&db)? {
-        VERSION => Ok(db),
+        // What commands write to is the same since then.
+        CHAINED..=VERSION => Ok(db),
         other => Err(OpenError::Version(other)),
     }
 }
@@ -141,8 +154,12 @@ fn migrate(db: &Connection) -> Result<(), OpenError> {
     }
     db.execute_batch("BEGIN IMMEDIATE")?;
     let done = match version(db)? {
-        0 => db.execute_batch(TABLES).map_err(OpenError::from).and_then(|()| begin(db)),
-        1 => chain_up(db),
+        0 => {
+            let made = db.execute_batch(DECIDED).and_then(|()| db.execute_batch(TABLES));
+            made.map_err(OpenError::from).and_then(|()| begin(db))
+        }
+        1 => chain_up(db).and_then(|()| give_codes(db)),
+        2 => give_codes(db),
         VERSION => Ok(()),
         other => Err(OpenError::Version(other)),
     };
@@ -193,6 +210,41 @@ fn chain_up(db: &Connection) -> Result<(), OpenError> {
     drop(rows);
     drop(query);
     Ok(db.execute_batch("DROP TABLE history_1")?)
+}
+
+/// What a reason is that no version wrote. No version reads it as one, so that its file is looked at again.
+const UNKNOWN: &str = "unknown";
+
+/// Before version 3 the reasons of refusals were sentences. The record keeps its own, which are in its hashes.
+fn give_codes(db: &Connection) -> Result<(), OpenError> {
+    db.execute_batch("ALTER TABLE decided RENAME TO decided_2")?;
+    db.execute_batch(DECIDED)?;
+    let refused = Outcome::Refused.as_str();
+    db.execute(
+        "INSERT INTO decided
+         SELECT rule, path, fingerprint, payload, signature, outcome, reason, NULL, digest, signature_digest
+         FROM decided_2 WHERE outcome <> ?1",
+        [refused],
+    )?;
+    let mut query = db.prepare("SELECT rule, path, reason FROM decided_2 WHERE outcome = ?1")?;
+    let mut insert = db.prepare(
+        "INSERT INTO decided
+         SELECT rule, path, fingerprint, payload, signature, outcome, ?3, ?4, digest, signature_digest
+         FROM decided_2 WHERE rule = ?1 AND path = ?2",
+    )?;
+    let mut rows = query.query([refused])?;
+    while let Some(row) = rows.next()? {
+        let reason = row.get_ref(2)?.as_str().ok().and_then(sentences::parse);
+        let code = reason.as_ref().map_or(UNKNOWN, RefusalReason::as_str);
+        let details = reason.as_ref().and_then(RefusalReason::details);
+        // As they are: what a disk has spoilt must not keep the daemon from starting.
+        let (rule, path) = (ToSqlOutput::Borrowed(row.get_ref(0)?), ToSqlOutput::Borrowed(row.get_ref(1)?));
+        insert.execute(params![rule, path, code, details])?;
+    }
+    drop(rows);
+    drop(query);
+    drop(insert);
+    Ok(db.execute_batch("DROP TABLE decided_2")?)
 }
 
 /// Moves a damaged database and its journal out of the way, under a name that says when.

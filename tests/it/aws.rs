@@ -8,9 +8,10 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::harness::Place;
-use crate::moto::{Moto, REGION};
-use crate::proxy::{Fault, OTHER_KEY, Proxy, http};
+use crate::support::http;
+use crate::support::moto::{Moto, REGION};
+use crate::support::place::Place;
+use crate::support::proxy::{Fault, OTHER_KEY, Proxy};
 
 /// A place without any AWS configuration, neither its own nor somebody's home's nor the network's.
 fn bare_place() -> Place {

@@ -8,13 +8,15 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::control::status;
-use crate::daemon::{Daemon, SIGN, place};
-use crate::harness::Place;
-use crate::moto::{Moto, REGION};
-use crate::online::Found;
-use crate::outage::{policy, sign_rule};
-use crate::proxy::{Fault, Proxy, http};
+use crate::support::check::Found;
+use crate::support::control::status;
+use crate::support::daemon::Daemon;
+use crate::support::http;
+use crate::support::kms::{policy, sign_rule};
+use crate::support::moto::{Moto, REGION};
+use crate::support::place::Place;
+use crate::support::policy::{SIGN, place};
+use crate::support::proxy::{Fault, Proxy};
 
 /// The answer by which a rehearsal is allowed.
 const ALLOWED: Fault = Fault::Error(412, "DryRunOperationException");

@@ -12,9 +12,10 @@ use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::merkle::Tree;
 use kms_sig::signing::{Formats, Signer, Verdict, Verifier};
 
-use crate::control::status;
-use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, with};
-use crate::harness::Place;
+use crate::support::control::status;
+use crate::support::daemon::Daemon;
+use crate::support::place::Place;
+use crate::support::policy::{SIGN, VERIFY, place, set_policy, with};
 
 /// The files `f0`, `f1`, … of a batch, with what is in them.
 pub(crate) fn files(count: u64) -> impl Iterator<Item = (String, String)> {
@@ -247,7 +248,7 @@ fn what_is_published_together_can_be_of_a_batch() {
     daemon.stop();
     assert!(batches_of(&place, "out", 50) <= 5);
     assert_eq!(
-        crate::daemon::names(&place.path("in")).iter().filter(|name| name.starts_with('f')).count(),
+        crate::support::files::names(&place.path("in")).iter().filter(|name| name.starts_with('f')).count(),
         0
     );
 }
@@ -288,8 +289,10 @@ fn p4_a_kill_leaves_no_signature_or_a_whole_one() {
     let once = place.run(["watch", "--policy", "policy.toml", "--once", "--log-format", "json"]);
     once.exits(0);
     batches_of(&place, "in", 200);
-    let strange: Vec<_> =
-        crate::daemon::names(&place.path("in")).into_iter().filter(|name| !name.starts_with('f')).collect();
+    let strange: Vec<_> = crate::support::files::names(&place.path("in"))
+        .into_iter()
+        .filter(|name| !name.starts_with('f'))
+        .collect();
     assert!(strange.iter().all(|name| name == ".kms-sig"), "{strange:?}");
 }
 
@@ -337,9 +340,9 @@ fn turning_batches_on_leaves_plain_signatures_and_turning_them_off_makes_batches
 #[cfg(feature = "aws")]
 mod aws {
     use super::*;
-    use crate::moto::{Moto, REGION};
-    use crate::outage::at_proxy;
-    use crate::proxy::{Fault, Proxy};
+    use crate::support::kms::at_proxy;
+    use crate::support::moto::{Moto, REGION};
+    use crate::support::proxy::{Fault, Proxy};
 
     /// The signatures of [`files`], by a key of moto: boto3 encrypts, so that this is not only our own doing.
     fn signatures(key: &str, count: u64) -> Vec<Vec<u8>> {

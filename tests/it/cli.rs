@@ -4,7 +4,8 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 
-use crate::harness::{Doorbell, Place, name};
+use crate::support::doorbell::Doorbell;
+use crate::support::place::{Place, name};
 
 const VALID: &str = "valid signature from local:demo\n";
 const INVALID: &str = "invalid signature\n";
@@ -1020,7 +1021,7 @@ fn show_names_what_is_no_signature_of_ours() {
 
 #[test]
 fn what_stands_in_the_way_of_a_daemon_is_told_with_what_to_do() {
-    let place = crate::daemon::place(crate::daemon::SIGN);
+    let place = crate::support::policy::place(crate::support::policy::SIGN);
     let at = |name: &str| fs::canonicalize(place.path(".")).unwrap().join(name);
     let watch = || place.run(["watch", "--policy", "policy.toml", "--once"]).says("");
     let history = || place.run(["history", "--policy", "policy.toml"]).exits(3).says("");

@@ -7,21 +7,12 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, with};
-use crate::harness::{PROGRAM, Place};
+use crate::support::control::{asked, status};
+use crate::support::daemon::Daemon;
+use crate::support::place::{PROGRAM, Place};
+use crate::support::policy::{SIGN, VERIFY, place, set_policy, with};
 
 const NO_SOCKET: &str = "no control socket; status and its like cannot be asked";
-
-/// What a command answers in JSON, one value a line, whatever its exit code.
-pub(crate) fn asked(place: &Place, command: &str) -> Vec<Value> {
-    let run = place.shell(&format!("\"$KMS_SIG\" {command} --policy policy.toml"));
-    let text = String::from_utf8(run.stdout().to_vec()).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
-}
-
-pub(crate) fn status(place: &Place) -> Value {
-    asked(place, "status --json").pop().unwrap_or_else(|| panic!("no status"))
-}
 
 fn rule<'a>(status: &'a Value, name: &str) -> &'a Value {
     let rules = status["rules"].as_array().unwrap();

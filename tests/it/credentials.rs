@@ -10,10 +10,10 @@ mod stub;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, SystemTime};
 
-use crate::daemon::{self, SIGN, set_policy, with};
-use crate::harness::Place;
-use crate::moto::{Moto, REGION};
-use crate::proxy::Proxy;
+use crate::support::moto::{Moto, REGION};
+use crate::support::place::Place;
+use crate::support::policy::{self, SIGN, set_policy, with};
+use crate::support::proxy::Proxy;
 use stub::Stub;
 
 /// Nobody is there (RFC 5737).
@@ -236,7 +236,7 @@ const SIGNER: &str = "[profile signer]\naws_access_key_id = AKIDSIGNER\naws_secr
 fn with_policy(line: &str, config: &str) -> (Place, Proxy, Stub) {
     let proxy = Proxy::start(Moto::start().url());
     let instance = Stub::instance("AKIDINSTANCE");
-    let mut place = daemon::place(SIGN);
+    let mut place = policy::place(SIGN);
     at(&mut place, &proxy);
     place.set("AWS_EC2_METADATA_DISABLED", "false");
     place.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance.url());
@@ -290,7 +290,7 @@ fn a_profile_of_the_policy_without_credentials_is_a_hold() {
 #[test]
 fn a_profile_that_is_mended_is_seen_without_a_restart() {
     let (place, kms, _) = with_policy("aws.profile = \"signer\"", "");
-    let daemon = daemon::Daemon::start(&place);
+    let daemon = crate::support::daemon::Daemon::start(&place);
     daemon.waits_for("held");
     place.write("config", SIGNER);
     daemon.waits_for("signed");
@@ -450,7 +450,7 @@ fn two_regions_share_one_set_of_credentials() {
     place.run(["sign", &two, "f"]).exits(0);
     let asked = sts.requests().len();
     // The first key did not make it: moto says AccessDenied for that.
-    kms.next(crate::proxy::Fault::INCORRECT_KEY);
+    kms.next(crate::support::proxy::Fault::INCORRECT_KEY);
     place.run(["verify", "f", "--key", &one, "--key", &two]).exits(0);
     assert_eq!(sts.requests().len(), asked + 1);
     let regions: Vec<_> = kms.requests().into_iter().skip(1).map(|request| request.region).collect();

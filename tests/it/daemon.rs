@@ -1,248 +1,13 @@
-//! The daemon as a process: started on a policy, fed with files, watched through its log and the disk.
-//!
-//! Waits on what the daemon says and on what lies in the directories, never for a time.
+//! The daemon as a process: what is signed, delivered, quarantined and held, what it does about trouble, and how it
+//! ends and reloads.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
-use crate::harness::{PROGRAM, Place, name};
-
-/// How long anything may take before a test fails. Far more than anything takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A daemon that is running, and everything it has logged.
-pub(crate) struct Daemon {
-    child: Child,
-    log: Arc<(Mutex<Vec<Value>>, Condvar)>,
-}
-
-impl Daemon {
-    /// Starts it on `policy.toml` of a place and waits until it is ready.
-    pub(crate) fn start(place: &Place) -> Self {
-        let daemon = Self::start_unready(place);
-        daemon.waits_for("ready");
-        daemon
-    }
-
-    /// Starts it and does not wait.
-    pub(crate) fn start_unready(place: &Place) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.args(["watch", "--policy", "policy.toml", "--log-format", "json"]);
-        Self::spawn(place.prepare(command))
-    }
-
-    /// Runs a command that is or becomes the daemon.
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let to = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                to.0.lock().unwrap().push(event);
-                to.1.notify_all();
-            }
-        });
-        Self { child, log }
-    }
-
-    /// Waits for a log event with this message, and returns the first.
-    #[track_caller]
-    pub(crate) fn waits_for(&self, message: &str) -> Value {
-        self.waits_for_nth(message, 1)
-    }
-
-    /// Waits for the `n`th log event with this message.
-    #[track_caller]
-    pub(crate) fn waits_for_nth(&self, message: &str, n: usize) -> Value {
-        let until = Instant::now() + PATIENCE;
-        let mut events = self.log.0.lock().unwrap();
-        loop {
-            if let Some(event) = events.iter().filter(|e| e["message"] == message).nth(n - 1) {
-                return event.clone();
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "never logged {message:?} ({n}); the log is\n{}", shown(&events));
-            events = self.log.1.wait_timeout(events, left).unwrap().0;
-        }
-    }
-
-    /// Waits for a log event whose message begins so, and returns the first.
-    #[cfg(feature = "system-tests")]
-    #[track_caller]
-    pub(crate) fn waits_for_starting(&self, start: &str) -> Value {
-        let begins =
-            |event: &Value| event["message"].as_str().is_some_and(|message| message.starts_with(start));
-        let find = || self.log.0.lock().unwrap().iter().find(|event| begins(event)).cloned();
-        self.until(start, || find().is_some());
-        find().unwrap()
-    }
-
-    /// How often a message was logged so far.
-    pub(crate) fn count(&self, message: &str) -> usize {
-        self.log.0.lock().unwrap().iter().filter(|e| e["message"] == message).count()
-    }
-
-    /// The events with a message so far, in their order.
-    pub(crate) fn events(&self, message: &str) -> Vec<Value> {
-        self.log.0.lock().unwrap().iter().filter(|e| e["message"] == message).cloned().collect()
-    }
-
-    /// Whether any event has this text in it.
-    pub(crate) fn said(&self, text: &str) -> bool {
-        self.log.0.lock().unwrap().iter().any(|event| event.to_string().contains(text))
-    }
-
-    /// Waits until something holds.
-    #[track_caller]
-    pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while !holds() {
-            let log = || shown(&self.log.0.lock().unwrap());
-            assert!(Instant::now() < until, "never {what}; the log is\n{}", log());
-            std::thread::sleep(Duration::from_millis(5)); // between looks, not in place of one
-        }
-    }
-
-    /// Has it read its policy anew.
-    pub(crate) fn hang_up(&self) {
-        self.signal(rustix::process::Signal::HUP);
-    }
-
-    /// The process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Asks it to end, and waits.
-    pub(crate) fn stop(mut self) -> ExitStatus {
-        self.signal(rustix::process::Signal::TERM);
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn shown(events: &[Value]) -> String {
-    events.iter().map(|event| format!("{event}\n")).collect()
-}
-
-/// A place with a keyring and a policy of these rules; the directories `in`, `out` and `q` are there.
-pub(crate) fn place(rules: &str) -> Place {
-    let place = Place::with_keyring();
-    for dir in ["in", "out"] {
-        fs::create_dir(place.path(dir)).unwrap();
-    }
-    set_policy(&place, rules);
-    place
-}
-
-pub(crate) fn set_policy(place: &Place, rules: &str) {
-    let head =
-        "allow_root = true\nlocal.keyring = \"keyring\"\nstate.dir = \"state\"\nquarantine.dir = \"q\"\n";
-    place.write("policy.toml", format!("{head}{rules}"));
-}
-
-pub(crate) const SIGN: &str = "
-[[watch]]
-name = \"sign\"
-mode = \"sign\"
-path = \"in\"
-key = \"local:demo\"
-context = { file = \"{name}\" }
-settle = \"50ms\"
-";
-
-pub(crate) const VERIFY: &str = "
-[[watch]]
-name = \"verify\"
-mode = \"verify\"
-path = \"in\"
-trusted_keys = [\"local:demo\"]
-context = { file = \"{name}\" }
-settle = \"50ms\"
-deliver_to = \"out\"
-on_invalid = \"quarantine\"
-on_missing = \"quarantine\"
-grace = \"100ms\"
-signature_timeout = \"10m\"
-";
-
-/// The rule with little patience for a signature that is missing: for tests of just that. Elsewhere a test that is kept
-/// waiting between a payload and its signature would have the pair called `missing`.
-pub(crate) fn impatient(rule: &str) -> String {
-    with(rule, "signature_timeout = \"100ms\"")
-}
-
-/// The rule with one line changed or added.
-pub(crate) fn with(rule: &str, line: &str) -> String {
-    let key = line.split('=').next().unwrap().trim();
-    let kept: String = rule
-        .lines()
-        .filter(|l| l.split('=').next().unwrap().trim() != key)
-        .map(|l| format!("{l}\n"))
-        .collect();
-    format!("{kept}{line}\n")
-}
-
-fn without(rule: &str, key: &str) -> String {
-    rule.lines().filter(|l| l.split('=').next().unwrap().trim() != key).map(|l| format!("{l}\n")).collect()
-}
-
-/// Signs content as `file` in the directory `made`, ready to be dropped somewhere.
-pub(crate) fn sign(place: &Place, file: &str, content: &str) -> (PathBuf, PathBuf) {
-    fs::create_dir_all(place.path("made")).unwrap();
-    let made = format!("made/{file}");
-    place.write(&made, content);
-    let context = format!("file={}", Path::new(file).file_name().unwrap().to_str().unwrap());
-    place.run(["sign", "local:demo", &made, "--context", &context]).exits(0);
-    (place.path(&made), place.path(format!("{made}.sig")))
-}
-
-/// Drops a signed pair into `in`, renamed into place.
-pub(crate) fn drop_pair(place: &Place, file: &str, content: &str) {
-    let (payload, signature) = sign(place, file, content);
-    fs::rename(payload, place.path("in").join(file)).unwrap();
-    fs::rename(signature, place.path("in").join(format!("{file}.sig"))).unwrap();
-}
-
-pub(crate) fn names(path: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|name| name != ".kms-sig");
-    names.sort();
-    names
-}
-
-pub(crate) fn verifies(place: &Place, file: &str, context: &str) {
-    place.run(["verify", file, "--key", "local:demo", "--context", context]).exits(0);
-}
-
-/// The one record in quarantine.
-fn record(place: &Place) -> Value {
-    let items = names(&place.path("q"));
-    assert_eq!(items.len(), 1, "{items:?}");
-    serde_json::from_slice(&place.read(format!("q/{}/record.json", items[0]))).unwrap()
-}
-
+use crate::support::daemon::Daemon;
+use crate::support::files::{drop_pair, names, record, sign, verifies};
+use crate::support::place::{Place, name};
+use crate::support::policy::{SIGN, VERIFY, impatient, place, set_policy, with, without};
 // Signing
 
 #[test]
@@ -263,6 +28,15 @@ fn what_is_dropped_is_signed() {
         ["after", "after.sig", "before", "before.sig", "empty", "empty.sig"]
     );
     assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_name_of_two_words_is_signed() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    place.write("in/two words", "content");
+    daemon.waits_for("signed");
+    verifies(&place, "in/two words", "file=two words");
 }
 
 #[test]
@@ -313,7 +87,7 @@ fn a_restart_hashes_nothing_and_asks_no_key_about_what_is_signed() {
     let daemon = Daemon::start(&place);
     place.write("in/g", "another one");
     daemon.waits_for("signed");
-    let status = crate::control::status(&place);
+    let status = crate::support::control::status(&place);
     assert_eq!(status["rules"][0]["hashed_bytes"], "another one".len(), "{status}");
 }
 
@@ -945,6 +719,62 @@ fn p5_a_rule_that_has_become_more_generous_looks_again() {
     place.run(once).exits(0).says("sign: 1 signed\n");
 }
 
+/// Makes state what an earlier version left, in which a reason was a sentence.
+fn with_sentences(place: &Place, sentences: &[(&str, &str)]) {
+    let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
+    db.execute_batch(
+        "ALTER TABLE decided RENAME TO decided_3;
+         CREATE TABLE decided (
+             rule TEXT NOT NULL, path BLOB NOT NULL, fingerprint TEXT NOT NULL, payload BLOB, signature BLOB,
+             outcome TEXT NOT NULL, reason TEXT, digest TEXT, signature_digest TEXT, PRIMARY KEY (rule, path)
+         ) STRICT, WITHOUT ROWID;
+         INSERT INTO decided SELECT rule, path, fingerprint, payload, signature, outcome, reason, digest,
+             signature_digest FROM decided_3;
+         DROP TABLE decided_3;
+         PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    for (name, sentence) in sentences {
+        let row = rusqlite::params![sentence, name.as_bytes()];
+        assert_eq!(db.execute("UPDATE decided SET reason = ?1 WHERE path = ?2", row).unwrap(), 1, "{name}");
+    }
+}
+
+#[test]
+fn o10_what_an_earlier_version_refused_is_not_reported_again_and_nothing_stays_unsigned() {
+    let once = ["watch", "--policy", "policy.toml", "--once"];
+    let place = place(&with(SIGN, "max_size = 3"));
+    for name in ["large", "reworded"] {
+        place.write(format!("in/{name}"), "content");
+    }
+    symlink("nowhere", place.path("in/link")).unwrap();
+    place.write("in/old", "old");
+    place.write("in/small", "ok");
+    place.write("in/theirs", "ok");
+    place.write("in/theirs.sig", "-----BEGIN PGP SIGNATURE-----");
+    place.run(once).exits(3);
+    place.write("in/old", "new"); // its signature is out of date by now
+    place.run(once).exits(3);
+    let large = "it has 7 bytes; max_size allows 3";
+    let link = "it is a symbolic link, and only regular files are handled";
+    let stale = "its signature is of ours and out of date; on_stale = \"report\" leaves it";
+    let foreign =
+        "something that is not known to be our signature lies beside it; remove it to have the file signed";
+    let as_before = [("large", large), ("link", link), ("old", stale), ("theirs", foreign)];
+    let [a, b, c, d] = as_before.map(|(name, why)| format!("  {name}: refused: {why}\n"));
+    let told = format!("{a}{b}{c}  reworded: refused: {large}\n{d}");
+    with_sentences(&place, &[&as_before[..], &[("reworded", "it is larger than it may be")]].concat());
+    // What no version wrote is looked at again, and reported again.
+    place.run(once).exits(3).says(format!("sign: 1 refused, 5 unchanged\n{}", told));
+    place.run(once).exits(3).says(format!("sign: 6 unchanged\n{}", told));
+    // And what was refused is signed once nothing speaks against it.
+    let sentences = [&as_before[..], &[("reworded", large)]].concat();
+    with_sentences(&place, &sentences);
+    set_policy(&place, &with(SIGN, "on_stale = \"resign\""));
+    fs::remove_file(place.path("in/theirs.sig")).unwrap();
+    place.run(once).exits(3).says(format!("sign: 4 signed, 2 unchanged\n  link: refused: {link}\n"));
+}
+
 #[test]
 fn a5_a_signature_that_is_not_handled_is_reported_once() {
     let once = ["watch", "--policy", "policy.toml", "--once"];
@@ -1136,8 +966,12 @@ fn a5_what_is_wrong_with_a_signature_is_told_of_the_signature() {
     fs::rename(payload, place.path("in/f")).unwrap();
     let refused = daemon.waits_for("refused");
     assert_eq!(
-        (&refused["file"], &refused["reason"]),
-        (&"f".into(), &"its .sig has 2 hard links; max_links allows 1".into())
+        (&refused["file"], &refused["cause"], &refused["reason"]),
+        (
+            &"f".into(),
+            &"signature-hard-links".into(),
+            &"its .sig has 2 hard links; max_links allows 1".into()
+        )
     );
     fs::remove_file(signature).unwrap();
     daemon.hang_up(); // no event tells of it; the next scan does

@@ -11,40 +11,11 @@ use std::path::{Path, PathBuf};
 
 use kms_sig::service::message::ALL;
 
-use crate::harness::Place;
+use crate::support::document::{document, section, sources};
+use crate::support::place::Place;
 
 /// The longest line of prose, in characters.
 const WIDTH: usize = 100;
-
-/// Where the sources lie.
-pub(crate) fn sources() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A document, by its path in the tree.
-#[track_caller]
-pub(crate) fn document(file: &str) -> String {
-    fs::read_to_string(sources().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
-}
-
-/// A part of a document: from its heading to the next one of the same or a higher level.
-#[track_caller]
-pub(crate) fn section(file: &str, heading: &str) -> String {
-    let level = heading.chars().take_while(|c| *c == '#').count();
-    let ends = |line: &str| {
-        let marks = line.chars().take_while(|c| *c == '#').count();
-        (1..=level).contains(&marks) && line.chars().nth(marks) == Some(' ')
-    };
-    let mut code = false;
-    let text = document(file);
-    let mut lines = text.lines().skip_while(|line| *line != heading);
-    assert!(lines.next().is_some(), "{file} has no {heading:?}");
-    let body = lines.take_while(|line| {
-        code ^= line.starts_with("```");
-        code || !ends(line)
-    });
-    body.map(|line| format!("{line}\n")).collect()
-}
 
 /// Every document of the tree, by its path there.
 fn documents() -> Vec<String> {
@@ -291,10 +262,23 @@ fn docs_list_every_reason() {
         .iter()
         .flat_map(|cell| quoted(cell))
         .collect();
-    let code = fs::read_to_string(sources().join("src/signing.rs")).unwrap();
+    assert_eq!(reasons, codes("src/signing.rs"));
+}
+
+#[test]
+fn docs_list_every_refusal() {
+    let told: BTreeSet<_> = first_cells(&section("docs/operations.md", "### Refusals"))
+        .iter()
+        .flat_map(|cell| quoted(cell))
+        .collect();
+    assert_eq!(told, codes("src/state/reason.rs"));
+}
+
+/// The words of the first `as_str` of a source.
+fn codes(file: &str) -> BTreeSet<String> {
+    let code = fs::read_to_string(sources().join(file)).unwrap();
     let words = code.split_once("pub const fn as_str").unwrap().1.split_once("\n    }\n").unwrap().0;
-    let words: BTreeSet<_> = words.split('"').skip(1).step_by(2).map(str::to_owned).collect();
-    assert_eq!(reasons, words);
+    words.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 #[test]

@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, SIGN, VERIFY, impatient, place, set_policy, with};
-use crate::harness::{Doorbell, Place, name};
+use crate::support::daemon::Daemon;
+use crate::support::doorbell::Doorbell;
+use crate::support::place::{Place, name};
+use crate::support::policy::{SIGN, VERIFY, impatient, place, set_policy, with};
 
 /// The answer about one path, as JSON.
 #[track_caller]
@@ -193,7 +195,8 @@ fn what_explain_foretells_of_a_changed_file_the_daemon_does() {
     let (_, foretold) = would(&place, "in/f");
     place.run(["watch", "--policy", "policy.toml", "--once"]);
     let said = explain(&place, "in/f");
-    let reason = said["applies"]["remembered"]["reason"].as_str().unwrap();
+    assert_eq!(said["applies"]["remembered"]["reason"], "stale-signature");
+    let reason = "its signature is of ours and out of date; on_stale = \"report\" leaves it";
     assert_eq!(foretold, format!("refused: {reason}"));
     expect(&place, "in/f", "refuses", "refused already, until it changes");
 }

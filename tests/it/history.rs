@@ -7,8 +7,10 @@ use std::process::Command;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, impatient, names, place, set_policy, with};
-use crate::harness::{PROGRAM, Place};
+use crate::support::daemon::Daemon;
+use crate::support::files::{drop_pair, names};
+use crate::support::place::{PROGRAM, Place};
+use crate::support::policy::{SIGN, VERIFY, impatient, place, set_policy, with};
 
 /// Recomputes an export with nothing but what `docs/formats.md` says, and prints the head.
 const RECOMPUTE: &str = r#"

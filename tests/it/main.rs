@@ -1,4 +1,17 @@
-//! Tests of the built program, as its users meet it.
+//! Tests of the built program, as its users meet it. CONTRIBUTING.md has an example of each kind to copy.
+//!
+//! - A command, its output and its exit code: `cli`, `explain`, `history`, `quarantine`, `online`
+//!   (`check --online`), `terminal` (progress and colours).
+//! - The daemon: `daemon`, `watching` (what is found, and when it is complete), `batch`, `metrics`, `control`
+//!   (status, backlog, events), `service` (the service manager), `model` (random stories).
+//! - KMS and its credentials: `aws` and `online_aws` for commands, `outage` and `aws_credentials` for the daemon,
+//!   `credentials` for where they come from.
+//! - Vectors for other implementations, too: `vectors`.
+//! - What is written beside the code: `docs`, `contributing`, `manual` (manual pages, completions,
+//!   policy reference), `units`.
+//! - What needs root, ptrace, mounts, other users or a Debian of its own: `system`.
+//!
+//! What they stand on is in `support`.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,39 +27,28 @@ mod aws;
 mod aws_credentials;
 mod batch;
 mod cli;
+mod contributing;
 mod control;
 #[cfg(feature = "aws")]
 mod credentials;
 mod daemon;
 mod docs;
 mod explain;
-mod harness;
 mod history;
 mod manual;
 #[cfg(feature = "aws")] // without it some metrics tell nothing
 mod metrics;
 mod model;
-#[cfg(feature = "aws")]
-mod moto;
 mod online;
 #[cfg(feature = "aws")]
 mod online_aws;
 #[cfg(feature = "aws")]
 mod outage;
-#[cfg(feature = "aws")]
-mod proxy;
 mod quarantine;
 mod service;
+mod support;
 #[cfg(feature = "system-tests")]
 mod system;
-#[cfg(all(feature = "system-tests", feature = "aws"))]
-mod system_metrics;
-#[cfg(feature = "system-tests")]
-mod system_service;
-#[cfg(all(feature = "system-tests", feature = "aws"))]
-mod system_status;
-#[cfg(feature = "system-tests")]
-mod system_watching;
 mod terminal;
 mod units;
 mod vectors;

@@ -855,7 +855,7 @@ fn manual_completions_are_up_to_date() {
 
 #[test]
 fn manual_example_is_a_good_policy() {
-    let place = crate::harness::Place::new();
+    let place = crate::support::place::Place::new();
     place.write("policy.toml", manual::EXAMPLE);
     // Its folders are not on this host, and hold its rules.
     place.run(["check", "--policy", "policy.toml", "--reload"]).exits(0);

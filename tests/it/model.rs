@@ -12,8 +12,10 @@ use proptest::test_runner::Config;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use rustix::process::Signal;
 
-use crate::daemon::{Daemon, VERIFY, names, place, sign};
-use crate::harness::Place;
+use crate::support::daemon::Daemon;
+use crate::support::files::{names, sign};
+use crate::support::place::Place;
+use crate::support::policy::{VERIFY, place};
 
 /// What happens next.
 #[derive(Debug, Clone)]

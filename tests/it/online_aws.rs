@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::daemon::{SIGN, VERIFY, with};
-use crate::moto::{Moto, REGION};
-use crate::online::Found;
-use crate::outage::{at_proxy, policy, sign_rule, verify_rule};
-use crate::proxy::{Fault, Request};
+use crate::support::check::Found;
+use crate::support::kms::{at_proxy, policy, sign_rule, verify_rule};
+use crate::support::moto::{Moto, REGION};
+use crate::support::policy::{SIGN, VERIFY, with};
+use crate::support::proxy::{Fault, Request};
 
 /// The code by which KMS allows what it is asked to rehearse (AWS KMS API reference).
 const ALLOWED: Fault = Fault::Error(412, "DryRunOperationException");
@@ -195,6 +195,6 @@ fn k13_a_clock_that_kms_would_not_take_is_told() {
     Found::online(&place, 0).is("host", "no answer of KMS told the time", "note");
     // moto itself tells the time of this host.
     let aws = format!("aws.region = \"{REGION}\"\naws.endpoint_url = \"{}\"\n", Moto::start().url());
-    crate::daemon::set_policy(&place, &format!("{aws}{}", with(SIGN, &format!("key = \"{key}\""))));
+    crate::support::policy::set_policy(&place, &format!("{aws}{}", with(SIGN, &format!("key = \"{key}\""))));
     Found::online(&place, 0).is("host", "this host's clock is within", "fine");
 }

@@ -3,40 +3,12 @@
 
 use std::fs;
 
-use crate::daemon::{Daemon, SIGN, VERIFY, place, set_policy, with};
-use crate::harness::Place;
-use crate::moto::{Moto, REGION};
-use crate::proxy::{Fault, OTHER_KEY, Proxy};
-
-/// A place whose KMS is moto behind a proxy, and a key there.
-pub(crate) fn at_proxy() -> (Place, Proxy, String) {
-    let proxy = Proxy::start(Moto::start().url());
-    let mut place = place(SIGN);
-    for (name, value) in [
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-    ] {
-        place.set(name, value);
-    }
-    place.set("HOME", place.path(""));
-    let key = Moto::start().create_key();
-    (place, proxy, key)
-}
-
-/// The rules with `[aws]` pointed at the proxy.
-pub(crate) fn policy(place: &Place, proxy: &Proxy, rules: &str) {
-    let aws = format!("aws.region = \"{REGION}\"\naws.endpoint_url = \"{}\"\n", proxy.url());
-    set_policy(place, &format!("{aws}{rules}"));
-}
-
-pub(crate) fn verify_rule(key: &str) -> String {
-    with(VERIFY, &format!("trusted_keys = [\"{key}\"]"))
-}
-
-pub(crate) fn sign_rule(key: &str) -> String {
-    with(SIGN, &format!("key = \"{key}\""))
-}
+use crate::support::daemon::Daemon;
+use crate::support::kms::{at_proxy, policy, sign_rule, verify_rule};
+use crate::support::moto::REGION;
+use crate::support::place::Place;
+use crate::support::policy::{SIGN, VERIFY, place, with};
+use crate::support::proxy::{Fault, OTHER_KEY, Proxy};
 
 /// Signs content with the AWS key by command line and drops the pair.
 fn drop_pair(place: &Place, proxy: &Proxy, key: &str, file: &str, content: &str) {
@@ -91,7 +63,7 @@ fn k3_a_silent_key_holds_nothing_that_another_opens() {
     proxy.always(Some(Fault::Reset));
     let daemon = Daemon::start(&place);
     for n in 1..=20 {
-        crate::daemon::drop_pair(&place, &format!("f{n}"), "content");
+        crate::support::files::drop_pair(&place, &format!("f{n}"), "content");
         daemon.waits_for_nth("delivered", n);
     }
     assert!(proxy.requests().len() < 20, "the silent key is asked no more");

@@ -3,95 +3,18 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::daemon::{self, Daemon, VERIFY, names, set_policy, sign, with};
-use crate::harness::{Place, name};
-
-/// A modification time that no test sets by accident, with nanoseconds.
-pub(crate) fn long_ago() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789)
-}
-
-/// The verify rule, in a hurry.
-pub(crate) fn rule() -> String {
-    with(&with(&with(VERIFY, "grace = \"1ms\""), "signature_timeout = \"1ms\""), "settle = \"1ms\"")
-}
-
-/// A place whose `in` is judged by this rule.
-fn place(rule: &str) -> Place {
-    daemon::place(rule)
-}
-
-/// Drops a pair whose content is not what was signed, and has it quarantined. Returns its id.
-fn quarantined(place: &Place, file: &str, content: &str) -> String {
-    drop_tampered(place, file, content);
-    quarantine_all(place)
-}
-
-fn drop_tampered(place: &Place, file: &str, content: &str) {
-    let (payload, signature) = sign(place, file, "what was signed");
-    fs::write(&payload, content).unwrap();
-    fs::File::open(&payload).unwrap().set_modified(long_ago()).unwrap();
-    fs::set_permissions(&payload, Permissions::from_mode(0o750)).unwrap();
-    fs::rename(payload, place.path("in").join(file)).unwrap();
-    fs::rename(signature, place.path("in").join(format!("{file}.sig"))).unwrap();
-}
-
-/// Drops a pair that is good, but not under the context of a rule with `context = { file = "wrong" }`.
-fn drop_good(place: &Place, file: &str, content: &str) {
-    let (payload, signature) = sign(place, file, content);
-    fs::File::open(&payload).unwrap().set_modified(long_ago()).unwrap();
-    fs::set_permissions(&payload, Permissions::from_mode(0o777)).unwrap();
-    fs::rename(payload, place.path("in").join(file)).unwrap();
-    fs::rename(signature, place.path("in").join(format!("{file}.sig"))).unwrap();
-}
-
-/// Runs the daemon over what was dropped. Returns the newest item.
-fn quarantine_all(place: &Place) -> String {
-    let before = ids(place);
-    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(1);
-    let new: Vec<_> = ids(place).into_iter().filter(|id| !before.contains(id)).collect();
-    assert_eq!(new.len(), 1, "{new:?}");
-    new[0].clone()
-}
-
-pub(crate) fn ids(place: &Place) -> Vec<String> {
-    names(&place.path("q"))
-}
-
-fn record(place: &Place, id: &str) -> Value {
-    serde_json::from_slice(&place.read(format!("q/{id}/record.json"))).unwrap()
-}
-
-/// Runs a quarantine command on the policy.
-pub(crate) fn run<'a>(place: &'a Place, words: &[&str]) -> crate::harness::Run<'a> {
-    place.run(["quarantine"].iter().chain(words).chain(&["--policy", "policy.toml"]))
-}
-
-/// What history says of an outcome: reason, key and item, in order.
-pub(crate) fn history(place: &Place, outcome: &str) -> Vec<(String, Option<String>, String)> {
-    let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
-    let mut query =
-        db.prepare("SELECT reason, key, item FROM history WHERE outcome = ?1 ORDER BY seq").unwrap();
-    let rows = query.query_map([outcome], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-    rows.map(Result::unwrap).collect()
-}
-
-fn uid() -> u32 {
-    rustix::process::getuid().as_raw()
-}
-
-/// A pair that is good, quarantined for the wrong context, and the policy corrected. Returns its id.
-pub(crate) fn good_after_all(place: &Place, rule: &str, content: &str) -> String {
-    set_policy(place, &with(rule, "context = { file = \"wrong\" }"));
-    drop_good(place, "f", content);
-    let id = quarantine_all(place);
-    set_policy(place, rule);
-    id
-}
+use crate::support::daemon::Daemon;
+use crate::support::files::{self, names, sign};
+use crate::support::place::{Place, name};
+use crate::support::policy::{place, set_policy, with};
+use crate::support::quarantine::{
+    drop_tampered, good_after_all, history, ids, long_ago, quarantine_all, quarantined, record, rule, run,
+    uid,
+};
 
 /// The hint when the sender has changed an item.
 const GONE: &str =
@@ -300,7 +223,7 @@ fn an_item_that_is_gone_keeps_nobody_from_the_others() {
              hint: kms-sig quarantine list shows the ids\n"
         )
     };
-    let lines = |run: crate::harness::Run<'_>| -> Vec<Value> {
+    let lines = |run: crate::support::run::Run<'_>| -> Vec<Value> {
         let said = String::from_utf8(run.stdout().to_vec()).unwrap();
         said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
@@ -361,7 +284,7 @@ fn s4_an_item_that_changes_while_it_is_verified_again_gets_no_verdict() {
     // Long enough to be changed while it is read.
     let id = good_after_all(&place, &rule(), &"0".repeat(96 << 20));
     let payload = fs::canonicalize(place.path(format!("q/{id}/payload"))).unwrap();
-    let mut command = std::process::Command::new(crate::harness::PROGRAM);
+    let mut command = std::process::Command::new(crate::support::place::PROGRAM);
     command.args(["quarantine", "recheck", &id, "--policy", "policy.toml"]);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let child = place.prepare(command).spawn().unwrap();
@@ -442,7 +365,7 @@ fn what_is_valid_after_all_is_released_to_where_the_rule_delivers() {
         .complains("");
     assert_eq!(names(&place.path("out")), ["f", "f.sig"]);
     assert_eq!(place.read("out/f"), b"content");
-    daemon::verifies(&place, "out/f", "file=f");
+    files::verifies(&place, "out/f", "file=f");
     let there = fs::metadata(&at).unwrap();
     assert_eq!(there.modified().unwrap(), long_ago());
     assert_eq!(there.mode() & 0o7777, 0o644, "777 as it was, but nothing beyond deliver_mode");
@@ -460,7 +383,7 @@ fn what_is_valid_after_all_is_released_to_where_the_rule_delivers() {
 
 /// Drops a good pair and has the daemon deliver it, and takes it away from there.
 fn deliver(place: &Place, file: &str, content: &str) {
-    daemon::drop_pair(place, file, content);
+    files::drop_pair(place, file, content);
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
     take_away(place, file, content);
 }
@@ -474,7 +397,7 @@ fn take_away(place: &Place, file: &str, content: &str) {
 
 /// Drops a good pair again, and says whether the daemon holds it as superseded. Takes it away in any case.
 fn is_held(place: &Place, content: &str) -> bool {
-    daemon::drop_pair(place, "f", content);
+    files::drop_pair(place, "f", content);
     let run = place.run(["watch", "--policy", "policy.toml", "--once"]);
     let is_held = String::from_utf8_lossy(run.stdout()).contains("f: left: held (rollback)");
     match is_held {
@@ -644,7 +567,7 @@ fn p8_nothing_is_overwritten_by_a_release() {
         fs::remove_file(place.path(file)).unwrap();
         place.write("out/f", "content");
         run(&place, &["release", &id]).exits(0);
-        daemon::verifies(&place, "out/f", "file=f");
+        files::verifies(&place, "out/f", "file=f");
         assert_eq!(ids(&place), [""; 0]);
     }
     // A payload without a signature is not put beside somebody's.
@@ -885,7 +808,7 @@ fn o8_a_rule_whose_share_is_full_holds_and_goes_on_when_there_is_room() {
     assert_eq!((&held["cause"], &held["rule"]), (&"quarantine-full".into(), &"verify".into()));
     drop_tampered(&place, "c", "3");
     // What is valid is not held up, and the shares of others are their own.
-    daemon::drop_pair(&place, "good", "content");
+    files::drop_pair(&place, "good", "content");
     daemon.waits_for("delivered");
     assert_eq!((ids(&place).len(), daemon.count("held")), (1, 1), "nothing is deleted, and it is told once");
     assert!(place.path("in/b").exists());

@@ -7,13 +7,17 @@ mod errno;
 mod inspection;
 mod job;
 mod limits;
-mod mount;
+#[cfg(feature = "aws")]
+mod metrics;
 mod pages;
 mod power;
 mod quarantine;
 mod removal;
 mod roots;
 mod sender;
+mod service;
+#[cfg(feature = "aws")]
+mod status;
 mod systemd;
-mod trace;
 mod users;
+mod watching;

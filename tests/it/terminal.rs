@@ -7,16 +7,16 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::daemon::{self, PATIENCE, SIGN, VERIFY, with};
-use crate::harness::{PROGRAM, Place};
+use crate::support::files;
+use crate::support::place::{PROGRAM, Place};
+use crate::support::policy::{self, SIGN, VERIFY, with};
+use crate::support::wait::Heard;
 
 /// Wide enough that no line is broken.
 const WIDTH: u16 = 500;
@@ -34,7 +34,7 @@ enum On {
 struct Session {
     child: Child,
     master: File,
-    sent: Arc<(Mutex<Vec<u8>>, Condvar)>,
+    sent: Heard<u8>,
     reader: JoinHandle<()>,
 }
 
@@ -70,16 +70,16 @@ impl Session {
         let child = command.spawn().unwrap();
         drop((command, terminal)); // the terminal ends with the program
         let master = File::from(master);
-        let sent = Arc::<(Mutex<Vec<u8>>, Condvar)>::default();
+        let sent = Heard::new();
         let reader = std::thread::spawn({
-            let (mut master, sent) = (master.try_clone().unwrap(), Arc::clone(&sent));
+            let (mut master, sent) = (master.try_clone().unwrap(), sent.clone());
             move || {
                 let mut buffer = [0; 4096];
                 // EIO: nobody has it open any more.
                 while let Ok(len @ 1..) = master.read(&mut buffer) {
-                    sent.0.lock().unwrap().extend_from_slice(&buffer[..len]);
-                    sent.1.notify_all();
+                    sent.add(buffer[..len].iter().copied());
                 }
+                sent.end();
             }
         });
         Self { child, master, sent, reader }
@@ -88,14 +88,9 @@ impl Session {
     /// Waits until the terminal was sent this.
     #[track_caller]
     fn sees(&self, text: &str) {
-        let until = Instant::now() + PATIENCE;
-        let mut sent = self.sent.0.lock().unwrap();
-        while !String::from_utf8_lossy(&sent).contains(text) {
-            let left = until.saturating_duration_since(Instant::now());
-            let goes_on = !left.is_zero() && !self.reader.is_finished();
-            assert!(goes_on, "never shown: {text:?}; but\n{}", String::from_utf8_lossy(&sent));
-            sent = self.sent.1.wait_timeout(sent, left.min(Duration::from_secs(1))).unwrap().0;
-        }
+        let shown = |sent: &mut Vec<u8>| String::from_utf8_lossy(sent).contains(text).then_some(());
+        let sent = || self.sent.so_far(|sent| String::from_utf8_lossy(sent).into_owned());
+        assert!(self.sent.wait_for(shown).is_some(), "never shown: {text:?}; but\n{}", sent());
     }
 
     /// Writes to the program's standard input, a pipe.
@@ -112,7 +107,7 @@ impl Session {
         drop(self.child.stdin.take());
         let output = self.child.wait_with_output().unwrap();
         self.reader.join().unwrap();
-        let sent = String::from_utf8(std::mem::take(&mut *self.sent.0.lock().unwrap())).unwrap();
+        let sent = String::from_utf8(self.sent.so_far(std::mem::take)).unwrap();
         Ended {
             code: output.status.code(),
             sent: sent.replace("\r\n", "\n"), // as the terminal's driver makes it
@@ -180,10 +175,10 @@ fn on_xterm(mut place: Place) -> Place {
 /// A place with every kind of outcome: `good` is signed, `bad` is in quarantine, `new` waits for its signature.
 fn with_outcomes() -> Place {
     let verify = with(&with(VERIFY, "grace = \"1ms\""), "signature_timeout = \"1h\"");
-    let place = daemon::place(&format!("{}{verify}", with(SIGN, "path = \"sent\"")));
+    let place = policy::place(&format!("{}{verify}", with(SIGN, "path = \"sent\"")));
     std::fs::create_dir(place.path("sent")).unwrap();
     place.write("sent/good", "good");
-    daemon::drop_pair(&place, "bad", "bad");
+    files::drop_pair(&place, "bad", "bad");
     place.write("in/bad", "worse");
     place.write("in/new", "new");
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(3);
@@ -275,7 +270,7 @@ fn p2_kms_that_takes_its_time_is_said_to_be_asked() {
     place.write("f", "payload");
     place.write("f.sig", "some ciphertext");
     place.set("AWS_MAX_ATTEMPTS", "1");
-    let silent = crate::harness::Doorbell::at(&mut place);
+    let silent = crate::support::doorbell::Doorbell::at(&mut place);
     let session = Session::start(&place, &["verify", "f", "--key", "alias/a"], On::All);
     session.sees("asking KMS");
     drop(silent);
@@ -289,7 +284,7 @@ fn p2_kms_that_takes_its_time_is_said_to_be_asked() {
 #[test]
 fn once_shows_how_many_files_are_done_between_its_log_lines_and_not_in_them() {
     let rules = with(SIGN, "settle = \"1s\"");
-    let place = on_xterm(daemon::place(&rules));
+    let place = on_xterm(policy::place(&rules));
     for file in ["a", "b", "c"] {
         place.write(format!("in/{file}"), file);
     }

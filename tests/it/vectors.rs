@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
+use format::Vector;
 use kms_sig::context::Context;
 use kms_sig::digest::Digest;
 use kms_sig::key::KeyId;
@@ -24,8 +25,7 @@ use kms_sig::kms::local::Local;
 use kms_sig::signature::Signature;
 use kms_sig::signing::{Formats, Verdict, Verifier};
 
-use crate::harness::Place;
-use format::Vector;
+use crate::support::place::Place;
 
 /// The classes of signature vectors.
 const CLASSES: [&str; 8] =

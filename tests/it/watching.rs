@@ -6,8 +6,10 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, impatient, names, place, set_policy, verifies, with};
-use crate::harness::Place;
+use crate::support::daemon::Daemon;
+use crate::support::files::{drop_pair, names, verifies};
+use crate::support::place::Place;
+use crate::support::policy::{SIGN, VERIFY, impatient, place, set_policy, with};
 
 /// More events than the kernel queues for one watcher (max_queued_events, 16,384 by default).
 const FLOOD: usize = 20_000;
@@ -264,7 +266,7 @@ fn a_flood_in_one_rule_does_not_stop_another() {
 #[test]
 fn an_orphan_signature_is_told_once_and_judged_when_its_file_comes() {
     let place = place(&impatient(VERIFY));
-    let (payload, signature) = crate::daemon::sign(&place, "f", "content");
+    let (payload, signature) = crate::support::files::sign(&place, "f", "content");
     fs::rename(signature, place.path("in/f.sig")).unwrap();
     let daemon = Daemon::start(&place);
     daemon.waits_for("refused");

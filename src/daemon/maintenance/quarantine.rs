@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use crate::chain;
 use crate::clock::{Clock, Moment};
-use crate::daemon::store::Store;
 use crate::daemon::watchdog::Heartbeat;
 use crate::escape::Escaped;
 use crate::fs::FsError;
 use crate::policy::Rule;
 use crate::sink::directory::quarantine;
+use crate::sink::directory::quarantine::store::Store;
 use crate::sink::directory::quarantine::{ItemError, Locked, Record};
 use crate::state::{ExitKind, State};
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::clock::Moment;
-use crate::daemon::hold::{Announced, Announcement, Hold, back_off};
 use crate::daemon::pipeline::Pipeline;
 use crate::daemon::watchdog;
 use crate::daemon::worker::chance;
+use crate::hold::{Announced, Announcement, Hold, back_off};
 use crate::kms::{Kms, Trouble};
 use crate::policy::{Record, Sealing};
 use crate::state::StateError;
@@ -26,7 +26,7 @@ const BATCH: u32 = 500;
 
 /// The record's keeper.
 pub struct RecordMaintenance<K> {
-    line: Arc<Pipeline<K>>,
+    pipeline: Arc<Pipeline<K>>,
     record: Record,
     /// Tries to seal that failed since the last that did not.
     attempts: u32,
@@ -37,18 +37,18 @@ pub struct RecordMaintenance<K> {
 }
 
 impl<K: Kms> RecordMaintenance<K> {
-    /// Of the record behind `line`.
-    pub fn new(line: Arc<Pipeline<K>>, record: Record) -> Self {
-        Self { line, record, attempts: 0, failing_since: None, told: Announced::default() }
+    /// Of the record behind `pipeline`.
+    pub fn new(pipeline: Arc<Pipeline<K>>, record: Record) -> Self {
+        Self { pipeline, record, attempts: 0, failing_since: None, told: Announced::default() }
     }
 
     /// Works until it is dropped, or until nothing more may be written; then says why.
     pub async fn run(mut self) -> Hold {
         let (mut prune_at, mut seal_at) = (Moment::ZERO, Moment::ZERO);
-        let mut beat = self.line.status.watchdog.register(watchdog::RECORD);
+        let mut beat = self.pipeline.status.watchdog.register(watchdog::RECORD);
         loop {
             beat.turn();
-            let now = self.line.clock.now();
+            let now = self.pipeline.clock.now();
             if prune_at <= now {
                 if let Err(fatal) = beat.answering(self.prune()).await {
                     return fatal;
@@ -61,13 +61,13 @@ impl<K: Kms> RecordMaintenance<K> {
                     seal_at = match beat.answering(self.seal(&sealing)).await {
                         Ok(()) => now + sealing.interval,
                         Err(hold) if hold.is_fatal() => return hold,
-                        Err(_) => self.line.clock.now() + back_off(self.attempts, chance::dice()),
+                        Err(_) => self.pipeline.clock.now() + back_off(self.attempts, chance::dice()),
                     };
                 }
                 next = next.min(seal_at);
             }
             tokio::select! {
-                () = tokio::time::sleep_until(self.line.clock.instant(next)) => {}
+                () = tokio::time::sleep_until(self.pipeline.clock.instant(next)) => {}
                 () = beat.asked() => {}
             }
         }
@@ -91,7 +91,7 @@ impl<K: Kms> RecordMaintenance<K> {
         let before = clock::timestamp_ago(keep);
         let mut removed = 0;
         loop {
-            match self.line.state.prune(before.clone(), BATCH).await {
+            match self.pipeline.state.prune(before.clone(), BATCH).await {
                 Ok(Pruned::Rows(rows)) => {
                     removed += rows;
                     if rows < i64::from(BATCH) {
@@ -119,7 +119,7 @@ impl<K: Kms> RecordMaintenance<K> {
 
     /// Seals the head, if there is anything new. What fails has been told.
     async fn seal(&mut self, sealing: &Sealing) -> Result<(), Hold> {
-        let sealed = match self.line.state.unsealed().await {
+        let sealed = match self.pipeline.state.unsealed().await {
             Ok(Some(head)) => self.seal_head(sealing, &head).await,
             Ok(None) => return Ok(()),
             Err(error) => Err(Hold::State(error)),
@@ -134,7 +134,7 @@ impl<K: Kms> RecordMaintenance<K> {
             }
             Err(hold) => {
                 self.attempts += 1;
-                let now = self.line.clock.now();
+                let now = self.pipeline.clock.now();
                 let since = *self.failing_since.get_or_insert(now);
                 if let Some(announcement) = self.told.announce(hold, now.saturating_sub(since)) {
                     tell(sealing, hold, announcement);
@@ -145,11 +145,11 @@ impl<K: Kms> RecordMaintenance<K> {
     }
 
     async fn seal_head(&self, sealing: &Sealing, head: &Head) -> Result<(), Hold> {
-        let sealed = attestation::seal(&self.line.kms, &sealing.key, head).await;
+        let sealed = attestation::seal(&self.pipeline.kms, &sealing.key, head).await;
         let (ciphertext, key) = sealed.map_err(|trouble: Trouble| Hold::Kms(trouble))?;
         let seal =
             Seal { at: clock::timestamp(), point: head.point, key: key.as_str().to_owned(), ciphertext };
-        self.line.state.keep_seal(seal).await.map_err(|error: StateError| Hold::State(error))?;
+        self.pipeline.state.keep_seal(seal).await.map_err(|error: StateError| Hold::State(error))?;
         tracing::debug!(row = head.point.seq, hash = %head.point.link, "head of the record sealed");
         Ok(())
     }

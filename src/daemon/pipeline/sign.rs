@@ -5,32 +5,34 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::daemon::decide;
 use crate::daemon::decide::{Existing, Signing};
-use crate::daemon::hold::{AttemptError, Hold};
-use crate::daemon::limit::Operation;
-use crate::daemon::pipeline::snapshot::Snapshot;
-use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, Site, blocking, sibling};
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, facts};
+use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
+use crate::fs::RelPath;
 use crate::fs::lease::Writer;
-use crate::fs::{RelPath, Stat};
+use crate::hold::{AttemptError, Hold};
+use crate::kms::Operation;
 use crate::kms::{Kms, TroubleKind};
 use crate::policy::SignRule;
 use crate::signature::Signature;
 use crate::signing::{Reason, Signed, Verdict};
-use crate::sink::directory::deliver;
-use crate::sink::directory::deliver::{Delivered, Warrant};
-use crate::sink::directory::sign;
-use crate::sink::directory::sign::{Old, Spot};
-use crate::state::{Outcome, Version};
+use crate::sink::warrant::Warrant;
+use crate::sink::{Delivered, Old, Sink as _};
+use crate::source::{Snapshot, Source as _, Version as _};
+use crate::state;
+use crate::state::Outcome;
+use crate::state::reason::RefusalReason;
 
 impl<K: Kms> Pipeline<K> {
-    pub(crate) async fn sign(
+    pub(crate) async fn sign<B: Backend>(
         &self,
-        site: &Arc<Site>,
+        site: &Site<B>,
         rule: &SignRule,
-        work: &Attempt,
+        work: &Attempt<VersionOf<B>>,
     ) -> Result<AttemptOutcome, AttemptError> {
         if self.was_delivered(site, work).await? {
-            return self.remove_delivered(site, work).await;
+            let ending = AttemptOutcome::Settled(Settled::plain(Outcome::Delivered));
+            return self.remove(site, &work.path, &work.versions, ending).await;
         }
         let context = self.context(site, &work.path)?;
         if !self.dry_run {
@@ -49,7 +51,7 @@ impl<K: Kms> Pipeline<K> {
             Signing::Replace => {
                 let old = taken.signature.as_ref().and_then(|file| {
                     let signature = file.parsed.clone()?;
-                    Some(Old { identity: file.stat.identity, signature })
+                    Some(Old { version: file.version.clone(), signature })
                 });
                 if let Some(old) = &old {
                     // The row will be about the new one before the old one is gone: a signer who may not Decrypt
@@ -65,8 +67,10 @@ impl<K: Kms> Pipeline<K> {
                     file = %Escaped::new(work.path.as_path()),
                     "signed before the last end; now on record"
                 );
-                let facts = taken.facts(Some(rule.key.to_string()));
-                Ok(self.settle(site, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await)
+                let facts = facts(&taken, Some(rule.key.to_string()));
+                Ok(self
+                    .settle(site, &work.path, &work.versions, Settled::plain(Outcome::Signed), facts)
+                    .await)
             }
             Signing::Adopt => {
                 tracing::info!(
@@ -74,31 +78,33 @@ impl<K: Kms> Pipeline<K> {
                     file = %Escaped::new(work.path.as_path()),
                     "a valid signature was there; adopted"
                 );
-                let facts = taken.facts(Some(rule.key.to_string()));
-                Ok(self.settle(site, &work.path, work.sight, Settled::plain(Outcome::Adopted), facts).await)
+                let facts = facts(&taken, Some(rule.key.to_string()));
+                Ok(self
+                    .settle(site, &work.path, &work.versions, Settled::plain(Outcome::Adopted), facts)
+                    .await)
             }
-            Signing::Report if existing == Existing::Stale => Err(AttemptError::Refused(STALE.into())),
-            Signing::Report => Err(AttemptError::Refused(FOREIGN.into())),
+            Signing::Report if existing == Existing::Stale => {
+                Err(AttemptError::Refused(RefusalReason::StaleSignature))
+            }
+            Signing::Report => Err(AttemptError::Refused(RefusalReason::ForeignSignature)),
             Signing::Quarantine => Box::pin(self.quarantine(site, work, &taken, Reason::Mismatch)).await,
         }
     }
 
     /// What the `.sig` beside the payload is. Asks KMS only about one that state does not know.
-    async fn existing(
+    async fn existing<B: Backend>(
         &self,
-        site: &Site,
+        site: &Site<B>,
         rule: &SignRule,
-        work: &Attempt,
+        work: &Attempt<VersionOf<B>>,
         context: &Context,
-        taken: &Snapshot,
+        taken: &Snapshot<B::Source>,
     ) -> Result<Existing, AttemptError> {
-        let name = site.rule.signature_name(work.path.name());
         let Some(file) = &taken.signature else {
-            // Something that is no regular file may still have the name.
-            let parent = taken.parent.clone();
-            return Ok(match blocking(move || Ok(parent.stat_of(&name)?)).await? {
-                None => Existing::Nothing,
-                Some(_) => Existing::Foreign,
+            // Something that can be no signature may still have the name.
+            return Ok(match site.source.is_signature_name_free(&work.path, taken).await? {
+                true => Existing::Nothing,
+                false => Existing::Foreign,
             });
         };
         let Some(signature) = &file.parsed else { return Ok(Existing::Foreign) };
@@ -142,49 +148,45 @@ impl<K: Kms> Pipeline<K> {
     }
 
     /// Makes a signature and writes it, in place of `old` if there is one.
-    async fn write(
+    async fn write<B: Backend>(
         &self,
-        site: &Arc<Site>,
+        site: &Site<B>,
         rule: &SignRule,
-        work: &Attempt,
+        work: &Attempt<VersionOf<B>>,
         context: &Context,
-        taken: Snapshot,
-        old: Option<Old>,
+        mut taken: Snapshot<B::Source>,
+        old: Option<Old<VersionOf<B>>>,
     ) -> Result<AttemptOutcome, AttemptError> {
         if self.dry_run {
             self.say_would(site, &work.path, if old.is_some() { "sign again" } else { "sign" }, None);
             return Ok(self.remember(site, work, &taken, Outcome::Signed).await);
         }
-        let (taken, sealed, _place) = self.seal(site, rule, &work.path, context, taken).await?;
-        let taken = Arc::new(taken);
-        let (here, path) = (Arc::clone(&taken), work.path.clone());
-        if !blocking(move || Ok(here.is_unchanged(&path)?)).await? {
+        let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
+        if !site.source.is_unchanged(&work.path, &taken).await? {
             return Err(AttemptError::Changed);
         }
-        let facts = |signature: Option<Version>| Facts {
+        let facts = |signature: Option<state::Version>| Facts {
             digest: Some(taken.hashed.digest.to_string()),
-            signature_digest: Some(sealed.signature.digest().to_string()),
-            key: Some(sealed.key.to_string()),
+            signature_digest: Some(signed.signature.digest().to_string()),
+            key: Some(signed.key.to_string()),
             item: None,
             signature,
         };
         // Before it is written, so that a restart after a kill at any point knows it for ours.
-        let signing = site.decision(&work.path, work.sight, &Settled::plain(Outcome::Signing), facts(None));
+        let signing =
+            site.decision(&work.path, &work.versions, &Settled::plain(Outcome::Signing), facts(None));
         self.state.note(signing).await?;
-        let written = {
-            let (here, taken) = (Arc::clone(site), Arc::clone(&taken));
-            let (path, signature) = (work.path.clone(), sealed.signature.clone());
-            blocking(move || here.write_signature(&path, &taken, &signature, old)).await?
-        };
-        let facts = facts(Some(Version::from(&written.identity)));
-        let ending = self.settle(site, &work.path, work.sight, Settled::plain(Outcome::Signed), facts).await;
+        let written = site.sink.write_signature(&work.path, &taken, &signed.signature, old).await?;
+        let facts = facts(Some(written.stored()));
+        let ending =
+            self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Signed), facts).await;
         if matches!(ending, AttemptOutcome::Hold(_)) {
             return Ok(ending);
         }
         tracing::info!(
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
-            key = %sealed.key,
+            key = %signed.key,
             size = taken.hashed.size,
             lease = lease_word(taken.writer),
             "signed"
@@ -193,102 +195,85 @@ impl<K: Kms> Pipeline<K> {
     }
 
     /// Notes the present versions of a file that was signed before, so that the next scan need not read it.
-    async fn remember(
+    async fn remember<B: Backend>(
         &self,
-        site: &Site,
-        work: &Attempt,
-        taken: &Snapshot,
+        site: &Site<B>,
+        work: &Attempt<VersionOf<B>>,
+        taken: &Snapshot<B::Source>,
         outcome: Outcome,
     ) -> AttemptOutcome {
         let settled = Settled::plain(outcome);
-        match self.state.note(site.decision(&work.path, work.sight, &settled, taken.facts(None))).await {
+        match self.state.note(site.decision(&work.path, &work.versions, &settled, facts(&taken, None))).await
+        {
             Ok(()) => AttemptOutcome::Settled(settled),
             Err(e) => AttemptOutcome::Hold(Hold::State(e)),
         }
     }
 
     /// Signs a private copy and publishes both at the destination, then removes the source.
-    async fn sign_and_deliver(
+    async fn sign_and_deliver<B: Backend>(
         &self,
-        site: &Arc<Site>,
+        site: &Site<B>,
         rule: &SignRule,
-        work: &Attempt,
+        work: &Attempt<VersionOf<B>>,
         context: &Context,
-        taken: Snapshot,
+        mut taken: Snapshot<B::Source>,
     ) -> Result<AttemptOutcome, AttemptError> {
         if self.dry_run {
             self.say_would(site, &work.path, "sign and deliver", None);
             let settled = Settled::plain(Outcome::Delivered);
-            return Ok(self.settle(site, &work.path, work.sight, settled, taken.facts(None)).await);
+            return Ok(self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await);
         }
-        if let Some(what) = self.obstacle(site, work, &taken).await? {
+        if let Some(what) = site.sink.obstacle(&work.path, &taken).await? {
             return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before a call is spent on it
         }
-        let (taken, sealed, _place) = self.seal(site, rule, &work.path, context, taken).await?;
-        self.state.intend(&site.rule.name, &work.path, &sealed.signature).await?;
-        let source = taken.parts(&work.path, false);
-        let _customer = site.remover.enter();
-        let (taken, sealed) = (Arc::new(taken), Arc::new(sealed));
-        let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &sealed)).await?;
+        let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
+        self.state.intend(&site.rule.name, &work.path, &signed.signature).await?;
+        let _guard = site.sink.enter();
+        let taken = Arc::new(taken);
+        let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &signed)).await?;
         let facts = Facts {
             digest: Some(taken.hashed.digest.to_string()),
             signature_digest: Some(published.digest().to_string()),
-            key: Some(sealed.key.to_string()),
+            key: Some(signed.key.to_string()),
             item: None,
             signature: None,
         };
         let settled = Settled::plain(Outcome::Delivered);
-        let ending = self.settle(site, &work.path, work.sight, settled, facts).await;
+        let ending = self.settle(site, &work.path, &work.versions, settled, facts).await;
         if matches!(ending, AttemptOutcome::Hold(_)) {
             return Ok(ending);
         }
         tracing::info!(
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
-            key = %sealed.key,
+            key = %signed.key,
             size = taken.hashed.size,
             lease = lease_word(taken.writer),
             "signed and delivered"
         );
-        site.remove(source, ending).await
-    }
-
-    /// What else has the payload's name at the destination.
-    pub(crate) async fn obstacle(
-        &self,
-        site: &Arc<Site>,
-        work: &Attempt,
-        taken: &Snapshot,
-    ) -> Result<Option<&'static str>, AttemptError> {
-        let (here, path, hashed) = (Arc::clone(site), work.path.clone(), taken.hashed.clone());
-        blocking(move || match (&here.destination, here.deliver_mode()) {
-            (Some(root), Some(mode)) => Ok(deliver::obstacle(root, &path, &hashed, mode)?),
-            _ => Ok(None),
-        })
-        .await
+        self.remove(site, &work.path, &taken.versions(), ending).await
     }
 
     /// Publishes the pair. Returns the signature that stands at the destination then: after a restart that may
     /// be the one of an earlier try.
-    async fn publish_signed(
+    async fn publish_signed<B: Backend>(
         &self,
-        site: &Arc<Site>,
+        site: &Site<B>,
         rule: &SignRule,
-        work: &Attempt,
+        work: &Attempt<VersionOf<B>>,
         context: &Context,
-        taken: &Arc<Snapshot>,
-        sealed: &Arc<Signed>,
+        taken: &Arc<Snapshot<B::Source>>,
+        signed: &Signed,
     ) -> Result<Signature, AttemptError> {
-        let attempt = || {
-            let (here, path) = (Arc::clone(site), work.path.clone());
-            let (taken, sealed) = (Arc::clone(taken), Arc::clone(sealed));
-            blocking(move || {
-                here.deliver_copy(&path, &taken, &Warrant::signed(&taken.hashed.digest, &sealed))
-            })
+        let attempt = async || {
+            site.sink.prepare_removal(&work.path, &site.source_of(&taken.versions())).await?;
+            let warrant = Warrant::signed(&taken.hashed.digest, signed);
+            site.sink.publish(&work.path, taken, warrant).await
         };
         let conflict = |what| AttemptError::Hold(site.conflict(&work.path, what));
         match attempt().await? {
-            Delivered::Done => Ok(sealed.signature.clone()),
+            Delivered::Done => Ok(signed.signature.clone()),
             // Delivered before, by us if state says so, by someone with the key if KMS does.
             Delivered::Beside(other)
                 if self.is_ours(site, rule, &work.path, context, taken, &other).await? =>
@@ -298,11 +283,11 @@ impl<K: Kms> Pipeline<K> {
             Delivered::Orphan(other)
                 if self.state.was_intended(&site.rule.name, &work.path, &other).await? =>
             {
-                if !site.remove_orphan(&work.path, &other).await? {
+                if !site.sink.remove_orphan(&work.path, &other).await? {
                     return Err(conflict("a signature without its file"));
                 }
                 match attempt().await? {
-                    Delivered::Done => Ok(sealed.signature.clone()),
+                    Delivered::Done => Ok(signed.signature.clone()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(AttemptError::Changed),
                     Delivered::Conflict(what) => Err(conflict(what)),
                 }
@@ -313,13 +298,13 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    async fn is_ours(
+    async fn is_ours<B: Backend>(
         &self,
-        site: &Site,
+        site: &Site<B>,
         rule: &SignRule,
         path: &RelPath,
         context: &Context,
-        taken: &Snapshot,
+        taken: &Snapshot<B::Source>,
         signature: &Signature,
     ) -> Result<bool, AttemptError> {
         if self.state.was_intended(&site.rule.name, path, signature).await? {
@@ -335,41 +320,6 @@ impl<K: Kms> Pipeline<K> {
         let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));
         let opened = self.open_signature(site, keys, formats, context, signature).await?;
         Ok(matches!(opened.judge(&taken.hashed.digests)?, Verdict::Valid(_)))
-    }
-}
-
-/// Why a signature of ours is left although it is out of date. In state the rule for when to look again.
-pub(crate) const STALE: &str = "its signature is of ours and out of date; on_stale = \"report\" leaves it";
-
-/// Why a signature is left that is not ours.
-pub(crate) const FOREIGN: &str =
-    "something that is not known to be our signature lies beside it; remove it to have the file signed";
-
-impl Site {
-    /// Writes a signature beside the payload, in place of `old` if there is one. Nothing of it stays if the payload changed
-    /// meanwhile, or its directory was moved away.
-    fn write_signature(
-        &self,
-        path: &RelPath,
-        taken: &Snapshot,
-        signature: &Signature,
-        old: Option<Old>,
-    ) -> Result<Stat, AttemptError> {
-        let Some(path_of_it) = RelPath::new(sibling(self.rule.suffix(), path)) else {
-            return Err(AttemptError::Changed); // BUG: what is signed has a name that leaves room for it
-        };
-        let spot = Spot {
-            private: &self.private,
-            place: &taken.parent,
-            path: &path_of_it,
-            still: &|| taken.is_same(path),
-            disk: &self.disk,
-        };
-        let written = match old {
-            None => sign::write(&spot, signature)?,
-            Some(old) => sign::replace(&spot, &old, signature)?,
-        };
-        written.ok_or(AttemptError::Changed) // the payload is another one, or somebody else put a signature there meanwhile
     }
 }
 

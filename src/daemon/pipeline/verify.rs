@@ -4,39 +4,39 @@ use std::sync::Arc;
 
 use crate::context::Context;
 use crate::daemon::decide;
-use crate::daemon::decide::{Bringers, Doubt, Verified};
-use crate::daemon::hold::{AttemptError, Hold};
-use crate::daemon::limit::Operation;
-use crate::daemon::pipeline::snapshot::Snapshot;
-use crate::daemon::pipeline::{
-    Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, Site, VALID, blocking,
-};
+use crate::daemon::decide::{Doubt, Verified};
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, VALID, facts};
+use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
 use crate::fs::lease::Writer;
 use crate::fs::{RelPath, SYNC_DIRECTORY};
+use crate::hold::{AttemptError, Hold};
 use crate::key::KeyId;
 use crate::kms::Kms;
+use crate::kms::Operation;
 use crate::policy::{Place, Rollback, VerifyRule};
 use crate::settle::Finality;
 use crate::signature::Signature;
 use crate::signing::{OpenedSignature, Reason, Valid, Verdict};
-use crate::sink::directory::deliver;
-use crate::sink::directory::deliver::{Delivered, Warrant};
+use crate::sink::warrant::Warrant;
+use crate::sink::{Delivered, Sink as _};
+use crate::source::{Bringers, Snapshot, Source as _};
 use crate::state::Outcome;
 
 impl<K: Kms> Pipeline<K> {
-    pub(crate) async fn verify(
+    pub(crate) async fn verify<B: Backend>(
         &self,
-        site: &Arc<Site>,
+        site: &Site<B>,
         rule: &VerifyRule,
-        work: &Attempt,
+        work: &Attempt<VersionOf<B>>,
         known: &mut Option<Known>,
     ) -> Result<AttemptOutcome, AttemptError> {
         if self.was_delivered(site, work).await? {
-            return self.remove_delivered(site, work).await;
+            let ending = AttemptOutcome::Settled(Settled::plain(Outcome::Delivered));
+            return self.remove(site, &work.path, &work.versions, ending).await;
         }
         let keys: Vec<KeyId> = rule.trusted_keys.iter().map(crate::key::KeyArn::to_key_id).collect();
-        if known.is_none() && work.sight.signature.is_some() {
+        if known.is_none() && work.versions.signature.is_some() {
             self.ask_breaker(&keys, Operation::Decrypt)?;
         }
         let private = matches!(rule.place, Place::Deliver(_));
@@ -52,9 +52,10 @@ impl<K: Kms> Pipeline<K> {
                 opened.judge(&taken.hashed.digests)?
             }
         };
-        let (taken, bringers) = match &verdict {
-            Verdict::Valid(_) => (taken, Bringers::One), // it makes no difference
-            Verdict::Invalid(_) => still_there(taken, &work.path).await?,
+        let bringers = match &verdict {
+            Verdict::Valid(_) => Bringers::One, // it makes no difference
+            // A bad verdict may be about what is no longer there.
+            Verdict::Invalid(_) => site.source.bringers(&work.path, &taken).await?,
         };
         if let (Verdict::Invalid(_), Finality::Final, Writer::Present) =
             (&verdict, work.finality, taken.writer)
@@ -98,8 +99,8 @@ impl<K: Kms> Pipeline<K> {
                     reason = reason.as_str(),
                     "invalid"
                 );
-                let settled = Settled { outcome: Outcome::Invalid, reason: Some(reason.to_string()) };
-                Ok(self.settle(site, &work.path, work.sight, settled, taken.facts(None)).await)
+                let settled = Settled::judged(Outcome::Invalid, reason);
+                Ok(self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await)
             }
             Verified::Hold(Doubt::Brake, reason) => Err(AttemptError::Hold(Hold::Brake(reason))),
             Verified::Hold(Doubt::MixedOwners, reason) => Err(AttemptError::Hold(Hold::MixedOwners(reason))),
@@ -107,9 +108,9 @@ impl<K: Kms> Pipeline<K> {
     }
 
     /// Opens a signature, once for as long as its pair waits.
-    async fn open(
+    async fn open<B: Backend>(
         &self,
-        site: &Site,
+        site: &Site<B>,
         keys: &[KeyId],
         context: &Context,
         signature: &Signature,
@@ -124,12 +125,12 @@ impl<K: Kms> Pipeline<K> {
         Ok(opened)
     }
 
-    async fn accept(
+    async fn accept<B: Backend>(
         &self,
-        site: &Site,
+        site: &Site<B>,
         rule: &VerifyRule,
-        work: &Attempt,
-        taken: &Snapshot,
+        work: &Attempt<VersionOf<B>>,
+        taken: &Snapshot<B::Source>,
         valid: &Valid,
     ) -> Result<AttemptOutcome, AttemptError> {
         self.check_rollback(site, rule, work, valid).await?;
@@ -142,38 +143,37 @@ impl<K: Kms> Pipeline<K> {
             size = taken.hashed.size,
             "valid"
         );
-        let facts = taken.facts(Some(valid.key().to_string()));
-        Ok(self.settle(site, &work.path, work.sight, Settled::plain(Outcome::Valid), facts).await)
+        let facts = facts(&taken, Some(valid.key().to_string()));
+        Ok(self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Valid), facts).await)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of `verify`, which has them all")]
-    async fn deliver(
+    async fn deliver<B: Backend>(
         &self,
-        site: &Arc<Site>,
+        site: &Site<B>,
         rule: &VerifyRule,
-        work: &Attempt,
+        work: &Attempt<VersionOf<B>>,
         keys: &[KeyId],
         context: &Context,
-        taken: Snapshot,
+        taken: Snapshot<B::Source>,
         valid: Valid,
     ) -> Result<AttemptOutcome, AttemptError> {
-        let facts = taken.facts(Some(valid.key().to_string()));
+        let facts = facts(&taken, Some(valid.key().to_string()));
         self.check_rollback(site, rule, work, &valid).await?;
         if self.dry_run {
             self.say_would(site, &work.path, "deliver", None);
             let settled = Settled::plain(Outcome::Delivered);
-            return Ok(self.settle(site, &work.path, work.sight, settled, facts).await);
+            return Ok(self.settle(site, &work.path, &work.versions, settled, facts).await);
         }
         let Some(signature) = taken.signature.as_ref().and_then(|file| file.parsed.clone()) else {
             return Err(AttemptError::Changed); // BUG: a valid verdict needs a signature. Starting over is always safe.
         };
-        let (size, source) = (taken.hashed.size, taken.parts(&work.path, true));
-        let _customer = site.remover.enter();
+        let size = taken.hashed.size;
+        let _guard = site.sink.enter();
         if rule.rollback != Rollback::Off {
             // Before it counts as an edition.
-            let (here, parts) = (Arc::clone(site), source.clone());
-            blocking(move || here.prepare_removal(&parts)).await?;
-            if let Some(what) = self.obstacle(site, work, &taken).await? {
+            site.sink.prepare_removal(&work.path, &taken.versions()).await?;
+            if let Some(what) = site.sink.obstacle(&work.path, &taken).await? {
                 return Err(AttemptError::Hold(site.conflict(&work.path, what)));
             }
         }
@@ -190,7 +190,7 @@ impl<K: Kms> Pipeline<K> {
             Err(Failed::Surely(stop) | Failed::Perhaps(stop)) => return Err(stop),
         }
         let settled = Settled::plain(Outcome::Delivered);
-        let ending = self.settle(site, &work.path, work.sight, settled, facts).await;
+        let ending = self.settle(site, &work.path, &work.versions, settled, facts).await;
         if matches!(ending, AttemptOutcome::Hold(_)) {
             return Ok(ending);
         }
@@ -202,25 +202,24 @@ impl<K: Kms> Pipeline<K> {
             size,
             "delivered"
         );
-        site.remove(source, ending).await
+        self.remove(site, &work.path, &taken.versions(), ending).await
     }
 
     /// Publishes the pair, seeing to what may lie at the destination already.
     #[expect(clippy::too_many_arguments, reason = "one step of `deliver`, which has them all")]
-    async fn publish(
+    async fn publish<B: Backend>(
         &self,
-        site: &Arc<Site>,
-        work: &Attempt,
-        taken: &Arc<Snapshot>,
+        site: &Site<B>,
+        work: &Attempt<VersionOf<B>>,
+        taken: &Arc<Snapshot<B::Source>>,
         valid: &Valid,
         signature: &Signature,
         keys: &[KeyId],
         context: &Context,
     ) -> Result<(), Failed> {
-        let attempt = || {
-            let (here, path, taken) = (Arc::clone(site), work.path.clone(), Arc::clone(taken));
-            let (valid, signature) = (valid.clone(), signature.clone());
-            blocking(move || here.deliver_copy(&path, &taken, &Warrant::verified(&valid, &signature)))
+        let attempt = async || {
+            site.sink.prepare_removal(&work.path, &taken.versions()).await?;
+            site.sink.publish(&work.path, taken, Warrant::verified(valid, signature)).await
         };
         let conflict = |what| AttemptError::Hold(site.conflict(&work.path, what));
         match attempt().await? {
@@ -240,7 +239,7 @@ impl<K: Kms> Pipeline<K> {
                 if !was_intended.map_err(AttemptError::from)? {
                     return Err(conflict("a signature without its file").into());
                 }
-                if !site.remove_orphan(&work.path, &other).await? {
+                if !site.sink.remove_orphan(&work.path, &other).await? {
                     return Err(conflict("a signature without its file").into());
                 }
                 match attempt().await? {
@@ -254,11 +253,11 @@ impl<K: Kms> Pipeline<K> {
     }
 
     /// Remembers what is about to be accepted, where the rule asks for it; whether that was not remembered before.
-    async fn remember_edition(
+    async fn remember_edition<B: Backend>(
         &self,
-        site: &Site,
+        site: &Site<B>,
         rule: &VerifyRule,
-        work: &Attempt,
+        work: &Attempt<VersionOf<B>>,
         valid: &Valid,
     ) -> Result<bool, AttemptError> {
         if rule.rollback == Rollback::Off {
@@ -268,11 +267,11 @@ impl<K: Kms> Pipeline<K> {
         Ok(self.state.remember_edition(&site.rule.name, &work.path, &digest).await?)
     }
 
-    async fn check_rollback(
+    async fn check_rollback<B: Backend>(
         &self,
-        site: &Site,
+        site: &Site<B>,
         rule: &VerifyRule,
-        work: &Attempt,
+        work: &Attempt<VersionOf<B>>,
         valid: &Valid,
     ) -> Result<(), AttemptError> {
         if rule.rollback == Rollback::Off {
@@ -294,20 +293,6 @@ impl<K: Kms> Pipeline<K> {
     }
 }
 
-/// A snapshot of a pair that is as it was judged, and who brought it; a bad verdict may be about what is no longer
-/// there.
-async fn still_there(taken: Snapshot, path: &RelPath) -> Result<(Snapshot, Bringers), AttemptError> {
-    let path = path.clone();
-    blocking(move || {
-        if !taken.is_pair_unchanged(&path)? {
-            return Err(AttemptError::Changed);
-        }
-        let bringers = taken.bringers(&path)?;
-        Ok((taken, bringers))
-    })
-    .await
-}
-
 /// Why something was not published, and whether that is known. What is not counts as published: somebody may have it.
 enum Failed {
     Surely(AttemptError),
@@ -325,41 +310,8 @@ impl From<AttemptError> for Failed {
     }
 }
 
-impl Site {
-    pub(crate) fn deliver_copy(
-        &self,
-        path: &RelPath,
-        taken: &Snapshot,
-        warrant: &Warrant<'_>,
-    ) -> Result<Delivered, AttemptError> {
-        let (Some(root), Some(staging), Some(mode)) =
-            (&self.destination, &taken.staging, self.deliver_mode())
-        else {
-            return Err(AttemptError::Changed); // BUG: only rules that deliver come here, with a private copy
-        };
-        self.prepare_removal(&taken.parts(path, !self.leaves_signature()))?;
-        AttemptError::unless_there(root)?;
-        Ok(deliver::deliver(root, path, staging, &taken.hashed, warrant, mode, &self.disk)?)
-    }
-
-    /// Whether it is gone.
-    pub(crate) async fn remove_orphan(
-        &self,
-        path: &RelPath,
-        known: &Signature,
-    ) -> Result<bool, AttemptError> {
-        let (Some(root), path, known) = (self.destination.clone(), path.clone(), known.clone()) else {
-            return Ok(true);
-        };
-        blocking(move || Ok(deliver::remove_orphan(&root, &path, &known)?)).await
-    }
-
+impl<B: Backend> Site<B> {
     pub(crate) fn conflict(&self, path: &RelPath, what: &'static str) -> Hold {
-        let root = self.destination.as_ref().map_or(self.rule.path.as_path(), |dir| dir.path());
-        Hold::Conflict { path: root.join(path.as_path()), what }
-    }
-
-    pub(crate) fn deliver_mode(&self) -> Option<u32> {
-        self.rule.delivery().map(|delivery| delivery.mode)
+        Hold::Conflict { path: self.sink.destination_of(path), what }
     }
 }

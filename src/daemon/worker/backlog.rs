@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use crate::clock::{Clocks, Moment};
 use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
-use crate::daemon::pipeline::Site;
-use crate::daemon::status::{Cause, EventFault, Oldest};
+use crate::daemon::site::{Backend, VersionOf};
+use crate::daemon::status::{Cause, Oldest};
 use crate::daemon::worker::{NEVER_SETTLES, PairState, Worker};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::kms::Kms;
 use crate::settle::{PairVersion, Want};
+use crate::source::Version;
 
 /// What a pair waits for that is not held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +85,10 @@ impl Wait {
     }
 }
 
-impl PairState {
+impl<V: Version> PairState<V> {
     /// What it waits for, unless it is held.
     pub(crate) fn wait(&self, want: Want) -> Wait {
-        match (self.pair.sight(), want) {
+        match (self.pair.versions(), want) {
             _ if self.running => Wait::Work,
             (PairVersion { payload: None, .. }, _) => Wait::Payload,
             (PairVersion { signature: None, .. }, Want::Verify) => Wait::Signature,
@@ -112,8 +113,8 @@ impl PairState {
     /// Since when it has been there, since the epoch: its change time, or when it was first seen if that was before.
     fn there_since(&self, clocks: Clocks) -> Duration {
         let seen = clocks.of(self.first_seen);
-        let sight = self.pair.sight();
-        let changed = sight.payload.or(sight.signature).map(|identity| identity.ctime.since_epoch());
+        let versions = self.pair.versions();
+        let changed = versions.payload.as_ref().or(versions.signature.as_ref()).map(Version::changed);
         changed.map_or(seen, |changed| changed.min(seen))
     }
 
@@ -142,7 +143,7 @@ impl PairState {
     }
 }
 
-impl<K: Kms> Worker<K> {
+impl<K: Kms, B: Backend> Worker<K, B> {
     /// Answers who asked.
     pub(crate) fn answer(&mut self, ask: Ask) {
         match ask {
@@ -151,7 +152,7 @@ impl<K: Kms> Worker<K> {
                 answer.send(self.backlog(&which, most)).ok();
             }
             Ask::Rescan(done) => {
-                let now = self.line.clock.now();
+                let now = self.pipeline.clock.now();
                 self.next_attach = self.next_attach.min(now);
                 self.scan_soon(now);
                 self.retry(|_| true);
@@ -161,9 +162,9 @@ impl<K: Kms> Worker<K> {
     }
 
     fn backlog(&self, which: &Which, most: usize) -> Backlog {
-        let clocks = self.line.clock.read();
+        let clocks = self.pipeline.clock.read();
         let want = self.want();
-        let is_meant = |path: &RelPath, slot: &PairState| {
+        let is_meant = |path: &RelPath, slot: &PairState<VersionOf<B>>| {
             which.path.as_ref().is_none_or(|asked| asked == path.as_bytes())
                 && (!which.held_only || slot.hold.is_some())
                 && which.cause.as_ref().is_none_or(|cause| cause == slot.cause(want))
@@ -183,7 +184,7 @@ impl<K: Kms> Worker<K> {
             since,
             attempts: slot.attempts,
             next_try: if slot.running { Some(clocks.now) } else { slot.timer },
-            size: slot.pair.sight().payload.map(|payload| payload.size),
+            size: slot.pair.versions().payload.as_ref().map(Version::size),
         });
         let mut pairs: Vec<_> = pairs.collect();
         let room = most.saturating_sub(pairs.len());
@@ -216,7 +217,7 @@ impl<K: Kms> Worker<K> {
             needs_operator: true,
             reason: SHELTERED_TEXT.to_owned(),
             remedy: SHELTERED_REMEDY.to_owned(),
-            since: self.line.clock.read().of(self.last_scan.unwrap_or_default()),
+            since: self.pipeline.clock.read().of(self.last_scan.unwrap_or_default()),
             attempts: 0,
             next_try: Some(self.next_scan),
             size: None,
@@ -225,10 +226,11 @@ impl<K: Kms> Worker<K> {
 
     /// The causes for which pairs wait, how many are held, and which has waited longest.
     pub(crate) fn survey_pairs(&self, now: Moment) -> (BTreeMap<&'static str, Cause>, usize, Option<Oldest>) {
-        let (clocks, want) = (self.line.clock.read(), self.want());
+        let (clocks, want) = (self.pipeline.clock.read(), self.want());
         // Of each cause how many, and of those the one that has waited longest, the one to be told.
-        let mut longest: BTreeMap<&'static str, (usize, &PairState, Option<Moment>)> = BTreeMap::new();
-        let mut oldest: Option<(Duration, &RelPath, &PairState)> = None;
+        let mut longest: BTreeMap<&'static str, (usize, &PairState<VersionOf<B>>, Option<Moment>)> =
+            BTreeMap::new();
+        let mut oldest: Option<(Duration, &RelPath, &PairState<VersionOf<B>>)> = None;
         let mut held = 0;
         for (path, slot) in &self.pairs {
             held += usize::from(slot.hold.is_some());
@@ -275,10 +277,5 @@ impl<K: Kms> Worker<K> {
             cause: slot.cause(want),
         });
         (causes, held, oldest)
-    }
-
-    /// Why events cannot be relied on, if they cannot.
-    pub(crate) fn unheard(&self, site: &Site) -> Option<EventFault> {
-        if site.is_remote { Some(EventFault::Remote) } else { self.deaf.clone() }
     }
 }

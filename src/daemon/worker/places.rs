@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::daemon::hold::Hold;
+use crate::daemon::site::Backend;
 use crate::daemon::worker::{MAX_PAIRS, PairState, Worker, set_timer};
 use crate::fs::RelPath;
+use crate::hold::Hold;
 use crate::kms::Kms;
 use crate::settle::{Pair, PairVersion};
 
 /// A pair that waits longer than this may be forgotten until the next scan when there are too many.
 const EVICTABLE: Duration = Duration::from_secs(10);
 
-impl<K: Kms> Worker<K> {
+impl<K: Kms, B: Backend> Worker<K, B> {
     /// Has a pair looked at in this round, entering it if it is new.
     pub(crate) fn look_soon(&mut self, path: RelPath, now: Moment) {
         if let Some(slot) = self.pairs.get_mut(&path) {
@@ -31,7 +32,7 @@ impl<K: Kms> Worker<K> {
     /// Begins to watch a name, unless nothing is there or it was dealt with before.
     pub(crate) fn enter(&mut self, path: RelPath, now: Moment) {
         let mut slot = PairState {
-            pair: Pair::new(self.want(), now, PairVersion::default()),
+            pair: Pair::new(self.want(), now, PairVersion::NONE),
             timer: None,
             running: false,
             touched: false,

@@ -6,18 +6,24 @@ use std::time::Duration;
 
 use tokio::task::JoinError;
 
-use crate::clock::Moment;
+use crate::blocking::ended;
+use crate::clock::{self, Moment};
 use crate::daemon::batcher::Batcher;
-use crate::daemon::hold::{Announcement, Hold, back_off};
-use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Refusal, Settled, Site, ended};
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Refusal, Settled};
+use crate::daemon::site::decided::is_of;
+use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::summary::Left;
-use crate::daemon::worker::look::{ORPHAN, is_of, is_old_enough, look, probe};
 use crate::daemon::worker::{PairState, Worker, chance, set_timer};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
+use crate::fs::lease::Writer;
+use crate::hold::{Announcement, Hold, back_off};
 use crate::kms::Kms;
 use crate::policy::Mode;
-use crate::settle::{Ended, Next, PairVersion, Want, Worry};
+use crate::settle::{Ended, Next, PairVersion, Timing, Want, Worry};
+use crate::sink::Sink as _;
+use crate::source::{Source as _, Version};
+use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Outcome, Remembered};
 
 /// How often at most one success has all held files tried again.
@@ -25,7 +31,7 @@ const RETRY_ALL: Duration = Duration::from_secs(30);
 /// Pairs looked at before tries and orders get their turn.
 const LOOKS: usize = 512;
 
-impl<K: Kms> Worker<K> {
+impl<K: Kms, B: Backend> Worker<K, B> {
     /// Looks at pairs whose time has come: not all at once, as looking may mean to record, and tries and the
     /// order to stop must not wait for that.
     pub(crate) async fn run_timers(&mut self, now: Moment) {
@@ -39,37 +45,37 @@ impl<K: Kms> Worker<K> {
             self.timers.pop_first();
             if let Some(slot) = self.pairs.get_mut(&path) {
                 slot.timer = None;
-                refusals.extend(self.look_at(&site, &path));
+                refusals.extend(self.look_at(&site, &path).await);
             }
         }
         self.refuse(&site, refusals).await;
     }
 
     /// Takes a sample of one pair and does what it says; but for a refusal, which the caller puts on record.
-    fn look_at(&mut self, site: &Arc<Site>, path: &RelPath) -> Option<Refusal> {
-        let look = match self.beat.at_disk(|| look(site, path)) {
+    async fn look_at(&mut self, site: &Arc<Site<B>>, path: &RelPath) -> Option<Refusal<VersionOf<B>>> {
+        let look = match self.beat.at_source(site.source.observe(path)).await {
             Ok(look) => look,
             Err(error) => {
                 self.hold(path, Hold::Fs(error));
                 return None;
             }
         };
-        let refusal = |reason| Some(Refusal { path: path.clone(), sight: look.sight, reason });
-        let (now, want) = (self.line.clock.now(), self.want());
+        let refusal = |reason| Some(Refusal { path: path.clone(), versions: look.versions.clone(), reason });
+        let (now, want) = (self.pipeline.clock.now(), self.want());
         let slot = self.pairs.get_mut(path).filter(|slot| !slot.running)?;
-        let sight = match want {
-            Want::Sign => PairVersion { signature: None, ..look.sight },
-            Want::Verify => look.sight,
+        let versions = match want {
+            Want::Sign => PairVersion { signature: None, ..look.versions.clone() },
+            Want::Verify => look.versions.clone(),
         };
         // Of one that is gone, `follow` tells what held it.
-        if slot.pair.sight() != sight && sight != PairVersion::default() {
+        if *slot.pair.versions() != versions && versions != PairVersion::NONE {
             slot.hold = None;
             slot.attempts = 0;
         }
-        let mut next = slot.pair.seen(now, sight, &self.timing);
+        let mut next = slot.pair.seen(now, &versions, &self.timing);
         // Not before it is quiet: who publishes by link and unlink has two links for a moment.
-        if let Some(unfit) = look.unfit.filter(|_| slot.pair.is_quiet(now, &self.timing)) {
-            return refusal(unfit.to_string());
+        if let Some(unfit) = look.unfit.clone().filter(|_| slot.pair.is_quiet(now, &self.timing)) {
+            return refusal(unfit);
         }
         match slot.pair.worry(now, &self.timing) {
             Some(Worry::NeverSettles) => {
@@ -77,21 +83,19 @@ impl<K: Kms> Worker<K> {
                 tracing::error!(rule = self.rule.name, %file, "has been changing for an hour; still waiting");
             }
             Some(Worry::Orphan) => {
-                // Remembered rather than kept in memory; its payload's arrival is a new sight.
-                return refusal(ORPHAN.to_owned());
+                // Remembered rather than kept in memory; its payload's arrival is a new version.
+                return refusal(RefusalReason::OrphanSignature);
             }
             None => {}
         }
         if next == Next::Probe {
-            let writer = self.beat.at_disk(|| probe(site, path, look.sight));
+            let writer = self.beat.at_source(site.source.probe(path, &look.versions)).await;
             next = slot.pair.probed(now, writer, &self.timing);
         }
         if self.once && slot.pair.waits_for_time(now, &self.timing) {
-            next = if self.beat.at_disk(|| is_old_enough(&look.sight, &slot.pair, &self.timing, site, path)) {
-                slot.pair.hurry(now)
-            } else {
-                Next::Rest
-            };
+            let writer = self.beat.at_source(site.source.probe(path, &look.versions)).await;
+            let is_old = is_old_enough(slot.pair.versions(), writer, &self.timing);
+            next = if is_old { slot.pair.hurry(now) } else { Next::Rest };
         }
         self.follow(path, next);
         None
@@ -109,7 +113,7 @@ impl<K: Kms> Worker<K> {
                 }
             }
             Next::LookAt(at) => set_timer(&mut self.timers, slot, path, at),
-            Next::Probe => set_timer(&mut self.timers, slot, path, self.line.clock.now()),
+            Next::Probe => set_timer(&mut self.timers, slot, path, self.pipeline.clock.now()),
             Next::Attempt(_) => {
                 slot.running = true;
                 self.ready.push_back(path.clone());
@@ -119,8 +123,8 @@ impl<K: Kms> Worker<K> {
     }
 
     /// Starts tries, as many as may run at once, in the order in which they became ready.
-    pub(crate) fn dispatch(&mut self) {
-        let Some(site) = &self.site else { return };
+    pub(crate) async fn dispatch(&mut self) {
+        let Some(site) = self.site.clone() else { return };
         // Those that only wait for others of their batch are not counted.
         let max_jobs = self.max_jobs + site.batcher.as_ref().map_or(0, Batcher::max_files);
         while self.jobs.len() < max_jobs {
@@ -128,17 +132,18 @@ impl<K: Kms> Worker<K> {
             let Some(slot) = self.pairs.get_mut(&path) else { continue };
             let Some(finality) = slot.pair.trying() else { continue };
             // The versions that settled; should others lie there by now, the try starts over.
-            let settled = slot.pair.sight();
-            let sight = match &self.rule.mode {
+            let settled = slot.pair.versions().clone();
+            let versions = match &self.rule.mode {
                 Mode::Verify(_) => settled,
                 // With whichever signature lies beside it; settling did not look at that.
-                Mode::Sign(_) => match self.beat.at_disk(|| look(site, &path)) {
-                    Ok(look) if look.sight.payload == settled.payload => look.sight,
+                Mode::Sign(_) => match self.beat.at_source(site.source.observe(&path)).await {
+                    Ok(look) if look.versions.payload == settled.payload => look.versions,
                     Ok(_) | Err(_) => settled,
                 },
             };
-            let work = Attempt { path, sight, finality, known: slot.known.take() };
-            let (attachment, run) = (self.attachment, Arc::clone(&self.line).run(Arc::clone(site), work));
+            let work = Attempt { path, versions, finality, known: slot.known.take() };
+            let (attachment, run) =
+                (self.attachment, Arc::clone(&self.pipeline).run(Arc::clone(&site), work));
             self.jobs.spawn(async move { (attachment, run.await) });
         }
     }
@@ -149,7 +154,7 @@ impl<K: Kms> Worker<K> {
         if attachment != self.attachment {
             return; // another directory's
         }
-        let now = self.line.clock.now();
+        let now = self.pipeline.clock.now();
         let Some(slot) = self.pairs.get_mut(&tried.path) else { return };
         slot.running = false;
         let touched = std::mem::take(&mut slot.touched);
@@ -189,12 +194,12 @@ impl<K: Kms> Worker<K> {
 
     /// Keeps a pair for a later try, and tells each cause once; again if it lasts and a person is needed after all.
     pub(crate) fn hold(&mut self, path: &RelPath, hold: Hold) {
-        let now = self.line.clock.now();
+        let now = self.pipeline.clock.now();
         if hold.is_fatal() {
             self.fatal.get_or_insert(hold.clone());
         }
         if let (Hold::Moved { path }, Some(site)) = (&hold, &self.site)
-            && site.destination.as_ref().is_some_and(|dir| dir.path() == path)
+            && site.sink.is_destination(path)
         {
             self.next_scan = now; // which attaches the rule anew
         }
@@ -240,7 +245,7 @@ impl<K: Kms> Worker<K> {
             return;
         }
         // What works for one may work for all. Not again and again: another key may still be in trouble.
-        let now = self.line.clock.now();
+        let now = self.pipeline.clock.now();
         if now >= self.next_retry {
             self.next_retry = now + RETRY_ALL;
             self.retry_held();
@@ -258,8 +263,8 @@ impl<K: Kms> Worker<K> {
 
     /// Has every pair that is held like this tried again now, the longest waiting first.
     pub(crate) fn retry(&mut self, like_this: impl Fn(&Hold) -> bool) {
-        let now = self.line.clock.now();
-        let is_held = |slot: &PairState| slot.hold.as_ref().is_some_and(&like_this);
+        let now = self.pipeline.clock.now();
+        let is_held = |slot: &PairState<VersionOf<B>>| slot.hold.as_ref().is_some_and(&like_this);
         let mut held: Vec<(Moment, RelPath)> = self
             .pairs
             .iter()
@@ -278,12 +283,12 @@ impl<K: Kms> Worker<K> {
     }
 
     /// Refuses what was not refused before as it is; many at once are one commit.
-    pub(crate) async fn refuse(&mut self, site: &Site, refusals: Vec<Refusal>) {
+    pub(crate) async fn refuse(&mut self, site: &Site<B>, refusals: Vec<Refusal<VersionOf<B>>>) {
         if refusals.is_empty() {
             return;
         }
         let paths = refusals.iter().map(|refusal| refusal.path.clone()).collect();
-        let asked = self.line.state.remembered_all(&self.rule.name, paths);
+        let asked = self.pipeline.state.remembered_all(&self.rule.name, paths);
         let rows = self.beat.at_state(asked).await.unwrap_or_default();
         let rows: HashMap<RelPath, Option<Remembered>> = rows.into_iter().collect();
         let mut new = Vec::new();
@@ -291,10 +296,11 @@ impl<K: Kms> Worker<K> {
             match rows.get(&refusal.path) {
                 Some(Some(row))
                     if row.outcome == Outcome::Refused
-                        && row.reason.as_ref() == Some(&refusal.reason)
-                        && is_of(site, row, &refusal.sight) =>
+                        && row.reason == Some(DecisionReason::Refusal(refusal.reason.clone()))
+                        && is_of(site, row, &refusal.versions) =>
                 {
-                    self.summary.already(row.outcome, row.reason.as_deref(), &refusal.path);
+                    self.summary.already(row.outcome, row.reason.as_ref(), &refusal.path);
+                    self.beat.at_source(site.source.acknowledge(&refusal.path)).await;
                     self.pairs.remove(&refusal.path);
                 }
                 _ => new.push(refusal),
@@ -302,9 +308,10 @@ impl<K: Kms> Worker<K> {
         }
         self.refused += new.len();
         let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
-        match self.beat.at_state(self.line.refuse(site, new)).await {
+        match self.beat.at_state(self.pipeline.refuse(site, new)).await {
             Ok(settled) => {
                 for (path, settled) in paths.iter().zip(settled) {
+                    self.beat.at_source(site.source.acknowledge(path)).await;
                     self.summary.settled(&settled, path);
                     self.rule_status.count(settled.outcome);
                     self.pairs.remove(path);
@@ -317,10 +324,23 @@ impl<K: Kms> Worker<K> {
     /// Puts on record how many refusals are not, when it is time to.
     pub(crate) async fn sum_up(&mut self, is_end: bool) {
         let Some(site) = &self.site else { return };
-        if let Err(hold) = self.line.sum_up(site, is_end).await
+        if let Err(hold) = self.pipeline.sum_up(site, is_end).await
             && hold.is_fatal()
         {
             self.fatal.get_or_insert(hold);
         }
     }
+}
+
+/// In `--once`: whether a pair that waits for grace or its signature has been as it is for longer than that, by the
+/// source's own clock, and nobody is writing.
+fn is_old_enough<V: Version>(versions: &PairVersion<V>, writer: Writer, timing: &Timing) -> bool {
+    let wait = match (&versions.signature, writer) {
+        (_, Writer::Present) => return false,
+        (None, _) => timing.signature_timeout,
+        (Some(_), Writer::Absent) => timing.grace_leased,
+        (Some(_), Writer::Unknown) => timing.grace_unleased,
+    };
+    let there = [&versions.payload, &versions.signature].into_iter().flatten();
+    there.map(|version| clock::age_since(version.changed())).min().is_some_and(|youngest| youngest >= wait)
 }

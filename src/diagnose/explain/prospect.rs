@@ -2,25 +2,29 @@
 //!
 //! Foretells no verdict: that is KMS's. Where the daemon would read the payload first, both ways are told.
 
+use std::sync::Arc;
+
 use crate::clock;
 use crate::daemon::decide;
-use crate::daemon::decide::{Bringers, Doubt, Existing, Signing, Verified};
-use crate::daemon::hold::{AttemptError, Hold};
-use crate::daemon::pipeline::{FOREIGN, STALE};
-use crate::daemon::space::Space;
-use crate::daemon::worker::look::{ORPHAN, is_decided};
+use crate::daemon::decide::{Doubt, Existing, Signing, Verified};
+use crate::daemon::site::decided::is_decided;
 use crate::daemon::worker::timing;
-use crate::diagnose::explain::{Observation, Scene, SignatureThere, Unseen};
+use crate::diagnose::explain::{Scene, SignatureThere, Unseen};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity, Stat};
+use crate::hold::{AttemptError, Hold};
 use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, SignRule, VerifyRule};
 use crate::settle::{Finality, PairVersion};
 use crate::signature::Signature;
 use crate::signing::{DecryptRequest, Reason, Verdict};
 use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::Outlook;
+use crate::source::directory::folder::bringers;
+use crate::source::space::Space;
+use crate::source::{Bringers, Observation};
 use crate::state::Outcome;
+use crate::state::reason::{DecisionReason, RefusalReason};
 
 /// What would happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +81,17 @@ impl Prospect {
         Self::new(What::Holds, format!("held ({}): {hold}; {}", hold.as_str(), hold.remedy()))
     }
 
-    fn refused(reason: &str) -> Self {
+    fn refused(reason: &RefusalReason) -> Self {
         Self::new(What::Refuses, format!("refused: {reason}"))
+    }
+
+    /// What would stop it, told as its end.
+    fn stopped(error: &AttemptError) -> Self {
+        match error {
+            AttemptError::Refused(reason) => Self::refused(reason),
+            AttemptError::Hold(hold) => Self::held(hold),
+            AttemptError::Changed => Self::new(What::Waits, "changing just now; it would be looked at anew"),
+        }
     }
 
     /// The same, but not before something else.
@@ -97,30 +110,30 @@ impl Scene<'_> {
     /// What would happen now.
     pub(crate) fn prospect(
         &self,
-        look: &Observation,
+        look: &Observation<Identity>,
         signature: Option<&SignatureThere>,
         writer: Option<Writer>,
     ) -> Result<Prospect, Unseen> {
-        if look.sight == PairVersion::default() {
+        if look.versions == PairVersion::NONE {
             return Ok(Prospect::new(What::Nothing, format!("nothing lies there; {}", self.would_be())));
         }
         if let Some(row) = self.row
             && is_decided(self.site, row, look, false)
         {
-            return Ok(decided(row.outcome, row.reason.as_deref()));
+            return Ok(decided(row.outcome, row.reason.as_ref()));
         }
         if let Some(unfit) = &look.unfit {
-            return Ok(Prospect::refused(&unfit.to_string()));
+            return Ok(Prospect::refused(unfit));
         }
-        let Some(payload) = look.sight.payload else { return Ok(self.orphan(look.sight)) };
+        let Some(payload) = look.versions.payload else { return Ok(self.orphan(look.versions)) };
         if let Err(error) = self.context {
-            return Ok(Prospect::refused(&error.to_string()));
+            return Ok(Prospect::stopped(&error.clone().into()));
         }
         let prospect = match &self.site.rule.mode {
             Mode::Sign(rule) => self.signing(rule, &payload, signature)?,
-            Mode::Verify(rule) => self.judging(rule, &payload, signature, look.sight, writer)?,
+            Mode::Verify(rule) => self.judging(rule, &payload, signature, look.versions, writer)?,
         };
-        Ok(prospect.after(self.wait_to_settle(look.sight, writer)))
+        Ok(prospect.after(self.wait_to_settle(look.versions, writer)))
     }
 
     /// What would become of a file, if one came.
@@ -133,18 +146,20 @@ impl Scene<'_> {
         }
     }
 
-    fn orphan(&self, sight: PairVersion) -> Prospect {
-        match (&self.site.rule.mode, sight.signature) {
-            (Mode::Verify(_), Some(_)) => Prospect::new(What::Waits, ORPHAN),
+    fn orphan(&self, versions: PairVersion<Identity>) -> Prospect {
+        match (&self.site.rule.mode, versions.signature) {
+            (Mode::Verify(_), Some(_)) => {
+                Prospect::new(What::Waits, RefusalReason::OrphanSignature.to_string())
+            }
             _ => Prospect::new(What::Nothing, "only a signature lies there, and there is nothing to sign"),
         }
     }
 
     /// What it waits for before it is tried at all.
-    fn wait_to_settle(&self, sight: PairVersion, writer: Option<Writer>) -> Option<String> {
+    fn wait_to_settle(&self, versions: PairVersion<Identity>, writer: Option<Writer>) -> Option<String> {
         let signs = matches!(self.site.rule.mode, Mode::Sign(_));
         let settle = self.site.rule.settle;
-        let ages = youngest(sight, signs).map(|identity| clock::age(identity.ctime));
+        let ages = youngest(versions, signs).map(|identity| clock::age(identity.ctime));
         if writer == Some(Writer::Present) && signs {
             return Some("waits until nobody has it open for writing".to_owned());
         }
@@ -186,8 +201,10 @@ impl Scene<'_> {
             Signing::Done | Signing::Record | Signing::Adopt => {
                 Prospect::new(What::Done, "its signature is ours and would be put on record")
             }
-            Signing::Report if existing == Existing::Stale => Prospect::refused(STALE),
-            Signing::Report => Prospect::refused(FOREIGN),
+            Signing::Report if existing == Existing::Stale => {
+                Prospect::refused(&RefusalReason::StaleSignature)
+            }
+            Signing::Report => Prospect::refused(&RefusalReason::ForeignSignature),
             Signing::Quarantine => Prospect::new(
                 What::Invalid,
                 "its signature is ours and of an earlier state of it; unless the content is the same, both would be \
@@ -246,10 +263,10 @@ impl Scene<'_> {
         rule: &VerifyRule,
         payload: &Identity,
         signature: Option<&SignatureThere>,
-        sight: PairVersion,
+        versions: PairVersion<Identity>,
         writer: Option<Writer>,
     ) -> Result<Prospect, Unseen> {
-        let Some(there) = signature.filter(|_| sight.signature.is_some()) else {
+        let Some(there) = signature.filter(|_| versions.signature.is_some()) else {
             return self.missing(rule, payload);
         };
         let grace = match writer {
@@ -331,12 +348,12 @@ impl Scene<'_> {
 
     /// Who brought the pair that lies there.
     fn bringers(&self) -> Result<Bringers, FsError> {
-        let dir = self.site.root.descend(self.path.parent())?;
+        let dir = self.site.folder().root.descend(self.path.parent())?;
         let owner = |stat: Option<Stat>| stat.map(|stat| stat.uid);
         let signature = owner(dir.stat_of(&self.site.rule.signature_name(self.path.name()))?);
         let payload = owner(dir.stat_of(self.path.name())?);
         let mode = dir.stat()?.mode;
-        Ok(payload.map_or(Bringers::One, |payload| Bringers::of(mode, payload, signature)))
+        Ok(payload.map_or(Bringers::One, |payload| bringers(mode, payload, signature)))
     }
 
     /// What is done about an invalid pair when that is final: in one word, and in words.
@@ -359,14 +376,14 @@ impl Scene<'_> {
 
     /// What would happen, unless delivery would be in trouble.
     fn delivery(&self, payload: &Identity, otherwise: Prospect) -> Result<Prospect, FsError> {
-        let Some(root) = &self.site.destination else { return Ok(otherwise) };
+        let Some(root) = self.site.destination() else { return Ok(otherwise) };
         let outlook = deliver::foresee(root, self.path, payload.size)?;
         if let Outlook::Conflict(what) = outlook {
             let path = root.path().join(self.path.as_path());
             return Ok(Prospect::held(&Hold::Conflict { path, what }));
         }
         if let Err(AttemptError::Hold(hold)) =
-            Space::default().take(root, payload.size, self.terms.min_free_space)
+            Arc::new(Space::default()).take(root, payload.size, self.terms.min_free_space)
         {
             return Ok(Prospect::held(&hold));
         }
@@ -394,8 +411,8 @@ fn with_others(rule: &SignRule) -> String {
 }
 
 /// What is decided already.
-fn decided(outcome: Outcome, reason: Option<&str>) -> Prospect {
-    let reason = Escaped::text(reason.unwrap_or_default()).to_string();
+fn decided(outcome: Outcome, reason: Option<&DecisionReason>) -> Prospect {
+    let reason = reason.map(ToString::to_string).unwrap_or_default();
     let why = match outcome {
         Outcome::Signed => "already signed".to_owned(),
         Outcome::Adopted => "already signed by somebody else who has the key".to_owned(),
@@ -412,7 +429,7 @@ fn decided(outcome: Outcome, reason: Option<&str>) -> Prospect {
 }
 
 /// The file of a pair that changed last; to be signed, only the payload counts.
-fn youngest(sight: PairVersion, signs: bool) -> Option<Identity> {
-    let signature = sight.signature.filter(|_| !signs);
-    [sight.payload, signature].into_iter().flatten().max_by_key(|identity| identity.ctime)
+fn youngest(versions: PairVersion<Identity>, signs: bool) -> Option<Identity> {
+    let signature = versions.signature.filter(|_| !signs);
+    [versions.payload, signature].into_iter().flatten().max_by_key(|identity| identity.ctime)
 }

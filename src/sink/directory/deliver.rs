@@ -5,51 +5,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
-use rustix::io::Errno;
-
-use crate::digest::Digest;
 use crate::fs::chown::Owner;
 use crate::fs::copy::{Hashed, Pass};
 use crate::fs::flush::Flusher;
 use crate::fs::{Dir, Fitness, FsError, OpenError, Place, Publish, RelPath, Staging, Stat, trust};
-use crate::signature::{MAX_LEN, Malformed, Signature};
-use crate::signing::{Signed, Valid};
-
-/// What allows delivery: a digest, and the signature that vouches for it.
-#[derive(Debug)]
-pub struct Warrant<'a> {
-    digest: &'a Digest,
-    signature: &'a Signature,
-}
-
-impl<'a> Warrant<'a> {
-    /// From a valid verdict on this signature.
-    pub fn verified(valid: &'a Valid, signature: &'a Signature) -> Self {
-        Self { digest: valid.digest(), signature }
-    }
-
-    /// From a signature just made for this digest.
-    pub fn signed(digest: &'a Digest, sealed: &'a Signed) -> Self {
-        Self { digest, signature: &sealed.signature }
-    }
-}
-
-/// How a delivery ended.
-#[derive(Debug)]
-pub enum Delivered {
-    /// Both are there, durably.
-    Done,
-    /// An equal payload is there with this other signature, which the caller must judge: ciphertexts are
-    /// randomised, so there are many valid ones.
-    Beside(Signature),
-    /// Only a signature that is not ours to remove, unless the caller knows it for a leftover of its own.
-    Orphan(Signature),
-    /// Something else has one of the names. Nothing was changed.
-    Conflict(&'static str),
-}
+use crate::signature::{MAX_LEN, Signature};
+use crate::sink::Delivered;
+use crate::sink::warrant::Warrant;
+use crate::source::directory::signature_file::read_open;
 
 /// Publishes `staging`, whose content has the digest `hashed`, as `path` below `root` with its signature.
 ///
@@ -60,11 +25,11 @@ pub fn deliver(
     path: &RelPath,
     staging: &Staging,
     hashed: &Hashed,
-    warrant: &Warrant<'_>,
+    warrant: &Warrant,
     mode: u32,
     disk: &Flusher,
 ) -> Result<Delivered, FsError> {
-    if !hashed.digest.matches(warrant.digest.as_bytes()) {
+    if !hashed.digest.matches(warrant.digest().as_bytes()) {
         // BUG: no caller pairs a copy with another copy's verdict. Delivering nothing is always safe.
         return Ok(Delivered::Conflict("the verdict is about other bytes"));
     }
@@ -94,13 +59,13 @@ fn deliver_to(
     path: &RelPath,
     staging: &Staging,
     hashed: &Hashed,
-    warrant: &Warrant<'_>,
+    warrant: &Warrant,
     mode: u32,
     disk: &Flusher,
     put: &mut Vec<(OsString, Stat)>,
 ) -> Result<Delivered, FsError> {
     let (dir, name) = (place.looking(), path.name());
-    let signature_name = warrant.signature.name_beside(name);
+    let signature_name = warrant.signature().name_beside(name);
     let wanted = Wanted { owner: Owner::current(), mode };
     let payload_is_there = match look_at_payload(dir, name, hashed, wanted)? {
         Existing::Nothing => false,
@@ -109,7 +74,7 @@ fn deliver_to(
         Existing::Other => return Ok(Delivered::Conflict(TAKEN)),
     };
 
-    let signature = Staging::below(root, path.parent())?.and_holding(warrant.signature.as_bytes())?;
+    let signature = Staging::below(root, path.parent())?.and_holding(warrant.signature().as_bytes())?;
     place.give_group(&signature)?;
     signature.set_mode(mode & 0o666)?; // a signature is not executable
     place.give_group(staging)?;
@@ -119,7 +84,7 @@ fn deliver_to(
         put.push((signature_name.clone(), signature.stat()?));
     } else {
         match read_signature(dir, &signature_name, wanted)? {
-            ExistingSignature::Of(there) if there == *warrant.signature => {}
+            ExistingSignature::Of(there) if there == *warrant.signature() => {}
             ExistingSignature::Of(there) if payload_is_there => {
                 return disk.flush(&[place.written()]).map(|()| Delivered::Beside(there));
             }
@@ -366,30 +331,6 @@ fn read_signature(dir: &Dir, name: &OsStr, wanted: Wanted) -> Result<ExistingSig
     }
 }
 
-/// What was read of a file that may be a signature.
-#[derive(Debug)]
-pub struct SignatureRead {
-    /// SHA-512 of the file; `None` if it is longer than any signature, and was not read to its end.
-    pub digest: Option<Digest>,
-    /// The signature, if it can be one.
-    pub parsed: Result<Signature, Malformed>,
-}
-
-/// Reads an open file that may be a signature: never more than one byte past the limit (A16).
-///
-/// # Errors
-/// What read(2) says.
-pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<SignatureRead, OpenError> {
-    let mut bytes = Vec::with_capacity(MAX_LEN + 1);
-    file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
-        action: "read",
-        path: dir.path().join(name),
-        source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
-    })?;
-    let digest = (bytes.len() <= MAX_LEN).then(|| Digest::of(&bytes));
-    Ok(SignatureRead { digest, parsed: Signature::parse(&bytes) })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -423,7 +364,7 @@ mod tests {
         }
 
         fn deliver(&self, path: &str) -> Result<Delivered, FsError> {
-            let warrant = Warrant { digest: &self.hashed.digest, signature: &self.signature };
+            let warrant = Warrant::of(&self.hashed.digest, &self.signature);
             let path = RelPath::new(path).unwrap();
             deliver(
                 &self.root,
@@ -555,7 +496,7 @@ mod tests {
         fs::rename(f.temp.path().join("sub"), f.temp.path().join("old")).unwrap();
         assert!(place.confirm().unwrap_err().is_moved());
         assert!(place.remove_own(name, &stat).unwrap() && f.there("old/f").is_none());
-        let warrant = Warrant { digest: &f.hashed.digest, signature: &f.signature };
+        let warrant = Warrant::of(&f.hashed.digest, &f.signature);
         let disk = Flusher::new(&f.root).unwrap();
         let path = RelPath::new("sub/f").unwrap();
         let (mut put, staging) = (Vec::new(), Staging::holding(&f.root, b"content").unwrap());
@@ -597,7 +538,7 @@ mod tests {
     fn p1_a_warrant_for_other_bytes_delivers_nothing() {
         let f = Fixture::new();
         let other = hash_of(b"other");
-        let warrant = Warrant { digest: &other.digest, signature: &f.signature };
+        let warrant = Warrant::of(&other.digest, &f.signature);
         let path = RelPath::new("f").unwrap();
         let delivered =
             deliver(&f.root, &path, &f.staging, &f.hashed, &warrant, 0o644, &Flusher::new(&f.root).unwrap())

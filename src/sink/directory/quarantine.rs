@@ -10,6 +10,7 @@
 
 mod item;
 mod release;
+pub(crate) mod store;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -27,7 +28,8 @@ use crate::fs::staging::random_hex;
 use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Place, Publish, RelPath, Staging, Stat, root};
 use crate::signature::{Format, MAX_LEN};
 use crate::sink::directory::removal;
-use crate::sink::directory::removal::{Part, Removal, Removed};
+use crate::sink::directory::removal::{Part, Removal};
+use crate::sink::{PutAway, Removed};
 use crate::state::link::{hex, unhex};
 
 pub use crate::sink::directory::quarantine::item::{
@@ -151,15 +153,6 @@ pub struct Case<'a> {
     pub payload: Stat,
     /// What the signature was.
     pub signature: Option<Stat>,
-}
-
-/// How putting away ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PutAway {
-    /// It is in the store, in this folder.
-    Done(String),
-    /// The source was no longer what was judged; nothing was moved.
-    Changed,
 }
 
 /// Moves or copies a pair into the store.

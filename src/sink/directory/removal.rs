@@ -21,22 +21,13 @@ use crate::fs::{Dir, FsError, Identity, Place, RelPath};
 use crate::sink::directory::exchange;
 use crate::sink::directory::exchange::Removable;
 use crate::sink::directory::tree;
+use crate::sink::{Removed, Sheltered};
 
 const DONE: &str = ".done";
 const BACK: &str = ".back";
 
 /// How many of the files that wait are told by name.
 const TOLD: usize = 1000;
-
-/// How a removal ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removed {
-    /// Payload and signature are gone.
-    Done,
-    /// One of them was something else than expected; both are where they were, or wait in the claim until
-    /// their names are free.
-    Changed,
-}
 
 /// One file of a source: where it lies and which version was judged.
 #[derive(Debug, Clone)]
@@ -279,15 +270,6 @@ pub fn shelter(private: &Private, path: &RelPath, from: &Dir, name: &OsStr) -> R
     let to = folder.dir().make_new_dir(&id, 0o700)?.descend_creating(path.parent())?;
     from.rename_to_ours(name, &to, path.name())?;
     to.sync()
-}
-
-/// Files that wait in the private folder until they can go back to their names.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Sheltered {
-    /// How many.
-    pub count: usize,
-    /// The first of them, by the names that they had.
-    pub first: Vec<RelPath>,
 }
 
 /// Puts back what waits for its name to be free, and what exchanges left that were cut short, as far as it goes by now.

@@ -10,6 +10,7 @@ use crate::fs::flush::Flusher;
 use crate::fs::private::Private;
 use crate::fs::{Dir, FsError, Identity, Place, Publish, RelPath, Staging, Stat};
 use crate::signature::Signature;
+use crate::sink::Old;
 use crate::sink::directory::exchange::{Removable, Work};
 
 /// A `.sig` is for everyone to read: what is in it says nothing about the payload to who may not use the key.
@@ -27,15 +28,6 @@ pub struct Spot<'a> {
     pub still: &'a dyn Fn() -> Result<bool, FsError>,
     /// What flushes there.
     pub disk: &'a Flusher,
-}
-
-/// A signature that lies beside a payload, and is to be replaced.
-#[derive(Debug)]
-pub struct Old {
-    /// Which version of which file.
-    pub identity: Identity,
-    /// What it holds.
-    pub signature: Signature,
 }
 
 /// Writes a signature under a name that nothing has. Durable when this returns what it is; `None` if something has the
@@ -116,9 +108,9 @@ fn take_back(spot: &Spot<'_>, signature: &Signature) -> Result<(), FsError> {
 ///
 /// # Errors
 /// Any step's; then the old or the new signature shows, whole, if the file system can swap names.
-pub fn replace(spot: &Spot<'_>, old: &Old, signature: &Signature) -> Result<Option<Stat>, FsError> {
+pub fn replace(spot: &Spot<'_>, old: &Old<Identity>, signature: &Signature) -> Result<Option<Stat>, FsError> {
     let name = spot.path.name();
-    if spot.place.stat_of(name)?.is_none_or(|stat| stat.identity != old.identity) {
+    if spot.place.stat_of(name)?.is_none_or(|stat| stat.identity != old.version) {
         return Ok(None);
     }
     let work = Work::new(spot.private, Removable::of(&[signature, &old.signature]))?;
@@ -129,7 +121,12 @@ pub fn replace(spot: &Spot<'_>, old: &Old, signature: &Signature) -> Result<Opti
     as_it_is(spot, swapped)
 }
 
-fn swap(spot: &Spot<'_>, work: &Work, old: &Old, signature: &Signature) -> Result<Option<Stat>, FsError> {
+fn swap(
+    spot: &Spot<'_>,
+    work: &Work,
+    old: &Old<Identity>,
+    signature: &Signature,
+) -> Result<Option<Stat>, FsError> {
     let (here, name) = (work.mirror(spot.path)?, spot.path.name());
     let staging = match spot.place.stage()? {
         Some(staging) => staging,
@@ -174,7 +171,7 @@ fn swap(spot: &Spot<'_>, work: &Work, old: &Old, signature: &Signature) -> Resul
 fn swap_in_steps(
     spot: &Spot<'_>,
     new: &Dir,
-    old: &Old,
+    old: &Old<Identity>,
     signature: &Signature,
     staging: Staging,
 ) -> Result<Option<Stat>, FsError> {
@@ -245,12 +242,12 @@ mod tests {
             write(&self.spot(&|| Ok(true)), &signature(byte)).unwrap().is_some()
         }
 
-        fn old(&self, byte: u8) -> Old {
+        fn old(&self, byte: u8) -> Old<Identity> {
             let stat = self.place.stat_of(OsStr::new("a.sig")).unwrap().unwrap();
-            Old { identity: stat.identity, signature: signature(byte) }
+            Old { version: stat.identity, signature: signature(byte) }
         }
 
-        fn replace(&self, old: &Old, byte: u8) -> bool {
+        fn replace(&self, old: &Old<Identity>, byte: u8) -> bool {
             replace(&self.spot(&|| Ok(true)), old, &signature(byte)).unwrap().is_some()
         }
 

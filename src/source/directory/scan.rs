@@ -3,7 +3,6 @@
 //! Walks by descriptor, never through a symlink or onto another mount. Only names; what stands behind them
 //! is `statx`'s to say, one by one.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,9 @@ use crate::fs::private::Kinship;
 use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Kind, Listed, Names, RelPath};
 use crate::policy::{Mode, Rule, Unwanted};
-use crate::signature::{Format, Suffix};
+use crate::signature::Format;
+use crate::source::Batch;
+use crate::state::reason::RefusalReason;
 
 /// How deep directories are followed, and how many (A12). Beyond that a sender is playing games.
 pub const MAX_DEPTH: usize = 64;
@@ -27,11 +28,8 @@ pub const MAX_DIR_PATH: usize = 1024;
 /// twice.
 const MAX_DIR_BYTES: usize = 16 << 20;
 
-/// What the messages here name. The formats that a rule can have share it.
-const SUFFIX: Suffix = Format::Kms.suffix();
-
 /// The longest payload name whose signature still has a name, in bytes (NAME_MAX is 255).
-const MAX_NAME: usize = 255 - SUFFIX.byte_len();
+const MAX_NAME: usize = 255 - Format::Kms.suffix().byte_len();
 
 /// What a name in a watched directory means to a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,19 +67,24 @@ pub enum Part<'n> {
 }
 
 /// Why a name can have no signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsignable {
     /// `NAME.sig` would be longer than a name may be.
-    #[error("its name is longer than {MAX_NAME} bytes, which leaves no room for {SUFFIX}")]
     NameTooLong,
     /// A `.sig` of a `.sig`, or of nothing.
-    #[error("{SUFFIX} is the suffix of signatures, and signatures are not signed")]
     SignatureOfSignature,
     /// In a sign rule, a `.sig` whose file is not there: not signed, whatever it is.
-    #[error(
-        "{SUFFIX} is the suffix of signatures, and the file that this would be the signature of is not there"
-    )]
     Stray,
+}
+
+impl From<Unsignable> for RefusalReason {
+    fn from(why: Unsignable) -> Self {
+        match why {
+            Unsignable::NameTooLong => Self::NameTooLong { max: MAX_NAME },
+            Unsignable::SignatureOfSignature => Self::SignatureOfSignature,
+            Unsignable::Stray => Self::StraySignature,
+        }
+    }
 }
 
 /// What `name`, in the directory `below` the rule's root, means.
@@ -128,21 +131,13 @@ pub fn is_too_far(below: &Path) -> bool {
     below.components().count() > MAX_DEPTH || below.as_os_str().len() > MAX_DIR_PATH
 }
 
-/// What a few names of a walk came to.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Pairs, in order of name. In a verify rule one that lies there whole comes once, by its payload's name.
-    pub pairs: BTreeSet<RelPath>,
-    /// Names that can have no signature.
-    pub unsignable: Vec<(RelPath, Unsignable)>,
-    /// In a sign rule, payloads that are not there although their signatures are.
-    pub strays: Vec<RelPath>,
-    /// Directories that could not be walked, and why. What is in them is not known to be absent.
-    pub failed: Vec<FsError>,
-    /// Stand-in names, as earlier versions left them when they were killed.
-    pub stand_ins: Vec<RelPath>,
-    /// Private folders of ours that are not at their name.
-    pub moved: Vec<RelPath>,
+/// What an earlier run may have left in a watched directory.
+#[derive(Debug)]
+pub enum Leftover {
+    /// The private folder, which somebody has moved to this path.
+    PrivateFolder(RelPath),
+    /// A name of ours for what was about to be put in place; nobody makes these any more.
+    StandIn(RelPath),
 }
 
 /// A walk through a rule's directory, a few names at a time: a directory of a million files needs no more
@@ -184,7 +179,7 @@ impl Walk {
         root: &Dir,
         limit: usize,
         mut on_dir: impl FnMut(&Path),
-    ) -> Result<Option<Batch>, FsError> {
+    ) -> Result<Option<Batch<Leftover>>, FsError> {
         let mut batch = Batch::default();
         for _ in 0..limit {
             let Some((dir, below, mut names)) = self.listing.take() else {
@@ -221,7 +216,12 @@ impl Walk {
         Ok((dir, below.to_owned(), names))
     }
 
-    fn could_not_read(&self, below: &Path, error: FsError, batch: &mut Batch) -> Result<(), FsError> {
+    fn could_not_read(
+        &self,
+        below: &Path,
+        error: FsError,
+        batch: &mut Batch<Leftover>,
+    ) -> Result<(), FsError> {
         if below.as_os_str().is_empty() {
             return Err(error);
         }
@@ -232,10 +232,10 @@ impl Walk {
         Ok(())
     }
 
-    fn take(&mut self, dir: &Dir, below: &Path, listed: &Listed, batch: &mut Batch) {
+    fn take(&mut self, dir: &Dir, below: &Path, listed: &Listed, batch: &mut Batch<Leftover>) {
         let name = &*listed.name;
         if is_stand_in(name) && !listed.may_be_directory {
-            batch.stand_ins.extend(RelPath::new(below.join(name)));
+            batch.leftovers.extend(RelPath::new(below.join(name)).map(Leftover::StandIn));
             return;
         }
         // One name that cannot be examined (a damaged inode) hides no other; as a pair it is held, and says why.
@@ -243,7 +243,7 @@ impl Walk {
         match found {
             None | Some(Kinship::Stranger) => {}
             Some(Kinship::Own) => {
-                batch.moved.extend(RelPath::new(below.join(name)));
+                batch.leftovers.extend(RelPath::new(below.join(name)).map(Leftover::PrivateFolder));
                 return;
             }
             Some(Kinship::Copy) => return,
@@ -266,20 +266,9 @@ impl Walk {
             Meaning::Pair(path) => drop(batch.pairs.insert(path)),
             Meaning::Signature(path) if has_payload(dir, &path) => {}
             Meaning::Signature(path) => batch.strays.push(path),
-            Meaning::Unsignable(path, why) => batch.unsignable.push((path, why)),
+            Meaning::Unsignable(path, why) => batch.unsignable.push((path, why.into())),
             Meaning::Nothing => {}
         }
-    }
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
-            && self.unsignable.is_empty()
-            && self.strays.is_empty()
-            && self.failed.is_empty()
-            && self.stand_ins.is_empty()
-            && self.moved.is_empty()
     }
 }
 
@@ -311,6 +300,7 @@ fn has_payload(dir: &Dir, path: &RelPath) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs::{File, create_dir};
 
     use super::*;

@@ -13,13 +13,12 @@ use super::{History, HistoryError};
 use crate::fs::RelPath;
 use crate::state::ledger::{self, COLUMNS};
 use crate::state::link::Row;
-use crate::state::{Remembered, remembered, schema};
+use crate::state::{Remembered, remembered, remembered_before_codes, schema};
 
 /// The decisions of a state directory, at one moment.
 pub struct Decisions {
     history: History,
-    /// Rows of an earlier version are the record of no chain, and are not read.
-    has_record: bool,
+    version: i64,
 }
 
 impl Decisions {
@@ -34,8 +33,7 @@ impl Decisions {
         };
         match version {
             0 => Ok(None),
-            // The table of decisions is the same in all versions so far.
-            1..=schema::VERSION => Ok(Some(Self { history, has_record: version == schema::VERSION })),
+            1..=schema::VERSION => Ok(Some(Self { history, version })),
             version => Err(HistoryError::Later(dir.to_owned(), version)),
         }
     }
@@ -45,6 +43,7 @@ impl Decisions {
     /// # Errors
     /// [`HistoryError`].
     pub fn remembered(&self, rule: &str, path: &RelPath) -> Result<Option<Remembered>, HistoryError> {
+        let remembered = if self.version < schema::CODES { remembered_before_codes } else { remembered };
         remembered(&self.history.db, rule, path.as_bytes()).map_err(|e| self.history.failed(&e))
     }
 
@@ -63,8 +62,8 @@ impl Decisions {
     /// # Errors
     /// [`HistoryError`].
     pub fn newest_row(&self, rule: &str, path: &RelPath) -> Result<Option<Row>, HistoryError> {
-        if !self.has_record {
-            return Ok(None);
+        if self.version < schema::CHAINED {
+            return Ok(None); // the rows of earlier versions are the record of no chain
         }
         let sql =
             format!("SELECT {COLUMNS} FROM history WHERE rule = ?1 AND path = ?2 ORDER BY seq DESC LIMIT 1");

@@ -5,19 +5,18 @@
 //! a proxy learns. The server has certificates for the names of AWS, of an authority that `AWS_CA_BUNDLE` names. Behind
 //! it, KMS and STS are moto; SSO and sign-in are answered as their API references say.
 
-use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
+use std::{fs, thread};
 
 use super::set_keys;
 use super::stub::Stub;
-use crate::harness::Place;
-use crate::moto::{Moto, REGION};
-use crate::proxy::http::Head;
+use crate::support::http::Head;
+use crate::support::moto::{Moto, REGION};
+use crate::support::place::Place;
 
 /// The names of AWS that are asked here, as a certificate has them.
 const NAMES: &str = "DNS:localhost,DNS:*.eu-west-1.amazonaws.com,DNS:*.sso.eu-west-1.amazonaws.com,\

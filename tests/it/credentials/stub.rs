@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::moto::REGION;
-use crate::proxy::http::Head;
+use crate::support::http::Head;
+use crate::support::moto::REGION;
 
 /// A service. Lasts as long as the process.
 pub(super) struct Stub {

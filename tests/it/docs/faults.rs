@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{document, prose, quoted, sources};
+use super::{prose, quoted};
+use crate::support::document::{document, sources};
 
 /// The list.
 const LIST: &str = "docs/faults.md";

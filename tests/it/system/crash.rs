@@ -4,8 +4,8 @@ use super::job::{
     DELIVER, DELIVER_BELOW, DELIVER_MANY, DELIVER_ONTO, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN,
     SIGN_AND_DELIVER, SIGN_BATCH, SIGN_BATCH_AND_DELIVER, at_each,
 };
-use super::mount;
-use super::trace::Fault;
+use crate::support::mount;
+use crate::support::trace::Fault;
 
 /// Points of one call at most.
 const CAP: usize = 40;

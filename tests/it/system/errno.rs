@@ -8,8 +8,8 @@ use super::job::{
     Check, DELIVER, DELIVER_BELOW, DELIVER_MANY, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN,
     SIGN_AND_DELIVER, SIGN_BATCH, at_each, ensure,
 };
-use super::mount;
-use super::trace::{Fault, Point};
+use crate::support::mount;
+use crate::support::trace::{Fault, Point};
 
 /// Points of one call at most.
 const CAP: usize = 40;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use super::mount::{Mount, private, run};
-use crate::daemon::{SIGN, VERIFY, place, with};
-use crate::online::Found;
+use crate::support::check::Found;
+use crate::support::mount::{Mount, private, run};
+use crate::support::policy::{SIGN, VERIFY, place, with};
 
 #[test]
 fn a_mount_on_the_way_keeps_a_rule_from_a_file() {

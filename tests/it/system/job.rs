@@ -10,9 +10,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::mount::Mount;
-use super::trace::{self, CALLS, Point, Traced};
-use crate::harness::{PROGRAM, Place};
+use crate::support::mount::Mount;
+use crate::support::place::{PROGRAM, Place};
+use crate::support::trace::{self, CALLS, Point, Traced};
 
 pub(super) use many::{DELIVER_MANY, SIGN_BATCH, SIGN_BATCH_AND_DELIVER};
 

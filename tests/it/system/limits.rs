@@ -9,9 +9,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use super::mount::{self, Mount};
-use crate::daemon::{Daemon, SIGN, VERIFY, drop_pair, place, verifies, with};
-use crate::harness::{PROGRAM, Place};
+use crate::support::daemon::Daemon;
+use crate::support::files::{drop_pair, verifies};
+use crate::support::mount::{self, Mount};
+use crate::support::place::{PROGRAM, Place};
+use crate::support::policy::{SIGN, VERIFY, place, with};
 
 #[test]
 fn c5_a_full_destination_holds_until_there_is_room() {

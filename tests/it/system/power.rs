@@ -9,9 +9,9 @@ use super::job::{
     DELIVER, DELIVER_BELOW, DELIVER_MANY, Job, QUARANTINE, RESIGN, SIGN, SIGN_AND_DELIVER, SIGN_BATCH,
     at_each, content,
 };
-use super::mount::{self, Mount, run};
-use super::trace::{Fault, Point};
-use crate::harness::Place;
+use crate::support::mount::{self, Mount, run};
+use crate::support::place::Place;
+use crate::support::trace::{Fault, Point};
 
 /// Points of one call at most.
 const CAP: usize = 10;

@@ -10,11 +10,12 @@ use kms_sig::sink::directory::quarantine::PartRecord;
 use rustix::io::Errno;
 
 use super::job::{Check, at_each, content, ensure};
-use super::mount::{self, Mount};
-use super::trace::{self, Fault, Point, Traced};
-use crate::daemon::{Daemon, place, set_policy, with};
-use crate::harness::{PROGRAM, Place};
-use crate::quarantine::{good_after_all, history, ids, long_ago, rule, run};
+use crate::support::daemon::Daemon;
+use crate::support::mount::{self, Mount};
+use crate::support::place::{PROGRAM, Place};
+use crate::support::policy::{place, set_policy, with};
+use crate::support::quarantine::{good_after_all, history, ids, long_ago, rule, run};
+use crate::support::trace::{self, Fault, Point, Traced};
 
 /// Points of one call at most.
 const CAP: usize = 30;
@@ -98,12 +99,12 @@ impl Site {
     fn during(&self) -> Check {
         let read = |name: &str| fs::read(self.place.path(name)).ok();
         if self.is_there() {
-            let names = crate::daemon::names(&self.place.path(format!("q/{}", self.id)));
+            let names = crate::support::files::names(&self.place.path(format!("q/{}", self.id)));
             ensure!(names == ["payload", "payload.sig", "record.json"], "the item holds {names:?}");
         } else {
             ensure!(!history(&self.place, self.way.outcome).is_empty(), "it went, and nothing is on record");
         }
-        let out = crate::daemon::names(&self.place.path("out"));
+        let out = crate::support::files::names(&self.place.path("out"));
         if !self.way.delivers {
             ensure!(out.is_empty(), "in out: {out:?}");
             return Ok(());
@@ -245,7 +246,7 @@ fn a16_c9_what_is_longer_than_any_signature_is_not_copied_across_mounts() {
     std::thread::sleep(std::time::Duration::from_millis(20)); // until it is older than `grace`
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(1);
     let id = ids(&place).remove(0);
-    assert_eq!(crate::daemon::names(&place.path(format!("q/{id}"))), ["payload", "record.json"]);
+    assert_eq!(crate::support::files::names(&place.path(format!("q/{id}"))), ["payload", "record.json"]);
     let record = place.read(format!("q/{id}/record.json"));
     let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
     assert_eq!((&record["reason"], &record["signature"]["size"]), (&"malformed".into(), &(1 << 30).into()));
@@ -301,7 +302,7 @@ fn c9_p4_a_copy_is_not_taken_for_its_source_because_their_inodes_have_one_number
     let left = quarantine();
     assert_eq!(left.len(), 1, "judged anew, and copied whole: {left:?}");
     assert_ne!(left[0], id);
-    let parts = crate::daemon::names(&place.path(format!("q/{}", left[0])));
+    let parts = crate::support::files::names(&place.path(format!("q/{}", left[0])));
     assert_eq!(parts, ["payload", "payload.sig", "record.json"]);
     assert!(!place.path("in/f").exists() && !place.path("in/f.sig").exists());
 }
@@ -328,7 +329,7 @@ fn c5_c9_a_copy_into_quarantine_keeps_the_floor() {
 fn nobodys() -> (Place, String) {
     let place = place(&with(&rule(), "recursive = true"));
     fs::create_dir(place.path("in/sub")).unwrap();
-    let (payload, signature) = crate::daemon::sign(&place, "f", "content");
+    let (payload, signature) = crate::support::files::sign(&place, "f", "content");
     fs::rename(payload, place.path("in/sub/f")).unwrap();
     fs::rename(signature, place.path("in/sub/f.sig")).unwrap();
     set_policy(&place, &with(&with(&rule(), "recursive = true"), "context = { file = \"wrong\" }"));
@@ -352,7 +353,7 @@ fn root_serves_the_daemons_user_and_leaves_nothing_of_its_own() {
     for name in ["out/sub", "out/sub/f", "out/sub/f.sig", "state/state.db"] {
         assert_eq!(owner(&place, name), (65534, 65534), "{name}");
     }
-    for name in crate::daemon::names(&place.path("state")) {
+    for name in crate::support::files::names(&place.path("state")) {
         assert_eq!(owner(&place, &format!("state/{name}")).0, 65534, "{name}");
     }
     // The group of a set-gid destination stays, as it does for what the daemon delivers.

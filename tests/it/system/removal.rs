@@ -5,9 +5,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::job::{DELIVER, DELIVER_NEWER, Job, SIGN_AND_DELIVER, at_each, ensure};
-use super::trace::{Fault, Point};
-use super::users::{Leases, SENDER, Site, quick, write};
-use crate::daemon::{Daemon, with};
+use crate::support::daemon::Daemon;
+use crate::support::policy::with;
+use crate::support::site::{Leases, Site, quick, write};
+use crate::support::trace::{Fault, Point};
+use crate::support::user::SENDER;
 
 /// Drops a good pair below `in`, as the sender.
 fn drop_pair(site: &Site, below: &str, name: &str) {

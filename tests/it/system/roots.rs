@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kms_sig::fs::root;
 use kms_sig::fs::trust::{self, TrustError};
 
-use super::mount::{self, Mount};
+use crate::support::mount::{self, Mount};
 
 const SENDER: u32 = 7002;
 const GROUP: u32 = 7003;

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::attacker::files_below;
 use super::job::{
     Check, DELIVER, DELIVER_BELOW, Job, QUARANTINE_BELOW, QUARANTINE_BELOW_APART, RESIGN, SIGN_BELOW, Site,
     all_below, at_each, content, ensure,
 };
-use super::mount;
-use super::trace::{Fault, Point};
-use super::users::{self, Leases, SENDER};
-use crate::daemon::{SIGN, with};
-use crate::harness::Place;
+use crate::support::mount;
+use crate::support::place::Place;
+use crate::support::policy::{SIGN, with};
+use crate::support::site::{self, Leases, files_below};
+use crate::support::trace::{Fault, Point};
+use crate::support::user::{self, SENDER};
 
 /// The points of an undisturbed run at which something may be done in the watched directory, in their order.
 fn points_in(job: Job) -> Vec<Point> {
@@ -239,10 +239,10 @@ fn p4_p8_what_a_kill_left_of_the_senders_is_given_back_by_the_next_start() {
 
 #[test]
 fn p4_p8_what_cannot_go_back_for_want_of_rights_waits_is_told_and_goes_back() {
-    let site = users::Site::new(&with(&with(SIGN, "settle = \"1ms\""), "on_stale = \"resign\""));
-    let signed = |daemon: &crate::daemon::Daemon, n: usize| daemon.waits_for_nth("signed", n);
+    let site = site::Site::new(&with(&with(SIGN, "settle = \"1ms\""), "on_stale = \"resign\""));
+    let signed = |daemon: &crate::support::daemon::Daemon, n: usize| daemon.waits_for_nth("signed", n);
     let daemon = site.start(Leases::Granted);
-    SENDER.run(|| users::write(&site.path("in/f"), b"first"));
+    SENDER.run(|| site::write(&site.path("in/f"), b"first"));
     signed(&daemon, 1);
     assert_eq!(daemon.stop().code(), Some(0));
     // As a kill between the exchanges leaves it: X is in the folder, and a new signature at its name.
@@ -252,11 +252,11 @@ fn p4_p8_what_cannot_go_back_for_want_of_rights_waits_is_told_and_goes_back() {
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("f.sig"), "X of the sender").unwrap();
     for path in [folder.clone(), folder.join("f.sig")] {
-        std::os::unix::fs::chown(path, Some(users::DAEMON.id), Some(users::DAEMON.id)).unwrap();
+        std::os::unix::fs::chown(path, Some(user::DAEMON.id), Some(user::DAEMON.id)).unwrap();
     }
     // Another of the sender's has the name.
     fs::rename(site.path("in/f.sig"), site.path("in/.kept")).unwrap();
-    SENDER.run(|| users::write(&site.path("in/f.sig"), b"Y of the sender"));
+    SENDER.run(|| site::write(&site.path("in/f.sig"), b"Y of the sender"));
     let daemon = site.start(Leases::Granted);
     daemon.waits_for("files wait in .kms-sig until they can go back to their names");
     let backlog = site.place.run(["backlog", "--policy", "policy.toml"]);
@@ -272,18 +272,18 @@ fn p4_p8_what_cannot_go_back_for_want_of_rights_waits_is_told_and_goes_back() {
 
 #[test]
 fn p4_p8_what_an_earlier_version_left_goes_away_if_it_is_ours_and_is_found_if_it_is_the_senders() {
-    let site = users::Site::new(&with(SIGN, "settle = \"1ms\""));
+    let site = site::Site::new(&with(SIGN, "settle = \"1ms\""));
     let daemon = site.start(Leases::Granted);
-    SENDER.run(|| users::write(&site.path("in/f"), b"content"));
+    SENDER.run(|| site::write(&site.path("in/f"), b"content"));
     daemon.waits_for("signed");
     assert_eq!(daemon.stop().code(), Some(0));
     let stand_in = |digit: &str| site.path(format!("in/.kms-sig-{}", digit.repeat(24)));
     fs::copy(site.path("in/f.sig"), stand_in("1")).unwrap();
     fs::write(stand_in("2"), "X of a sender who is the same user").unwrap();
     for ours in [stand_in("1"), stand_in("2")] {
-        std::os::unix::fs::chown(ours, Some(users::DAEMON.id), Some(users::DAEMON.id)).unwrap();
+        std::os::unix::fs::chown(ours, Some(user::DAEMON.id), Some(user::DAEMON.id)).unwrap();
     }
-    SENDER.run(|| users::write(&stand_in("3"), b"X of the sender"));
+    SENDER.run(|| site::write(&stand_in("3"), b"X of the sender"));
     let daemon = site.start(Leases::Granted);
     for (digit, content) in [("2", "X of a sender who is the same user"), ("3", "X of the sender")] {
         let visible = site.path(format!("in/kms-sig-recovered-{}", digit.repeat(24)));
@@ -351,18 +351,18 @@ fn p6_a_copy_of_a_folder_of_ours_is_no_candidate_and_nothing_in_it_is_finished()
 #[test]
 fn p6_a_folder_of_ours_that_is_moved_while_the_daemon_runs_is_not_signed() {
     let rule = with(&with(SIGN, "settle = \"1ms\""), "recursive = true");
-    let site = users::Site::new(&rule);
+    let site = site::Site::new(&rule);
     let daemon = site.start(Leases::Granted);
     for (number, to) in ["visible", "sub/x"].into_iter().enumerate() {
         // Into another directory only its owner can move it: a sender who is the same user.
-        [SENDER, users::DAEMON][number].run(|| {
+        [SENDER, user::DAEMON][number].run(|| {
             let to = site.path("in").join(to);
             if let Some(parent) = to.parent().filter(|parent| !parent.exists()) {
                 fs::create_dir(parent).unwrap();
                 fs::set_permissions(parent, std::os::unix::fs::PermissionsExt::from_mode(0o2770)).unwrap();
             }
             fs::rename(site.path("in/.kms-sig"), &to).unwrap();
-            users::write(&site.path(format!("in/f{number}")), b"content");
+            site::write(&site.path(format!("in/f{number}")), b"content");
         });
         daemon.waits_for_nth("signed", number + 1);
         daemon
@@ -434,7 +434,7 @@ fn account(path: &Path, found: &mut [bool]) {
 fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
     const PAYLOADS: usize = 8;
     let rule = with(&with(SIGN, "settle = \"1ms\""), "on_stale = \"resign\"");
-    let site = users::Site::new(&with(&rule, "recursive = true"));
+    let site = site::Site::new(&with(&rule, "recursive = true"));
     let daemon = site.start(Leases::Granted);
     let until = Instant::now() + loop_time();
     let sub = site.path("in/sub");
@@ -450,7 +450,7 @@ fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
             let signature = payload.with_extension("sig");
             for turn in 0..200 {
                 if turn % 25 == 0 {
-                    users::write(&payload, format!("payload {rounds} {turn}").as_bytes());
+                    site::write(&payload, format!("payload {rounds} {turn}").as_bytes());
                 }
                 std::thread::sleep(Duration::from_micros((turn * 7919 + rounds as u64 * 31) % 400));
                 let mine = hidden(number);
@@ -488,7 +488,7 @@ fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
         }
         (found, exchanged, rounds)
     });
-    SENDER.run(|| users::write(&site.path("in/last"), b"content"));
+    SENDER.run(|| site::write(&site.path("in/last"), b"content"));
     daemon.until("signed the last", || site.path("in/last.sig").exists());
     for reload in 1..=2 {
         daemon.hang_up();

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::mount::run;
+use crate::support::mount::run;
 
 /// The oldest release that is supported.
 const RELEASE: &str = "bookworm";
@@ -23,7 +23,7 @@ const PATIENCE: &str = "900";
 
 /// Where Debian is kept between runs.
 fn target() -> PathBuf {
-    let program = Path::new(crate::harness::PROGRAM);
+    let program = Path::new(crate::support::place::PROGRAM);
     program.ancestors().nth(2).unwrap().to_owned()
 }
 
@@ -83,7 +83,7 @@ fn package(into: &Path) {
 
 /// The commands of the chapter on the service that are typed as root, each with what it prints there.
 fn chapter() -> String {
-    let chapter = crate::docs::section("docs/install.md", "## Running it as a service");
+    let chapter = crate::support::document::section("docs/install.md", "## Running it as a service");
     let mut script = String::new();
     let mut count = 0;
     for block in chapter.split("```console\n").skip(1) {

@@ -1,203 +1,14 @@
 //! The daemon and those who send to it as different unprivileged users, because that is how it will be used.
-//!
-//! A sender is a thread whose credentials were given away for good: in Linux they belong to the thread
-//! (credentials(7), nptl(7)), and the kernel asks nothing else. So a sender's steps cost a system call each, and
-//! races are tried ten thousand times where a program would start once.
 
-#![allow(unsafe_code, reason = "giving away the credentials of one thread has no safe wrapper")]
-
-use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt as _;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kms_sig::context::Context;
-use kms_sig::digest::Digest;
-use kms_sig::kms::local::Local;
-use kms_sig::signing::Signer;
-
-use crate::daemon::{Daemon, VERIFY, place, with};
-use crate::harness::{PROGRAM, Place};
-
-/// A user, whose own group has the same number, and the groups it is in besides.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct User {
-    pub(super) id: u32,
-    groups: &'static [u32],
-}
-
-/// Runs the daemon; is in the groups of both roots.
-pub(super) const DAEMON: User = User { id: 7001, groups: &[7003, 7005] };
-/// Owns `in`, and shares its group with the daemon.
-pub(super) const SENDER: User = User { id: 7002, groups: &[7003] };
-/// Owns `in2`, and shares another group with the daemon.
-pub(super) const OTHER: User = User { id: 7004, groups: &[7005] };
-
-/// Set-group-id, so that what is dropped there has the group that the daemon is in.
-const SHARED: u32 = 0o2770;
-
-impl User {
-    /// Does something as this user, on a thread of its own.
-    pub(super) fn run<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
-        let ended = std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                self.become_it();
-                work()
-            });
-            thread.join()
-        });
-        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
-
-    /// Takes this user's credentials, and with them leaves every capability (capabilities(7), "Effect of user ID
-    /// changes"). The C library's functions of these names would do so for the whole process.
-    pub(super) fn become_it(self) {
-        let call = |what: &str, result: libc::c_long| {
-            assert_eq!(result, 0, "{what}: {}; run as root", io::Error::last_os_error());
-        };
-        // SAFETY: the kernel reads as many group ids as the slice has, and keeps nothing of ours.
-        call("setgroups", unsafe {
-            libc::syscall(libc::SYS_setgroups, self.groups.len(), self.groups.as_ptr())
-        });
-        // SAFETY: takes no memory.
-        call("setresgid", unsafe { libc::syscall(libc::SYS_setresgid, self.id, self.id, self.id) });
-        // SAFETY: takes no memory.
-        call("setresuid", unsafe { libc::syscall(libc::SYS_setresuid, self.id, self.id, self.id) });
-    }
-}
-
-/// Whether the daemon may ask the kernel about other users' files, as the unit lets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leases {
-    Granted,
-    Unavailable,
-}
-
-/// Where everything has its owner: `in` and `in2` are the senders', the rest is the daemon's or root's.
-pub(super) struct Site {
-    pub(super) place: Place,
-    kms: Local,
-}
-
-/// A rule for the pairs of `SENDER` that comes to its verdicts quickly, but for a signature that is missing: on a busy
-/// machine an honest sender may take a while to write it.
-pub(super) fn quick() -> String {
-    let rule = with(&with(VERIFY, "settle = \"1ms\""), "grace = \"20ms\"");
-    with(&rule, "signature_timeout = \"1h\"")
-}
-
-impl Site {
-    /// Lays everything out for these rules.
-    pub(super) fn new(rules: &str) -> Self {
-        let place = place(rules);
-        let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-        let make = |name: &str, user: u32, group: u32, bits: u32| {
-            let path = place.path(name);
-            fs::create_dir(&path).or_else(|e| if path.is_dir() { Ok(()) } else { Err(e) }).unwrap();
-            chown(&path, Some(user), Some(group)).unwrap();
-            mode(&path, bits); // after the owner, whose change clears set-group-id
-        };
-        mode(&place.path(""), 0o755);
-        make("in", SENDER.id, 7003, SHARED);
-        make("in2", OTHER.id, 7005, SHARED);
-        make("out", DAEMON.id, DAEMON.id, 0o755);
-        for private in ["state", "q"] {
-            make(private, DAEMON.id, DAEMON.id, 0o700);
-        }
-        chown(place.path("keyring"), Some(DAEMON.id), Some(DAEMON.id)).unwrap();
-        // Root's own, because the daemon's user reads no keyring of others. The secret is the same.
-        fs::copy(place.path("keyring"), place.path("keyring-of-the-test")).unwrap();
-        mode(&place.path("keyring-of-the-test"), 0o600);
-        let kms = Local::new(place.path("keyring-of-the-test"));
-        Self { place, kms }
-    }
-
-    /// Starts the daemon as its user and waits until it is ready.
-    pub(super) fn start(&self, leases: Leases) -> Daemon {
-        let capabilities = match leases {
-            Leases::Granted => "-all,+lease",
-            Leases::Unavailable => "-all",
-        };
-        let groups: Vec<String> = DAEMON.groups.iter().map(ToString::to_string).collect();
-        // The narrowest umask: what others are to read is made so.
-        let mut command = Command::new("sh");
-        command.args(["-c", "umask 077 && exec \"$0\" \"$@\"", "setpriv"]);
-        command.args([format!("--reuid={}", DAEMON.id), format!("--regid={}", DAEMON.id)]);
-        command.arg(format!("--groups={}", groups.join(",")));
-        for set in ["inh-caps", "ambient-caps", "bounding-set"] {
-            command.arg(format!("--{set}={capabilities}"));
-        }
-        command.args(["--no-new-privs", PROGRAM]);
-        command.args(["watch", "--policy", "policy.toml", "--log-format", "json"]);
-        let daemon = Daemon::spawn(self.place.prepare(command));
-        daemon.waits_for("ready");
-        daemon
-    }
-
-    /// A path in the place.
-    pub(super) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.place.path(name)
-    }
-
-    /// A signature of this content under the context `file = NAME`, as the rules ask for it.
-    pub(super) fn sign(&self, name: &OsStr, content: &[u8]) -> Vec<u8> {
-        let context = Context::parse(&[format!("file={}", in_context(name))]).unwrap();
-        let key = "local:demo".parse().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let digests = Digest::of(content).into();
-        let signed = runtime.block_on(Signer::new(&self.kms, &key).sign(&context, &digests)).unwrap();
-        signed.signature.as_bytes().to_vec()
-    }
-
-    /// The senders can neither read nor change what is the daemon's, nor write where it delivers.
-    #[track_caller]
-    pub(super) fn is_out_of_reach(&self) {
-        for user in [SENDER, OTHER] {
-            user.run(|| {
-                let denied = |what: &str, done: io::Result<()>| {
-                    let denied = done.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
-                    assert!(denied, "user {} and {what}: {done:?}", user.id);
-                };
-                for private in ["state", "q"] {
-                    denied(private, fs::read_dir(self.path(private)).map(drop));
-                    denied(private, fs::write(self.path(private).join("planted"), ""));
-                }
-                denied("the keyring", File::open(self.path("keyring")).map(drop));
-                denied("the keyring", File::options().write(true).open(self.path("keyring")).map(drop));
-                denied("the policy", File::options().write(true).open(self.path("policy.toml")).map(drop));
-                denied("the destination", fs::write(self.path("out/planted"), ""));
-                denied("the place", fs::write(self.path("planted"), ""));
-                for file in super::attacker::files_below(&self.path("out")) {
-                    denied("what is delivered", File::options().write(true).open(&file).map(drop));
-                    denied("what is delivered", fs::remove_file(&file));
-                }
-            });
-        }
-    }
-}
-
-/// A name as contexts have it: `%`, control characters and bytes that are not ASCII (here: not UTF-8) encoded, and
-/// a comma as `--context` wants it.
-fn in_context(name: &OsStr) -> String {
-    let encode = |&byte: &u8| match byte {
-        b',' => "\\,".to_owned(),
-        b'%' | 0x7f.. | ..0x20 => format!("%{byte:02X}"),
-        _ => char::from(byte).to_string(),
-    };
-    name.as_bytes().iter().map(encode).collect()
-}
-
-/// Puts a file in place as whoever runs this, at once whole, and readable by the group of its directory.
-pub(super) fn write(path: &Path, content: &[u8]) {
-    // As many at a time as there are threads.
-    let hidden = path.with_file_name(format!(".being-written-{:?}", std::thread::current().id()));
-    fs::write(&hidden, content).unwrap_or_else(|e| panic!("{}: {e}", hidden.display()));
-    fs::set_permissions(&hidden, Permissions::from_mode(0o660)).unwrap();
-    rustix::fs::rename(&hidden, path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-}
+use crate::support::place::PROGRAM;
+use crate::support::policy::{VERIFY, place, with};
+use crate::support::site::{Leases, Site, quick, write};
+use crate::support::user::{DAEMON, OTHER, SENDER};
 
 #[test]
 fn other_users_pairs_are_delivered_with_and_without_leases() {
@@ -415,7 +226,7 @@ fn p9_a_link_that_another_user_planted_for_a_signature_is_not_followed() {
 /// Where the daemon may write and the sender may not: a link there would have the daemon write for him.
 #[test]
 fn a3_nothing_is_written_through_a_link_that_has_the_signatures_name() {
-    let site = Site::new(&with(crate::daemon::SIGN, "settle = \"1ms\""));
+    let site = Site::new(&with(crate::support::policy::SIGN, "settle = \"1ms\""));
     SENDER.run(|| {
         for (name, to) in [("a", "../state/planted"), ("b", "../out/planted"), ("c", "c")] {
             symlink(to, site.path(format!("in/{name}.sig"))).unwrap();
@@ -488,10 +299,13 @@ fn a28_files_of_owners_who_are_not_allowed_are_refused_and_told() {
         write(&site.path("in").join(name), b"content");
         write(&site.path("in").join(format!("{name}.sig")), &signature);
     };
-    // As root: no other user can put anything there.
-    drop_pair("theirs");
-    for name in ["theirs", "theirs.sig"] {
-        chown(site.path("in").join(name), Some(OTHER.id), None).unwrap();
+    // Renamed into place by root, with its owner already: no other user can put anything there.
+    let signature = site.sign("theirs".as_ref(), b"content");
+    for (name, content) in [("theirs", &b"content"[..]), ("theirs.sig", &signature)] {
+        let made = site.path(name);
+        write(&made, content);
+        chown(&made, Some(OTHER.id), Some(7003)).unwrap();
+        fs::rename(made, site.path("in").join(name)).unwrap();
     }
     let reason = daemon.waits_for("refused")["reason"].to_string();
     assert!(reason.contains("it belongs to user 7004, who is not among allowed_owners"), "{reason}");
@@ -513,8 +327,8 @@ fn a28_what_is_released_into_a_folder_is_of_an_allowed_owner() {
         write(&site.path("in/f.sig"), b"nonsense");
     });
     daemon.waits_for("quarantined");
-    let id = crate::quarantine::ids(&site.place).remove(0);
-    crate::quarantine::run(&site.place, &["release", &id, "--force"]).exits(0);
+    let id = crate::support::quarantine::ids(&site.place).remove(0);
+    crate::support::quarantine::run(&site.place, &["release", &id, "--force"]).exits(0);
     daemon.waits_for_nth("quarantined", 2);
     assert_eq!(daemon.count("refused"), 0);
 }
@@ -566,39 +380,5 @@ fn a_lock_that_others_hold_keeps_no_rule_and_no_daemon_from_its_work() {
             }
             fs::remove_dir(site.path("in/.kms-sig")).unwrap_err();
         });
-    }
-}
-
-/// A file mapped for writing, for as long as this lives: stores reach the file without any system call.
-pub(super) struct Mapping {
-    start: *mut libc::c_void,
-    len: usize,
-}
-
-impl Mapping {
-    /// Maps all of a file that is open for reading and writing.
-    pub(super) fn of(file: &File) -> Self {
-        use std::os::fd::AsRawFd as _;
-        let len = usize::try_from(file.metadata().unwrap().len()).unwrap();
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping, placed by the kernel; it does not outlive this value.
-        let start =
-            unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
-        assert_ne!(start, libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
-        Self { start, len }
-    }
-
-    /// Stores one byte.
-    pub(super) fn store(&self, at: usize, byte: u8) {
-        assert!(at < self.len);
-        // SAFETY: inside the mapping, whose file nobody makes shorter; volatile, because others read it.
-        unsafe { self.start.cast::<u8>().add(at).write_volatile(byte) };
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: exactly what was mapped, and nobody has a reference into it.
-        unsafe { libc::munmap(self.start, self.len) };
     }
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::format::{Content, Vector, escape, unescape, unhex};
 use super::{directory, files, judged, make, run_all};
-use crate::harness::{Place, name};
+use crate::support::place::{Place, name};
 
 /// The files larger than this are compared by size alone: sparse ones are.
 const READ: u64 = 1 << 20;

@@ -18,12 +18,11 @@ use crate::escape::Escaped;
 use crate::fs::copy::{Hashed, Pass};
 use crate::fs::{Dir, Fitness, FsError, Kind, OpenError, RelPath, Stat, Unfit};
 use crate::signature::{MAX_LEN, Malformed};
-use crate::sink::directory::deliver;
-use crate::sink::directory::deliver::SignatureRead;
 use crate::sink::directory::quarantine::{
     PAYLOAD, PartRecord, Record, SIGNATURE, has_part, ids, read_record,
 };
 use crate::sink::directory::tree;
+use crate::source::directory::signature_file::{SignatureFile, read_open};
 use crate::state::{ExitKind, QuarantineExit};
 
 /// What the name of an item that was let go ends with.
@@ -271,10 +270,10 @@ impl Item {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn read_signature(&self) -> Result<Option<SignatureRead>, OpenError> {
-        let overlong = || SignatureRead { digest: None, parsed: Err(Malformed::TooLong) };
+    pub fn read_signature(&self) -> Result<Option<SignatureFile>, OpenError> {
+        let overlong = || SignatureFile { digest: None, parsed: Err(Malformed::TooLong) };
         match self.signature() {
-            Ok(Some(file)) => deliver::read_open(&file, &self.dir, OsStr::new(SIGNATURE)).map(Some),
+            Ok(Some(file)) => read_open(&file, &self.dir, OsStr::new(SIGNATURE)).map(Some),
             Ok(None) => Ok(None),
             Err(OpenError::Unfit(Unfit::TooLarge { .. })) => Ok(Some(overlong())),
             Err(error) => Err(error),

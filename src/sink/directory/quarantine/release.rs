@@ -289,10 +289,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::{Duration, SystemTime};
 
+    use super::super::put_away;
     use super::super::tests::Site;
-    use super::super::{PutAway, put_away};
     use super::*;
     use crate::fs::tests::{at_once, chmod};
+    use crate::sink::PutAway;
 
     /// A pair in quarantine, and where it is released to.
     struct Released {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{Check, DELIVER, Job, VERIFY, all_below, below, ensure, history, sha512, sources};
-use crate::harness::Place;
+use crate::support::place::Place;
 
 /// As many as certainly meet at the disk.
 const FILES: usize = 12;

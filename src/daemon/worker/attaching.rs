@@ -1,0 +1,92 @@
+//! Attaching to the places of a rule, and letting go of them.
+//!
+//! What fails here holds the rule, not the daemon: it is tried again, and told when the reason changes.
+
+use std::sync::Arc;
+
+use crate::clock::Moment;
+use crate::daemon::site::{Backend, Detached, Role, Site, Unattached};
+use crate::daemon::worker::{REATTACH, Worker};
+use crate::escape::quoted;
+use crate::fs::FsError;
+use crate::hold::Hold;
+use crate::kms::Kms;
+use crate::source::Source as _;
+
+impl<K: Kms, B: Backend> Worker<K, B> {
+    /// Attaches, or says why not and sets the time of the next attempt.
+    pub(crate) fn attach(&mut self, now: Moment) {
+        match self.beat.at_disk(|| self.backend.attach(&self.rule)) {
+            Ok(mut site) => {
+                if self.attach_told.take().is_some() {
+                    tracing::info!(rule = self.rule.name, "the directories are there again");
+                }
+                self.feed = Some(site.source.feed(!self.once));
+                site.refusals = Arc::clone(&self.refusals);
+                self.site = Some(Arc::new(site));
+                self.next_scan = now;
+            }
+            Err(Unattached::WouldCreate(path)) => {
+                tracing::info!(rule = self.rule.name, path = %quoted(&path), "dry run: would create");
+                self.next_attach = now + REATTACH;
+            }
+            Err(Unattached::Held(reason)) => self.cannot_work(reason, now),
+        }
+    }
+
+    /// Says why the rule cannot work, if that was not said before, and sets the time of the next attempt.
+    fn cannot_work(&mut self, reason: String, now: Moment) {
+        if self.attach_told.as_ref() != Some(&reason) {
+            tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");
+            self.attach_told = Some(reason);
+        }
+        self.next_attach = now + REATTACH;
+    }
+
+    /// Whether other places stand where the rule's were. Then these are let go.
+    pub(crate) fn has_moved(&mut self, site: &Site<B>) -> bool {
+        let detached = match self.beat.at_disk(|| self.backend.check(site)) {
+            Ok(()) => return false,
+            Err(detached) => detached,
+        };
+        self.let_go();
+        let what = match detached {
+            Detached::Held(reason) => {
+                self.cannot_work(reason, self.pipeline.clock.now());
+                return true;
+            }
+            Detached::Replaced(Role::Source, path) => {
+                let what = "the watched directory was replaced or removed";
+                tracing::error!(rule = self.rule.name, path = %quoted(&path), "{what}; holding until it is there");
+                what
+            }
+            Detached::Replaced(Role::Destination, path) => {
+                let what = "the destination was replaced or removed";
+                tracing::error!(rule = self.rule.name, path = %quoted(&path), "{what}; holding until it is there");
+                what
+            }
+        };
+        self.attach_told = Some(what.to_owned());
+        true
+    }
+
+    pub(crate) fn detach(&mut self, error: &FsError) {
+        let error = Hold::Fs(error.clone()).to_string();
+        tracing::error!(rule = self.rule.name, error, "the watched directory cannot be read");
+        self.let_go();
+        // It could be opened and not read, and may be so again at once.
+        self.next_attach = self.pipeline.clock.now() + REATTACH;
+        self.attach_told = Some(error);
+    }
+
+    fn let_go(&mut self) {
+        self.site = None;
+        self.scan = None;
+        self.attachment += 1;
+        self.feed = None;
+        self.timers.clear();
+        self.ready.clear();
+        self.pairs.clear();
+        self.next_attach = self.pipeline.clock.now();
+    }
+}

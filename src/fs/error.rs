@@ -1,0 +1,43 @@
+//! A system call that failed, with what it was for and on what.
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::escape::quoted;
+
+/// A system call that failed, with what it was for and on what.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot {action} {}", quoted(path))]
+pub struct FsError {
+    /// What was being done, as in "cannot ACTION PATH".
+    pub action: &'static str,
+    /// What it was done to.
+    pub path: PathBuf,
+    /// What the kernel said.
+    pub source: Errno,
+}
+
+impl FsError {
+    pub(super) fn new(action: &'static str, path: impl Into<PathBuf>, source: Errno) -> Self {
+        Self { action, path: path.into(), source }
+    }
+
+    /// Whether the thing is simply not there.
+    pub fn is_not_found(&self) -> bool {
+        self.source == Errno::NOENT
+    }
+
+    /// Whether something else stands where a directory was to be opened: a file, or a symlink, which is not followed.
+    pub fn is_no_directory(&self) -> bool {
+        matches!(self.source, Errno::NOTDIR | Errno::LOOP)
+    }
+
+    /// Whether the disk or a quota is full.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self.source, Errno::NOSPC | Errno::DQUOT)
+    }
+}
+
+/// What the calls of this room come to.
+pub(super) type Result<T> = std::result::Result<T, FsError>;

@@ -1,0 +1,65 @@
+//! Lock files: one process at a time has what they stand for.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::dir::INSIDE;
+use super::stat::stat_fd;
+use super::{Dir, FsError, Kind, Result};
+
+/// A lock file that is locked, for as long as this lives.
+#[derive(Debug)]
+pub struct Lock {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Has the file hold these few bytes, durably.
+    ///
+    /// # Errors
+    /// What pread(2), pwrite(2), ftruncate(2) and fsync(2) say.
+    pub fn hold(&self, bytes: &[u8]) -> Result<()> {
+        let failed = |e| FsError::new("write", &*self.path, e);
+        let mut there = vec![0; bytes.len() + 1];
+        let read = rustix::io::pread(&self.fd, &mut *there, 0).map_err(failed)?;
+        if there.get(..read) == Some(bytes) {
+            return Ok(());
+        }
+        rustix::fs::ftruncate(&self.fd, 0).map_err(failed)?;
+        if rustix::io::pwrite(&self.fd, bytes, 0).map_err(failed)? != bytes.len() {
+            return Err(failed(Errno::NOSPC));
+        }
+        rustix::fs::fsync(&self.fd).map_err(failed)
+    }
+}
+
+impl Dir {
+    /// Takes the lock of the file `name` in this directory, which is made if it is missing; `None` if another process
+    /// has it. Unlike a directory, which whoever may list it can lock for as long as they like (flock(2)), the file can
+    /// be opened by nobody else (mode 0600).
+    ///
+    /// # Errors
+    /// What openat2(2) and flock(2) say, but for `EWOULDBLOCK`; `EPERM` for a file that others may open.
+    pub fn lock_file(&self, name: &OsStr) -> Result<Option<Lock>> {
+        let path = || self.path().join(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(self.as_fd(), name, flags, Mode::RUSR | Mode::WUSR, INSIDE)
+            .map_err(|e| FsError::new("open the lock", path(), e))?;
+        let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", path(), e))?;
+        let is_ours = stat.uid == rustix::process::geteuid().as_raw();
+        if stat.kind != Kind::File || !is_ours || stat.mode & 0o077 != 0 {
+            let action = "use the lock (it must be a file of the daemon's own, mode 0600; remove it)";
+            return Err(FsError::new(action, path(), Errno::PERM));
+        }
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { fd, path: path() })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(FsError::new("lock", path(), e)),
+        }
+    }
+}

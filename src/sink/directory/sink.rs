@@ -1,0 +1,301 @@
+//! The directories of a rule, as the pipeline and the workers see them as a sink.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::block_in_place;
+
+use crate::blocking::blocking;
+use crate::chain;
+use crate::escape::Escaped;
+use crate::fs::flush::Flusher;
+use crate::fs::lease::Writer;
+use crate::fs::private::Private;
+use crate::fs::{Dir, Identity, RelPath, Staging};
+use crate::hold::AttemptError;
+use crate::policy::Rule;
+use crate::settle::PairVersion;
+use crate::signature::{Signature, Suffix};
+use crate::signing::Reason;
+use crate::sink::directory::quarantine::store::Store;
+use crate::sink::directory::quarantine::{self, Case};
+use crate::sink::directory::removal::{self, Part};
+use crate::sink::directory::remover::{RemovalGuard, Remover};
+use crate::sink::directory::sign::{self, Spot};
+use crate::sink::directory::{deliver, exchange};
+use crate::sink::warrant::Warrant;
+use crate::sink::{Delivered, Old, PutAway, Removed, Sheltered, Sink};
+use crate::source::Snapshot;
+use crate::source::directory::DirectorySource;
+use crate::source::directory::scan::Leftover;
+use crate::source::space::{Space, Stage};
+use crate::state::State;
+
+/// The directories that a rule writes to.
+#[derive(Debug, Clone)]
+pub struct DirectorySink {
+    /// The rule's name.
+    pub rule: Arc<str>,
+    /// What signatures of its payloads are named by.
+    pub suffix: Suffix,
+    /// The private folder in the watched directory. Locked, where this daemon writes there, which keeps other daemons out.
+    pub private: Arc<Private>,
+    /// The destination, for rules that deliver, and the mode of what goes there.
+    pub destination: Option<(Dir, u32)>,
+    /// Flushes what it publishes.
+    pub disk: Arc<Flusher>,
+    /// Removes what it delivered from the watched directory.
+    pub remover: Arc<Remover>,
+    /// The quarantine store, where there is one.
+    pub quarantine: Option<Arc<Store>>,
+    /// Room for the copies that are being made.
+    pub space: Arc<Space>,
+    /// Bytes to leave free.
+    pub min_free_space: u64,
+}
+
+impl DirectorySink {
+    fn destination_root(&self) -> Option<&Dir> {
+        self.destination.as_ref().map(|(root, _)| root)
+    }
+
+    fn put_away(&self, rule: &Rule, case: &Case<'_>) -> Result<PutAway, AttemptError> {
+        let Some(store) = &self.quarantine else {
+            // BUG: a policy whose rules quarantine names a store. Leaving the file is always safe.
+            return Ok(PutAway::Changed);
+        };
+        AttemptError::unless_there(store.dir())?;
+        let is_copied = store.dir().stat()?.mount != self.private.root().stat()?.mount;
+        let signature_size = case
+            .signature
+            .filter(|stat| !is_copied || quarantine::can_be_copied(stat))
+            .map_or(0, |stat| stat.identity.size);
+        let size = case.payload.identity.size + signature_size;
+        let room = store.reserve(rule, size)?;
+        // What is moved takes no room.
+        let _space =
+            if is_copied { Some(self.space.take(store.dir(), size, self.min_free_space)?) } else { None };
+        let put_away = quarantine::put_away(store.dir(), &self.private, case)?;
+        if matches!(put_away, PutAway::Done(_)) {
+            room.keep();
+        }
+        Ok(put_away)
+    }
+
+    /// Finishes what lies in a private folder of ours that somebody has moved, and takes it away. Returns the names of what
+    /// may be at its place again.
+    fn adopt(&self, path: &RelPath) -> Vec<RelPath> {
+        let (rule, folder) = (&*self.rule, Escaped::new(path.as_path()));
+        match removal::adopt(&self.private, path) {
+            Ok(Some(paths)) => {
+                tracing::warn!(
+                    rule,
+                    %folder,
+                    "the daemon's own folder was moved there; what lay in it is finished"
+                );
+                paths
+            }
+            Ok(None) => Vec::new(), // somebody works in it; the next scan
+            Err(error) => {
+                let error = chain::one_line(&error);
+                tracing::warn!(rule, %folder, error, "the daemon's own folder was moved there");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Sees to a stand-in name, which nobody makes any more. Ours are known by what state says of their content.
+    async fn dissolve(&self, path: &RelPath, state: &State) {
+        let ours = match block_in_place(|| exchange::digest_of_stand_in(&self.private, path)) {
+            None => None,
+            Some(digest) => match state.knows_signature(&self.rule, &digest.to_string()).await {
+                Ok(is_known) => Some(digest).filter(|_| is_known),
+                Err(_) => return, // what state cannot tell now it tells at the next start
+            },
+        };
+        let done = block_in_place(|| exchange::dissolve(&self.private, path, ours.as_ref()));
+        let (rule, file) = (&*self.rule, Escaped::new(path.as_path()));
+        match done.map_err(|error| chain::one_line(&error)) {
+            Ok(()) if ours.is_some() => {}
+            Ok(()) => tracing::warn!(
+                rule,
+                %file,
+                "an earlier version had kept somebody's file there; it is now kms-sig-recovered-… beside it"
+            ),
+            Err(error) => tracing::warn!(rule, %file, error, "left by an earlier version"),
+        }
+    }
+}
+
+/// The files of a source, as they are removed.
+fn parts(suffix: Suffix, path: &RelPath, versions: &PairVersion<Identity>) -> Vec<Part> {
+    let payload = versions.payload.map(|identity| Part { path: path.clone(), identity });
+    let beside = RelPath::new(path.parent().join(suffix.signature_of(path.name())));
+    let signature = versions.signature.zip(beside).map(|(identity, path)| Part { path, identity });
+    payload.into_iter().chain(signature).collect()
+}
+
+impl Sink<DirectorySource> for DirectorySink {
+    type Guard = RemovalGuard;
+
+    fn enter(&self) -> RemovalGuard {
+        self.remover.enter()
+    }
+
+    async fn stage(&self, path: &RelPath, size: u64) -> Result<Option<Stage>, AttemptError> {
+        let Some(root) = self.destination_root().cloned() else { return Ok(None) };
+        let (space, floor, path) = (Arc::clone(&self.space), self.min_free_space, path.clone());
+        blocking(move || {
+            AttemptError::unless_there(&root)?;
+            let room = space.take(&root, size, floor)?;
+            Ok(Some(Stage::new(Staging::below(&root, path.parent())?, room)))
+        })
+        .await
+    }
+
+    async fn write_signature(
+        &self,
+        path: &RelPath,
+        snapshot: &Snapshot<DirectorySource>,
+        signature: &Signature,
+        old: Option<Old<Identity>>,
+    ) -> Result<Identity, AttemptError> {
+        let Some(beside) = RelPath::new(path.parent().join(signature.name_beside(path.name()))) else {
+            return Err(AttemptError::Changed); // BUG: what is signed has a name that leaves room for it
+        };
+        let (origin, name) = (snapshot.origin.clone(), path.name().to_owned());
+        let (here, signature) = (self.clone(), signature.clone());
+        blocking(move || {
+            let place = origin.parent()?;
+            let is_same = || {
+                let now = place.stat_of(&name)?;
+                Ok(now.is_some_and(|stat| stat.identity == origin.payload.identity))
+            };
+            let spot =
+                Spot { private: &here.private, place, path: &beside, still: &is_same, disk: &here.disk };
+            let written = match old {
+                None => sign::write(&spot, &signature)?,
+                Some(old) => sign::replace(&spot, &old, &signature)?,
+            };
+            // Without one the payload is another, or somebody else put a signature there meanwhile.
+            written.map(|stat| stat.identity).ok_or(AttemptError::Changed)
+        })
+        .await
+    }
+
+    async fn obstacle(
+        &self,
+        path: &RelPath,
+        snapshot: &Snapshot<DirectorySource>,
+    ) -> Result<Option<&'static str>, AttemptError> {
+        let Some((root, mode)) = self.destination.clone() else { return Ok(None) };
+        let (path, hashed) = (path.clone(), snapshot.hashed.clone());
+        blocking(move || Ok(deliver::obstacle(&root, &path, &hashed, mode)?)).await
+    }
+
+    async fn publish(
+        &self,
+        path: &RelPath,
+        snapshot: &Arc<Snapshot<DirectorySource>>,
+        warrant: Warrant,
+    ) -> Result<Delivered, AttemptError> {
+        let Some((root, mode)) = self.destination.clone() else {
+            return Err(AttemptError::Changed); // BUG: only rules that deliver come here
+        };
+        let (path, disk, snapshot) = (path.clone(), Arc::clone(&self.disk), Arc::clone(snapshot));
+        blocking(move || {
+            let Some(staging) = &snapshot.staging else {
+                return Err(AttemptError::Changed); // BUG: they have a private copy
+            };
+            AttemptError::unless_there(&root)?;
+            Ok(deliver::deliver(&root, &path, staging, &snapshot.hashed, &warrant, mode, &disk)?)
+        })
+        .await
+    }
+
+    async fn remove_orphan(&self, path: &RelPath, known: &Signature) -> Result<bool, AttemptError> {
+        let Some(root) = self.destination_root().cloned() else { return Ok(true) };
+        let (path, known) = (path.clone(), known.clone());
+        blocking(move || Ok(deliver::remove_orphan(&root, &path, &known)?)).await
+    }
+
+    fn is_destination(&self, path: &Path) -> bool {
+        self.destination_root().is_some_and(|root| root.path() == path)
+    }
+
+    fn destination_of(&self, path: &RelPath) -> PathBuf {
+        self.destination_root().unwrap_or(self.private.root()).path().join(path.as_path())
+    }
+
+    async fn quarantine(
+        &self,
+        rule: &Arc<Rule>,
+        path: &RelPath,
+        snapshot: &Snapshot<DirectorySource>,
+        reason: Reason,
+    ) -> Result<PutAway, AttemptError> {
+        let (here, rule, path, origin) =
+            (self.clone(), Arc::clone(rule), path.clone(), snapshot.origin.clone());
+        let digests =
+            (snapshot.hashed.digest.to_string(), snapshot.signature_digest().map(ToString::to_string));
+        let lease_granted = snapshot.writer != Writer::Unknown;
+        blocking(move || {
+            let case = Case {
+                reason: reason.as_str(),
+                rule: &rule.name,
+                keys: rule.mode.keys().iter().map(ToString::to_string).collect(),
+                digest: digests.0,
+                signature_digest: digests.1,
+                lease_granted,
+                path: &path,
+                payload: origin.payload,
+                signature: origin.signature,
+            };
+            here.put_away(&rule, &case)
+        })
+        .await
+    }
+
+    async fn prepare_removal(
+        &self,
+        path: &RelPath,
+        versions: &PairVersion<Identity>,
+    ) -> Result<(), AttemptError> {
+        let (remover, parts) = (Arc::clone(&self.remover), parts(self.suffix, path, versions));
+        blocking(move || match remover.prepare(&parts) {
+            Err(e) if e.is_not_found() => Err(AttemptError::Changed), // its directory went
+            prepared => Ok(prepared?),
+        })
+        .await
+    }
+
+    async fn remove(
+        &self,
+        path: &RelPath,
+        versions: &PairVersion<Identity>,
+    ) -> Result<Removed, AttemptError> {
+        self.remover.remove(parts(self.suffix, path, versions)).await
+    }
+
+    async fn tidy(&self, leftovers: Vec<Leftover>, state: &State) -> Vec<RelPath> {
+        let mut back = Vec::new();
+        if !self.private.is_locked() {
+            return back; // a rule that never writes there
+        }
+        for leftover in leftovers {
+            match leftover {
+                Leftover::PrivateFolder(path) => back.extend(block_in_place(|| self.adopt(&path))),
+                Leftover::StandIn(path) => self.dissolve(&path, state).await,
+            }
+        }
+        back
+    }
+
+    async fn bring_back(&self) -> Sheltered {
+        if !self.private.is_locked() {
+            return Sheltered::default();
+        }
+        // Claims that cannot be listed were told when the rule attached, or are when it attaches again.
+        block_in_place(|| removal::bring_back(&self.private)).unwrap_or_default()
+    }
+}

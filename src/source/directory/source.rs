@@ -1,0 +1,227 @@
+//! A watched directory, as the pipeline and the workers see it.
+
+use tokio::task::block_in_place;
+
+use crate::blocking::blocking;
+use crate::digest::set::DigestRequest;
+use crate::fs::copy::Pass;
+use crate::fs::lease::{self, Writer};
+use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, stat_file};
+use crate::hold::AttemptError;
+use crate::settle::PairVersion;
+use crate::signature::Suffix;
+use crate::source::directory::feed::DirectoryFeed;
+use crate::source::directory::folder::{Folder, bringers};
+use crate::source::directory::scan::Leftover;
+use crate::source::directory::signature_file::read_open;
+use crate::source::space::Stage;
+use crate::source::{Bringers, Observation, SignatureRead, Snapshot, Source};
+use crate::state::reason::RefusalReason;
+
+/// A directory that a rule watches.
+#[derive(Debug, Clone)]
+pub struct DirectorySource {
+    folder: Folder,
+    /// Where files are made whose events prove that events arrive.
+    cookies: Option<Dir>,
+}
+
+/// Where a payload that was read lies.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The directory it lies in, unless it was let go of for a wait: descriptors are few.
+    pub(crate) parent: Option<Place>,
+    /// What the payload was.
+    pub payload: Stat,
+    /// What the signature was.
+    pub signature: Option<Stat>,
+    /// What that is named by.
+    pub suffix: Suffix,
+}
+
+impl Origin {
+    /// The directory it lies in.
+    ///
+    /// # Errors
+    /// `Changed` if it was let go of and not taken up again.
+    pub fn parent(&self) -> Result<&Place, AttemptError> {
+        self.parent.as_ref().ok_or(AttemptError::Changed) // BUG: whoever rests wakes before the next step
+    }
+
+    /// Whether the payload is still the version that was read, whatever became of its directory.
+    ///
+    /// # Errors
+    /// What statx(2) says.
+    pub fn is_same(&self, path: &RelPath) -> Result<bool, AttemptError> {
+        let now = self.parent()?.stat_of(path.name())?;
+        Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
+    }
+
+    /// The same, and in the directory that it was read in.
+    ///
+    /// # Errors
+    /// What statx(2) says.
+    fn is_unchanged(&self, path: &RelPath) -> Result<bool, AttemptError> {
+        Ok(self.is_same(path)? && self.parent()?.is_in_place()?)
+    }
+
+    /// Who brought the pair. What has the signature's name counts, even if it is none: a link or a directory keeps the
+    /// signature from coming as well.
+    fn bringers(&self, path: &RelPath) -> Result<Bringers, AttemptError> {
+        let parent = self.parent()?;
+        let there = parent.stat_of(&self.suffix.signature_of(path.name()))?;
+        let signature = there.filter(|stat| stat.kind == Kind::File).map(|stat| stat.identity);
+        if !self.is_unchanged(path)? || signature != self.signature.map(|stat| stat.identity) {
+            return Err(AttemptError::Changed);
+        }
+        Ok(bringers(parent.stat().mode, self.payload.uid, self.signature.or(there).map(|stat| stat.uid)))
+    }
+}
+
+impl DirectorySource {
+    /// Of a directory that is open and trusted.
+    pub const fn new(folder: Folder, cookies: Option<Dir>) -> Self {
+        Self { folder, cookies }
+    }
+
+    /// The directory.
+    pub const fn folder(&self) -> &Folder {
+        &self.folder
+    }
+}
+
+impl Source for DirectorySource {
+    type Version = Identity;
+    type Origin = Origin;
+    type Feed = DirectoryFeed;
+    type Leftover = Leftover;
+
+    fn feed(&self, listens: bool) -> DirectoryFeed {
+        DirectoryFeed::new(self.folder.clone(), self.cookies.clone(), listens)
+    }
+
+    async fn observe(&self, path: &RelPath) -> Result<Observation<Identity>, FsError> {
+        block_in_place(|| self.folder.look(path))
+    }
+
+    async fn version_of(&self, path: &RelPath) -> Result<Option<Identity>, FsError> {
+        block_in_place(|| self.folder.version_of(path))
+    }
+
+    async fn probe(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Writer {
+        block_in_place(|| self.folder.probe(path, versions))
+    }
+
+    async fn snapshot(
+        &self,
+        path: &RelPath,
+        versions: &PairVersion<Identity>,
+        digests: DigestRequest,
+        stage: Option<Stage>,
+    ) -> Result<Snapshot<Self>, AttemptError> {
+        let (folder, path, versions) = (self.folder.clone(), path.clone(), *versions);
+        blocking(move || read(&folder, &path, &versions, digests, stage)).await
+    }
+
+    async fn is_unchanged(&self, path: &RelPath, snapshot: &Snapshot<Self>) -> Result<bool, AttemptError> {
+        let (origin, path) = (snapshot.origin.clone(), path.clone());
+        blocking(move || origin.is_unchanged(&path)).await
+    }
+
+    async fn bringers(&self, path: &RelPath, snapshot: &Snapshot<Self>) -> Result<Bringers, AttemptError> {
+        let (origin, path) = (snapshot.origin.clone(), path.clone());
+        blocking(move || origin.bringers(&path)).await
+    }
+
+    async fn is_signature_name_free(
+        &self,
+        path: &RelPath,
+        snapshot: &Snapshot<Self>,
+    ) -> Result<bool, AttemptError> {
+        let (origin, name) = (snapshot.origin.clone(), self.folder.rule.signature_name(path.name()));
+        blocking(move || Ok(origin.parent()?.stat_of(&name)?.is_none())).await
+    }
+
+    fn rest(&self, snapshot: &mut Snapshot<Self>) {
+        snapshot.origin.parent = None;
+    }
+
+    async fn wake(&self, path: &RelPath, snapshot: &mut Snapshot<Self>) -> Result<(), AttemptError> {
+        let (folder, path) = (self.folder.clone(), path.clone());
+        snapshot.origin.parent = Some(blocking(move || folder.parent_of(&path)).await?);
+        Ok(())
+    }
+
+    async fn acknowledge(&self, _path: &RelPath) {} // what is dealt with is gone, or known to state
+}
+
+/// Reads these versions of a pair once: statx, lease, hash, lease, statx; any difference starts over. With a stage, the payload is copied there while it is hashed.
+fn read(
+    folder: &Folder,
+    path: &RelPath,
+    versions: &PairVersion<Identity>,
+    digests: DigestRequest,
+    stage: Option<Stage>,
+) -> Result<Snapshot<DirectorySource>, AttemptError> {
+    let parent = folder.parent_of(path)?;
+    let (file, payload) = parent.open_file(path.name(), &folder.fitness())?;
+    if Some(payload.identity) != versions.payload {
+        return Err(AttemptError::Changed);
+    }
+    let signature = match versions.signature {
+        None => None,
+        Some(expected) => Some(read_signature(folder, &parent, path, expected)?),
+    };
+    let shown = parent.path().join(path.name());
+    let before = lease::probe(&file);
+    // No further than the size it had: what grows meanwhile has changed (A10).
+    let size = payload.identity.size;
+    let pass = Pass::new(&shown, size).with_digests(digests);
+    let read = match &stage {
+        Some(stage) => pass.copy(&file, &stage.staging),
+        None => pass.hash(&file),
+    };
+    let hashed = read.map_err(|error| match error {
+        OpenError::Unfit(_) | OpenError::Gone => AttemptError::Changed, // it grew
+        OpenError::Io(e) => e.into(),
+    })?;
+    let writer = before.and(lease::probe(&file));
+    if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != size {
+        return Err(AttemptError::Changed);
+    }
+    let (signature, signature_stat) = signature.unzip();
+    Ok(Snapshot {
+        origin: Origin {
+            parent: Some(parent),
+            payload,
+            signature: signature_stat,
+            suffix: folder.rule.suffix(),
+        },
+        version: payload.identity,
+        staging: stage.map(Stage::filled),
+        hashed,
+        writer,
+        signature,
+    })
+}
+
+fn read_signature(
+    folder: &Folder,
+    parent: &Place,
+    path: &RelPath,
+    expected: Identity,
+) -> Result<(SignatureRead<Identity>, Stat), AttemptError> {
+    let name = folder.rule.signature_name(path.name());
+    let (file, stat) = match parent.open_file(&name, &folder.signature_fitness()) {
+        Err(OpenError::Unfit(unfit)) => return Err(AttemptError::Refused(RefusalReason::Signature(unfit))),
+        opened => opened?,
+    };
+    if stat.identity != expected {
+        return Err(AttemptError::Changed);
+    }
+    let read = read_open(&file, parent.looking(), &name)?;
+    if stat_file(&file, &parent.path().join(&name))?.identity != expected {
+        return Err(AttemptError::Changed);
+    }
+    Ok((SignatureRead { version: expected, digest: read.digest, parsed: read.parsed.ok() }, stat))
+}
