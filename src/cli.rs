@@ -10,7 +10,7 @@ mod quarantine;
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser as _, ValueParser};
 use clap::{
@@ -20,7 +20,7 @@ use clap::{
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::service::journal;
-use crate::signature::SUFFIX;
+use crate::signature::Suffix;
 use crate::signing::Reason;
 use crate::state::Outcome;
 use crate::terminal::{self, progress};
@@ -381,10 +381,10 @@ impl From<OsString> for Stream {
 
 impl Stream {
     /// The signature's place where none is named: beside the file, or the standard stream for one.
-    pub fn beside(&self) -> Self {
+    pub fn beside(&self, suffix: Suffix) -> Self {
         match self {
             Self::Standard => Self::Standard,
-            Self::File(path) => Self::File(with_suffix(path)),
+            Self::File(path) => Self::File(suffix.signature_of(path.as_os_str()).into()),
         }
     }
 
@@ -404,12 +404,6 @@ impl Stream {
             Self::File(path) => quoted(path),
         }
     }
-}
-
-fn with_suffix(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(SUFFIX);
-    name.into()
 }
 
 /// Reads the arguments of the process.
@@ -464,7 +458,8 @@ mod tests {
 
     #[test]
     fn the_signature_lies_beside_the_file() {
-        assert_eq!(Stream::from(OsString::from("a/b")).beside(), Stream::File("a/b.sig".into()));
-        assert_eq!(Stream::from(OsString::from("-")).beside(), Stream::Standard);
+        let suffix = crate::signature::Format::Kms.suffix();
+        assert_eq!(Stream::from(OsString::from("a/b")).beside(suffix), Stream::File("a/b.sig".into()));
+        assert_eq!(Stream::from(OsString::from("-")).beside(suffix), Stream::Standard);
     }
 }

@@ -140,6 +140,54 @@ pub enum Order {
 /// goes on from there is on the status. A new policy takes the place of the old one when nothing is in hand, so that
 /// no verdict mixes the two; one that cannot is refused, and the old one goes on (P7).
 ///
+/// Signs what lies in a folder, and ends:
+///
+/// ```
+/// use std::fs;
+/// use std::sync::Arc;
+///
+/// use kms_sig::daemon::status::Status;
+/// use kms_sig::daemon::{self, Options};
+/// use kms_sig::kms::local::{Keyring, Local};
+/// use kms_sig::policy::Policy;
+/// use tokio::sync::{mpsc, oneshot};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+/// fs::write(
+///     dir.join("policy.toml"),
+///     r#"
+///         allow_root = true
+///         [local]
+///         keyring = "keyring"
+///         [state]
+///         dir = "state"
+///         [[watch]]
+///         name = "releases"
+///         mode = "sign"
+///         path = "releases"
+///         key = "local:releases"
+///         on_stale = "report"
+///         settle = "10ms"
+///     "#,
+/// )?;
+/// fs::create_dir(dir.join("releases"))?;
+/// fs::write(dir.join("releases/app.tar.gz"), "a payload")?;
+/// let keyring = dir.join("keyring");
+/// Keyring::create_key(&keyring, &"local:releases".parse()?)?;
+///
+/// let policy = Policy::load(&dir.join("policy.toml"))?;
+/// let options = Options { once: true, ..Options::default() };
+/// let (ready, _is_ready) = oneshot::channel();
+/// let (_order, orders) = mpsc::channel(1);
+/// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+/// let status = Arc::new(Status::default());
+/// let kms = |_: &Policy| Local::new(keyring.clone());
+/// runtime.block_on(daemon::run(policy, kms, options, &status, ready, orders))?;
+/// assert!(dir.join("releases/app.tar.gz.sig").exists());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`DaemonError`]; nothing is half done then, only undone.
 pub async fn run<K: Kms>(

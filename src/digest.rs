@@ -3,6 +3,8 @@
 //! A [`Digest`] cannot be compared with `==`. The one comparison is [`Digest::matches`], in constant
 //! time, so that no second, sloppier one can grow.
 
+pub mod algorithm;
+pub mod set;
 pub mod stream;
 
 use std::fmt;
@@ -15,6 +17,16 @@ use subtle::ConstantTimeEq as _;
 pub const LEN: usize = 64;
 
 /// The SHA-512 (FIPS 180-4) of a file's bytes.
+///
+/// ```
+/// use kms_sig::digest::{Digest, Hasher};
+///
+/// let whole = Digest::of(b"a payload");
+/// let mut pieces = Hasher::default();
+/// pieces.update(b"a pay");
+/// pieces.update(b"load");
+/// assert!(whole.matches(pieces.finish().as_bytes()));
+/// ```
 #[derive(Clone)]
 pub struct Digest([u8; LEN]);
 

@@ -38,6 +38,29 @@
 //! [`diagnose`] what would happen; [`cli`] and [`command`] are what a person asks for, [`terminal`]
 //! what is shown to people only, [`service`] what the host is told, [`control`] what a running
 //! daemon answers. ARCHITECTURE.md has the order in which they may import each other.
+//!
+//! # As a library
+//!
+//! Each of these has an example; the other modules are the program's own.
+//!
+//! | for | see |
+//! | --- | --- |
+//! | digests of a payload, several from one read, and states that go on with a trailer | [`DigestRequest`], [`HashState`] |
+//! | what a signature file holds, what it is called, what it needs to know of its payload | [`Format`], [`Signature`] |
+//! | signing | [`Signer`] |
+//! | verifying | [`Verifier`] |
+//! | keys without AWS, for tests too | [`Local`] |
+//! | a checked policy | [`Policy::load`] |
+//! | the daemon | [`daemon::run`] |
+//!
+//! [`DigestRequest`]: digest::set::DigestRequest
+//! [`HashState`]: digest::algorithm::HashState
+//! [`Format`]: signature::Format
+//! [`Signature`]: signature::Signature
+//! [`Signer`]: signing::Signer
+//! [`Verifier`]: signing::Verifier
+//! [`Local`]: kms::local::Local
+//! [`Policy::load`]: policy::Policy::load
 
 pub(crate) mod blocking;
 pub mod chain;

@@ -18,7 +18,7 @@ mod record;
 mod rule;
 mod table;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use crate::context::ContextTemplate;
 use crate::context::leaf_keys::LeafKeys;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::AwsSettings;
+use crate::signature::{Format, Suffix};
 use crate::signing::Formats;
 
 /// A checked policy. All paths are absolute.
@@ -259,6 +260,34 @@ pub enum Rollback {
 impl Policy {
     /// Reads and checks a policy file.
     ///
+    /// ```
+    /// use kms_sig::policy::Policy;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let file = dir.path().join("policy.toml");
+    /// let text = r#"
+    ///     [local]
+    ///     keyring = "keyring"
+    ///     [state]
+    ///     dir = "state"
+    ///     [[watch]]
+    ///     name = "releases"
+    ///     mode = "sign"
+    ///     path = "releases"
+    ///     key = "local:releases"
+    ///     on_stale = "report"
+    /// "#;
+    /// std::fs::write(&file, text)?;
+    /// let policy = Policy::load(&file)?;
+    /// assert_eq!(policy.rules[0].path, dir.path().join("releases"), "beside the policy file");
+    ///
+    /// // Every fault at once, each with its line: P7.
+    /// std::fs::write(&file, text.replace("key =", "keys =").replace("sign", "seal"))?;
+    /// let faults = Policy::load(&file).unwrap_err().to_string();
+    /// assert!(faults.contains("policy.toml:8") && faults.contains("policy.toml:10"), "{faults}");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Every fault found, each with file, line and what to write instead.
     pub fn load(file: &Path) -> Result<Self, Faults> {
@@ -333,6 +362,16 @@ impl Rule {
     /// Whether it ever writes to its own directory: a `.sig` beside the payload, or files moved away.
     pub const fn writes_to_root(&self) -> bool {
         matches!(self.mode, Mode::Sign(_)) || self.moves_files()
+    }
+
+    /// What the signatures of its payloads are named by.
+    pub const fn suffix(&self) -> Suffix {
+        Format::Kms.suffix() // the formats that a rule can have share it
+    }
+
+    /// The name of the signature of a payload.
+    pub fn signature_name(&self, payload: &OsStr) -> OsString {
+        self.suffix().signature_of(payload)
     }
 
     /// Which formats of signatures it takes. Of a batch's context, `leaf_keys` live only in the leaf: those of this

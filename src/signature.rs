@@ -6,18 +6,24 @@
 
 pub mod batch;
 pub mod ciphertext;
+mod format;
+mod kms;
 mod limits;
+mod malformed;
 pub mod merkle;
+mod suffix;
+
+use std::ffi::{OsStr, OsString};
 
 use crate::digest::Digest;
-use batch::{Batch, Flaw};
+use batch::Batch;
+pub use format::Format;
 pub use limits::MAX_CIPHERTEXT;
+pub use malformed::{Foreign, Malformed};
+pub use suffix::Suffix;
 
 /// The longest signature of any format, in bytes.
 pub const MAX_LEN: usize = batch::MAX_LEN;
-
-/// The suffix of a signature's name beside its payload.
-pub const SUFFIX: &str = ".sig";
 
 /// The bytes of a `.sig` that may be one of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,69 +33,22 @@ pub struct Signature {
     batch: Option<Box<Batch>>,
 }
 
-/// Why bytes are no signature. Known without asking KMS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// Nothing in it.
-    #[error("the signature is empty")]
-    Empty,
-    /// More than KMS ever makes.
-    #[error("the signature is longer than {MAX_CIPHERTEXT} bytes")]
-    TooLong,
-    /// Another program's signature.
-    #[error("this is {0}, which kms-sig did not make")]
-    Foreign(Foreign),
-    /// It begins as a batch signature does, and is none.
-    #[error("this is no batch signature: {0}")]
-    Batch(Flaw),
-}
-
-/// Signatures of other programs that share the suffix `.sig`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Foreign {
-    /// OpenPGP, armored (RFC 9580 section 6.2).
-    OpenPgp,
-    /// minisign or signify: a first line `untrusted comment:`.
-    Minisign,
-    /// `ssh-keygen -Y sign` (OpenSSH PROTOCOL.sshsig).
-    Ssh,
-}
-
-impl std::fmt::Display for Foreign {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::OpenPgp => "an OpenPGP signature",
-            Self::Minisign => "a minisign or signify signature",
-            Self::Ssh => "an SSH signature",
-        })
-    }
-}
-
 impl Signature {
     /// Takes the bytes of a `.sig`. A reader need not read more than `MAX_LEN + 1` of them.
     ///
     /// # Errors
     /// [`Malformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        if bytes.is_empty() {
-            return Err(Malformed::Empty);
-        }
-        if bytes.starts_with(batch::MAGIC) {
-            let batch = Batch::parse(bytes).map_err(Malformed::Batch)?;
-            return Ok(Self { bytes: bytes.into(), batch: Some(batch.into()) });
-        }
-        if bytes.len() > MAX_CIPHERTEXT {
-            return Err(Malformed::TooLong);
-        }
-        let foreign = [
-            (b"-----BEGIN PGP ".as_slice(), Foreign::OpenPgp),
-            (b"untrusted comment:", Foreign::Minisign),
-            (b"-----BEGIN SSH SIGNATURE-----", Foreign::Ssh),
-        ];
-        match foreign.into_iter().find(|(magic, _)| bytes.starts_with(magic)) {
-            Some((_, foreign)) => Err(Malformed::Foreign(foreign)),
-            None => Ok(Self { bytes: bytes.into(), batch: None }),
-        }
+        let batch = match Format::of(bytes) {
+            Format::Kms => kms::check(bytes).map(|()| None)?,
+            Format::KmsBatch => Some(Batch::parse(bytes).map_err(Malformed::Batch)?.into()),
+        };
+        Ok(Self { bytes: bytes.into(), batch })
+    }
+
+    /// Its format.
+    pub const fn format(&self) -> Format {
+        if self.batch.is_some() { Format::KmsBatch } else { Format::Kms }
     }
 
     /// The bytes, as they lie in the file.
@@ -100,6 +59,11 @@ impl Signature {
     /// What it says, if it is of a batch.
     pub fn batch(&self) -> Option<&Batch> {
         self.batch.as_deref()
+    }
+
+    /// The name of this signature beside a payload.
+    pub fn name_beside(&self, payload: &OsStr) -> OsString {
+        self.format().suffix().signature_of(payload)
     }
 
     /// What KMS made: of the plain format, all of it.
@@ -132,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_as_a_batch_is_one_or_malformed() {
+    fn batch_magic_never_parses_as_plain() {
         for tail in ["", "1", "1\n", "2\nsize 1\n", "1\nsize 1\nindex 0\nleaf-context []\nciphertext 1\n\n"] {
             let bytes = [batch::MAGIC, tail.as_bytes()].concat();
             assert!(matches!(Signature::parse(&bytes), Err(Malformed::Batch(_))), "{tail:?}");

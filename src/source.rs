@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::digest::Digest;
+use crate::digest::set::DigestRequest;
 use crate::fs::copy::Hashed;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, RelPath, Staging};
@@ -72,12 +73,13 @@ pub trait Source: Sized + Send + Sync + 'static {
         versions: &PairVersion<Self::Version>,
     ) -> impl Future<Output = Writer> + Send;
 
-    /// Reads these versions, once: the payload is hashed, into the private copy of `stage` if there is one; the signature
+    /// Reads these versions, once: the payload is hashed, for these digests too, into the private copy of `stage` if there is one; the signature
     /// is parsed. Other versions are [`AttemptError::Changed`].
     fn snapshot(
         &self,
         path: &RelPath,
         versions: &PairVersion<Self::Version>,
+        digests: DigestRequest,
         stage: Option<Stage>,
     ) -> impl Future<Output = Result<Snapshot<Self>, AttemptError>> + Send;
 

@@ -20,7 +20,7 @@ use crate::exit::Exit;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Kind, Stat};
 use crate::policy::{Mode, Policy, Rule};
-use crate::signature::SUFFIX;
+use crate::signature::Format;
 use crate::state::export;
 use crate::state::reader::Decisions;
 use crate::state::reason::{self, DecisionReason};
@@ -78,9 +78,8 @@ fn in_words(path: &Path, answers: &Answers<'_>) -> String {
 
 /// The file that a path is the signature of, if it is called like one.
 fn payload_of_signature(path: &Path) -> Option<String> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let payload = path.as_os_str().as_bytes().strip_suffix(SUFFIX.as_bytes())?;
-    Some(quoted(Path::new(std::ffi::OsStr::from_bytes(payload))))
+    let payload = Format::ALL.into_iter().find_map(|format| format.suffix().payload_of(path.as_os_str()))?;
+    Some(quoted(Path::new(payload)))
 }
 
 fn applied_lines(rule: &Rule, applied: &Applied) -> Vec<String> {

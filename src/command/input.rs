@@ -8,7 +8,8 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::cli::Stream;
-use crate::digest::{Digest, stream};
+use crate::digest::set::{DigestRequest, DigestSet};
+use crate::digest::stream;
 use crate::signature::MAX_LEN;
 use crate::terminal::progress::Reading;
 
@@ -77,9 +78,9 @@ impl Payload {
     ///
     /// # Errors
     /// `Payload`.
-    pub fn hash(&mut self) -> Result<Digest, ReadError> {
+    pub fn hash(&mut self, request: DigestRequest) -> Result<DigestSet, ReadError> {
         let reading = self.reading();
-        stream::hash(|piece| {
+        stream::hash(request, |piece| {
             loop {
                 match self.file.read(piece) {
                     Ok(len) => {
@@ -105,9 +106,9 @@ impl Payload {
     ///
     /// # Errors
     /// `Payload`, `Changed`.
-    pub fn hash_unchanged(&mut self) -> Result<Digest, ReadError> {
-        let digest = self.hash()?;
-        self.check_unchanged().map(|()| digest)
+    pub fn hash_unchanged(&mut self, request: DigestRequest) -> Result<DigestSet, ReadError> {
+        let digests = self.hash(request)?;
+        self.check_unchanged().map(|()| digests)
     }
 
     /// Makes sure that nobody changed the file since it was opened: neither its content, nor that it has its name. What
@@ -166,7 +167,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::digest::Digest;
     use crate::digest::stream::PIECE;
+    use crate::signature::Format;
 
     fn payload(path: &Path) -> Payload {
         Payload::open(&Stream::File(path.to_owned())).unwrap()
@@ -183,8 +186,8 @@ mod tests {
         for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE] {
             let bytes = vec![5; len];
             write(&path, &bytes);
-            let digest = payload(&path).hash_unchanged().unwrap();
-            assert!(Digest::of(&bytes).matches(digest.as_bytes()), "{len}");
+            let digest = payload(&path).hash_unchanged(Format::Kms.digests()).unwrap();
+            assert!(Digest::of(&bytes).matches(digest.sha512().unwrap().as_bytes()), "{len}");
         }
     }
 
@@ -195,11 +198,11 @@ mod tests {
         write(&path, b"before");
         let mut grown = payload(&path);
         File::options().append(true).open(&path).unwrap().write_all(b" and after").unwrap();
-        assert!(matches!(grown.hash_unchanged(), Err(ReadError::Changed { .. })));
+        assert!(matches!(grown.hash_unchanged(Format::Kms.digests()), Err(ReadError::Changed { .. })));
 
         let mut replaced = payload(&path);
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(replaced.hash_unchanged(), Err(ReadError::Changed { .. })));
+        assert!(matches!(replaced.hash_unchanged(Format::Kms.digests()), Err(ReadError::Changed { .. })));
     }
 
     #[test]

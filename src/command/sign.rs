@@ -2,10 +2,8 @@
 //!
 //! Whatever fails, nothing is left behind and a signature that was there stays as it was.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::input::{Payload, ReadError};
@@ -18,9 +16,12 @@ use crate::fs::atomic_write::{Over, Place, WriteError};
 use crate::key::KeyId;
 use crate::kms::AwsSettings;
 use crate::kms::provider::Providers;
-use crate::signature::SUFFIX;
-use crate::signing;
+use crate::signature::Format;
+use crate::signing::Signer;
 use crate::terminal::progress;
+
+/// What it makes.
+const FORMAT: Format = Format::Kms;
 
 /// Signs one file.
 ///
@@ -32,29 +33,29 @@ pub fn run(arguments: &Sign, keyring: Option<PathBuf>) -> Result<Exit, Failure> 
     need_keyring(std::slice::from_ref(&key), keyring.is_some())?;
     let mut payload = Payload::open(&arguments.file)?;
     let is_named = arguments.sig.is_some();
-    let sig = arguments.sig.clone().unwrap_or_else(|| arguments.file.beside());
+    let sig = arguments.sig.clone().unwrap_or_else(|| arguments.file.beside(FORMAT.suffix()));
     let place = Destination { file: arguments.file.clone(), sig, is_named, force: arguments.force };
     let mut target = place.find(&payload)?;
 
-    let digest = payload.hash_unchanged()?;
+    let digests = payload.hash_unchanged(FORMAT.digests())?;
     let kms = Providers::new(AwsSettings::default(), keyring);
     let asking = progress::asking_kms();
-    let sealed = block_on(signing::sign(&kms, &key, &context, &digest))?;
+    let signed = block_on(Signer::new(&kms, &key).sign(&context, &digests))?;
     drop(asking);
-    let sealed = sealed.map_err(|source| Failure::Sign {
+    let signed = signed.map_err(|source| Failure::Sign {
         file: payload.shown().to_owned(),
         provider: key.provider(),
         source,
     })?;
     payload.check_unchanged()?; // KMS may take its time (S4)
     for _ in 1..MAX_TRIES {
-        match target.publish(sealed.signature.as_bytes()) {
+        match target.publish(signed.signature.as_bytes()) {
             // Somebody else was there meanwhile: another kms-sig, or what must be left as it is.
             Err(Failure::Write(WriteError::Changed(_))) => target = place.find(&payload)?,
             published => return published.map(|()| Exit::Done),
         }
     }
-    target.publish(sealed.signature.as_bytes()).map(|()| Exit::Done)
+    target.publish(signed.signature.as_bytes()).map(|()| Exit::Done)
 }
 
 /// How often what has the place is looked at anew, if it changes all the time.
@@ -108,11 +109,10 @@ impl Destination {
 /// Whether a signature's name is that of another file's: it has the suffix, and a file of another name than the one
 /// that is signed is there. A copy of that one, in another directory, is no other.
 fn is_beside_another(sig: &Path, file: &Stream) -> bool {
-    let (Stream::File(file), Some(stem)) = (file, sig.as_os_str().as_bytes().strip_suffix(SUFFIX.as_bytes()))
-    else {
+    let (Stream::File(file), Some(stem)) = (file, FORMAT.suffix().payload_of(sig.as_os_str())) else {
         return false;
     };
-    let stem = Path::new(OsStr::from_bytes(stem));
+    let stem = Path::new(stem);
     stem.file_name() != file.file_name() && fs::metadata(stem).is_ok_and(|there| there.is_file())
 }
 

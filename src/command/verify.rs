@@ -14,9 +14,8 @@ use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::AwsSettings;
 use crate::kms::local;
 use crate::kms::provider::Providers;
-use crate::signature::Signature;
-use crate::signing;
-use crate::signing::{Formats, Reason, Verdict};
+use crate::signature::{Format, Signature};
+use crate::signing::{Formats, Reason, Verdict, Verifier};
 use crate::terminal::{self, progress};
 
 /// Verifies one file.
@@ -26,7 +25,7 @@ use crate::terminal::{self, progress};
 pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     let trusted: Vec<KeyId> = arguments.keys.iter().map(|key| key.parse()).collect::<Result<_, _>>()?;
     let context = Context::parse(&arguments.context.pairs)?;
-    let sig = arguments.sig.clone().unwrap_or_else(|| arguments.file.beside());
+    let sig = arguments.sig.clone().unwrap_or_else(|| arguments.file.beside(Format::Kms.suffix()));
     if sig == Stream::Standard && arguments.file == Stream::Standard {
         return Err(Failure::BothStandard);
     }
@@ -47,23 +46,22 @@ pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure
         return Err(Failure::LocalUnnamed { file: payload.shown().to_owned(), key });
     }
 
-    let digest = payload.hash_unchanged()?;
     let kms = Providers::new(AwsSettings::default(), keyring);
+    let verifier = match trusted.as_slice() {
+        [] => Verifier::of_any_key(&kms),
+        keys => Verifier::new(&kms, keys, Formats::Any),
+    };
+    let digests = payload.hash_unchanged(verifier.digests())?;
     let asking = progress::asking_kms();
-    let opened = block_on(async {
-        match trusted.as_slice() {
-            [] => signing::open_any(&kms, &context, &signature).await,
-            keys => signing::open(&kms, keys, Formats::Any, &context, &signature).await,
-        }
-    })?;
+    let opened = block_on(verifier.open(&context, &signature))?;
     drop(asking);
-    let opened = opened.map_err(|source| Failure::Verify {
+    let verdict = opened.and_then(|opened| opened.judge(&digests)).map_err(|source| Failure::Verify {
         file: payload.shown().to_owned(),
         provider: provider(&trusted),
         source,
     })?;
     payload.check_unchanged()?; // KMS may take its time, and a verdict is about the file as it is
-    match opened.judge(&digest) {
+    match verdict {
         Verdict::Invalid(reason) => {
             Ok(invalid(arguments.verbose.then(|| explain(reason, &signature).to_owned())))
         }

@@ -275,14 +275,14 @@ fn welcome(policy: &Policy) -> String {
 }
 
 fn describe(rule: &Rule, policy: &Policy) -> String {
-    let here = quoted(&rule.path);
+    let (here, suffix) = (quoted(&rule.path), rule.suffix());
     let deliver = rule.delivery().map(|delivery| quoted(&delivery.dir));
     match (&rule.mode, deliver) {
         (Mode::Sign(_), None) => {
-            format!("{}: drop a file into {here}; its signature appears beside it as NAME.sig", rule.name)
+            format!("{}: drop a file into {here}; its signature appears beside it as NAME{suffix}", rule.name)
         }
         (Mode::Sign(_), Some(to)) => {
-            format!("{}: drop a file into {here}; it appears in {to} together with NAME.sig", rule.name)
+            format!("{}: drop a file into {here}; it appears in {to} together with NAME{suffix}", rule.name)
         }
         (Mode::Verify(verify), to) => {
             let good = match (&verify.place, to) {
@@ -293,7 +293,7 @@ fn describe(rule: &Rule, policy: &Policy) -> String {
                 (OnInvalid::Quarantine, Some(dir)) => format!("others in {}", quoted(dir)),
                 (OnInvalid::Quarantine | OnInvalid::Log, _) => "others are logged".to_owned(),
             };
-            format!("{}: drop FILE and FILE.sig into {here}; {good}, {bad}", rule.name)
+            format!("{}: drop FILE and FILE{suffix} into {here}; {good}, {bad}", rule.name)
         }
     }
 }

@@ -12,13 +12,10 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use crate::context::Context;
 use crate::context::leaf_keys::LeafKeys;
 use crate::hold::AttemptError;
-use crate::key::KeyId;
 use crate::kms::{Kms, Trouble, TroubleKind};
 use crate::policy::{Batching, FINISHING};
 use crate::signature::merkle::{Node, Tree};
-use crate::signing::Signed;
-use crate::signing::batch;
-use crate::signing::batch::SealedBatch;
+use crate::signing::{Signed, SignedBatch, Signer};
 
 /// The batches of one rule.
 #[derive(Debug)]
@@ -32,10 +29,10 @@ pub struct Batcher {
 }
 
 /// What is signed, and for whom.
-#[derive(Debug, Clone, Copy)]
-pub struct Job<'a> {
-    /// The key that signs.
-    pub key: &'a KeyId,
+#[derive(Debug)]
+pub struct Job<'a, K> {
+    /// Who signs.
+    pub signer: Signer<'a, K>,
     /// What KMS is given of the context. The same for all files of the rule.
     pub shared: &'a Context,
     /// Which keys of the context it is not given.
@@ -45,7 +42,7 @@ pub struct Job<'a> {
 }
 
 /// What KMS said of a batch, once it is known.
-type Told = Result<Arc<SealedBatch>, Trouble>;
+type Told = Result<Arc<SignedBatch>, Trouble>;
 
 /// A batch that is not signed yet.
 #[derive(Debug)]
@@ -84,26 +81,22 @@ impl Batcher {
     ///
     /// # Errors
     /// `Hold`, when KMS does not sign: then for all of them. `Changed`, when who was to ask KMS was called off.
-    pub async fn sign<K: Kms>(
-        &self,
-        kms: &K,
-        job: Job<'_>,
-    ) -> Result<(Signed, SemaphorePermit<'_>), AttemptError> {
+    pub async fn sign<K: Kms>(&self, job: Job<'_, K>) -> Result<(Signed, SemaphorePermit<'_>), AttemptError> {
         let Member { gathering, index, teller } = self.join(job.leaf);
         if let Some(teller) = teller {
             let first = First { batcher: self, gathering: &gathering };
             first.wait().await;
             let leaves = first.ends();
-            teller.send_replace(Some(Box::pin(ask(kms, job, leaves)).await));
+            teller.send_replace(Some(Box::pin(ask(job, leaves)).await));
         }
         let mut told = gathering.told.clone();
-        let sealed = match told.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(Ok(batch))) => batch.sealed(index),
+        let signed = match told.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(Ok(batch))) => batch.signed(index),
             Ok(Some(Err(trouble))) => return Err(trouble.clone().into()),
             Ok(None) | Err(_) => None,
         };
         let place = self.finishing.acquire().await.map_err(|_closed| AttemptError::Changed)?;
-        Ok((sealed.ok_or(AttemptError::Changed)?, place))
+        Ok((signed.ok_or(AttemptError::Changed)?, place))
     }
 
     /// How many wait in the batch that files still join.
@@ -184,13 +177,13 @@ impl Drop for First<'_> {
     }
 }
 
-async fn ask<K: Kms>(kms: &K, job: Job<'_>, leaves: Vec<Node>) -> Told {
+async fn ask<K: Kms>(job: Job<'_, K>, leaves: Vec<Node>) -> Told {
     // Tens of thousands of leaves take a while.
     let tree = tokio::task::spawn_blocking(move || Tree::new(leaves)).await.ok().flatten();
     let Some(tree) = tree else {
         return Err(Trouble::new(TroubleKind::Internal, "shutting down")); // it has at least the leaf of the first
     };
-    batch::sign(kms, job.key, job.shared, job.leaf_keys.clone(), tree).await.map(Arc::new)
+    job.signer.sign_batch(job.shared, job.leaf_keys.clone(), tree).await.map(Arc::new)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -204,7 +197,7 @@ mod tests {
 
     use super::*;
     use crate::digest::Digest;
-    use crate::key::KeyArn;
+    use crate::key::{KeyArn, KeyId};
     use crate::kms::{Asked, Decrypted, Encrypted, KmsError, classify};
     use crate::signature::batch as form;
 
@@ -250,9 +243,10 @@ mod tests {
             tokio::spawn(async move {
                 let (key, shared, leaf_keys) =
                     ("local:a".parse().unwrap(), Context::default(), LeafKeys::default());
-                let job = Job { key: &key, shared: &shared, leaf_keys: &leaf_keys, leaf: leaf(n) };
-                let (sealed, _place) = batcher.sign(&*kms, job).await?;
-                let proof = sealed.signature.batch().unwrap().proof().clone();
+                let signer = Signer::new(&*kms, &key);
+                let job = Job { signer, shared: &shared, leaf_keys: &leaf_keys, leaf: leaf(n) };
+                let (signed, _place) = batcher.sign(job).await?;
+                let proof = signed.signature.batch().unwrap().proof().clone();
                 let plaintext = form::plaintext(proof.size(), proof.root(leaf(n)));
                 assert!(lock(&kms.signed).contains(&plaintext));
                 Ok(proof.size())

@@ -25,9 +25,8 @@ use crate::kms::throttle::ThrottledKms;
 use crate::kms::{Kms, Operation, Trouble};
 use crate::policy::SignRule;
 use crate::settle::{Finality, PairVersion};
-use crate::signature::{Signature, batch};
-use crate::signing;
-use crate::signing::{DecryptRequest, Formats, OpenedSignature, Reason, Signed};
+use crate::signature::Signature;
+use crate::signing::{Formats, OpenedSignature, Reason, Signed, SignedBatch, Signer, Verifier};
 use crate::sink::{PutAway, Removed, Sink as _};
 use crate::source::{Snapshot, Source, Version};
 use crate::state;
@@ -232,7 +231,8 @@ impl<K: Kms> Pipeline<K> {
             Some(payload) => site.sink.stage(&work.path, payload.size()).await?,
             None => None,
         };
-        let taken = site.source.snapshot(&work.path, &work.versions, stage).await?;
+        let digests = site.rule.formats(&site.leaf_keys).digests();
+        let taken = site.source.snapshot(&work.path, &work.versions, digests, stage).await?;
         self.status.rule(&site.rule.name).count_hashed(taken.hashed.size);
         Ok(taken)
     }
@@ -311,15 +311,16 @@ impl<K: Kms> Pipeline<K> {
         context: &Context,
         signature: &Signature,
     ) -> Result<OpenedSignature, Trouble> {
-        let question = match DecryptRequest::new(formats, context, signature) {
-            Ok(question) => question,
+        let verifier = Verifier::new(&self.kms, keys, formats);
+        let request = match verifier.request(context, signature) {
+            Ok(request) => request,
             Err(bad) => return Ok(bad),
         };
-        let answer = match signature.batch() {
-            Some(_) => site.roots.ask(&self.kms, keys, &question, self.clock).await?,
-            None => question.ask(&self.kms, keys).await?,
+        let reply = match signature.batch() {
+            Some(_) => site.roots.ask(&verifier, &request, self.clock).await?,
+            None => verifier.ask(&request).await?,
         };
-        Ok(question.opened(answer))
+        Ok(request.opened(reply))
     }
 
     /// Signs what was hashed: alone, or with others where the rule has batches. Whoever waits for others keeps no
@@ -334,14 +335,16 @@ impl<K: Kms> Pipeline<K> {
     ) -> Result<(Signed, Option<SemaphorePermit<'p>>), AttemptError> {
         let Some(batcher) = &site.batcher else {
             // Boxed, as is all that calls KMS: thousands that wait for others would have room for the call.
-            let signed = Box::pin(signing::sign(&self.kms, &rule.key, context, &taken.hashed.digest)).await?;
+            let signer = Signer::new(&self.kms, &rule.key);
+            let signed = Box::pin(signer.sign(context, &taken.hashed.digests)).await?;
             return Ok((signed, None));
         };
         let shared = context.of_batch(&site.leaf_keys)?;
-        let leaf = batch::leaf(&taken.hashed.digest, context);
-        let job = Job { key: &rule.key, shared: &shared, leaf_keys: &site.leaf_keys, leaf };
+        let leaf = SignedBatch::leaf(context, &taken.hashed.digests)?;
+        let signer = Signer::new(&self.kms, &rule.key);
+        let job = Job { signer, shared: &shared, leaf_keys: &site.leaf_keys, leaf };
         site.source.rest(taken);
-        let (signed, place) = Box::pin(batcher.sign(&self.kms, job)).await?;
+        let (signed, place) = Box::pin(batcher.sign(job)).await?;
         site.source.wake(path, taken).await?;
         Ok((signed, Some(place)))
     }

@@ -14,7 +14,7 @@ use crate::clock::{Clock, Moment};
 use crate::digest::{Hasher, LEN};
 use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
-use crate::signing::{Answer, DecryptRequest};
+use crate::signing::{DecryptReply, DecryptRequest, Verifier};
 
 /// How long a root stays open: no longer than it may take until a key that is disabled counts for nothing.
 const KEEP: Duration = Duration::from_secs(5 * 60);
@@ -32,20 +32,20 @@ pub struct Roots(Mutex<HashMap<Name, Entry>>);
 struct Name([u8; LEN]);
 
 /// What KMS said, if it said anything.
-type Told = Result<Answer, Trouble>;
+type Told = Result<DecryptReply, Trouble>;
 
 #[derive(Debug)]
 enum Entry {
     /// Somebody asks KMS.
     Asked(watch::Receiver<Option<Told>>),
     /// A trusted key opened it; asked at this moment.
-    Open(Answer, Moment),
+    Open(DecryptReply, Moment),
 }
 
 /// What there is to do about a question.
 enum Turn {
     /// Nothing: the answer is known.
-    Known(Answer),
+    Known(DecryptReply),
     /// Wait for who asks.
     Wait(watch::Receiver<Option<Told>>),
     /// Ask, and tell.
@@ -53,18 +53,17 @@ enum Turn {
 }
 
 impl Roots {
-    /// The answer to a question under these keys: known, or what somebody is being told just now, or asked for.
+    /// The answer to a verifier's request: known, or what somebody is being told just now, or asked for.
     ///
     /// # Errors
     /// [`Trouble`]: no verdict is possible now.
     pub async fn ask<K: Kms>(
         &self,
-        kms: &K,
-        keys: &[KeyId],
-        question: &DecryptRequest<'_>,
+        verifier: &Verifier<'_, K>,
+        request: &DecryptRequest<'_>,
         clock: Clock,
-    ) -> Result<Answer, Trouble> {
-        let name = Name::of(keys, question);
+    ) -> Result<DecryptReply, Trouble> {
+        let name = Name::of(verifier.keys(), request);
         loop {
             let now = clock.now();
             let mut other = match self.turn(name, now) {
@@ -72,7 +71,7 @@ impl Roots {
                 Turn::Wait(other) => other,
                 Turn::Ask(sender) => {
                     let asking = Asking { roots: self, name };
-                    let told = question.ask(kms, keys).await;
+                    let told = verifier.ask(request).await;
                     asking.ends(&told, now);
                     sender.send_replace(Some(told.clone()));
                     return told;
@@ -114,7 +113,7 @@ struct Asking<'r> {
 impl Asking<'_> {
     /// Keeps what may be kept of what KMS said.
     fn ends(self, told: &Told, since: Moment) {
-        let Ok(answer @ Answer::Plaintext { .. }) = told else { return };
+        let Some(answer) = told.as_ref().ok().filter(|reply| reply.is_opened()) else { return };
         let mut entries = self.roots.entries();
         entries.insert(self.name, Entry::Open(answer.clone(), since));
         let mut open: Vec<(Moment, Name)> = entries
@@ -141,7 +140,7 @@ impl Drop for Asking<'_> {
 }
 
 impl Name {
-    fn of(keys: &[KeyId], question: &DecryptRequest<'_>) -> Self {
+    fn of(keys: &[KeyId], request: &DecryptRequest<'_>) -> Self {
         let mut hasher = Hasher::default();
         let mut take = |part: &[u8]| {
             hasher.update(&(part.len() as u64).to_be_bytes());
@@ -149,8 +148,8 @@ impl Name {
         };
         take(&(keys.len() as u64).to_be_bytes());
         keys.iter().for_each(|key| take(key.as_str().as_bytes()));
-        take(&question.context().canonical());
-        take(question.ciphertext());
+        take(&request.context().canonical());
+        take(request.ciphertext());
         Self(*hasher.finish().as_bytes())
     }
 }
@@ -225,10 +224,12 @@ mod tests {
 
     async fn judged(roots: &Roots, kms: &Script, signature: &Signature, n: u64, clock: Clock) -> String {
         let context = Context::default();
-        let question = DecryptRequest::new(Formats::Any, &context, signature).unwrap();
-        match roots.ask(kms, &[KEY.parse().unwrap()], &question, clock).await {
+        let keys = [KEY.parse().unwrap()];
+        let verifier = Verifier::new(kms, &keys, Formats::Any);
+        let request = verifier.request(&context, signature).unwrap();
+        match roots.ask(&verifier, &request, clock).await {
             Err(trouble) => format!("hold {}", trouble.kind.as_str()),
-            Ok(answer) => match question.opened(answer).judge(&digest(n)) {
+            Ok(reply) => match request.opened(reply).judge(&digest(n).into()).unwrap() {
                 Verdict::Valid(_) => "valid".to_owned(),
                 Verdict::Invalid(reason) => reason.to_string(),
             },
@@ -323,8 +324,8 @@ mod tests {
         assert_eq!(kms.asked(), 100, "the last ones are there");
 
         let context = Context::default();
-        let question = DecryptRequest::new(Formats::Any, &context, &all[99].0[0]).unwrap();
-        let name = Name::of(&[KEY.parse().unwrap()], &question);
+        let request = DecryptRequest::new(Formats::Any, &context, &all[99].0[0]).unwrap();
+        let name = Name::of(&[KEY.parse().unwrap()], &request);
         assert!(matches!(roots.turn(name, clock.now() + KEEP - Duration::from_secs(1)), Turn::Known(_)));
         assert!(
             matches!(roots.turn(name, clock.now() + KEEP), Turn::Ask(_)),

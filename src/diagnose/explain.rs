@@ -25,7 +25,7 @@ use crate::policy;
 use crate::policy::{Mode, Rule};
 use crate::signature::{Malformed, Signature};
 use crate::source::directory::scan;
-use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, signature_name};
+use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part};
 use crate::source::directory::signature_file::read_open;
 use crate::state::Remembered;
 use crate::state::link::Row;
@@ -357,7 +357,7 @@ impl Scene<'_> {
 
     /// What has the signature's name. Read as the daemon reads it: bounded, and only if it is a regular file.
     fn signature(&self) -> Result<Option<SignatureThere>, FsError> {
-        let name = signature_name(self.path.name());
+        let name = self.site.rule.signature_name(self.path.name());
         let Some(stat) = self.stat_of(&name)? else { return Ok(None) };
         let dir = self.site.folder().root.descend(self.path.parent())?;
         let opened = dir.open_file(&name, &self.site.folder().signature_fitness());

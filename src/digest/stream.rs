@@ -6,7 +6,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use super::{Digest, Hasher};
+use super::set::{DigestRequest, DigestSet, SetHasher};
 
 /// Bytes of a piece, in which inputs are read: large enough that system calls and hand-overs do not show, small enough to stay in the cache.
 pub const PIECE: usize = 256 * 1024;
@@ -16,13 +16,16 @@ const FIRST: usize = 8 * 1024;
 /// Pieces under way: one being read, one being hashed, one waiting each way.
 const PIECES: usize = 4;
 
-/// Hashes a stream. `read` fills a piece from its beginning and says how many bytes it has; none is the end.
+/// Hashes a stream, with every function that is asked for. `read` fills a piece from its beginning and says how many bytes it has; none is the end.
 ///
 /// # Errors
 /// Those of `read`; what was read before is hashed for nothing.
-pub fn hash<E: Send>(mut read: impl FnMut(&mut [u8]) -> Result<usize, E>) -> Result<Digest, E> {
+pub fn hash<E: Send>(
+    request: DigestRequest,
+    mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
+) -> Result<DigestSet, E> {
     let mut piece = vec![0; FIRST];
-    let mut hasher = Hasher::default();
+    let mut hasher = SetHasher::new(request);
     let mut whole = 0;
     while whole < PIECE {
         if whole == piece.len() {
@@ -40,7 +43,8 @@ pub fn hash<E: Send>(mut read: impl FnMut(&mut [u8]) -> Result<usize, E>) -> Res
         let (full, to_hash) = sync_channel::<(Vec<u8>, usize)>(PIECES);
         let (empty, to_fill) = sync_channel::<Vec<u8>>(PIECES);
         let worker = thread::Builder::new().name("hash".to_owned());
-        let spawned = worker.spawn_scoped(scope, move || hash_pieces(&to_hash, &empty));
+        let spawned =
+            worker.spawn_scoped(scope, move || hash_pieces(SetHasher::new(request), &to_hash, &empty));
         let Ok(worker) = spawned else {
             // No thread is to be had: one after the other, then.
             hasher.update(&piece);
@@ -49,7 +53,7 @@ pub fn hash<E: Send>(mut read: impl FnMut(&mut [u8]) -> Result<usize, E>) -> Res
         let filled = fill(piece, whole, &full, &to_fill, read);
         drop(full);
         match worker.join() {
-            Ok(digest) => filled.map(|()| digest),
+            Ok(digests) => filled.map(|()| digests),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
@@ -87,8 +91,11 @@ fn fill<E>(
     }
 }
 
-fn hash_pieces(to_hash: &Receiver<(Vec<u8>, usize)>, empty: &SyncSender<Vec<u8>>) -> Digest {
-    let mut hasher = Hasher::default();
+fn hash_pieces(
+    mut hasher: SetHasher,
+    to_hash: &Receiver<(Vec<u8>, usize)>,
+    empty: &SyncSender<Vec<u8>>,
+) -> DigestSet {
     while let Ok((piece, len)) = to_hash.recv() {
         // `read` never says more than it was given room for.
         hasher.update(piece.get(..len).unwrap_or_default());
@@ -99,10 +106,10 @@ fn hash_pieces(to_hash: &Receiver<(Vec<u8>, usize)>, empty: &SyncSender<Vec<u8>>
 }
 
 fn in_turn<E>(
-    mut hasher: Hasher,
+    mut hasher: SetHasher,
     mut piece: Vec<u8>,
     mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
-) -> Result<Digest, E> {
+) -> Result<DigestSet, E> {
     loop {
         match read(&mut piece)? {
             0 => return Ok(hasher.finish()),
@@ -114,18 +121,26 @@ fn in_turn<E>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
+    use crate::digest::algorithm::{HashAlgorithm, HashState};
+
+    const SHA512: DigestRequest = DigestRequest::digest(HashAlgorithm::Sha512);
+
+    /// The SHA-512 of what this reads.
+    fn sha512(read: impl FnMut(&mut [u8]) -> Result<usize, ()>) -> String {
+        hash(SHA512, read).unwrap().sha512().unwrap().to_string()
+    }
 
     /// Reads `content` in bites of at most this many bytes.
-    fn hashed(content: &[u8], bite: usize) -> String {
+    fn reader(content: &[u8], bite: usize) -> impl FnMut(&mut [u8]) -> Result<usize, ()> {
         let mut rest = content;
-        let digest = hash::<()>(|piece| {
+        move |piece| {
             let len = rest.len().min(piece.len()).min(bite);
             let (now, later) = rest.split_at(len);
             piece[..len].copy_from_slice(now);
             rest = later;
             Ok(len)
-        });
-        digest.unwrap().to_string()
+        }
     }
 
     #[test]
@@ -148,17 +163,17 @@ mod tests {
             let content = &content[..size];
             let whole = Digest::of(content).to_string();
             for bite in [4_097, PIECE, usize::MAX] {
-                assert_eq!(hashed(content, bite), whole, "{size} in bites of {bite}");
+                assert_eq!(sha512(reader(content, bite)), whole, "{size} in bites of {bite}");
             }
         }
-        assert_eq!(hashed(&content[..200], 1), Digest::of(&content[..200]).to_string());
+        assert_eq!(sha512(reader(&content[..200], 1)), Digest::of(&content[..200]).to_string());
     }
 
     #[test]
     fn what_cannot_be_read_is_an_error_wherever_it_comes() {
         for good in [0, 1, 2, 7] {
             let mut reads = 0;
-            let failed = hash(|piece| {
+            let failed = hash(SHA512, |piece| {
                 reads += 1;
                 if reads > good { Err("no") } else { Ok(piece.len()) }
             });
@@ -169,14 +184,26 @@ mod tests {
     #[test]
     fn without_a_thread_it_is_the_same() {
         let content: Vec<u8> = (0..PIECE * 2 + 5).map(|i| (i % 7) as u8).collect();
-        let mut rest = &content[..];
-        let digest = in_turn::<()>(Hasher::default(), vec![0; PIECE], |piece| {
-            let len = rest.len().min(piece.len());
-            let (now, later) = rest.split_at(len);
-            piece[..len].copy_from_slice(now);
-            rest = later;
-            Ok(len)
+        let digests = in_turn(SetHasher::new(SHA512), vec![0; PIECE], reader(&content, usize::MAX)).unwrap();
+        assert_eq!(digests.sha512().unwrap().to_string(), Digest::of(&content).to_string());
+    }
+
+    #[test]
+    fn p3_one_read_gives_every_digest_and_state_that_is_asked_for() {
+        let content: Vec<u8> = (0..PIECE * 3 + 11).map(|i| (i * 7 % 253) as u8).collect();
+        let all = HashAlgorithm::ALL.into_iter().fold(DigestRequest::NONE, |all, algorithm| {
+            all.and(DigestRequest::digest(algorithm)).and(DigestRequest::state(algorithm))
         });
-        assert_eq!(digest.unwrap().to_string(), Digest::of(&content).to_string());
+        for size in [0, 1, FIRST, PIECE, PIECE * 3 + 11] {
+            let content = &content[..size];
+            let digests = hash(all, reader(content, 10_007)).unwrap();
+            for algorithm in HashAlgorithm::ALL {
+                let alone = HashState::new(algorithm).and(content);
+                let trailed = alone.clone().and(b"trailer").finish();
+                assert!(digests.value(algorithm).unwrap().matches(alone.finish().as_bytes()), "{algorithm}");
+                let state = digests.state(algorithm).unwrap().clone();
+                assert!(state.and(b"trailer").finish().matches(trailed.as_bytes()), "{algorithm}");
+            }
+        }
     }
 }

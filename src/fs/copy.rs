@@ -10,100 +10,103 @@ use rustix::fs::Advice;
 use rustix::io::Errno;
 
 use super::{FsError, OpenError, Staging, Unfit};
+use crate::digest::algorithm::HashAlgorithm;
+use crate::digest::set::{DigestRequest, DigestSet};
 use crate::digest::{Digest, stream};
 
 /// What was read.
 #[derive(Debug, Clone)]
 pub struct Hashed {
-    /// SHA-512 of all of it.
+    /// SHA-512 of all of it: what state, records and deliveries know content by.
     pub digest: Digest,
+    /// All that was asked for, and that one.
+    pub digests: DigestSet,
     /// How many bytes it had.
     pub size: u64,
 }
 
-/// Hashes an open file from where it stands.
-///
-/// # Errors
-/// `Unfit::TooLarge` past `limit` bytes; what read(2) says.
-pub fn hash(file: &File, path: &Path, limit: u64) -> Result<Hashed, OpenError> {
-    hash_counted(file, path, limit, &|_| ())
-}
-
-/// As [`hash`], and tells `count` how many bytes each read gave.
-///
-/// # Errors
-/// As [`hash`].
-pub fn hash_counted(
-    file: &File,
-    path: &Path,
+/// One read of an open file, from where it stands to its end.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    path: &'a Path,
     limit: u64,
-    count: &dyn Fn(usize),
-) -> Result<Hashed, OpenError> {
-    through(file, path, limit, |bytes| {
-        count(bytes.len());
-        Ok(())
-    })
+    digests: DigestRequest,
+    count: &'a dyn Fn(usize),
 }
 
-/// Copies an open file into `staging` and hashes the very bytes that went there (P3). Shares the blocks
-/// where the file system can (ioctl_ficlone(2)), and then hashes the clone.
-///
-/// # Errors
-/// As [`hash`], and of write(2).
-pub fn copy(file: &File, path: &Path, limit: u64, staging: &Staging) -> Result<Hashed, OpenError> {
-    copy_counted(file, path, limit, staging, &|_| ())
-}
-
-/// As [`copy`], and tells `count` how many bytes each read gave.
-///
-/// # Errors
-/// As [`copy`].
-pub fn copy_counted(
-    file: &File,
-    path: &Path,
-    limit: u64,
-    staging: &Staging,
-    count: &dyn Fn(usize),
-) -> Result<Hashed, OpenError> {
-    if rustix::fs::ioctl_ficlone(staging.file(), file).is_ok() {
-        return hash_counted(staging.file(), path, limit, count);
+impl<'a> Pass<'a> {
+    /// Of no more than `limit` bytes; `path` is what errors name.
+    pub fn new(path: &'a Path, limit: u64) -> Self {
+        Self { path, limit, digests: DigestRequest::digest(HashAlgorithm::Sha512), count: &|_| () }
     }
-    let mut out = staging.file();
-    through(file, path, limit, |bytes| {
-        count(bytes.len());
-        out.write_all(bytes).map_err(|e| FsError::new("copy into", staging.dir().path(), errno(&e)))
-    })
+
+    /// Computes these digests as well.
+    #[must_use]
+    pub const fn with_digests(self, request: DigestRequest) -> Self {
+        Self { digests: self.digests.and(request), ..self }
+    }
+
+    /// Tells `count` how many bytes each read gave.
+    #[must_use]
+    pub const fn counted(self, count: &'a dyn Fn(usize)) -> Self {
+        Self { count, ..self }
+    }
+
+    /// Hashes the file.
+    ///
+    /// # Errors
+    /// `Unfit::TooLarge` past the limit; what read(2) says.
+    pub fn hash(self, file: &File) -> Result<Hashed, OpenError> {
+        self.through(file, |_| Ok(()))
+    }
+
+    /// Copies the file into `staging` and hashes the very bytes that went there (P3). Shares the blocks where the file
+    /// system can (ioctl_ficlone(2)), and then hashes the clone.
+    ///
+    /// # Errors
+    /// As [`Pass::hash`], and of write(2).
+    pub fn copy(self, file: &File, staging: &Staging) -> Result<Hashed, OpenError> {
+        if rustix::fs::ioctl_ficlone(staging.file(), file).is_ok() {
+            return self.hash(staging.file());
+        }
+        let mut out = staging.file();
+        self.through(file, |bytes| {
+            out.write_all(bytes).map_err(|e| FsError::new("copy into", staging.dir().path(), errno(&e)))
+        })
+    }
+
+    fn through(
+        self,
+        mut file: &File,
+        mut sink: impl FnMut(&[u8]) -> Result<(), FsError>,
+    ) -> Result<Hashed, OpenError> {
+        // Advice only; a file system that takes none reads all the same.
+        rustix::fs::fadvise(file, 0, None, Advice::Sequential).unwrap_or_default();
+        let mut size = 0_u64;
+        let digests = stream::hash(self.digests, |piece| {
+            let read = loop {
+                match file.read(piece) {
+                    Ok(read) => break read,
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(OpenError::from(FsError::new("read", self.path, errno(&e)))),
+                }
+            };
+            size += read as u64;
+            if size > self.limit {
+                return Err(Unfit::TooLarge { size, max: self.limit }.into());
+            }
+            let bytes = piece.get(..read).unwrap_or_default();
+            sink(bytes)?;
+            (self.count)(bytes.len());
+            Ok(read)
+        })?;
+        let digest = digests.sha512().expect("BUG: every pass asks for SHA-512");
+        Ok(Hashed { digest, digests, size })
+    }
 }
 
 fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
-}
-
-fn through(
-    mut file: &File,
-    path: &Path,
-    limit: u64,
-    mut sink: impl FnMut(&[u8]) -> Result<(), FsError>,
-) -> Result<Hashed, OpenError> {
-    // Advice only; a file system that takes none reads all the same.
-    rustix::fs::fadvise(file, 0, None, Advice::Sequential).unwrap_or_default();
-    let mut size = 0_u64;
-    let digest = stream::hash(|piece| {
-        let read = loop {
-            match file.read(piece) {
-                Ok(read) => break read,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(OpenError::from(FsError::new("read", path, errno(&e)))),
-            }
-        };
-        size += read as u64;
-        if size > limit {
-            return Err(Unfit::TooLarge { size, max: limit }.into());
-        }
-        sink(piece.get(..read).unwrap_or_default())?;
-        Ok(read)
-    })?;
-    Ok(Hashed { digest, size })
 }
 
 #[cfg(test)]
@@ -120,10 +123,32 @@ mod tests {
         std::fs::write(&path, &content).unwrap();
         let staging = Staging::new(&dir).unwrap();
         let file = File::open(&path).unwrap();
-        let hashed = copy(&file, &path, u64::MAX, &staging).unwrap();
+        let hashed = Pass::new(&path, u64::MAX).copy(&file, &staging).unwrap();
         assert_eq!(hashed.size, content.len() as u64);
         assert_eq!(staging.read_back(u64::MAX).unwrap(), content);
         assert_eq!(hashed.digest.to_string(), Digest::of(&content).to_string());
+    }
+
+    #[test]
+    fn p3_a_pass_gives_what_is_asked_for_and_the_sha512_of_the_same_bytes() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("f");
+        let content = vec![9; 700_000];
+        std::fs::write(&path, &content).unwrap();
+        let staging = Staging::new(&Dir::open(temp.path()).unwrap()).unwrap();
+        let asked = DigestRequest::digest(HashAlgorithm::Blake2b512);
+        let expected = DigestSet::of(asked, &content);
+        let expected = expected.value(HashAlgorithm::Blake2b512).unwrap();
+        let counted = std::cell::Cell::new(0);
+        let count = |len| counted.set(counted.get() + len);
+        let pass = Pass::new(&path, u64::MAX).with_digests(asked).counted(&count);
+        let file = || File::open(&path).unwrap();
+        for hashed in [pass.hash(&file()).unwrap(), pass.copy(&file(), &staging).unwrap()] {
+            assert!(hashed.digests.value(HashAlgorithm::Blake2b512).unwrap().matches(expected.as_bytes()));
+            assert!(hashed.digest.matches(Digest::of(&content).as_bytes()));
+            assert!(hashed.digests.value(HashAlgorithm::Sha256).is_none(), "nobody asked for it");
+        }
+        assert_eq!(counted.get(), 2 * content.len());
     }
 
     #[test]
@@ -131,11 +156,12 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("f");
         std::fs::write(&path, b"12345").unwrap();
-        assert!(hash(&File::open(&path).unwrap(), &path, 5).is_ok());
-        let error = hash(&File::open(&path).unwrap(), &path, 4).unwrap_err();
+        let hash = |path: &Path, limit| Pass::new(path, limit).hash(&File::open(path).unwrap());
+        assert!(hash(&path, 5).is_ok());
+        let error = hash(&path, 4).unwrap_err();
         assert!(matches!(error, OpenError::Unfit(Unfit::TooLarge { max: 4, .. })));
         // What cannot be read is no empty file, and is not tried for ever.
-        let error = hash(&File::open(temp.path()).unwrap(), temp.path(), 5).unwrap_err();
+        let error = hash(temp.path(), 5).unwrap_err();
         assert!(matches!(error, OpenError::Io(e) if e.source == Errno::ISDIR));
     }
 }

@@ -195,9 +195,9 @@ impl<'a> Parts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use crate::signature::Signature;
-    use crate::signing;
-    use crate::signing::{Formats, Reason, Verdict};
+    use crate::signing::{Formats, Reason, Signer, Verdict, Verifier};
 
     struct Host {
         dir: tempfile::TempDir,
@@ -324,15 +324,16 @@ mod tests {
     #[tokio::test]
     async fn a_signature_verifies_and_the_digest_decides() {
         let Host { local, dir: _dir } = host();
-        let digest = crate::digest::Digest::of(b"payload");
-        let sealed = signing::sign(&local, &key("local:a"), &Context::default(), &digest).await.unwrap();
-        let signature = Signature::parse(sealed.signature.as_bytes()).unwrap();
+        let (digests, context) = (Digest::of(b"payload").into(), Context::default());
+        let signed = Signer::new(&local, &key("local:a")).sign(&context, &digests).await.unwrap();
+        let signature = Signature::parse(signed.signature.as_bytes()).unwrap();
         let keys = [key("local:b"), key("local:a")];
-        let opened =
-            signing::open(&local, &keys, Formats::Plain, &Context::default(), &signature).await.unwrap();
-        assert!(matches!(opened.judge(&digest), Verdict::Valid(valid) if valid.key().as_str() == "local:a"));
-        let other = crate::digest::Digest::of(b"other");
-        assert!(matches!(opened.judge(&other), Verdict::Invalid(Reason::Mismatch)));
+        let verifier = Verifier::new(&local, &keys, Formats::Plain);
+        let opened = verifier.open(&context, &signature).await.unwrap();
+        let verdict = opened.judge(&digests).unwrap();
+        assert!(matches!(verdict, Verdict::Valid(valid) if valid.key().as_str() == "local:a"));
+        let other = Digest::of(b"other").into();
+        assert!(matches!(opened.judge(&other), Ok(Verdict::Invalid(Reason::Mismatch))));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::escape::Escaped;
-use crate::signature::SUFFIX;
+use crate::signature::Format;
 
 /// A list of patterns. A name matches if one of them does.
 #[derive(Debug, Clone)]
@@ -163,7 +163,8 @@ pub(super) fn check(pattern: &str, list: List) -> Result<(), PatternError> {
     }
     glob(pattern)?;
     // In a valid pattern these letters cannot stand inside an open bracket or brace, so they are literal.
-    if list == List::Include && pattern.ends_with(SUFFIX) {
+    let is_signature = |format: Format| format.suffix().ends(pattern);
+    if list == List::Include && Format::ALL.into_iter().any(is_signature) {
         return Err(PatternError::OnlySignatures(pattern.to_owned()));
     }
     Ok(())

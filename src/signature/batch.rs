@@ -16,10 +16,15 @@
 
 use crate::context::Context;
 use crate::context::leaf_keys::{LeafKeys, MAX_TEXT};
+use crate::digest::algorithm::HashAlgorithm;
+use crate::digest::set::DigestRequest;
 use crate::digest::{Digest, LEN};
 use crate::signature::merkle::{Node, Proof, path_len};
 
 use super::limits::MAX_CIPHERTEXT;
+
+/// What a leaf is made of, beside the context.
+pub(super) const DIGESTS: DigestRequest = DigestRequest::digest(HashAlgorithm::Sha512);
 
 /// What every version of a batch signature begins with. No ciphertext of KMS does.
 pub const MAGIC: &[u8] = b"kms-sig batch ";

@@ -1,46 +1,44 @@
-//! Signing many files with one Encrypt: their leaves become a tree, its root is encrypted, and each file's signature
-//! is the way from its leaf to that root.
+//! Many files signed with one Encrypt: their leaves are a tree, its root is encrypted, and each file's signature is the
+//! way from its leaf to that root.
 //!
 //! Opens nothing: that a leaf is vouched for is told by [`super::DecryptRequest`], as of any signature.
 
+use super::request::sha512;
+use super::signed::Signed;
 use crate::context::Context;
 use crate::context::leaf_keys::LeafKeys;
-use crate::key::{KeyArn, KeyId};
-use crate::kms::{Kms, Trouble};
+use crate::digest::set::DigestSet;
+use crate::key::KeyArn;
+use crate::kms::Trouble;
 use crate::signature::batch;
 use crate::signature::batch::Batch;
-use crate::signature::merkle::Tree;
-use crate::signing::{Signed, encrypt, plain};
+use crate::signature::merkle::{Node, Tree};
 
 /// A batch just signed: what the signatures of its files are made of.
 #[derive(Debug)]
-pub struct SealedBatch {
+pub struct SignedBatch {
     tree: Tree,
     leaf_keys: LeafKeys,
     ciphertext: Box<[u8]>,
     key: KeyArn,
 }
 
-/// Signs the root of a tree of [`batch::leaf`]s: one Encrypt. `shared` is [`Context::of_batch`] of every leaf's
-/// context, which must be the same for all of them; a leaf with another one would not verify.
-///
-/// # Errors
-/// As [`super::sign`].
-pub async fn sign<K: Kms>(
-    kms: &K,
-    key: &KeyId,
-    shared: &Context,
-    leaf_keys: LeafKeys,
-    tree: Tree,
-) -> Result<SealedBatch, Trouble> {
-    let answer = encrypt(kms, key, shared, &batch::plaintext(tree.size(), tree.root())).await?;
-    let ciphertext = plain(&answer.ciphertext)?.as_bytes().into();
-    Ok(SealedBatch { tree, leaf_keys, ciphertext, key: answer.key })
-}
+impl SignedBatch {
+    /// The leaf of a payload, whose signature is to be bound to this context.
+    ///
+    /// # Errors
+    /// `BUG:`, if the digests lack the one that the format asks for.
+    pub fn leaf(context: &Context, digests: &DigestSet) -> Result<Node, Trouble> {
+        Ok(batch::leaf(&sha512(digests)?, context))
+    }
 
-impl SealedBatch {
+    /// For [`super::Signer::sign_batch`] alone.
+    pub(super) const fn new(tree: Tree, leaf_keys: LeafKeys, ciphertext: Box<[u8]>, key: KeyArn) -> Self {
+        Self { tree, leaf_keys, ciphertext, key }
+    }
+
     /// The signature of the leaf of this index, counted from 0; `None` if there is none.
-    pub fn sealed(&self, index: u64) -> Option<Signed> {
+    pub fn signed(&self, index: u64) -> Option<Signed> {
         let batch = Batch::new(self.tree.prove(index)?, self.leaf_keys.clone(), self.ciphertext.clone());
         Some(Signed { signature: batch.into(), key: self.key.clone() })
     }
@@ -50,11 +48,12 @@ impl SealedBatch {
 mod tests {
     use super::*;
     use crate::digest::Digest;
+    use crate::key::KeyId;
+    use crate::kms::Kms as _;
     use crate::kms::local::{Keyring, Local};
     use crate::signature::Signature;
-    use crate::signature::merkle::{Node, Proof};
-    use crate::signing;
-    use crate::signing::{Formats, Verdict};
+    use crate::signature::merkle::Proof;
+    use crate::signing::{Formats, Reason, Signer, Verdict, Verifier};
 
     struct Host {
         _dir: tempfile::TempDir,
@@ -89,11 +88,13 @@ mod tests {
     impl Host {
         /// The signatures of a batch of the files 0, 1, …
         async fn batch(&self, size: u64) -> Vec<Signature> {
-            let leaves = (0..size).map(|n| batch::leaf(&digest(n), &context(n))).collect();
+            let leaves =
+                (0..size).map(|n| SignedBatch::leaf(&context(n), &digest(n).into()).unwrap()).collect();
             let shared = context(0).of_batch(&split()).unwrap();
             let tree = Tree::new(leaves).unwrap();
-            let sealed = sign(&self.local, &keys()[0], &shared, split(), tree).await.unwrap();
-            (0..size).map(|n| sealed.sealed(n).unwrap().signature).collect()
+            let keys = keys();
+            let signed = Signer::new(&self.local, &keys[0]).sign_batch(&shared, split(), tree).await.unwrap();
+            (0..size).map(|n| signed.signed(n).unwrap().signature).collect()
         }
 
         async fn judged(
@@ -104,8 +105,10 @@ mod tests {
             bytes: &[u8],
         ) -> &'static str {
             let Ok(signature) = Signature::parse(bytes) else { return "malformed" };
-            let opened = signing::open(&self.local, &keys(), formats, context, &signature).await.unwrap();
-            match opened.judge(&digest(n)) {
+            let keys = keys();
+            let verifier = Verifier::new(&self.local, &keys, formats);
+            let opened = verifier.open(context, &signature).await.unwrap();
+            match opened.judge(&digest(n).into()).unwrap() {
                 Verdict::Valid(valid) => {
                     assert_eq!(valid.key().as_str(), "local:a");
                     "valid"
@@ -262,8 +265,12 @@ mod tests {
         let node = [&[0], digest(0).as_bytes().as_slice(), &context(0).canonical()].concat();
         assert_eq!(Digest::of(&node).as_bytes(), root.as_bytes());
         let signature = Signature::parse(&sealed).unwrap();
-        let opened = signing::open(&host.local, &keys(), Formats::Plain, &shared, &signature).await.unwrap();
-        assert!(opened.is_genuine() && matches!(opened.judge(&Digest::of(&node)), Verdict::Invalid(_)));
+        let keys = keys();
+        let opened =
+            Verifier::new(&host.local, &keys, Formats::Plain).open(&shared, &signature).await.unwrap();
+        assert!(
+            opened.is_genuine() && matches!(opened.judge(&Digest::of(&node).into()), Ok(Verdict::Invalid(_)))
+        );
     }
 
     #[tokio::test]
@@ -271,7 +278,10 @@ mod tests {
         let host = host();
         let good = host.batch(2).await;
         let other: KeyId = "local:b".parse().unwrap();
-        let opened = signing::open(&host.local, &[other], Formats::Any, &context(0), &good[0]).await.unwrap();
-        assert!(matches!(opened.judge(&digest(0)), Verdict::Invalid(signing::Reason::WrongKey)));
+        let other = [other];
+        let opened =
+            Verifier::new(&host.local, &other, Formats::Any).open(&context(0), &good[0]).await.unwrap();
+        let verdict = opened.judge(&digest(0).into());
+        assert!(matches!(verdict, Ok(Verdict::Invalid(Reason::WrongKey))));
     }
 }

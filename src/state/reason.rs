@@ -10,8 +10,11 @@ use std::fmt;
 
 use crate::context;
 use crate::fs::{Irregular, Unfit};
-use crate::signature::SUFFIX;
+use crate::signature::{Format, Suffix};
 use crate::signing::Reason;
+
+/// What sentences name. The formats that a rule can have share it.
+const SUFFIX: Suffix = Format::Kms.suffix();
 
 /// Why a decision was made, where its outcome does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,9 +10,7 @@ use kms_sig::kms::local::Local;
 use kms_sig::signature::Signature;
 use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::merkle::Tree;
-use kms_sig::signing;
-use kms_sig::signing::batch::sign;
-use kms_sig::signing::{Formats, Verdict};
+use kms_sig::signing::{Formats, Signer, Verdict, Verifier};
 
 use crate::support::control::status;
 use crate::support::daemon::Daemon;
@@ -44,8 +42,9 @@ fn signatures(place: &Place, count: u64) -> Vec<Vec<u8>> {
     let key = "local:demo".parse().unwrap();
     let shared = Context::default().of_batch(&split()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let sealed = runtime.block_on(sign(&local, &key, &shared, split(), tree(count))).unwrap();
-    (0..count).map(|n| sealed.sealed(n).unwrap().signature.as_bytes().to_vec()).collect()
+    let signer = Signer::new(&local, &key);
+    let signed = runtime.block_on(signer.sign_batch(&shared, split(), tree(count))).unwrap();
+    (0..count).map(|n| signed.signed(n).unwrap().signature.as_bytes().to_vec()).collect()
 }
 
 /// Puts pairs there.
@@ -168,8 +167,9 @@ fn batches_of(place: &Place, dir: &str, count: u64) -> usize {
         let signature = Signature::parse(&place.read(format!("{dir}/{name}.sig"))).unwrap();
         let context = Context::parse(&[format!("file={name}")]).unwrap();
         let (split, digest) = (split(), Digest::of(&place.read(format!("{dir}/{name}"))));
-        let opened = signing::open(&local, &keys, Formats::Batch(&split), &context, &signature);
-        let verdict = runtime.block_on(opened).unwrap().judge(&digest);
+        let verifier = Verifier::new(&local, &keys, Formats::Batch(&split));
+        let opened = runtime.block_on(verifier.open(&context, &signature)).unwrap();
+        let verdict = opened.judge(&digest.into()).unwrap();
         assert!(matches!(verdict, Verdict::Valid(_)), "{name}: {verdict:?}");
         batches.insert(signature.ciphertext().to_vec());
     }

@@ -23,8 +23,7 @@ use kms_sig::digest::Digest;
 use kms_sig::key::KeyId;
 use kms_sig::kms::local::Local;
 use kms_sig::signature::Signature;
-use kms_sig::signing;
-use kms_sig::signing::{Formats, Verdict};
+use kms_sig::signing::{Formats, Verdict, Verifier};
 
 use crate::support::place::Place;
 
@@ -118,17 +117,15 @@ fn judged(vector: &Vector, keyring: &Path) -> (&'static str, Option<String>) {
     let Ok(signature) = Signature::parse(&bytes) else { return ("malformed", None) };
     let kms = Local::new(keyring.to_owned());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let opened = runtime.block_on(async {
-        match &keys[..] {
-            [] => signing::open_any(&kms, &context, &signature).await,
-            keys => signing::open(&kms, keys, Formats::Any, &context, &signature).await,
-        }
-    });
-    let opened = match opened {
+    let verifier = match &keys[..] {
+        [] => Verifier::of_any_key(&kms),
+        keys => Verifier::new(&kms, keys, Formats::Any),
+    };
+    let opened = match runtime.block_on(verifier.open(&context, &signature)) {
         Ok(opened) => opened,
         Err(trouble) => return ("hold", Some(trouble.kind.as_str().to_owned())),
     };
-    match opened.judge(&Digest::of(&vector.payload.bytes())) {
+    match opened.judge(&Digest::of(&vector.payload.bytes()).into()).unwrap() {
         Verdict::Valid(valid) => ("valid", Some(valid.key().to_string())),
         Verdict::Invalid(reason) => (reason.as_str(), None),
     }

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use super::{ItemTrouble, StoreTrouble};
 use crate::context::Filling;
 use crate::daemon::hostname;
-use crate::digest::Digest;
+use crate::digest::set::{DigestRequest, DigestSet};
 use crate::fs::chown::Owner;
 use crate::fs::{FsError, Identity, stat_path, trust};
 use crate::kms::provider::Providers;
 use crate::policy::{Mode, Policy, Rollback, Rule};
 use crate::signature::{Malformed, Signature};
-use crate::signing;
-use crate::signing::{OpenedSignature, Reason, Verdict};
+use crate::signing::{OpenedSignature, Reason, Verdict, Verifier};
+use crate::sink::directory::quarantine;
 use crate::sink::directory::quarantine::{Item, Parcel, ReadError};
 use crate::terminal::progress;
 
@@ -49,15 +49,20 @@ impl<'p> Judge<'p> {
         rule.map(|rule| &**rule).ok_or_else(|| ItemTrouble::NoRule(name.clone()))
     }
 
+    /// What an item's payload must be read for, to be judged.
+    pub(super) fn digests(&self, item: &Item) -> Result<DigestRequest, ItemTrouble> {
+        self.rule(item).map(|rule| rule.formats(&rule.context.leaf_keys()).digests())
+    }
+
     /// Judges an item where it lies.
     pub(super) async fn verify(&self, item: &Item) -> Result<Verdict, ItemTrouble> {
         let rule = self.rule(item)?; // first: without it, nothing need be read
         let before = versions(item)?;
         let reading = progress::Reading::of(Some(item.record().payload.size));
-        let digest = item.hash_payload(&|len| reading.add(len))?;
+        let hashed = item.hash_payload(self.digests(item)?, &|len| reading.add(len))?;
         drop(reading);
         let signature = item.read_signature().map_err(ReadError::from)?;
-        let verdict = self.judge(rule, item, &digest, signature.map(|read| read.parsed)).await?;
+        let verdict = self.judge(rule, item, &hashed.digests, signature.map(|read| read.parsed)).await?;
         // Its sender may still have it open: then the bytes that were hashed may never have been its content.
         if versions(item)? == before { Ok(verdict) } else { Err(ItemTrouble::ReadWhileChanged) }
     }
@@ -65,14 +70,14 @@ impl<'p> Judge<'p> {
     /// Judges the copy of an item that is about to be released.
     pub(super) async fn verify_copy(&self, item: &Item, parcel: &Parcel) -> Result<Verdict, ItemTrouble> {
         let rule = self.rule(item)?;
-        self.judge(rule, item, parcel.digest(), parcel.signature()?).await
+        self.judge(rule, item, parcel.digests(), parcel.signature()?).await
     }
 
     async fn judge(
         &self,
         rule: &Rule,
         item: &Item,
-        digest: &Digest,
+        digests: &DigestSet,
         signature: Option<Result<Signature, Malformed>>,
     ) -> Result<Verdict, ItemTrouble> {
         let relpath = item.path().as_path();
@@ -85,20 +90,20 @@ impl<'p> Judge<'p> {
             Some(Err(_)) => OpenedSignature::malformed(),
             Some(Ok(signature)) => {
                 let asking = progress::asking_kms();
-                let formats = rule.formats(&leaf_keys);
-                let opened = signing::open(&self.kms, &keys, formats, &context, &signature).await;
+                let verifier = Verifier::new(&self.kms, &keys, rule.formats(&leaf_keys));
+                let opened = verifier.open(&context, &signature).await;
                 drop(asking);
                 opened.map_err(ItemTrouble::Kms)?
             }
         };
-        Ok(opened.judge(digest))
+        opened.judge(digests).map_err(ItemTrouble::Kms)
     }
 }
 
 /// Which versions of its files an item has.
 fn versions(item: &Item) -> Result<[Option<Identity>; 2], FsError> {
     let version = |name| Ok(stat_path(&item.folder().join(name))?.map(|stat| stat.identity));
-    Ok([version("payload")?, version("payload.sig")?])
+    Ok([version(quarantine::PAYLOAD)?, version(quarantine::SIGNATURE)?])
 }
 
 /// What a rule does about superseded content.

@@ -9,6 +9,7 @@ use super::{ItemTrouble, Store, StoreTrouble, answer_json, both_ways};
 use crate::chain;
 use crate::cli::Release;
 use crate::command::{Failure, answer, block_on, complain};
+use crate::digest::set::DigestRequest;
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::trust;
@@ -122,7 +123,9 @@ impl<'s> Releases<'s> {
         let reading = progress::Reading::of(Some(item.record().payload.size));
         let count = |len| reading.add(len);
         let (owner, widest) = (self.store.owner, target.widest());
-        let parcel = Parcel::pack(item, &target.dir, target.path.parent(), owner, widest, &count)?;
+        let digests = if self.force { DigestRequest::NONE } else { self.judge.digests(item)? };
+        let below = target.path.parent();
+        let parcel = Parcel::pack(item, &target.dir, below, owner, widest, digests, &count)?;
         drop(reading);
         let valid = match self.force {
             true => None,

@@ -10,6 +10,7 @@ use crate::cli::Choice;
 use crate::command::table::{Cell, table};
 use crate::command::{Failure, answer};
 use crate::digest::Digest;
+use crate::digest::set::DigestRequest;
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::signature::MAX_LEN;
@@ -162,8 +163,8 @@ impl Content {
     fn of_payload(item: &Item) -> Self {
         let (bytes, judged) = (item.record().payload.size, &item.record().digest);
         let reading = progress::Reading::of(Some(bytes));
-        match item.hash_payload(&|len| reading.add(len)) {
-            Ok(digest) => Self::compared(bytes, &digest, judged),
+        match item.hash_payload(DigestRequest::NONE, &|len| reading.add(len)) {
+            Ok(hashed) => Self::compared(bytes, &hashed.digest, judged),
             Err(ReadError::Resized { was, now }) => Self::Resized { was, now },
             Err(error) => Self::Unread(error.into()),
         }

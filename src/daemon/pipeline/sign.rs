@@ -139,7 +139,7 @@ impl<K: Kms> Pipeline<K> {
             }
             Err(trouble) => return Err(trouble.into()),
         };
-        Ok(match opened.judge(&taken.hashed.digest) {
+        Ok(match opened.judge(&taken.hashed.digests)? {
             Verdict::Valid(_) if fits => Existing::Valid,
             Verdict::Valid(_) => Existing::Stale,
             Verdict::Invalid(_) if opened.is_genuine() => Existing::Stale,
@@ -320,7 +320,7 @@ impl<K: Kms> Pipeline<K> {
         }
         let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));
         let opened = self.open_signature(site, keys, formats, context, signature).await?;
-        Ok(matches!(opened.judge(&taken.hashed.digest), Verdict::Valid(_)))
+        Ok(matches!(opened.judge(&taken.hashed.digests)?, Verdict::Valid(_)))
     }
 }
 

@@ -51,7 +51,7 @@ impl<K: Kms> Pipeline<K> {
                     None => OpenedSignature::malformed(),
                     Some(signature) => self.open(site, &keys, &context, signature, known).await?,
                 };
-                opened.judge(&taken.hashed.digest)
+                opened.judge(&taken.hashed.digests)?
             }
         };
         let bringers = match &verdict {
@@ -228,7 +228,7 @@ impl<K: Kms> Pipeline<K> {
             Delivered::Beside(other) => {
                 // The payload is there already; a valid signature is as good as another.
                 let opened = self.open(site, keys, context, &other, &mut None).await?;
-                match opened.judge(&taken.hashed.digest) {
+                match opened.judge(&taken.hashed.digests).map_err(AttemptError::from)? {
                     Verdict::Valid(_) => Ok(()),
                     Verdict::Invalid(_) => Err(Failed::Perhaps(conflict(Conflict::InvalidSignature))),
                 }

@@ -196,6 +196,7 @@ impl Directories {
         let is_remote = root.is_remote()?;
         let sink = DirectorySink {
             rule: rule.name.as_str().into(),
+            suffix: rule.suffix(),
             private,
             destination,
             disk,

@@ -19,7 +19,7 @@ use crate::hold::Hold;
 use crate::kms::Kms;
 use crate::settle::PairVersion;
 use crate::sink::Sink as _;
-use crate::source::directory::scan::{Meaning, meaning, signature_name};
+use crate::source::directory::scan::{Meaning, meaning};
 use crate::source::{Batch, Feed as _, POLL, Source};
 use crate::state::reason::RefusalReason;
 use crate::state::{Remembered, State, StateError};
@@ -249,9 +249,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let rows = self.pipeline.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
         let is_ours = |row: &Remembered| row.outcome.is_signed_in_place();
         let foreign = rows.into_iter().filter(|(_, row)| !row.as_ref().is_some_and(is_ours));
-        foreign
-            .filter_map(|(path, _)| RelPath::new(path.parent().join(signature_name(path.name()))))
-            .collect()
+        let beside = |path: &RelPath| path.parent().join(self.rule.signature_name(path.name()));
+        foreign.filter_map(|(path, _)| RelPath::new(beside(&path))).collect()
     }
 
     /// Refuses names that can have no signature, once for each version of the file.

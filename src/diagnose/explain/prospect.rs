@@ -21,7 +21,6 @@ use crate::signing::{DecryptRequest, Reason, Verdict};
 use crate::sink::directory::deliver;
 use crate::sink::directory::deliver::Outlook;
 use crate::source::directory::folder::bringers;
-use crate::source::directory::scan::signature_name;
 use crate::source::space::Space;
 use crate::source::{Bringers, Observation};
 use crate::state::Outcome;
@@ -243,7 +242,7 @@ impl Scene<'_> {
     }
 
     fn signed(&self, rule: &SignRule) -> String {
-        let sig = Escaped::new(&signature_name(self.path.name())).to_string();
+        let sig = Escaped::new(&self.site.rule.signature_name(self.path.name())).to_string();
         let others = with_others(rule);
         match &rule.deliver_to {
             None => format!("signed with {}{others}; \"{sig}\" appears beside it", rule.key),
@@ -349,7 +348,7 @@ impl Scene<'_> {
     fn bringers(&self) -> Result<Bringers, FsError> {
         let dir = self.site.folder().root.descend(self.path.parent())?;
         let owner = |stat: Option<Stat>| stat.map(|stat| stat.uid);
-        let signature = owner(dir.stat_of(&signature_name(self.path.name()))?);
+        let signature = owner(dir.stat_of(&self.site.rule.signature_name(self.path.name()))?);
         let payload = owner(dir.stat_of(self.path.name())?);
         let mode = dir.stat()?.mode;
         Ok(payload.map_or(Bringers::One, |payload| bringers(mode, payload, signature)))

@@ -8,15 +8,13 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::fs::chown::Owner;
-use crate::fs::copy;
-use crate::fs::copy::Hashed;
+use crate::fs::copy::{Hashed, Pass};
 use crate::fs::flush::Flusher;
 use crate::fs::{Dir, Fitness, FsError, OpenError, Place, Publish, RelPath, Staging, Stat, trust};
 use crate::hold::Conflict;
 use crate::signature::{MAX_LEN, Signature};
 use crate::sink::Delivered;
 use crate::sink::warrant::Warrant;
-use crate::source::directory::scan::signature_name;
 use crate::source::directory::signature_file::read_open;
 
 /// Publishes `staging`, whose content has the digest `hashed`, as `path` below `root` with its signature.
@@ -66,7 +64,8 @@ fn deliver_to(
     disk: &Flusher,
     put: &mut Vec<(OsString, Stat)>,
 ) -> Result<Delivered, FsError> {
-    let (dir, name, signature_name) = (place.looking(), path.name(), signature_name(path.name()));
+    let (dir, name) = (place.looking(), path.name());
+    let signature_name = warrant.signature().name_beside(name);
     let wanted = Wanted { owner: Owner::current(), mode };
     let payload_is_there = match look_at_payload(dir, name, hashed, wanted)? {
         Existing::Nothing => false,
@@ -199,7 +198,7 @@ fn destination(root: &Dir, path: &RelPath) -> Result<Destination, FsError> {
 /// Any step's.
 pub fn remove_orphan(root: &Dir, path: &RelPath, known: &Signature) -> Result<bool, FsError> {
     let place = Place::open(root, path.parent())?;
-    let name = signature_name(path.name());
+    let name = known.name_beside(path.name());
     let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };
     let (file, stat) = match place.open_file(&name, &fitness) {
         Err(OpenError::Gone) => return Ok(true),
@@ -255,7 +254,7 @@ pub(crate) fn look_at_payload(
         OfSize::Same(file, stat) => (file, stat),
     };
     let path = dir.path().join(name);
-    match copy::hash(&file, &path, hashed.size) {
+    match Pass::new(&path, hashed.size).hash(&file) {
         Ok(there) if !there.digest.matches(hashed.digest.as_bytes()) => Ok(Existing::Other),
         Ok(_) if wanted.is_met_by(&stat, &path) => sync(&file, &path).map(|()| Existing::Equal),
         Ok(_) => Ok(Existing::Loose),
@@ -377,7 +376,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, bytes).unwrap();
         std::io::Seek::rewind(&mut file).unwrap();
-        copy::hash(&file, Path::new("f"), u64::MAX).unwrap()
+        Pass::new(Path::new("f"), u64::MAX).hash(&file).unwrap()
     }
 
     #[test]

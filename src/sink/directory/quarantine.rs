@@ -23,17 +23,15 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::digest::Digest;
 use crate::escape::Escaped;
+use crate::fs::copy::Pass;
 use crate::fs::private::Private;
 use crate::fs::staging::random_hex;
-use crate::fs::{
-    Dir, Fitness, FsError, Identity, OpenError, Place, Publish, RelPath, Staging, Stat, copy, root,
-};
-use crate::signature::MAX_LEN;
+use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Place, Publish, RelPath, Staging, Stat, root};
+use crate::signature::{Format, MAX_LEN};
 use crate::signing::Reason;
 use crate::sink::directory::removal;
 use crate::sink::directory::removal::{Part, Removal};
 use crate::sink::{PutAway, Removed};
-use crate::source::directory::scan::signature_name;
 use crate::state::link::{hex, unhex};
 
 pub use crate::sink::directory::quarantine::item::{
@@ -43,9 +41,14 @@ pub use crate::sink::directory::quarantine::release::{
     Changed, Licence, Occupied, PackError, Parcel, Published,
 };
 
-const PAYLOAD: &str = "payload";
-const SIGNATURE: &str = "payload.sig";
+pub(crate) const PAYLOAD: &str = "payload";
+pub(crate) const SIGNATURE: &str = "payload.sig";
 const RECORD: &str = "record.json";
+
+/// The name of the signature of a payload. Records name no format: those that there are share it.
+fn signature_name(payload: &OsStr) -> OsString {
+    Format::Kms.suffix().signature_of(payload)
+}
 
 /// The largest record that is read back, in bytes; ours have about 2,000.
 const MAX_RECORD: u64 = 64 * 1024;
@@ -331,7 +334,7 @@ fn copy_one(
         return Ok(false);
     }
     let staging = Staging::new(item)?;
-    let hashed = match copy::copy(&file, &source.path().join(name), expected.size, &staging) {
+    let hashed = match Pass::new(&source.path().join(name), expected.size).copy(&file, &staging) {
         Ok(hashed) => hashed,
         Err(OpenError::Gone | OpenError::Unfit(_)) => return Ok(false),
         Err(OpenError::Io(e)) => return Err(e),

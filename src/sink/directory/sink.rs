@@ -15,7 +15,7 @@ use crate::fs::{Dir, Identity, RelPath, Staging};
 use crate::hold::{AttemptError, Conflict};
 use crate::policy::Rule;
 use crate::settle::PairVersion;
-use crate::signature::Signature;
+use crate::signature::{Signature, Suffix};
 use crate::signing::Reason;
 use crate::sink::directory::quarantine::store::Store;
 use crate::sink::directory::quarantine::{self, Case};
@@ -27,7 +27,7 @@ use crate::sink::warrant::Warrant;
 use crate::sink::{Delivered, Old, PutAway, Removed, Sheltered, Sink};
 use crate::source::Snapshot;
 use crate::source::directory::DirectorySource;
-use crate::source::directory::scan::{Leftover, signature_name};
+use crate::source::directory::scan::Leftover;
 use crate::source::space::{Space, Stage};
 use crate::state::State;
 
@@ -36,6 +36,8 @@ use crate::state::State;
 pub struct DirectorySink {
     /// The rule's name.
     pub rule: Arc<str>,
+    /// What signatures of its payloads are named by.
+    pub suffix: Suffix,
     /// The private folder in the watched directory. Locked, where this daemon writes there, which keeps other daemons out.
     pub private: Arc<Private>,
     /// The destination, for rules that deliver, and the mode of what goes there.
@@ -125,9 +127,9 @@ impl DirectorySink {
 }
 
 /// The files of a source, as they are removed.
-fn parts(path: &RelPath, versions: &PairVersion<Identity>) -> Vec<Part> {
+fn parts(suffix: Suffix, path: &RelPath, versions: &PairVersion<Identity>) -> Vec<Part> {
     let payload = versions.payload.map(|identity| Part { path: path.clone(), identity });
-    let beside = RelPath::new(path.parent().join(signature_name(path.name())));
+    let beside = RelPath::new(path.parent().join(suffix.signature_of(path.name())));
     let signature = versions.signature.zip(beside).map(|(identity, path)| Part { path, identity });
     payload.into_iter().chain(signature).collect()
 }
@@ -157,7 +159,7 @@ impl Sink<DirectorySource> for DirectorySink {
         signature: &Signature,
         old: Option<Old<Identity>>,
     ) -> Result<Identity, AttemptError> {
-        let Some(beside) = RelPath::new(path.parent().join(signature_name(path.name()))) else {
+        let Some(beside) = RelPath::new(path.parent().join(signature.name_beside(path.name()))) else {
             return Err(AttemptError::bug("what is signed has a name without room for a suffix"));
         };
         let (origin, name) = (snapshot.origin.clone(), path.name().to_owned());
@@ -261,7 +263,7 @@ impl Sink<DirectorySource> for DirectorySink {
         path: &RelPath,
         versions: &PairVersion<Identity>,
     ) -> Result<(), AttemptError> {
-        let (remover, parts) = (Arc::clone(&self.remover), parts(path, versions));
+        let (remover, parts) = (Arc::clone(&self.remover), parts(self.suffix, path, versions));
         blocking(move || match remover.prepare(&parts) {
             Err(e) if e.is_not_found() => Err(AttemptError::Changed), // its directory went
             prepared => Ok(prepared?),
@@ -274,7 +276,7 @@ impl Sink<DirectorySource> for DirectorySink {
         path: &RelPath,
         versions: &PairVersion<Identity>,
     ) -> Result<Removed, AttemptError> {
-        self.remover.remove(parts(path, versions)).await
+        self.remover.remove(parts(self.suffix, path, versions)).await
     }
 
     async fn tidy(&self, leftovers: Vec<Leftover>, state: &State) -> Vec<RelPath> {

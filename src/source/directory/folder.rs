@@ -15,7 +15,6 @@ use crate::hold::AttemptError;
 use crate::policy::{Mode, Rule};
 use crate::settle::PairVersion;
 use crate::signature::MAX_LEN;
-use crate::source::directory::scan::signature_name;
 use crate::source::{Bringers, Observation, Version};
 use crate::state;
 use crate::state::reason::RefusalReason;
@@ -93,7 +92,7 @@ impl Folder {
             Err(e) => return Err(e),
         };
         let payload = dir.stat_of(path.name())?.filter(|stat| stat.kind != Kind::Directory);
-        let signature = dir.stat_of(&signature_name(path.name()))?.filter(|stat| match stat.kind {
+        let signature = dir.stat_of(&self.rule.signature_name(path.name()))?.filter(|stat| match stat.kind {
             Kind::File => true,
             Kind::Symlink | Kind::Special => payload.is_none(),
             Kind::Directory => false,
@@ -138,7 +137,7 @@ impl Folder {
         let payload = ask(path.name(), self.fitness());
         match (versions.signature, &self.rule.mode) {
             (Some(_), Mode::Verify(_)) => {
-                payload.and(ask(&signature_name(path.name()), self.signature_fitness()))
+                payload.and(ask(&self.rule.signature_name(path.name()), self.signature_fitness()))
             }
             _ => payload,
         }

@@ -3,8 +3,8 @@
 //! Walks by descriptor, never through a symlink or onto another mount. Only names; what stands behind them
 //! is `statx`'s to say, one by one.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::fs::private::Kinship;
 use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Kind, Listed, Names, RelPath};
 use crate::policy::{Mode, Rule, Unwanted};
-use crate::signature::SUFFIX;
+use crate::signature::Format;
 use crate::source::Batch;
 use crate::state::reason::RefusalReason;
 
@@ -29,7 +29,7 @@ pub const MAX_DIR_PATH: usize = 1024;
 const MAX_DIR_BYTES: usize = 16 << 20;
 
 /// The longest payload name whose signature still has a name, in bytes (NAME_MAX is 255).
-const MAX_NAME: usize = 255 - SUFFIX.len();
+const MAX_NAME: usize = 255 - Format::Kms.suffix().byte_len();
 
 /// What a name in a watched directory means to a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,11 +87,6 @@ impl From<Unsignable> for RefusalReason {
     }
 }
 
-/// The name of the signature of a payload.
-pub fn signature_name(payload: &OsStr) -> OsString {
-    OsString::from_vec([payload.as_bytes(), SUFFIX.as_bytes()].concat())
-}
-
 /// What `name`, in the directory `below` the rule's root, means.
 pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
     let path = |name: &OsStr| RelPath::new(below.join(name));
@@ -113,20 +108,14 @@ pub fn part<'n, 'r>(rule: &'r Rule, name: &'n OsStr) -> Result<Part<'n>, Overloo
     if is_reserved(name) {
         return Err(Overlooked::Reserved);
     }
-    let bytes = name.as_bytes();
-    let (payload, part) = match (bytes.strip_suffix(SUFFIX.as_bytes()), &rule.mode) {
-        (Some(payload), _) if payload.is_empty() || payload.ends_with(SUFFIX.as_bytes()) => {
+    let suffix = rule.suffix();
+    let (payload, part) = match (suffix.payload_of(name), &rule.mode) {
+        (Some(payload), _) if payload.is_empty() || suffix.payload_of(payload).is_some() => {
             return Ok(Part::Unsignable(Unsignable::SignatureOfSignature));
         }
-        (Some(payload), Mode::Sign(_)) => {
-            let payload = OsStr::from_bytes(payload);
-            (payload, Part::SignatureOf(payload))
-        }
-        (Some(payload), Mode::Verify(_)) => {
-            let payload = OsStr::from_bytes(payload);
-            (payload, Part::Of(payload))
-        }
-        (None, _) if bytes.len() > MAX_NAME => return Ok(Part::Unsignable(Unsignable::NameTooLong)),
+        (Some(payload), Mode::Sign(_)) => (payload, Part::SignatureOf(payload)),
+        (Some(payload), Mode::Verify(_)) => (payload, Part::Of(payload)),
+        (None, _) if name.len() > MAX_NAME => return Ok(Part::Unsignable(Unsignable::NameTooLong)),
         (None, _) => (name, Part::Of(name)),
     };
     rule.unwanted(payload).map_or(Ok(part), |why| Err(Overlooked::Unwanted(why)))

@@ -3,13 +3,16 @@
 use tokio::task::block_in_place;
 
 use crate::blocking::blocking;
+use crate::digest::set::DigestRequest;
+use crate::fs::copy::Pass;
 use crate::fs::lease::{self, Writer};
-use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, copy, stat_file};
+use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, stat_file};
 use crate::hold::AttemptError;
 use crate::settle::PairVersion;
+use crate::signature::Suffix;
 use crate::source::directory::feed::DirectoryFeed;
 use crate::source::directory::folder::{Folder, bringers};
-use crate::source::directory::scan::{Leftover, signature_name};
+use crate::source::directory::scan::Leftover;
 use crate::source::directory::signature_file::read_open;
 use crate::source::space::Stage;
 use crate::source::{Bringers, Observation, SignatureRead, Snapshot, Source};
@@ -32,6 +35,8 @@ pub struct Origin {
     pub payload: Stat,
     /// What the signature was.
     pub signature: Option<Stat>,
+    /// What that is named by.
+    pub suffix: Suffix,
 }
 
 impl Origin {
@@ -64,7 +69,7 @@ impl Origin {
     /// signature from coming as well.
     fn bringers(&self, path: &RelPath) -> Result<Bringers, AttemptError> {
         let parent = self.parent()?;
-        let there = parent.stat_of(&signature_name(path.name()))?;
+        let there = parent.stat_of(&self.suffix.signature_of(path.name()))?;
         let signature = there.filter(|stat| stat.kind == Kind::File).map(|stat| stat.identity);
         if !self.is_unchanged(path)? || signature != self.signature.map(|stat| stat.identity) {
             return Err(AttemptError::Changed);
@@ -111,10 +116,11 @@ impl Source for DirectorySource {
         &self,
         path: &RelPath,
         versions: &PairVersion<Identity>,
+        digests: DigestRequest,
         stage: Option<Stage>,
     ) -> Result<Snapshot<Self>, AttemptError> {
         let (folder, path, versions) = (self.folder.clone(), path.clone(), *versions);
-        blocking(move || read(&folder, &path, &versions, stage)).await
+        blocking(move || read(&folder, &path, &versions, digests, stage)).await
     }
 
     async fn is_unchanged(&self, path: &RelPath, snapshot: &Snapshot<Self>) -> Result<bool, AttemptError> {
@@ -132,7 +138,7 @@ impl Source for DirectorySource {
         path: &RelPath,
         snapshot: &Snapshot<Self>,
     ) -> Result<bool, AttemptError> {
-        let (origin, name) = (snapshot.origin.clone(), signature_name(path.name()));
+        let (origin, name) = (snapshot.origin.clone(), self.folder.rule.signature_name(path.name()));
         blocking(move || Ok(origin.parent()?.stat_of(&name)?.is_none())).await
     }
 
@@ -154,6 +160,7 @@ fn read(
     folder: &Folder,
     path: &RelPath,
     versions: &PairVersion<Identity>,
+    digests: DigestRequest,
     stage: Option<Stage>,
 ) -> Result<Snapshot<DirectorySource>, AttemptError> {
     let parent = folder.parent_of(path)?;
@@ -169,9 +176,10 @@ fn read(
     let before = lease::probe(&file);
     // No further than the size it had: what grows meanwhile has changed (A10).
     let size = payload.identity.size;
+    let pass = Pass::new(&shown, size).with_digests(digests);
     let read = match &stage {
-        Some(stage) => copy::copy(&file, &shown, size, &stage.staging),
-        None => copy::hash(&file, &shown, size),
+        Some(stage) => pass.copy(&file, &stage.staging),
+        None => pass.hash(&file),
     };
     let hashed = read.map_err(|error| match error {
         OpenError::Unfit(_) | OpenError::Gone => AttemptError::Changed, // it grew
@@ -183,7 +191,12 @@ fn read(
     }
     let (signature, signature_stat) = signature.unzip();
     Ok(Snapshot {
-        origin: Origin { parent: Some(parent), payload, signature: signature_stat },
+        origin: Origin {
+            parent: Some(parent),
+            payload,
+            signature: signature_stat,
+            suffix: folder.rule.suffix(),
+        },
         version: payload.identity,
         staging: stage.map(Stage::filled),
         hashed,
@@ -198,7 +211,7 @@ fn read_signature(
     path: &RelPath,
     expected: Identity,
 ) -> Result<(SignatureRead<Identity>, Stat), AttemptError> {
-    let name = signature_name(path.name());
+    let name = folder.rule.signature_name(path.name());
     let (file, stat) = match parent.open_file(&name, &folder.signature_fitness()) {
         Err(OpenError::Unfit(unfit)) => return Err(AttemptError::Refused(RefusalReason::Signature(unfit))),
         opened => opened?,

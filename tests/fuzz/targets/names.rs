@@ -18,7 +18,7 @@ use kms_sig::escape::{Escaped, quoted};
 use kms_sig::fs::{Dir, Kind, RelPath};
 use kms_sig::key::{KeyArn, KeyId, Provider};
 use kms_sig::policy::{Policy, Rule};
-use kms_sig::source::directory::scan::{Meaning, Unsignable, meaning, signature_name};
+use kms_sig::source::directory::scan::{Meaning, Unsignable, meaning};
 use kms_sig_fuzz::Scratch;
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -320,7 +320,7 @@ fn check_meaning(case: &Case<'_>) {
             Meaning::Pair(pair) => {
                 assert!(!ours, "P6");
                 assert_pair(rule, &pair, &below, name);
-                let other_half = signature_name(pair.name());
+                let other_half = rule.signature_name(pair.name());
                 let expected = match rule.name.as_str() {
                     "sign" => Meaning::Signature(pair.clone()),
                     _ => Meaning::Pair(pair.clone()),
@@ -332,7 +332,7 @@ fn check_meaning(case: &Case<'_>) {
                 assert!(!ours, "P6");
                 assert!(rule.name == "sign" && is_signature);
                 assert_eq!(
-                    (payload.parent(), signature_name(payload.name()).as_os_str()),
+                    (payload.parent(), rule.signature_name(payload.name()).as_os_str()),
                     (below.as_path(), name)
                 );
                 assert_eq!(meaning(rule, &below, payload.name()), Meaning::Pair(payload), "the payload");
@@ -358,9 +358,9 @@ fn check_meaning(case: &Case<'_>) {
 fn assert_pair(rule: &Rule, pair: &RelPath, below: &Path, name: &OsStr) {
     let payload = pair.name();
     assert_eq!(pair.parent(), below);
-    assert!(payload == name || (rule.name == "verify" && signature_name(payload) == name));
+    assert!(payload == name || (rule.name == "verify" && rule.signature_name(payload) == name));
     assert!(!payload.as_bytes().ends_with(b".sig") && !payload.as_bytes().starts_with(b".kms-sig"));
-    assert!(signature_name(payload).len() <= NAME_MAX);
+    assert!(rule.signature_name(payload).len() <= NAME_MAX);
     assert!(rule.wants(payload));
     assert!(!rule.exclude.as_ref().is_some_and(|patterns| patterns.matches(payload)));
     assert!(rule.include.as_ref().is_none_or(|patterns| patterns.matches(payload)));

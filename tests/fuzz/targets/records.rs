@@ -19,11 +19,10 @@ use kms_sig::clock::FileTime;
 use kms_sig::digest::Digest;
 use kms_sig::fs::private::{LOCK, Private};
 use kms_sig::fs::{Dir, Identity, RelPath};
-use kms_sig::signature::Signature;
+use kms_sig::signature::{Format, Signature};
 use kms_sig::sink::directory::quarantine;
 use kms_sig::sink::directory::quarantine::{Case, PutAway, Record};
 use kms_sig::sink::directory::removal;
-use kms_sig::source::directory::scan::signature_name;
 use kms_sig::state::{Decision, Outcome, State, StateError, Version};
 use kms_sig_fuzz::{Scratch, hex, wait};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
@@ -93,8 +92,8 @@ fn check_put_away(case: &PutAwayCase<'_>) {
         return; // its signature could have no name, so it is never judged
     }
     let (store, root) = (SCRATCH.directory("store"), SCRATCH.directory("root"));
-    let (payload, signature) =
-        (root.join(path.as_path()), root.join(path.parent()).join(signature_name(path.name())));
+    let signature_name = Format::Kms.suffix().signature_of(path.name());
+    let (payload, signature) = (root.join(path.as_path()), root.join(path.parent()).join(&signature_name));
     if fs::create_dir_all(payload.parent().expect("a parent")).is_err()
         || fs::write(&payload, case.payload).is_err()
     {
@@ -114,7 +113,7 @@ fn check_put_away(case: &PutAwayCase<'_>) {
         lease_granted: true,
         path: &path,
         payload: parent.stat_of(path.name()).expect("statx").expect("the payload"),
-        signature: parent.stat_of(&signature_name(path.name())).expect("statx"),
+        signature: parent.stat_of(&signature_name).expect("statx"),
     };
     if case.meddles {
         fs::write(&payload, [case.payload, b"more"].concat()).expect("the sender's own file");

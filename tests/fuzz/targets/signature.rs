@@ -11,13 +11,13 @@ use std::sync::LazyLock;
 use kms_sig::context::Context;
 use kms_sig::context::leaf_keys::LeafKeys;
 use kms_sig::digest::Digest;
+use kms_sig::digest::set::DigestSet;
 use kms_sig::key::KeyId;
 use kms_sig::kms::local::{Keyring, KeyringError, Local, claimed_key};
 use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::merkle::Tree;
 use kms_sig::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
-use kms_sig::signing;
-use kms_sig::signing::{Formats, Reason, Verdict};
+use kms_sig::signing::{Formats, Reason, Signer, Verdict, Verifier};
 use kms_sig_fuzz::{Scratch, wait};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -80,16 +80,16 @@ fn check_signature(bytes: &[u8]) {
     }
     let context = Context::default();
     let keys = [fuzz_key(), other_key()];
-    let opened = wait(signing::open(&LOCAL.1, &keys, Formats::Any, &context, &signature));
+    let opened = wait(Verifier::new(&LOCAL.1, &keys, Formats::Any).open(&context, &signature));
     let opened = opened.unwrap_or_else(|trouble| panic!("bytes are no trouble: {trouble}"));
     assert!(!opened.is_genuine());
     // The seeds stand for this digest.
-    match opened.judge(&Digest::of(b"payload\n")) {
+    match opened.judge(&Digest::of(b"payload\n").into()).expect("its SHA-512 is known") {
         Verdict::Invalid(Reason::Rejected | Reason::WrongKey) => {}
         other => panic!("{other:?}"),
     }
     if signature.batch().is_none_or(|batch| batch.leaf_keys().are_in(&context)) {
-        let opened = wait(signing::open_any(&LOCAL.1, &context, &signature));
+        let opened = wait(Verifier::of_any_key(&LOCAL.1).open(&context, &signature));
         assert!(opened.is_err(), "a local key is named or not used");
     }
 }
@@ -117,9 +117,9 @@ fn check_keyring(text: &[u8]) {
         return;
     }
 
-    let (context, digest) = (Context::default(), Digest::of(b"payload"));
-    let sign =
-        |key: &KeyId| wait(signing::sign(&Local::new(path.clone()), key, &context, &digest)).expect("signs");
+    let (context, digests) = (Context::default(), Digest::of(b"payload").into());
+    let kms = Local::new(path.clone());
+    let sign = |key: &KeyId| wait(Signer::new(&kms, key).sign(&context, &digests)).expect("signs");
     let signatures: Vec<_> = keys.iter().take(3).map(|key| (key, sign(key).signature)).collect();
     Keyring::create_key(&path, &new).expect("room for another key");
     let again: Vec<_> = Keyring::open(&path).expect("opens as before").list().collect();
@@ -127,14 +127,9 @@ fn check_keyring(text: &[u8]) {
     let kept = again.iter().filter(|one| one.key.as_str() != "local:new");
     assert!(kept.map(|one| &one.key).eq(listed.iter().map(|one| &one.key)));
     for (key, signature) in signatures {
-        let opened = wait(signing::open(
-            &Local::new(path.clone()),
-            std::slice::from_ref(key),
-            Formats::Plain,
-            &context,
-            &signature,
-        ));
-        assert!(matches!(opened.expect("no trouble").judge(&digest), Verdict::Valid(_)), "{key} has changed");
+        let verifier = Verifier::new(&kms, std::slice::from_ref(key), Formats::Plain);
+        let opened = wait(verifier.open(&context, &signature)).expect("no trouble");
+        assert!(matches!(opened.judge(&digests), Ok(Verdict::Valid(_))), "{key} has changed");
     }
 }
 
@@ -169,16 +164,17 @@ fn check_case(case: &Case<'_>) {
     let Some(context) = context_of(&case.context) else { return };
     let (kms, key) = (&LOCAL.1, [fuzz_key()]);
     let digest = Digest::of(case.payload);
-    let sealed = wait(signing::sign(kms, &key[0], &context, &digest)).expect("a local key signs");
+    let digests = DigestSet::from(digest.clone());
+    let sealed = wait(Signer::new(kms, &key[0]).sign(&context, &digests)).expect("a local key signs");
     let genuine = sealed.signature.as_bytes();
     assert_eq!(claimed_key(genuine), Some(sealed.key.clone()));
     let open = |keys: &[KeyId], context: &Context, bytes: &[u8]| {
         let signature = Signature::parse(bytes).ok()?;
-        Some(wait(signing::open(kms, keys, Formats::Any, context, &signature)).expect("no trouble"))
+        Some(wait(Verifier::new(kms, keys, Formats::Any).open(context, &signature)).expect("no trouble"))
     };
 
     let opened = open(&key, &context, genuine).expect("a signature");
-    match opened.judge(&digest) {
+    match opened.judge(&digests).expect("its SHA-512 is known") {
         Verdict::Valid(valid) => {
             assert_eq!((valid.key(), valid.digest().as_bytes()), (&sealed.key, digest.as_bytes()))
         }
@@ -186,10 +182,10 @@ fn check_case(case: &Case<'_>) {
     }
     let other = Digest::of(case.other_payload);
     let same = case.payload == case.other_payload;
-    assert_eq!(matches!(opened.judge(&other), Verdict::Valid(_)), same);
+    assert_eq!(matches!(opened.judge(&other.into()), Ok(Verdict::Valid(_))), same);
 
     let other_key = open(&[other_key()], &context, genuine).expect("a signature");
-    assert!(matches!(other_key.judge(&digest), Verdict::Invalid(Reason::WrongKey)));
+    assert!(matches!(other_key.judge(&digests), Ok(Verdict::Invalid(Reason::WrongKey))));
 
     if let Some(other) = context_of(&case.other_context) {
         let opened = open(&key, &other, genuine).expect("a signature");
@@ -235,15 +231,16 @@ fn check_batch(case: &BatchCase<'_>) {
     let leaves =
         payloads.iter().zip(&contexts).map(|(payload, context)| batch::leaf(&Digest::of(payload), context));
     let tree = Tree::new(leaves.collect()).expect("leaves");
-    let sealed = wait(signing::batch::sign(&LOCAL.1, &key[0], &shared, split.clone(), tree))
+    let sealed = wait(Signer::new(&LOCAL.1, &key[0]).sign_batch(&shared, split.clone(), tree))
         .expect("a local key signs");
-    let genuine = sealed.sealed(at as u64).expect("a leaf").signature;
+    let genuine = sealed.signed(at as u64).expect("a leaf").signature;
     assert_eq!(genuine.batch().map(Batch::leaf_keys), Some(&split));
     assert_eq!(Signature::parse(genuine.as_bytes()).as_ref(), Ok(&genuine));
 
     let judge = |formats: Formats<'_>, payload: &[u8], signature: &Signature| {
-        let opened = wait(signing::open(&LOCAL.1, &key, formats, context, signature)).expect("no trouble");
-        matches!(opened.judge(&Digest::of(payload)), Verdict::Valid(_))
+        let verifier = Verifier::new(&LOCAL.1, &key, formats);
+        let opened = wait(verifier.open(context, signature)).expect("no trouble");
+        matches!(opened.judge(&Digest::of(payload).into()), Ok(Verdict::Valid(_)))
     };
     assert!(judge(Formats::Any, payload, &genuine));
     assert!(judge(Formats::Batch(&split), payload, &genuine));

@@ -11,7 +11,7 @@ use std::process::Command;
 use kms_sig::context::Context;
 use kms_sig::digest::Digest;
 use kms_sig::kms::local::Local;
-use kms_sig::signing;
+use kms_sig::signing::Signer;
 
 use super::daemon::Daemon;
 use super::place::{PROGRAM, Place};
@@ -96,8 +96,8 @@ impl Site {
         let context = Context::parse(&[format!("file={}", in_context(name))]).unwrap();
         let key = "local:demo".parse().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let sealed =
-            runtime.block_on(signing::sign(&self.kms, &key, &context, &Digest::of(content))).unwrap();
+        let digests = Digest::of(content).into();
+        let sealed = runtime.block_on(Signer::new(&self.kms, &key).sign(&context, &digests)).unwrap();
         sealed.signature.as_bytes().to_vec()
     }
 

@@ -13,9 +13,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::clock::{self, FileTime};
-use crate::digest::Digest;
+use crate::digest::set::DigestRequest;
 use crate::escape::Escaped;
-use crate::fs::{Dir, Fitness, FsError, Kind, OpenError, RelPath, Stat, Unfit, copy};
+use crate::fs::copy::{Hashed, Pass};
+use crate::fs::{Dir, Fitness, FsError, Kind, OpenError, RelPath, Stat, Unfit};
 use crate::signature::{MAX_LEN, Malformed};
 use crate::sink::directory::quarantine::{
     PAYLOAD, PartRecord, Record, SIGNATURE, has_part, ids, read_record,
@@ -244,15 +245,15 @@ impl Item {
         ReadError::check(self.record.payload.size, stat.identity.size).map(|()| file)
     }
 
-    /// Hashes the payload, if it has the size that was judged. Tells `count` how many bytes each read gave.
+    /// Hashes the payload, for these digests too, if it has the size that was judged. Tells `count` how many bytes each read gave.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn hash_payload(&self, count: &dyn Fn(usize)) -> Result<Digest, ReadError> {
+    pub fn hash_payload(&self, digests: DigestRequest, count: &dyn Fn(usize)) -> Result<Hashed, ReadError> {
         let (file, was) = (self.payload()?, self.record.payload.size);
-        let hashed = copy::hash_counted(&file, self.folder(), was, count)
-            .map_err(|error| ReadError::within(was, error))?;
-        ReadError::check(was, hashed.size).map(|()| hashed.digest)
+        let pass = Pass::new(self.folder(), was).with_digests(digests).counted(count);
+        let hashed = pass.hash(&file).map_err(|error| ReadError::within(was, error))?;
+        ReadError::check(was, hashed.size).map(|()| hashed)
     }
 
     /// Opens the signature, if there is one.
@@ -403,6 +404,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::digest::Digest;
 
     const ID: &str = "20261124T003501Z-0123abcd-89abcdef";
 
@@ -512,7 +514,12 @@ mod tests {
     fn a10_what_is_as_long_as_it_was_is_read_and_nothing_else() {
         let (temp, store) = store(&[]);
         let payload = temp.path().join(ID).join(PAYLOAD);
-        let hash = || Item::find(&store, ID).unwrap().hash_payload(&|_| ());
+        let hash = || {
+            Item::find(&store, ID)
+                .unwrap()
+                .hash_payload(DigestRequest::NONE, &|_| ())
+                .map(|hashed| hashed.digest)
+        };
         assert_eq!(hash().unwrap().to_string(), Digest::of(b"abc").to_string());
         for size in [0, 2, 4, 1 << 40] {
             fs::File::options().write(true).open(&payload).unwrap().set_len(size).unwrap();
@@ -525,7 +532,8 @@ mod tests {
             fs::write(&payload, before).unwrap();
             let file = item.payload().unwrap();
             fs::write(&payload, after).unwrap();
-            let read = copy::hash(&file, item.folder(), 3).map_err(|error| ReadError::within(3, error));
+            let read = Pass::new(item.folder(), 3).hash(&file);
+            let read = read.map_err(|error| ReadError::within(3, error));
             let resized = read.and_then(|hashed| ReadError::check(3, hashed.size)).unwrap_err();
             assert!(matches!(resized, ReadError::Resized { was: 3, now } if now == after.len() as u64));
         }

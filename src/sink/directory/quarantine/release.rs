@@ -10,16 +10,15 @@ use std::path::Path;
 use rustix::fs::{Timespec, Timestamps};
 
 use crate::digest::Digest;
+use crate::digest::set::{DigestRequest, DigestSet};
 use crate::fs::chown::Owner;
-use crate::fs::copy;
-use crate::fs::copy::Hashed;
+use crate::fs::copy::{Hashed, Pass};
 use crate::fs::{Dir, FsError, OpenError, Place, Publish, RelPath, Staging, Stat};
 use crate::hold::Conflict;
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::signing::Valid;
 use crate::sink::directory::deliver::{Existing, Wanted, look_at_payload};
-use crate::sink::directory::quarantine::{Item, PartRecord, ReadError};
-use crate::source::directory::scan::signature_name;
+use crate::sink::directory::quarantine::{Item, PartRecord, ReadError, signature_name};
 
 /// What allows an item's files to be published.
 #[derive(Debug)]
@@ -101,7 +100,7 @@ struct Part {
 impl Parcel {
     /// Copies an item's files to where `destination` is, for the directory `below` it, with the times and the mode that
     /// they had, as files of `owner`'s. Where a rule delivers with the mode `widest`, they get nothing beyond that, and its
-    /// owner can read them. Tells `count` how many bytes of the payload each read gave.
+    /// owner can read them. Its payload is hashed for these digests too. Tells `count` how many bytes of the payload each read gave.
     ///
     /// # Errors
     /// [`PackError`]; a payload that has not the size that was judged is not read, nor a signature longer than any.
@@ -111,6 +110,7 @@ impl Parcel {
         below: &Path,
         owner: Owner,
         widest: Option<u32>,
+        digests: DigestRequest,
         count: &dyn Fn(usize),
     ) -> Result<Self, PackError> {
         let bounded = |mode: u32| widest.map_or(mode, |widest| mode & widest | 0o400);
@@ -119,8 +119,9 @@ impl Parcel {
         let wanted = Wanted { owner, mode: bounded(record.payload.safe_mode()) };
         let (file, was) = (item.payload()?, record.payload.size);
         // No further than the size it had: a sender who writes faster than we read must not keep us at it.
+        let pass = Pass::new(item.folder(), was).with_digests(digests).counted(count);
         let payload =
-            Part::copy(&file, was, item.folder(), stage()?, wanted, count).map_err(|error| match error {
+            Part::copy(&file, item.folder(), pass, stage()?, wanted).map_err(|error| match error {
                 PackError::Read(ReadError::Open(error)) => ReadError::within(was, error).into(),
                 PackError::Read(ReadError::Resized { .. }) | PackError::Write(_) => error,
             })?;
@@ -131,7 +132,8 @@ impl Parcel {
             Some(file) => {
                 let was = record.signature.as_ref().unwrap_or(&record.payload);
                 let wanted = Wanted { owner, mode: bounded(was.safe_mode() & 0o644) };
-                let part = Part::copy(&file, MAX_LEN as u64, item.folder(), stage()?, wanted, &|_| ())?;
+                let pass = Pass::new(item.folder(), MAX_LEN as u64);
+                let part = Part::copy(&file, item.folder(), pass, stage()?, wanted)?;
                 part.seal(was)?;
                 Some(part)
             }
@@ -142,6 +144,11 @@ impl Parcel {
             judged: (record.digest.clone(), record.signature_digest.clone()),
             owner,
         })
+    }
+
+    /// All digests of the copy that were asked for.
+    pub const fn digests(&self) -> &DigestSet {
+        &self.payload.hashed.digests
     }
 
     /// The digest of the copy.
@@ -262,19 +269,17 @@ enum Placed {
 impl Part {
     fn copy(
         file: &File,
-        limit: u64,
         folder: &Path,
+        pass: Pass<'_>,
         staging: Staging,
         wanted: Wanted,
-        count: &dyn Fn(usize),
     ) -> Result<Self, PackError> {
-        let hashed =
-            copy::copy_counted(file, folder, limit, &staging, count).map_err(|error| match error {
-                OpenError::Io(error) if error.path != folder => PackError::Write(error),
-                error @ (OpenError::Gone | OpenError::Unfit(_) | OpenError::Io(_)) => {
-                    PackError::Read(ReadError::Open(error))
-                }
-            })?;
+        let hashed = pass.copy(file, &staging).map_err(|error| match error {
+            OpenError::Io(error) if error.path != folder => PackError::Write(error),
+            error @ (OpenError::Gone | OpenError::Unfit(_) | OpenError::Io(_)) => {
+                PackError::Read(ReadError::Open(error))
+            }
+        })?;
         wanted.owner.take_file(staging.file(), staging.dir())?;
         Ok(Self { staging, hashed, wanted })
     }
@@ -363,7 +368,8 @@ mod tests {
 
         fn pack_as(&self, widest: Option<u32>) -> Parcel {
             let (item, owner) = (Item::find(&self.site.store, &self.id).unwrap(), Owner::current());
-            Parcel::pack(&item, &self.out, self.site.path.parent(), owner, widest, &|_| ()).unwrap()
+            let (below, none) = (self.site.path.parent(), DigestRequest::NONE);
+            Parcel::pack(&item, &self.out, below, owner, widest, none, &|_| ()).unwrap()
         }
 
         fn force(&self, parcel: &Parcel) -> Result<Published, FsError> {
