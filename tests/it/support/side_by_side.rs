@@ -29,6 +29,7 @@ pub(crate) fn side_by_side<T: Sync, R: Send>(
 }
 
 /// Has every case pass, a few at a time.
+#[cfg(feature = "aws")]
 #[track_caller]
 pub(crate) fn each_passes<T: Sync>(cases: &[T], work: impl Fn(&T) + Sync) {
     let results = side_by_side(cases, 6, work);

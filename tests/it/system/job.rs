@@ -151,7 +151,7 @@ impl Site {
     /// Runs the daemon once more, undisturbed and not traced, to the end of its work.
     pub(super) fn finish(&self) -> Check {
         let mut command = Command::new("timeout"); // seconds; far more than any run takes
-        command.args(["20", PROGRAM, "watch", "--policy", "w/policy.toml", "--once"]);
+        command.args(["60", PROGRAM, "watch", "--policy", "w/policy.toml", "--once"]);
         let run = self.place.prepare(command).stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned();
         let code = run.status.code();
