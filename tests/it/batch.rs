@@ -343,6 +343,7 @@ mod aws {
     use crate::support::kms::at_proxy;
     use crate::support::moto::{Moto, REGION};
     use crate::support::proxy::{Fault, Proxy};
+    use crate::support::side_by_side::each_passes;
 
     /// The signatures of [`files`], by a key of moto: boto3 encrypts, so that this is not only our own doing.
     fn signatures(key: &str, count: u64) -> Vec<Vec<u8>> {
@@ -406,7 +407,7 @@ mod aws {
 
     #[test]
     fn p2_an_outage_holds_every_file_that_was_to_be_signed() {
-        for fault in [Fault::THROTTLED, Fault::UNKNOWN, Fault::ACCESS_DENIED, Fault::OtherKey] {
+        each_passes(&[Fault::THROTTLED, Fault::UNKNOWN, Fault::ACCESS_DENIED, Fault::OtherKey], |&fault| {
             let (place, proxy, key) = at_proxy();
             policy(&place, &proxy, &with(&signing("500ms", 1000), &format!("key = \"{key}\"")));
             write_files(&place, 30);
@@ -421,12 +422,12 @@ mod aws {
             );
             proxy.always(None);
             daemon.waits_for_nth("signed", 30);
-        }
+        });
     }
 
     #[test]
     fn p2_an_outage_holds_a_whole_batch_and_is_not_remembered() {
-        for fault in [Fault::THROTTLED, Fault::UNKNOWN, Fault::ACCESS_DENIED, Fault::Reset] {
+        each_passes(&[Fault::THROTTLED, Fault::UNKNOWN, Fault::ACCESS_DENIED, Fault::Reset], |&fault| {
             let (place, proxy, key) = at_proxy();
             policy(&place, &proxy, &with(&accepting(), &format!("trusted_keys = [\"{key}\"]")));
             drop_pairs(&place, &signatures(&key, 30));
@@ -439,6 +440,6 @@ mod aws {
             proxy.always(None);
             daemon.waits_for_nth("delivered", 30);
             assert!(decrypts(&proxy) > failed, "{fault:?}");
-        }
+        });
     }
 }

@@ -9,6 +9,7 @@ use crate::support::moto::REGION;
 use crate::support::place::Place;
 use crate::support::policy::{SIGN, VERIFY, place, with};
 use crate::support::proxy::{Fault, OTHER_KEY, Proxy};
+use crate::support::side_by_side::each_passes;
 
 /// Signs content with the AWS key by command line and drops the pair.
 fn drop_pair(place: &Place, proxy: &Proxy, key: &str, file: &str, content: &str) {
@@ -73,7 +74,7 @@ fn k3_a_silent_key_holds_nothing_that_another_opens() {
 #[test]
 fn p2_no_fault_of_kms_becomes_a_verdict() {
     // K8, K9, K10, K11, K13, K16, K17
-    for fault in [
+    let faults = [
         Fault::THROTTLED,
         Fault::INTERNAL,
         Fault::UNKNOWN,
@@ -92,7 +93,8 @@ fn p2_no_fault_of_kms_becomes_a_verdict() {
         Fault::Status(418),
         Fault::Status(302),
         Fault::Page(403),
-    ] {
+    ];
+    each_passes(&faults, |&fault| {
         let (place, proxy, key) = at_proxy();
         policy(&place, &proxy, &verify_rule(&key));
         drop_pair(&place, &proxy, &key, "good", "content");
@@ -107,7 +109,7 @@ fn p2_no_fault_of_kms_becomes_a_verdict() {
         daemon.waits_for("delivered");
         assert_eq!(daemon.waits_for("quarantined")["reason"], "mismatch", "{fault:?}");
         assert!(!place.path("out/bad").exists(), "{fault:?}");
-    }
+    });
 }
 
 #[test]
@@ -137,7 +139,8 @@ fn c17_k8_who_waits_for_a_slow_rate_keeps_nobody_from_ending() {
 
 #[test]
 fn p2_no_fault_of_kms_leaves_half_a_signature() {
-    for fault in [Fault::THROTTLED, Fault::ACCESS_DENIED, Fault::Reset, Fault::BrokenJson, Fault::OtherKey] {
+    let faults = [Fault::THROTTLED, Fault::ACCESS_DENIED, Fault::Reset, Fault::BrokenJson, Fault::OtherKey];
+    each_passes(&faults, |&fault| {
         let (place, proxy, key) = at_proxy();
         policy(&place, &proxy, &sign_rule(&key));
         place.write("in/f", "content");
@@ -147,7 +150,7 @@ fn p2_no_fault_of_kms_leaves_half_a_signature() {
         assert!(!place.path("in/f.sig").exists(), "K22: {fault:?}");
         proxy.always(None);
         daemon.waits_for("signed");
-    }
+    });
 }
 
 #[test]

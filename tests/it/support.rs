@@ -7,6 +7,7 @@ pub(crate) mod control;
 pub(crate) mod daemon;
 pub(crate) mod place;
 pub(crate) mod run;
+pub(crate) mod side_by_side;
 pub(crate) mod wait;
 
 // What it is given, and what it leaves

@@ -14,8 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::Once;
 
 use format::Vector;
 use kms_sig::context::Context;
@@ -26,6 +25,7 @@ use kms_sig::signature::Signature;
 use kms_sig::signing::{Formats, Verdict, Verifier};
 
 use crate::support::place::Place;
+use crate::support::side_by_side::side_by_side;
 
 /// The classes of signature vectors.
 const CLASSES: [&str; 8] =
@@ -77,26 +77,12 @@ fn vectors() -> BTreeMap<String, Vector> {
 
 /// Runs all of these, a few at a time, and fails with everything that failed. Returns how many ran.
 fn run_all<T: Sync>(vectors: &BTreeMap<String, T>, run: impl Fn(&str, &T) + Sync) -> usize {
-    let (next, ran) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let failed = Mutex::new(Vec::new());
     let all: Vec<_> = vectors.iter().collect();
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                while let Some((name, vector)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(name, vector)));
-                    match ended {
-                        Ok(()) => drop(ran.fetch_add(1, Ordering::Relaxed)),
-                        // What it said is on standard error already.
-                        Err(_) => failed.lock().unwrap_or_else(PoisonError::into_inner).push((*name).clone()),
-                    }
-                }
-            });
-        }
-    });
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {} vectors failed: {failed:#?}", failed.len(), all.len());
-    ran.into_inner()
+    let results = side_by_side(&all, 8, |(name, vector)| run(name, vector));
+    let failed: Vec<_> = all.iter().zip(&results).filter(|(_, result)| result.is_none()).collect();
+    let names: Vec<_> = failed.iter().map(|((name, _), _)| name).collect();
+    assert!(failed.is_empty(), "{} of {} vectors failed: {names:#?}", failed.len(), all.len());
+    results.len()
 }
 
 /// Puts the keyring of a vector at a path.

@@ -6,8 +6,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use super::run::Run;
 
@@ -28,9 +30,21 @@ impl Place {
 
     /// A place with the keyring `keyring` (named by the environment) and in it the key `local:demo`.
     pub(crate) fn with_keyring() -> Self {
+        static KEYRING: OnceLock<Vec<u8>> = OnceLock::new();
         let mut place = Self::new();
         place.set("KMS_SIG_KEYRING", "keyring");
-        place.run(["key", "create", "local:demo"]).exits(0).says("created local:demo\n").complains("");
+        // Made once by the program: there are thousands of places in a run of all tests.
+        let mut is_made_here = false;
+        let keyring = KEYRING.get_or_init(|| {
+            place.run(["key", "create", "local:demo"]).exits(0).says("created local:demo\n").complains("");
+            is_made_here = true;
+            place.read("keyring")
+        });
+        if !is_made_here {
+            let mut private = fs::File::options();
+            let file = private.write(true).create_new(true).mode(0o600).open(place.path("keyring"));
+            file.unwrap().write_all(keyring).unwrap();
+        }
         place
     }
 

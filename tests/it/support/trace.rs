@@ -47,8 +47,8 @@ pub(crate) const CALLS: [(&str, c_long); 21] = [
     ("flock", libc::SYS_flock),
 ];
 
-/// How long a run may take. Far more than any takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a run may take. Far more than any takes, even one of a hundred at the same time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The first call that is the program's own: Rust's start-up looks whether the standard descriptors are open.
 const BEGIN: c_long = libc::SYS_poll;

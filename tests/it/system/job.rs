@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::mount::Mount;
 use crate::support::place::{PROGRAM, Place};
+use crate::support::side_by_side::side_by_side;
 use crate::support::trace::{self, CALLS, Point, Traced};
 
 pub(super) use many::{DELIVER_MANY, SIGN_BATCH, SIGN_BATCH_AND_DELIVER};
@@ -147,37 +148,28 @@ impl Site {
         Ok(())
     }
 
-    /// Runs the daemon once more, undisturbed, to the end of its work.
+    /// Runs the daemon once more, undisturbed and not traced, to the end of its work.
     pub(super) fn finish(&self) -> Check {
-        let run = self.trace(None);
+        let mut command = Command::new("timeout"); // seconds; far more than any run takes
+        command.args(["60", PROGRAM, "watch", "--policy", "w/policy.toml", "--once"]);
+        let run = self.place.prepare(command).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned();
         let code = run.status.code();
         ensure!(
             code == Some(0) || code == Some(self.job.exit),
-            "the next run did not finish: {}",
-            run.shown()
+            "the next run did not finish: {}\n{said}",
+            run.status
         );
-        self.after().map_err(|wrong| format!("after the next run: {wrong}\n{}", run.shown()))
+        self.after().map_err(|wrong| format!("after the next run: {wrong}\n{said}"))
     }
 }
 
 /// Does something with every point, `hands` at a time, and tells of every one that failed.
 pub(super) fn at_each<P: Copy + Sync>(points: &[P], hands: usize, work: impl Fn(P) -> Check + Sync) {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let failures = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..hands {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some(point) = points.get(index) else { return };
-                    if let Err(wrong) = work(*point) {
-                        failures.lock().unwrap().push(wrong);
-                    }
-                }
-            });
-        }
-    });
-    let failures = failures.into_inner().unwrap();
+    let results = side_by_side(points, hands, |point| work(*point));
+    let panicked = || Err("it panicked; see above".to_owned());
+    let failures: Vec<_> =
+        results.into_iter().filter_map(|result| result.unwrap_or_else(panicked).err()).collect();
     assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), points.len(), failures.join("\n\n"));
     // A list that came out short would pass for a good one.
     assert!(points.len() > CALLS.len(), "only {} points", points.len());
