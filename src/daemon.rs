@@ -390,8 +390,8 @@ async fn record_items(state: &State, store: &Arc<Store>) -> Result<(), DaemonErr
             signature: None,
             outcome: Outcome::Quarantined,
             reason: DecisionReason::from_record(&record.reason),
-            digest: Some(record.digest),
-            signature_digest: record.signature_digest,
+            digest: record.digest.parse().ok(),
+            signature_digest: record.signature_digest.and_then(|digest| digest.parse().ok()),
             key: None,
             item: Some(id),
         };

@@ -8,6 +8,7 @@ pub mod set;
 pub mod stream;
 
 use std::fmt;
+use std::str::FromStr;
 
 use sha2::{Digest as _, Sha512};
 use subtle::ConstantTimeEq as _;
@@ -43,6 +44,17 @@ impl Digest {
         self.0.ct_eq(plaintext).into()
     }
 
+    /// Whether it is the digest that `text` has in hexadecimal, as somebody may have written it. Text that is no digest
+    /// is no match.
+    pub fn matches_text(&self, text: &str) -> bool {
+        text.parse::<Self>().is_ok_and(|other| self.matches(&other.0))
+    }
+
+    /// Whether its first bytes are these. Constant time in the content.
+    pub fn begins_with(&self, bytes: &[u8]) -> bool {
+        self.0.get(..bytes.len()).is_some_and(|first| first.ct_eq(bytes).into())
+    }
+
     /// The 64 bytes, as they go to KMS.
     pub const fn as_bytes(&self) -> &[u8; LEN] {
         &self.0
@@ -59,6 +71,33 @@ impl fmt::Display for Digest {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Digest({self})")
+    }
+}
+
+/// Text that is no digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no SHA-512; one has 128 lower-case hexadecimal digits")]
+pub struct NoDigest;
+
+impl FromStr for Digest {
+    type Err = NoDigest;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, NoDigest> {
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Ok(digit - b'0'),
+            b'a'..=b'f' => Ok(digit - b'a' + 10),
+            _ => Err(NoDigest),
+        };
+        let (pairs, rest) = text.as_bytes().as_chunks();
+        if pairs.len() != LEN || !rest.is_empty() {
+            return Err(NoDigest);
+        }
+        let mut digest = [0; LEN];
+        for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+            *byte = value(*high)? << 4 | value(*low)?;
+        }
+        Ok(Self(digest))
     }
 }
 
@@ -134,5 +173,29 @@ mod tests {
         assert!(!digest.matches(&[bytes.as_slice(), &[0]].concat()));
         assert!(!digest.matches(b""));
         assert!(!digest.matches(Digest::of(b"abd").as_bytes()));
+    }
+
+    #[test]
+    fn text_is_a_digest_only_as_it_is_written() {
+        let (digest, text) = (Digest::of(b"abc"), Digest::of(b"abc").to_string());
+        assert!(digest.matches_text(&text));
+        let (mut longer, mut shorter) = (text.clone() + "00", text.clone());
+        shorter.truncate(126);
+        let other = text.replacen('d', "e", 1);
+        for wrong in [&other, &text.to_uppercase(), &longer, &shorter, &text.replacen('d', "g", 1), ""] {
+            assert!(!digest.matches_text(wrong), "{wrong}");
+        }
+        longer.pop();
+        assert!(longer.parse::<Digest>().is_err(), "an odd number of digits");
+        assert!(other.parse::<Digest>().is_ok());
+    }
+
+    #[test]
+    fn the_first_bytes_are_compared_with_as_many() {
+        let digest = Digest::of(b"abc");
+        let (half, _) = digest.as_bytes().split_at(32);
+        assert!(digest.begins_with(half) && digest.begins_with(digest.as_bytes()));
+        assert!(!Digest::of(b"abd").begins_with(half));
+        assert!(!digest.begins_with(&[0; LEN + 1]));
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Follows openat2(2), statx(2), open(2) for `O_TMPFILE`, link(2) and rename(2).
 
+mod action;
 pub mod atomic_write;
 pub mod chown;
 pub mod copy;
@@ -28,8 +29,9 @@ pub(crate) mod tests;
 pub mod trust;
 mod written;
 
+pub use action::Action;
 use dir::proc_path;
-pub use dir::{Dir, OpenError, SYNC_DIRECTORY};
+pub use dir::{Dir, OpenError};
 pub use error::FsError;
 use error::Result;
 pub use lock::Lock;

@@ -8,11 +8,9 @@ use std::time::Duration;
 use crate::chain;
 use crate::context::ContextError;
 use crate::escape::quoted;
-use crate::fs::private::PLANTED;
-use crate::fs::{Dir, FsError, SYNC_DIRECTORY};
+use crate::fs::{Action, Dir, FsError};
 use crate::kms::{Trouble, TroubleKind};
 use crate::signing::Reason;
-use crate::sink::directory::removal::STICKY;
 use crate::state::StateError;
 use crate::state::reason::RefusalReason;
 
@@ -46,7 +44,7 @@ pub enum Hold {
         /// The destination of the payload.
         path: PathBuf,
         /// What is in the way.
-        what: &'static str,
+        what: Conflict,
     },
     /// A directory of the policy is not at its path any more: what went into it would be found by nobody.
     Moved {
@@ -64,6 +62,35 @@ pub enum Hold {
     /// Payload and signature belong to two users in a sticky folder, and do not fit: either may have spoilt the
     /// other's pair.
     MixedOwners(Reason),
+}
+
+/// What has a name that is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// The commonest.
+    #[error("another file has the name")]
+    Taken,
+    /// As good as nothing: whoever could change it may do so once the source is gone.
+    #[error("an equal file has the name, but others could change it (its owner, its mode, or a second link)")]
+    Loose,
+    /// Where a directory must be made there is something else.
+    #[error("a file or link has the name of a directory that is needed")]
+    NoWay,
+    /// A signature as good as nothing.
+    #[error("a signature that others could change has the signature's name")]
+    LooseSignature,
+    /// What has the signature's name can be none.
+    #[error("something that is no signature has the signature's name")]
+    NoSignature,
+    /// A signature, of nothing that is there.
+    #[error("a signature without its file")]
+    StraySignature,
+    /// The payload is there, and another signature that nobody here has made.
+    #[error("the same file with another signature")]
+    OtherSignature,
+    /// The payload is there, and a signature that does not vouch for it.
+    #[error("the same file with an invalid signature")]
+    InvalidSignature,
 }
 
 /// The words for what holds a file, but for those of KMS.
@@ -95,8 +122,8 @@ impl Hold {
             Self::Kms(trouble) => trouble.kind.as_str(),
             Self::WhoseSignature(_) => "whose-signature",
             Self::Fs(e) if e.is_no_space() => "no-space",
-            Self::Fs(e) if e.action == STICKY => "sticky",
-            Self::Fs(e) if e.action == PLANTED => "planted",
+            Self::Fs(e) if e.action == Action::MoveOutOfSticky => "sticky",
+            Self::Fs(e) if e.action == Action::UsePlanted => "planted",
             Self::Fs(_) => "file-system",
             Self::NoSpace { .. } => "no-space",
             Self::QuarantineFull { .. } => "quarantine-full",
@@ -114,7 +141,9 @@ impl Hold {
     pub fn needs_operator(&self, lasted: Duration) -> bool {
         match self {
             Self::Kms(trouble) => trouble.kind.needs_operator(lasted),
-            Self::Fs(e) => e.is_no_space() || [STICKY, PLANTED].contains(&e.action),
+            Self::Fs(e) => {
+                e.is_no_space() || [Action::MoveOutOfSticky, Action::UsePlanted].contains(&e.action)
+            }
             Self::WhoseSignature(_)
             | Self::NoSpace { .. }
             | Self::QuarantineFull { .. }
@@ -133,7 +162,7 @@ impl Hold {
     pub fn is_fatal(&self) -> bool {
         match self {
             Self::State(StateError::Broken(..) | StateError::Version(..)) => true,
-            Self::Fs(error) => error.action == SYNC_DIRECTORY && error.source == rustix::io::Errno::IO,
+            Self::Fs(error) => error.action == Action::SyncDirectory && error.source == rustix::io::Errno::IO,
             Self::Kms(_)
             | Self::WhoseSignature(_)
             | Self::State(StateError::Full(_) | StateError::Busy(_))
@@ -170,8 +199,10 @@ impl Hold {
             Self::Kms(trouble) => trouble.remedy(),
             Self::WhoseSignature(_) => "allow the signer kms:Decrypt on its key, or remove the signature",
             Self::Fs(e) if e.is_no_space() => "make room",
-            Self::Fs(e) if e.action == STICKY => "chown the directory to the daemon's user, or chmod -t it",
-            Self::Fs(e) if e.action == PLANTED => "remove what has that name, unless it is yours",
+            Self::Fs(e) if e.action == Action::MoveOutOfSticky => {
+                "chown the directory to the daemon's user, or chmod -t it"
+            }
+            Self::Fs(e) if e.action == Action::UsePlanted => "remove what has that name, unless it is yours",
             Self::Fs(e) if e.source == rustix::io::Errno::ACCESS => {
                 "let the daemon's user read and move the file"
             }
@@ -294,6 +325,11 @@ pub enum AttemptError {
 }
 
 impl AttemptError {
+    /// What cannot be, and is: the file is held where everybody sees it, never tried again without a word.
+    pub const fn bug(what: &'static str) -> Self {
+        Self::Hold(Hold::Internal(what))
+    }
+
     /// Unless a directory of the policy still stands at its path.
     pub fn unless_there(dir: &Dir) -> Result<(), Self> {
         match dir.is_at_its_path()? {
@@ -333,9 +369,7 @@ impl From<ContextError> for AttemptError {
             | ContextError::EmptyKey(_)
             | ContextError::Repeated(_)
             | ContextError::Reserved(_)
-            | ContextError::Placeholder(_) => {
-                Self::Hold(Hold::Internal("a context that was checked with the policy is none"))
-            }
+            | ContextError::Placeholder(_) => Self::bug("a context that was checked with the policy is none"),
         }
     }
 }
@@ -372,15 +406,15 @@ mod tests {
     #[test]
     fn every_cause_is_among_the_causes() {
         let trouble = |kind| Trouble::new(kind, "");
-        let fs = |action, source| Hold::Fs(FsError { action, path: PathBuf::new(), source });
+        let fs = |action: Action, source| Hold::Fs(FsError { action, path: PathBuf::new(), source });
         let holds = TroubleKind::ALL.map(|kind| Hold::Kms(trouble(kind))).into_iter().chain([
             Hold::WhoseSignature(trouble(TroubleKind::Denied)),
-            fs("read", rustix::io::Errno::IO),
-            fs(STICKY, rustix::io::Errno::PERM),
-            fs(PLANTED, rustix::io::Errno::PERM),
+            fs("read".into(), rustix::io::Errno::IO),
+            fs(Action::MoveOutOfSticky, rustix::io::Errno::PERM),
+            fs(Action::UsePlanted, rustix::io::Errno::PERM),
             Hold::NoSpace { path: PathBuf::new(), free: 0 },
             Hold::QuarantineFull { used: 0, size: 0, max: 0 },
-            Hold::Conflict { path: PathBuf::new(), what: "" },
+            Hold::Conflict { path: PathBuf::new(), what: Conflict::Taken },
             Hold::Moved { path: PathBuf::new() },
             Hold::State(StateError::Busy(PathBuf::new())),
             Hold::Internal(""),
@@ -390,6 +424,23 @@ mod tests {
         ]);
         let words: Vec<_> = holds.map(|hold| hold.as_str()).collect();
         assert_eq!(words, causes().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_as_an_error_that_asks_to_be_reported() {
+        let AttemptError::Hold(hold) = AttemptError::bug("a file is two") else { panic!("it is retried") };
+        assert_eq!(hold.to_string(), "BUG: a file is two; please report it");
+        assert_eq!(hold.as_str(), "internal-error");
+        assert_eq!(Announced::default().announce(&hold, Duration::ZERO), Some(Announcement::Alarm));
+        assert!(hold.is_of_the_file() && !hold.is_fatal());
+        // What the policy's reader has let through is no reason to refuse a file.
+        let error = AttemptError::from(ContextError::EmptyKey(String::new()));
+        assert!(matches!(error, AttemptError::Hold(Hold::Internal(_))), "{error:?}");
+        let error = AttemptError::from(ContextError::TooLong(9000));
+        assert!(
+            matches!(error, AttemptError::Refused(RefusalReason::ContextTooLong { size: 9000 })),
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fs::RelPath;
-use crate::hold::AttemptError;
+use crate::hold::{AttemptError, Conflict};
 use crate::policy::Rule;
 use crate::settle::PairVersion;
 use crate::signature::Signature;
@@ -33,7 +33,9 @@ pub enum Delivered {
     /// Only a signature that is not ours to remove, unless the caller knows it for a leftover of its own.
     Orphan(Signature),
     /// Something else has one of the names. Nothing was changed.
-    Conflict(&'static str),
+    Conflict(Conflict),
+    /// The warrant is for other bytes than these. Nothing was changed. No caller pairs a copy with another copy's verdict.
+    NotWarranted,
 }
 
 /// How putting away ended.
@@ -103,7 +105,7 @@ pub trait Sink<S: Source>: Send + Sync + 'static {
         &self,
         path: &RelPath,
         snapshot: &Snapshot<S>,
-    ) -> impl Future<Output = Result<Option<&'static str>, AttemptError>> + Send;
+    ) -> impl Future<Output = Result<Option<Conflict>, AttemptError>> + Send;
 
     /// Publishes what was read, signature first.
     fn publish(

@@ -27,11 +27,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{oneshot, watch};
 
 use crate::chain;
 use crate::clock::{self, Clock, FileTime};
+use crate::digest::Digest;
 use crate::escape::quoted;
 use crate::fs::{Identity, RelPath, Stat, stat_path};
 use crate::signature::Signature;
@@ -202,10 +204,10 @@ pub struct Decision {
     pub outcome: Outcome,
     /// Why, where that says more.
     pub reason: Option<DecisionReason>,
-    /// SHA-512 of the payload, in hexadecimal.
-    pub digest: Option<String>,
-    /// SHA-512 of the signature, in hexadecimal.
-    pub signature_digest: Option<String>,
+    /// Of the payload.
+    pub digest: Option<Digest>,
+    /// Of the signature's bytes.
+    pub signature_digest: Option<Digest>,
     /// The key that signed or vouched.
     pub key: Option<String>,
     /// The folder in the quarantine store.
@@ -225,10 +227,23 @@ pub struct Remembered {
     pub outcome: Outcome,
     /// Why, where that says more and is known to this version.
     pub reason: Option<DecisionReason>,
-    /// SHA-512 of the payload, in hexadecimal.
-    pub digest: Option<String>,
-    /// SHA-512 of the signature, in hexadecimal.
-    pub signature_digest: Option<String>,
+    /// Of the payload.
+    pub digest: Option<Digest>,
+    /// Of the signature's bytes.
+    pub signature_digest: Option<Digest>,
+}
+
+impl Remembered {
+    /// Whether it is about a payload of this digest.
+    pub fn is_of_payload(&self, digest: &Digest) -> bool {
+        self.digest.as_ref().is_some_and(|mine| mine.matches(digest.as_bytes()))
+    }
+
+    /// Whether it is about this signature.
+    pub fn is_of_signature(&self, signature: &Signature) -> bool {
+        let digest = signature.digest();
+        self.signature_digest.as_ref().is_some_and(|mine| mine.matches(digest.as_bytes()))
+    }
 }
 
 /// Does its work, or is told why there is no transaction.
@@ -476,7 +491,7 @@ impl State {
     /// [`StateError`].
     pub async fn intend(&self, rule: &str, path: &RelPath, signature: &Signature) -> Result<(), StateError> {
         let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
-        let digest = signature.digest().to_string();
+        let digest = signature.digest();
         self.call(move |db| intend(db, &rule, &path, &digest)).await
     }
 
@@ -492,7 +507,7 @@ impl State {
         signature: &Signature,
     ) -> Result<(), StateError> {
         let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
-        let digest = signature.digest().to_string();
+        let digest = signature.digest();
         self.call(move |db| {
             whole(db, |db| {
                 forget_intents(db, &rule, &path)?;
@@ -526,8 +541,8 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn knows_signature(&self, rule: &str, digest: &str) -> Result<bool, StateError> {
-        let (rule, digest) = (rule.to_owned(), digest.to_owned());
+    pub async fn knows_signature(&self, rule: &str, digest: &Digest) -> Result<bool, StateError> {
+        let (rule, digest) = (rule.to_owned(), digest.to_string());
         self.call(move |db| {
             db.prepare_cached(
                 "SELECT 1 FROM decided WHERE rule = ?1 AND signature_digest = ?2 \
@@ -542,8 +557,13 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn is_superseded(&self, rule: &str, path: &RelPath, digest: &str) -> Result<bool, StateError> {
-        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
+    pub async fn is_superseded(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        digest: &Digest,
+    ) -> Result<bool, StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.clone());
         self.call(move |db| is_superseded(db, &rule, &path, &digest)).await
     }
 
@@ -556,9 +576,9 @@ impl State {
         &self,
         rule: &str,
         path: &RelPath,
-        digest: &str,
+        digest: &Digest,
     ) -> Result<bool, StateError> {
-        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.clone());
         self.call(move |db| remember_edition(db, &rule, &path, &digest)).await
     }
 
@@ -566,8 +586,13 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn forget_edition(&self, rule: &str, path: &RelPath, digest: &str) -> Result<(), StateError> {
-        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.to_owned());
+    pub async fn forget_edition(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        digest: &Digest,
+    ) -> Result<(), StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.clone());
         self.call(move |db| forget_edition(db, &rule, &path, &digest)).await
     }
 
@@ -802,9 +827,16 @@ fn decoded(
         signature: version(2)?,
         outcome,
         reason: reason(row)?,
-        digest: row.get(4)?,
-        signature_digest: row.get(5)?,
+        digest: digest(row, 4)?,
+        signature_digest: digest(row, 5)?,
     }))
+}
+
+/// A digest in a row. What is none is an error, as anything else that a disk has spoilt.
+fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Digest>> {
+    let text: Option<String> = row.get(column)?;
+    let failed = |error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error));
+    text.map(|text| text.parse().map_err(failed)).transpose()
 }
 
 fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
@@ -822,35 +854,35 @@ fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
         d.outcome.as_str(),
         d.reason.as_ref().map(DecisionReason::as_str),
         d.reason.as_ref().and_then(DecisionReason::details),
-        d.digest,
-        d.signature_digest,
+        d.digest.as_ref().map(Digest::to_string),
+        d.signature_digest.as_ref().map(Digest::to_string),
     ])
     .map(drop)
 }
 
-fn is_superseded(db: &Connection, rule: &str, path: &[u8], digest: &str) -> rusqlite::Result<bool> {
+fn is_superseded(db: &Connection, rule: &str, path: &[u8], digest: &Digest) -> rusqlite::Result<bool> {
     db.prepare_cached(
         "SELECT 1 FROM edition AS old JOIN edition AS new USING (rule, path)
          WHERE rule = ?1 AND path = ?2 AND old.digest = ?3 AND new.id > old.id",
     )?
-    .exists(params![rule, path, digest])
+    .exists(params![rule, path, digest.to_string()])
 }
 
-fn remember_edition(db: &Connection, rule: &str, path: &[u8], digest: &str) -> rusqlite::Result<bool> {
+fn remember_edition(db: &Connection, rule: &str, path: &[u8], digest: &Digest) -> rusqlite::Result<bool> {
     db.prepare_cached("INSERT OR IGNORE INTO edition (rule, path, digest) VALUES (?1, ?2, ?3)")?
-        .execute(params![rule, path, digest])
+        .execute(params![rule, path, digest.to_string()])
         .map(|rows| rows > 0)
 }
 
-fn forget_edition(db: &Connection, rule: &str, path: &[u8], digest: &str) -> rusqlite::Result<()> {
+fn forget_edition(db: &Connection, rule: &str, path: &[u8], digest: &Digest) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM edition WHERE rule = ?1 AND path = ?2 AND digest = ?3")?
-        .execute(params![rule, path, digest])
+        .execute(params![rule, path, digest.to_string()])
         .map(drop)
 }
 
-fn intend(db: &Connection, rule: &str, path: &[u8], digest: &str) -> rusqlite::Result<()> {
+fn intend(db: &Connection, rule: &str, path: &[u8], signature: &Digest) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR IGNORE INTO intent (rule, path, signature_digest) VALUES (?1, ?2, ?3)")?
-        .execute(params![rule, path, digest])
+        .execute(params![rule, path, signature.to_string()])
         .map(drop)
 }
 
@@ -949,12 +981,13 @@ mod tests {
     async fn a24_what_was_not_delivered_after_all_supersedes_nothing() {
         let state = State::rehearsal(Path::new("nowhere")).unwrap();
         let path = RelPath::new("f").unwrap();
-        assert!(state.remember_edition("r", &path, "1").await.unwrap());
-        assert!(!state.remember_edition("r", &path, "1").await.unwrap());
-        assert!(state.remember_edition("r", &path, "2").await.unwrap());
-        assert!(state.is_superseded("r", &path, "1").await.unwrap());
-        state.forget_edition("r", &path, "2").await.unwrap();
-        assert!(!state.is_superseded("r", &path, "1").await.unwrap());
+        let [one, two] = [b"1", b"2"].map(|content| Digest::of(content));
+        assert!(state.remember_edition("r", &path, &one).await.unwrap());
+        assert!(!state.remember_edition("r", &path, &one).await.unwrap());
+        assert!(state.remember_edition("r", &path, &two).await.unwrap());
+        assert!(state.is_superseded("r", &path, &one).await.unwrap());
+        state.forget_edition("r", &path, &two).await.unwrap();
+        assert!(!state.is_superseded("r", &path, &one).await.unwrap());
     }
 
     #[tokio::test]
@@ -989,7 +1022,9 @@ mod tests {
         state
             .call(|db| {
                 db.execute_batch(
-                    "INSERT INTO decided (rule, path, fingerprint, outcome, payload, reason) VALUES
+                    "INSERT INTO decided (rule, path, fingerprint, outcome, digest)
+                     VALUES ('r', x'66', 'f', 'signed', 'abc');
+                     INSERT INTO decided (rule, path, fingerprint, outcome, payload, reason) VALUES
                      ('r', x'61', 'f', 'invalid', zeroblob(40), 'mismatch'),
                      ('r', x'62', 'f', 'valid', zeroblob(39), NULL),
                      ('r', x'63', 'f', 'valid', NULL, CAST(x'ff' AS TEXT)),
@@ -999,12 +1034,12 @@ mod tests {
             })
             .await
             .unwrap();
-        let paths = ["a", "b", "c", "d", "e"].map(|path| RelPath::new(path).unwrap());
+        let paths = ["a", "b", "c", "d", "e", "f"].map(|path| RelPath::new(path).unwrap());
         let found = state.remembered_all("r", paths.to_vec()).await.unwrap();
         let found: Vec<Option<Option<DecisionReason>>> =
             found.into_iter().map(|(_, row)| row.map(|row| row.reason)).collect();
         let known = DecisionReason::Verdict(crate::signing::Reason::Mismatch);
-        assert_eq!(found, [Some(Some(known)), None, None, None, Some(None)]);
+        assert_eq!(found, [Some(Some(known)), None, None, None, Some(None), None]);
         assert!(state.remembered("r", &paths[1]).await.unwrap().is_none());
     }
 }

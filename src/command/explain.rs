@@ -32,7 +32,7 @@ use crate::state::reason::{self, DecisionReason};
 pub fn run(arguments: &Explain) -> Result<Exit, Failure> {
     let policy = Policy::load(&arguments.policy.policy)?;
     let asked = Asked::new(&arguments.path).map_err(|error| FsError {
-        action: "find the working directory for",
+        action: "find the working directory for".into(),
         path: arguments.path.clone(),
         source: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::NOENT),
     })?;

@@ -25,7 +25,9 @@ use crate::kms::Trouble;
 use crate::policy::{Policy, Rollback, Rule};
 use crate::signing::{Reason, Valid, Verdict};
 use crate::sink::directory::quarantine;
-use crate::sink::directory::quarantine::{Entry, Item, ItemError, Locked, PackError, ReadError};
+use crate::sink::directory::quarantine::{
+    Changed, Entry, Item, ItemError, Locked, Occupied, PackError, ReadError,
+};
 use crate::state::link::hex;
 use crate::state::{FILE, Journal, StateError, export};
 use crate::terminal;
@@ -155,9 +157,9 @@ enum ItemTrouble {
     #[error("it changed while it was read")]
     ReadWhileChanged,
     #[error("not released: {0}")]
-    Changed(&'static str),
+    Changed(Changed),
     #[error("not released to {}: {what}", quoted(at))]
-    Refused { at: PathBuf, what: &'static str },
+    Refused { at: PathBuf, what: Occupied },
     #[error("not released: only {free} bytes are free in {}, and min_free_space is to stay", quoted(path))]
     NoSpace { path: PathBuf, free: u64 },
     #[error(
@@ -462,7 +464,7 @@ fn superseded(
         Rollback::Deny => "deny",
     };
     let Some(journal) = journal else { return Ok(None) };
-    let is = journal.is_superseded(&rule.name, item.path(), &valid.digest().to_string())?;
+    let is = journal.is_superseded(&rule.name, item.path(), valid.digest())?;
     Ok(is.then_some(word))
 }
 

@@ -16,6 +16,7 @@ use crate::daemon::batcher::Job;
 use crate::daemon::fair_semaphore::FairSemaphore;
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::status::Status;
+use crate::digest::Digest;
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::hold::{AttemptError, Hold};
@@ -149,9 +150,10 @@ impl<K: Kms> Pipeline<K> {
             Err(AttemptError::Refused(reason)) => {
                 let refusal = Refusal { path: path.clone(), versions: work.versions, reason };
                 match self.refuse(&site, vec![refusal]).await {
-                    Ok(settled) => {
-                        settled.into_iter().next().map_or(AttemptOutcome::Changed, AttemptOutcome::Settled)
-                    }
+                    Ok(settled) => settled.into_iter().next().map_or(
+                        AttemptOutcome::Hold(Hold::Internal("a refusal came to nothing")),
+                        AttemptOutcome::Settled,
+                    ),
                     Err(hold) => AttemptOutcome::Hold(hold),
                 }
             }
@@ -401,8 +403,8 @@ impl<B: Backend> Site<B> {
 /// What is known beside the outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
-    digest: Option<String>,
-    signature_digest: Option<String>,
+    digest: Option<Digest>,
+    signature_digest: Option<Digest>,
     key: Option<String>,
     /// The folder in the quarantine store.
     item: Option<String>,
@@ -413,10 +415,15 @@ pub(crate) struct Facts {
 /// What is known of a pair that was read.
 fn facts<S: Source>(taken: &Snapshot<S>, key: Option<String>) -> Facts {
     Facts {
-        digest: Some(taken.hashed.digest.to_string()),
-        signature_digest: taken.signature_digest().map(ToString::to_string),
+        digest: Some(taken.hashed.digest.clone()),
+        signature_digest: taken.signature_digest().cloned(),
         key,
         item: None,
         signature: None,
     }
+}
+
+/// For a sink that was given a verdict about something else than what it was to publish.
+const fn not_warranted() -> AttemptError {
+    AttemptError::bug("the verdict that allows a delivery is about other bytes")
 }

@@ -60,7 +60,7 @@ impl Owner {
         }
         let group = (!keeps_group).then(|| Gid::from_raw(self.gid));
         rustix::fs::fchown(fd, Some(Uid::from_raw(self.uid)), group).map_err(|source| FsError {
-            action: "give to the daemon a file in",
+            action: "give to the daemon a file in".into(),
             path: path.to_owned(),
             source,
         })

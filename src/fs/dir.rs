@@ -12,10 +12,7 @@ use rustix::io::Errno;
 use super::names::Names;
 use super::stat::{stat_fd, statx};
 use super::written::Written;
-use super::{Fitness, FsError, Irregular, Result, Stat, Unfit, stat_path};
-
-/// The action of a failed fsync of a directory, after which nobody knows what is on the disk.
-pub const SYNC_DIRECTORY: &str = "sync directory";
+use super::{Action, Fitness, FsError, Irregular, Result, Stat, Unfit, stat_path};
 
 /// Why a file was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -25,10 +22,16 @@ pub enum OpenError {
     Gone,
     /// It may not be opened as it is.
     #[error("it {0}")]
-    Unfit(#[from] Unfit),
+    Unfit(Unfit),
     /// It should be possible and was not.
     #[error(transparent)]
     Io(#[from] FsError),
+}
+
+impl From<Unfit> for OpenError {
+    fn from(unfit: Unfit) -> Self {
+        Self::Unfit(unfit)
+    }
 }
 
 /// An open directory. Everything inside it is named by one component relative to the descriptor, which clones share.
@@ -326,7 +329,7 @@ impl Dir {
 
     /// Its entries, to be made durable.
     pub fn written(&self) -> Written<'_> {
-        Written::new(&self.fd, SYNC_DIRECTORY, &self.path)
+        Written::new(&self.fd, Action::SyncDirectory, &self.path)
     }
 
     /// Bytes that an unprivileged writer may still take on this file system.

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use super::Action;
 use crate::escape::quoted;
 
 /// A system call that failed, with what it was for and on what.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot {action} {}", quoted(path))]
 pub struct FsError {
-    /// What was being done, as in "cannot ACTION PATH".
-    pub action: &'static str,
+    /// What was being done.
+    pub action: Action,
     /// What it was done to.
     pub path: PathBuf,
     /// What the kernel said.
@@ -19,8 +20,8 @@ pub struct FsError {
 }
 
 impl FsError {
-    pub(super) fn new(action: &'static str, path: impl Into<PathBuf>, source: Errno) -> Self {
-        Self { action, path: path.into(), source }
+    pub(super) fn new(action: impl Into<Action>, path: impl Into<PathBuf>, source: Errno) -> Self {
+        Self { action: action.into(), path: path.into(), source }
     }
 
     /// Whether the thing is simply not there.

@@ -18,19 +18,16 @@ use rustix::io::Errno;
 
 use super::flush::Written;
 use super::private;
-use super::{Dir, Fitness, FsError, OpenError, Publish, Result, Staging, Stat};
-
-/// The action of what was not done because a directory is no longer where it was opened.
-const MOVED: &str = "change (it was moved away, or another directory has its place)";
+use super::{Action, Dir, Fitness, FsError, OpenError, Publish, Result, Staging, Stat};
 
 impl FsError {
     fn moved(path: impl Into<std::path::PathBuf>) -> Self {
-        Self::new(MOVED, path, Errno::STALE)
+        Self::new(Action::ChangeMoved, path, Errno::STALE)
     }
 
     /// Whether a directory had been moved away before anything was done in it.
     pub fn is_moved(&self) -> bool {
-        self.action == MOVED
+        self.action == Action::ChangeMoved
     }
 }
 

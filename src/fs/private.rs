@@ -17,16 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use super::staging::RESERVED_PREFIX;
-use super::{Dir, Fitness, FsError, Kind, Lock, Result, Staging, Stat};
+use super::{Action, Dir, Fitness, FsError, Kind, Lock, Result, Staging, Stat};
 
 /// The file in it that is locked, and that says whose it is.
 pub const LOCK: &str = "lock";
 
 /// What `lock` begins with. The inode of the folder follows, and a line feed.
 const MAGIC: &str = "kms-sig private folder 1 ";
-
-/// The action of whatever needs the private folder, where something has its name that is not the daemon's.
-pub const PLANTED: &str = "use (it must be a directory of the daemon's own, mode 0700; remove it)";
 
 /// What a directory is to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,12 +169,12 @@ pub fn check(root: &Dir) -> Result<()> {
 fn trusted(root: &Dir) -> Result<(Dir, Stat)> {
     let dir = root.descend(Path::new(RESERVED_PREFIX)).map_err(|error| match error.is_no_directory() {
         // A sender got there first. What is not ours is not removed, and nothing goes through it.
-        true => FsError { action: PLANTED, ..error },
+        true => FsError { action: Action::UsePlanted, ..error },
         false => error,
     })?;
     let stat = dir.stat()?;
     if !is_private(&stat) {
-        return Err(FsError::new(PLANTED, dir.path(), Errno::PERM));
+        return Err(FsError::new(Action::UsePlanted, dir.path(), Errno::PERM));
     }
     Ok((dir, stat))
 }

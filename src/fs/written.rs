@@ -3,20 +3,20 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use super::{FsError, Result};
+use super::{Action, FsError, Result};
 
 /// Something written that is to be durable: a file or a directory.
 #[derive(Debug, Clone, Copy)]
 pub struct Written<'a> {
     fd: BorrowedFd<'a>,
     /// For a failure: what was being done, and where.
-    action: &'static str,
+    action: Action,
     path: &'a Path,
 }
 
 impl<'a> Written<'a> {
-    pub(super) fn new(fd: &'a impl AsFd, action: &'static str, path: &'a Path) -> Self {
-        Self { fd: fd.as_fd(), action, path }
+    pub(super) fn new(fd: &'a impl AsFd, action: impl Into<Action>, path: &'a Path) -> Self {
+        Self { fd: fd.as_fd(), action: action.into(), path }
     }
 
     /// Makes this one durable.

@@ -30,7 +30,7 @@ fn decision(file: impl AsRef<str>, outcome: Outcome) -> Decision {
         signature: None,
         outcome,
         reason: (outcome == Outcome::Quarantined).then_some(DecisionReason::Verdict(Reason::Mismatch)),
-        digest: Some("d".into()),
+        digest: Some(Digest::of(b"d")),
         signature_digest: None,
         key: Some("local:k".into()),
         item: (outcome == Outcome::Quarantined).then(|| format!("item-{}", file.as_ref())),
@@ -430,7 +430,7 @@ const VERSION_1: &str = "
         reason TEXT, digest TEXT, signature_digest TEXT, key TEXT, item TEXT
     ) STRICT;
     CREATE INDEX history_item ON history (item) WHERE item IS NOT NULL;
-    INSERT INTO decided VALUES ('sign', x'66ff', 'p', NULL, NULL, 'signed', NULL, 'd', 's');
+    INSERT INTO decided VALUES ('sign', x'66ff', 'p', NULL, NULL, 'signed', NULL, NULL, NULL);
     INSERT INTO intent VALUES ('sign', x'66', 's');
     INSERT INTO edition VALUES (1, 'verify', x'66', 'd');
     INSERT INTO history VALUES
@@ -463,7 +463,7 @@ async fn o10_state_of_the_version_before_is_taken_over_and_chained() {
     use std::os::unix::ffi::OsStrExt as _;
     let path = RelPath::new(std::ffi::OsStr::from_bytes(b"f\xff")).unwrap();
     assert_eq!(state.remembered("sign", &path).await.unwrap().unwrap().outcome, Outcome::Signed);
-    assert!(state.is_superseded("verify", &RelPath::new("f").unwrap(), "d").await.is_ok());
+    assert!(state.is_superseded("verify", &RelPath::new("f").unwrap(), &Digest::of(b"d")).await.is_ok());
     state.record(decision("f", Outcome::Delivered)).await.unwrap();
     assert_eq!(verify(dir.path()).unwrap().rows, 4);
     let (state, _) = State::open(dir.path()).unwrap();

@@ -15,6 +15,7 @@ use super::ledger;
 use super::link::Row;
 use super::{FILE, StateError, schema, state_error};
 use crate::clock;
+use crate::digest::Digest;
 use crate::fs::RelPath;
 
 /// How an item left.
@@ -48,9 +49,9 @@ pub struct QuarantineExit {
     /// Who did it and how, in words.
     pub why: String,
     /// SHA-512 of what was released, or of what was judged before it was purged.
-    pub digest: String,
+    pub digest: Option<Digest>,
     /// SHA-512 of the signature.
-    pub signature_digest: Option<String>,
+    pub signature_digest: Option<Digest>,
     /// The key that vouched for what was released.
     pub key: Option<String>,
     /// The folder in the quarantine store.
@@ -92,7 +93,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn is_superseded(&self, rule: &str, path: &RelPath, digest: &str) -> Result<bool, StateError> {
+    pub fn is_superseded(&self, rule: &str, path: &RelPath, digest: &Digest) -> Result<bool, StateError> {
         let found = super::is_superseded(&self.db, rule, path.as_bytes(), digest);
         found.map_err(|error| state_error(&self.path, &error))
     }
@@ -101,7 +102,12 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn remember_edition(&mut self, rule: &str, path: &RelPath, digest: &str) -> Result<bool, StateError> {
+    pub fn remember_edition(
+        &mut self,
+        rule: &str,
+        path: &RelPath,
+        digest: &Digest,
+    ) -> Result<bool, StateError> {
         self.put(|db| super::remember_edition(db, rule, path.as_bytes(), digest))
     }
 
@@ -109,7 +115,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn forget_edition(&mut self, rule: &str, path: &RelPath, digest: &str) -> Result<(), StateError> {
+    pub fn forget_edition(&mut self, rule: &str, path: &RelPath, digest: &Digest) -> Result<(), StateError> {
         self.put(|db| super::forget_edition(db, rule, path.as_bytes(), digest))
     }
 
@@ -137,8 +143,8 @@ pub(super) fn append(db: &Connection, departure: &QuarantineExit) -> rusqlite::R
         path: departure.path.as_bytes().to_vec(),
         outcome: departure.how.as_str().to_owned(),
         reason: Some(departure.why),
-        digest: Some(departure.digest),
-        signature_digest: departure.signature_digest,
+        digest: departure.digest.map(|digest| digest.to_string()),
+        signature_digest: departure.signature_digest.map(|digest| digest.to_string()),
         key: departure.key,
         item: Some(departure.item),
     })
@@ -159,7 +165,7 @@ mod tests {
             rule: "rule".into(),
             path: RelPath::new("f").unwrap(),
             why: "by uid 0".into(),
-            digest: "00".into(),
+            digest: Some(Digest::of(b"f")),
             signature_digest: None,
             key: None,
             item: item.into(),

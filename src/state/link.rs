@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::digest::Hasher;
+use crate::digest::{Digest, Hasher};
 use crate::signing::Reason;
 
 use super::reason::DecisionReason;
@@ -151,8 +151,8 @@ impl Row {
             path: decision.path.as_bytes().to_vec(),
             outcome: decision.outcome.as_str().to_owned(),
             reason: decision.reason.as_ref().map(DecisionReason::to_record),
-            digest: decision.digest.clone(),
-            signature_digest: decision.signature_digest.clone(),
+            digest: decision.digest.as_ref().map(Digest::to_string),
+            signature_digest: decision.signature_digest.as_ref().map(Digest::to_string),
             key: decision.key.clone(),
             item: decision.item.clone(),
         }

@@ -261,7 +261,7 @@ pub(super) fn set_aside(path: &Path) -> Result<PathBuf, FsError> {
         to.push(suffix);
         match rustix::fs::rename(&from, PathBuf::from(to)) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(source) => return Err(FsError { action: "set aside", path: from, source }),
+            Err(source) => return Err(FsError { action: "set aside".into(), path: from, source }),
         }
     }
     Ok(aside)

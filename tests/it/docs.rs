@@ -265,6 +265,14 @@ fn docs_list_every_reason() {
     assert_eq!(reasons, codes("src/signing.rs"));
 }
 
+/// What cannot be, and is, is told (`AttemptError::bug`, `unreachable!`); a comment tells nobody.
+#[test]
+fn no_comment_hides_a_broken_invariant() {
+    let code = code();
+    let hidden: Vec<_> = code.lines().filter(|line| line.contains("// BUG")).collect();
+    assert_eq!(hidden, [""; 0]);
+}
+
 #[test]
 fn docs_list_every_refusal() {
     let told: BTreeSet<_> = first_cells(&section("docs/operations.md", "### Refusals"))

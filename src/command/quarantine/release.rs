@@ -13,7 +13,7 @@ use crate::digest::set::DigestRequest;
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::trust;
-use crate::fs::{Dir, FsError, RelPath, SYNC_DIRECTORY, root};
+use crate::fs::{Action, Dir, FsError, RelPath, root};
 use crate::policy::{Rollback, Rule};
 use crate::signing::{Valid, Verdict};
 use crate::sink::directory::quarantine::{Item, Licence, Locked, Parcel, Published};
@@ -169,7 +169,7 @@ impl<'s> Releases<'s> {
         let Some(rule) = target.rule.filter(|rule| rollback(rule) != Rollback::Off) else {
             return Ok(());
         };
-        if !self.journal.is_superseded(&rule.name, &target.known, &parcel.digest().to_string())? {
+        if !self.journal.is_superseded(&rule.name, &target.known, parcel.digest())? {
             return Ok(());
         }
         let is_denied = rollback(rule) == Rollback::Deny && target.place != Place::Elsewhere;
@@ -191,9 +191,9 @@ impl<'s> Releases<'s> {
         let edition = target.rule.filter(|rule| {
             valid.is_some() && target.place == Place::Delivered && rollback(rule) != Rollback::Off
         });
-        let digest = parcel.digest().to_string();
+        let digest = parcel.digest();
         let edition = match edition {
-            Some(rule) if self.journal.remember_edition(&rule.name, &target.known, &digest)? => Some(rule),
+            Some(rule) if self.journal.remember_edition(&rule.name, &target.known, digest)? => Some(rule),
             Some(_) | None => None,
         };
         let licence = valid.map_or(Licence::Forced, Licence::Verified);
@@ -202,10 +202,10 @@ impl<'s> Releases<'s> {
             Ok(Published::Done) => true,
             Ok(Published::Taken(_) | Published::Changed(_)) => false,
             // The payload has its name by then.
-            Err(FsError { action, .. }) => *action == SYNC_DIRECTORY,
+            Err(FsError { action, .. }) => *action == Action::SyncDirectory,
         };
         if let Some(rule) = edition.filter(|_| !is_there) {
-            self.journal.forget_edition(&rule.name, &target.known, &digest)?;
+            self.journal.forget_edition(&rule.name, &target.known, digest)?;
         }
         let published = published.map_err(|error| match is_there {
             true => ItemTrouble::Fs(error),
@@ -257,8 +257,8 @@ fn departure(locked: &Locked, parcel: &Parcel, valid: Option<&Valid>, at: &Path)
     let word = if valid.is_some() { "verified" } else { "forced" };
     let why = format!("by uid {}, {word}, to {}", rustix::process::getuid().as_raw(), quoted(at));
     QuarantineExit {
-        digest: parcel.digest().to_string(),
-        signature_digest: parcel.signature_digest(),
+        digest: Some(parcel.digest().clone()),
+        signature_digest: parcel.signature_digest().cloned(),
         key: valid.map(|valid| valid.key().to_string()),
         ..locked.item().departure(ExitKind::Released, why)
     }

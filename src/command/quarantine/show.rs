@@ -9,6 +9,7 @@ use crate::chain;
 use crate::cli::Choice;
 use crate::command::table::{Cell, table};
 use crate::command::{Failure, answer};
+use crate::digest::Digest;
 use crate::digest::set::DigestRequest;
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
@@ -163,7 +164,7 @@ impl Content {
         let (bytes, judged) = (item.record().payload.size, &item.record().digest);
         let reading = progress::Reading::of(Some(bytes));
         match item.hash_payload(DigestRequest::NONE, &|len| reading.add(len)) {
-            Ok(hashed) => Self::compared(bytes, hashed.digest.to_string(), judged),
+            Ok(hashed) => Self::compared(bytes, &hashed.digest, judged),
             Err(ReadError::Resized { was, now }) => Self::Resized { was, now },
             Err(error) => Self::Unread(error.into()),
         }
@@ -183,7 +184,7 @@ impl Content {
         }
         match item.read_signature() {
             Ok(Some(read)) => match (read.digest, &item.record().signature_digest) {
-                (Some(digest), Some(judged)) => Self::compared(now, digest.to_string(), judged),
+                (Some(digest), Some(judged)) => Self::compared(now, &digest, judged),
                 (Some(digest), None) => Self::Changed { bytes: now, digest: digest.to_string() },
                 (None, _) => Self::Overlong { bytes: now },
             },
@@ -192,10 +193,10 @@ impl Content {
         }
     }
 
-    fn compared(bytes: u64, digest: String, judged: &str) -> Self {
-        match digest == judged {
-            true => Self::AsJudged { bytes, digest },
-            false => Self::Changed { bytes, digest },
+    fn compared(bytes: u64, digest: &Digest, judged: &str) -> Self {
+        match digest.matches_text(judged) {
+            true => Self::AsJudged { bytes, digest: digest.to_string() },
+            false => Self::Changed { bytes, digest: digest.to_string() },
         }
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::daemon::decide;
 use crate::daemon::decide::{Existing, Signing};
-use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, facts};
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, facts, not_warranted};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
-use crate::hold::{AttemptError, Hold};
+use crate::hold::{AttemptError, Conflict, Hold};
 use crate::kms::Operation;
 use crate::kms::{Kms, TroubleKind};
 use crate::policy::SignRule;
@@ -20,8 +20,8 @@ use crate::sink::warrant::Warrant;
 use crate::sink::{Delivered, Old, Sink as _};
 use crate::source::{Snapshot, Source as _, Version as _};
 use crate::state;
-use crate::state::Outcome;
 use crate::state::reason::RefusalReason;
+use crate::state::{Outcome, Remembered};
 
 impl<K: Kms> Pipeline<K> {
     pub(crate) async fn sign<B: Backend>(
@@ -112,10 +112,10 @@ impl<K: Kms> Pipeline<K> {
         let fits = signature.batch().is_none() || rule.batch.is_some();
         let remembered = self.state.remembered(&site.rule.name, &work.path).await?;
         if let Some(row) = remembered
-            && row.signature_digest.as_deref() == Some(&signature.digest().to_string())
+            && row.is_of_signature(signature)
             && row.outcome.is_signed_in_place()
         {
-            let same_content = row.digest.as_deref() == Some(&taken.hashed.digest.to_string());
+            let same_content = row.is_of_payload(&taken.hashed.digest);
             let same_rule = [&site.fingerprint, &site.other_format].contains(&&row.fingerprint);
             let current = same_content && same_rule && fits;
             return Ok(match (current, row.outcome) {
@@ -166,8 +166,8 @@ impl<K: Kms> Pipeline<K> {
             return Err(AttemptError::Changed);
         }
         let facts = |signature: Option<state::Version>| Facts {
-            digest: Some(taken.hashed.digest.to_string()),
-            signature_digest: Some(signed.signature.digest().to_string()),
+            digest: Some(taken.hashed.digest.clone()),
+            signature_digest: Some(signed.signature.digest()),
             key: Some(signed.key.to_string()),
             item: None,
             signature,
@@ -233,8 +233,8 @@ impl<K: Kms> Pipeline<K> {
         let taken = Arc::new(taken);
         let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &signed)).await?;
         let facts = Facts {
-            digest: Some(taken.hashed.digest.to_string()),
-            signature_digest: Some(published.digest().to_string()),
+            digest: Some(taken.hashed.digest.clone()),
+            signature_digest: Some(published.digest()),
             key: Some(signed.key.to_string()),
             item: None,
             signature: None,
@@ -284,17 +284,19 @@ impl<K: Kms> Pipeline<K> {
                 if self.state.was_intended(&site.rule.name, &work.path, &other).await? =>
             {
                 if !site.sink.remove_orphan(&work.path, &other).await? {
-                    return Err(conflict("a signature without its file"));
+                    return Err(conflict(Conflict::StraySignature));
                 }
                 match attempt().await? {
                     Delivered::Done => Ok(signed.signature.clone()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(AttemptError::Changed),
                     Delivered::Conflict(what) => Err(conflict(what)),
+                    Delivered::NotWarranted => Err(not_warranted()),
                 }
             }
-            Delivered::Beside(_) => Err(conflict("the same file with another signature")),
-            Delivered::Orphan(_) => Err(conflict("a signature without its file")),
+            Delivered::Beside(_) => Err(conflict(Conflict::OtherSignature)),
+            Delivered::Orphan(_) => Err(conflict(Conflict::StraySignature)),
             Delivered::Conflict(what) => Err(conflict(what)),
+            Delivered::NotWarranted => Err(not_warranted()),
         }
     }
 
@@ -311,10 +313,9 @@ impl<K: Kms> Pipeline<K> {
             return Ok(true);
         }
         let remembered = self.state.remembered(&site.rule.name, path).await?;
-        let digests = (taken.hashed.digest.to_string(), signature.digest().to_string());
-        if remembered.is_some_and(|row| {
-            row.digest.as_deref() == Some(&digests.0) && row.signature_digest.as_deref() == Some(&digests.1)
-        }) {
+        let is_it =
+            |row: &Remembered| row.is_of_payload(&taken.hashed.digest) && row.is_of_signature(signature);
+        if remembered.as_ref().is_some_and(is_it) {
             return Ok(true);
         }
         let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));

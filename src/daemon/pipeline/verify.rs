@@ -5,12 +5,14 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::daemon::decide;
 use crate::daemon::decide::{Doubt, Verified};
-use crate::daemon::pipeline::{Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, VALID, facts};
+use crate::daemon::pipeline::{
+    Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, VALID, facts, not_warranted,
+};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
 use crate::fs::lease::Writer;
-use crate::fs::{RelPath, SYNC_DIRECTORY};
-use crate::hold::{AttemptError, Hold};
+use crate::fs::{Action, RelPath};
+use crate::hold::{AttemptError, Conflict, Hold};
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::kms::Operation;
@@ -166,7 +168,7 @@ impl<K: Kms> Pipeline<K> {
             return Ok(self.settle(site, &work.path, &work.versions, settled, facts).await);
         }
         let Some(signature) = taken.signature.as_ref().and_then(|file| file.parsed.clone()) else {
-            return Err(AttemptError::Changed); // BUG: a valid verdict needs a signature. Starting over is always safe.
+            return Err(AttemptError::bug("a verdict is valid without a signature"));
         };
         let size = taken.hashed.size;
         let _guard = site.sink.enter();
@@ -183,8 +185,7 @@ impl<K: Kms> Pipeline<K> {
         match self.publish(site, work, &taken, &valid, &signature, keys, context).await {
             Ok(()) => {}
             Err(Failed::Surely(stop)) if is_new => {
-                let digest = valid.digest().to_string();
-                self.state.forget_edition(&site.rule.name, &work.path, &digest).await?;
+                self.state.forget_edition(&site.rule.name, &work.path, valid.digest()).await?;
                 return Err(stop);
             }
             Err(Failed::Surely(stop) | Failed::Perhaps(stop)) => return Err(stop),
@@ -229,26 +230,26 @@ impl<K: Kms> Pipeline<K> {
                 let opened = self.open(site, keys, context, &other, &mut None).await?;
                 match opened.judge(&taken.hashed.digests).map_err(AttemptError::from)? {
                     Verdict::Valid(_) => Ok(()),
-                    Verdict::Invalid(_) => {
-                        Err(Failed::Perhaps(conflict("the same file with an invalid signature")))
-                    }
+                    Verdict::Invalid(_) => Err(Failed::Perhaps(conflict(Conflict::InvalidSignature))),
                 }
             }
             Delivered::Orphan(other) => {
                 let was_intended = self.state.was_intended(&site.rule.name, &work.path, &other).await;
                 if !was_intended.map_err(AttemptError::from)? {
-                    return Err(conflict("a signature without its file").into());
+                    return Err(conflict(Conflict::StraySignature).into());
                 }
                 if !site.sink.remove_orphan(&work.path, &other).await? {
-                    return Err(conflict("a signature without its file").into());
+                    return Err(conflict(Conflict::StraySignature).into());
                 }
                 match attempt().await? {
                     Delivered::Done => Ok(()),
                     Delivered::Beside(_) | Delivered::Orphan(_) => Err(AttemptError::Changed.into()),
                     Delivered::Conflict(what) => Err(conflict(what).into()),
+                    Delivered::NotWarranted => Err(not_warranted().into()),
                 }
             }
             Delivered::Conflict(what) => Err(conflict(what).into()),
+            Delivered::NotWarranted => Err(not_warranted().into()),
         }
     }
 
@@ -263,8 +264,7 @@ impl<K: Kms> Pipeline<K> {
         if rule.rollback == Rollback::Off {
             return Ok(false);
         }
-        let digest = valid.digest().to_string();
-        Ok(self.state.remember_edition(&site.rule.name, &work.path, &digest).await?)
+        Ok(self.state.remember_edition(&site.rule.name, &work.path, valid.digest()).await?)
     }
 
     async fn check_rollback<B: Backend>(
@@ -277,8 +277,8 @@ impl<K: Kms> Pipeline<K> {
         if rule.rollback == Rollback::Off {
             return Ok(());
         }
-        let digest = valid.digest().to_string();
-        if !self.state.is_superseded(&site.rule.name, &work.path, &digest).await? {
+        let digest = valid.digest();
+        if !self.state.is_superseded(&site.rule.name, &work.path, digest).await? {
             return Ok(());
         }
         match rule.rollback {
@@ -286,7 +286,7 @@ impl<K: Kms> Pipeline<K> {
             Rollback::Deny => Err(AttemptError::Hold(Hold::Rollback)),
             Rollback::Alert => {
                 let file = Escaped::new(work.path.as_path());
-                tracing::error!(rule = site.rule.name, %file, digest, "superseded content is accepted again");
+                tracing::error!(rule = site.rule.name, %file, %digest, "superseded content is accepted again");
                 Ok(())
             }
         }
@@ -304,14 +304,16 @@ impl From<AttemptError> for Failed {
         match &stop {
             AttemptError::Hold(Hold::Conflict { .. }) => Self::Surely(stop),
             // The payload has its name by then, if it is the last one.
-            AttemptError::Hold(Hold::Fs(error)) if error.action != SYNC_DIRECTORY => Self::Surely(stop),
+            AttemptError::Hold(Hold::Fs(error)) if error.action != Action::SyncDirectory => {
+                Self::Surely(stop)
+            }
             AttemptError::Hold(_) | AttemptError::Changed | AttemptError::Refused(_) => Self::Perhaps(stop),
         }
     }
 }
 
 impl<B: Backend> Site<B> {
-    pub(crate) fn conflict(&self, path: &RelPath, what: &'static str) -> Hold {
+    pub(crate) fn conflict(&self, path: &RelPath, what: Conflict) -> Hold {
         Hold::Conflict { path: self.sink.destination_of(path), what }
     }
 }

@@ -130,7 +130,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         while self.jobs.len() < max_jobs {
             let Some(path) = self.ready.pop_front() else { return };
             let Some(slot) = self.pairs.get_mut(&path) else { continue };
-            let Some(finality) = slot.pair.trying() else { continue };
+            let Some(finality) = slot.pair.trying() else {
+                slot.running = false; // or nobody would look at it again
+                self.hold(&path, Hold::Internal("a file has its turn that is not ready"));
+                return;
+            };
             // The versions that settled; should others lie there by now, the try starts over.
             let settled = slot.pair.versions().clone();
             let versions = match &self.rule.mode {

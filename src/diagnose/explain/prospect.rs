@@ -215,15 +215,13 @@ impl Scene<'_> {
 
     /// What the signature beside the file is, as far as state knows. `None`: KMS would be asked.
     fn whose(&self, signature: &Signature) -> Result<Option<Existing>, Unseen> {
-        let digest = signature.digest().to_string();
-        let is_ours = self.row.is_some_and(|row| {
-            row.signature_digest.as_deref() == Some(&digest) && row.outcome.is_signed_in_place()
-        });
+        let is_ours =
+            self.row.is_some_and(|row| row.is_of_signature(signature) && row.outcome.is_signed_in_place());
         if is_ours {
             return Ok(Some(Existing::Stale));
         }
         let Some(decisions) = self.terms.decisions else { return Ok(None) };
-        let intended = decisions.was_intended(&self.site.rule.name, self.path, &digest)?;
+        let intended = decisions.was_intended(&self.site.rule.name, self.path, signature)?;
         Ok(intended.then_some(Existing::Stale))
     }
 

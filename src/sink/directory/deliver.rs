@@ -11,6 +11,7 @@ use crate::fs::chown::Owner;
 use crate::fs::copy::{Hashed, Pass};
 use crate::fs::flush::Flusher;
 use crate::fs::{Dir, Fitness, FsError, OpenError, Place, Publish, RelPath, Staging, Stat, trust};
+use crate::hold::Conflict;
 use crate::signature::{MAX_LEN, Signature};
 use crate::sink::Delivered;
 use crate::sink::warrant::Warrant;
@@ -30,13 +31,12 @@ pub fn deliver(
     disk: &Flusher,
 ) -> Result<Delivered, FsError> {
     if !hashed.digest.matches(warrant.digest().as_bytes()) {
-        // BUG: no caller pairs a copy with another copy's verdict. Delivering nothing is always safe.
-        return Ok(Delivered::Conflict("the verdict is about other bytes"));
+        return Ok(Delivered::NotWarranted);
     }
     let place = match open_place(root, path.parent()) {
         // Nothing goes through it (A22), and only a person can take it away.
         Err(e) if e.is_no_directory() => {
-            return Ok(Delivered::Conflict(NO_WAY));
+            return Ok(Delivered::Conflict(Conflict::NoWay));
         }
         opened => opened?,
     };
@@ -70,8 +70,8 @@ fn deliver_to(
     let payload_is_there = match look_at_payload(dir, name, hashed, wanted)? {
         Existing::Nothing => false,
         Existing::Equal => true,
-        Existing::Loose => return Ok(Delivered::Conflict(LOOSE)),
-        Existing::Other => return Ok(Delivered::Conflict(TAKEN)),
+        Existing::Loose => return Ok(Delivered::Conflict(Conflict::Loose)),
+        Existing::Other => return Ok(Delivered::Conflict(Conflict::Taken)),
     };
 
     let signature = Staging::below(root, path.parent())?.and_holding(warrant.signature().as_bytes())?;
@@ -90,12 +90,10 @@ fn deliver_to(
             }
             ExistingSignature::Of(there) => return Ok(Delivered::Orphan(there)),
             ExistingSignature::Loose => {
-                return Ok(Delivered::Conflict(
-                    "a signature that others could change has the signature's name",
-                ));
+                return Ok(Delivered::Conflict(Conflict::LooseSignature));
             }
             ExistingSignature::None => {
-                return Ok(Delivered::Conflict("something that is no signature has the signature's name"));
+                return Ok(Delivered::Conflict(Conflict::NoSignature));
             }
         }
     }
@@ -106,8 +104,8 @@ fn deliver_to(
             // Somebody was quicker; our signature stays only if it belongs to what they put there.
             let taken = match look_at_payload(dir, name, hashed, wanted)? {
                 Existing::Equal => return disk.flush(&[place.written()]).map(|()| Delivered::Done),
-                Existing::Loose => LOOSE,
-                Existing::Nothing | Existing::Other => TAKEN,
+                Existing::Loose => Conflict::Loose,
+                Existing::Nothing | Existing::Other => Conflict::Taken,
             };
             for (name, stat) in put.drain(..) {
                 place.remove_own(&name, &stat)?;
@@ -135,20 +133,15 @@ fn open_place(root: &Dir, below: &Path) -> Result<Place, FsError> {
 ///
 /// # Errors
 /// What opening and reading what is there says.
-pub fn obstacle(
-    root: &Dir,
-    path: &RelPath,
-    hashed: &Hashed,
-    mode: u32,
-) -> Result<Option<&'static str>, FsError> {
+pub fn obstacle(root: &Dir, path: &RelPath, hashed: &Hashed, mode: u32) -> Result<Option<Conflict>, FsError> {
     let wanted = Wanted { owner: Owner::current(), mode };
     Ok(match destination(root, path)? {
         Destination::Missing => None,
-        Destination::NoWay => Some(NO_WAY),
+        Destination::NoWay => Some(Conflict::NoWay),
         Destination::There(dir) => match look_at_payload(&dir, path.name(), hashed, wanted)? {
             Existing::Nothing | Existing::Equal => None,
-            Existing::Loose => Some(LOOSE),
-            Existing::Other => Some(TAKEN),
+            Existing::Loose => Some(Conflict::Loose),
+            Existing::Other => Some(Conflict::Taken),
         },
     })
 }
@@ -161,7 +154,7 @@ pub enum Outlook {
     /// A file of this size has it: the same, or another.
     Same,
     /// Something else has it.
-    Conflict(&'static str),
+    Conflict(Conflict),
 }
 
 /// What publishing a file of `size` bytes as `path` below `root` would meet, as things stand.
@@ -171,11 +164,11 @@ pub enum Outlook {
 pub fn foresee(root: &Dir, path: &RelPath, size: u64) -> Result<Outlook, FsError> {
     Ok(match destination(root, path)? {
         Destination::Missing => Outlook::Free,
-        Destination::NoWay => Outlook::Conflict(NO_WAY),
+        Destination::NoWay => Outlook::Conflict(Conflict::NoWay),
         Destination::There(dir) => match of_size(&dir, path.name(), size)? {
             OfSize::Nothing => Outlook::Free,
             OfSize::Same(..) => Outlook::Same,
-            OfSize::Other => Outlook::Conflict(TAKEN),
+            OfSize::Other => Outlook::Conflict(Conflict::Taken),
         },
     })
 }
@@ -197,16 +190,6 @@ fn destination(root: &Dir, path: &RelPath) -> Result<Destination, FsError> {
         Err(e) => Err(e),
     }
 }
-
-/// Where a directory must be made there is something else.
-const NO_WAY: &str = "a file or link has the name of a directory that is needed";
-
-/// The commonest conflict.
-pub(crate) const TAKEN: &str = "another file has the name";
-
-/// As good as nothing: whoever could change it may do so once the source is gone.
-pub(crate) const LOOSE: &str =
-    "an equal file has the name, but others could change it (its owner, its mode, or a second link)";
 
 /// Removes a signature without payload that the caller knows for its own leftover; `false` if that cannot be done
 /// without the risk of removing another file, which somebody puts in its place at that moment.
@@ -298,7 +281,7 @@ fn of_size(dir: &Dir, name: &OsStr, size: u64) -> Result<OfSize, FsError> {
 }
 
 fn sync(file: &File, path: &Path) -> Result<(), FsError> {
-    rustix::fs::fsync(file).map_err(|source| FsError { action: "sync", path: path.to_owned(), source })
+    rustix::fs::fsync(file).map_err(|source| FsError { action: "sync".into(), path: path.to_owned(), source })
 }
 
 /// What has a signature's name at a destination.
@@ -377,7 +360,7 @@ mod tests {
             )
         }
 
-        fn obstacle(&self, path: &str) -> Option<&'static str> {
+        fn obstacle(&self, path: &str) -> Option<Conflict> {
             obstacle(&self.root, &RelPath::new(path).unwrap(), &self.hashed, 0o755).unwrap()
         }
 
@@ -403,9 +386,9 @@ mod tests {
         let foreseen = |path: &str, size| foresee(&fixture.root, &RelPath::new(path).unwrap(), size).unwrap();
         let size = "content".len() as u64;
         assert!(matches!(foreseen("there", size), Outlook::Same));
-        assert!(matches!(foreseen("there", size - 1), Outlook::Conflict(TAKEN)));
-        assert!(matches!(foreseen("there", size + 1), Outlook::Conflict(TAKEN)));
-        assert!(matches!(foreseen("there/below", size), Outlook::Conflict(NO_WAY)));
+        assert!(matches!(foreseen("there", size - 1), Outlook::Conflict(Conflict::Taken)));
+        assert!(matches!(foreseen("there", size + 1), Outlook::Conflict(Conflict::Taken)));
+        assert!(matches!(foreseen("there/below", size), Outlook::Conflict(Conflict::NoWay)));
         assert!(matches!(foreseen("new", size), Outlook::Free));
         assert!(matches!(foreseen("new/below", size), Outlook::Free));
     }
@@ -511,8 +494,8 @@ mod tests {
         for other in ["CONTENT", "content and more", ""] {
             let f = Fixture::new();
             f.put("f", other);
-            assert_eq!(f.obstacle("f"), Some(TAKEN), "{other}");
-            assert!(matches!(f.deliver("f").unwrap(), Delivered::Conflict(TAKEN)), "{other}");
+            assert_eq!(f.obstacle("f"), Some(Conflict::Taken), "{other}");
+            assert!(matches!(f.deliver("f").unwrap(), Delivered::Conflict(Conflict::Taken)), "{other}");
             assert_eq!((f.there("f").unwrap().1, f.there("f.sig")), (other.into(), None));
         }
     }
@@ -543,7 +526,7 @@ mod tests {
         let delivered =
             deliver(&f.root, &path, &f.staging, &f.hashed, &warrant, 0o644, &Flusher::new(&f.root).unwrap())
                 .unwrap();
-        assert!(matches!(delivered, Delivered::Conflict("the verdict is about other bytes")));
+        assert!(matches!(delivered, Delivered::NotWarranted));
         assert_eq!((f.there("f"), f.there("f.sig")), (None, None));
     }
 

@@ -24,36 +24,38 @@ use crate::fs::staging::{RESERVED_PREFIX, random_hex};
 use crate::fs::{Dir, Fitness, FsError, OpenError, Place, RelPath};
 use crate::signature::{MAX_LEN, Signature};
 use crate::sink::directory::tree;
+use crate::state::link::{hex, unhex};
 
 const SWAP: &str = "swap";
 
-/// Hexadecimal digits of each digest in a folder's name: 256 bits, and two of them fit a name.
-const DIGITS: usize = 64;
+/// Bytes of each digest in a folder's name: 256 bits, and two of them fit a name in hexadecimal.
+const HALF: usize = 32;
 
-/// The digests of what may be removed.
+/// The digests of what may be removed, their first halves.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Removable(Vec<String>);
+pub(crate) struct Removable(Vec<[u8; HALF]>);
 
 impl Removable {
     pub(crate) fn of(signatures: &[&Signature]) -> Self {
-        Self(signatures.iter().map(|signature| shorten(&signature.digest())).collect())
+        Self(signatures.iter().map(|signature| first_half(&signature.digest())).collect())
     }
 
     /// A file whose SHA-512 is this.
     pub(crate) fn one(digest: &Digest) -> Self {
-        Self(vec![shorten(digest)])
+        Self(vec![first_half(digest)])
     }
 
     /// What the name of a folder says; `None` if it is none of an exchange.
     pub(crate) fn of_folder(id: &OsStr) -> Option<Self> {
         let mut parts = id.to_str()?.split('.');
         let (_hex, last) = (parts.next()?, parts.next_back()?);
-        (last == SWAP).then(|| Self(parts.map(str::to_owned).collect()))
+        let half = |part: &str| unhex(part)?.try_into().ok(); // what is no digest is that of no file
+        (last == SWAP).then(|| Self(parts.filter_map(half).collect()))
     }
 
     fn folder(&self) -> OsString {
-        let parts = self.0.iter().map(String::as_str).chain([SWAP]);
-        OsString::from(parts.fold(random_hex(), |name, part| name + "." + part))
+        let parts = self.0.iter().map(|half| hex(half)).chain([SWAP.to_owned()]);
+        OsString::from(parts.fold(random_hex(), |name, part| name + "." + &part))
     }
 
     /// Whether a file in a directory holds just that, and nobody has it open to change it. What may not be read does not.
@@ -75,18 +77,19 @@ impl Removable {
         }
         let mut bytes = Vec::new();
         file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
-            action: "read",
+            action: "read".into(),
             path: dir.path().join(name),
             source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
         })?;
-        Ok(self.0.contains(&shorten(&Digest::of(&bytes))))
+        let digest = Digest::of(&bytes);
+        Ok(self.0.iter().any(|half| digest.begins_with(half)))
     }
 }
 
-fn shorten(digest: &Digest) -> String {
-    let mut digits = digest.to_string();
-    digits.truncate(DIGITS);
-    digits
+fn first_half(digest: &Digest) -> [u8; HALF] {
+    let mut half = [0; HALF];
+    half.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
+    half
 }
 
 /// A folder for one exchange. Whoever drops it without [`Work::finish`] leaves it to [`settle`].

@@ -21,12 +21,14 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::digest::Digest;
 use crate::escape::Escaped;
 use crate::fs::copy::Pass;
 use crate::fs::private::Private;
 use crate::fs::staging::random_hex;
 use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Place, Publish, RelPath, Staging, Stat, root};
 use crate::signature::{Format, MAX_LEN};
+use crate::signing::Reason;
 use crate::sink::directory::removal;
 use crate::sink::directory::removal::{Part, Removal};
 use crate::sink::{PutAway, Removed};
@@ -35,7 +37,9 @@ use crate::state::link::{hex, unhex};
 pub use crate::sink::directory::quarantine::item::{
     Entry, Item, ItemError, Locked, ReadError, entries, is_id, sweep,
 };
-pub use crate::sink::directory::quarantine::release::{Licence, PackError, Parcel, Published};
+pub use crate::sink::directory::quarantine::release::{
+    Changed, Licence, Occupied, PackError, Parcel, Published,
+};
 
 pub(crate) const PAYLOAD: &str = "payload";
 pub(crate) const SIGNATURE: &str = "payload.sig";
@@ -135,16 +139,16 @@ impl PartRecord {
 /// What is known of a pair when it is put away.
 #[derive(Debug, Clone)]
 pub struct Case<'a> {
-    /// `mismatch`, `rejected`, …
-    pub reason: &'a str,
+    /// Why it is invalid.
+    pub reason: Reason,
     /// The rule's name.
     pub rule: &'a str,
     /// The keys asked.
     pub keys: Vec<String>,
-    /// SHA-512 of the payload, hexadecimal.
-    pub digest: String,
-    /// SHA-512 of the signature, hexadecimal.
-    pub signature_digest: Option<String>,
+    /// Of the payload.
+    pub digest: Digest,
+    /// Of the signature's bytes.
+    pub signature_digest: Option<Digest>,
     /// Whether the lease could be asked.
     pub lease_granted: bool,
     /// The payload's path below the root.
@@ -175,12 +179,16 @@ pub fn put_away(store: &Dir, private: &Arc<Private>, case: &Case<'_>) -> Result<
 }
 
 /// Makes an item's folder and locks it.
-fn begin(store: &Dir, digest: &str) -> Result<(String, Dir), FsError> {
+fn begin(store: &Dir, digest: &Digest) -> Result<(String, Dir), FsError> {
     let id = fresh_id(digest);
     let item = store.make_new_dir(OsStr::new(&id), 0o700)?;
     if !item.lock().inspect_err(|_| store.remove_dir(OsStr::new(&id)).unwrap_or_default())? {
         // Its name was made this moment and cannot be guessed: somebody reads the whole store. Left to `recover`.
-        return Err(FsError { action: "lock", path: item.path().to_owned(), source: Errno::WOULDBLOCK });
+        return Err(FsError {
+            action: "lock".into(),
+            path: item.path().to_owned(),
+            source: Errno::WOULDBLOCK,
+        });
     }
     Ok((id, item))
 }
@@ -295,7 +303,7 @@ fn copy_in(item: &Dir, private: &Arc<Private>, source: &Place, case: &Case<'_>) 
         return Ok(false);
     }
     if let Some(stat) = &copied
-        && !copy_one(item, SIGNATURE, source, &signature, &stat.identity, case.signature_digest.as_deref())?
+        && !copy_one(item, SIGNATURE, source, &signature, &stat.identity, case.signature_digest.as_ref())?
     {
         return Ok(false);
     }
@@ -314,7 +322,7 @@ fn copy_one(
     source: &Place,
     name: &OsStr,
     expected: &Identity,
-    digest: Option<&str>,
+    digest: Option<&Digest>,
 ) -> Result<bool, FsError> {
     let fitness = Fitness { max_size: expected.size, max_links: u32::MAX, owners: None };
     let (file, stat) = match source.open_file(name, &fitness) {
@@ -331,7 +339,7 @@ fn copy_one(
         Err(OpenError::Gone | OpenError::Unfit(_)) => return Ok(false),
         Err(OpenError::Io(e)) => return Err(e),
     };
-    if digest.is_some_and(|judged| judged != hashed.digest.to_string()) {
+    if digest.is_some_and(|judged| !judged.matches(hashed.digest.as_bytes())) {
         return Ok(false);
     }
     staging.seal(0o400)?;
@@ -456,11 +464,11 @@ fn record(id: &str, root: &Dir, case: &Case<'_>) -> Record {
         id: id.to_owned(),
         quarantined_at: clock::timestamp(),
         verdict: "invalid".into(),
-        reason: case.reason.into(),
+        reason: case.reason.to_string(),
         rule: case.rule.into(),
         keys: case.keys.clone(),
-        digest: case.digest.clone(),
-        signature_digest: case.signature_digest.clone(),
+        digest: case.digest.to_string(),
+        signature_digest: case.signature_digest.as_ref().map(Digest::to_string),
         lease: if case.lease_granted { "granted" } else { "unavailable" }.into(),
         root: Escaped::new(root.path()).to_string(),
         path: Escaped::new(case.path.as_path()).to_string(),
@@ -472,7 +480,8 @@ fn record(id: &str, root: &Dir, case: &Case<'_>) -> Record {
 }
 
 fn write_record(item: &Dir, record: &Record) -> Result<(), FsError> {
-    let failed = |source| FsError { action: "write the record of", path: item.path().to_owned(), source };
+    let failed =
+        |source| FsError { action: "write the record of".into(), path: item.path().to_owned(), source };
     let mut json = serde_json::to_vec_pretty(record).map_err(|_| failed(Errno::INVAL))?;
     json.push(b'\n');
     let staging = Staging::holding(item, &json)?;
@@ -491,9 +500,10 @@ fn read_record(item: &Dir) -> Option<Record> {
 }
 
 /// `20261124T003501Z-DIGEST-RANDOM`: sorts by time, says at a glance what it is, and cannot be guessed.
-fn fresh_id(digest: &str) -> String {
+fn fresh_id(digest: &Digest) -> String {
     let stamp: String = clock::timestamp().chars().filter(char::is_ascii_alphanumeric).collect();
     let (seconds, _) = stamp.split_at_checked(15).unwrap_or((&stamp, ""));
+    let digest = digest.to_string();
     let digest = digest.get(..8).unwrap_or_default();
     let random = random_hex();
     format!("{seconds}Z-{digest}-{}", random.get(..8).unwrap_or(&random))
@@ -509,7 +519,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::digest::Digest;
     use crate::fs::tests::{as_user, chmod};
 
     #[test]
@@ -530,7 +539,7 @@ mod tests {
     fn p4_what_is_being_put_away_cannot_be_purged_from_under_it() {
         let temp = tempfile::tempdir().unwrap();
         let store = Dir::open(temp.path()).unwrap();
-        let (id, item) = begin(&store, "0123456789").unwrap();
+        let (id, item) = begin(&store, &Digest::of(b"content")).unwrap();
         // A copy whose source is about to be removed: without it, the file would be nowhere.
         fs::write(item.path().join(PAYLOAD), "content").unwrap();
         assert!(matches!(Locked::take(&store, &id), Err(ItemError::Busy)));
@@ -657,8 +666,8 @@ mod tests {
             let source = self.root.descend(self.path.parent()).unwrap();
             let stat = |name: &OsStr| source.stat_of(name).unwrap();
             Case {
-                digest: Digest::of(b"bad").to_string(),
-                signature_digest: Some(Digest::of(b"its signature").to_string()),
+                digest: Digest::of(b"bad"),
+                signature_digest: Some(Digest::of(b"its signature")),
                 path: &self.path,
                 signature: stat(&signature_name(self.path.name())),
                 ..case(stat(self.path.name()).unwrap())
@@ -764,7 +773,7 @@ mod tests {
             let site = Site::new();
             let long = vec![b'a'; size];
             fs::write(site.signature(), &long).unwrap();
-            let digest = Digest::of(&long).to_string();
+            let digest = Digest::of(&long);
             let (item, copied) = site.copy(&Case { signature_digest: Some(digest), ..site.case() });
             assert!(copied);
             assert_eq!((site.left(), holds(item.path())), ([false, !is_copied], [true, is_copied]), "{size}");
@@ -823,10 +832,10 @@ mod tests {
     fn case(payload: Stat) -> Case<'static> {
         static PATH: std::sync::LazyLock<RelPath> = std::sync::LazyLock::new(|| RelPath::new("f").unwrap());
         Case {
-            reason: "mismatch",
+            reason: Reason::Mismatch,
             rule: "rule",
             keys: Vec::new(),
-            digest: "00".into(),
+            digest: Digest::of(b""),
             signature_digest: None,
             lease_granted: true,
             path: &PATH,

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::fs::private;
 use crate::fs::private::{Kinship, LOCK, Private};
 use crate::fs::staging::{RESERVED_PREFIX, random_hex};
-use crate::fs::{Dir, FsError, Identity, Place, RelPath};
+use crate::fs::{Action, Dir, FsError, Identity, Place, RelPath};
 use crate::sink::directory::exchange;
 use crate::sink::directory::exchange::Removable;
 use crate::sink::directory::tree;
@@ -85,7 +85,7 @@ impl Removal {
     ///
     /// # Errors
     /// The parts could not be moved: no room for claims, no permission, another's `.kms-sig`, or a sticky directory
-    /// ([`STICKY`]).
+    /// ([`Action::MoveOutOfSticky`]).
     pub fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
         for part in parts {
             check_movable(&Place::open(self.private.root(), part.path.parent())?, part.path.name())?;
@@ -237,9 +237,6 @@ fn give_back(private: &Private, dir: &Dir, parts: &[Taken<'_>]) -> Result<(), Fs
     Ok(())
 }
 
-/// The action of a move that a sticky directory would refuse.
-pub const STICKY: &str = "move files of others out of (it is sticky, and not the daemon's own)";
-
 /// Checks that this process may move `name` out of its directory, as far as that can be known before.
 ///
 /// # Errors
@@ -252,9 +249,11 @@ pub(crate) fn check_movable(parent: &Place, name: &OsStr) -> Result<(), FsError>
         return Ok(());
     }
     match parent.stat_of(name)? {
-        Some(file) if file.uid != me => {
-            Err(FsError { action: STICKY, path: parent.path().to_owned(), source: Errno::PERM })
-        }
+        Some(file) if file.uid != me => Err(FsError {
+            action: Action::MoveOutOfSticky,
+            path: parent.path().to_owned(),
+            source: Errno::PERM,
+        }),
         _ => Ok(()),
     }
 }

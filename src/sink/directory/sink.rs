@@ -12,7 +12,7 @@ use crate::fs::flush::Flusher;
 use crate::fs::lease::Writer;
 use crate::fs::private::Private;
 use crate::fs::{Dir, Identity, RelPath, Staging};
-use crate::hold::AttemptError;
+use crate::hold::{AttemptError, Conflict};
 use crate::policy::Rule;
 use crate::settle::PairVersion;
 use crate::signature::{Signature, Suffix};
@@ -61,8 +61,7 @@ impl DirectorySink {
 
     fn put_away(&self, rule: &Rule, case: &Case<'_>) -> Result<PutAway, AttemptError> {
         let Some(store) = &self.quarantine else {
-            // BUG: a policy whose rules quarantine names a store. Leaving the file is always safe.
-            return Ok(PutAway::Changed);
+            return Err(AttemptError::bug("a rule quarantines, and its policy names no quarantine"));
         };
         AttemptError::unless_there(store.dir())?;
         let is_copied = store.dir().stat()?.mount != self.private.root().stat()?.mount;
@@ -108,7 +107,7 @@ impl DirectorySink {
     async fn dissolve(&self, path: &RelPath, state: &State) {
         let ours = match block_in_place(|| exchange::digest_of_stand_in(&self.private, path)) {
             None => None,
-            Some(digest) => match state.knows_signature(&self.rule, &digest.to_string()).await {
+            Some(digest) => match state.knows_signature(&self.rule, &digest).await {
                 Ok(is_known) => Some(digest).filter(|_| is_known),
                 Err(_) => return, // what state cannot tell now it tells at the next start
             },
@@ -161,7 +160,7 @@ impl Sink<DirectorySource> for DirectorySink {
         old: Option<Old<Identity>>,
     ) -> Result<Identity, AttemptError> {
         let Some(beside) = RelPath::new(path.parent().join(signature.name_beside(path.name()))) else {
-            return Err(AttemptError::Changed); // BUG: what is signed has a name that leaves room for it
+            return Err(AttemptError::bug("what is signed has a name without room for a suffix"));
         };
         let (origin, name) = (snapshot.origin.clone(), path.name().to_owned());
         let (here, signature) = (self.clone(), signature.clone());
@@ -187,8 +186,10 @@ impl Sink<DirectorySource> for DirectorySink {
         &self,
         path: &RelPath,
         snapshot: &Snapshot<DirectorySource>,
-    ) -> Result<Option<&'static str>, AttemptError> {
-        let Some((root, mode)) = self.destination.clone() else { return Ok(None) };
+    ) -> Result<Option<Conflict>, AttemptError> {
+        let Some((root, mode)) = self.destination.clone() else {
+            return Err(AttemptError::bug("a rule delivers without a destination"));
+        };
         let (path, hashed) = (path.clone(), snapshot.hashed.clone());
         blocking(move || Ok(deliver::obstacle(&root, &path, &hashed, mode)?)).await
     }
@@ -200,12 +201,12 @@ impl Sink<DirectorySource> for DirectorySink {
         warrant: Warrant,
     ) -> Result<Delivered, AttemptError> {
         let Some((root, mode)) = self.destination.clone() else {
-            return Err(AttemptError::Changed); // BUG: only rules that deliver come here
+            return Err(AttemptError::bug("a rule delivers without a destination"));
         };
         let (path, disk, snapshot) = (path.clone(), Arc::clone(&self.disk), Arc::clone(snapshot));
         blocking(move || {
             let Some(staging) = &snapshot.staging else {
-                return Err(AttemptError::Changed); // BUG: they have a private copy
+                return Err(AttemptError::bug("a rule delivers without a private copy"));
             };
             AttemptError::unless_there(&root)?;
             Ok(deliver::deliver(&root, &path, staging, &snapshot.hashed, &warrant, mode, &disk)?)
@@ -214,7 +215,9 @@ impl Sink<DirectorySource> for DirectorySink {
     }
 
     async fn remove_orphan(&self, path: &RelPath, known: &Signature) -> Result<bool, AttemptError> {
-        let Some(root) = self.destination_root().cloned() else { return Ok(true) };
+        let Some(root) = self.destination_root().cloned() else {
+            return Err(AttemptError::bug("a rule delivers without a destination"));
+        };
         let (path, known) = (path.clone(), known.clone());
         blocking(move || Ok(deliver::remove_orphan(&root, &path, &known)?)).await
     }
@@ -236,12 +239,11 @@ impl Sink<DirectorySource> for DirectorySink {
     ) -> Result<PutAway, AttemptError> {
         let (here, rule, path, origin) =
             (self.clone(), Arc::clone(rule), path.clone(), snapshot.origin.clone());
-        let digests =
-            (snapshot.hashed.digest.to_string(), snapshot.signature_digest().map(ToString::to_string));
+        let digests = (snapshot.hashed.digest.clone(), snapshot.signature_digest().cloned());
         let lease_granted = snapshot.writer != Writer::Unknown;
         blocking(move || {
             let case = Case {
-                reason: reason.as_str(),
+                reason,
                 rule: &rule.name,
                 keys: rule.mode.keys().iter().map(ToString::to_string).collect(),
                 digest: digests.0,

@@ -26,7 +26,7 @@ pub struct SignatureFile {
 pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<SignatureFile, OpenError> {
     let mut bytes = Vec::with_capacity(MAX_LEN + 1);
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
-        action: "read",
+        action: "read".into(),
         path: dir.path().join(name),
         source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
     })?;

@@ -43,9 +43,9 @@ impl Origin {
     /// The directory it lies in.
     ///
     /// # Errors
-    /// `Changed` if it was let go of and not taken up again.
+    /// It was let go of and not taken up again.
     pub fn parent(&self) -> Result<&Place, AttemptError> {
-        self.parent.as_ref().ok_or(AttemptError::Changed) // BUG: whoever rests wakes before the next step
+        self.parent.as_ref().ok_or(AttemptError::bug("a snapshot that rests was not taken up again"))
     }
 
     /// Whether the payload is still the version that was read, whatever became of its directory.

@@ -11,6 +11,7 @@ use rusqlite::params;
 
 use super::{History, HistoryError};
 use crate::fs::RelPath;
+use crate::signature::Signature;
 use crate::state::ledger::{self, COLUMNS};
 use crate::state::link::Row;
 use crate::state::{Remembered, remembered, remembered_before_codes, schema};
@@ -47,11 +48,17 @@ impl Decisions {
         remembered(&self.history.db, rule, path.as_bytes()).map_err(|e| self.history.failed(&e))
     }
 
-    /// Whether a signature of this digest (SHA-512, in hexadecimal) was once to be published at a path.
+    /// Whether a signature was once to be published at a path.
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub fn was_intended(&self, rule: &str, path: &RelPath, digest: &str) -> Result<bool, HistoryError> {
+    pub fn was_intended(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        signature: &Signature,
+    ) -> Result<bool, HistoryError> {
+        let digest = signature.digest().to_string();
         let sql = "SELECT 1 FROM intent WHERE rule = ?1 AND path = ?2 AND signature_digest = ?3";
         let mut query = self.history.db.prepare_cached(sql).map_err(|e| self.history.failed(&e))?;
         query.exists(params![rule, path.as_bytes(), digest]).map_err(|e| self.history.failed(&e))

@@ -288,8 +288,8 @@ impl Item {
             rule: record.rule.clone(),
             path: self.path.clone(),
             why,
-            digest: record.digest.clone(),
-            signature_digest: record.signature_digest.clone(),
+            digest: record.digest.parse().ok(),
+            signature_digest: record.signature_digest.as_ref().and_then(|digest| digest.parse().ok()),
             key: None,
             item: record.id.clone(),
         }
@@ -337,7 +337,7 @@ impl Locked {
         let id = OsStr::new(self.0.id());
         let gone = OsString::from(format!("{}{GONE}", self.0.id()));
         rustix::fs::renameat(store, id, store, &gone).map_err(|source| FsError {
-            action: "remove",
+            action: "remove".into(),
             path: store.path().join(id),
             source,
         })?;

@@ -14,9 +14,10 @@ use crate::digest::set::{DigestRequest, DigestSet};
 use crate::fs::chown::Owner;
 use crate::fs::copy::{Hashed, Pass};
 use crate::fs::{Dir, FsError, OpenError, Place, Publish, RelPath, Staging, Stat};
+use crate::hold::Conflict;
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::signing::Valid;
-use crate::sink::directory::deliver::{Existing, LOOSE, TAKEN, Wanted, look_at_payload};
+use crate::sink::directory::deliver::{Existing, Wanted, look_at_payload};
 use crate::sink::directory::quarantine::{Item, PartRecord, ReadError, signature_name};
 
 /// What allows an item's files to be published.
@@ -34,9 +35,37 @@ pub enum Published {
     /// Everything is there, durably.
     Done,
     /// Something else has one of the names. Nothing was changed.
-    Taken(&'static str),
+    Taken(Occupied),
     /// The licence is for other content than this. Nothing was changed.
-    Changed(&'static str),
+    Changed(Changed),
+}
+
+/// What has a name that is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Occupied {
+    /// The same as for a delivery.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// The item has no signature, and something has its name.
+    #[error("something has the name of its signature, and it has none")]
+    Signature,
+    /// There is another signature.
+    #[error("another signature has its signature's name")]
+    OtherSignature,
+}
+
+/// What is not as it was when it was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Changed {
+    /// The payload.
+    #[error("its content changed since it was judged")]
+    Payload,
+    /// The signature.
+    #[error("its signature changed since it was judged")]
+    Signature,
+    /// No caller has a verdict on another copy.
+    #[error("BUG: the verdict is about other bytes; please report it")]
+    Verdict,
 }
 
 /// Why no copies were made.
@@ -55,7 +84,7 @@ pub enum PackError {
 pub struct Parcel {
     payload: Part,
     signature: Option<Part>,
-    /// SHA-512 of payload and signature as they were judged, hexadecimal.
+    /// SHA-512 of payload and signature as they were judged, as the record has them.
     judged: (String, Option<String>),
     owner: Owner,
 }
@@ -128,8 +157,17 @@ impl Parcel {
     }
 
     /// The digest of the signature's copy.
-    pub fn signature_digest(&self) -> Option<String> {
-        Some(self.signature.as_ref()?.hashed.digest.to_string())
+    pub fn signature_digest(&self) -> Option<&Digest> {
+        Some(&self.signature.as_ref()?.hashed.digest)
+    }
+
+    /// Whether the signature is the one that was judged, or there is none and was none.
+    fn has_judged_signature(&self) -> bool {
+        match (self.signature_digest(), &self.judged.1) {
+            (None, None) => true,
+            (Some(digest), Some(judged)) => digest.matches_text(judged),
+            (Some(_), None) | (None, Some(_)) => false,
+        }
     }
 
     /// The signature in the copy, if there is one, and if it can be one.
@@ -155,12 +193,12 @@ impl Parcel {
     ) -> Result<Published, FsError> {
         match licence {
             Licence::Verified(valid) if self.digest().matches(valid.digest().as_bytes()) => {}
-            Licence::Verified(_) => return Ok(Published::Changed("the verdict is about other bytes")),
-            Licence::Forced if self.digest().to_string() != self.judged.0 => {
-                return Ok(Published::Changed("its content changed since it was judged"));
+            Licence::Verified(_) => return Ok(Published::Changed(Changed::Verdict)),
+            Licence::Forced if !self.digest().matches_text(&self.judged.0) => {
+                return Ok(Published::Changed(Changed::Payload));
             }
-            Licence::Forced if self.signature_digest() != self.judged.1 => {
-                return Ok(Published::Changed("its signature changed since it was judged"));
+            Licence::Forced if !self.has_judged_signature() => {
+                return Ok(Published::Changed(Changed::Signature));
             }
             Licence::Forced => {}
         }
@@ -193,25 +231,25 @@ impl Parcel {
         let is_there = match self.payload.look(place.looking(), name)? {
             Existing::Nothing => false,
             Existing::Equal => true,
-            Existing::Loose => return Ok(Published::Taken(LOOSE)),
-            Existing::Other => return Ok(Published::Taken(TAKEN)),
+            Existing::Loose => return Ok(Published::Taken(Conflict::Loose.into())),
+            Existing::Other => return Ok(Published::Taken(Conflict::Taken.into())),
         };
         match &self.signature {
             None if place.stat_of(&signature_name)?.is_some() => {
-                return Ok(Published::Taken("something has the name of its signature, and it has none"));
+                return Ok(Published::Taken(Occupied::Signature));
             }
             None => {}
             Some(signature) => match signature.publish(place, &signature_name)? {
                 Placed::New => put.push((signature_name, signature.staging.stat()?)),
                 Placed::Equal => {}
-                Placed::Taken => return Ok(Published::Taken("another signature has its signature's name")),
+                Placed::Taken => return Ok(Published::Taken(Occupied::OtherSignature)),
             },
         }
         if !is_there {
             match self.payload.publish(place, name)? {
                 Placed::New => put.push((name.to_owned(), self.payload.staging.stat()?)),
                 Placed::Equal => {}
-                Placed::Taken => return Ok(Published::Taken(TAKEN)),
+                Placed::Taken => return Ok(Published::Taken(Conflict::Taken.into())),
             }
         }
         place.confirm()?;
@@ -254,7 +292,7 @@ impl Part {
                 &Timestamps { last_access: time, last_modification: time },
             )
             .map_err(|source| FsError {
-                action: "set the time of a file in",
+                action: "set the time of a file in".into(),
                 path: self.staging.dir().path().to_owned(),
                 source,
             })?;
@@ -382,10 +420,7 @@ mod tests {
 
     #[test]
     fn p1_force_is_for_what_was_judged_only() {
-        for (name, why) in [
-            ("payload", "its content changed since it was judged"),
-            ("payload.sig", "its signature changed since it was judged"),
-        ] {
+        for (name, why) in [("payload", Changed::Payload), ("payload.sig", Changed::Signature)] {
             let released = Released::new(true);
             let folder = released.site.store.path().join(&released.id);
             fs::write(folder.join(name), "new").unwrap(); // of the payload's size
@@ -403,11 +438,10 @@ mod tests {
         fs::remove_file(payload.parent().unwrap()).unwrap();
         fs::create_dir(payload.parent().unwrap()).unwrap();
         fs::write(&signature, "another's").unwrap();
-        let why = "something has the name of its signature, and it has none";
-        assert_eq!(released.force(&released.pack()).unwrap(), Published::Taken(why));
+        assert_eq!(released.force(&released.pack()).unwrap(), Published::Taken(Occupied::Signature));
         fs::remove_file(&signature).unwrap();
         fs::write(&payload, "another's").unwrap();
-        assert_eq!(released.force(&released.pack()).unwrap(), Published::Taken(TAKEN));
+        assert_eq!(released.force(&released.pack()).unwrap(), Published::Taken(Conflict::Taken.into()));
         assert_eq!(fs::read_to_string(&payload).unwrap(), "another's");
         fs::remove_file(&payload).unwrap();
         assert_eq!(released.force(&released.pack()).unwrap(), Published::Done);
