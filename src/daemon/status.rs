@@ -170,7 +170,7 @@ pub struct Cause {
     /// What that one says, in full.
     pub reason: String,
     /// What a person can do.
-    pub remedy: String,
+    pub hint: String,
     /// Whether a person is needed.
     pub needs_operator: bool,
     /// When the first of them is looked at next.
@@ -247,7 +247,7 @@ impl EventFault {
     }
 
     /// What a person can do.
-    pub const fn remedy(&self) -> &'static str {
+    pub const fn hint(&self) -> &'static str {
         match self {
             Self::Remote => "nothing: it is scanned every ten seconds",
             Self::Refused(_) => {

@@ -6,7 +6,7 @@
 
 pub(crate) mod attach;
 mod backlog;
-pub(crate) mod chance;
+pub(crate) mod jitter;
 mod listen;
 pub(crate) mod look;
 pub(crate) mod mounts;
@@ -446,7 +446,7 @@ impl<K: Kms> Worker<K> {
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (path, slot) in pairs {
             let why = match &slot.hold {
-                Some(hold) => format!("held ({}): {hold}; {}", hold.as_str(), hold.remedy()),
+                Some(hold) => format!("held ({}): {hold}; {}", hold.as_str(), hold.hint()),
                 None => slot.wait(want).text().to_owned(),
             };
             self.summary.left(Left { path: Some(path), why });

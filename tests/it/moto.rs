@@ -173,14 +173,14 @@ fn home() -> PathBuf {
 }
 
 fn run(program: &str, arguments: &[&str]) {
-    const REMEDY: &str =
+    const HINT: &str =
         "the KMS tests need Python and, once, a package index: apt-get install python3 python3-venv";
     match Command::new(program).args(arguments).output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let said = [output.stdout, output.stderr].concat();
-            panic!("{program} {}: {}\n{REMEDY}", arguments.join(" "), String::from_utf8_lossy(&said));
+            panic!("{program} {}: {}\n{HINT}", arguments.join(" "), String::from_utf8_lossy(&said));
         }
-        Err(error) => panic!("{program}: {error}\n{REMEDY}"),
+        Err(error) => panic!("{program}: {error}\n{HINT}"),
     }
 }

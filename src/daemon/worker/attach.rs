@@ -91,8 +91,8 @@ impl<K: Kms> Worker<K> {
     /// Says why the rule cannot work, if that was not said before, and sets the time of the next attempt.
     pub(crate) fn cannot_work(&mut self, error: &(dyn std::error::Error + 'static), now: Moment) {
         let mut reason = chain::one_line(error);
-        if let Some(remedy) = mounts::remedy_if_read_only(error, &self.rule) {
-            reason = format!("{reason}; {remedy}");
+        if let Some(hint) = mounts::hint_if_read_only(error, &self.rule) {
+            reason = format!("{reason}; {hint}");
         }
         if self.attach_told.as_ref() != Some(&reason) {
             tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");

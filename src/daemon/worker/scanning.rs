@@ -13,7 +13,7 @@ use crate::daemon::pipeline::{Refusal, Site, sibling};
 use crate::daemon::status::EventFault;
 use crate::daemon::summary::Left;
 use crate::daemon::worker::look::{is_decided, look};
-use crate::daemon::worker::{MAX_PAIRS, POLL, REATTACH, Worker, chance, set_timer};
+use crate::daemon::worker::{MAX_PAIRS, POLL, REATTACH, Worker, jitter, set_timer};
 use crate::escape::{Escaped, quoted};
 use crate::fs::trust::TrustError;
 use crate::fs::{Dir, FsError, Kind, RelPath, root};
@@ -230,7 +230,7 @@ impl<K: Kms> Worker<K> {
         let listening = self.hints.is_some() && !site.is_remote && self.deaf.is_none();
         let pause = match (self.once, listening) {
             (true, _) => NEVER,
-            (false, true) => chance::jittered(RECONCILE),
+            (false, true) => jitter::jittered(RECONCILE),
             (false, false) => POLL,
         };
         self.soonest_scan = ended + ended.saturating_sub(scan.began).max(SCAN_PAUSE);

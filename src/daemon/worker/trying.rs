@@ -12,7 +12,7 @@ use crate::daemon::hold::{Announcement, Hold, back_off};
 use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Refusal, Settled, Site, ended};
 use crate::daemon::summary::Left;
 use crate::daemon::worker::look::{is_of, is_old_enough, look, probe};
-use crate::daemon::worker::{PairState, Worker, chance, set_timer};
+use crate::daemon::worker::{PairState, Worker, jitter, set_timer};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::kms::Kms;
@@ -206,13 +206,13 @@ impl<K: Kms> Worker<K> {
         let held = self.pairs.get(path).filter(|slot| slot.hold.is_some());
         let lasted = held.map_or(Duration::ZERO, |slot| now.saturating_sub(slot.held_since));
         let file = Escaped::new(path.as_path());
-        let (rule, cause, remedy) = (&self.rule.name, hold.as_str(), hold.remedy());
+        let (rule, cause, hint) = (&self.rule.name, hold.as_str(), hold.hint());
         match self.told.announce(&hold, lasted) {
             Some(Announcement::Alarm) => {
-                tracing::error!(rule, %file, cause, reason = %hold, remedy, "held")
+                tracing::error!(rule, %file, cause, reason = %hold, hint, "held")
             }
             Some(Announcement::Passing) => {
-                tracing::warn!(rule, %file, cause, reason = %hold, remedy, "held; will be tried again")
+                tracing::warn!(rule, %file, cause, reason = %hold, hint, "held; will be tried again")
             }
             None => tracing::debug!(rule, %file, cause, reason = %hold, "held"),
         }
@@ -222,7 +222,7 @@ impl<K: Kms> Worker<K> {
         if slot.hold.replace(hold).is_none() {
             slot.held_since = now;
         }
-        let until = now + back_off(slot.attempts, chance::dice());
+        let until = now + back_off(slot.attempts, jitter::uniform());
         // One that could not even be looked at has not ended a try.
         let next = match slot.pair.trying() {
             Some(_) => slot.pair.ended(now, Ended::Hold(until), &self.timing),
