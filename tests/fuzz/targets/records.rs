@@ -407,7 +407,7 @@ static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
 struct Cells<'a> {
     path: &'a [u8],
     blobs: [Option<&'a [u8]>; 2],
-    texts: [&'a [u8]; 6],
+    texts: [&'a [u8]; 5],
     outcome: Option<u8>,
 }
 
@@ -424,7 +424,7 @@ fn check_cells(rows: &[Cells<'_>]) {
         };
         let blob = |bytes: Option<&[u8]>| bytes.map_or(Value::Null, |bytes| Value::Blob(bytes.to_vec()));
         let text = |bytes: &[u8]| Value::Blob(bytes.to_vec());
-        let [fingerprint, word, reason, details, digest, signature_digest] = row.texts;
+        let [fingerprint, word, reason, digest, signature_digest] = row.texts;
         let word = match row.outcome {
             Some(index) => OUTCOMES[usize::from(index) % OUTCOMES.len()].as_str().as_bytes(),
             None => word,
@@ -432,7 +432,7 @@ fn check_cells(rows: &[Cells<'_>]) {
         // SQLite does not look whether TEXT is UTF-8.
         db.execute(
             "INSERT OR REPLACE INTO decided VALUES ('rule', ?1, CAST(?2 AS TEXT), ?3, ?4, CAST(?5 AS TEXT),
-             CAST(?6 AS TEXT), CAST(?7 AS TEXT), CAST(?8 AS TEXT), CAST(?9 AS TEXT))",
+             CAST(?6 AS TEXT), CAST(?6 AS TEXT), CAST(?7 AS TEXT), CAST(?8 AS TEXT))",
             [
                 Value::Blob(path.as_bytes().to_vec()),
                 text(fingerprint),
@@ -440,7 +440,6 @@ fn check_cells(rows: &[Cells<'_>]) {
                 blob(row.blobs[1]),
                 text(word),
                 text(reason),
-                text(details),
                 text(digest),
                 text(signature_digest),
             ],
