@@ -19,7 +19,7 @@ use kms_sig::state::{Decision, FILE, Outcome, State};
 const DECISIONS: usize = 10_000;
 
 fn decision(n: usize) -> Decision {
-    let digest = Digest::of(&n.to_be_bytes()).to_string();
+    let digest = Digest::of(&n.to_be_bytes());
     Decision {
         rule: "downloads".into(),
         path: RelPath::new(format!("releases/app-{n}.tar.gz")).unwrap(),

@@ -8,13 +8,13 @@ pub mod backlog;
 pub mod check;
 pub mod events;
 pub mod explain;
+mod hint;
 pub mod history;
 pub mod input;
 pub mod key;
 pub mod occupant;
 pub mod order;
 pub mod quarantine;
-mod remedy;
 pub mod show;
 pub mod sign;
 pub mod status;
@@ -226,24 +226,24 @@ impl Failure {
             Self::Read(ReadError::Changed { .. }) => "run it again when nobody writes to it".to_owned(),
             Self::Control(error) => return error.hint().map(str::to_owned),
             Self::Read(ReadError::Payload { source, .. } | ReadError::Signature { source, .. }) => {
-                remedy::reading(source).to_owned()
+                hint::reading(source).to_owned()
             }
-            Self::Write(error) => remedy::writing(error).to_owned(),
-            Self::Directory(error) => remedy::directory(error).to_owned(),
-            Self::Output(error) | Self::Runtime(error) => remedy::stream(error).to_owned(),
+            Self::Write(error) => hint::writing(error).to_owned(),
+            Self::Directory(error) => hint::directory(error).to_owned(),
+            Self::Output(error) | Self::Runtime(error) => hint::stream(error).to_owned(),
             Self::LocalUnnamed { key, .. } => format!("verify with --key {key} --keyring FILE"),
             Self::Sign { provider, source, .. }
             | Self::Verify { provider, source, .. }
             | Self::Seal { provider, source } => {
-                return remedy::trouble(*provider, source).map(str::to_owned);
+                return hint::trouble(*provider, source).map(str::to_owned);
             }
             Self::Store(trouble) => return trouble.hint(),
             Self::History(error) => return error.hint().map(str::to_owned),
-            Self::Key(error) => return remedy::key(error).map(str::to_owned),
-            Self::Context(error) => return remedy::context(error).map(str::to_owned),
-            Self::Keyring(error) => return remedy::keyring(error).map(str::to_owned),
-            Self::Daemon(error) => return remedy::daemon(error).map(str::to_owned),
-            Self::State(error) => return remedy::state(error).map(str::to_owned),
+            Self::Key(error) => return hint::key(error).map(str::to_owned),
+            Self::Context(error) => return hint::context(error).map(str::to_owned),
+            Self::Keyring(error) => return hint::keyring(error).map(str::to_owned),
+            Self::Daemon(error) => return hint::daemon(error).map(str::to_owned),
+            Self::State(error) => return hint::state(error).map(str::to_owned),
             Self::Policy(_) => return None, // each fault says what to write instead
         };
         Some(hint)

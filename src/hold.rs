@@ -194,9 +194,9 @@ impl Hold {
     }
 
     /// What a person can do.
-    pub fn remedy(&self) -> &str {
+    pub fn hint(&self) -> &str {
         match self {
-            Self::Kms(trouble) => trouble.remedy(),
+            Self::Kms(trouble) => trouble.hint(),
             Self::WhoseSignature(_) => "allow the signer kms:Decrypt on its key, or remove the signature",
             Self::Fs(e) if e.is_no_space() => "make room",
             Self::Fs(e) if e.action == Action::MoveOutOfSticky => {
@@ -392,11 +392,11 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// How long to wait before try number `attempt` (from 1) is repeated: full jitter, so that many held files do
-/// not come back at once. `dice` is uniform in 0..1.
-pub fn back_off(attempt: u32, dice: f64) -> Duration {
+/// not come back at once. `jitter` is uniform in 0..1.
+pub fn back_off(attempt: u32, jitter: f64) -> Duration {
     let ceiling = FIRST.saturating_mul(1_u32.checked_shl(attempt.min(20)).unwrap_or(u32::MAX)).min(LONGEST);
     // Never less than a fraction, or an unlucky draw would make a busy loop.
-    FIRST.min(ceiling) / 2 + ceiling.mul_f64(dice.clamp(0.0, 1.0))
+    FIRST.min(ceiling) / 2 + ceiling.mul_f64(jitter.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

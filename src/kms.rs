@@ -127,7 +127,29 @@ pub struct Trouble {
     /// The provider's words.
     pub message: String,
     /// What a person can do, where more is known than the kind says.
-    pub remedy: Option<String>,
+    pub hint: Hint,
+}
+
+/// Who says what a person can do about trouble.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Hint {
+    /// Its kind.
+    #[default]
+    OfKind,
+    /// Its message ends with it.
+    InMessage,
+    /// This does.
+    Own(String),
+}
+
+impl Hint {
+    /// The text, if it is one of its own.
+    pub fn own(&self) -> Option<&str> {
+        match self {
+            Self::Own(text) => Some(text),
+            Self::OfKind | Self::InMessage => None,
+        }
+    }
 }
 
 /// How long an outage may last before a person is called. Most are over by then; and until then nobody who is called
@@ -227,8 +249,8 @@ impl TroubleKind {
         }
     }
 
-    /// What a person can do about it, as far as the kind tells; see [`Trouble::remedy`].
-    pub const fn remedy(self) -> &'static str {
+    /// What a person can do about it, as far as the kind tells; see [`Trouble::hint`].
+    pub const fn hint(self) -> &'static str {
         match self {
             Self::Throttled => "KMS is rate limiting; lower limits.kms_per_second or ask for a higher quota",
             Self::Internal | Self::Unknown => "KMS had a problem of its own; try again",
@@ -268,18 +290,24 @@ impl std::error::Error for Trouble {}
 impl Trouble {
     /// Trouble that carries no code of the provider.
     pub fn new(kind: TroubleKind, message: impl Into<String>) -> Self {
-        Self { kind, code: None, message: message.into(), remedy: None }
+        Self { kind, code: None, message: message.into(), hint: Hint::OfKind }
     }
 
     /// The same, with what a person can do about it.
     #[must_use]
-    pub fn with_remedy(self, remedy: impl Into<String>) -> Self {
-        Self { remedy: Some(remedy.into()), ..self }
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Hint::Own(hint.into()), ..self }
+    }
+
+    /// The same, whose message ends with what a person can do.
+    #[must_use]
+    pub fn that_says_what_to_do(self) -> Self {
+        Self { hint: Hint::InMessage, ..self }
     }
 
     /// What a person can do about it.
-    pub fn remedy(&self) -> &str {
-        self.remedy.as_deref().unwrap_or(self.kind.remedy())
+    pub fn hint(&self) -> &str {
+        self.hint.own().unwrap_or(self.kind.hint())
     }
 
     /// Whether KMS says of the credentials that it does not know them, or not any more. Never of what they may do:

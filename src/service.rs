@@ -260,7 +260,7 @@ mod tests {
             is_held,
             since: Duration::ZERO,
             reason: String::new(),
-            remedy: String::new(),
+            hint: String::new(),
             needs_operator: false,
             next_try: None,
         };

@@ -256,7 +256,7 @@ impl EventFault {
     }
 
     /// What a person can do.
-    pub const fn remedy(&self) -> &'static str {
+    pub const fn hint(&self) -> &'static str {
         match self {
             Self::Remote => "nothing: it is scanned every ten seconds",
             Self::Refused(_) => {

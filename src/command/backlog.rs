@@ -60,7 +60,7 @@ pub fn run(arguments: &BacklogCommand) -> Result<Exit, Failure> {
 }
 
 fn entry(file: &WaitingFile, now: &str, colours: Palette) -> String {
-    let WaitingFile { rule, file: name, cause, reason, remedy, since, attempts, .. } = file;
+    let WaitingFile { rule, file: name, cause, reason, hint, since, attempts, .. } = file;
     let size = file.size.map(|bytes| format!("{}, ", size(bytes))).unwrap_or_default();
     let tries = match attempts {
         0 => String::new(),
@@ -78,7 +78,7 @@ fn entry(file: &WaitingFile, now: &str, colours: Palette) -> String {
     };
     let cause = colours.paint(meaning, cause);
     format!(
-        "{mark} {rule}: {name} ({size}there since {})\n  {cause}{tries}{next}: {reason}\n  -> {remedy}",
+        "{mark} {rule}: {name} ({size}there since {})\n  {cause}{tries}{next}: {reason}\n  -> {hint}",
         ago(since, now)
     )
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Failure, answer, block_on, complain, remedy};
+use super::{Failure, answer, block_on, complain, hint};
 use crate::chain;
 use crate::cli::{Choice, PolicyArgs, Quarantine, Recheck};
 use crate::context::ContextError;
@@ -105,7 +105,7 @@ impl StoreTrouble {
             Self::To(TrustError::Owner { .. } | TrustError::Writable { .. } | TrustError::Link { .. }) => {
                 "name a directory that only root or the daemon's user can write to"
             }
-            Self::Trust(error) | Self::To(error) => return remedy::trust(error).map(str::to_owned),
+            Self::Trust(error) | Self::To(error) => return hint::trust(error).map(str::to_owned),
         };
         Some(hint.to_owned())
     }
@@ -237,7 +237,7 @@ impl ItemTrouble {
             Self::Item(ItemError::Fs(error))
             | Self::Fs(error)
             | Self::Read(ReadError::Open(OpenError::Io(error)))
-            | Self::Write(error) => Some(remedy::directory(error)),
+            | Self::Write(error) => Some(hint::directory(error)),
             Self::Read(ReadError::Resized { .. }) | Self::Changed(_) => Some(CHANGED),
             Self::ReadWhileChanged => Some("run it again when nobody writes to it any more"),
             Self::NoDestination(_) => Some("name one with --to DIR"),
@@ -252,7 +252,7 @@ impl ItemTrouble {
             }
             Self::Kept { .. } => Some("repeat the command, which removes it"),
             Self::NoRule(_) => Some("name the rule so again, or release it with --force --to DIR"),
-            Self::Kms(trouble) => Some(trouble.remedy()),
+            Self::Kms(trouble) => Some(trouble.hint()),
             Self::Invalid(_) => Some(
                 "kms-sig quarantine show ID says what it is; release --force --to DIR puts it elsewhere, unverified",
             ),
@@ -261,9 +261,9 @@ impl ItemTrouble {
                 "if going back is meant, name another directory with --to DIR, or add --force, which verifies nothing",
             ),
             Self::NoSpace { .. } => Some("make room there, or name another directory with --to DIR"),
-            Self::Trust(error) => remedy::trust(error),
-            Self::State(error) => remedy::state(error),
-            Self::Context(error) => remedy::context(error),
+            Self::Trust(error) => hint::trust(error),
+            Self::State(error) => hint::state(error),
+            Self::Context(error) => hint::context(error),
             Self::Read(ReadError::Open(OpenError::Gone | OpenError::Unfit(_))) => {
                 Some("its sender still had it open: look into its folder (quarantine show ID), or purge it")
             }

@@ -115,7 +115,7 @@ fn of_concern(concern: &Concern, status: &StatusReport, colours: Palette) -> Str
         files.unwrap_or_default(),
         since.unwrap_or_default(),
         concern.reason,
-        concern.remedy
+        concern.hint
     )
 }
 
@@ -135,7 +135,7 @@ fn waits(rule: &RuleStatus, status: &StatusReport) -> Vec<String> {
                 rule.name,
                 ago(&of.since, &status.time),
                 of.reason,
-                of.remedy
+                of.hint
             )
         })
         .collect()

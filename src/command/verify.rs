@@ -102,7 +102,7 @@ fn warn_unpinned(key: &KeyArn) {
     complain(&format!("warning: any key that you may use was accepted; --key {key} accepts only this one"));
 }
 
-/// Whose remedies fit trouble with these keys.
+/// Whose hints fit trouble with these keys.
 fn provider(trusted: &[KeyId]) -> Provider {
     match trusted {
         [] => Provider::Aws,

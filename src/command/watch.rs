@@ -59,7 +59,7 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
         };
         let file = policy.file.clone();
         let status = Arc::new(Status::default());
-        let mut attendant = SystemdNotifier::new(notifier, Arc::clone(&status));
+        let mut systemd = SystemdNotifier::new(notifier, Arc::clone(&status));
         let (asked, asks) = mpsc::channel(1);
         // In a task of its own: it answers also while the daemon waits for a disk.
         let mut control = JoinSet::new();
@@ -77,10 +77,10 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
                 Some(ended) = daemon.join_next() => ended.unwrap_or_else(|lost| Err(lost.into())),
                 never = signals.pass_on(&file, &status, asks, order) => match never {},
                 Some(Err(ended)) = control.join_next() => Err(DaemonError::Worker(format!("the control socket's: {ended}"))),
-                never = attendant.attend() => match never {},
+                never = systemd.attend() => match never {},
             };
             control.shutdown().await;
-            attendant.tell_life(); // what came last; nobody is left to repeat it
+            systemd.tell_life(); // what came last; nobody is left to repeat it
             ended
         };
         let (told, ended): (Result<(), Failure>, _) = tokio::join!(tell, served);

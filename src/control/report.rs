@@ -67,7 +67,7 @@ pub struct Concern {
     /// In full.
     pub reason: String,
     /// What to do.
-    pub remedy: String,
+    pub hint: String,
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub needs_operator: bool,
 }
@@ -125,7 +125,7 @@ pub struct CauseStatus {
     /// What that one says.
     pub reason: String,
     /// What to do.
-    pub remedy: String,
+    pub hint: String,
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub needs_operator: bool,
     /// When the first of them is tried next.
@@ -230,7 +230,7 @@ pub struct WaitingFile {
     /// In full.
     pub reason: String,
     /// What to do.
-    pub remedy: String,
+    pub hint: String,
     /// Since when it is there: its change time.
     pub since: String,
     /// Tries that ended in a hold.
@@ -339,7 +339,7 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
                     held: of.is_held,
                     since: clocks.stamp(of.since),
                     reason: of.reason,
-                    remedy: of.remedy,
+                    hint: of.hint,
                     needs_operator: of.needs_operator,
                     next_try: of.next_try.map(|at| clocks.stamp(at)),
                 })
@@ -374,7 +374,7 @@ fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> 
                 true => format!("{} waits for a file system that does not answer", silent.name),
                 false => format!("the loop of {} does not turn", silent.name),
             },
-            remedy: match silent.at_disk {
+            hint: match silent.at_disk {
                 true => "see to the disk or the file server; the other rules go on".to_owned(),
                 false => "restart the daemon (the watchdog of systemd does), and report it".to_owned(),
             },
@@ -393,7 +393,7 @@ fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> 
                 Escaped::text(key),
                 silent.trouble
             ),
-            remedy: format!("{}; it is asked again every half minute", silent.trouble.remedy()),
+            hint: format!("{}; it is asked again every half minute", silent.trouble.hint()),
             needs_operator: silent.trouble.kind.needs_operator(clocks.now.saturating_sub(silent.since)),
         });
     }
@@ -407,7 +407,7 @@ fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> 
                 "the last reload was refused, and the old policy goes on: {}",
                 Escaped::text(why)
             ),
-            remedy: "correct the policy (kms-sig check) and reload".to_owned(),
+            hint: "correct the policy (kms-sig check) and reload".to_owned(),
             needs_operator: true,
         });
     }
@@ -422,24 +422,24 @@ fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> 
 pub(super) const NOT_TURNING: Duration = Duration::from_secs(10);
 
 fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> {
-    let concern = |kind: &str, reason: &str, remedy: &str, needs_operator| Concern {
+    let concern = |kind: &str, reason: &str, hint: &str, needs_operator| Concern {
         kind: kind.to_owned(),
         rule: Some(rule.to_owned()),
         files: None,
         since: None,
         reason: reason.to_owned(),
-        remedy: remedy.to_owned(),
+        hint: hint.to_owned(),
         needs_operator,
     };
     let mut all = Vec::new();
     match &figures.now.root {
         Root::Held(why) => {
-            let remedy = "do what it says; it is tried again every five seconds";
-            all.push(concern("rule-held", why, remedy, true));
+            let hint = "do what it says; it is tried again every five seconds";
+            all.push(concern("rule-held", why, hint, true));
         }
         // What a network file system is like is no concern.
         Root::Scanned(why) if why.is_a_fault() => {
-            all.push(concern("no-events", why.reason(), why.remedy(), true));
+            all.push(concern("no-events", why.reason(), why.hint(), true));
         }
         Root::Opening | Root::Watched | Root::Scanned(_) => {}
     }
@@ -456,7 +456,7 @@ fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> 
             all.push(Concern {
                 files: Some(of.count),
                 since: Some(clocks.stamp(of.since)),
-                ..concern(cause, &of.reason, &of.remedy, of.needs_operator)
+                ..concern(cause, &of.reason, &of.hint, of.needs_operator)
             });
         }
     }
@@ -489,7 +489,7 @@ fn waiting(rule: &str, pair: Waiting, clocks: Clocks) -> WaitingFile {
         held: pair.is_held,
         needs_operator: pair.needs_operator,
         reason: pair.reason,
-        remedy: pair.remedy,
+        hint: pair.hint,
         since: clock::timestamp_at(pair.since),
         attempts: pair.attempts,
         next_try: pair.next_try.map(|at| clocks.stamp(at)),

@@ -62,7 +62,7 @@ pub struct Waiting {
     /// In full.
     pub reason: String,
     /// What a person can do.
-    pub remedy: String,
+    pub hint: String,
     /// Since when, since the epoch.
     pub since: Duration,
     /// Tries that ended in a hold.

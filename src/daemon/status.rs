@@ -171,7 +171,7 @@ pub struct Cause {
     /// What that one says, in full.
     pub reason: String,
     /// What a person can do.
-    pub remedy: String,
+    pub hint: String,
     /// Whether a person is needed.
     pub needs_operator: bool,
     /// When the first of them is looked at next.

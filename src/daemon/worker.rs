@@ -6,7 +6,7 @@
 
 mod attaching;
 mod backlog;
-pub(crate) mod chance;
+pub(crate) mod jitter;
 mod listen;
 mod places;
 mod scanning;
@@ -441,7 +441,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (path, slot) in pairs {
             let why = match &slot.hold {
-                Some(hold) => format!("held ({}): {hold}; {}", hold.as_str(), hold.remedy()),
+                Some(hold) => format!("held ({}): {hold}; {}", hold.as_str(), hold.hint()),
                 None => slot.wait(want).text().to_owned(),
             };
             self.summary.left(Left { path: Some(path), why });

@@ -105,6 +105,7 @@ impl Aws {
                 TroubleKind::Request,
                 format!("no AWS Region is known for {what}; set AWS_REGION, or aws.region in a policy"),
             )
+            .that_says_what_to_do()
         })?;
         surroundings.lend(&region);
         Ok(region)

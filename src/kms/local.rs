@@ -63,8 +63,14 @@ impl Local {
             return Ok(Arc::clone(keyring));
         }
         *opened = None;
-        let keyring = Keyring::open_for(&self.path, self.caller)
-            .map_err(|error| Trouble::new(TroubleKind::Credentials, chain::one_line(&error)))?;
+        let keyring = Keyring::open_for(&self.path, self.caller).map_err(|error| {
+            let trouble = Trouble::new(TroubleKind::Credentials, chain::one_line(&error));
+            match (&error, error.hint()) {
+                (KeyringError::Version { .. }, Some(hint)) => trouble.with_hint(hint),
+                _ if error.says_what_to_do() => trouble.that_says_what_to_do(),
+                _ => trouble,
+            }
+        })?;
         Ok(Arc::clone(opened.insert(Arc::new(keyring))))
     }
 }
@@ -130,7 +136,8 @@ fn find<'a>(keyring: &'a Keyring, key: &'a KeyId) -> Result<(&'a str, &'a Secret
 }
 
 fn answer(key: &KeyId) -> Result<KeyArn, KmsError> {
-    KeyArn::from_reply(key.as_str()).map_err(|error| request(error.to_string()))
+    KeyArn::from_reply(key.as_str())
+        .map_err(|error| Trouble::new(TroubleKind::Request, error.to_string()).that_says_what_to_do().into())
 }
 
 fn request(message: impl Into<String>) -> KmsError {

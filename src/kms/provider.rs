@@ -136,9 +136,10 @@ mod connected {
 
         async fn aws(&self) -> Result<&Aws, Trouble> {
             let connect = async || {
-                aws::connect(&self.settings)
-                    .await
-                    .map_err(|error| Trouble::new(TroubleKind::Request, chain::one_line(&error)))
+                aws::connect(&self.settings).await.map_err(|error| {
+                    let trouble = Trouble::new(TroubleKind::Request, chain::one_line(&error));
+                    if error.says_what_to_do() { trouble.that_says_what_to_do() } else { trouble }
+                })
             };
             self.aws.get_or_try_init(connect).await
         }

@@ -384,14 +384,14 @@ impl<'t> Draft<'_, 't> {
         if mode.quarantines() {
             return;
         }
-        let remedy = match mode {
+        let hint = match mode {
             Mode::Sign(_) => "on_stale = \"quarantine\"",
             Mode::Verify(_) => "on_invalid = \"quarantine\"",
         };
         for name in ["quarantine_max_size", "quarantine_keep"] {
             if let Some(field) = self.table.find(name) {
                 field.conflict(format!(
-                    "nothing of this rule is ever quarantined; remove it, or write {remedy}"
+                    "nothing of this rule is ever quarantined; remove it, or write {hint}"
                 ));
             }
         }

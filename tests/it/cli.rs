@@ -1063,7 +1063,7 @@ fn what_stands_in_the_way_of_a_daemon_is_told_with_what_to_do() {
 }
 
 #[test]
-fn what_has_no_remedy_in_its_message_has_one_below_it() {
+fn what_has_no_hint_in_its_message_has_one_below_it() {
     let mut place = Place::with_signed_file();
     let long = "a".repeat(2049);
     place.run(["sign", &long, "f"]).exits(2).complains(

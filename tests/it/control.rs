@@ -68,7 +68,7 @@ fn status_says_that_all_is_well_and_what_was_done() {
 }
 
 #[test]
-fn a_conflict_is_a_concern_with_its_remedy_and_ends_as_one() {
+fn a_conflict_is_a_concern_with_its_hint_and_ends_as_one() {
     let place = place(VERIFY);
     place.write("out/f\n", "other");
     let daemon = Daemon::start(&place);
@@ -83,7 +83,7 @@ fn a_conflict_is_a_concern_with_its_remedy_and_ends_as_one() {
         (&concern["kind"], &concern["rule"], &concern["files"]),
         (&"conflict".into(), &"verify".into(), &1.into())
     );
-    assert_eq!(concern["remedy"], "remove or rename what is at the destination");
+    assert_eq!(concern["hint"], "remove or rename what is at the destination");
     place.run(["status", "--policy", "policy.toml"]).exits(3);
 
     let [file] = asked(&place, "backlog --json").try_into().unwrap();
@@ -133,7 +133,7 @@ fn a_writer_that_does_not_close_is_named() {
     daemon.until("shown", || rule(&status(&place), "sign")["causes"][0]["cause"] == "being-written");
     let [file] = asked(&place, "backlog --json").try_into().unwrap();
     assert_eq!(file["cause"], "being-written");
-    assert!(file["remedy"].as_str().unwrap().contains("fuser"), "{file}");
+    assert!(file["hint"].as_str().unwrap().contains("fuser"), "{file}");
     drop(upload);
     daemon.waits_for("signed");
 }

@@ -225,7 +225,7 @@ fn k10_a_key_disabled_and_enabled_again_needs_no_restart() {
     let daemon = Daemon::start(&place);
     let held = daemon.waits_for("held");
     assert_eq!(
-        (held["cause"].as_str(), held["remedy"].as_str()),
+        (held["cause"].as_str(), held["hint"].as_str()),
         (Some("key-state"), Some("enable the key or cancel its deletion"))
     );
     proxy.always(None);

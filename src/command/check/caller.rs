@@ -1,7 +1,7 @@
 //! As whom the daemon would ask AWS: a good answer to another identity than the one that is meant is no good news.
 
 use super::keys::Call;
-use crate::command::remedy;
+use crate::command::hint;
 use crate::diagnose::inspect::Finding;
 use crate::key::{KeyId, Provider};
 use crate::kms::caller::{Caller, Confirmed};
@@ -19,8 +19,8 @@ pub(super) fn finding(asked: Result<(Caller, Option<Result<Confirmed, Trouble>>)
     let (caller, confirmed) = match asked {
         Ok(asked) => asked,
         Err(trouble) => {
-            let remedy = remedy::trouble(Provider::Aws, &trouble).unwrap_or_default().to_owned();
-            return Finding::unknown(ABOUT, format!("AWS cannot be asked: {trouble}"), remedy);
+            let hint = hint::trouble(Provider::Aws, &trouble).unwrap_or_default().to_owned();
+            return Finding::unknown(ABOUT, format!("AWS cannot be asked: {trouble}"), hint);
         }
     };
     let Caller { source, access_key_id, account } = caller;
@@ -34,7 +34,7 @@ pub(super) fn finding(asked: Result<(Caller, Option<Result<Confirmed, Trouble>>)
             let says = format!("AWS is asked {with}{of}; STS does not say as whom that is: {trouble}");
             match trouble.kind {
                 // STS knows the keys of everybody.
-                TroubleKind::Credentials => Finding::unknown(ABOUT, says, trouble.remedy()),
+                TroubleKind::Credentials => Finding::unknown(ABOUT, says, trouble.hint()),
                 TroubleKind::Throttled
                 | TroubleKind::Internal
                 | TroubleKind::Network
@@ -87,10 +87,9 @@ mod tests {
         assert_eq!(level(None), Level::Fine);
         assert_eq!(level(Some(Err(Trouble::new(TroubleKind::Network, "")))), Level::Note);
         assert_eq!(level(Some(Err(Trouble::new(TroubleKind::Credentials, "")))), Level::Unknown);
-        let none =
-            Trouble::new(TroubleKind::Credentials, "none").with_remedy("aws sso login --profile signer");
+        let none = Trouble::new(TroubleKind::Credentials, "none").with_hint("aws sso login --profile signer");
         let none = finding(Err(none));
         assert_eq!(none.level, Level::Unknown);
-        assert_eq!(none.remedy.as_deref(), Some("aws sso login --profile signer"));
+        assert_eq!(none.hint.as_deref(), Some("aws sso login --profile signer"));
     }
 }

@@ -138,7 +138,7 @@ mod tests {
         let levels: Vec<_> = found.iter().map(|finding| finding.level).collect();
         assert_eq!(levels, [Level::Fix, Level::Fine, Level::Note]);
         assert_eq!(
-            found[0].remedy.as_deref(),
+            found[0].hint.as_deref(),
             Some(
                 "write \"fs.inotify.max_user_watches = 32768\" to /etc/sysctl.d/60-kms-sig.conf, then run sysctl --system"
             )

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::command::remedy;
+use crate::command::hint;
 use crate::context::{Context, Filling};
 use crate::daemon::hostname;
 use crate::diagnose::inspect::{Depth, Finding};
@@ -176,11 +176,11 @@ impl Answers {
                 "allow it kms:Decrypt, if the daemon is to adopt signatures that others made",
             ),
             Need::Always | Need::ForUnknownSignatures => {
-                let remedy = remedy::trouble(key.provider(), trouble).unwrap_or_default();
+                let hint = hint::trouble(key.provider(), trouble).unwrap_or_default();
                 match key.provider() {
                     // A keyring is never away for a while.
-                    Provider::Local => Finding::fix("key", says, remedy),
-                    Provider::Aws => Finding::unknown("key", says, remedy),
+                    Provider::Local => Finding::fix("key", says, hint),
+                    Provider::Aws => Finding::unknown("key", says, hint),
                 }
             }
         }

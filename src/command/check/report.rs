@@ -38,7 +38,7 @@ impl Section<'_> {
 
     /// The finding for people who asked for no more than what matters, if this one does.
     fn in_short(&self, finding: &Finding, colours: Palette) -> Option<String> {
-        let Finding { about, level, says, remedy } = finding;
+        let Finding { about, level, says, hint } = finding;
         let says = match (self.rule, *level) {
             (None, Level::Fine) => return None,
             (Some(rule), Level::Fine) if *about == FILES => format!("{says} in {}", quoted(&rule.path)),
@@ -50,8 +50,8 @@ impl Section<'_> {
             },
         };
         let whose = self.rule.map(|rule| format!("{}: ", colours.heading(&rule.name))).unwrap_or_default();
-        let remedy = remedy.as_ref().map(|remedy| format!("\n  to do: {remedy}")).unwrap_or_default();
-        Some(format!("{whose}{says}{remedy}"))
+        let hint = hint.as_ref().map(|hint| format!("\n  to do: {hint}")).unwrap_or_default();
+        Some(format!("{whose}{says}{hint}"))
     }
 }
 
@@ -122,9 +122,9 @@ impl Report<'_> {
         let mut lines = Vec::new();
         for section in &self.sections {
             lines.push(colours.heading(&section.title).to_string());
-            for Finding { level, says, remedy, .. } in &section.findings {
+            for Finding { level, says, hint, .. } in &section.findings {
                 lines.push(format!("  {:7}  {says}", colours.paint(Some(meaning(*level)), level.as_str())));
-                lines.extend(remedy.as_ref().map(|remedy| format!("           to do: {remedy}")));
+                lines.extend(hint.as_ref().map(|hint| format!("           to do: {hint}")));
             }
         }
         let count = |asked| self.levels().filter(|level| *level == asked).count();
@@ -141,7 +141,7 @@ impl Report<'_> {
 
     /// For programs: one object, on one line, with the code that the process exits with.
     pub(super) fn in_json(&self, exit: Exit) -> String {
-        let finding = |Finding { about, level, says, remedy }: &Finding| json!({ "about": about, "level": level.as_str(), "says": says, "to_do": remedy });
+        let finding = |Finding { about, level, says, hint }: &Finding| json!({ "about": about, "level": level.as_str(), "says": says, "to_do": hint });
         let section = |section: &Section<'_>| {
             let findings: Vec<Value> = section.findings.iter().map(finding).collect();
             json!({ "part": section.kind, "rule": section.rule.map(|rule| &rule.name), "findings": findings })
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_finding_decides_the_exit_code_and_each_is_told_with_its_remedy() {
+    fn the_worst_finding_decides_the_exit_code_and_each_is_told_with_its_hint() {
         let fine = || Finding::fine("a", "good");
         let note = || Finding::note("b", "so so", "nothing much");
         let fix = || Finding::fix("c", "bad", "change it");

@@ -31,7 +31,7 @@ pub(super) fn take_on(policy: &Policy) -> Option<Finding> {
     let user = User::of(Owner::of(&state), &read("/etc/passwd"), &read("/etc/group"));
     let who = user.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
     let who = format!("user {}{who}, whose the state is", state.uid);
-    let remedy = match &user.name {
+    let hint = match &user.name {
         Some(name) => {
             let policy = quoted(&policy.file);
             format!(
@@ -44,7 +44,7 @@ pub(super) fn take_on(policy: &Policy) -> Option<Finding> {
         Ok(()) => format!("run by root, and checked as {who}"),
         Err(error) => format!("checked as root, which could not become {who}: {error}"),
     };
-    Some(Finding::note("user", says, remedy))
+    Some(Finding::note("user", says, hint))
 }
 
 /// A user, as this host's files know it. No name service is asked.

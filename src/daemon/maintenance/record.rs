@@ -10,7 +10,7 @@ use crate::clock;
 use crate::clock::Moment;
 use crate::daemon::pipeline::Pipeline;
 use crate::daemon::watchdog;
-use crate::daemon::worker::chance;
+use crate::daemon::worker::jitter;
 use crate::hold::{Announced, Announcement, Hold, back_off};
 use crate::kms::{Kms, Trouble};
 use crate::policy::{Record, Sealing};
@@ -61,7 +61,7 @@ impl<K: Kms> RecordMaintenance<K> {
                     seal_at = match beat.answering(self.seal(&sealing)).await {
                         Ok(()) => now + sealing.interval,
                         Err(hold) if hold.is_fatal() => return hold,
-                        Err(_) => self.pipeline.clock.now() + back_off(self.attempts, chance::dice()),
+                        Err(_) => self.pipeline.clock.now() + back_off(self.attempts, jitter::uniform()),
                     };
                 }
                 next = next.min(seal_at);
@@ -156,13 +156,13 @@ impl<K: Kms> RecordMaintenance<K> {
 }
 
 fn tell(sealing: &Sealing, hold: &Hold, announcement: Announcement) {
-    let (key, cause, reason, remedy) = (sealing.key.as_str(), hold.as_str(), hold.to_string(), hold.remedy());
+    let (key, cause, reason, hint) = (sealing.key.as_str(), hold.as_str(), hold.to_string(), hold.hint());
     match announcement {
         Announcement::Alarm => {
-            tracing::error!(key, cause, reason, remedy, "the head of the record is not sealed");
+            tracing::error!(key, cause, reason, hint, "the head of the record is not sealed");
         }
         Announcement::Passing => {
-            tracing::warn!(key, cause, reason, remedy, "the head of the record is not sealed");
+            tracing::warn!(key, cause, reason, hint, "the head of the record is not sealed");
         }
     }
 }

@@ -135,8 +135,8 @@ impl Backend for Directories {
 /// Why a rule cannot work, and what to do about it.
 fn explained(error: &(dyn std::error::Error + 'static), rule: &Rule) -> String {
     let reason = chain::one_line(error);
-    match mounts::remedy_if_read_only(error, rule) {
-        Some(remedy) => format!("{reason}; {remedy}"),
+    match mounts::hint_if_read_only(error, rule) {
+        Some(hint) => format!("{reason}; {hint}"),
         None => reason,
     }
 }

@@ -20,12 +20,12 @@ pub(crate) fn tell(rule: &Rule, root: &Dir, store: &Dir) {
         return;
     }
     // Who cannot be asked is in trouble that shows by itself.
-    if let Ok(Reach::Split(remedy)) = reach(root, store) {
+    if let Ok(Reach::Split(hint)) = reach(root, store) {
         tracing::warn!(
             rule = rule.name,
             path = %quoted(root.path()),
             quarantine = %quoted(store.path()),
-            remedy,
+            hint,
             "quarantine is on another mount of the same disk; files are copied there instead of moved"
         );
     }
@@ -66,7 +66,7 @@ fn advice(root: &Path, store: &Path) -> String {
 }
 
 /// What to write where a rule's directories are read-only.
-pub(crate) fn remedy_if_read_only(error: &(dyn std::error::Error + 'static), rule: &Rule) -> Option<String> {
+pub(crate) fn hint_if_read_only(error: &(dyn std::error::Error + 'static), rule: &Rule) -> Option<String> {
     let delivery = rule.delivery().map(|delivery| delivery.dir.as_path());
     chain::has(error, Errno::ROFS).then(|| writable_advice(&rule.path, delivery))
 }

@@ -43,7 +43,7 @@ pub fn waits() -> impl Iterator<Item = &'static str> {
 pub(crate) const SHELTERED: &str = "name-taken";
 const SHELTERED_TEXT: &str =
     "it was taken out of the directory for a moment, and something else has its name since";
-const SHELTERED_REMEDY: &str = "rename or remove what has its name; until then it is in .kms-sig there";
+const SHELTERED_HINT: &str = "rename or remove what has its name; until then it is in .kms-sig there";
 
 impl Wait {
     const ALL: [Self; 6] =
@@ -71,7 +71,7 @@ impl Wait {
         }
     }
 
-    const fn remedy(self) -> &'static str {
+    const fn hint(self) -> &'static str {
         match self {
             Self::Work => "nothing",
             Self::Payload => "nothing, if its file is on the way; otherwise remove it",
@@ -135,10 +135,10 @@ impl<V: Version> PairState<V> {
         }
     }
 
-    fn remedy(&self, want: Want) -> &str {
+    fn hint(&self, want: Want) -> &str {
         match &self.hold {
-            Some(hold) => hold.remedy(),
-            None => self.wait(want).remedy(),
+            Some(hold) => hold.hint(),
+            None => self.wait(want).hint(),
         }
     }
 }
@@ -180,7 +180,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             is_held: slot.hold.is_some(),
             needs_operator: slot.needs_operator(want, clocks.now),
             reason: slot.reason(want),
-            remedy: slot.remedy(want).to_owned(),
+            hint: slot.hint(want).to_owned(),
             since,
             attempts: slot.attempts,
             next_try: if slot.running { Some(clocks.now) } else { slot.timer },
@@ -216,7 +216,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             is_held: true,
             needs_operator: true,
             reason: SHELTERED_TEXT.to_owned(),
-            remedy: SHELTERED_REMEDY.to_owned(),
+            hint: SHELTERED_HINT.to_owned(),
             since: self.pipeline.clock.read().of(self.last_scan.unwrap_or_default()),
             attempts: 0,
             next_try: Some(self.next_scan),
@@ -251,7 +251,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 is_held: slot.hold.is_some(),
                 since: slot.since(),
                 reason: slot.reason(want),
-                remedy: slot.remedy(want).to_owned(),
+                hint: slot.hint(want).to_owned(),
                 needs_operator: slot.needs_operator(want, now),
                 next_try,
             };
@@ -264,7 +264,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 is_held: true,
                 since: self.last_scan.unwrap_or_default(),
                 reason: SHELTERED_TEXT.to_owned(),
-                remedy: SHELTERED_REMEDY.to_owned(),
+                hint: SHELTERED_HINT.to_owned(),
                 needs_operator: true,
                 next_try: Some(self.next_scan),
             };

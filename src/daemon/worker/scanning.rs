@@ -13,7 +13,7 @@ use crate::daemon::pipeline::Refusal;
 use crate::daemon::site::decided::is_decided;
 use crate::daemon::site::{Backend, Site};
 use crate::daemon::summary::Left;
-use crate::daemon::worker::{MAX_PAIRS, Worker, chance, set_timer};
+use crate::daemon::worker::{MAX_PAIRS, Worker, jitter, set_timer};
 use crate::fs::RelPath;
 use crate::hold::Hold;
 use crate::kms::Kms;
@@ -204,7 +204,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         let pause = match (self.once, listening) {
             (true, _) => NEVER,
-            (false, true) => chance::jittered(RECONCILE),
+            (false, true) => jitter::jittered(RECONCILE),
             (false, false) => POLL,
         };
         self.soonest_scan = ended + ended.saturating_sub(scan.began).max(SCAN_PAUSE);

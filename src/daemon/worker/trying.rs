@@ -13,7 +13,7 @@ use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Refusal, S
 use crate::daemon::site::decided::is_of;
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::summary::Left;
-use crate::daemon::worker::{PairState, Worker, chance, set_timer};
+use crate::daemon::worker::{PairState, Worker, jitter, set_timer};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
@@ -210,13 +210,13 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let held = self.pairs.get(path).filter(|slot| slot.hold.is_some());
         let lasted = held.map_or(Duration::ZERO, |slot| now.saturating_sub(slot.held_since));
         let file = Escaped::new(path.as_path());
-        let (rule, cause, remedy) = (&self.rule.name, hold.as_str(), hold.remedy());
+        let (rule, cause, hint) = (&self.rule.name, hold.as_str(), hold.hint());
         match self.told.announce(&hold, lasted) {
             Some(Announcement::Alarm) => {
-                tracing::error!(rule, %file, cause, reason = %hold, remedy, "held")
+                tracing::error!(rule, %file, cause, reason = %hold, hint, "held")
             }
             Some(Announcement::Passing) => {
-                tracing::warn!(rule, %file, cause, reason = %hold, remedy, "held; will be tried again")
+                tracing::warn!(rule, %file, cause, reason = %hold, hint, "held; will be tried again")
             }
             None => tracing::debug!(rule, %file, cause, reason = %hold, "held"),
         }
@@ -226,7 +226,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if slot.hold.replace(hold).is_none() {
             slot.held_since = now;
         }
-        let until = now + back_off(slot.attempts, chance::dice());
+        let until = now + back_off(slot.attempts, jitter::uniform());
         // One that could not even be looked at has not ended a try.
         let next = match slot.pair.trying() {
             Some(_) => slot.pair.ended(now, Ended::Hold(until), &self.timing),

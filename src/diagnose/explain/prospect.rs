@@ -78,7 +78,7 @@ impl Prospect {
     }
 
     fn held(hold: &Hold) -> Self {
-        Self::new(What::Holds, format!("held ({}): {hold}; {}", hold.as_str(), hold.remedy()))
+        Self::new(What::Holds, format!("held ({}): {hold}; {}", hold.as_str(), hold.hint()))
     }
 
     fn refused(reason: &RefusalReason) -> Self {

@@ -46,7 +46,7 @@ pub struct Finding {
     /// How it is, in words.
     pub says: String,
     /// What to do, where the words do not say that themselves.
-    pub remedy: Option<String>,
+    pub hint: Option<String>,
 }
 
 impl Finding {
@@ -55,23 +55,23 @@ impl Finding {
         Self::new(about, Level::Fine, says, "")
     }
 
-    /// Worth knowing. An empty remedy is none.
-    pub fn note(about: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(about, Level::Note, says, remedy)
+    /// Worth knowing. An empty hint is none.
+    pub fn note(about: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(about, Level::Note, says, hint)
     }
 
     /// To be changed.
-    pub fn fix(about: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(about, Level::Fix, says, remedy)
+    pub fn fix(about: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(about, Level::Fix, says, hint)
     }
 
     /// Not to be told.
-    pub fn unknown(about: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(about, Level::Unknown, says, remedy)
+    pub fn unknown(about: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(about, Level::Unknown, says, hint)
     }
 
-    fn new(about: &'static str, level: Level, says: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let remedy = Some(remedy.into()).filter(|remedy: &String| !remedy.is_empty());
-        Self { about, level, says: says.into(), remedy }
+    fn new(about: &'static str, level: Level, says: impl Into<String>, hint: impl Into<String>) -> Self {
+        let hint = Some(hint.into()).filter(|hint: &String| !hint.is_empty());
+        Self { about, level, says: says.into(), hint }
     }
 }

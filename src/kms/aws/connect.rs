@@ -57,6 +57,17 @@ pub enum AwsError {
     Proxy(#[from] ProxyError),
 }
 
+impl AwsError {
+    /// Whether its words end with what a person can do.
+    pub fn says_what_to_do(&self) -> bool {
+        match self {
+            Self::Endpoint { .. } | Self::FipsEndpoint(_) | Self::Proxy(_) => true,
+            Self::Profile(error) => !matches!(error, ProfileError::Load(_)),
+            Self::CaBundle(error) => error.says_what_to_do(),
+        }
+    }
+}
+
 /// Who named an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointOrigin {

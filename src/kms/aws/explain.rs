@@ -18,10 +18,12 @@ use aws_smithy_runtime_api::client::result::{ConnectorError, DispatchFailure};
 
 use super::OPERATION_TIMEOUT;
 use super::host::At;
+use super::proxy::ProxyError;
 use super::source::{Base, Named, Source};
 use super::wire::{ATTEMPT_TIMEOUT, Oversized};
 use crate::clock;
 use crate::escape::quoted;
+use crate::kms::endpoint::EndpointError;
 use crate::kms::{KmsError, Trouble, TroubleKind, classify};
 
 /// The HTTP status of every modelled error of KMS that is a verdict (AWS KMS API reference, Decrypt).
@@ -79,12 +81,12 @@ fn not_of_the_service(reply: &HttpResponse, service: &str) -> Trouble {
     let message = format!("HTTP status {status} without an error code of {service}{page}");
     let message = with_request(message, reply.request_id());
     match status {
-        PROXY_AUTHENTICATION => Trouble::new(TroubleKind::MalformedReply, message).with_remedy(PROXY_LOGIN),
-        500.. => Trouble::new(TroubleKind::Unknown, message).with_remedy(format!(
+        PROXY_AUTHENTICATION => Trouble::new(TroubleKind::MalformedReply, message).with_hint(PROXY_LOGIN),
+        500.. => Trouble::new(TroubleKind::Unknown, message).with_hint(format!(
             "{service}, or a gateway on the way to it, had a problem of its own; try again"
         )),
         _ => Trouble::new(TroubleKind::MalformedReply, message)
-            .with_remedy(format!("this endpoint does not speak {service}; check endpoint_url and the proxy")),
+            .with_hint(format!("this endpoint does not speak {service}; check endpoint_url and the proxy")),
     }
 }
 
@@ -113,7 +115,9 @@ fn dispatch_error(failure: &DispatchFailure, service: &str) -> Trouble {
         return Trouble::new(TroubleKind::Timeout, no_answer(service, at));
     }
     if error.is_user() {
-        return Trouble::new(TroubleKind::Request, cause(error));
+        let trouble = Trouble::new(TroubleKind::Request, cause(error));
+        let says = find::<EndpointError>(error).is_some() || find::<ProxyError>(error).is_some();
+        return if says { trouble.that_says_what_to_do() } else { trouble };
     }
     if let Some(trouble) = proxy_refusal(error, at) {
         return trouble;
@@ -127,17 +131,17 @@ fn proxy_refusal(error: &ConnectorError, at: Option<&str>) -> Option<Trouble> {
     let to = at.unwrap_or("the endpoint");
     if says(PROXY_AWAY) {
         let message = format!("the proxy on the way to {to} cannot be reached: {}", cause(error));
-        return Some(Trouble::new(TroubleKind::Network, message).with_remedy(
+        return Some(Trouble::new(TroubleKind::Network, message).with_hint(
             "check the proxy that HTTPS_PROXY or ALL_PROXY names, or go around it with NO_PROXY",
         ));
     }
     if says(PROXY_WANTS_LOGIN) {
         let message = format!("the proxy on the way to {to} answered CONNECT with 407");
-        return Some(Trouble::new(TroubleKind::Network, message).with_remedy(PROXY_LOGIN));
+        return Some(Trouble::new(TroubleKind::Network, message).with_hint(PROXY_LOGIN));
     }
     says(PROXY_REFUSES).then(|| {
         Trouble::new(TroubleKind::Network, format!("the proxy on the way to {to} refuses to connect to it"))
-            .with_remedy(format!("have the proxy allow CONNECT to {to}, or go around it with NO_PROXY"))
+            .with_hint(format!("have the proxy allow CONNECT to {to}, or go around it with NO_PROXY"))
     })
 }
 
@@ -152,7 +156,10 @@ pub(super) fn credentials(error: &CredentialsError, source: &Source) -> Trouble 
     let reason = Reason::of(error, source);
     let kind = if reason.may_pass { TroubleKind::CredentialSource } else { TroubleKind::Credentials };
     let trouble = Trouble::new(kind, format!("no credentials from {source}: {}", reason.says));
-    Trouble { remedy: reason.remedy, ..trouble }
+    match reason.hint {
+        Some(hint) => trouble.with_hint(hint),
+        None => trouble,
+    }
 }
 
 /// A source that does not come to an end.
@@ -165,7 +172,7 @@ pub(super) fn no_credentials_in(time: Duration, source: &Source) -> Trouble {
 pub(super) fn expired(end: SystemTime, source: &Source) -> Trouble {
     let end = clock::timestamp_at(end.duration_since(UNIX_EPOCH).unwrap_or_default());
     Trouble::new(TroubleKind::Credentials, format!("the credentials from {source} expired at {end}"))
-        .with_remedy("see why what hands them out has no newer ones, and check this host's clock")
+        .with_hint("see why what hands them out has no newer ones, and check this host's clock")
 }
 
 /// Why there are no credentials.
@@ -173,7 +180,7 @@ struct Reason {
     /// Whether it may be otherwise in a moment, by itself.
     may_pass: bool,
     says: String,
-    remedy: Option<String>,
+    hint: Option<String>,
 }
 
 impl Reason {
@@ -251,7 +258,10 @@ impl Reason {
         let says = format!("{service} does not answer: {}", cause(error));
         let at = find::<At>(error).map(|at| at.host.as_str());
         match proxy_refusal(error, at) {
-            Some(Trouble { message, remedy, .. }) => Self { may_pass: true, says: message, remedy },
+            Some(trouble) => {
+                let hint = trouble.hint.own().map(str::to_owned);
+                Self { may_pass: true, says: trouble.message, hint }
+            }
             // Refused before it left: somebody must change the endpoint.
             None if error.is_user() => Self::lasting(says),
             None => Self::passing(says),
@@ -259,15 +269,15 @@ impl Reason {
     }
 
     const fn passing(says: String) -> Self {
-        Self { may_pass: true, says, remedy: None }
+        Self { may_pass: true, says, hint: None }
     }
 
     const fn lasting(says: String) -> Self {
-        Self { may_pass: false, says, remedy: None }
+        Self { may_pass: false, says, hint: None }
     }
 
-    fn with(self, remedy: impl Into<String>) -> Self {
-        Self { remedy: Some(remedy.into()), ..self }
+    fn with(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -309,12 +319,12 @@ where
         KmsError::Rejected | KmsError::IncorrectKey => return None,
     };
     let says = format!("STS does not let the role {role} be assumed: {trouble}");
-    let remedy = if trouble.kind == TroubleKind::Denied {
+    let hint = if trouble.kind == TroubleKind::Denied {
         Some("allow it in the trust policy of the role, and sts:AssumeRole to who assumes it".to_owned())
     } else {
-        trouble.remedy
+        trouble.hint.own().map(str::to_owned)
     };
-    Some(Reason { may_pass: may_pass(trouble.kind), says, remedy })
+    Some(Reason { may_pass: may_pass(trouble.kind), says, hint })
 }
 
 /// The cause of a connector's error, whose own words are no more than "io error" or "other".
@@ -436,7 +446,7 @@ mod tests {
                 .message
                 .contains("STS does not let the role arn:aws:iam::111122223333:role/far be assumed")
         );
-        assert!(denied.remedy().contains("trust policy"), "{denied:?}");
+        assert!(denied.hint().contains("trust policy"), "{denied:?}");
         for (code, status, kind) in [
             (Some("ExpiredToken"), 403, TroubleKind::Credentials),
             (Some("Throttling"), 400, TroubleKind::CredentialSource),

@@ -33,6 +33,16 @@ enum BundleFault {
     Damaged(usize),
 }
 
+impl CaBundleError {
+    /// Whether its words end with what a person can do.
+    pub fn says_what_to_do(&self) -> bool {
+        match self.source {
+            BundleFault::Read(_) => false,
+            BundleFault::Empty | BundleFault::Damaged(_) => true,
+        }
+    }
+}
+
 /// The certificates that the environment or the profile name, or else the host's.
 pub(super) fn trust_store(config: &SharedConfig) -> Result<TrustStore, CaBundleError> {
     let Some((origin, path)) = config.setting("AWS_CA_BUNDLE", "ca_bundle") else {

@@ -152,8 +152,27 @@ pub enum KeyringError {
 }
 
 impl KeyringError {
+    /// Whether its words end with what a person can do.
+    pub const fn says_what_to_do(&self) -> bool {
+        match self {
+            Self::Link(_)
+            | Self::Open { .. }
+            | Self::Owner { .. }
+            | Self::Exists { .. }
+            | Self::NotLocal(_) => true,
+            Self::Read { .. }
+            | Self::Version { .. }
+            | Self::NotAFile(_)
+            | Self::TooLarge(_)
+            | Self::Syntax { .. }
+            | Self::Lock { .. }
+            | Self::Write(_)
+            | Self::Random => false,
+        }
+    }
+
     /// What a person can do, where the message does not say so.
-    pub fn remedy(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
                 Some("kms-sig key create local:NAME makes a keyring")

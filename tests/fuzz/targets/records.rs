@@ -20,9 +20,11 @@ use kms_sig::digest::Digest;
 use kms_sig::fs::private::{LOCK, Private};
 use kms_sig::fs::{Dir, Identity, RelPath};
 use kms_sig::signature::{Format, Signature};
+use kms_sig::signing::Reason;
 use kms_sig::sink::directory::quarantine;
 use kms_sig::sink::directory::quarantine::{Case, PutAway, Record};
 use kms_sig::sink::directory::removal;
+use kms_sig::state::reason::DecisionReason;
 use kms_sig::state::{Decision, Outcome, State, StateError, Version};
 use kms_sig_fuzz::{Scratch, hex, wait};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
@@ -105,11 +107,11 @@ fn check_put_away(case: &PutAwayCase<'_>) {
     let (store_dir, root_dir) = (Dir::open(&store).expect("the store"), Dir::open(&root).expect("the root"));
     let parent = root_dir.descend(path.parent()).expect("the payload's directory");
     let about = Case {
-        reason: "mismatch",
+        reason: Reason::Mismatch,
         rule: "rule",
         keys: vec!["local:a".to_owned()],
-        digest: Digest::of(case.payload).to_string(),
-        signature_digest: case.signature.map(|bytes| Digest::of(bytes).to_string()),
+        digest: Digest::of(case.payload),
+        signature_digest: case.signature.map(Digest::of),
         lease_granted: true,
         path: &path,
         payload: parent.stat_of(path.name()).expect("statx").expect("the payload"),
@@ -301,7 +303,8 @@ fn check_rows(rows: &[Row<'_>]) {
     let mut last = BTreeMap::new();
     for row in rows.iter().take(8) {
         let Some(path) = RelPath::new(OsStr::from_bytes(row.path)) else { continue };
-        let [reason, digest, signature_digest, key, item] = row.texts.map(|text| text.map(str::to_owned));
+        let [reason, digest, signature_digest, key, item] = row.texts;
+        let digest_of = |text: Option<&str>| text.map(|text| Digest::of(text.as_bytes()));
         let outcome = OUTCOMES[usize::from(row.outcome) % OUTCOMES.len()];
         let version = |numbers: &[u64; 6]| Version::from(&identity(numbers));
         let decision = Decision {
@@ -311,11 +314,11 @@ fn check_rows(rows: &[Row<'_>]) {
             payload: row.payload.as_ref().map(version),
             signature: row.signature.as_ref().map(version),
             outcome,
-            reason,
-            digest,
-            signature_digest,
-            key,
-            item,
+            reason: reason.and_then(DecisionReason::from_record),
+            digest: digest_of(digest),
+            signature_digest: digest_of(signature_digest),
+            key: key.map(str::to_owned),
+            item: item.map(str::to_owned),
         };
         if let (Some(one), Some(other)) = (&row.payload, &row.signature) {
             assert_eq!(
@@ -343,9 +346,11 @@ fn check_rows(rows: &[Row<'_>]) {
         let (found, made) = (found.expect("a row"), last.get(&path).expect("asked for"));
         assert_eq!((found.fingerprint, found.outcome), (made.fingerprint.clone(), made.outcome));
         assert_eq!((found.payload, found.signature), (made.payload, made.signature));
+        assert_eq!(found.reason, made.reason);
+        let text = |digest: &Option<Digest>| digest.as_ref().map(Digest::to_string);
         assert_eq!(
-            (&found.reason, &found.digest, &found.signature_digest),
-            (&made.reason, &made.digest, &made.signature_digest)
+            (text(&found.digest), text(&found.signature_digest)),
+            (text(&made.digest), text(&made.signature_digest))
         );
     }
     assert!(wait(STATE.remembered("other", &RelPath::new("a").expect("a path"))).expect("state").is_none());
@@ -376,15 +381,15 @@ static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
         payload: Some(version),
         signature: Some(version),
         outcome: Outcome::Quarantined,
-        reason: Some("mismatch".to_owned()),
-        digest: Some("digest".to_owned()),
-        signature_digest: Some("signature digest".to_owned()),
+        reason: Some(DecisionReason::Verdict(Reason::Mismatch)),
+        digest: Some(Digest::of(b"payload")),
+        signature_digest: Some(Digest::of(b"s")),
         key: Some("local:a".to_owned()),
         item: Some("item".to_owned()),
     };
     wait(state.record(decision)).expect("a row");
     wait(state.intend("rule", &path, &Signature::parse(b"s").expect("a signature"))).expect("a row");
-    wait(state.remember_edition("rule", &path, "digest")).expect("a row");
+    wait(state.remember_edition("rule", &path, &Digest::of(b"payload"))).expect("a row");
     drop(state);
     // The thread of the state closes the database, which brings all of it into the one file.
     while dir.join(format!("{}-wal", kms_sig::state::FILE)).exists() {
@@ -426,7 +431,7 @@ fn check_cells(rows: &[Cells<'_>]) {
         // SQLite does not look whether TEXT is UTF-8.
         db.execute(
             "INSERT OR REPLACE INTO decided VALUES ('rule', ?1, CAST(?2 AS TEXT), ?3, ?4, CAST(?5 AS TEXT),
-             CAST(?6 AS TEXT), CAST(?7 AS TEXT), CAST(?8 AS TEXT))",
+             CAST(?6 AS TEXT), CAST(?6 AS TEXT), CAST(?7 AS TEXT), CAST(?8 AS TEXT))",
             [
                 Value::Blob(path.as_bytes().to_vec()),
                 text(fingerprint),
@@ -474,7 +479,7 @@ fn check_file(damages: &[Damage<'_>]) {
             let path = RelPath::new("path").expect("a path");
             // A schema that was damaged and is still whole can lack a table; what it says is said.
             drop(wait(state.remembered("rule", &path)));
-            drop(wait(state.is_superseded("rule", &path, "digest")));
+            drop(wait(state.is_superseded("rule", &path, &Digest::of(b"payload"))));
             drop(wait(state.unrecorded_items(vec!["item".to_owned()])));
         }
     }

@@ -51,9 +51,9 @@ pub(super) fn home() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }
 
-fn run(command: &mut Command, remedy: &str) -> Result<(), String> {
+fn run(command: &mut Command, hint: &str) -> Result<(), String> {
     let output = command.output();
-    let failed = |said: &str| Err(format!("this failed: {command:?}\n{}\n\n{remedy}\n", said.trim()));
+    let failed = |said: &str| Err(format!("this failed: {command:?}\n{}\n\n{hint}\n", said.trim()));
     match output {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => failed(&String::from_utf8_lossy(&[output.stdout, output.stderr].concat())),

@@ -59,7 +59,7 @@ fn p4_what_lies_in_a_sticky_directory_of_the_senders_is_held_and_not_delivered()
     touch_until_held(&site, &daemon, "sub/f", 10);
     let held = daemon.waits_for("held");
     assert_eq!(held["cause"], "sticky");
-    assert_eq!(held["remedy"], "chown the directory to the daemon's user, or chmod -t it");
+    assert_eq!(held["hint"], "chown the directory to the daemon's user, or chmod -t it");
     assert_eq!((fs::read_dir(site.path("out")).unwrap().count(), rows(&site, "delivered")), (0, 0));
     SENDER.run(|| fs::set_permissions(site.path("in/sub"), Permissions::from_mode(0o2770)).unwrap());
     touch_until_held(&site, &daemon, "sub/f", 1);
@@ -94,7 +94,7 @@ fn a19_what_cannot_be_claimed_is_held_and_not_delivered() {
     touch_until_held(&site, &daemon, "f", 10);
     let held = daemon.waits_for("held");
     assert_eq!(
-        (&held["cause"], &held["remedy"]),
+        (&held["cause"], &held["hint"]),
         (&"planted".into(), &"remove what has that name, unless it is yours".into())
     );
     assert_eq!((fs::read_dir(site.path("out")).unwrap().count(), rows(&site, "delivered")), (0, 0));

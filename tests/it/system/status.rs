@@ -1,4 +1,4 @@
-//! Three in the morning: five things are wrong at once, and `status` and `backlog` name each with its remedy. And who
+//! Three in the morning: five things are wrong at once, and `status` and `backlog` name each with its hint. And who
 //! may ask. Needs root and namespaces.
 
 use std::fs;
@@ -29,7 +29,7 @@ fn concerns(status: &Value, kind: &str) -> Vec<Value> {
 
 /// KMS is away, a key is denied, a disk is full, an upload is stuck and there are no watches left.
 #[test]
-fn five_troubles_at_once_are_named_each_with_its_remedy() {
+fn five_troubles_at_once_are_named_each_with_its_hint() {
     let (place, proxy, away) = at_proxy();
     let denied = Moto::start().create_key();
     proxy.always_of("Encrypt", &away, Fault::Reset);
@@ -76,11 +76,11 @@ fn five_troubles_at_once_are_named_each_with_its_remedy() {
             && said["rules"].as_array().unwrap().iter().any(is_stuck)
     });
     let said = status(&place);
-    let remedy = |kind: &str| concerns(&said, kind)[0]["remedy"].as_str().unwrap().to_owned();
-    assert!(remedy("kms-silent").starts_with("check the network"), "{said:#}");
-    assert!(remedy("access-denied").starts_with("allow kms:Encrypt to signers"), "{said:#}");
-    assert!(remedy("no-space").starts_with("make room"), "{said:#}");
-    assert!(remedy("no-events").contains("sysctl fs.inotify.max_user_watches"), "{said:#}");
+    let hint = |kind: &str| concerns(&said, kind)[0]["hint"].as_str().unwrap().to_owned();
+    assert!(hint("kms-silent").starts_with("check the network"), "{said:#}");
+    assert!(hint("access-denied").starts_with("allow kms:Encrypt to signers"), "{said:#}");
+    assert!(hint("no-space").starts_with("make room"), "{said:#}");
+    assert!(hint("no-events").contains("sysctl fs.inotify.max_user_watches"), "{said:#}");
     for kind in kinds {
         for concern in concerns(&said, kind) {
             assert_eq!(concern["needs_operator"], kind != "kms-silent", "{concern}");
@@ -101,9 +101,9 @@ fn five_troubles_at_once_are_named_each_with_its_remedy() {
         let found = of(cause);
         assert_eq!(found["rule"], rule);
         assert!(found["file"].as_str().unwrap().starts_with(file), "{found}");
-        assert!(!found["remedy"].as_str().unwrap().is_empty() && found["next_try"].is_string(), "{found}");
+        assert!(!found["hint"].as_str().unwrap().is_empty() && found["next_try"].is_string(), "{found}");
     }
-    assert!(of("being-written")["remedy"].as_str().unwrap().contains("fuser -v"));
+    assert!(of("being-written")["hint"].as_str().unwrap().contains("fuser -v"));
 
     // What people see, for `docs/operations.md`: KMS_SIG_SHOW=1 prints it.
     for command in ["status", "backlog --most 1"] {

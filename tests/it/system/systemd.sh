@@ -179,7 +179,7 @@ first_boot() {
     drop_in ReadWritePaths= ReadWritePaths=$srv/incoming "ReadWritePaths=$srv/quarantine $srv/releases $srv/verified"
     mark
     restart
-    holds "it is told, with the remedy" logged "alone in ReadWritePaths="
+    holds "it is told, with the hint" logged "alone in ReadWritePaths="
     make six.tar.gz
     signed six.tar.gz
     as_alice "cp $srv/releases/six.tar.gz.sig $srv/incoming/ && echo evil > $srv/incoming/six.tar.gz"

@@ -192,7 +192,7 @@ fn p2_a_signature_is_held_with_what_another_put_under_its_payloads_name() {
     let held = daemon.waits_for("held");
     assert_eq!(held["cause"], "mixed-owners");
     assert!(held["reason"].to_string().contains("mismatch"), "{held}");
-    assert!(held["remedy"].to_string().contains("remove the other"), "{held}");
+    assert!(held["hint"].to_string().contains("remove the other"), "{held}");
     assert!(site.path("in/a").exists() && site.path("in/a.sig").exists());
 }
 

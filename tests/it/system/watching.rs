@@ -121,7 +121,7 @@ fn o7_quarantine_on_another_mount_of_the_same_disk_is_told_and_copied_to() {
     let parent = place.path("");
     let parent = parent.to_str().unwrap().trim_end_matches('/');
     assert_eq!(
-        told["remedy"],
+        told["hint"],
         format!("under systemd, name \"{parent}\" alone in ReadWritePaths=, instead of several paths in it")
     );
     place.write("in/f", "content");

@@ -14,7 +14,7 @@ use crate::fs::atomic_write::WriteError;
 use crate::fs::trust::TrustError;
 use crate::key::{KeyError, Provider};
 use crate::kms::local::KeyringError;
-use crate::kms::{Trouble, TroubleKind};
+use crate::kms::{Hint, Trouble, TroubleKind};
 use crate::state::StateError;
 
 /// For a file that cannot be read.
@@ -79,27 +79,25 @@ fn errno(error: &Error) -> Errno {
 
 /// For a keyring that cannot be used.
 pub(super) fn keyring(error: &KeyringError) -> Option<&'static str> {
-    if let KeyringError::Write(error) = error { Some(writing(error)) } else { error.remedy() }
+    if let KeyringError::Write(error) = error { Some(writing(error)) } else { error.hint() }
 }
 
 /// For what KMS or the keyring did not do.
 pub(super) fn trouble(provider: Provider, trouble: &Trouble) -> Option<&str> {
-    if let Some(remedy) = &trouble.remedy {
-        return Some(remedy);
+    match &trouble.hint {
+        Hint::Own(hint) => return Some(hint),
+        Hint::InMessage => return None,
+        Hint::OfKind => {}
     }
     match (provider, trouble.kind) {
-        // What is wrong with the configuration ends with what to do, after a semicolon.
-        (_, TroubleKind::Request) if trouble.code.is_none() && trouble.message.contains("; ") => None,
         (Provider::Aws, TroubleKind::Throttled) if cfg!(feature = "aws") => Some(
             "try again, or ask for a higher quota; the daemon keeps below limits.kms_per_second of its policy",
         ),
-        (Provider::Aws, kind) if cfg!(feature = "aws") => Some(kind.remedy()),
+        (Provider::Aws, kind) if cfg!(feature = "aws") => Some(kind.hint()),
         (Provider::Aws, _) => Some("use a kms-sig that was built with AWS"),
         (Provider::Local, TroubleKind::NotFound) => {
             Some("kms-sig key list shows its keys, kms-sig key create local:NAME makes one")
         }
-        // What is wrong with a keyring often ends with what to do, after a semicolon.
-        (Provider::Local, _) if trouble.message.contains("; ") => None,
         (Provider::Local, _) => {
             Some("name the keyring that has the key (--keyring FILE), or put back a copy of it")
         }
@@ -164,7 +162,7 @@ pub(super) fn daemon(error: &DaemonError) -> Option<&str> {
         DaemonError::Trust(error) | DaemonError::Store(StoreError::Trust(error)) => trust(error),
         DaemonError::Store(StoreError::Fs(error)) | DaemonError::Fs(error) => Some(directory(error)),
         DaemonError::State(error) => state(error),
-        DaemonError::Fatal(hold) => Some(hold.remedy()),
+        DaemonError::Fatal(hold) => Some(hold.hint()),
         DaemonError::Worker(_) => Some("report it, with the log"),
         // They say what to do, or that nothing is to be done.
         DaemonError::Root
@@ -187,7 +185,9 @@ mod tests {
             hint(TroubleKind::Throttled, "").unwrap().starts_with("try again, or ask for a higher quota")
         );
         // What says itself what to do, needs no second advice, and least of all one about keys.
-        assert_eq!(hint(TroubleKind::Request, "no AWS Region is known; set AWS_REGION"), None);
+        let told = Trouble::new(TroubleKind::Request, "no AWS Region is known: set AWS_REGION");
+        assert_eq!(trouble(Provider::Aws, &told.clone().that_says_what_to_do()), None);
+        assert!(trouble(Provider::Aws, &told).is_some(), "what it says is not read");
         assert!(hint(TroubleKind::Request, "").unwrap().contains("the key's name"));
         let of_kms = Trouble {
             code: Some("ValidationException".into()),

@@ -1,14 +1,14 @@
-//! Chance, where it spreads load. Nothing is decided by it.
+//! Random times, where they spread load. Nothing is decided by them.
 
 use std::time::Duration;
 
 /// A time between three and five quarters of `pause`, so that many rules do not scan at once.
 pub(crate) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.75 + dice() / 2.0)
+    pause.mul_f64(0.75 + uniform() / 2.0)
 }
 
 /// Uniform in 0..1.
-pub(crate) fn dice() -> f64 {
+pub(crate) fn uniform() -> f64 {
     f64::from(random()) / (f64::from(u32::MAX) + 1.0)
 }
 
