@@ -10,6 +10,8 @@ pub(crate) mod jitter;
 mod listen;
 mod places;
 mod scanning;
+#[cfg(test)]
+mod through_memory;
 mod trying;
 
 pub use crate::daemon::worker::backlog::waits;
