@@ -9,14 +9,7 @@ use super::proxy::Proxy;
 pub(crate) fn at_proxy() -> (Place, Proxy, String) {
     let proxy = Proxy::start(Moto::start().url());
     let mut place = place(SIGN);
-    for (name, value) in [
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-    ] {
-        place.set(name, value);
-    }
-    place.set("HOME", place.path(""));
+    set_credentials(&mut place);
     let key = Moto::start().create_key();
     (place, proxy, key)
 }
@@ -33,4 +26,16 @@ pub(crate) fn verify_rule(key: &str) -> String {
 
 pub(crate) fn sign_rule(key: &str) -> String {
     with(SIGN, &format!("key = \"{key}\""))
+}
+
+/// Credentials that are good enough for moto, and nobody else's configuration.
+pub(crate) fn set_credentials(place: &mut Place) {
+    for (name, value) in [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ] {
+        place.set(name, value);
+    }
+    place.set("HOME", place.path(""));
 }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use super::daemon::Daemon;
 use super::files::sign;
+use super::kms::set_credentials;
 use super::metrics::{Answer, Page, ask, free_port};
 use super::place::Place;
 use super::policy::{SIGN, VERIFY, place, set_policy, with};
@@ -25,14 +26,7 @@ pub(crate) const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12
 /// One file signed, one delivered, one quarantined, and one whose key is denied.
 pub(crate) fn told() -> Told {
     let mut place = place("");
-    for (name, value) in [
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-    ] {
-        place.set(name, value);
-    }
-    place.set("HOME", place.path(""));
+    set_credentials(&mut place);
     for dir in ["arrivals", "away"] {
         fs::create_dir(place.path(dir)).unwrap();
     }

@@ -146,9 +146,14 @@ impl Drop for Stuck {
     }
 }
 
+/// A second rule that signs, for the directory `stuck`.
+fn stuck_rule() -> String {
+    with(&with(SIGN, "name = \"stuck\""), "path = \"stuck\"")
+}
+
 #[test]
 fn o4_a_file_server_that_does_not_answer_holds_its_rule_alone_and_is_no_reason_to_restart() {
-    let rule = SIGN.replace("\"sign\"\nmode", "\"stuck\"\nmode").replace("\"in\"", "\"stuck\"");
+    let rule = stuck_rule();
     let mut place = place(&format!("{SIGN}{rule}"));
     place.set("WATCHDOG_USEC", "2000000");
     fs::create_dir(place.path("stuck")).unwrap();
@@ -175,10 +180,7 @@ fn o4_a_file_server_that_does_not_answer_holds_its_rule_alone_and_is_no_reason_t
 /// Whichever system call it is that does not return: the threads that all rules share stay free.
 #[test]
 fn o4_a_directory_that_stops_to_answer_takes_no_thread_from_the_other_rules() {
-    let rule = with(
-        &SIGN.replace("\"sign\"\nmode", "\"stuck\"\nmode").replace("\"in\"", "\"stuck\""),
-        "recursive = true",
-    );
+    let rule = with(&stuck_rule(), "recursive = true");
     let mut place = place(&format!("{SIGN}{rule}"));
     place.set("WATCHDOG_USEC", "2000000");
     place.set("TOKIO_WORKER_THREADS", "1");
@@ -216,7 +218,7 @@ fn o1_a_refused_reload_while_it_starts_makes_it_not_ready() {
 /// A rule whose file system hangs is left behind by a reload, and goes on by itself.
 #[test]
 fn o3_a_reload_does_not_wait_for_a_file_server_and_its_rule_goes_on_by_the_new_policy() {
-    let rule = SIGN.replace("\"sign\"\nmode", "\"stuck\"\nmode").replace("\"in\"", "\"stuck\"");
+    let rule = stuck_rule();
     let mut place = place(&format!("{SIGN}{rule}"));
     place.set("WATCHDOG_USEC", "2000000");
     fs::create_dir(place.path("stuck")).unwrap();
