@@ -2,16 +2,23 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use super::audit::{Break, Unbroken};
+use super::error::state_error;
 use super::ledger::{self, Pruned, Read, Seal};
 use super::link::{Head, Row};
 use super::reader::{Expected, Filter, History, HistoryError, JudgedFilter, NameFilter};
+use super::reason::DecisionReason;
 use super::reason::sentences::tests::every_sentence;
+use super::thread::whole;
 use super::*;
+use crate::clock;
+use crate::digest::Digest;
+use crate::fs::RelPath;
 use crate::signing::Reason;
 
 /// Puts decisions on record as a command does.

@@ -11,31 +11,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::error::state_error;
 use super::ledger;
 use super::link::Row;
-use super::{FILE, StateError, schema, state_error};
+use super::{ExitKind, FILE, StateError, memory, schema};
 use crate::clock;
 use crate::digest::Digest;
 use crate::fs::RelPath;
-
-/// How an item left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitKind {
-    /// To where its files are wanted.
-    Released,
-    /// For good.
-    Purged,
-}
-
-impl ExitKind {
-    /// The word used as outcome in history.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Purged => "purged",
-        }
-    }
-}
 
 /// One row about an item that leaves.
 #[derive(Debug, Clone)]
@@ -94,7 +76,7 @@ impl Journal {
     /// # Errors
     /// [`StateError`].
     pub fn is_superseded(&self, rule: &str, path: &RelPath, digest: &Digest) -> Result<bool, StateError> {
-        let found = super::is_superseded(&self.db, rule, path.as_bytes(), digest);
+        let found = memory::is_superseded(&self.db, rule, path.as_bytes(), digest);
         found.map_err(|error| state_error(&self.path, &error))
     }
 
@@ -108,7 +90,7 @@ impl Journal {
         path: &RelPath,
         digest: &Digest,
     ) -> Result<bool, StateError> {
-        self.put(|db| super::remember_edition(db, rule, path.as_bytes(), digest))
+        self.put(|db| memory::remember_edition(db, rule, path.as_bytes(), digest))
     }
 
     /// As [`super::State::forget_edition`].
@@ -116,7 +98,7 @@ impl Journal {
     /// # Errors
     /// [`StateError`].
     pub fn forget_edition(&mut self, rule: &str, path: &RelPath, digest: &Digest) -> Result<(), StateError> {
-        self.put(|db| super::forget_edition(db, rule, path.as_bytes(), digest))
+        self.put(|db| memory::forget_edition(db, rule, path.as_bytes(), digest))
     }
 
     /// Does something to the record in a transaction of its own; the busy timeout waits for the daemon's.

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, ErrorCode, OpenFlags, backup, params};
 
+use super::error::state_error;
+use super::file::PATIENCE;
 use super::link::{LEN, Point, Row};
 use super::reason::{RefusalReason, sentences};
-use super::{Outcome, PATIENCE, StateError, ledger, state_error};
+use super::{Outcome, StateError, ledger};
 use crate::chain;
 use crate::clock;
 use crate::fs::FsError;

@@ -14,7 +14,8 @@ use crate::fs::RelPath;
 use crate::signature::Signature;
 use crate::state::ledger::{self, COLUMNS};
 use crate::state::link::Row;
-use crate::state::{Remembered, remembered, remembered_before_codes, schema};
+use crate::state::memory::{remembered, remembered_before_codes};
+use crate::state::{Remembered, schema};
 
 /// The decisions of a state directory, at one moment.
 pub struct Decisions {

@@ -1,0 +1,450 @@
+//! The handle of the state: what is asked of it and told to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::sync::{oneshot, watch};
+
+use super::error::state_error;
+use super::file::FILE;
+use super::ledger::{Pruned, Seal};
+use super::link::Head;
+use super::memory::{
+    forget_edition, forget_intents, intend, is_superseded, remember, remember_edition, remembered,
+};
+use super::thread::{Done, Place, Request, Work, serve, whole};
+use super::{Decision, Outcome, QuarantineExit, Remembered, StateError, Version};
+use super::{departure, ledger, schema};
+use crate::chain;
+use crate::clock;
+use crate::digest::Digest;
+use crate::fs::{RelPath, Stat, stat_path};
+use crate::signature::Signature;
+
+/// Paths listed at a time, so that nobody waits long for state's thread.
+const PAGE: i64 = 512;
+
+/// How opening found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// There was none: a first start, or it was lost.
+    New,
+    /// It was there and whole.
+    Whole,
+    /// It was damaged, was moved to this name, and a new one begun.
+    SetAside(PathBuf),
+}
+
+/// A handle of the state; cheap to clone.
+#[derive(Clone)]
+pub struct State {
+    requests: mpsc::Sender<Request>,
+    path: PathBuf,
+    commits: watch::Receiver<u64>,
+}
+
+impl State {
+    /// Opens or begins the state in a directory. A damaged database is moved aside, never trusted and never
+    /// deleted.
+    ///
+    /// # Errors
+    /// [`StateError`]: the directory cannot be written, or the database is of a later version.
+    pub fn open(dir: &Path) -> Result<(Self, Found), StateError> {
+        let path = dir.join(FILE);
+        let existed = path.exists();
+        let (connection, found) = match schema::open(&path) {
+            Ok(connection) if existed => (connection, Found::Whole),
+            Ok(connection) => (connection, Found::New),
+            Err(schema::OpenError::Damaged(_)) => {
+                let aside = schema::set_aside(&path)
+                    .map_err(|e| StateError::Broken(path.clone(), chain::one_line(&e)))?;
+                let connection = schema::open(&path).map_err(|e| e.into_state_error(&path))?;
+                (connection, Found::SetAside(aside))
+            }
+            Err(e) => return Err(e.into_state_error(&path)),
+        };
+        let file = stat_path(&path).ok().flatten();
+        Ok((Self::serve(connection, path, file), found))
+    }
+
+    /// State that is forgotten at the end, begun from what a state directory holds if it holds any. Changes
+    /// nothing there.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn rehearsal(dir: &Path) -> Result<Self, StateError> {
+        let path = dir.join(FILE);
+        let connection = schema::in_memory(&path).map_err(|e| e.into_state_error(&path))?;
+        Ok(Self::serve(connection, path, None))
+    }
+
+    fn serve(connection: Connection, path: PathBuf, file: Option<Stat>) -> Self {
+        let (requests, queue) = mpsc::channel();
+        let (commit, commits) = watch::channel(0);
+        let place = Place { path: path.clone(), file };
+        // Ends when the last handle is dropped. A panic in it closes the channel, which every caller sees.
+        let thread = thread::Builder::new().name("state".into());
+        // Without a thread to be had, the first request fails as every later one would.
+        drop(thread.spawn(move || serve(&connection, &queue, &place, &commit)));
+        Self { requests, path, commits }
+    }
+
+    /// Changes when something was written: perhaps the record has more rows.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
+    }
+
+    /// Comes back when state's thread comes round. It waits for another process's lock no longer than a moment at a
+    /// time, and for its own disk as long as that takes.
+    ///
+    /// # Errors
+    /// `Broken`: it has ended.
+    pub async fn echo(&self) -> Result<(), StateError> {
+        let (answer, wait) = oneshot::channel();
+        self.requests.send(Request::Echo(answer)).map_err(|_| self.has_ended())?;
+        wait.await.map_err(|_| self.has_ended())
+    }
+
+    /// The last decision about a path.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn remembered(&self, rule: &str, path: &RelPath) -> Result<Option<Remembered>, StateError> {
+        let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
+        self.call(move |db| remembered(db, &rule, &path)).await
+    }
+
+    /// The last decisions about many paths of one rule, in the order asked.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn remembered_all(
+        &self,
+        rule: &str,
+        paths: Vec<RelPath>,
+    ) -> Result<Vec<(RelPath, Option<Remembered>)>, StateError> {
+        let rule = rule.to_owned();
+        self.call(move |db| {
+            paths
+                .into_iter()
+                .map(|path| remembered(db, &rule, path.as_bytes()).map(|found| (path, found)))
+                .collect()
+        })
+        .await
+    }
+
+    /// Remembers a decision and puts it on record. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record(&self, decision: Decision) -> Result<(), StateError> {
+        self.record_all(vec![decision]).await
+    }
+
+    /// [`State::record`] for many decisions, in one commit.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record_all(&self, decisions: Vec<Decision>) -> Result<(), StateError> {
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        self.call(move |db| {
+            whole(db, |db| {
+                for decision in decisions {
+                    remember(db, &decision)?;
+                    if decision.outcome == Outcome::Delivered {
+                        forget_intents(db, &decision.rule, decision.path.as_bytes())?;
+                    }
+                    ledger::append(db, clock::timestamp(), &decision)?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Puts on record what is in quarantine and is not on record: a kill came in between, or state was lost.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record_item(&self, decision: Decision) -> Result<(), StateError> {
+        self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &decision).map(drop))).await
+    }
+
+    /// Puts on record how many decisions of a kind are not, beside the last of them.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record_sum(&self, sum: Decision) -> Result<(), StateError> {
+        self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &sum).map(drop))).await
+    }
+
+    /// Puts on record that an item is about to leave quarantine. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn record_departure(&self, departure: QuarantineExit) -> Result<(), StateError> {
+        self.call(move |db| departure::append(db, &departure)).await
+    }
+
+    /// Which of these folders of the quarantine store are not on record.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn unrecorded_items(&self, items: Vec<String>) -> Result<Vec<String>, StateError> {
+        self.call(move |db| {
+            let mut unknown = Vec::new();
+            for item in items {
+                if !ledger::knows_item(db, &item)? {
+                    unknown.push(item);
+                }
+            }
+            Ok(unknown)
+        })
+        .await
+    }
+
+    /// Forgets which folders of the quarantine store were on record before retention, but for those that are
+    /// still there.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn forget_items(&self, present: Vec<String>) -> Result<(), StateError> {
+        self.call(move |db| whole(db, |db| ledger::forget_items(db, &present))).await
+    }
+
+    /// Removes at most `most` rows of the record that were written before `before` (RFC 3339, UTC).
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn prune(&self, before: String, most: u32) -> Result<Pruned, StateError> {
+        self.call(move |db| whole(db, |db| ledger::prune(db, &before, most))).await
+    }
+
+    /// The head of the record, if it was not sealed yet.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn unsealed(&self) -> Result<Option<Head>, StateError> {
+        self.call(ledger::unsealed).await
+    }
+
+    /// Keeps what KMS made of a head.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn keep_seal(&self, seal: Seal) -> Result<(), StateError> {
+        self.call(move |db| ledger::keep_seal(db, &seal)).await
+    }
+
+    /// Remembers a decision without putting it on record: a step on the way, or something merely seen again.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn note(&self, decision: Decision) -> Result<(), StateError> {
+        self.note_all(vec![decision]).await
+    }
+
+    /// [`State::note`] for many decisions.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn note_all(&self, decisions: Vec<Decision>) -> Result<(), StateError> {
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        self.call(move |db| decisions.iter().try_for_each(|decision| remember(db, decision))).await
+    }
+
+    /// Remembers that a signature is about to be published at a path. Until the delivery is recorded, a
+    /// signature of these bytes without payload at the destination is known to be left over from us.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn intend(&self, rule: &str, path: &RelPath, signature: &Signature) -> Result<(), StateError> {
+        let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
+        let digest = signature.digest();
+        self.call(move |db| intend(db, &rule, &path, &digest)).await
+    }
+
+    /// Remembers that the signature of ours beside a payload is about to be replaced. It is the only one that can be
+    /// there until another is, so that those before it are forgotten.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn intend_to_replace(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        signature: &Signature,
+    ) -> Result<(), StateError> {
+        let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
+        let digest = signature.digest();
+        self.call(move |db| {
+            whole(db, |db| {
+                forget_intents(db, &rule, &path)?;
+                intend(db, &rule, &path, &digest)
+            })
+        })
+        .await
+    }
+
+    /// Whether publishing this signature at this path was once intended and not recorded as done.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn was_intended(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        signature: &Signature,
+    ) -> Result<bool, StateError> {
+        let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
+        let digest = signature.digest().to_string();
+        self.call(move |db| {
+            db.prepare_cached("SELECT 1 FROM intent WHERE rule = ?1 AND path = ?2 AND signature_digest = ?3")?
+                .exists(params![rule, path, digest])
+        })
+        .await
+    }
+
+    /// Whether this is the digest of a signature that a rule made, or was to replace, whatever it lies at. Reads all that
+    /// is remembered of the rule: for what is found once in a while.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn knows_signature(&self, rule: &str, digest: &Digest) -> Result<bool, StateError> {
+        let (rule, digest) = (rule.to_owned(), digest.to_string());
+        self.call(move |db| {
+            db.prepare_cached(
+                "SELECT 1 FROM decided WHERE rule = ?1 AND signature_digest = ?2 \
+                 UNION ALL SELECT 1 FROM intent WHERE rule = ?1 AND signature_digest = ?2",
+            )?
+            .exists(params![rule, digest])
+        })
+        .await
+    }
+
+    /// Whether a digest was delivered, or about to be, under this path before and another one after it.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn is_superseded(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        digest: &Digest,
+    ) -> Result<bool, StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.clone());
+        self.call(move |db| is_superseded(db, &rule, &path, &digest)).await
+    }
+
+    /// Remembers a digest as the newest one under this path; whether it was not remembered before. To be called before
+    /// it is delivered: a kill in between must not let an older one be taken for the newest.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn remember_edition(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        digest: &Digest,
+    ) -> Result<bool, StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.clone());
+        self.call(move |db| remember_edition(db, &rule, &path, &digest)).await
+    }
+
+    /// Forgets a digest that was not delivered after all: what came before it is not superseded.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn forget_edition(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        digest: &Digest,
+    ) -> Result<(), StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.clone());
+        self.call(move |db| forget_edition(db, &rule, &path, &digest)).await
+    }
+
+    /// Some of the paths of a rule that have decisions, each with the version of its payload: those after `last`, in
+    /// their order. None when there are no more.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn decided_after(
+        &self,
+        rule: &str,
+        last: &[u8],
+    ) -> Result<Vec<(Vec<u8>, Option<Version>)>, StateError> {
+        let (rule, last) = (rule.to_owned(), last.to_vec());
+        self.call(move |db| {
+            db.prepare_cached(
+                "SELECT path, payload FROM decided WHERE rule = ?1 AND path > ?2 ORDER BY path LIMIT ?3",
+            )?
+            .query_map(params![rule, last, PAGE], |row| {
+                // One that cannot be read equals none, and is not forgotten.
+                let version: Option<Vec<u8>> = row.get(1)?;
+                Ok((row.get(0)?, version.and_then(|bytes| bytes.try_into().ok()).map(Version)))
+            })?
+            .collect()
+        })
+        .await
+    }
+
+    /// Forgets decisions about files of a rule that are gone, but for those that were made since they were listed:
+    /// then another version has come.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn forget(&self, rule: &str, gone: Vec<(Vec<u8>, Option<Version>)>) -> Result<(), StateError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let rule = rule.to_owned();
+        self.call(move |db| {
+            let mut delete = db.prepare_cached(
+                "DELETE FROM decided WHERE rule = ?1 AND path = ?2 AND payload IS ?3 RETURNING outcome",
+            )?;
+            for (path, payload) in &gone {
+                let was: Option<String> = delete
+                    .query_one(params![rule, path, payload.map(|version| version.0)], |row| row.get(0))
+                    .optional()?;
+                // What was about to be delivered may still lie at the destination.
+                if was.as_deref().and_then(Outcome::parse).is_some_and(Outcome::is_signed_in_place) {
+                    forget_intents(db, &rule, path)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StateError> {
+        let (answer, wait) = oneshot::channel();
+        let path = self.path.clone();
+        let work: Work = Box::new(move |db| {
+            let done = db.and_then(|db| work(db).map_err(|e| state_error(&path, &e)));
+            let failed = done.as_ref().err().cloned();
+            let reply = Box::new(move |committed: Result<(), StateError>| {
+                let result = committed.and(done);
+                // A caller that no longer waits was cut off by shutdown; what it asked for is done.
+                drop(answer.send(result));
+            });
+            Done { failed, reply }
+        });
+        self.requests.send(Request::Work(work)).map_err(|_| self.has_ended())?;
+        wait.await.map_err(|_| self.has_ended())?
+    }
+
+    fn has_ended(&self) -> StateError {
+        StateError::Broken(self.path.clone(), "its thread has ended".into())
+    }
+}

@@ -1,0 +1,88 @@
+//! A decision about a version of a file, as it is remembered and put on record.
+
+use super::Outcome;
+use super::reason::DecisionReason;
+use crate::clock::FileTime;
+use crate::digest::Digest;
+use crate::fs::{Identity, RelPath};
+use crate::signature::Signature;
+
+/// A version of a file as state keeps it: without the device, which changes with a remount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version(pub(super) [u8; 40]);
+
+impl From<&Identity> for Version {
+    fn from(identity: &Identity) -> Self {
+        let mut bytes = Vec::with_capacity(40);
+        bytes.extend_from_slice(&identity.ino.to_be_bytes());
+        bytes.extend_from_slice(&identity.size.to_be_bytes());
+        for FileTime { seconds, nanos } in [identity.mtime, identity.ctime] {
+            bytes.extend_from_slice(&seconds.to_be_bytes());
+            bytes.extend_from_slice(&nanos.to_be_bytes());
+        }
+        let mut version = [0; 40];
+        for (to, from) in version.iter_mut().zip(bytes) {
+            *to = from;
+        }
+        Self(version)
+    }
+}
+
+/// One decision, as remembered and as put on record.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The rule's name.
+    pub rule: String,
+    /// The payload, below the rule's root.
+    pub path: RelPath,
+    /// The rule's fingerprint at the time.
+    pub fingerprint: String,
+    /// The payload's version; `None` when there was none to look at.
+    pub payload: Option<Version>,
+    /// The signature's version.
+    pub signature: Option<Version>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, where that says more.
+    pub reason: Option<DecisionReason>,
+    /// Of the payload.
+    pub digest: Option<Digest>,
+    /// Of the signature's bytes.
+    pub signature_digest: Option<Digest>,
+    /// The key that signed or vouched.
+    pub key: Option<String>,
+    /// The folder in the quarantine store.
+    pub item: Option<String>,
+}
+
+/// The last decision about a path, as state remembers it.
+#[derive(Debug, Clone)]
+pub struct Remembered {
+    /// The rule's fingerprint at the time.
+    pub fingerprint: String,
+    /// The payload's version.
+    pub payload: Option<Version>,
+    /// The signature's version.
+    pub signature: Option<Version>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, where that says more and is known to this version.
+    pub reason: Option<DecisionReason>,
+    /// Of the payload.
+    pub digest: Option<Digest>,
+    /// Of the signature's bytes.
+    pub signature_digest: Option<Digest>,
+}
+
+impl Remembered {
+    /// Whether it is about a payload of this digest.
+    pub fn is_of_payload(&self, digest: &Digest) -> bool {
+        self.digest.as_ref().is_some_and(|mine| mine.matches(digest.as_bytes()))
+    }
+
+    /// Whether it is about this signature.
+    pub fn is_of_signature(&self, signature: &Signature) -> bool {
+        let digest = signature.digest();
+        self.signature_digest.as_ref().is_some_and(|mine| mine.matches(digest.as_bytes()))
+    }
+}

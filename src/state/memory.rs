@@ -1,0 +1,142 @@
+//! What is remembered of each path: the last decision, what is about to be published, what was delivered.
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::reason::{self, DecisionReason};
+use super::{Decision, Outcome, Remembered, Version};
+use crate::digest::Digest;
+
+pub(super) fn remembered(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<Option<Remembered>> {
+    let sql = "SELECT fingerprint, payload, signature, outcome, digest, signature_digest, reason, details
+         FROM decided WHERE rule = ?1 AND path = ?2";
+    remembered_by(db, sql, rule, path, |row| {
+        let (code, details): (Option<String>, Option<String>) = (row.get(6)?, row.get(7)?);
+        Ok(code.and_then(|code| DecisionReason::parse(&code, details.as_deref())))
+    })
+}
+
+/// The same in a database of an earlier version, which nobody has migrated yet.
+pub(super) fn remembered_before_codes(
+    db: &Connection,
+    rule: &str,
+    path: &[u8],
+) -> rusqlite::Result<Option<Remembered>> {
+    let sql = "SELECT fingerprint, payload, signature, outcome, digest, signature_digest, reason
+         FROM decided WHERE rule = ?1 AND path = ?2";
+    remembered_by(db, sql, rule, path, |row| {
+        Ok(row.get::<_, Option<String>>(6)?.and_then(|reason| {
+            let refusal = reason::sentences::parse(&reason).map(DecisionReason::Refusal);
+            refusal.or_else(|| DecisionReason::parse(&reason, None))
+        }))
+    })
+}
+
+fn remembered_by(
+    db: &Connection,
+    sql: &str,
+    rule: &str,
+    path: &[u8],
+    reason: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<DecisionReason>>,
+) -> rusqlite::Result<Option<Remembered>> {
+    db.prepare_cached(sql)?
+        // A row of another version of this program, or one that a disk has spoilt, is a decision nobody here can rely
+        // on. As an error it would end the daemon, and the next one, until somebody removed it.
+        .query_row(params![rule, path], |row| Ok(decoded(row, reason).ok().flatten()))
+        .optional()
+        .map(Option::flatten)
+}
+
+/// A row of `remembered`; `None` for an outcome that this version does not know. A reason that it does not know is none:
+/// where that matters, the file is looked at again.
+fn decoded(
+    row: &rusqlite::Row<'_>,
+    reason: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<DecisionReason>>,
+) -> rusqlite::Result<Option<Remembered>> {
+    let Some(outcome) = Outcome::parse(&row.get::<_, String>(3)?) else { return Ok(None) };
+    let version = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<[u8; 40]>>(column)?.map(Version));
+    Ok(Some(Remembered {
+        fingerprint: row.get(0)?,
+        payload: version(1)?,
+        signature: version(2)?,
+        outcome,
+        reason: reason(row)?,
+        digest: digest(row, 4)?,
+        signature_digest: digest(row, 5)?,
+    }))
+}
+
+/// A digest in a row. What is none is an error, as anything else that a disk has spoilt.
+fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Digest>> {
+    let text: Option<String> = row.get(column)?;
+    let failed = |error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error));
+    text.map(|text| text.parse().map_err(failed)).transpose()
+}
+
+pub(super) fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO decided
+         (rule, path, fingerprint, payload, signature, outcome, reason, details, digest, signature_digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?
+    .execute(params![
+        d.rule,
+        d.path.as_bytes(),
+        d.fingerprint,
+        d.payload.map(|v| v.0),
+        d.signature.map(|v| v.0),
+        d.outcome.as_str(),
+        d.reason.as_ref().map(DecisionReason::as_str),
+        d.reason.as_ref().and_then(DecisionReason::details),
+        d.digest.as_ref().map(Digest::to_string),
+        d.signature_digest.as_ref().map(Digest::to_string),
+    ])
+    .map(drop)
+}
+
+pub(super) fn is_superseded(
+    db: &Connection,
+    rule: &str,
+    path: &[u8],
+    digest: &Digest,
+) -> rusqlite::Result<bool> {
+    db.prepare_cached(
+        "SELECT 1 FROM edition AS old JOIN edition AS new USING (rule, path)
+         WHERE rule = ?1 AND path = ?2 AND old.digest = ?3 AND new.id > old.id",
+    )?
+    .exists(params![rule, path, digest.to_string()])
+}
+
+pub(super) fn remember_edition(
+    db: &Connection,
+    rule: &str,
+    path: &[u8],
+    digest: &Digest,
+) -> rusqlite::Result<bool> {
+    db.prepare_cached("INSERT OR IGNORE INTO edition (rule, path, digest) VALUES (?1, ?2, ?3)")?
+        .execute(params![rule, path, digest.to_string()])
+        .map(|rows| rows > 0)
+}
+
+pub(super) fn forget_edition(
+    db: &Connection,
+    rule: &str,
+    path: &[u8],
+    digest: &Digest,
+) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM edition WHERE rule = ?1 AND path = ?2 AND digest = ?3")?
+        .execute(params![rule, path, digest.to_string()])
+        .map(drop)
+}
+
+pub(super) fn intend(db: &Connection, rule: &str, path: &[u8], signature: &Digest) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR IGNORE INTO intent (rule, path, signature_digest) VALUES (?1, ?2, ?3)")?
+        .execute(params![rule, path, signature.to_string()])
+        .map(drop)
+}
+
+pub(super) fn forget_intents(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM intent WHERE rule = ?1 AND path = ?2")?
+        .execute(params![rule, path])
+        .map(drop)
+}

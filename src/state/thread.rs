@@ -1,0 +1,160 @@
+//! The thread that owns the connection, and the transactions that its requests share.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use super::StateError;
+use super::error::state_error;
+use super::file::PATIENCE;
+use crate::clock::Clock;
+use crate::fs::{Stat, stat_path};
+
+/// Requests committed together at most; bounds how long one commit keeps the first waiting.
+const MAX_GROUP: usize = 256;
+
+/// From how many on they wait a moment for more, so that fewer commits serve them all.
+const MANY: usize = 4;
+
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// How long of that at a time, before whoever asks whether state's thread turns is answered.
+const BREATH: Duration = Duration::from_millis(200);
+
+/// Does its work, or is told why there is no transaction.
+pub(super) type Work = Box<dyn FnOnce(Result<&Connection, StateError>) -> Done + Send>;
+
+/// A piece of work that is done, and not yet committed.
+pub(super) struct Done {
+    pub failed: Option<StateError>,
+    /// To be told how the commit went.
+    pub reply: Box<dyn FnOnce(Result<(), StateError>) + Send>,
+}
+
+pub(super) enum Request {
+    /// Whether the thread turns.
+    Echo(oneshot::Sender<()>),
+    Work(Work),
+}
+
+/// Where the database is.
+pub(super) struct Place {
+    pub path: PathBuf,
+    /// The file that was opened; none in a rehearsal.
+    pub file: Option<Stat>,
+}
+
+impl Place {
+    /// What is written to a file without a name is lost at the end, and nobody else can read it (unlink(2)).
+    fn check(&self) -> Result<(), StateError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        match stat_path(&self.path) {
+            Ok(there) if !there.is_some_and(|there| there.is_same_place(file)) => Err(StateError::Broken(
+                self.path.clone(),
+                "the file was removed or replaced since it was opened; put it back before the next start, if you can"
+                    .into(),
+            )),
+            Ok(_) | Err(_) => Ok(()), // who cannot look does not know
+        }
+    }
+}
+
+pub(super) fn serve(
+    db: &Connection,
+    requests: &mpsc::Receiver<Request>,
+    place: &Place,
+    commit: &watch::Sender<u64>,
+) {
+    let path = &place.path;
+    let mut changes = db.total_changes();
+    let mut works = VecDeque::new();
+    loop {
+        if works.is_empty() {
+            let Ok(request) = requests.recv() else { return };
+            take(request, &mut works);
+        }
+        take_all(requests, &mut works);
+        if works.is_empty() {
+            continue;
+        }
+        if works.len() >= MANY {
+            thread::sleep(MOMENT);
+            take_all(requests, &mut works);
+        }
+        let mut going = place
+            .check()
+            .and_then(|()| begin(db, || take_all(requests, &mut works)).map_err(|e| state_error(path, &e)));
+        let mut replies = Vec::new();
+        for work in works.drain(..works.len().min(MAX_GROUP)) {
+            let Done { failed, reply } = work(going.clone().map(|()| db));
+            replies.push(reply);
+            if let (Ok(()), Some(error), true) = (&going, failed, db.is_autocommit()) {
+                // A disk that is full or broken may end the transaction, with all that was done in it (SQLite, "Response To
+                // Errors Within A Transaction"). It holds for the others too.
+                going = Err(error);
+            }
+        }
+        let committed = going.and_then(|()| db.execute_batch("COMMIT").map_err(|e| state_error(path, &e)));
+        if committed.is_err() && !db.is_autocommit() {
+            // Whatever else is wrong shows at the next request.
+            db.execute_batch("ROLLBACK").unwrap_or_default();
+        }
+        if std::mem::replace(&mut changes, db.total_changes()) != changes {
+            commit.send_modify(|n| *n += 1);
+        }
+        for reply in replies {
+            reply(committed.clone());
+        }
+    }
+}
+
+fn take_all(requests: &mpsc::Receiver<Request>, works: &mut VecDeque<Work>) {
+    requests.try_iter().for_each(|request| take(request, works));
+}
+
+fn take(request: Request, works: &mut VecDeque<Work>) {
+    match request {
+        Request::Echo(answer) => answer.send(()).unwrap_or_default(), // who no longer asks needs no answer
+        Request::Work(work) => works.push_back(work),
+    }
+}
+
+/// IMMEDIATE: commands write history beside the daemon. A transaction that has read cannot begin to write once
+/// another has committed (SQLite, "Isolation"), and that would be no passing error. While another process writes,
+/// `meanwhile` is done now and then.
+fn begin(db: &Connection, mut meanwhile: impl FnMut()) -> rusqlite::Result<()> {
+    let clock = Clock::start();
+    db.busy_timeout(BREATH)?;
+    loop {
+        match db.execute_batch("BEGIN IMMEDIATE") {
+            Err(error) if is_busy(&error) && clock.now() < PATIENCE => meanwhile(),
+            begun => return begun,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+}
+
+/// Does all of `work` or nothing of it, inside the transaction that many share.
+pub(super) fn whole<T>(
+    db: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    db.prepare_cached("SAVEPOINT whole")?.execute([])?;
+    let done = work(db);
+    // A full disk ends the transaction, and the savepoint with it; then there is nothing left to undo.
+    if done.is_err() && !db.is_autocommit() {
+        db.prepare_cached("ROLLBACK TO whole")?.execute([])?;
+    }
+    if !db.is_autocommit() {
+        db.prepare_cached("RELEASE whole")?.execute([])?;
+    }
+    done
+}
