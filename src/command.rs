@@ -3,11 +3,15 @@
 //! A command answers on standard output, complains on standard error, and hands back its exit code. What
 //! can go wrong is one enum, and which exit code and which hint belong to it is one `match` each.
 
+mod answer;
+mod ask_kms;
 mod asked;
 pub mod backlog;
 pub mod check;
+mod complaint;
 pub mod events;
 pub mod explain;
+mod failure;
 mod hint;
 pub mod history;
 pub mod input;
@@ -22,268 +26,12 @@ mod table;
 pub mod verify;
 pub mod version;
 pub mod watch;
-
-use std::io::{self, ErrorKind, Write as _};
-
-use crate::chain;
-use crate::cli::{Cli, Command, KEYRING_VARIABLE, LOG_VARIABLE, Stream};
-use crate::context::ContextError;
-use crate::control::client::ControlError;
-use crate::daemon::DaemonError;
-use crate::escape::{Escaped, quoted};
+use crate::cli::{Cli, Command};
 use crate::exit::Exit;
-use crate::fs::FsError;
-use crate::fs::atomic_write::WriteError;
-use crate::key::{KeyArn, KeyError, KeyId, Provider};
-use crate::kms::Trouble;
-use crate::kms::local::KeyringError;
-use crate::policy::Faults;
-use crate::state::StateError;
-use crate::terminal::{self, progress};
-use history::HistoryFailure;
-use input::ReadError;
-use occupant::Stranger;
-use quarantine::StoreTrouble;
-
-/// Where the log goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Log {
-    /// To standard error, line by line.
-    Lines,
-    /// To the journal.
-    Journal,
-    /// To the journal, and standard error goes there as well.
-    Captured,
-}
-
-/// Why a command came to no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// A key that is none.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// A context that is none.
-    #[error(transparent)]
-    Context(#[from] ContextError),
-    /// A local key, and no keyring to look in.
-    #[error("{0} needs a keyring")]
-    NoKeyring(String),
-    /// File and signature cannot both come from standard input.
-    #[error("the file and its signature cannot both be standard input")]
-    BothStandard,
-    /// The signature would take the place of what it signs.
-    #[error("the signature would replace the file itself")]
-    Itself,
-    /// What has the signature's place is no signature of ours.
-    #[error("{file} is {what}; it is left as it is")]
-    Occupied {
-        /// The signature's place, as messages show it.
-        file: String,
-        /// What is there.
-        what: Stranger,
-        /// Whether somebody named that place.
-        is_named: bool,
-    },
-    /// Signatures are not text.
-    #[error("a signature is binary and standard output is a terminal")]
-    Terminal,
-    /// The log filter of the environment cannot be read.
-    #[error("{LOG_VARIABLE} is no log filter: {}", Escaped::text(.0))]
-    LogFilter(String),
-    /// The journal was asked for as the log.
-    #[error("cannot log to the journal")]
-    Journal(#[source] io::Error),
-    /// A file cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A signature cannot be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// A keyring cannot be used.
-    #[error(transparent)]
-    Keyring(#[from] KeyringError),
-    /// KMS or the keyring did not sign.
-    #[error("cannot sign {file}")]
-    Sign {
-        /// The file, as messages show it.
-        file: String,
-        /// Who keeps the key.
-        provider: Provider,
-        /// What KMS said.
-        source: Trouble,
-    },
-    /// KMS or the keyring did not say whether the signature is valid.
-    #[error("cannot verify {file}")]
-    Verify {
-        /// The file, as messages show it.
-        file: String,
-        /// Who keeps the keys. AWS, if some are there.
-        provider: Provider,
-        /// What KMS said.
-        source: Trouble,
-    },
-    /// A local signature, and no local key named.
-    #[error(
-        "cannot verify {file}: the signature says that {key} made it, and local keys are used only when named"
-    )]
-    LocalUnnamed {
-        /// The file, as messages show it.
-        file: String,
-        /// The key that the signature names.
-        key: KeyArn,
-    },
-    /// Nobody takes the answer.
-    #[error("cannot write to standard output")]
-    Output(#[source] io::Error),
-    /// The record cannot be shown or proven.
-    #[error(transparent)]
-    History(#[from] HistoryFailure),
-    /// The daemon was not asked, or did not do what it was asked for.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// KMS or the keyring did not open a seal.
-    #[error("cannot open the seals of the record")]
-    Seal {
-        /// Who keeps the key.
-        provider: Provider,
-        /// What KMS said.
-        source: Trouble,
-    },
-    /// A policy with faults.
-    #[error(transparent)]
-    Policy(#[from] Faults),
-    /// The daemon did not start, or ended.
-    #[error(transparent)]
-    Daemon(#[from] DaemonError),
-    /// The quarantine store is not to be had.
-    #[error(transparent)]
-    Store(#[from] StoreTrouble),
-    /// State cannot be written to.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// A directory cannot be made or opened.
-    #[error(transparent)]
-    Directory(#[from] FsError),
-    /// The process cannot get what it needs to talk to the network.
-    #[error("cannot start")]
-    Runtime(#[source] io::Error),
-}
-
-impl Failure {
-    /// The exit code it ends the process with.
-    pub const fn exit(&self) -> Exit {
-        match self {
-            Self::Key(_)
-            | Self::Context(_)
-            | Self::NoKeyring(_)
-            | Self::BothStandard
-            | Self::Itself
-            | Self::Occupied { .. }
-            | Self::Write(WriteError::Planted { .. })
-            | Self::Terminal
-            | Self::LogFilter(_)
-            | Self::Keyring(KeyringError::Exists { .. } | KeyringError::NotLocal(_)) => Exit::Usage,
-            Self::Policy(faults) if faults.may_pass() => Exit::Unfinished,
-            Self::Policy(_) => Exit::Usage,
-            Self::Daemon(error) => error.exit(),
-            Self::Store(trouble) => trouble.exit(),
-            Self::History(error) => error.exit(),
-            Self::Control(error) => error.exit(),
-            Self::Read(_)
-            | Self::Write(_)
-            | Self::Directory(_)
-            | Self::State(_)
-            | Self::Keyring(_)
-            | Self::Sign { .. }
-            | Self::Verify { .. }
-            | Self::Seal { .. }
-            | Self::LocalUnnamed { .. }
-            | Self::Output(_)
-            | Self::Journal(_)
-            | Self::Runtime(_) => Exit::Unfinished,
-        }
-    }
-
-    /// What a person can do about it, where that is not plain from the message.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::NoKeyring(_) => format!("name it with --keyring FILE or {KEYRING_VARIABLE}"),
-            Self::BothStandard => "name the signature: kms-sig verify - SIG".to_owned(),
-            Self::Itself => "leave SIG out for FILE.sig, or name another file".to_owned(),
-            Self::Occupied { is_named: true, .. } => {
-                "give one FILE at a time: the second is the place for the \
-                 signature; to have it replaced all the same, add --force"
-                    .to_owned()
-            }
-            Self::Occupied { is_named: false, .. } => {
-                "name another file for the signature (kms-sig sign KEY FILE \
-                 SIG), or replace what is there with --force"
-                    .to_owned()
-            }
-            Self::Terminal => "name a file for the signature, or redirect standard output".to_owned(),
-            Self::LogFilter(_) => format!("write for example {LOG_VARIABLE}=kms_sig=debug"),
-            Self::Journal(_) => "use --log-format human or json where no journald listens".to_owned(),
-            Self::Read(ReadError::Changed { .. }) => "run it again when nobody writes to it".to_owned(),
-            Self::Control(error) => return error.hint().map(str::to_owned),
-            Self::Read(ReadError::Payload { source, .. } | ReadError::Signature { source, .. }) => {
-                hint::reading(source).to_owned()
-            }
-            Self::Write(error) => hint::writing(error).to_owned(),
-            Self::Directory(error) => hint::directory(error).to_owned(),
-            Self::Output(error) | Self::Runtime(error) => hint::stream(error).to_owned(),
-            Self::LocalUnnamed { key, .. } => format!("verify with --key {key} --keyring FILE"),
-            Self::Sign { provider, source, .. }
-            | Self::Verify { provider, source, .. }
-            | Self::Seal { provider, source } => {
-                return hint::trouble(*provider, source).map(str::to_owned);
-            }
-            Self::Store(trouble) => return trouble.hint(),
-            Self::History(error) => return error.hint().map(str::to_owned),
-            Self::Key(error) => return hint::key(error).map(str::to_owned),
-            Self::Context(error) => return hint::context(error).map(str::to_owned),
-            Self::Keyring(error) => return hint::keyring(error).map(str::to_owned),
-            Self::Daemon(error) => return hint::daemon(error).map(str::to_owned),
-            Self::State(error) => return hint::state(error).map(str::to_owned),
-            Self::Policy(_) => return None, // each fault says what to write instead
-        };
-        Some(hint)
-    }
-
-    /// Says it to who waits for the command, and to the log where that is somewhere else. What goes to the journal anyway
-    /// goes as an event, so that who asks it for errors finds this one.
-    pub fn tell(&self, log: Log) {
-        let logs = log != Log::Lines && tracing::enabled!(tracing::Level::ERROR);
-        if logs {
-            self.log();
-        }
-        if !logs || log != Log::Captured {
-            self.complain();
-        }
-    }
-
-    fn log(&self) {
-        if let Self::Policy(faults) = self {
-            for fault in faults {
-                let (file, line, fault) = (quoted(faults.file()), fault.line, &fault.message);
-                tracing::error!(%file, line, fault, "the policy has a fault");
-            }
-            return;
-        }
-        tracing::error!(reason = chain::one_line(self), hint = self.hint(), "ended by an error");
-    }
-
-    /// On standard error: one line, and one with the hint.
-    fn complain(&self) {
-        if let Self::Policy(faults) = self {
-            complain(&faults.to_string()); // each on a line of its own, with its place in the file
-            return;
-        }
-        complain(&format!("kms-sig: {}", chain::one_line(self)));
-        if let Some(hint) = self.hint() {
-            complain(&format!("hint: {hint}"));
-        }
-    }
-}
+use answer::answer;
+use ask_kms::{block_on, need_keyring};
+use complaint::{complain, complain_missing};
+pub use failure::{Failure, Log};
 
 /// Runs what was asked for.
 ///
@@ -308,44 +56,4 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Key(arguments) => key::run(&arguments, common.keyring()),
         Command::Version => version::run(),
     }
-}
-
-/// Answers on standard output.
-///
-/// # Errors
-/// `Output`. A reader that has gone is none: it has seen enough, and the exit code still tells the rest.
-fn answer(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Complains on standard error. Where that cannot be written, there is nobody left to tell.
-fn complain(line: &str) {
-    let line = terminal::stderr().labelled(line) + "\n";
-    progress::stderr().write_all(line.as_bytes()).ok();
-}
-
-/// `sig`'s absence, told once for all commands.
-fn complain_missing(sig: &Stream) {
-    complain(&format!("no signature: {} does not exist", sig.as_input()));
-}
-
-/// Fails early, and as a matter of usage, where local keys are named and no keyring is.
-fn need_keyring(keys: &[KeyId], has_keyring: bool) -> Result<(), Failure> {
-    match keys.iter().find(|key| key.provider() == Provider::Local) {
-        Some(key) if !has_keyring => Err(Failure::NoKeyring(key.to_string())),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// Runs what talks to KMS. A look-up of a name that still hangs when the answer is known is not waited for.
-fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
-    let output = runtime.block_on(future);
-    runtime.shutdown_background();
-    Ok(output)
 }

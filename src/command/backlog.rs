@@ -1,7 +1,7 @@
 //! `kms-sig backlog`: every file that waits, why, since when, and what to do.
 
+use super::answer::size;
 use super::asked::{ago, encoded, until};
-use super::quarantine::size;
 use super::{Failure, answer, asked, complain};
 use crate::cli::BacklogCommand;
 use crate::control::report::{Backlog, WaitingFile};

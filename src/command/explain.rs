@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::answer::both_ways;
 use super::history::HistoryFailure;
-use super::quarantine::both_ways;
 use super::{Failure, answer, show};
 use crate::cli::Explain;
 use crate::clock;

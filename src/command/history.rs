@@ -3,6 +3,8 @@
 //! Reads only, beside a running daemon or without one. What it finds broken is exit code 1; what it cannot
 //! read or compare is 3.
 
+mod failure;
+
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,66 +24,16 @@ use crate::signing::Reason;
 use crate::state::attestation;
 use crate::state::attestation::OpenedSeal;
 use crate::state::audit::{Break, Unbroken};
-use crate::state::export::{self, ExportError, escaped};
+use crate::state::export::{self, escaped};
 use crate::state::ledger::Read;
 use crate::state::link::{Head, Judged, Point, Row};
 use crate::state::reader::{Expected, Filter, History, HistoryError, JudgedFilter, NameFilter};
 use crate::state::reason;
 use crate::terminal::{self, Palette, progress};
+pub use failure::HistoryFailure;
 
 /// Seals that `--online` opens: the newest. Each binds all rows before it.
 const OPENED: usize = 8;
-
-/// Why the record was not shown or proven.
-#[derive(Debug, thiserror::Error)]
-pub enum HistoryFailure {
-    /// It cannot be read.
-    #[error(transparent)]
-    Record(#[from] HistoryError),
-    /// An export cannot be read.
-    #[error(transparent)]
-    Export(#[from] ExportError),
-    /// A time that is none.
-    #[error("\"{}\" is no time", Escaped::text(.0))]
-    Time(String),
-    /// A head that is none.
-    #[error("\"{}\" is neither a head nor a file", Escaped::text(.0))]
-    Head(String),
-    /// The policy seals nothing.
-    #[error("{} names no seal_key", quoted(.0))]
-    NoSeal(PathBuf),
-}
-
-impl HistoryFailure {
-    /// The exit code it ends the process with.
-    pub const fn exit(&self) -> Exit {
-        match self {
-            Self::Record(_) | Self::Export(_) => Exit::Unfinished,
-            Self::Time(_) | Self::Head(_) | Self::NoSeal(_) => Exit::Usage,
-        }
-    }
-
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Record(HistoryError::Missing(_)) => {
-                Some("start the daemon, which makes it, or name the policy that it runs by")
-            }
-            Self::Record(HistoryError::Earlier(_)) => {
-                Some("start the daemon of this version once; it takes the rows over")
-            }
-            Self::Record(HistoryError::Later(..)) => Some("use the program that wrote it"),
-            Self::Record(HistoryError::Changed(_)) => Some("try again"),
-            Self::Record(HistoryError::Failed(..)) => {
-                Some("run it as the daemon's user; what is damaged is set aside when the daemon starts")
-            }
-            Self::Export(_) => Some("name the whole output of kms-sig history --export"),
-            Self::Time(_) => Some("write 2026-11-24, 2026-11-24T01:00:00Z (UTC), or how long ago: 90m, 7d"),
-            Self::Head(_) => Some("write HASH:ROW, or name an export or its last line"),
-            Self::NoSeal(_) => Some("leave out --online, or set [state] seal_key"),
-        }
-    }
-}
 
 /// Shows, exports or proves the record.
 ///

@@ -113,14 +113,3 @@ pub(super) const fn rollback(rule: &Rule) -> Rollback {
         Mode::Sign(_) => Rollback::Off,
     }
 }
-
-/// A reason, for someone who wanted to release it.
-pub(super) const fn explain(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Mismatch => "it is still invalid (mismatch)",
-        Reason::Rejected => "it is still invalid (rejected)",
-        Reason::WrongKey => "it is still invalid (wrong-key)",
-        Reason::Malformed => "it is still invalid (malformed)",
-        Reason::Missing => "it is still invalid (missing)",
-    }
-}

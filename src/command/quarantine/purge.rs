@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
-use super::{ItemTrouble, Store, StoreTrouble, answer_json};
+use super::{ItemTrouble, Store, StoreTrouble};
 use crate::chain;
 use crate::cli::{Choice, Purge};
+use crate::command::answer::answer_json;
 use crate::command::{Failure, answer};
 use crate::exit::Exit;
 use crate::sink::directory::quarantine::Entry;

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::item_trouble::SUPERSEDED;
 use super::judge::{Judge, rollback};
-use super::{ItemTrouble, Store, StoreTrouble, answer_json, both_ways};
+use super::{ItemTrouble, Store, StoreTrouble};
 use crate::chain;
 use crate::cli::Release;
+use crate::command::answer::{answer_json, both_ways};
 use crate::command::{Failure, answer, block_on, complain};
 use crate::digest::set::DigestRequest;
 use crate::escape::{Escaped, quoted};
@@ -229,9 +231,6 @@ impl Target<'_> {
         delivery.map(|delivery| delivery.mode)
     }
 }
-
-/// Of content that the rule accepted before, and another one after it.
-pub(super) const SUPERSEDED: &str = "this content was superseded earlier under the same name";
 
 /// Where a directory lies below the one that a rule delivers to, if it is that one or lies there.
 fn below_delivery(rule: &Rule, dir: &Dir) -> Option<PathBuf> {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{ItemTrouble, Store, answer_json, both_ways, size};
+use super::{ItemTrouble, Store};
 use crate::chain;
 use crate::cli::Choice;
+use crate::command::answer::{answer_json, both_ways, size};
 use crate::command::table::{Cell, table};
 use crate::command::{Failure, answer};
 use crate::digest::Digest;

@@ -1,0 +1,39 @@
+//! What a command says on standard output, and how sizes and paths are written there.
+
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Failure;
+use crate::escape::Escaped;
+use crate::state::export;
+use crate::state::link::hex;
+
+/// Answers on standard output.
+///
+/// # Errors
+/// `Output`. A reader that has gone is none: it has seen enough, and the exit code still tells the rest.
+pub(super) fn answer(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Answers with one line of JSON: a record may hold what a terminal would act on.
+pub(super) fn answer_json(value: &Value) -> Result<(), Failure> {
+    answer(&export::json(value))
+}
+
+/// A count of bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
+}
+
+/// A path for JSON: as it reads, and byte for byte.
+pub(super) fn both_ways(path: &Path) -> (String, String) {
+    (Escaped::new(path).to_string(), hex(path.as_os_str().as_bytes()))
+}
