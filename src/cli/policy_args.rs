@@ -1,0 +1,13 @@
+//! `--policy`, of every command that reads one.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// `--policy`
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// The policy file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+}
