@@ -5,13 +5,15 @@
 //! `rescan` and `reload`, and only the daemon's own user and root may give them. A socket that cannot be made is told
 //! and tried again, and stops nothing else.
 
+mod app;
 pub mod client;
 pub(crate) mod events;
 mod listen;
 mod metrics;
+mod order;
+mod peer;
 pub mod report;
 mod routes;
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,21 +27,17 @@ use crate::daemon::status::Status;
 use crate::escape::quoted;
 use crate::policy::Policy;
 use listen::{Loopback, Socket};
-use routes::Peer;
+pub use order::Order;
+use peer::Peer;
 
 /// The socket's name in its directory.
 const NAME: &str = "control.sock";
+
 /// Where the package's unit has it.
 pub const SYSTEM_SOCKET: &str = "/run/kms-sig/control.sock";
+
 /// Time between tries to make what could not be made.
 const RETRY: Duration = Duration::from_secs(60);
-
-/// What who asks may have the daemon do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Read the policy anew, as SIGHUP has it.
-    Reload,
-}
 
 /// Where a daemon of this policy makes its socket: where the policy says, else in the directory that the service
 /// manager made for it (systemd.exec(5), `RuntimeDirectory=`), else beside its state.
@@ -64,11 +62,11 @@ pub fn sockets(policy: &Policy) -> Vec<PathBuf> {
 
 /// Answers until it is dropped. `socket` is where; orders go to `orders`.
 pub async fn serve(status: Arc<Status>, socket: PathBuf, orders: mpsc::Sender<Order>) -> Infallible {
-    let routes = Arc::new(routes::Routes::new(Arc::clone(&status), orders));
+    let routes = Arc::new(app::Routes::new(Arc::clone(&status), orders));
     tokio::join!(serve_socket(&status, &socket, &routes), serve_metrics(&status, &routes)).0
 }
 
-async fn serve_socket(status: &Status, path: &Path, routes: &Arc<routes::Routes>) -> Infallible {
+async fn serve_socket(status: &Status, path: &Path, routes: &Arc<app::Routes>) -> Infallible {
     // Once there is a policy in force, state is open and its directory there.
     status.plan().wait_for(Option::is_some).await.map(drop).unwrap_or_default();
     loop {
@@ -93,7 +91,7 @@ async fn serve_socket(status: &Status, path: &Path, routes: &Arc<routes::Routes>
 }
 
 /// Serves metrics where the policy in force says, if it does.
-async fn serve_metrics(status: &Status, routes: &Arc<routes::Routes>) -> Infallible {
+async fn serve_metrics(status: &Status, routes: &Arc<app::Routes>) -> Infallible {
     let mut plan = status.plan();
     loop {
         let address = plan.borrow_and_update().as_ref().and_then(|plan| plan.policy.control.metrics);
@@ -115,7 +113,7 @@ async fn serve_metrics(status: &Status, routes: &Arc<routes::Routes>) -> Infalli
     }
 }
 
-async fn serve_metrics_at(address: SocketAddr, routes: &Arc<routes::Routes>) -> Infallible {
+async fn serve_metrics_at(address: SocketAddr, routes: &Arc<app::Routes>) -> Infallible {
     loop {
         let error = match Loopback::bind(address).await {
             Ok(listener) => axum::serve(listener, routes::metrics_only(Arc::clone(routes))).await.err(),

@@ -19,7 +19,7 @@ use hyper::body::Frame;
 use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 
-use super::routes::{Routes, refusal};
+use super::app::{Routes, refusal};
 use crate::blocking::ended;
 use crate::chain;
 use crate::state::export;

@@ -8,95 +8,34 @@
 //! | `GET /metrics` | OpenMetrics text |
 //! | `POST /rescan?rule=`, `POST /reload` | [`Outcome`]; for the daemon's own user and root |
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::Deserialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::listen::Socket;
+use super::app::{Routes, refusal};
+use super::peer::Peer;
 use super::report::{Backlog, Outcome, Silence, StatusReport};
 use super::{Order, events, metrics};
-use crate::clock::Moment;
 use crate::daemon::ask::{self, Ask, Which};
-use crate::daemon::status::{Phase, Plan, RuleStatus, Status};
+use crate::daemon::status::{Phase, Plan};
 use crate::policy::Policy;
 use crate::state::link::unhex;
 
 /// How long a driver may take to come to a question: longer than a scan takes from one batch to the next.
 const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long a reload may take to be taken or refused: files in hand are finished first, for a minute at most.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(90);
+
 /// Files listed of a rule unless fewer are asked for; no rule has more in memory.
 const MOST: usize = 20_000;
-
-/// The shortest time between two questions to the loops that looks at metrics bring about.
-const ASKING: Duration = Duration::from_secs(10);
-
-/// What the routes work with.
-pub(super) struct Routes {
-    pub(super) status: Arc<Status>,
-    orders: mpsc::Sender<Order>,
-    /// When the loops were asked last whether they turn because somebody looked at metrics.
-    asked: Mutex<Moment>,
-}
-
-impl Routes {
-    pub(super) fn new(status: Arc<Status>, orders: mpsc::Sender<Order>) -> Self {
-        Self { status, orders, asked: Mutex::new(Moment::ZERO) }
-    }
-
-    /// The rule_status of one rule, or of each; `None` if the policy in force has no such rule.
-    fn panels(&self, rule: Option<&str>) -> Option<BTreeMap<String, Arc<RuleStatus>>> {
-        let mut panels = self.status.panels();
-        match rule {
-            Some(rule) => panels.remove_entry(rule).map(|only| BTreeMap::from([only])),
-            None => Some(panels),
-        }
-    }
-
-    /// Asks the loops whether they turn, as a watchdog does; what comes of it is told to who looks next. However often
-    /// somebody looks, as anybody on this host may, they are not asked more often than so.
-    fn ask_loops(&self) {
-        let now = self.status.clock.now();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_sub(*asked) >= ASKING {
-            *asked = now;
-            self.status.watchdog.ask();
-        }
-    }
-}
-
-/// Who is at the other end of the socket, as the kernel says (unix(7), `SO_PEERCRED`).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    uid: u32,
-}
-
-impl Peer {
-    pub(super) const fn user(uid: u32) -> Self {
-        Self { uid }
-    }
-
-    /// Whether they may give orders.
-    fn commands(self) -> bool {
-        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
-    }
-}
-
-impl Connected<IncomingStream<'_, Socket>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Socket>) -> Self {
-        *stream.remote_addr()
-    }
-}
 
 /// Everything, for the control socket.
 pub(super) fn all(routes: Arc<Routes>) -> Router {
@@ -113,11 +52,6 @@ pub(super) fn all(routes: Arc<Routes>) -> Router {
 /// Metrics, for loopback, where anybody of this host may ask.
 pub(super) fn metrics_only(routes: Arc<Routes>) -> Router {
     Router::new().route("/metrics", get(metrics)).with_state(routes)
-}
-
-/// A refusal in words.
-pub(super) fn refusal(status: StatusCode, message: impl Into<String>) -> Response {
-    (status, Json(Outcome { message: message.into() })).into_response()
 }
 
 async fn status(State(routes): State<Arc<Routes>>) -> Json<StatusReport> {

@@ -1,0 +1,8 @@
+//! What who asks may have the daemon do.
+
+/// What who asks may have the daemon do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Read the policy anew, as SIGHUP has it.
+    Reload,
+}
