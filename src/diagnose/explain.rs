@@ -4,8 +4,7 @@
 //! no KMS is asked, nothing is changed. Of a signature the bytes are read, which say whose they claim to be.
 
 mod prospect;
-
-use std::ffi::OsStr;
+mod scene;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -17,22 +16,22 @@ use crate::context::leaf_keys::LeafKeys;
 use crate::context::{Context, ContextError, Filling};
 use crate::daemon::site::attach::{Directories, DirectorySite};
 use crate::daemon::site::decided::is_of;
+pub use crate::diagnose::explain::prospect::{Prospect, What};
+use crate::diagnose::explain::scene::{Scene, Unseen};
+pub use crate::diagnose::explain::scene::{SignatureThere, Terms};
 use crate::escape::quoted;
 use crate::fs::lease::Writer;
-use crate::fs::{FsError, Kind, OpenError, RelPath, Stat};
+use crate::fs::{Kind, RelPath, Stat};
 use crate::key::KeyId;
 use crate::policy;
 use crate::policy::{Mode, Rule};
-use crate::signature::{Malformed, Signature};
+use crate::signature::Signature;
 use crate::source::directory::scan;
 use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part};
-use crate::source::directory::signature_file::read_open;
 use crate::state::Remembered;
 use crate::state::link::Row;
-use crate::state::reader::{Decisions, HistoryError};
+use crate::state::reader::HistoryError;
 use crate::state::reason::RefusalReason;
-
-pub use crate::diagnose::explain::prospect::{Prospect, What};
 
 /// A path that is asked about: as it is written, and where it really leads.
 #[derive(Debug)]
@@ -136,31 +135,6 @@ pub struct Now {
     pub is_of_this: bool,
     /// What would happen.
     pub prospect: Prospect,
-}
-
-/// What has a signature's name.
-#[derive(Debug)]
-pub struct SignatureThere {
-    /// What it is.
-    pub stat: Stat,
-    /// What it holds; for what cannot be read, why not.
-    pub content: Result<Result<Signature, Malformed>, String>,
-}
-
-impl SignatureThere {
-    /// The signature, if it is one.
-    fn parsed(&self) -> Option<&Signature> {
-        self.content.as_ref().ok()?.as_ref().ok()
-    }
-}
-
-/// What explaining needs to know beside the rule.
-#[derive(Clone, Copy)]
-pub struct Terms<'a> {
-    /// What state remembers, where there is any.
-    pub decisions: Option<&'a Decisions>,
-    /// Bytes to leave free where something is delivered.
-    pub min_free_space: u64,
 }
 
 impl Asked {
@@ -307,33 +281,6 @@ fn way(site: &DirectorySite, path: &RelPath, asked_for: AskedFor) -> Option<WhyN
     }
 }
 
-/// Why it cannot be told what lies there.
-enum Unseen {
-    State(HistoryError),
-    Fs(FsError),
-}
-
-impl From<FsError> for Unseen {
-    fn from(error: FsError) -> Self {
-        Self::Fs(error)
-    }
-}
-
-impl From<HistoryError> for Unseen {
-    fn from(error: HistoryError) -> Self {
-        Self::State(error)
-    }
-}
-
-/// One path of a rule at its directories.
-struct Scene<'a> {
-    site: &'a DirectorySite,
-    path: &'a RelPath,
-    context: &'a Result<Context, ContextError>,
-    row: Option<&'a Remembered>,
-    terms: Terms<'a>,
-}
-
 impl Scene<'_> {
     fn now(&self) -> Result<Now, Unseen> {
         let look = self.site.folder().look(self.path)?;
@@ -345,28 +292,5 @@ impl Scene<'_> {
         let prospect = self.prospect(&look, signature.as_ref(), writer)?;
         let unfit = look.unfit.map(|unfit| unfit.to_string());
         Ok(Now { payload, signature, unfit, writer, is_of_this, prospect })
-    }
-
-    fn stat_of(&self, name: &OsStr) -> Result<Option<Stat>, FsError> {
-        match self.site.folder().root.descend(self.path.parent()) {
-            Ok(dir) => dir.stat_of(name),
-            Err(e) if e.is_not_found() || e.is_no_directory() => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// What has the signature's name. Read as the daemon reads it: bounded, and only if it is a regular file.
-    fn signature(&self) -> Result<Option<SignatureThere>, FsError> {
-        let name = self.site.rule.signature_name(self.path.name());
-        let Some(stat) = self.stat_of(&name)? else { return Ok(None) };
-        let dir = self.site.folder().root.descend(self.path.parent())?;
-        let opened = dir.open_file(&name, &self.site.folder().signature_fitness());
-        let content = match opened.and_then(|(file, _)| read_open(&file, &dir, &name)) {
-            Ok(read) => Ok(read.parsed),
-            Err(OpenError::Gone) => return Ok(None),
-            Err(OpenError::Unfit(unfit)) => Err(format!("it {unfit}")),
-            Err(OpenError::Io(error)) => Err(chain::one_line(&error)),
-        };
-        Ok(Some(SignatureThere { stat, content }))
     }
 }

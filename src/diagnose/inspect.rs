@@ -6,7 +6,6 @@
 
 mod finding;
 mod places;
-
 use std::sync::Arc;
 
 use crate::chain;
@@ -14,6 +13,10 @@ use crate::context::Placeholder;
 use crate::daemon::site::attach::{AttachError, Directories, DirectorySite, batching};
 use crate::daemon::site::mounts;
 use crate::daemon::worker::timing;
+use crate::diagnose::inspect::finding::{CHECK_READING, words};
+pub use crate::diagnose::inspect::finding::{Depth, Finding, Level};
+pub use crate::diagnose::inspect::places::{inspect_policy, once_each};
+use crate::diagnose::inspect::places::{own, space, unopened};
 use crate::diagnose::survey::{Survey, survey};
 use crate::escape::quoted;
 use crate::fs::lease;
@@ -22,13 +25,9 @@ use crate::fs::private;
 use crate::fs::system::Support;
 use crate::fs::trust;
 use crate::fs::trust::TrustError;
-use crate::fs::{Dir, Fitness, FsError, Kind};
+use crate::fs::{Dir, Fitness, Kind};
 use crate::policy::{Mode, Policy, Rule};
 use crate::state::reader::Decisions;
-
-pub use crate::diagnose::inspect::finding::{Finding, Level};
-pub use crate::diagnose::inspect::places::{inspect_policy, once_each};
-use crate::diagnose::inspect::places::{own, space, unopened};
 
 /// How many files of a rule may wait for their batch with a copy of theirs open, where the process may have `limit` files
 /// open (`None`: any number).
@@ -39,6 +38,7 @@ pub fn copies_waiting(rule: &Rule, limit: Option<u64>) -> u64 {
 
 /// `CAP_LEASE` (capabilities(7), linux/capability.h).
 const CAP_LEASE: u32 = 28;
+
 /// Names looked at for a file to ask a lease of.
 const NAMES: usize = 512;
 
@@ -47,15 +47,6 @@ pub const FILES: &str = "files";
 
 /// What findings about its directory are about.
 pub const DIRECTORY: &str = "directory";
-
-/// How much to find out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// What would keep the daemon or a rule from working.
-    Start,
-    /// Also how well it would work.
-    Whole,
-}
 
 /// What was found about one rule.
 pub struct Inspection {
@@ -91,12 +82,6 @@ pub fn inspect(policy: &Policy, rule: &Arc<Rule>, decisions: Option<&Decisions>,
     }
     findings.extend(binding(rule));
     Inspection { findings, directories }
-}
-
-const CHECK_READING: &str = "run this as the daemon's user, who must be able to read it";
-
-fn words(error: &FsError) -> String {
-    chain::one_line(error)
 }
 
 fn unattached(rule: &Rule, error: &AttachError, depth: Depth) -> Vec<Finding> {
@@ -358,10 +343,6 @@ fn binding(rule: &Rule) -> Option<Finding> {
             "have {relpath} in the context, where signed and here",
         )
     })
-}
-
-fn bytes(count: u64) -> String {
-    bytesize::ByteSize::b(count).display().iec().to_string()
 }
 
 #[cfg(test)]

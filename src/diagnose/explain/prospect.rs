@@ -9,7 +9,7 @@ use crate::daemon::decide;
 use crate::daemon::decide::{Doubt, Existing, Signing, Verified};
 use crate::daemon::site::decided::is_decided;
 use crate::daemon::worker::timing;
-use crate::diagnose::explain::{Scene, SignatureThere, Unseen};
+use crate::diagnose::explain::scene::{Scene, SignatureThere, Unseen};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity, Stat};

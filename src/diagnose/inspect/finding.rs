@@ -1,6 +1,8 @@
-//! One thing that an inspection found: how it is, and what to do about it if anything.
+//! One thing that an inspection found: how it is, and what to do about it if anything; and how much is to be found out.
 
+use crate::chain;
 use crate::exit::Exit;
+use crate::fs::FsError;
 
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,4 +76,26 @@ impl Finding {
         let hint = Some(hint.into()).filter(|hint: &String| !hint.is_empty());
         Self { about, level, says: says.into(), hint }
     }
+}
+
+/// How much to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What would keep the daemon or a rule from working.
+    Start,
+    /// Also how well it would work.
+    Whole,
+}
+
+/// What to do where it cannot be read.
+pub(super) const CHECK_READING: &str = "run this as the daemon's user, who must be able to read it";
+
+/// An error, in words.
+pub(super) fn words(error: &FsError) -> String {
+    chain::one_line(error)
+}
+
+/// A count of bytes, in words.
+pub(super) fn bytes(count: u64) -> String {
+    bytesize::ByteSize::b(count).display().iec().to_string()
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::chain;
-use crate::diagnose::inspect::{CHECK_READING, Depth, Finding, Level, bytes, words};
+use crate::diagnose::inspect::finding::{CHECK_READING, Depth, Finding, Level, bytes, words};
 use crate::escape::quoted;
 use crate::fs::trust;
 use crate::fs::trust::TrustError;
