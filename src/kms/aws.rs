@@ -5,7 +5,6 @@
 //! error code. Never decides what a failure means for a file, never caches an answer, and never sends
 //! anything over plain HTTP to another machine (K24).
 
-mod connect;
 mod container;
 mod credentials;
 mod dry_run;
@@ -16,13 +15,12 @@ mod proxy;
 mod refresh;
 mod shared_config;
 mod source;
+mod surroundings;
 mod trust_store;
 mod wire;
-
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use aws_config::{AppName, Region};
 use aws_sdk_kms::Client;
@@ -37,18 +35,16 @@ use zeroize::Zeroizing;
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::Caller;
-use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
-use connect::Surroundings;
+use crate::kms::{Asked, AwsSettings, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
 use explain::with_request;
 use refresh::{Held, Keeper};
-use wire::Peer;
+use surroundings::Surroundings;
+pub use surroundings::{AwsError, EndpointOrigin};
+use wire::{OPERATION_TIMEOUT, Peer};
 
-pub use connect::{AwsError, EndpointOrigin, connect};
-
-/// All attempts and the pauses between them. Credentials are loaded before.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 /// What messages call it.
 const SERVICE: &str = "KMS";
+
 /// Attempts of one call, the first included. Longer patience is the caller's.
 const ATTEMPTS: u32 = 3;
 
@@ -194,6 +190,15 @@ impl Kms for Aws {
     }
 }
 
+/// Reads the AWS configuration of this host. Asks nobody, and loads no credentials yet.
+///
+/// # Errors
+/// [`AwsError`]. Missing credentials or a missing Region are no error here but trouble of the first call
+/// that needs them: credentials come and go while a daemon runs.
+pub async fn connect(settings: &AwsSettings) -> Result<Aws, AwsError> {
+    Surroundings::read(settings).await.map(Aws::new)
+}
+
 /// The context as the SDK takes it. An empty one is left out, as the original does.
 fn pairs(context: &Context) -> Option<HashMap<String, String>> {
     (!context.is_empty())
@@ -227,7 +232,6 @@ fn no_verdict(error: KmsError) -> KmsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kms::AwsSettings;
     use crate::kms::endpoint::EndpointError;
 
     #[tokio::test]

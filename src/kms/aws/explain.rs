@@ -16,11 +16,10 @@ use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIden
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, DispatchFailure};
 
-use super::OPERATION_TIMEOUT;
 use super::host::At;
 use super::proxy::ProxyError;
 use super::source::{Base, Named, Source};
-use super::wire::{ATTEMPT_TIMEOUT, Oversized};
+use super::wire::{ATTEMPT_TIMEOUT, OPERATION_TIMEOUT, Oversized};
 use crate::clock;
 use crate::escape::quoted;
 use crate::kms::endpoint::EndpointError;

@@ -7,8 +7,8 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::credentials::endpoint_of;
 use super::refresh::Held;
-use super::wire::Peer;
-use super::{ATTEMPTS, Aws, OPERATION_TIMEOUT, explain};
+use super::wire::{OPERATION_TIMEOUT, Peer};
+use super::{ATTEMPTS, Aws, explain};
 use crate::key::KeyId;
 use crate::kms::caller::{Caller, Confirmed};
 use crate::kms::{KmsError, Trouble, TroubleKind};

@@ -40,6 +40,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const NEAR_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// From the request to the first byte of the answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// All attempts and the pauses between them. Credentials are loaded before.
+pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 /// One attempt, from connecting to the answer's last byte. Loading credentials is not part of it, as it is
 /// in the SDK's own attempt timeout: a credential process that takes six seconds would never come to an end.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -21,7 +21,6 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::service_config::ServiceConfigKey;
 use tokio::sync::OnceCell;
 
-use super::Aws;
 use super::credentials::Sources;
 use super::proxy::{self, ProxyError};
 use super::refresh::{Open, Origin};
@@ -102,17 +101,8 @@ pub(super) struct Surroundings {
     lent: OnceLock<Region>,
 }
 
-/// Reads the AWS configuration of this host. Asks nobody, and loads no credentials yet.
-///
-/// # Errors
-/// [`AwsError`]. Missing credentials or a missing Region are no error here but trouble of the first call
-/// that needs them: credentials come and go while a daemon runs.
-pub async fn connect(settings: &AwsSettings) -> Result<Aws, AwsError> {
-    Surroundings::read(settings).await.map(Aws::new)
-}
-
 impl Surroundings {
-    async fn read(settings: &AwsSettings) -> Result<Self, AwsError> {
+    pub(super) async fn read(settings: &AwsSettings) -> Result<Self, AwsError> {
         if let Some(url) = &settings.endpoint_url {
             check_endpoint(url)
                 .map_err(|source| AwsError::Endpoint { origin: EndpointOrigin::Settings, source })?;
