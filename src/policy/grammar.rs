@@ -255,6 +255,12 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
+/// How to add a section: its header and its first entry, which is the one that is required.
+pub(super) fn add(section: &Section) -> String {
+    let entry = section.keys.first().map_or("its keys", |key| key.example);
+    format!("add {} with {entry}", section.title)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

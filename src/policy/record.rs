@@ -6,10 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::grammar::{LOCAL, STATE};
+use super::grammar::{LOCAL, STATE, add};
 use super::place::Whose;
 use super::reader::{Field, Least, Table};
-use super::table::add;
 use super::{Mode, Record, Rule, Sealing};
 use crate::escape::Escaped;
 use crate::key::{KeyId, Provider};

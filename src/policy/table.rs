@@ -14,7 +14,7 @@ use toml::de::DeTable;
 
 use super::control;
 use super::fault::{Faults, Report};
-use super::grammar::{AWS, LIMITS, LOCAL, QUARANTINE, STATE, Section, TOP};
+use super::grammar::{AWS, LIMITS, LOCAL, QUARANTINE, STATE, Section, TOP, add};
 use super::place::{self, Place, Role};
 use super::reader::{Field, Table};
 use super::record;
@@ -26,19 +26,62 @@ use crate::kms::endpoint::check_endpoint;
 
 /// The largest policy file, in bytes: some thousand rules.
 const MAX_LEN: u64 = 1 << 20;
+
 /// The most rules: each is compared with every other.
 const MAX_RULES: usize = 1000;
+
 /// Default of `max_in_flight`.
 const MAX_IN_FLIGHT: usize = 64;
+
 /// Default of `kms_per_second`: far below the smallest regional quota of KMS.
 const KMS_PER_SECOND: u32 = 50;
+
 /// The most hashing threads.
 const MAX_HASH_THREADS: usize = 256;
+
 /// Default of `min_free_space`, in bytes: 64 MiB.
 const MIN_FREE_SPACE: u64 = 64 << 20;
 
+impl Policy {
+    /// Reads and checks a policy file.
+    ///
+    /// ```
+    /// use kms_sig::policy::Policy;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let file = dir.path().join("policy.toml");
+    /// let text = r#"
+    ///     [local]
+    ///     keyring = "keyring"
+    ///     [state]
+    ///     dir = "state"
+    ///     [[watch]]
+    ///     name = "releases"
+    ///     mode = "sign"
+    ///     path = "releases"
+    ///     key = "local:releases"
+    ///     on_stale = "report"
+    /// "#;
+    /// std::fs::write(&file, text)?;
+    /// let policy = Policy::load(&file)?;
+    /// assert_eq!(policy.rules[0].path, dir.path().join("releases"), "beside the policy file");
+    ///
+    /// // Every fault at once, each with its line: P7.
+    /// std::fs::write(&file, text.replace("key =", "keys =").replace("sign", "seal"))?;
+    /// let faults = Policy::load(&file).unwrap_err().to_string();
+    /// assert!(faults.contains("policy.toml:8") && faults.contains("policy.toml:10"), "{faults}");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Every fault found, each with file, line and what to write instead.
+    pub fn load(file: &Path) -> Result<Self, Faults> {
+        load(file)
+    }
+}
+
 /// As [`Policy::load`].
-pub(super) fn load(file: &Path) -> Result<Policy, Faults> {
+fn load(file: &Path) -> Result<Policy, Faults> {
     let source = read(file)?;
     let base = folder_of(file).map_err(|error| unreadable(file, &error))?;
     let whole_path = base.join(file.file_name().unwrap_or_default());
@@ -155,12 +198,6 @@ fn policy<'t>(tree: &'t DeTable<'t>, file: PathBuf, base: &Path, report: &'t Rep
         limits,
         rules: rules?,
     })
-}
-
-/// How to add a section: its header and its first entry, which is the one that is required.
-pub(super) fn add(section: &Section) -> String {
-    let entry = section.keys.first().map_or("its keys", |key| key.example);
-    format!("add {} with {entry}", section.title)
 }
 
 /// Every rule, or none if one of them is incomplete.
