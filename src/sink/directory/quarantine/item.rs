@@ -6,30 +6,23 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::clock::{self, FileTime};
 use crate::digest::set::DigestRequest;
-use crate::escape::Escaped;
 use crate::fs::copy::{Hashed, Pass};
 use crate::fs::{Dir, Fitness, FsError, Kind, OpenError, RelPath, Stat, Unfit};
 use crate::signature::{MAX_LEN, Malformed};
-use crate::sink::directory::quarantine::{
-    PAYLOAD, PartRecord, Record, SIGNATURE, has_part, ids, read_record,
-};
+
+use crate::sink::directory::quarantine::folder::{PAYLOAD, SIGNATURE, has_part, ids, is_id};
+use crate::sink::directory::quarantine::record::{Record, read_record};
 use crate::sink::directory::tree;
 use crate::source::directory::signature_file::{SignatureFile, read_open};
 use crate::state::{ExitKind, QuarantineExit};
 
 /// What the name of an item that was let go ends with.
 const GONE: &str = ".gone";
-
-/// Sizes of the two hexadecimal parts of an id, and of the time before them.
-const ID_PARTS: [usize; 3] = [16, 8, 8];
 
 /// Why there is no item.
 #[derive(Debug, thiserror::Error)]
@@ -112,22 +105,6 @@ pub struct Entry {
 /// An item that no other process works on.
 #[derive(Debug)]
 pub struct Locked(Item);
-
-/// Whether a name can be that of an item: `20261124T003501Z-DIGEST-RANDOM`.
-pub fn is_id(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('-').collect();
-    let is_hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let is_time = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'T' | b'Z'));
-    match parts.as_slice() {
-        [time, digest, random] => {
-            [time.len(), digest.len(), random.len()] == ID_PARTS
-                && is_time(time)
-                && is_hex(digest)
-                && is_hex(random)
-        }
-        _ => false,
-    }
-}
 
 /// Every item of the store, or why it is none, in no order. Items that are being brought in are left out.
 ///
@@ -347,63 +324,15 @@ impl Locked {
     }
 }
 
-impl Record {
-    /// The payload's path, if this is a record that the daemon wrote for the item `id`.
-    fn hold_together(&self, id: &str) -> Result<RelPath, &'static str> {
-        if self.version != 1 {
-            return Err("another version of this program wrote its record");
-        }
-        if self.id != id {
-            return Err("its record is about another item");
-        }
-        let path = self.relative_path().filter(|path| !path.as_bytes().contains(&0));
-        if self.root_path().is_none_or(|root| root.as_os_str().as_bytes().contains(&0)) {
-            return Err("its record does not say where it came from");
-        }
-        path.ok_or("its record does not hold a path inside the watched directory")
-    }
-
-    /// Whether it was put away longer ago than that, by the wall clock. One whose time cannot be read is not.
-    pub fn is_older_than(&self, age: Duration) -> bool {
-        let at = humantime::parse_rfc3339(&self.quarantined_at).ok();
-        at.is_some_and(|at| clock::system_time().duration_since(at).is_ok_and(|gone| gone > age))
-    }
-
-    /// The rule's name as it may be shown: it is our own, but so is the record that says so.
-    pub fn shown_rule(&self) -> String {
-        Escaped::text(&self.rule).to_string()
-    }
-
-    /// The reason as it may be shown.
-    pub fn shown_reason(&self) -> String {
-        Escaped::text(&self.reason).to_string()
-    }
-}
-
-impl PartRecord {
-    /// The permission bits that may be given back: none of set-id or sticky, and no right for others to write. What
-    /// was verified must not be theirs to change.
-    pub fn safe_mode(&self) -> u32 {
-        u32::from_str_radix(&self.mode, 8).map_or(0o600, |mode| mode & 0o755)
-    }
-
-    /// The time of last modification, if the record holds one.
-    pub fn modified_at(&self) -> Option<FileTime> {
-        if let Some(seconds) = self.modified.strip_suffix("s since the epoch") {
-            return Some(FileTime { seconds: seconds.parse().ok()?, nanos: 0 });
-        }
-        let since =
-            humantime::parse_rfc3339(&self.modified).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-        Some(FileTime { seconds: i64::try_from(since.as_secs()).ok()?, nanos: since.subsec_nanos() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock;
     use crate::digest::Digest;
 
     const ID: &str = "20261124T003501Z-0123abcd-89abcdef";

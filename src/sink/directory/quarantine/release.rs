@@ -18,7 +18,8 @@ use crate::hold::Conflict;
 use crate::signature::{MAX_LEN, Malformed, Signature};
 use crate::signing::Valid;
 use crate::sink::directory::deliver::{Existing, Wanted, look_at_payload};
-use crate::sink::directory::quarantine::{Item, PartRecord, ReadError, signature_name};
+use crate::sink::directory::quarantine::folder::signature_name;
+use crate::sink::directory::quarantine::{Item, PartRecord, ReadError};
 
 /// What allows an item's files to be published.
 #[derive(Debug)]
