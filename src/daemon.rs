@@ -6,39 +6,29 @@
 pub mod ask;
 pub(crate) mod batcher;
 pub(crate) mod decide;
+mod error;
 pub(crate) mod fair_semaphore;
 pub mod kms_metrics;
 pub mod maintenance;
 pub(crate) mod memory;
+mod options;
+mod order;
 pub(crate) mod pipeline;
 pub(crate) mod quota;
 pub(crate) mod reloads;
 pub(crate) mod roots;
 pub mod site;
+mod start;
 pub mod status;
 pub(crate) mod summary;
 pub(crate) mod supervisor;
 pub(crate) mod watchdog;
 pub(crate) mod worker;
-
 use std::convert::Infallible;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
-
-use crate::escape::quoted;
-use crate::exit::Exit;
-use crate::fs::trust::{self, TrustError};
-use crate::fs::{Dir, FsError, Lock};
-use crate::kms::Kms;
-use crate::kms::throttle::ThrottledKms;
-use crate::policy::{Policy, Rule};
-use crate::sink::directory::quarantine;
-use crate::state::reason::DecisionReason;
-use crate::state::{Decision, Found, Outcome, State, StateError};
+use tokio::task::JoinSet;
 
 use crate::daemon::fair_semaphore::FairSemaphore;
 use crate::daemon::maintenance::quarantine::QuarantineMaintenance;
@@ -47,93 +37,24 @@ use crate::daemon::pipeline::Pipeline;
 use crate::daemon::site::attach::Directories;
 use crate::daemon::status::Status;
 use crate::daemon::supervisor::{Drivers, Relieved, Ship, Supervisor};
-use crate::sink::directory::quarantine::store::Store;
-use reloads::Reloads;
-
 pub use crate::daemon::worker::waits;
+use crate::fs::{Dir, FsError};
 pub use crate::hold::{Hold, causes};
+use crate::kms::Kms;
+use crate::kms::throttle::ThrottledKms;
+use crate::policy::{Policy, Rule};
+use crate::sink::directory::quarantine;
+use crate::sink::directory::quarantine::store::Store;
 pub use crate::sink::directory::quarantine::store::StoreError;
+use crate::state::reason::DecisionReason;
+use crate::state::{Decision, Outcome, State};
+pub use error::DaemonError;
+pub use options::Options;
+pub use order::Order;
+use reloads::Reloads;
+pub use start::admit;
+use start::{open_state, prepare};
 pub use summary::Summary;
-
-/// How to run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// Deal with what is there, then end.
-    pub once: bool,
-    /// Say what would be done, and change nothing.
-    pub dry_run: bool,
-    /// Run as root although the policy does not say so.
-    pub allow_root: bool,
-}
-
-/// Why the daemon did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// Running as root, unasked.
-    #[error("refusing to run as root; run it as a user of its own, or set allow_root = true")]
-    Root,
-    /// Something that the policy names may not be trusted.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// Another daemon has the state.
-    #[error("another kms-sig is using the state in {}; stop it, or name another state.dir", quoted(.0))]
-    Locked(PathBuf),
-    /// The quarantine store cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// State cannot be opened.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The file system refused.
-    #[error(transparent)]
-    Fs(#[from] FsError),
-    /// Publishing had to stop.
-    #[error("nothing more can be published: {0}")]
-    Fatal(Hold),
-    /// A new policy changes what a running daemon cannot.
-    #[error("{0} cannot change while the daemon runs; restart it")]
-    Fixed(&'static str),
-    /// Files in hand were not finished in time, or nobody wanted to wait.
-    #[error("ended with files in hand; the next start takes them up")]
-    Unfinished,
-    /// A part of it panicked, or ended unasked: the driver of a rule, if no other is named.
-    #[error("BUG: a part of the daemon ended: {0}")]
-    Worker(String),
-}
-
-impl From<JoinError> for DaemonError {
-    fn from(lost: JoinError) -> Self {
-        Self::Worker(lost.to_string())
-    }
-}
-
-impl DaemonError {
-    /// The exit code it ends the process with.
-    pub const fn exit(&self) -> Exit {
-        match self {
-            Self::Trust(TrustError::Io(_)) | Self::Store(StoreError::Trust(TrustError::Io(_))) => {
-                Exit::Unfinished
-            }
-            Self::Root | Self::Trust(_) | Self::Store(StoreError::Trust(_)) | Self::Fixed(_) => Exit::Usage,
-            Self::Locked(_)
-            | Self::Store(StoreError::Fs(_) | StoreError::Locked(_))
-            | Self::State(_)
-            | Self::Fs(_)
-            | Self::Fatal(_)
-            | Self::Unfinished
-            | Self::Worker(_) => Exit::Unfinished,
-        }
-    }
-}
-
-/// What a running daemon is told.
-#[derive(Debug)]
-pub enum Order {
-    /// End, after the files in hand; told again, end at once.
-    Stop,
-    /// Go on under this policy, which has been checked.
-    Reload(Box<Policy>),
-}
 
 /// Runs until told to stop, or with `once` until everything present is dealt with or left. `ready` fires when
 /// every rule watches its directory and its first scan is under way, or is held for a reason that was told; what
@@ -348,31 +269,6 @@ fn in_order(mut summaries: Vec<Summary>, rules: &[Arc<Rule>]) -> Vec<Summary> {
     summaries
 }
 
-/// Whether this process may work by this policy at all: not as root unasked, and not by a policy or keyring that
-/// others can write. To be asked before anything is made that the policy names.
-///
-/// # Errors
-/// `Root`, `Trust`.
-pub fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
-    if rustix::process::geteuid().is_root() && !(policy.allow_root || options.allow_root) {
-        return Err(DaemonError::Root);
-    }
-    trust::check(&policy.file)?;
-    Ok(policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there)?)
-}
-
-/// Opens what a policy names for all of its rules: the quarantine store.
-fn prepare(
-    policy: &Policy,
-    options: Options,
-    held: &[Arc<Store>],
-) -> Result<Option<Arc<Store>>, DaemonError> {
-    match &policy.quarantine_dir {
-        Some(dir) if !options.dry_run => Ok(Some(Arc::new(Store::open(dir, held)?))),
-        _ => Ok(None),
-    }
-}
-
 /// Puts on record what lies in quarantine and is not: a kill came between the two, or state was lost.
 async fn record_items(state: &State, store: &Arc<Store>) -> Result<(), DaemonError> {
     let ids = at_store(store, |store| quarantine::ids(store.dir())).await?;
@@ -398,23 +294,4 @@ async fn record_items(state: &State, store: &Arc<Store>) -> Result<(), DaemonErr
         state.record_item(decision).await?;
     }
     Ok(())
-}
-
-/// Opens state and takes its lock.
-fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Lock>), DaemonError> {
-    if dry_run {
-        return Ok((State::rehearsal(dir)?, None));
-    }
-    let lock = trust::create(dir, 0o700)?.lock_file(OsStr::new("lock"))?;
-    let lock = lock.ok_or_else(|| DaemonError::Locked(dir.to_owned()))?;
-    let (state, found) = State::open(dir)?;
-    match found {
-        Found::Whole => {}
-        Found::New => tracing::info!(dir = %quoted(dir), "state begun"),
-        Found::SetAside(aside) => tracing::error!(
-            aside = %quoted(&aside),
-            "state was damaged and is set aside; every file will be looked at anew, history begins again"
-        ),
-    }
-    Ok((state, Some(lock)))
 }

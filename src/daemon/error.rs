@@ -1,0 +1,73 @@
+//! Why the daemon did not start, or ended.
+
+use std::path::PathBuf;
+
+use tokio::task::JoinError;
+
+use crate::escape::quoted;
+use crate::exit::Exit;
+use crate::fs::FsError;
+use crate::fs::trust::TrustError;
+use crate::hold::Hold;
+use crate::sink::directory::quarantine::store::StoreError;
+use crate::state::StateError;
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Running as root, unasked.
+    #[error("refusing to run as root; run it as a user of its own, or set allow_root = true")]
+    Root,
+    /// Something that the policy names may not be trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Another daemon has the state.
+    #[error("another kms-sig is using the state in {}; stop it, or name another state.dir", quoted(.0))]
+    Locked(PathBuf),
+    /// The quarantine store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// State cannot be opened.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The file system refused.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// Publishing had to stop.
+    #[error("nothing more can be published: {0}")]
+    Fatal(Hold),
+    /// A new policy changes what a running daemon cannot.
+    #[error("{0} cannot change while the daemon runs; restart it")]
+    Fixed(&'static str),
+    /// Files in hand were not finished in time, or nobody wanted to wait.
+    #[error("ended with files in hand; the next start takes them up")]
+    Unfinished,
+    /// A part of it panicked, or ended unasked: the driver of a rule, if no other is named.
+    #[error("BUG: a part of the daemon ended: {0}")]
+    Worker(String),
+}
+
+impl From<JoinError> for DaemonError {
+    fn from(lost: JoinError) -> Self {
+        Self::Worker(lost.to_string())
+    }
+}
+
+impl DaemonError {
+    /// The exit code it ends the process with.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Trust(TrustError::Io(_)) | Self::Store(StoreError::Trust(TrustError::Io(_))) => {
+                Exit::Unfinished
+            }
+            Self::Root | Self::Trust(_) | Self::Store(StoreError::Trust(_)) | Self::Fixed(_) => Exit::Usage,
+            Self::Locked(_)
+            | Self::Store(StoreError::Fs(_) | StoreError::Locked(_))
+            | Self::State(_)
+            | Self::Fs(_)
+            | Self::Fatal(_)
+            | Self::Unfinished
+            | Self::Worker(_) => Exit::Unfinished,
+        }
+    }
+}
