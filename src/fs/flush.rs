@@ -9,12 +9,13 @@
 //! descriptor was opened, which is before anything is written here. Whoever is told of one takes it for everybody's: from
 //! then on each is flushed by itself, and told of its own.
 
-pub use super::written::Written;
-use super::{Dir, FsError, Result};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+
+pub use super::written::Written;
+use super::{Dir, FsError, Result};
 
 /// From how many on one syncfs(2) is quicker. Seen on ext4 and XFS; a pair is two.
 const MANY: usize = 4;

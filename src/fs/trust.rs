@@ -7,10 +7,12 @@
 
 mod ownership;
 
+use std::path::Path;
+
+use rustix::io::Errno;
+
 pub use ownership::{TrustError, check_mode, check_owner};
 pub(super) use ownership::{check_above, check_root};
-use rustix::io::Errno;
-use std::path::Path;
 
 use super::{Dir, FsError, Kind};
 use crate::fs::chown::Owner;
