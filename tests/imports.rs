@@ -54,9 +54,6 @@ const ROOMS: &[&str] = &[
 /// What everybody may import, drawn as one.
 const GROUND: &[&str] = &["chain", "clock", "escape", "exit", "digest", "key", "context"];
 
-/// How many files still stand in a circle with others, all of one room. It may only become smaller.
-const IN_CIRCLES: usize = 69;
-
 /// A path of modules below the crate: `["fs", "staging"]`.
 type ModPath = Vec<String>;
 
@@ -368,7 +365,7 @@ fn imports_run_downwards_only() {
 }
 
 #[test]
-fn no_new_file_imports_another_in_a_circle() {
+fn no_circle_of_files() {
     let tree = Tree::read(&src());
     let imports = tree.imports();
     let mut edges: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
@@ -392,8 +389,7 @@ fn no_new_file_imports_another_in_a_circle() {
             format!("{} files:\n{}", circle.len(), lines.join("\n"))
         })
         .collect();
-    let count: usize = circles.iter().map(BTreeSet::len).sum();
-    assert_eq!(count, IN_CIRCLES, "files in circles; if there are fewer now, say so:\n{}", told.join("\n"));
+    assert!(circles.is_empty(), "{} circles of files:\n{}", circles.len(), told.join("\n"));
 }
 
 #[test]

@@ -13,9 +13,8 @@ mod scanning;
 #[cfg(test)]
 mod through_memory;
 mod trying;
-
-pub use crate::daemon::worker::backlog::waits;
-
+mod turn;
+pub(crate) mod wait;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +32,8 @@ use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::status::{Now, Root, RuleStatus};
 use crate::daemon::summary::{Left, Summary};
 use crate::daemon::watchdog::Heartbeat;
+use crate::daemon::worker::turn::MAX_PAIRS;
+pub use crate::daemon::worker::wait::waits;
 use crate::fs::RelPath;
 use crate::hold::{Announced, Hold};
 use crate::kms::Kms;
@@ -41,20 +42,24 @@ use crate::settle::{Pair, Timing, Want};
 use crate::sink::Sheltered;
 use crate::source::{Feed, Source};
 
-/// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan (P10).
-const MAX_PAIRS: usize = 20_000;
 /// Room for more pairs than this is not kept.
 const ROOMY: usize = 1_000;
+
 /// Time between tries to attach to directories that are not as they should be.
 const REATTACH: Duration = Duration::from_secs(5);
+
 /// After how long without a quiet moment a file is reported.
 const NEVER_SETTLES: Duration = Duration::from_secs(60 * 60);
+
 /// The shortest time between two changes of what is shown on the status.
 const SHOW: Duration = Duration::from_secs(1);
+
 /// The same in `--once`, which somebody may be watching.
 const SHOW_ONCE: Duration = Duration::from_millis(200);
+
 /// In `--once`: how often to look whether everything left has had its time.
 const ONCE_CHECK: Duration = Duration::from_secs(1);
+
 /// In `--once`: how long a file may take to settle, beyond `settle` itself, before it is left.
 const ONCE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -93,7 +98,7 @@ pub struct Worker<K, B: Backend> {
     chores: JoinSet<()>,
     next_scan: Moment,
     /// The one under way.
-    scan: Option<scanning::Scan>,
+    scan: Option<turn::Scan>,
     /// Pairs that the last one came upon.
     last_seen: usize,
     /// No scan before this.

@@ -9,6 +9,7 @@ use crate::clock::{Clocks, Moment};
 use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
 use crate::daemon::site::{Backend, VersionOf};
 use crate::daemon::status::{Cause, Oldest};
+use crate::daemon::worker::wait::{SHELTERED, SHELTERED_HINT, SHELTERED_TEXT, Wait};
 use crate::daemon::worker::{NEVER_SETTLES, PairState, Worker};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
@@ -16,74 +17,6 @@ use crate::fs::lease::Writer;
 use crate::kms::Kms;
 use crate::settle::{PairVersion, Want};
 use crate::source::Version;
-
-/// What a pair waits for that is not held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// It is being read, judged or put away, or has its turn soon.
-    Work,
-    /// The payload of a signature.
-    Payload,
-    /// The signature of a payload.
-    Signature,
-    /// `grace`: it does not verify, which may still change.
-    Grace,
-    /// Somebody to close it.
-    Writer,
-    /// It to stop changing.
-    Quiet,
-}
-
-/// The words for what a file may wait for, but for the causes of holds.
-pub fn waits() -> impl Iterator<Item = &'static str> {
-    Wait::ALL.into_iter().map(Wait::cause).chain([SHELTERED])
-}
-
-/// The cause of what waits in the private folder.
-pub(crate) const SHELTERED: &str = "name-taken";
-const SHELTERED_TEXT: &str =
-    "it was taken out of the directory for a moment, and something else has its name since";
-const SHELTERED_HINT: &str = "rename or remove what has its name; until then it is in .kms-sig there";
-
-impl Wait {
-    const ALL: [Self; 6] =
-        [Self::Work, Self::Payload, Self::Signature, Self::Grace, Self::Writer, Self::Quiet];
-
-    pub(crate) const fn cause(self) -> &'static str {
-        match self {
-            Self::Work => "in-hand",
-            Self::Payload => "no-payload",
-            Self::Signature => "no-signature",
-            Self::Grace => "grace",
-            Self::Writer => "being-written",
-            Self::Quiet => "settling",
-        }
-    }
-
-    pub(crate) const fn text(self) -> &'static str {
-        match self {
-            Self::Work => "being worked on",
-            Self::Payload => "a signature without its file",
-            Self::Signature => "its signature may still come (signature_timeout)",
-            Self::Grace => "does not verify, but may still be arriving (grace)",
-            Self::Writer => "somebody still has it open for writing",
-            Self::Quiet => "still changing",
-        }
-    }
-
-    const fn hint(self) -> &'static str {
-        match self {
-            Self::Work => "nothing",
-            Self::Payload => "nothing, if its file is on the way; otherwise remove it",
-            Self::Signature => "nothing, if it is on the way; otherwise have it sent",
-            Self::Grace => "nothing: it is judged when grace is over, unless it changes",
-            Self::Writer => {
-                "nothing, if the upload goes on; otherwise end the process that has it open (fuser -v FILE names it)"
-            }
-            Self::Quiet => "nothing, if the upload goes on; otherwise end whatever writes to it",
-        }
-    }
-}
 
 impl<V: Version> PairState<V> {
     /// What it waits for, unless it is held.

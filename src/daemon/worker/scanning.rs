@@ -3,7 +3,6 @@
 //! A scan goes a few hundred names at a time, and between them the driver does everything else it has to do.
 
 use std::ffi::OsStr;
-use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use crate::daemon::pipeline::Refusal;
 use crate::daemon::site::decided::is_decided;
 use crate::daemon::site::{Backend, Site};
 use crate::daemon::summary::Left;
+use crate::daemon::worker::turn::{Scan, Turn};
 use crate::daemon::worker::{MAX_PAIRS, Worker, jitter, set_timer};
 use crate::fs::RelPath;
 use crate::hold::Hold;
@@ -29,49 +29,19 @@ type BatchOf<B> = Batch<<<B as Backend>::Source as Source>::Leftover>;
 
 /// Names read, and paths asked of state, at a time.
 const LOOKUP: usize = 512;
+
 /// Time between reconcile scans where hints arrive, before jitter.
 const RECONCILE: Duration = Duration::from_secs(5 * 60);
+
 /// In `--once` there is no other scan: the names present at the start are taken.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// The shortest pause between two scans. Longer ones take as long a pause as they took, so that a sender who
 /// causes scans without end has at most half of this rule's time.
 const SCAN_PAUSE: Duration = Duration::from_millis(200);
+
 /// Time between looks for decisions about files that are gone.
 const PRUNE: Duration = Duration::from_secs(60 * 60);
-
-/// A scan under way.
-pub(crate) struct Scan {
-    began: Moment,
-    /// Pairs come upon so far.
-    seen: usize,
-    /// Whose turn it is, where there were too few places last time. The others come in a second round.
-    turn: Option<Turn>,
-    /// Whether it is the others' turn.
-    is_second_round: bool,
-    /// Pairs that may wait have been let go to make room.
-    made_room: bool,
-}
-
-/// Who gets a place first where there are too few: each time as many others as there are places. Otherwise the first names
-/// in the directory would get them every time, and the last never. Goes by the name alone: where it comes in the directory
-/// changes with every signature that is put there.
-struct Turn {
-    hashes: RandomState,
-    /// The highest hash that is in.
-    last: u64,
-}
-
-impl Turn {
-    /// For so many names.
-    fn new(names: usize) -> Self {
-        let share = u128::from(u64::MAX) * MAX_PAIRS as u128 / names.max(MAX_PAIRS) as u128;
-        Self { hashes: RandomState::new(), last: u64::try_from(share).unwrap_or(u64::MAX) }
-    }
-
-    fn is_of(&self, path: &RelPath) -> bool {
-        self.hashes.hash_one(path) <= self.last
-    }
-}
 
 impl<K: Kms, B: Backend> Worker<K, B> {
     /// Begins to walk the directory.
@@ -303,21 +273,4 @@ async fn is_gone<B: Backend>(site: &Site<B>, path: &[u8]) -> bool {
     let Some(path) = RelPath::new(OsStr::from_bytes(path)) else { return true };
     // What cannot be looked at now is not known to be gone.
     site.source.observe(&path).await.is_ok_and(|look| look.versions == PairVersion::NONE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn as_many_have_their_turn_as_there_are_places_and_each_time_others() {
-        let names: Vec<_> = (0..5 * MAX_PAIRS).map(|n| RelPath::new(n.to_string()).unwrap()).collect();
-        let (one, other) = (Turn::new(names.len()), Turn::new(names.len()));
-        let count = |is: &dyn Fn(&RelPath) -> bool| names.iter().filter(|name| is(name)).count();
-        let near = |count: usize, expected: usize| (expected * 9 / 10..=expected * 11 / 10).contains(&count);
-        assert!(near(count(&|name| one.is_of(name)), MAX_PAIRS));
-        assert!(near(count(&|name| one.is_of(name) && other.is_of(name)), MAX_PAIRS / 5));
-        let all = Turn::new(0);
-        assert_eq!(count(&|name| all.is_of(name)), names.len());
-    }
 }
