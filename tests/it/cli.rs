@@ -719,8 +719,10 @@ fn a_keyring_that_cannot_be_trusted_is_no_verdict() {
         .complains(&format!("{cannot}cannot read keyring \"nowhere\": no such file or directory\n{hint}"));
     verify("/").complains(&format!("{cannot}keyring \"/\" is not a regular file\n{hint}"));
     place.shell("umask 077; echo 'version = 9' >new").exits(0);
-    verify("new")
-        .complains(&format!("{cannot}keyring \"new\" has version 9; this program knows version 1\n"));
+    verify("new").complains(&format!(
+        "{cannot}keyring \"new\" has version 9; this program knows version 1\n\
+         hint: use the kms-sig that wrote it, or a newer one\n"
+    ));
     place.shell("umask 077; printf 'version = 1\\nsecret\\n' >bad").exits(0);
     verify("bad")
         .complains(&format!("{cannot}line 2 of keyring \"bad\" is not what a keyring holds\n{hint}"));
