@@ -55,7 +55,7 @@ const ROOMS: &[&str] = &[
 const GROUND: &[&str] = &["chain", "clock", "escape", "exit", "digest", "key", "context"];
 
 /// How many files still stand in a circle with others, all of one room. It may only become smaller.
-const IN_CIRCLES: usize = 69;
+const IN_CIRCLES: usize = 59;
 
 /// A path of modules below the crate: `["fs", "staging"]`.
 type ModPath = Vec<String>;
