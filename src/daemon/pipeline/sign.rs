@@ -203,8 +203,7 @@ impl<K: Kms> Pipeline<K> {
         outcome: Outcome,
     ) -> AttemptOutcome {
         let settled = Settled::plain(outcome);
-        match self.state.note(site.decision(&work.path, &work.versions, &settled, facts(&taken, None))).await
-        {
+        match self.state.note(site.decision(&work.path, &work.versions, &settled, facts(taken, None))).await {
             Ok(()) => AttemptOutcome::Settled(settled),
             Err(e) => AttemptOutcome::Hold(Hold::State(e)),
         }

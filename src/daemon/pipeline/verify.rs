@@ -145,7 +145,7 @@ impl<K: Kms> Pipeline<K> {
             size = taken.hashed.size,
             "valid"
         );
-        let facts = facts(&taken, Some(valid.key().to_string()));
+        let facts = facts(taken, Some(valid.key().to_string()));
         Ok(self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Valid), facts).await)
     }
 

@@ -94,7 +94,10 @@ impl Backend for Directories {
             AttachError::Trust(TrustError::Missing(path)) if self.dry_run && rule.create => {
                 Unattached::WouldCreate(path)
             }
-            error => Unattached::Held(explained(&error, rule)),
+            error @ (AttachError::Trust(_)
+            | AttachError::Fs(_)
+            | AttachError::Locked(_)
+            | AttachError::Sticky { .. }) => Unattached::Held(explained(&error, rule)),
         })?;
         if site.folder().is_remote {
             let every = humantime::format_duration(POLL);

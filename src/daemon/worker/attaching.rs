@@ -56,14 +56,20 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 return true;
             }
             Detached::Replaced(Role::Source, path) => {
-                let what = "the watched directory was replaced or removed";
-                tracing::error!(rule = self.rule.name, path = %quoted(&path), "{what}; holding until it is there");
-                what
+                tracing::error!(
+                    rule = self.rule.name,
+                    path = %quoted(&path),
+                    "the watched directory was replaced or removed; holding until it is there"
+                );
+                "the watched directory was replaced or removed"
             }
             Detached::Replaced(Role::Destination, path) => {
-                let what = "the destination was replaced or removed";
-                tracing::error!(rule = self.rule.name, path = %quoted(&path), "{what}; holding until it is there");
-                what
+                tracing::error!(
+                    rule = self.rule.name,
+                    path = %quoted(&path),
+                    "the destination was replaced or removed; holding until it is there"
+                );
+                "the destination was replaced or removed"
             }
         };
         self.attach_told = Some(what.to_owned());

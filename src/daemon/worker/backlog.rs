@@ -161,8 +161,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     pub(crate) fn survey_pairs(&self, now: Moment) -> (BTreeMap<&'static str, Cause>, usize, Option<Oldest>) {
         let (clocks, want) = (self.pipeline.clock.read(), self.want());
         // Of each cause how many, and of those the one that has waited longest, the one to be told.
-        let mut longest: BTreeMap<&'static str, (usize, &PairState<VersionOf<B>>, Option<Moment>)> =
-            BTreeMap::new();
+        let mut longest = BTreeMap::<_, (usize, &PairState<VersionOf<B>>, _)>::new();
         let mut oldest: Option<(Duration, &RelPath, &PairState<VersionOf<B>>)> = None;
         let mut held = 0;
         for (path, slot) in &self.pairs {

@@ -180,9 +180,9 @@ impl World {
     }
 
     fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
-        let begun = std::time::Instant::now();
+        let clock = Clock::start();
         while !is_so() {
-            assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
+            assert!(clock.now() < PATIENCE, "not in time: {what}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -449,7 +449,9 @@ fn tell(story: &[Event]) {
                 let (name, content) = (Dropped::name(told.0.len()), format!("content {}", told.0.len()));
                 let signed = if *forged { "something else" } else { &content };
                 let signature = world.signature(&name, signed);
-                let put_signature = || drop(world.source.put(&path(&format!("{name}.sig")), &signature));
+                let put_signature = || {
+                    world.source.put(&path(&format!("{name}.sig")), &signature);
+                };
                 if *signature_first {
                     put_signature();
                 }
