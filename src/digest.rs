@@ -64,7 +64,7 @@ impl Digest {
 /// 128 lower-case hexadecimal digits, as `sha512sum` prints them.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -84,20 +84,12 @@ impl FromStr for Digest {
 
     /// Reads what `Display` writes.
     fn from_str(text: &str) -> Result<Self, NoDigest> {
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => Ok(digit - b'0'),
-            b'a'..=b'f' => Ok(digit - b'a' + 10),
-            _ => Err(NoDigest),
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks();
-        if pairs.len() != LEN || !rest.is_empty() {
-            return Err(NoDigest);
-        }
         let mut digest = [0; LEN];
-        for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
-            *byte = value(*high)? << 4 | value(*low)?;
+        let is_lower_case = !text.bytes().any(|digit| digit.is_ascii_uppercase());
+        match hex::decode_to_slice(text, &mut digest) {
+            Ok(()) if is_lower_case => Ok(Self(digest)),
+            Ok(()) | Err(_) => Err(NoDigest),
         }
-        Ok(Self(digest))
     }
 }
 

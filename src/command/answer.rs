@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::Failure;
 use crate::escape::Escaped;
 use crate::state::export;
-use crate::state::link::hex;
 
 /// Answers on standard output.
 ///
@@ -35,5 +34,5 @@ pub(super) fn size(bytes: u64) -> String {
 
 /// A path for JSON: as it reads, and byte for byte.
 pub(super) fn both_ways(path: &Path) -> (String, String) {
-    (Escaped::new(path).to_string(), hex(path.as_os_str().as_bytes()))
+    (Escaped::new(path).to_string(), hex::encode(path.as_os_str().as_bytes()))
 }

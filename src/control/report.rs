@@ -14,7 +14,6 @@ use crate::daemon::ask::{Backlog as Pairs, Unanswered, Waiting};
 use crate::daemon::status::{Figures, Phase, Plan, Reading, Root, Status};
 use crate::escape::Escaped;
 use crate::kms::caller::Caller;
-use crate::state::link::hex;
 
 /// `GET /status`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -484,7 +483,7 @@ fn waiting(rule: &str, pair: Waiting, clocks: Clocks) -> WaitingFile {
     WaitingFile {
         rule: rule.to_owned(),
         file: Escaped::new(pair.path.as_path()).to_string(),
-        path_hex: hex(pair.path.as_bytes()),
+        path_hex: hex::encode(pair.path.as_bytes()),
         cause: pair.cause.to_owned(),
         held: pair.is_held,
         needs_operator: pair.needs_operator,

@@ -26,7 +26,6 @@ use super::{Order, events, metrics};
 use crate::daemon::ask::{self, Ask, Which};
 use crate::daemon::status::{Phase, Plan};
 use crate::policy::Policy;
-use crate::state::link::unhex;
 
 /// How long a driver may take to come to a question: longer than a scan takes from one batch to the next.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,10 +81,8 @@ struct BacklogQuery {
 }
 
 async fn backlog(State(routes): State<Arc<Routes>>, Query(query): Query<BacklogQuery>) -> Response {
-    let path = match query.path_hex.as_deref().map(unhex) {
-        Some(None) => return refusal(StatusCode::BAD_REQUEST, "path_hex is not hexadecimal"),
-        Some(Some(path)) => Some(path),
-        None => None,
+    let Ok(path) = query.path_hex.as_deref().map(hex::decode).transpose() else {
+        return refusal(StatusCode::BAD_REQUEST, "path_hex is not hexadecimal");
     };
     let which = Which { cause: query.cause, held_only: query.held, path };
     let most = query.most.unwrap_or(MOST);

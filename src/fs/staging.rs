@@ -207,7 +207,7 @@ pub fn random_hex() -> String {
     let mut bytes = [0_u8; 12];
     // Cannot fail for so few bytes once the kernel is up (getrandom(2)).
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap_or_default();
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(bytes)
 }
 
 /// Removes stand-in names that a killed process left in `dir`: regular files of our own user only.

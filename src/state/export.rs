@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Audit, Break, Claims, Unbroken};
-use super::link::{Genesis, Head, Link, Point, Row, hex, unhex};
+use super::link::{Genesis, Head, Link, Point, Row};
 use super::reader::Expected;
 use crate::escape::Escaped;
 
@@ -81,7 +81,7 @@ pub fn first_line(claims: &Claims) -> String {
     json(&Line::Chain {
         format: FORMAT,
         chain: claims.chain.to_string(),
-        nonce: hex(&claims.genesis.nonce),
+        nonce: hex::encode(claims.genesis.nonce),
         begun: claims.genesis.begun.clone(),
         pruned_seq: claims.checkpoint.seq,
         pruned_hash: claims.checkpoint.link.to_string(),
@@ -95,7 +95,7 @@ pub fn row_line(row: &Row, link: &Link) -> String {
         at: row.at.clone(),
         rule: row.rule.clone(),
         path: escaped(&row.path),
-        path_hex: hex(&row.path),
+        path_hex: hex::encode(&row.path),
         outcome: row.outcome.clone(),
         reason: row.reason.clone(),
         digest: row.digest.clone(),
@@ -221,7 +221,7 @@ pub fn last_line(file: &Path) -> Result<Head, ExportError> {
 
 impl RowLine {
     fn into_row(self) -> Result<(Row, Link), &'static str> {
-        let path = unhex(&self.path_hex).ok_or("has a path_hex that is no hexadecimal")?;
+        let path = hex::decode(&self.path_hex).map_err(|_| "has a path_hex that is no hexadecimal")?;
         // Not hashed, but read by people: it must not say something else.
         if self.path != escaped(&path) {
             return Err("has a path that is not the one in path_hex");

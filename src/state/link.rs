@@ -4,14 +4,12 @@
 //! gets another number in `GENESIS` and `ROW`. Knows no database, and never decides whether a chain
 //! holds; that is `audit`'s.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::digest::{Digest, Hasher};
-use crate::signing::Reason;
-
 use super::reason::DecisionReason;
 use super::{Decision, Outcome};
+use crate::digest::{Digest, Hasher};
+use crate::signing::Reason;
+use std::fmt;
+use std::str::FromStr;
 
 /// Bytes of a link. SHA-512 cut in half: 128 bits against collisions, half the room in every row, and a head
 /// that fits on a line.
@@ -19,6 +17,7 @@ pub const LEN: usize = 32;
 
 /// What the beginning of a chain is hashed with, so that it can pass for nothing else.
 const GENESIS: &[u8] = b"kms-sig history 1: genesis\0";
+
 /// What each row is hashed with.
 const ROW: &[u8] = b"kms-sig history 1: row\0";
 
@@ -108,7 +107,7 @@ impl Link {
 /// 64 lower-case hexadecimal digits.
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -122,7 +121,8 @@ impl FromStr for Link {
     type Err = NoLink;
 
     fn from_str(text: &str) -> Result<Self, NoLink> {
-        unhex(text).and_then(|bytes| Self::from_slice(&bytes)).ok_or(NoLink)
+        let mut link = [0; LEN];
+        hex::decode_to_slice(text, &mut link).map(|()| Self(link)).map_err(|_| NoLink)
     }
 }
 
@@ -227,26 +227,6 @@ impl Hashed {
         }
         Link(link)
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string does not fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
-}
-
-/// The bytes of hexadecimal digits.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let pair = |pair: &[u8]| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    };
-    text.as_bytes().chunks(2).map(pair).collect()
 }
 
 #[cfg(test)]

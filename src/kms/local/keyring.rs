@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use hex::FromHexError;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
@@ -368,19 +369,14 @@ fn syntax(path: &Path, text: &str, at: Option<usize>) -> KeyringError {
 /// 64 hexadecimal digits.
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
     let digits = Zeroizing::new(String::deserialize(deserializer)?);
-    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     let mut secret = Zeroizing::new([0; SECRET_LEN]);
-    if pairs.len() != SECRET_LEN || !rest.is_empty() {
-        return Err(D::Error::custom("a secret has 64 digits"));
+    match hex::decode_to_slice(&*digits, &mut *secret) {
+        Ok(()) => Ok(secret),
+        Err(FromHexError::InvalidHexCharacter { .. }) => Err(D::Error::custom("a secret is hexadecimal")),
+        Err(FromHexError::InvalidStringLength | FromHexError::OddLength) => {
+            Err(D::Error::custom("a secret has 64 digits"))
+        }
     }
-    for (byte, [high, low]) in secret.iter_mut().zip(pairs) {
-        let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        *byte = match (digit(*high), digit(*low)) {
-            (Some(high), Some(low)) => high << 4 | low,
-            (None, _) | (_, None) => return Err(D::Error::custom("a secret is hexadecimal")),
-        };
-    }
-    Ok(secret)
 }
 
 /// RFC 3339, in UTC.

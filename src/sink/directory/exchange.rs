@@ -24,7 +24,6 @@ use crate::fs::staging::{RESERVED_PREFIX, random_hex};
 use crate::fs::{Dir, Fitness, FsError, OpenError, Place, RelPath};
 use crate::signature::{MAX_LEN, Signature};
 use crate::sink::directory::tree;
-use crate::state::link::{hex, unhex};
 
 const SWAP: &str = "swap";
 
@@ -49,12 +48,12 @@ impl Removable {
     pub(crate) fn of_folder(id: &OsStr) -> Option<Self> {
         let mut parts = id.to_str()?.split('.');
         let (_hex, last) = (parts.next()?, parts.next_back()?);
-        let half = |part: &str| unhex(part)?.try_into().ok(); // what is no digest is that of no file
+        let half = |part: &str| hex::decode(part).ok()?.try_into().ok(); // what is no digest is that of no file
         (last == SWAP).then(|| Self(parts.filter_map(half).collect()))
     }
 
     fn folder(&self) -> OsString {
-        let parts = self.0.iter().map(|half| hex(half)).chain([SWAP.to_owned()]);
+        let parts = self.0.iter().map(hex::encode).chain([SWAP.to_owned()]);
         OsString::from(parts.fold(random_hex(), |name, part| name + "." + &part))
     }
 

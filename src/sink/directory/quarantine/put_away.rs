@@ -19,7 +19,6 @@ use crate::signing::Reason;
 use crate::sink::directory::removal;
 use crate::sink::directory::removal::{Part, Removal};
 use crate::sink::{PutAway, Removed};
-use crate::state::link::hex;
 
 /// What is known of a pair when it is put away.
 #[derive(Debug, Clone)]
@@ -241,8 +240,8 @@ pub(super) fn record(id: &str, root: &Dir, case: &Case<'_>) -> Record {
         lease: if case.lease_granted { "granted" } else { "unavailable" }.into(),
         root: Escaped::new(root.path()).to_string(),
         path: Escaped::new(case.path.as_path()).to_string(),
-        path_hex: hex(case.path.as_bytes()),
-        root_hex: hex(root.path().as_os_str().as_bytes()),
+        path_hex: hex::encode(case.path.as_bytes()),
+        root_hex: hex::encode(root.path().as_os_str().as_bytes()),
         payload: (&case.payload).into(),
         signature: case.signature.as_ref().map(PartRecord::from),
     }

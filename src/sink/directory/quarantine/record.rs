@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{self, FileTime};
 use crate::escape::Escaped;
 use crate::fs::{Dir, Fitness, FsError, RelPath, Staging, Stat};
-use crate::state::link::unhex;
 
 pub(super) const RECORD: &str = "record.json";
 
@@ -135,7 +134,7 @@ pub(super) fn read_record(item: &Dir) -> Option<Record> {
 
 /// The path that a record has in hexadecimal.
 pub(super) fn path_of(digits: &str) -> Option<PathBuf> {
-    unhex(digits).map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
+    hex::decode(digits).ok().map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
 }
 
 impl Record {
