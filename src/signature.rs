@@ -7,10 +7,12 @@
 pub mod batch;
 pub mod ciphertext;
 mod format;
+mod formats;
 mod kms;
 mod limits;
 mod malformed;
 pub mod merkle;
+mod reason;
 mod suffix;
 
 use std::ffi::{OsStr, OsString};
@@ -18,8 +20,10 @@ use std::ffi::{OsStr, OsString};
 use crate::digest::Digest;
 use batch::Batch;
 pub use format::Format;
+pub use formats::Formats;
 pub use limits::MAX_CIPHERTEXT;
 pub use malformed::{Foreign, Malformed};
+pub use reason::Reason;
 pub use suffix::Suffix;
 
 /// The longest signature of any format, in bytes.

@@ -10,9 +10,10 @@ mod signer;
 mod verdict;
 mod verifier;
 
+pub use crate::signature::{Formats, Reason};
 pub use batch::SignedBatch;
-pub use request::{DecryptReply, DecryptRequest, Formats, OpenedSignature};
+pub use request::{DecryptReply, DecryptRequest, OpenedSignature};
 pub use signed::Signed;
 pub use signer::{Signer, encrypt};
-pub use verdict::{Reason, Valid, Verdict};
+pub use verdict::{Valid, Verdict};
 pub use verifier::Verifier;

@@ -8,46 +8,17 @@ use std::fmt;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::verdict::{Reason, Valid, Verdict};
+use super::verdict::{Valid, Verdict};
 use crate::context::Context;
-use crate::context::leaf_keys::LeafKeys;
 use crate::digest::Digest;
 use crate::digest::algorithm::HashAlgorithm;
-use crate::digest::set::{DigestRequest, DigestSet};
+use crate::digest::set::DigestSet;
 use crate::key::KeyArn;
 use crate::kms::{Trouble, TroubleKind};
 use crate::signature::batch as form;
 use crate::signature::batch::Batch;
 use crate::signature::merkle::Proof;
-use crate::signature::{Format, Signature};
-
-/// Which formats are taken, and who says which part of the context lives in the leaves of a batch.
-#[derive(Debug, Clone, Copy)]
-pub enum Formats<'a> {
-    /// Plain ones. A batch signature is malformed.
-    Plain,
-    /// Both. What lives in the leaves is for the caller to say: a signature that says anything else was made
-    /// for another context.
-    Batch(&'a LeafKeys),
-    /// Both, split as the signature says. KMS vouches for that, as the split is part of the encryption context;
-    /// but where it splits is then for the signer to choose.
-    Any,
-}
-
-impl Formats<'_> {
-    /// The same without who says what.
-    pub const fn accepted(&self) -> &'static [Format] {
-        match self {
-            Self::Plain => &[Format::Kms],
-            Self::Batch(_) | Self::Any => &Format::ALL,
-        }
-    }
-
-    /// What must be known of a payload to judge any signature of them.
-    pub const fn digests(&self) -> DigestRequest {
-        Format::digests_of(self.accepted())
-    }
-}
+use crate::signature::{Formats, Reason, Signature};
 
 /// What KMS is asked about a signature, and what its answer will stand for.
 #[derive(Debug)]

@@ -1,12 +1,11 @@
 //! Judging signatures: asks KMS what a signature stands for.
 
-use super::request::{DecryptReply, DecryptRequest, Formats, OpenedSignature};
-use super::verdict::Reason;
+use super::request::{DecryptReply, DecryptRequest, OpenedSignature};
 use crate::context::Context;
 use crate::digest::set::DigestRequest;
 use crate::key::KeyId;
 use crate::kms::{Asked, Decrypted, Kms, KmsError, Trouble, TroubleKind};
-use crate::signature::Signature;
+use crate::signature::{Formats, Reason, Signature};
 
 /// Opens signatures, under trusted keys of a key management service.
 ///

@@ -312,7 +312,7 @@ fn p3_nothing_stays_signed_that_changed_while_it_was() {
 }
 
 #[test]
-fn p12_somebody_who_was_first_with_the_same_is_as_good() {
+fn somebody_who_was_first_with_the_same_is_as_good() {
     let mut world = World::new(RELEASE);
     let (destination, theirs) = (world.destination.clone(), world.signature("f", "content"));
     // The condition of the write fails: between the look and it, another worker has published.
@@ -349,7 +349,7 @@ fn p8_somebody_who_was_first_with_something_else_keeps_it_and_the_source_stays()
 }
 
 #[test]
-fn p12_a_claim_that_is_lost_to_another_worker_harms_nothing() {
+fn a_claim_that_is_lost_to_another_worker_harms_nothing() {
     let mut world = World::new(VERIFY);
     let destination = world.destination.clone();
     // What this worker reads another one has delivered and removed before this one publishes.
@@ -505,7 +505,7 @@ fn tell(story: &[Event]) {
 }
 
 #[test]
-fn p12_nothing_is_lost_and_nothing_wrongly_accepted_whatever_two_workers_do() {
+fn nothing_is_lost_and_nothing_wrongly_accepted_whatever_two_workers_do() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 30, ..Config::default() };
     TestRunner::new(config)
