@@ -99,7 +99,7 @@ impl From<Digest> for HashValue {
 /// Lower-case hexadecimal digits, as `sha256sum` and `b2sum` print them.
 impl fmt::Display for HashValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.as_bytes()))
     }
 }
 
