@@ -114,7 +114,7 @@ pub trait Source: Sized + Send + Sync + 'static {
         snapshot: &mut Snapshot<Self>,
     ) -> impl Future<Output = Result<(), AttemptError>> + Send;
 
-    /// Tells it that an entry is dealt with, and that this is durable.
+    /// Tells it that an entry is dealt with, durably, or gone.
     fn acknowledge(&self, path: &RelPath) -> impl Future<Output = ()> + Send;
 }
 

@@ -237,6 +237,16 @@ fn what_lies_there_and_what_comes_is_signed_and_each_hint_acknowledged() {
 }
 
 #[test]
+fn a_hint_about_what_is_gone_is_acknowledged() {
+    let mut world = World::new(SIGN);
+    let version = world.source.put(&path("gone"), b"for a moment");
+    assert!(world.source.remove_if(&[(path("gone"), version)]));
+    world.start(0);
+    world.until("acknowledged", || world.source.unacknowledged() == 0);
+    world.stop();
+}
+
+#[test]
 fn what_is_signed_and_delivered_leaves_its_place() {
     let mut world = World::new(RELEASE);
     world.start(0);

@@ -97,6 +97,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             let is_old = is_old_enough(slot.pair.versions(), writer, &self.timing);
             next = if is_old { slot.pair.hurry(now) } else { Next::Rest };
         }
+        if next == Next::Gone {
+            self.beat.at_source(site.source.acknowledge(path)).await; // there is nothing to be done about it
+        }
         self.follow(path, next);
         None
     }
