@@ -39,6 +39,16 @@ pub enum Want {
     Verify,
 }
 
+impl Want {
+    /// What of a pair settling looks at.
+    pub fn versions<V>(self, versions: PairVersion<V>) -> PairVersion<V> {
+        match self {
+            Self::Sign => PairVersion { signature: None, ..versions },
+            Self::Verify => versions,
+        }
+    }
+}
+
 /// Which versions of payload and signature lie there; `V` is how their source tells versions apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PairVersion<V> {

@@ -14,7 +14,7 @@ use crate::cli::Explain;
 use crate::clock;
 use crate::context::Context;
 use crate::diagnose::explain;
-use crate::diagnose::explain::{Applied, Asked, Now, Sent, SignatureThere, Split, Terms, WhyNot};
+use crate::diagnose::explain::{Applied, Asked, Ending, Now, Sent, SignatureThere, Split, Terms, WhyNot};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::lease::Writer;
@@ -224,7 +224,11 @@ fn in_json(path: &Path, answers: &Answers<'_>) -> Value {
     let others: Vec<_> = answers
         .iter()
         .filter_map(|(rule, found)| {
-            Some(json!({ "rule": rule.name, "why_not": found.as_ref().err()?.to_string() }))
+            let why = found.as_ref().err()?;
+            Some(json!({
+                "rule": rule.name, "why_not": why.to_string(), "code": why.as_str(),
+                "outcomes": [outcome_json(&why.ending())],
+            }))
         })
         .collect();
     json!({
@@ -273,9 +277,14 @@ fn applied_json(rule: &Rule, applied: &Applied) -> Value {
             Writer::Unknown => "unknown",
         }),
         "would": now.map(|now| now.prospect.what.as_str()),
+        "outcomes": now.map(|now| now.prospect.endings.iter().map(outcome_json).collect::<Vec<_>>()),
         "why": now.map(|now| now.prospect.why.as_str()),
         "held": applied.now.as_ref().err(),
     })
+}
+
+fn outcome_json(ending: &Ending) -> Value {
+    json!({ "outcome": ending.as_str(), "reason": ending.reason() })
 }
 
 fn object<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Value {

@@ -1,17 +1,19 @@
 //! What a verdict leads to. Pure and total: every combination has its line here, and its test.
 
-use crate::policy::{OnInvalid, OnStale, Place, VerifyRule};
+use crate::hold::Hold;
+use crate::policy::{OnInvalid, OnStale, Place, Rollback, VerifyRule};
 use crate::settle::Finality;
-use crate::signing::{Reason, Valid, Verdict};
+use crate::signing::Reason;
 use crate::source::Bringers;
 
-/// What to do with a pair that was judged.
+/// What to do with a pair that was judged. `P` is the proof that it is valid, which only a verdict gives; who foretells
+/// has none.
 #[derive(Debug)]
-pub enum Verified {
+pub enum Verified<P> {
     /// Deliver the private copy.
-    Deliver(Valid),
+    Deliver(P),
     /// Put on record that it is valid where it lies.
-    Accept(Valid),
+    Accept(P),
     /// Nothing yet: it may still be arriving.
     Wait(Reason),
     /// Quarantine it.
@@ -31,23 +33,33 @@ pub enum Doubt {
     MixedOwners,
 }
 
+impl Doubt {
+    /// The hold that it is.
+    pub const fn hold(self, reason: Reason) -> Hold {
+        match self {
+            Self::Brake => Hold::Brake(reason),
+            Self::MixedOwners => Hold::MixedOwners(reason),
+        }
+    }
+}
+
 /// Decides for a verify rule. `braked` is whether the mass-failure brake is on. Neither that nor who brought the pair
 /// ever stops what is valid.
-pub fn verified(
+pub fn verified<P>(
     rule: &VerifyRule,
-    verdict: Verdict,
+    verdict: Result<P, Reason>,
     finality: Finality,
     braked: bool,
     bringers: Bringers,
-) -> Verified {
+) -> Verified<P> {
     let reason = match verdict {
-        Verdict::Valid(valid) => {
+        Ok(valid) => {
             return match rule.place {
                 Place::Deliver(_) => Verified::Deliver(valid),
                 Place::InPlace => Verified::Accept(valid),
             };
         }
-        Verdict::Invalid(reason) => reason,
+        Err(reason) => reason,
     };
     let action = match reason {
         Reason::Missing => rule.on_missing,
@@ -72,6 +84,26 @@ pub const fn looks_like_our_mistake(reason: Reason, is_batch: bool) -> bool {
         Reason::Rejected | Reason::WrongKey => true,
         Reason::Malformed => is_batch,
         Reason::Mismatch | Reason::Missing => false,
+    }
+}
+
+/// What to do with valid content under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edition {
+    /// Accept it.
+    Accept,
+    /// Accept it, and tell an operator.
+    Alert,
+    /// Hold it.
+    Hold,
+}
+
+/// Decides about valid content. `is_superseded` is whether other content was accepted under its name since it was.
+pub const fn edition(rollback: Rollback, is_superseded: bool) -> Edition {
+    match (rollback, is_superseded) {
+        (Rollback::Off, _) | (_, false) => Edition::Accept,
+        (Rollback::Alert, true) => Edition::Alert,
+        (Rollback::Deny, true) => Edition::Hold,
     }
 }
 
@@ -105,10 +137,56 @@ pub enum Signing {
     Adopt,
     /// Make a new signature in place of the stale one.
     Replace,
-    /// Report and leave both.
-    Report,
+    /// Report that it is stale, and leave both.
+    ReportStale,
+    /// Report that it is foreign, and leave both.
+    ReportForeign,
     /// Quarantine both.
-    Quarantine,
+    Quarantine(Reason),
+}
+
+/// What state says of the signature beside a file to be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    /// Nothing.
+    Nothing,
+    /// It is ours, and was about to be replaced when the process was killed.
+    Intended,
+    /// The last decision is about it.
+    Decided {
+        /// Whether about the content that is there now, too.
+        same_content: bool,
+        /// Whether under the rule as it is, whatever the format.
+        same_rule: bool,
+        /// Whether that it was written is on record.
+        is_recorded: bool,
+    },
+}
+
+/// What a signature beside a file is, by what state says. `None`: KMS has to be asked. `fits` is whether the rule wants
+/// signatures of its format.
+pub const fn recalled(recalled: Recalled, fits: bool) -> Option<Existing> {
+    match recalled {
+        Recalled::Nothing => None,
+        Recalled::Intended => Some(Existing::Stale),
+        Recalled::Decided { same_content, same_rule, is_recorded } => {
+            Some(match (same_content && same_rule && fits, is_recorded) {
+                (true, true) => Existing::Current,
+                (true, false) => Existing::Unrecorded,
+                (false, _) => Existing::Stale,
+            })
+        }
+    }
+}
+
+/// What a signature beside a file is that KMS was asked about, or that is bad whatever KMS says. `is_genuine` is whether
+/// the rule's key made it, for whatever content.
+pub const fn opened(is_valid: bool, is_genuine: bool, fits: bool) -> Existing {
+    match (is_valid, is_genuine) {
+        (true, _) if fits => Existing::Valid,
+        (true, _) | (false, true) => Existing::Stale,
+        (false, false) => Existing::Foreign,
+    }
 }
 
 /// Decides for a sign rule.
@@ -119,8 +197,9 @@ pub const fn signing(existing: Existing, on_stale: OnStale) -> Signing {
         (Existing::Unrecorded, _) => Signing::Record,
         (Existing::Valid, _) => Signing::Adopt,
         (Existing::Stale, OnStale::Resign) => Signing::Replace,
-        (Existing::Stale, OnStale::Report) | (Existing::Foreign, _) => Signing::Report,
-        (Existing::Stale, OnStale::Quarantine) => Signing::Quarantine,
+        (Existing::Stale, OnStale::Report) => Signing::ReportStale,
+        (Existing::Stale, OnStale::Quarantine) => Signing::Quarantine(Reason::Mismatch),
+        (Existing::Foreign, _) => Signing::ReportForeign,
     }
 }
 
@@ -158,7 +237,7 @@ impl Brake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Delivery, Rollback};
+    use crate::policy::Delivery;
 
     const REASONS: [Reason; 5] =
         [Reason::Mismatch, Reason::Rejected, Reason::WrongKey, Reason::Malformed, Reason::Missing];
@@ -191,7 +270,7 @@ mod tests {
                     [false, true].into_iter().flat_map(|b| [Bringers::One, Bringers::Two].map(|w| (b, w)))
                 {
                     let decide =
-                        |rule, finality| verified(rule, Verdict::Invalid(reason), finality, braked, bringers);
+                        |rule, finality| verified::<()>(rule, Err(reason), finality, braked, bringers);
                     let told = format!("{reason} {action:?} {braked} {bringers:?}");
                     assert!(matches!(decide(&rule, Provisional), Verified::Wait(r) if r == reason), "{told}");
                     let is_right = match (decide(&rule, Final), action, braked, bringers) {
@@ -231,16 +310,49 @@ mod tests {
                     Existing::Current => Signing::Done,
                     Existing::Unrecorded => Signing::Record,
                     Existing::Valid => Signing::Adopt,
-                    Existing::Foreign => Signing::Report,
+                    Existing::Foreign => Signing::ReportForeign,
                     Existing::Stale => match on_stale {
                         OnStale::Resign => Signing::Replace,
-                        OnStale::Report => Signing::Report,
-                        OnStale::Quarantine => Signing::Quarantine,
+                        OnStale::Report => Signing::ReportStale,
+                        OnStale::Quarantine => Signing::Quarantine(Reason::Mismatch),
                     },
                 };
                 assert_eq!(signing(existing, on_stale), expected);
             }
         }
+    }
+
+    #[test]
+    fn p8_only_what_state_knows_or_kms_vouches_for_is_ours() {
+        for fits in [false, true] {
+            assert_eq!(recalled(Recalled::Nothing, fits), None);
+            assert_eq!(recalled(Recalled::Intended, fits), Some(Existing::Stale));
+            for (same_content, same_rule, is_recorded) in
+                (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0))
+            {
+                let existing = recalled(Recalled::Decided { same_content, same_rule, is_recorded }, fits);
+                let expected = match (same_content, same_rule, fits) {
+                    (true, true, true) if is_recorded => Existing::Current,
+                    (true, true, true) => Existing::Unrecorded,
+                    _ => Existing::Stale,
+                };
+                assert_eq!(existing, Some(expected));
+            }
+            let valid = if fits { Existing::Valid } else { Existing::Stale };
+            assert_eq!(opened(true, true, fits), valid);
+            assert_eq!(opened(false, true, fits), Existing::Stale);
+            assert_eq!(opened(false, false, fits), Existing::Foreign);
+        }
+    }
+
+    #[test]
+    fn superseded_content_is_held_only_where_the_rule_denies_it() {
+        for rollback in [Rollback::Off, Rollback::Alert, Rollback::Deny] {
+            assert_eq!(edition(rollback, false), Edition::Accept);
+        }
+        let superseded =
+            [Rollback::Off, Rollback::Alert, Rollback::Deny].map(|rollback| edition(rollback, true));
+        assert_eq!(superseded, [Edition::Accept, Edition::Alert, Edition::Hold]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::context::{Context, Filling};
 use crate::daemon::batcher::Job;
 use crate::daemon::fair_semaphore::FairSemaphore;
+use crate::daemon::site::decided::was_delivered;
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::status::Status;
 use crate::digest::Digest;
@@ -267,8 +268,7 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// Whether state says that these very versions were delivered, durably: only their removal failed, or was cut
-    /// short. Publishing them again would be once more for whoever took them, and once more on record.
+    /// Whether state says that these very versions were delivered.
     async fn was_delivered<B: Backend>(
         &self,
         site: &Site<B>,
@@ -278,13 +278,7 @@ impl<K: Kms> Pipeline<K> {
             return Ok(false);
         }
         let row = self.state.remembered(&site.rule.name, &work.path).await?;
-        Ok(row.is_some_and(|row| {
-            row.outcome == Outcome::Delivered
-                && row.fingerprint == site.fingerprint
-                && row.payload == work.versions.payload.as_ref().map(Version::stored)
-                && (site.leaves_signature()
-                    || row.signature == work.versions.signature.as_ref().map(Version::stored))
-        }))
+        Ok(row.is_some_and(|row| was_delivered(site, &row, &work.versions)))
     }
 
     /// Removes a source that is delivered and on record; `ending` is what came of it. A signature beside a file to be signed

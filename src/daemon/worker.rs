@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::blocking::ended;
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::daemon::ask::Ask;
 use crate::daemon::memory;
 use crate::daemon::pipeline::{AttemptResult, Known, Pipeline};
@@ -35,12 +35,13 @@ use crate::daemon::watchdog::Heartbeat;
 use crate::daemon::worker::turn::MAX_PAIRS;
 pub use crate::daemon::worker::wait::waits;
 use crate::fs::RelPath;
+use crate::fs::lease::Writer;
 use crate::hold::{Announced, Hold};
 use crate::kms::Kms;
 use crate::policy::{Mode, Rule};
-use crate::settle::{Pair, Timing, Want};
+use crate::settle::{Pair, PairVersion, Timing, Want};
 use crate::sink::Sheltered;
-use crate::source::{Feed, Source};
+use crate::source::{Feed, Source, Version};
 
 /// Room for more pairs than this is not kept.
 const ROOMY: usize = 1_000;
@@ -168,6 +169,27 @@ pub(crate) fn timing(rule: &Rule) -> Timing {
         grace_unleased: grace.unwrap_or(Duration::from_secs(10 * 60)),
         signature_timeout: timeout,
         never_settles: NEVER_SETTLES,
+    }
+}
+
+/// Whether a pair that waits for grace or its signature has been as it is for longer than that, by the source's own clock,
+/// and nobody is writing. By this clock go those who look once: `--once` and `explain`.
+pub(crate) fn is_old_enough<V: Version>(versions: &PairVersion<V>, writer: Writer, timing: &Timing) -> bool {
+    let wait = match (&versions.signature, writer) {
+        (_, Writer::Present) => return false,
+        (None, _) => timing.signature_timeout,
+        (Some(_), Writer::Absent) => timing.grace_leased,
+        (Some(_), Writer::Unknown) => timing.grace_unleased,
+    };
+    let there = [&versions.payload, &versions.signature].into_iter().flatten();
+    there.map(|version| clock::age_since(version.changed())).min().is_some_and(|youngest| youngest >= wait)
+}
+
+/// What a rule wants of its pairs.
+pub(crate) const fn want(rule: &Rule) -> Want {
+    match rule.mode {
+        Mode::Sign(_) => Want::Sign,
+        Mode::Verify(_) => Want::Verify,
     }
 }
 
@@ -397,10 +419,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     }
 
     fn want(&self) -> Want {
-        match self.rule.mode {
-            Mode::Sign(_) => Want::Sign,
-            Mode::Verify(_) => Want::Verify,
-        }
+        want(&self.rule)
     }
 
     /// Whether `--once` has nothing more to wait for.

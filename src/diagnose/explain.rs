@@ -3,8 +3,11 @@
 //! Asks the same functions that the daemon does, and looks no further than the daemon's own look: no payload is read,
 //! no KMS is asked, nothing is changed. Of a signature the bytes are read, which say whose they claim to be.
 
+mod ending;
 mod prospect;
 mod scene;
+
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +18,9 @@ use crate::chain;
 use crate::context::leaf_keys::LeafKeys;
 use crate::context::{Context, ContextError, Filling};
 use crate::daemon::site::attach::{Directories, DirectorySite};
-use crate::daemon::site::decided::is_of;
+use crate::daemon::site::decided::{is_of, is_stray};
+use crate::daemon::worker::want;
+pub use crate::diagnose::explain::ending::Ending;
 pub use crate::diagnose::explain::prospect::{Prospect, What};
 use crate::diagnose::explain::scene::{Scene, Unseen};
 pub use crate::diagnose::explain::scene::{SignatureThere, Terms};
@@ -24,10 +29,11 @@ use crate::fs::lease::Writer;
 use crate::fs::{Kind, RelPath, Stat};
 use crate::key::KeyId;
 use crate::policy;
-use crate::policy::{Mode, Rule};
+use crate::policy::{Mode, Rule, Unwanted};
+use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::source::directory::scan;
-use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part};
+use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, Unsignable};
 use crate::state::Remembered;
 use crate::state::link::Row;
 use crate::state::reader::HistoryError;
@@ -57,9 +63,12 @@ pub enum WhyNot<'r> {
         "it lies too deep: directories are followed {MAX_DEPTH} deep, with paths of at most {MAX_DIR_PATH} bytes"
     )]
     TooFar,
-    /// A mount, link or file is on the way.
-    #[error("{0}")]
-    Way(&'static str),
+    /// Another file system is on the way.
+    #[error("another file system is mounted on the way, and mounts are not crossed")]
+    Mount,
+    /// A link or a file is on the way.
+    #[error("a symbolic link or a file is on the way, and links are not followed")]
+    NoDirectory,
     /// A directory is there.
     #[error("a directory is there, and only files are signed and verified")]
     Directory,
@@ -67,8 +76,49 @@ pub enum WhyNot<'r> {
     #[error("{0}")]
     Overlooked(Overlooked<'r>),
     /// It can have no signature.
-    #[error("refused: {0}")]
-    Unsignable(RefusalReason),
+    #[error("refused: {reason}")]
+    Unsignable {
+        /// Why.
+        reason: RefusalReason,
+        /// Whether a file lies there, to be refused.
+        is_there: bool,
+    },
+}
+
+impl WhyNot<'_> {
+    /// The code, for programs.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Outside(_) => "outside",
+            Self::Root => "watched-directory",
+            Self::NotRecursive => "not-recursive",
+            Self::TooFar => "too-deep",
+            Self::Mount => "mount",
+            Self::NoDirectory => "no-directory",
+            Self::Directory => "directory",
+            Self::Overlooked(Overlooked::Reserved) => "reserved",
+            Self::Overlooked(Overlooked::Unwanted(Unwanted::Excluded(_))) => "excluded",
+            Self::Overlooked(Overlooked::Unwanted(Unwanted::NotIncluded)) => "not-included",
+            Self::Overlooked(Overlooked::Unwanted(Unwanted::Unfinished(_))) => "unfinished",
+            Self::Unsignable { reason, .. } => reason.as_str(),
+        }
+    }
+
+    /// What comes of the path in this rule.
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Unsignable { reason, is_there: true } => Ending::refused(reason),
+            Self::Unsignable { is_there: false, .. }
+            | Self::Outside(_)
+            | Self::Root
+            | Self::NotRecursive
+            | Self::TooFar
+            | Self::Mount
+            | Self::NoDirectory
+            | Self::Directory
+            | Self::Overlooked(_) => Ending::Nothing,
+        }
+    }
 }
 
 /// What a rule that applies makes of a path.
@@ -178,19 +228,27 @@ pub fn explain<'r>(
     asked: &Asked,
     terms: Terms<'_>,
 ) -> Result<Result<Applied, WhyNot<'r>>, HistoryError> {
-    let (path, asked_for) = match payload_of(rule, asked) {
-        Ok(found) => found,
+    let named = match named(rule, asked) {
+        Ok(named) => named,
         Err(why) => return Ok(Err(why)),
+    };
+    let site = Directories::for_a_look().open(rule);
+    let path = match named.part {
+        Named::Payload(path) | Named::Signature(path) => path,
+        Named::Unsignable(why) => {
+            let is_there = site.is_ok_and(|site| is_file(&site, &named.itself));
+            return Ok(Err(WhyNot::Unsignable { reason: why.into(), is_there }));
+        }
     };
     let filling =
         Filling { relpath: path.as_path(), watch: &rule.name, hostname: &crate::daemon::hostname() };
     let context = rule.context.expand(filling);
     let remembered = terms.decisions.map_or(Ok(None), |d| d.remembered(&rule.name, &path))?;
     let row = terms.decisions.map_or(Ok(None), |d| d.newest_row(&rule.name, &path))?;
-    let now = match Directories::for_a_look().open(rule) {
+    let now = match site {
         Err(error) => Err(chain::one_line(&error)),
         Ok(site) => {
-            if let Some(why) = way(&site, &path, asked_for) {
+            if let Some(why) = way(&site, &path, &named.itself, remembered.as_ref()) {
                 return Ok(Err(why));
             }
             let scene =
@@ -229,8 +287,26 @@ fn sent(rule: &Rule, context: Option<&Context>, there: Option<&Signature>) -> Se
     }
 }
 
-/// The payload that a path is, or is the signature of, if the rule means it by name.
-fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<(RelPath, AskedFor), WhyNot<'r>> {
+/// A path that means something to a rule, by its name.
+struct NamedPath {
+    /// The path below the rule's directory.
+    itself: RelPath,
+    /// What it names.
+    part: Named,
+}
+
+/// What a name below a rule's directory is.
+enum Named {
+    /// That of this payload.
+    Payload(RelPath),
+    /// That of the signature of this payload.
+    Signature(RelPath),
+    /// Of what can have no signature.
+    Unsignable(Unsignable),
+}
+
+/// What a path is to a rule by its name.
+fn named<'r>(rule: &'r Rule, asked: &Asked) -> Result<NamedPath, WhyNot<'r>> {
     let outside = || WhyNot::Outside(&rule.path);
     let below = asked.below(rule).ok_or_else(outside)?;
     let Some((parent, name)) = below.parent().zip(below.file_name()) else { return Err(WhyNot::Root) };
@@ -243,42 +319,47 @@ fn payload_of<'r>(rule: &'r Rule, asked: &Asked) -> Result<(RelPath, AskedFor), 
     if scan::is_too_far(parent) {
         return Err(WhyNot::TooFar);
     }
-    match scan::part(rule, name).map_err(WhyNot::Overlooked)? {
-        Part::Of(payload) => Ok((RelPath::new(parent.join(payload)).ok_or_else(outside)?, AskedFor::Pair)),
-        Part::SignatureOf(payload) => {
-            Ok((RelPath::new(parent.join(payload)).ok_or_else(outside)?, AskedFor::SignatureToSign))
-        }
-        Part::Unsignable(why) => Err(WhyNot::Unsignable(why.into())),
-    }
+    let path = |name: &OsStr| RelPath::new(parent.join(name)).ok_or_else(outside);
+    let part = match scan::part(rule, name).map_err(WhyNot::Overlooked)? {
+        Part::Of(payload) if payload == name => Named::Payload(path(payload)?),
+        Part::Of(payload) | Part::SignatureOf(payload) => Named::Signature(path(payload)?),
+        Part::Unsignable(why) => Named::Unsignable(why),
+    };
+    Ok(NamedPath { itself: path(name)?, part })
 }
 
-/// What of a pair was asked about.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AskedFor {
-    /// All of it.
-    Pair,
-    /// In a sign rule, the name of the signature: without its payload it is nothing to be signed.
-    SignatureToSign,
+/// Whether a file lies there, of whatever kind.
+fn is_file(site: &DirectorySite, path: &RelPath) -> bool {
+    site.folder().version_of(path).is_ok_and(|version| version.is_some())
 }
 
-/// What on the way to a file keeps the daemon from ever coming to it.
-fn way(site: &DirectorySite, path: &RelPath, asked_for: AskedFor) -> Option<WhyNot<'static>> {
-    match site.folder().root.descend(path.parent()) {
-        Ok(dir) => match dir.stat_of(path.name()) {
-            Ok(Some(stat)) if stat.kind == Kind::Directory => Some(WhyNot::Directory),
-            Ok(None) if asked_for == AskedFor::SignatureToSign => {
-                Some(WhyNot::Unsignable(RefusalReason::StraySignature))
-            }
-            Ok(_) | Err(_) => None,
-        },
-        Err(e) if e.source == Errno::XDEV => {
-            Some(WhyNot::Way("another file system is mounted on the way, and mounts are not crossed"))
-        }
-        Err(e) if e.is_no_directory() => {
-            Some(WhyNot::Way("a symbolic link or a file is on the way, and links are not followed"))
-        }
-        Err(_) => None,
+/// What keeps the daemon from ever coming to a file of this payload, or to what was asked about itself.
+fn way(
+    site: &DirectorySite,
+    payload: &RelPath,
+    itself: &RelPath,
+    row: Option<&Remembered>,
+) -> Option<WhyNot<'static>> {
+    let dir = match site.folder().root.descend(payload.parent()) {
+        Ok(dir) => dir,
+        Err(e) if e.source == Errno::XDEV => return Some(WhyNot::Mount),
+        Err(e) if e.is_no_directory() => return Some(WhyNot::NoDirectory),
+        Err(_) => return None,
+    };
+    let kind = |path: &RelPath| Some(dir.stat_of(path.name()).ok()??.kind);
+    let has_payload = kind(payload).is_some_and(|kind| kind != Kind::Directory);
+    let is_signature = itself != payload;
+    if kind(itself) == Some(Kind::Directory) && !has_payload {
+        // In a verify rule its signature may lie there, and wait for a file.
+        let look = site.folder().look(payload).ok()?;
+        let is_nothing = want(&site.rule).versions(look.versions) == PairVersion::NONE;
+        return is_nothing.then_some(WhyNot::Directory);
     }
+    if matches!(site.rule.mode, Mode::Sign(_)) && is_signature && !has_payload && is_stray(row) {
+        let (reason, is_there) = (RefusalReason::StraySignature, is_file(site, itself));
+        return Some(WhyNot::Unsignable { reason, is_there });
+    }
+    None
 }
 
 impl Scene<'_> {

@@ -197,7 +197,7 @@ fn what_explain_foretells_of_a_changed_file_the_daemon_does() {
     let said = explain(&place, "in/f");
     assert_eq!(said["applies"]["remembered"]["reason"], "stale-signature");
     let reason = "its signature is of ours and out of date; on_stale = \"report\" leaves it";
-    assert_eq!(foretold, format!("refused: {reason}"));
+    assert_eq!(foretold, format!("refused, unless the content is the same: {reason}"));
     expect(&place, "in/f", "refuses", "refused already, until it changes");
 }
 
@@ -225,7 +225,8 @@ fn a_pair_to_be_verified_is_followed_to_every_end() {
     place.write("out/f", "content");
     expect(&place, "in/f", "judges", "which is a conflict unless it is the same");
     place.write("out/f", "other");
-    expect(&place, "in/f", "holds", "held (conflict): another file has the name at");
+    // An invalid pair is quarantined all the same.
+    expect(&place, "in/f", "judges", "a valid pair would be held (conflict): another file has the name at");
     fs::remove_file(place.path("out/f")).unwrap();
     set_policy(&place, &format!("limits.min_free_space = \"1EiB\"\n{VERIFY}"));
     expect(&place, "in/f", "holds", "held (no-space)");
@@ -306,9 +307,8 @@ fn a_pair_of_a_batch_is_told_as_the_rule_would_take_it() {
         &place,
         "in/f",
         "invalid",
-        "it is a batch signature, and the rule has no accept_batch = true: malformed, and once it has been unchanged",
+        "it is a batch signature, and the rule has no accept_batch = true: malformed, and it would be quarantined",
     );
-    expect(&place, "in/f", "invalid", "it would be quarantined");
     assert_eq!(explain(&place, "in/f")["applies"]["form"], "plain");
     place.run(["watch", "--policy", "policy.toml", "--dry-run", "--once"]).exits(1);
     // One that takes batches asks as the signature says, or is told both ways while there is none.

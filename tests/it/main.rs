@@ -34,6 +34,7 @@ mod credentials;
 mod daemon;
 mod docs;
 mod explain;
+mod foretold;
 mod history;
 mod manual;
 #[cfg(feature = "aws")] // without it some metrics tell nothing

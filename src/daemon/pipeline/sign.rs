@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::context::Context;
 use crate::daemon::decide;
-use crate::daemon::decide::{Existing, Signing};
+use crate::daemon::decide::{Existing, Recalled, Signing};
 use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, facts, not_warranted};
+use crate::daemon::site::decided::{fits, recalled};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
@@ -15,7 +16,7 @@ use crate::kms::Operation;
 use crate::kms::{Kms, TroubleKind};
 use crate::policy::SignRule;
 use crate::signature::Signature;
-use crate::signing::{Reason, Signed, Verdict};
+use crate::signing::{Signed, Verdict};
 use crate::sink::warrant::Warrant;
 use crate::sink::{Delivered, Old, Sink as _};
 use crate::source::{Snapshot, Source as _, Version as _};
@@ -83,11 +84,9 @@ impl<K: Kms> Pipeline<K> {
                     .settle(site, &work.path, &work.versions, Settled::plain(Outcome::Adopted), facts)
                     .await)
             }
-            Signing::Report if existing == Existing::Stale => {
-                Err(AttemptError::Refused(RefusalReason::StaleSignature))
-            }
-            Signing::Report => Err(AttemptError::Refused(RefusalReason::ForeignSignature)),
-            Signing::Quarantine => Box::pin(self.quarantine(site, work, &taken, Reason::Mismatch)).await,
+            Signing::ReportStale => Err(AttemptError::Refused(RefusalReason::StaleSignature)),
+            Signing::ReportForeign => Err(AttemptError::Refused(RefusalReason::ForeignSignature)),
+            Signing::Quarantine(reason) => Box::pin(self.quarantine(site, work, &taken, reason)).await,
         }
     }
 
@@ -108,24 +107,21 @@ impl<K: Kms> Pipeline<K> {
             });
         };
         let Some(signature) = &file.parsed else { return Ok(Existing::Foreign) };
-        // A plain one is as good where there are batches. Who reads plain ones only can do nothing with a batch's.
-        let fits = signature.batch().is_none() || rule.batch.is_some();
-        let remembered = self.state.remembered(&site.rule.name, &work.path).await?;
-        if let Some(row) = remembered
-            && row.is_of_signature(signature)
-            && row.outcome.is_signed_in_place()
-        {
+        let fits = fits(rule, signature);
+        let row = self.state.remembered(&site.rule.name, &work.path).await?;
+        let decided = row.and_then(|row| {
             let same_content = row.is_of_payload(&taken.hashed.digest);
-            let same_rule = [&site.fingerprint, &site.other_format].contains(&&row.fingerprint);
-            let current = same_content && same_rule && fits;
-            return Ok(match (current, row.outcome) {
-                (true, Outcome::Signing) => Existing::Unrecorded,
-                (true, _) => Existing::Current,
-                (false, _) => Existing::Stale,
-            });
-        }
-        if self.state.was_intended(&site.rule.name, &work.path, signature).await? {
-            return Ok(Existing::Stale); // ours, and about to be replaced when the process was killed
+            recalled(site, &row, signature, same_content)
+        });
+        let recalled = match decided {
+            Some(recalled) => recalled,
+            None if self.state.was_intended(&site.rule.name, &work.path, signature).await? => {
+                Recalled::Intended
+            }
+            None => Recalled::Nothing,
+        };
+        if let Some(existing) = decide::recalled(recalled, fits) {
+            return Ok(existing);
         }
         if self.dry_run {
             // A dry run asks KMS nothing for sign rules; report is what leaves everything as it is.
@@ -139,12 +135,8 @@ impl<K: Kms> Pipeline<K> {
             }
             Err(trouble) => return Err(trouble.into()),
         };
-        Ok(match opened.judge(&taken.hashed.digests)? {
-            Verdict::Valid(_) if fits => Existing::Valid,
-            Verdict::Valid(_) => Existing::Stale,
-            Verdict::Invalid(_) if opened.is_genuine() => Existing::Stale,
-            Verdict::Invalid(_) => Existing::Foreign,
-        })
+        let is_valid = matches!(opened.judge(&taken.hashed.digests)?, Verdict::Valid(_));
+        Ok(decide::opened(is_valid, opened.is_genuine(), fits))
     }
 
     /// Makes a signature and writes it, in place of `old` if there is one.

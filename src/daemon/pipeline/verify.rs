@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::context::Context;
 use crate::daemon::decide;
-use crate::daemon::decide::{Doubt, Verified};
+use crate::daemon::decide::{Edition, Verified};
 use crate::daemon::pipeline::{
     Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, VALID, facts, not_warranted,
 };
@@ -84,6 +84,10 @@ impl<K: Kms> Pipeline<K> {
             let file = Escaped::new(work.path.as_path());
             tracing::warn!(rule = site.rule.name, %file, "a batch signature, and the rule has no accept_batch = true");
         }
+        let verdict = match verdict {
+            Verdict::Valid(valid) => Ok(valid),
+            Verdict::Invalid(reason) => Err(reason),
+        };
         match decide::verified(rule, verdict, work.finality, braked, bringers) {
             Verified::Deliver(valid) => self.deliver(site, rule, work, &keys, &context, taken, valid).await,
             Verified::Accept(valid) => self.accept(site, rule, work, &taken, &valid).await,
@@ -104,8 +108,7 @@ impl<K: Kms> Pipeline<K> {
                 let settled = Settled::judged(Outcome::Invalid, reason);
                 Ok(self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await)
             }
-            Verified::Hold(Doubt::Brake, reason) => Err(AttemptError::Hold(Hold::Brake(reason))),
-            Verified::Hold(Doubt::MixedOwners, reason) => Err(AttemptError::Hold(Hold::MixedOwners(reason))),
+            Verified::Hold(doubt, reason) => Err(AttemptError::Hold(doubt.hold(reason))),
         }
     }
 
@@ -278,13 +281,11 @@ impl<K: Kms> Pipeline<K> {
             return Ok(());
         }
         let digest = valid.digest();
-        if !self.state.is_superseded(&site.rule.name, &work.path, digest).await? {
-            return Ok(());
-        }
-        match rule.rollback {
-            Rollback::Off => Ok(()),
-            Rollback::Deny => Err(AttemptError::Hold(Hold::Rollback)),
-            Rollback::Alert => {
+        let is_superseded = self.state.is_superseded(&site.rule.name, &work.path, digest).await?;
+        match decide::edition(rule.rollback, is_superseded) {
+            Edition::Accept => Ok(()),
+            Edition::Hold => Err(AttemptError::Hold(Hold::Rollback)),
+            Edition::Alert => {
                 let file = Escaped::new(work.path.as_path());
                 tracing::error!(rule = site.rule.name, %file, %digest, "superseded content is accepted again");
                 Ok(())

@@ -1,8 +1,10 @@
 //! Whether what state remembers about a name is about exactly what lies there now, under the same rule.
 
+use crate::daemon::decide::Recalled;
 use crate::daemon::site::{Backend, Site, VersionOf};
-use crate::policy::{Mode, OnInvalid, OnStale};
+use crate::policy::{Mode, OnInvalid, OnStale, SignRule};
 use crate::settle::PairVersion;
+use crate::signature::Signature;
 use crate::signing::Reason;
 use crate::source::{Observation, Version};
 use crate::state::reason::{DecisionReason, RefusalReason};
@@ -40,6 +42,47 @@ pub(crate) fn is_of<B: Backend>(
     row.fingerprint == site.fingerprint
         && row.payload == versions.payload.as_ref().map(Version::stored)
         && row.signature == versions.signature.as_ref().map(Version::stored)
+}
+
+/// What a decision says of the signature beside a file to be signed, if it is about that. `same_content` is whether it is
+/// about the content that is there now.
+pub(crate) fn recalled<B: Backend>(
+    site: &Site<B>,
+    row: &Remembered,
+    signature: &Signature,
+    same_content: bool,
+) -> Option<Recalled> {
+    let is_about_it = row.is_of_signature(signature) && row.outcome.is_signed_in_place();
+    is_about_it.then(|| Recalled::Decided {
+        same_content,
+        same_rule: [&site.fingerprint, &site.other_format].contains(&&row.fingerprint),
+        is_recorded: row.outcome != Outcome::Signing,
+    })
+}
+
+/// Whether a sign rule wants signatures of this format. A plain one is as good where there are batches. Who reads plain
+/// ones only can do nothing with a batch's.
+pub(crate) fn fits(rule: &SignRule, signature: &Signature) -> bool {
+    signature.batch().is_none() || rule.batch.is_some()
+}
+
+/// Whether a decision is about a pair of these versions that was delivered, durably: only its removal failed, or was cut
+/// short. Publishing it again would be once more for whoever took it, and once more on record.
+pub(crate) fn was_delivered<B: Backend>(
+    site: &Site<B>,
+    row: &Remembered,
+    versions: &PairVersion<VersionOf<B>>,
+) -> bool {
+    site.rule.delivery().is_some()
+        && row.outcome == Outcome::Delivered
+        && row.fingerprint == site.fingerprint
+        && row.payload == versions.payload.as_ref().map(Version::stored)
+        && (site.leaves_signature() || row.signature == versions.signature.as_ref().map(Version::stored))
+}
+
+/// In a sign rule, whether a signature without its payload is reported: one that the rule has made or adopted is not.
+pub(crate) fn is_stray(row: Option<&Remembered>) -> bool {
+    !row.is_some_and(|row| row.outcome.is_signed_in_place())
 }
 
 /// Whether a pair that was refused would be refused for the same reason again. One whose reason this version does not

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::daemon::pipeline::Refusal;
-use crate::daemon::site::decided::is_decided;
+use crate::daemon::site::decided::{is_decided, is_stray};
 use crate::daemon::site::{Backend, Site};
 use crate::daemon::summary::Left;
 use crate::daemon::worker::turn::{Scan, Turn};
@@ -22,7 +22,7 @@ use crate::sink::Sink as _;
 use crate::source::directory::scan::{Meaning, meaning};
 use crate::source::{Batch, Feed as _, POLL, Source};
 use crate::state::reason::RefusalReason;
-use crate::state::{Remembered, State, StateError};
+use crate::state::{State, StateError};
 
 /// What a scan of a kind of place comes to.
 type BatchOf<B> = Batch<<<B as Backend>::Source as Source>::Leftover>;
@@ -217,8 +217,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         // What state cannot tell is found by the next scan.
         let rows = self.pipeline.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
-        let is_ours = |row: &Remembered| row.outcome.is_signed_in_place();
-        let foreign = rows.into_iter().filter(|(_, row)| !row.as_ref().is_some_and(is_ours));
+        let foreign = rows.into_iter().filter(|(_, row)| is_stray(row.as_ref()));
         let beside = |path: &RelPath| path.parent().join(self.rule.signature_name(path.name()));
         foreign.filter_map(|(path, _)| RelPath::new(beside(&path))).collect()
     }

@@ -7,22 +7,21 @@ use std::time::Duration;
 use tokio::task::JoinError;
 
 use crate::blocking::ended;
-use crate::clock::{self, Moment};
+use crate::clock::Moment;
 use crate::daemon::batcher::Batcher;
 use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Refusal, Settled};
 use crate::daemon::site::decided::is_of;
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::summary::Left;
-use crate::daemon::worker::{PairState, Worker, jitter, set_timer};
+use crate::daemon::worker::{PairState, Worker, is_old_enough, jitter, set_timer};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
-use crate::fs::lease::Writer;
 use crate::hold::{Announcement, Hold, back_off};
 use crate::kms::Kms;
 use crate::policy::Mode;
-use crate::settle::{Ended, Next, PairVersion, Timing, Want, Worry};
+use crate::settle::{Ended, Next, PairVersion, Worry};
 use crate::sink::Sink as _;
-use crate::source::{Source as _, Version};
+use crate::source::Source as _;
 use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Outcome, Remembered};
 
@@ -63,10 +62,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let refusal = |reason| Some(Refusal { path: path.clone(), versions: look.versions.clone(), reason });
         let (now, want) = (self.pipeline.clock.now(), self.want());
         let slot = self.pairs.get_mut(path).filter(|slot| !slot.running)?;
-        let versions = match want {
-            Want::Sign => PairVersion { signature: None, ..look.versions.clone() },
-            Want::Verify => look.versions.clone(),
-        };
+        let versions = want.versions(look.versions.clone());
         // Of one that is gone, `follow` tells what held it.
         if *slot.pair.versions() != versions && versions != PairVersion::NONE {
             slot.hold = None;
@@ -337,17 +333,4 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             self.fatal.get_or_insert(hold);
         }
     }
-}
-
-/// In `--once`: whether a pair that waits for grace or its signature has been as it is for longer than that, by the
-/// source's own clock, and nobody is writing.
-fn is_old_enough<V: Version>(versions: &PairVersion<V>, writer: Writer, timing: &Timing) -> bool {
-    let wait = match (&versions.signature, writer) {
-        (_, Writer::Present) => return false,
-        (None, _) => timing.signature_timeout,
-        (Some(_), Writer::Absent) => timing.grace_leased,
-        (Some(_), Writer::Unknown) => timing.grace_unleased,
-    };
-    let there = [&versions.payload, &versions.signature].into_iter().flatten();
-    there.map(|version| clock::age_since(version.changed())).min().is_some_and(|youngest| youngest >= wait)
 }

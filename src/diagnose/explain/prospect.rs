@@ -1,28 +1,32 @@
 //! What would happen to a file as it lies there now, in words, and why.
 //!
-//! Foretells no verdict: that is KMS's. Where the daemon would read the payload first, both ways are told.
+//! Foretells no verdict: that is KMS's. Where the daemon would ask, or read the payload first, its own decisions are asked
+//! for every answer that there may be; what they say is what may come.
 
 use std::sync::Arc;
 
 use crate::clock;
 use crate::daemon::decide;
-use crate::daemon::decide::{Doubt, Existing, Signing, Verified};
-use crate::daemon::site::decided::is_decided;
-use crate::daemon::worker::timing;
+use crate::daemon::decide::{Doubt, Edition, Existing, Recalled, Signing, Verified};
+use crate::daemon::site::decided::{fits, is_decided, recalled, was_delivered};
+use crate::daemon::worker::{is_old_enough, timing, want};
+use crate::diagnose::explain::ending::{Ending, once_each};
 use crate::diagnose::explain::scene::{Scene, SignatureThere, Unseen};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity, Stat};
-use crate::hold::{AttemptError, Hold};
-use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, SignRule, VerifyRule};
+use crate::hold::{AttemptError, Conflict, Hold};
+use crate::kms::{Trouble, TroubleKind};
+use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, Rollback, SignRule, VerifyRule};
 use crate::settle::{Finality, PairVersion};
 use crate::signature::Signature;
-use crate::signing::{DecryptRequest, Reason, Verdict};
+use crate::signing::{DecryptRequest, Reason};
+use crate::sink::Delivered;
 use crate::sink::directory::deliver;
-use crate::sink::directory::deliver::Outlook;
+use crate::sink::directory::deliver::Prospective;
 use crate::source::directory::folder::bringers;
 use crate::source::space::Space;
-use crate::source::{Bringers, Observation};
+use crate::source::{Bringers, Observation, Version as _};
 use crate::state::Outcome;
 use crate::state::reason::{DecisionReason, RefusalReason};
 
@@ -31,6 +35,8 @@ use crate::state::reason::{DecisionReason, RefusalReason};
 pub struct Prospect {
     /// In one word.
     pub what: What,
+    /// Every way in which it may end; more than one where KMS would be asked, or contents compared.
+    pub endings: Vec<Ending>,
     /// In a sentence.
     pub why: String,
 }
@@ -73,16 +79,17 @@ impl What {
 }
 
 impl Prospect {
-    fn new(what: What, why: impl Into<String>) -> Self {
-        Self { what, why: why.into() }
+    fn new(what: What, endings: impl IntoIterator<Item = Ending>, why: impl Into<String>) -> Self {
+        Self { what, endings: once_each(endings), why: why.into() }
     }
 
     fn held(hold: &Hold) -> Self {
-        Self::new(What::Holds, format!("held ({}): {hold}; {}", hold.as_str(), hold.hint()))
+        let why = format!("held ({}): {hold}; {}", hold.as_str(), hold.hint());
+        Self::new(What::Holds, [Ending::held(hold)], why)
     }
 
     fn refused(reason: &RefusalReason) -> Self {
-        Self::new(What::Refuses, format!("refused: {reason}"))
+        Self::new(What::Refuses, [Ending::refused(reason)], format!("refused: {reason}"))
     }
 
     /// What would stop it, told as its end.
@@ -90,7 +97,9 @@ impl Prospect {
         match error {
             AttemptError::Refused(reason) => Self::refused(reason),
             AttemptError::Hold(hold) => Self::held(hold),
-            AttemptError::Changed => Self::new(What::Waits, "changing just now; it would be looked at anew"),
+            AttemptError::Changed => {
+                Self::new(What::Waits, [Ending::Waiting], "changing just now; it would be looked at anew")
+            }
         }
     }
 
@@ -98,10 +107,14 @@ impl Prospect {
     fn after(self, wait: Option<String>) -> Self {
         match (wait, self.what) {
             (None, _) => self,
-            (Some(wait), What::Signs | What::Judges | What::Invalid | What::Waits) => {
-                Self::new(What::Waits, format!("{wait}; then: {}", self.why))
+            (
+                Some(wait),
+                What::Signs | What::Judges | What::Invalid | What::Waits | What::Refuses | What::Holds,
+            ) => {
+                let endings = std::iter::once(Ending::Waiting).chain(self.endings);
+                Self::new(What::Waits, endings, format!("{wait}; then: {}", self.why))
             }
-            (Some(_), What::Nothing | What::Done | What::Refuses | What::Holds) => self,
+            (Some(_), What::Nothing | What::Done) => self,
         }
     }
 }
@@ -114,8 +127,8 @@ impl Scene<'_> {
         signature: Option<&SignatureThere>,
         writer: Option<Writer>,
     ) -> Result<Prospect, Unseen> {
-        if look.versions == PairVersion::NONE {
-            return Ok(Prospect::new(What::Nothing, format!("nothing lies there; {}", self.would_be())));
+        if want(&self.site.rule).versions(look.versions) == PairVersion::NONE {
+            return Ok(Prospect::new(What::Nothing, [Ending::Nothing], self.nothing(look.versions)));
         }
         if let Some(row) = self.row
             && is_decided(self.site, row, look, false)
@@ -125,45 +138,65 @@ impl Scene<'_> {
         if let Some(unfit) = &look.unfit {
             return Ok(Prospect::refused(unfit));
         }
-        let Some(payload) = look.versions.payload else { return Ok(self.orphan(look.versions)) };
+        let Some(payload) = look.versions.payload else { return Ok(orphan()) };
+        let wait = self.wait_to_settle(look.versions, writer);
+        Ok(self.tried(&payload, signature, look.versions, writer)?.after(wait))
+    }
+
+    /// What a try would come to. As the pipeline: first what was done before, then the context, then the files.
+    fn tried(
+        &self,
+        payload: &Identity,
+        signature: Option<&SignatureThere>,
+        versions: PairVersion<Identity>,
+        writer: Option<Writer>,
+    ) -> Result<Prospect, Unseen> {
+        if self.row.is_some_and(|row| was_delivered(self.site, row, &versions)) {
+            let why = "already delivered; what was to be removed of it is still here, and would be removed";
+            return Ok(Prospect::new(What::Done, [Ending::plain(Outcome::Delivered)], why));
+        }
         if let Err(error) = self.context {
             return Ok(Prospect::stopped(&error.clone().into()));
         }
-        let prospect = match &self.site.rule.mode {
-            Mode::Sign(rule) => self.signing(rule, &payload, signature)?,
-            Mode::Verify(rule) => self.judging(rule, &payload, signature, look.versions, writer)?,
-        };
-        Ok(prospect.after(self.wait_to_settle(look.versions, writer)))
-    }
-
-    /// What would become of a file, if one came.
-    fn would_be(&self) -> String {
         match &self.site.rule.mode {
-            Mode::Sign(rule) => format!("a file of this name would be {}", self.signed(rule)),
+            Mode::Sign(rule) => match self.no_room(payload)? {
+                Some(held) => Ok(held),
+                None if rule.deliver_to.is_some() => self.signing_and_delivering(rule, payload),
+                None => self.signing(rule, signature, versions),
+            },
             Mode::Verify(rule) => {
-                format!("a file of this name and its signature would be judged; {}", self.if_valid(rule))
+                let there = signature.filter(|_| versions.signature.is_some());
+                self.judging(rule, payload, there, versions, writer)
             }
         }
     }
 
-    fn orphan(&self, versions: PairVersion<Identity>) -> Prospect {
+    /// What would become of a file, if one came.
+    fn nothing(&self, versions: PairVersion<Identity>) -> String {
         match (&self.site.rule.mode, versions.signature) {
-            (Mode::Verify(_), Some(_)) => {
-                Prospect::new(What::Waits, RefusalReason::OrphanSignature.to_string())
+            (Mode::Sign(_), Some(_)) => {
+                "only a signature lies there, and there is nothing to sign".to_owned()
             }
-            _ => Prospect::new(What::Nothing, "only a signature lies there, and there is nothing to sign"),
+            (Mode::Sign(rule), None) => {
+                format!("nothing lies there; a file of this name would be {}", self.signed(rule))
+            }
+            (Mode::Verify(rule), _) => format!(
+                "nothing lies there; a file of this name and its signature would be judged; {}",
+                self.if_valid(rule)
+            ),
         }
     }
 
     /// What it waits for before it is tried at all.
     fn wait_to_settle(&self, versions: PairVersion<Identity>, writer: Option<Writer>) -> Option<String> {
-        let signs = matches!(self.site.rule.mode, Mode::Sign(_));
         let settle = self.site.rule.settle;
-        let ages = youngest(versions, signs).map(|identity| clock::age(identity.ctime));
-        if writer == Some(Writer::Present) && signs {
+        let versions = want(&self.site.rule).versions(versions);
+        let changed = [versions.payload, versions.signature].into_iter().flatten().map(|v| v.ctime).max();
+        if writer == Some(Writer::Present) && matches!(self.site.rule.mode, Mode::Sign(_)) {
             return Some("waits until nobody has it open for writing".to_owned());
         }
-        ages.is_some_and(|age| age < settle)
+        changed
+            .is_some_and(|changed| clock::age(changed) < settle)
             .then(|| format!("waits until it has been unchanged for {}", humantime::format_duration(settle)))
     }
 
@@ -172,73 +205,111 @@ impl Scene<'_> {
     fn signing(
         &self,
         rule: &SignRule,
-        payload: &Identity,
-        signature: Option<&SignatureThere>,
+        there: Option<&SignatureThere>,
+        versions: PairVersion<Identity>,
     ) -> Result<Prospect, Unseen> {
-        let signs = || Prospect::new(What::Signs, format!("would be {}", self.signed(rule)));
-        if rule.deliver_to.is_some() {
-            return Ok(self.delivery(payload, signs())?);
-        }
-        let existing = match signature {
-            None => Existing::Nothing,
-            Some(SignatureThere { content: Ok(Ok(signature)), .. }) => match self.whose(signature)? {
-                Some(existing) => existing,
-                None => return Ok(self.unknown_signature(rule)),
-            },
-            Some(_) => Existing::Foreign,
+        let signature = match there {
+            None => return Ok(self.signed_as(rule, &[Existing::Nothing])),
+            Some(SignatureThere { content: Ok(Ok(signature)), .. }) => signature,
+            Some(_) => return Ok(self.signed_as(rule, &[Existing::Foreign])),
         };
-        Ok(match decide::signing(existing, rule.on_stale) {
-            Signing::Sign => signs(),
-            Signing::Replace => Prospect::new(
-                What::Signs,
-                format!(
-                    "its signature is ours and of an earlier state of it (or of the rule); unless the content is the \
-                     same, it would be signed anew with {}{}",
-                    rule.key,
-                    with_others(rule)
-                ),
-            ),
-            Signing::Done | Signing::Record | Signing::Adopt => {
-                Prospect::new(What::Done, "its signature is ours and would be put on record")
-            }
-            Signing::Report if existing == Existing::Stale => {
-                Prospect::refused(&RefusalReason::StaleSignature)
-            }
-            Signing::Report => Prospect::refused(&RefusalReason::ForeignSignature),
-            Signing::Quarantine => Prospect::new(
-                What::Invalid,
-                "its signature is ours and of an earlier state of it; unless the content is the same, both would be \
-                 quarantined",
-            ),
-        })
-    }
-
-    /// What the signature beside the file is, as far as state knows. `None`: KMS would be asked.
-    fn whose(&self, signature: &Signature) -> Result<Option<Existing>, Unseen> {
-        let is_ours =
-            self.row.is_some_and(|row| row.is_of_signature(signature) && row.outcome.is_signed_in_place());
-        if is_ours {
-            return Ok(Some(Existing::Stale));
+        let fits = fits(rule, signature);
+        if let Some(existing) = self.known(signature, fits, versions)? {
+            return Ok(self.signed_as(rule, &existing));
         }
-        let Some(decisions) = self.terms.decisions else { return Ok(None) };
-        let intended = decisions.was_intended(&self.site.rule.name, self.path, signature)?;
-        Ok(intended.then_some(Existing::Stale))
-    }
-
-    fn unknown_signature(&self, rule: &SignRule) -> Prospect {
+        if self.is_bad_anyway(signature) {
+            return Ok(self.signed_as(rule, &[decide::opened(false, false, fits)]));
+        }
+        // Whatever KMS may say.
+        let opened = [(true, true), (false, true), (false, false)];
+        let existing = opened.map(|(is_valid, is_genuine)| decide::opened(is_valid, is_genuine, fits));
+        let endings = existing.map(|existing| end_of(decide::signing(existing, rule.on_stale)));
+        let denied = Hold::WhoseSignature(Trouble::new(TroubleKind::Denied, ""));
+        let endings = endings.into_iter().chain([Ending::held(&denied)]);
         let stale = match rule.on_stale {
             OnStale::Resign => "is replaced",
             OnStale::Report => "is left and reported",
             OnStale::Quarantine => "is quarantined with the file",
         };
-        Prospect::new(
-            What::Judges,
-            format!(
-                "nobody remembers making its signature, so KMS is asked to decrypt it under {}: a valid one is \
-                 adopted, one of other content {stale}, any other is left and reported; without kms:Decrypt it is held",
-                rule.key
-            ),
-        )
+        let valid =
+            if fits { "is adopted, one of other content" } else { "of a batch, or one of other content," };
+        let why = format!(
+            "nobody remembers making its signature, so KMS is asked to decrypt it under {}: a valid one {valid} {stale}, \
+             any other is left and reported; without kms:Decrypt it is held",
+            rule.key
+        );
+        Ok(Prospect::new(What::Judges, endings, why))
+    }
+
+    /// What the signature beside the file may be, as far as state knows. `None`: KMS would be asked.
+    fn known(
+        &self,
+        signature: &Signature,
+        fits: bool,
+        versions: PairVersion<Identity>,
+    ) -> Result<Option<Vec<Existing>>, Unseen> {
+        let stored = versions.payload.map(|payload| payload.stored());
+        // Of the version that was read then the content is the same; of another one it may be.
+        let contents: &[bool] =
+            if self.row.is_some_and(|row| row.payload == stored) { &[true] } else { &[false, true] };
+        let of_row =
+            |same_content: &bool| self.row.and_then(|row| recalled(self.site, row, signature, *same_content));
+        let decided: Vec<_> = contents.iter().filter_map(of_row).collect();
+        let recalled = if !decided.is_empty() {
+            decided
+        } else if self.was_intended(signature)? {
+            vec![Recalled::Intended]
+        } else {
+            vec![Recalled::Nothing]
+        };
+        Ok(recalled.into_iter().map(|recalled| decide::recalled(recalled, fits)).collect())
+    }
+
+    fn was_intended(&self, signature: &Signature) -> Result<bool, Unseen> {
+        let Some(decisions) = self.terms.decisions else { return Ok(false) };
+        Ok(decisions.was_intended(&self.site.rule.name, self.path, signature)?)
+    }
+
+    /// What comes of a signature that is the first of these, unless the content shows it to be another of them.
+    fn signed_as(&self, rule: &SignRule, existing: &[Existing]) -> Prospect {
+        let mut signings: Vec<_> =
+            existing.iter().map(|existing| decide::signing(*existing, rule.on_stale)).collect();
+        signings.dedup();
+        let unless = if signings.len() > 1 { ", unless the content is the same" } else { "" };
+        let (what, why) = match signings.first() {
+            None | Some(Signing::Sign) => (What::Signs, format!("would be {}", self.signed(rule))),
+            Some(Signing::Replace) => {
+                let why = format!(
+                    "its signature is ours and of an earlier state of it (or of the rule); it would be \
+                     signed anew with {}{}{unless}",
+                    rule.key,
+                    with_others(rule)
+                );
+                (What::Signs, why)
+            }
+            Some(Signing::Done | Signing::Record | Signing::Adopt) => {
+                (What::Done, "its signature is ours and would be put on record".to_owned())
+            }
+            Some(Signing::ReportStale) => {
+                (What::Refuses, format!("refused{unless}: {}", RefusalReason::StaleSignature))
+            }
+            Some(Signing::ReportForeign) => {
+                (What::Refuses, format!("refused: {}", RefusalReason::ForeignSignature))
+            }
+            Some(Signing::Quarantine(_)) => {
+                let why = format!(
+                    "its signature is ours and of an earlier state of it; both would be quarantined{unless}"
+                );
+                (What::Invalid, why)
+            }
+        };
+        Prospect::new(what, signings.into_iter().map(end_of), why)
+    }
+
+    fn signing_and_delivering(&self, rule: &SignRule, payload: &Identity) -> Result<Prospect, Unseen> {
+        let ways = self.foreseen(payload, None)?;
+        let why = format!("would be {}", self.signed(rule));
+        self.delivering(Prospect::new(What::Signs, [], why), &ways)
     }
 
     fn signed(&self, rule: &SignRule) -> String {
@@ -260,50 +331,128 @@ impl Scene<'_> {
         &self,
         rule: &VerifyRule,
         payload: &Identity,
-        signature: Option<&SignatureThere>,
+        there: Option<&SignatureThere>,
         versions: PairVersion<Identity>,
         writer: Option<Writer>,
     ) -> Result<Prospect, Unseen> {
-        let Some(there) = signature.filter(|_| versions.signature.is_some()) else {
-            return self.missing(rule, payload);
+        let timing = timing(&self.site.rule);
+        let is_due = is_old_enough(&versions, writer.unwrap_or(Writer::Unknown), &timing);
+        let bringers = self.bringers()?;
+        let no_room = self.no_room(payload)?;
+        let Some(there) = there else {
+            let wait = (!is_due).then(|| self.wait_for_signature(rule, payload));
+            let missing = Reason::Missing.as_str();
+            return Ok(match (no_room, wait) {
+                (Some(held), wait) => held.after(wait),
+                (None, None) => {
+                    let why = format!("its signature has not come within signature_timeout: {missing}");
+                    self.bad(rule, Reason::Missing, bringers, &why)
+                }
+                (None, Some(wait)) => {
+                    let due = self.bad(rule, Reason::Missing, bringers, missing);
+                    let endings = std::iter::once(Ending::Waiting).chain(due.endings);
+                    Prospect::new(What::Waits, endings, format!("{wait}; then {}", due.why))
+                }
+            });
         };
+        if let Some(held) = no_room {
+            return Ok(held); // before anything is judged
+        }
         let grace = match writer {
-            Some(Writer::Absent | Writer::Present) => timing(&self.site.rule).grace_leased,
-            Some(Writer::Unknown) | None => timing(&self.site.rule).grace_unleased,
+            Some(Writer::Absent | Writer::Present) => timing.grace_leased,
+            Some(Writer::Unknown) | None => timing.grace_unleased,
         };
         let grace = humantime::format_duration(grace);
-        let bringers = self.bringers()?;
         if let Some((why, reason)) = self.bad_anyway(rule, there) {
-            let (what, done) = self.action(rule, reason, bringers);
-            let why =
-                format!("{why}: {reason}, and once it has been unchanged for {grace} it would be {done}");
-            return Ok(Prospect::new(what, why));
+            let due = self.bad(rule, reason, bringers, &format!("{why}: {reason}"));
+            return Ok(due.after((!is_due).then(|| format!("waits until it has been unchanged for {grace}"))));
+        }
+        // Whatever KMS may say; and while it is not due, an invalid pair may still be arriving.
+        let verdicts = [Ok(()), Err(Reason::Mismatch), Err(Reason::Rejected), Err(Reason::WrongKey)];
+        let finalities: &[Finality] =
+            if is_due { &[Finality::Final] } else { &[Finality::Provisional, Finality::Final] };
+        let ways = match there.parsed() {
+            Some(signature) => self.foreseen(payload, Some(signature))?,
+            None => Vec::new(),
+        };
+        let mut endings = Vec::new();
+        for verdict in verdicts {
+            for finality in finalities {
+                match decide::verified(rule, verdict, *finality, false, bringers) {
+                    Verified::Deliver(()) | Verified::Accept(()) => {
+                        endings.extend(self.accepted(rule, &ways)?)
+                    }
+                    bad => endings.extend(end_of_bad(&bad)),
+                }
+            }
         }
         let keys: Vec<_> = rule.trusted_keys.iter().map(|key| key.as_str()).collect();
-        let judges = Prospect::new(
-            What::Judges,
-            format!(
-                "would be judged under {}; {}; an invalid one that has been unchanged for {grace} would be {}",
-                keys.join(", "),
-                self.if_valid(rule),
-                self.action(rule, Reason::Mismatch, bringers).1
-            ),
+        let why = format!(
+            "would be judged under {}; {}; an invalid one that has been unchanged for {grace} would be {}",
+            keys.join(", "),
+            self.if_valid(rule),
+            done_about(&decide::verified::<()>(
+                rule,
+                Err(Reason::Mismatch),
+                Finality::Final,
+                false,
+                bringers
+            ))
         );
-        Ok(self.delivery(payload, judges)?)
+        let why = match conflict_of(&ways) {
+            Some((what, is_sure)) => format!("{why}; {}", self.in_the_way(what, is_sure)),
+            None => why,
+        };
+        Ok(Prospect::new(What::Judges, endings, why))
     }
 
-    /// Why a signature is bad whatever KMS says, which then is not asked.
+    /// What comes of a pair that KMS vouches for.
+    fn accepted(&self, rule: &VerifyRule, ways: &[Delivered]) -> Result<Vec<Ending>, Unseen> {
+        let mut endings = Vec::new();
+        let editions: &[bool] = if rule.rollback == Rollback::Off { &[false] } else { &[false, true] };
+        for is_superseded in editions {
+            match (decide::edition(rule.rollback, *is_superseded), &rule.place) {
+                (Edition::Hold, _) => endings.push(Ending::held(&Hold::Rollback)),
+                (Edition::Accept | Edition::Alert, Place::InPlace) => {
+                    endings.push(Ending::plain(Outcome::Valid));
+                }
+                (Edition::Accept | Edition::Alert, Place::Deliver(_)) => {
+                    endings.extend(self.published(ways)?)
+                }
+            }
+        }
+        Ok(endings)
+    }
+
+    /// What comes of a pair that is invalid for sure, once that is final.
+    fn bad(&self, rule: &VerifyRule, reason: Reason, bringers: Bringers, why: &str) -> Prospect {
+        let verified = decide::verified::<()>(rule, Err(reason), Finality::Final, false, bringers);
+        let what = match verified {
+            Verified::Quarantine(_) | Verified::Leave(_) => What::Invalid,
+            Verified::Hold(..) => What::Holds,
+            Verified::Deliver(()) | Verified::Accept(()) | Verified::Wait(_) => What::Waits,
+        };
+        let why = format!("{why}, and it would be {}", done_about(&verified));
+        Prospect::new(what, end_of_bad(&verified), why)
+    }
+
+    /// Whether a signature is bad whatever KMS says, which then is not asked.
+    fn is_bad_anyway(&self, signature: &Signature) -> bool {
+        let formats = self.site.rule.formats(&self.site.leaf_keys);
+        self.context.as_ref().is_ok_and(|context| DecryptRequest::new(formats, context, signature).is_err())
+    }
+
+    /// Why it is bad, if it is.
     fn bad_anyway(&self, rule: &VerifyRule, there: &SignatureThere) -> Option<(String, Reason)> {
         let signature = match &there.content {
             Ok(Ok(signature)) => signature,
             Ok(Err(malformed)) => return Some((malformed.to_string(), Reason::Malformed)),
             Err(_) => return None,
         };
-        let leaf_keys = &self.site.leaf_keys;
-        let context = self.context.as_ref().ok()?;
-        if DecryptRequest::new(self.site.rule.formats(leaf_keys), context, signature).is_ok() {
+        if !self.is_bad_anyway(signature) {
             return None;
         }
+        let leaf_keys = &self.site.leaf_keys;
         let theirs = signature.batch().map(|batch| batch.leaf_keys().to_string()).unwrap_or_default();
         Some(match rule.accept_batch {
             AcceptBatch::No => {
@@ -319,20 +468,9 @@ impl Scene<'_> {
         })
     }
 
-    fn missing(&self, rule: &VerifyRule, payload: &Identity) -> Result<Prospect, Unseen> {
-        let (what, done) = self.action(rule, Reason::Missing, self.bringers()?);
-        if clock::age(payload.ctime) >= rule.signature_timeout {
-            let why = format!(
-                "its signature has not come within signature_timeout: missing, and it would be {done}"
-            );
-            return Ok(Prospect::new(what, why));
-        }
+    fn wait_for_signature(&self, rule: &VerifyRule, payload: &Identity) -> String {
         let until = clock::end_of_wait(payload.ctime, rule.signature_timeout);
-        let why = format!(
-            "waits for its signature until {until}, or as long after the daemon first saw it; then missing, and it \
-             would be {done}"
-        );
-        Ok(Prospect::new(What::Waits, why))
+        format!("waits for its signature until {until}, or as long after the daemon first saw it")
     }
 
     fn if_valid(&self, rule: &VerifyRule) -> String {
@@ -354,48 +492,133 @@ impl Scene<'_> {
         Ok(payload.map_or(Bringers::One, |payload| bringers(mode, payload, signature)))
     }
 
-    /// What is done about an invalid pair when that is final: in one word, and in words.
-    fn action(&self, rule: &VerifyRule, reason: Reason, bringers: Bringers) -> (What, &'static str) {
-        match decide::verified(rule, Verdict::Invalid(reason), Finality::Final, false, bringers) {
-            Verified::Quarantine(_) => (What::Invalid, "quarantined"),
-            Verified::Leave(_) => (What::Invalid, "left and logged"),
-            Verified::Hold(Doubt::MixedOwners, _) => {
-                let why = "held (mixed-owners): file and signature belong to two users in a sticky folder";
-                (What::Holds, why)
-            }
-            Verified::Deliver(_)
-            | Verified::Accept(_)
-            | Verified::Wait(_)
-            | Verified::Hold(Doubt::Brake, _) => (What::Holds, "held"),
-        }
-    }
-
     // Delivering
 
-    /// What would happen, unless delivery would be in trouble.
-    fn delivery(&self, payload: &Identity, otherwise: Prospect) -> Result<Prospect, FsError> {
-        let Some(root) = self.site.destination() else { return Ok(otherwise) };
-        let outlook = deliver::foresee(root, self.path, payload.size)?;
-        if let Outlook::Conflict(what) = outlook {
-            let path = root.path().join(self.path.as_path());
-            return Ok(Prospect::held(&Hold::Conflict { path, what }));
+    /// What holds a file that is copied to its destination before anything is known of it.
+    fn no_room(&self, payload: &Identity) -> Result<Option<Prospect>, FsError> {
+        let Some(root) = self.site.destination() else { return Ok(None) };
+        match Arc::new(Space::default()).take(root, payload.size, self.terms.min_free_space) {
+            Ok(_) => Ok(None),
+            Err(stop) => Ok(Some(Prospect::stopped(&stop))),
         }
-        if let Err(AttemptError::Hold(hold)) =
-            Arc::new(Space::default()).take(root, payload.size, self.terms.min_free_space)
-        {
-            return Ok(Prospect::held(&hold));
+    }
+
+    /// How publishing may go; no way at all in a rule that does not deliver.
+    fn foreseen(&self, payload: &Identity, signature: Option<&Signature>) -> Result<Vec<Delivered>, FsError> {
+        let Some((root, mode)) = &self.site.sink.destination else { return Ok(Vec::new()) };
+        let signature_name = &self.site.rule.signature_name(self.path.name());
+        let (path, size, mode) = (self.path, payload.size, *mode);
+        deliver::foresee(root, Prospective { path, size, signature_name, signature, mode })
+    }
+
+    /// The ends that publishing may come to.
+    fn published(&self, ways: &[Delivered]) -> Result<Vec<Ending>, Unseen> {
+        const DELIVERED: Ending = Ending::plain(Outcome::Delivered);
+        let conflict = |what| Ending::held(&self.conflict(what));
+        let mut endings = Vec::new();
+        for way in ways {
+            match way {
+                Delivered::Done => endings.push(DELIVERED),
+                Delivered::Conflict(what) => endings.push(conflict(*what)),
+                // State or KMS may vouch for it.
+                Delivered::Beside(_) => endings.extend([DELIVERED, conflict(Conflict::OtherSignature)]),
+                // It is removed, if that can be done without risk.
+                Delivered::Orphan(there) if self.was_intended(there)? => {
+                    endings.extend([DELIVERED, conflict(Conflict::StraySignature)]);
+                }
+                Delivered::Orphan(_) => endings.push(conflict(Conflict::StraySignature)),
+                Delivered::NotWarranted => {} // needs a wrong verdict
+            }
         }
-        Ok(match outlook {
-            Outlook::Free | Outlook::Conflict(_) => otherwise,
-            Outlook::Same => Prospect {
-                why: format!(
-                    "{}; a file of that name and size is there already, which is a conflict unless it is the same",
-                    otherwise.why
-                ),
-                ..otherwise
-            },
+        Ok(endings)
+    }
+
+    /// What would be delivered, unless something is in the way.
+    fn delivering(&self, prospect: Prospect, ways: &[Delivered]) -> Result<Prospect, Unseen> {
+        let endings = self.published(ways)?;
+        Ok(match conflict_of(ways) {
+            Some((what, true)) if endings.iter().all(|ending| matches!(ending, Ending::Held(_))) => {
+                Prospect::held(&self.conflict(what))
+            }
+            Some((what, is_sure)) => {
+                let why = format!("{}; {}", prospect.why, self.in_the_way(what, is_sure));
+                Prospect::new(prospect.what, endings, why)
+            }
+            None => Prospect::new(prospect.what, endings, prospect.why),
         })
     }
+
+    fn conflict(&self, what: Conflict) -> Hold {
+        self.site.conflict(self.path, what)
+    }
+
+    /// What is at the destination, and what that means.
+    fn in_the_way(&self, what: Conflict, is_sure: bool) -> String {
+        let hold = self.conflict(what);
+        match is_sure {
+            true => format!("a valid pair would be held ({}): {hold}", hold.as_str()),
+            false => {
+                "a file of that name and size is there already, which is a conflict unless it is the same"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+/// What may be in the way, and whether it is for sure.
+fn conflict_of(ways: &[Delivered]) -> Option<(Conflict, bool)> {
+    let conflict = |way: &Delivered| match way {
+        Delivered::Conflict(what) => Some(*what),
+        Delivered::Beside(_) => Some(Conflict::OtherSignature),
+        Delivered::Orphan(_) => Some(Conflict::StraySignature),
+        Delivered::Done | Delivered::NotWarranted => None,
+    };
+    let conflicts: Vec<_> = ways.iter().filter_map(conflict).collect();
+    let is_sure =
+        conflicts.len() == ways.len() && !ways.iter().any(|way| matches!(way, Delivered::Beside(_)));
+    conflicts.first().map(|what| (*what, is_sure))
+}
+
+/// The end that a decision to sign or not leads to.
+fn end_of(signing: Signing) -> Ending {
+    match signing {
+        Signing::Sign | Signing::Replace | Signing::Done | Signing::Record => Ending::plain(Outcome::Signed),
+        Signing::Adopt => Ending::plain(Outcome::Adopted),
+        Signing::ReportStale => Ending::refused(&RefusalReason::StaleSignature),
+        Signing::ReportForeign => Ending::refused(&RefusalReason::ForeignSignature),
+        Signing::Quarantine(reason) => Ending::judged(Outcome::Quarantined, reason),
+    }
+}
+
+/// The end that a decision about an invalid pair leads to; of a valid pair, none.
+fn end_of_bad(verified: &Verified<()>) -> Option<Ending> {
+    match verified {
+        Verified::Deliver(()) | Verified::Accept(()) => None,
+        Verified::Wait(_) => Some(Ending::Waiting),
+        Verified::Quarantine(reason) => Some(Ending::judged(Outcome::Quarantined, *reason)),
+        Verified::Leave(reason) => Some(Ending::judged(Outcome::Invalid, *reason)),
+        Verified::Hold(doubt, reason) => Some(Ending::held(&doubt.hold(*reason))),
+    }
+}
+
+/// The same in words.
+const fn done_about(verified: &Verified<()>) -> &'static str {
+    match verified {
+        Verified::Quarantine(_) => "quarantined",
+        Verified::Leave(_) => "left and logged",
+        Verified::Hold(Doubt::MixedOwners, _) => {
+            "held (mixed-owners): file and signature belong to two users in a sticky folder"
+        }
+        Verified::Hold(Doubt::Brake, _) => "held",
+        Verified::Wait(_) => "looked at again",
+        Verified::Deliver(()) | Verified::Accept(()) => "accepted",
+    }
+}
+
+/// A signature whose payload is not there.
+fn orphan() -> Prospect {
+    let reported = RefusalReason::OrphanSignature;
+    Prospect::new(What::Waits, [Ending::Waiting, Ending::refused(&reported)], reported.to_string())
 }
 
 /// Whom a file is signed with, where the rule has batches.
@@ -410,6 +633,7 @@ fn with_others(rule: &SignRule) -> String {
 
 /// What is decided already.
 fn decided(outcome: Outcome, reason: Option<&DecisionReason>) -> Prospect {
+    let ending = Ending::Settled(outcome, reason.cloned());
     let reason = reason.map(ToString::to_string).unwrap_or_default();
     let why = match outcome {
         Outcome::Signed => "already signed".to_owned(),
@@ -419,15 +643,10 @@ fn decided(outcome: Outcome, reason: Option<&DecisionReason>) -> Prospect {
             format!("already judged: {reason}; it is left, as the rule says, until it changes")
         }
         Outcome::Refused => {
-            return Prospect::new(What::Refuses, format!("refused already, until it changes: {reason}"));
+            let why = format!("refused already, until it changes: {reason}");
+            return Prospect::new(What::Refuses, [ending], why);
         }
         Outcome::Signing | Outcome::Delivered | Outcome::Quarantined => format!("already {outcome}"),
     };
-    Prospect::new(What::Done, why)
-}
-
-/// The file of a pair that changed last; to be signed, only the payload counts.
-fn youngest(versions: PairVersion<Identity>, signs: bool) -> Option<Identity> {
-    let signature = versions.signature.filter(|_| !signs);
-    [versions.payload, signature].into_iter().flatten().max_by_key(|identity| identity.ctime)
+    Prospect::new(What::Done, [ending], why)
 }
