@@ -122,7 +122,7 @@ pub struct AttemptResult {
     /// The payload below the root.
     pub path: RelPath,
     /// How it ended.
-    pub ending: AttemptOutcome,
+    pub outcome: AttemptOutcome,
     /// What was learned of the signature.
     pub known: Option<Known>,
 }
@@ -143,8 +143,8 @@ impl<K: Kms> Pipeline<K> {
                 Box::pin(self.verify(&site, verify, &work, &mut known)).await
             }
         };
-        let ending = match ended {
-            Ok(ending) => ending,
+        let outcome = match ended {
+            Ok(outcome) => outcome,
             Err(AttemptError::Changed) => AttemptOutcome::Changed,
             Err(AttemptError::Hold(hold)) => AttemptOutcome::Hold(hold),
             Err(AttemptError::Refused(reason)) => {
@@ -158,10 +158,10 @@ impl<K: Kms> Pipeline<K> {
                 }
             }
         };
-        if let AttemptOutcome::Settled(_) = &ending {
+        if let AttemptOutcome::Settled(_) = &outcome {
             site.source.acknowledge(&path).await;
         }
-        AttemptResult { path, ending, known }
+        AttemptResult { path, outcome, known }
     }
 
     /// Reports files that are not handled as they are, and remembers these versions so that they are reported once.
@@ -287,17 +287,17 @@ impl<K: Kms> Pipeline<K> {
         }))
     }
 
-    /// Removes a source that is delivered and on record; `ending` is what came of it. A signature beside a file to be signed
+    /// Removes a source that is delivered and on record; `outcome` is what came of it. A signature beside a file to be signed
     /// is none of it.
     async fn remove<B: Backend>(
         &self,
         site: &Site<B>,
         path: &RelPath,
         versions: &PairVersion<VersionOf<B>>,
-        ending: AttemptOutcome,
+        outcome: AttemptOutcome,
     ) -> Result<AttemptOutcome, AttemptError> {
         Ok(match site.sink.remove(path, &site.source_of(versions)).await? {
-            Removed::Done => ending,
+            Removed::Done => outcome,
             Removed::Changed => AttemptOutcome::Changed,
         })
     }
