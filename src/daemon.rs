@@ -36,7 +36,7 @@ use crate::daemon::maintenance::record::RecordMaintenance;
 use crate::daemon::pipeline::Pipeline;
 use crate::daemon::site::attach::Directories;
 use crate::daemon::status::Status;
-use crate::daemon::supervisor::{Drivers, Relieved, Ship, Supervisor};
+use crate::daemon::supervisor::{Daemon, Supervisor, SupervisorExit, Workers};
 pub use crate::daemon::worker::waits;
 use crate::fs::{Dir, FsError};
 pub use crate::hold::{Hold, causes};
@@ -124,26 +124,26 @@ pub async fn run<K: Kms>(
         open_state(&policy.state_dir, options.dry_run)
     })?;
     status.opened(state.commits());
-    let mut turning = JoinSet::new();
-    turning.spawn(keep_turning(state.clone(), Arc::clone(status)));
+    let mut state_watchdog = JoinSet::new();
+    state_watchdog.spawn(answer_for_state(state.clone(), Arc::clone(status)));
     let reloads = Reloads::new(&policy, options, status);
     let status = Arc::clone(status);
-    let mut ship = Ship { status, ready: Some(ready), orders, reloads, drivers: Drivers::default() };
+    let mut daemon = Daemon { status, ready: Some(ready), orders, reloads, workers: Workers::default() };
     tokio::select! {
-        ended = serve(policy, kms, options, state, &mut ship) => ended,
-        Some(Err(ended)) = turning.join_next() => Err(DaemonError::Worker(format!("state's watchdog: {ended}"))),
+        ended = serve(policy, kms, options, state, &mut daemon) => ended,
+        Some(Err(ended)) = state_watchdog.join_next() => Err(DaemonError::Worker(format!("state's watchdog: {ended}"))),
     }
 }
 
 /// Answers for state's thread whenever somebody asks whether it turns.
-async fn keep_turning(state: State, status: Arc<Status>) -> Infallible {
-    let mut beat = status.watchdog.register(watchdog::STATE);
+async fn answer_for_state(state: State, status: Arc<Status>) -> Infallible {
+    let mut heartbeat = status.watchdog.register(watchdog::STATE);
     loop {
-        beat.asked().await;
+        heartbeat.asked().await;
         if state.echo().await.is_err() {
             return std::future::pending().await; // whoever needs it ends the daemon
         }
-        beat.turn();
+        heartbeat.beat();
     }
 }
 
@@ -152,28 +152,28 @@ async fn serve<K: Kms>(
     kms: impl Fn(&Policy) -> K,
     options: Options,
     state: State,
-    ship: &mut Ship,
+    daemon: &mut Daemon,
 ) -> Result<Vec<Summary>, DaemonError> {
-    let clock = ship.status.clock;
+    let clock = daemon.status.clock;
     let mut quarantine = tokio::task::block_in_place(|| prepare(&policy, options, &[]))?;
     let cookies = match options.dry_run {
         true => None,
         false => Some(tokio::task::block_in_place(|| Dir::create(&policy.state_dir.join("cookies"), 0o700))?),
     };
-    for number in 1.. {
+    for generation in 1.. {
         if let Some(store) = &quarantine
-            && let Tended::Stopped = tend(store, &state, ship).await?
+            && let StoreCheck::Stopped = prepare_store(store, &state, daemon).await?
         {
             return Ok(Vec::new());
         }
-        let keeper = quarantine.clone().map(|store| {
+        let quarantine_maintenance = quarantine.clone().map(|store| {
             let (state, rules) = (state.clone(), policy.rules.clone());
             QuarantineMaintenance { store, state, rules, clock }
         });
-        if let Some(keeper) = keeper.as_ref().filter(|_| options.once) {
-            keeper.purge(&ship.status.watchdog.register(watchdog::QUARANTINE)).await;
+        if let Some(quarantine_maintenance) = quarantine_maintenance.as_ref().filter(|_| options.once) {
+            quarantine_maintenance.purge(&daemon.status.watchdog.register(watchdog::QUARANTINE)).await;
         }
-        ship.status.adopt(&policy);
+        daemon.status.adopt(&policy);
         let backend = Arc::new(Directories {
             space: Arc::default(),
             quarantine,
@@ -187,20 +187,27 @@ async fn serve<K: Kms>(
                 policy.limits.max_in_flight,
                 policy.limits.kms_per_second,
                 clock,
-                Arc::clone(&ship.status),
+                Arc::clone(&daemon.status),
             ),
-            status: Arc::clone(&ship.status),
+            status: Arc::clone(&daemon.status),
             state: state.clone(),
             hashing: FairSemaphore::new(policy.limits.hash_threads),
             hostname: hostname(),
             clock,
             dry_run: options.dry_run,
         });
-        ship.reloads.hold(backend.quarantine.as_ref());
-        let crew =
-            Supervisor::start(number, &pipeline, &backend, &policy, options, keeper, &mut ship.drivers);
-        match crew.work(ship).await? {
-            Relieved::Done(summaries) => {
+        daemon.reloads.hold(backend.quarantine.as_ref());
+        let supervisor = Supervisor::start(
+            generation,
+            &pipeline,
+            &backend,
+            &policy,
+            options,
+            quarantine_maintenance,
+            &mut daemon.workers,
+        );
+        match supervisor.run(daemon).await? {
+            SupervisorExit::Finished(summaries) => {
                 if !options.dry_run {
                     RecordMaintenance::new(pipeline, policy.record)
                         .once()
@@ -210,8 +217,8 @@ async fn serve<K: Kms>(
                 return Ok(in_order(summaries, &policy.rules));
             }
             // Who says stop does not wait for the record to be sealed; the next start sees to it.
-            Relieved::Stopped(summaries) => return Ok(in_order(summaries, &policy.rules)),
-            Relieved::By(next) => {
+            SupervisorExit::Stopped(summaries) => return Ok(in_order(summaries, &policy.rules)),
+            SupervisorExit::Replaced(next) => {
                 (policy, quarantine) = *next;
                 tracing::info!(rules = policy.rules.len(), "policy reloaded");
             }
@@ -220,29 +227,33 @@ async fn serve<K: Kms>(
     Ok(Vec::new()) // nobody lives to see 2^64 policies
 }
 
-enum Tended {
-    Done,
+enum StoreCheck {
+    Finished,
     Stopped,
 }
 
 /// Brings the quarantine store into order before a crew begins. Only then, when nothing is in hand, as what looks half
 /// done could be on its way; so if an earlier crew left somebody behind, that waits for the next time.
-async fn tend(store: &Arc<Store>, state: &State, ship: &mut Ship) -> Result<Tended, DaemonError> {
-    let is_at_rest = ship.drivers.is_empty();
-    let tending = async {
+async fn prepare_store(
+    store: &Arc<Store>,
+    state: &State,
+    daemon: &mut Daemon,
+) -> Result<StoreCheck, DaemonError> {
+    let is_at_rest = daemon.workers.is_empty();
+    let checking = async {
         if is_at_rest {
             at_store(store, |store| quarantine::recover(store.dir())).await?;
             record_items(state, store).await?;
         }
         at_store(store, |store| store.count()).await
     };
-    tokio::pin!(tending);
+    tokio::pin!(checking);
     loop {
         tokio::select! {
-            tended = &mut tending => return tended.map(|()| Tended::Done),
-            Some(order) = ship.orders.recv() => match order {
-                Order::Stop => return Ok(Tended::Stopped),
-                Order::Reload(policy) => ship.reloads.offer(policy),
+            checked = &mut checking => return checked.map(|()| StoreCheck::Finished),
+            Some(order) = daemon.orders.recv() => match order {
+                Order::Stop => return Ok(StoreCheck::Stopped),
+                Order::Reload(policy) => daemon.reloads.offer(policy),
             },
         }
     }

@@ -1,7 +1,7 @@
 //! What the program tells the host that runs it: the service manager ([`notify`]), the journal ([`journal`]), and whoever
 //! reads its log ([`human`]).
 //!
-//! [`SystemdNotifier`] reads the daemon's board and says what a service manager wants to know. It changes nothing about
+//! [`SystemdNotifier`] reads the daemon's status and says what a service manager wants to know. It changes nothing about
 //! the daemon, and where no service manager listens it does nothing.
 
 pub mod environment;
@@ -31,21 +31,21 @@ pub struct SystemdNotifier {
     notifier: Notifier,
     status: Arc<Status>,
     /// What the service manager knows.
-    told: Told,
+    sent: Sent,
     /// The loops that were found not to answer.
     silent: BTreeSet<String>,
 }
 
 /// How the watchdog is fed.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
+struct WatchdogPace {
     /// Time between two looks whether every loop turns.
     every: Duration,
     /// How long a loop may owe its answer.
     allowance: Duration,
 }
 
-impl Pace {
+impl WatchdogPace {
     /// For a watchdog with this limit. Four looks in its time, where sd_watchdog_enabled(3) advises two: after a meal
     /// that was left out there are two more chances before the end, and none of them on the very last moment.
     fn within(limit: Duration) -> Self {
@@ -54,7 +54,7 @@ impl Pace {
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct Sent {
     ready: bool,
     reloads: u64,
     /// It was told of the last reload, and not yet of its end.
@@ -66,39 +66,39 @@ struct Told {
 impl SystemdNotifier {
     /// One that has said nothing yet.
     pub fn new(notifier: Notifier, status: Arc<Status>) -> Self {
-        Self { notifier, status, told: Told::default(), silent: BTreeSet::new() }
+        Self { notifier, status, sent: Sent::default(), silent: BTreeSet::new() }
     }
 
     /// Says what changes, and feeds the watchdog for as long as every loop of the daemon turns. At rest it wakes up
     /// for the watchdog alone.
-    pub async fn attend(&mut self) -> Infallible {
+    pub async fn run(&mut self) -> Infallible {
         if !self.notifier.is_listened_to() {
             return std::future::pending().await;
         }
         let clock = self.status.clock;
         let (mut life, mut changes) = (self.status.life(), self.status.changes());
-        let pace = self.notifier.watchdog().map(Pace::within);
-        let mut next_beat: Option<Moment> = pace.map(|_| clock.now());
+        let watchdog_pace = self.notifier.watchdog().map(WatchdogPace::within);
+        let mut next_keepalive: Option<Moment> = watchdog_pace.map(|_| clock.now());
         let mut next_status = clock.now();
         loop {
             life.mark_unchanged();
-            let mut all_told = self.tell_life();
+            let mut all_sent = self.send_phase();
             let now = clock.now();
             if now >= next_status {
                 changes.mark_unchanged();
-                all_told &= self.tell_status();
+                all_sent &= self.send_status();
                 next_status = now + PAUSE;
             }
-            if let (Some(at), Some(pace)) = (&mut next_beat, pace)
+            if let (Some(at), Some(watchdog_pace)) = (&mut next_keepalive, watchdog_pace)
                 && now >= *at
             {
-                self.feed(pace.allowance);
-                *at = now + pace.every;
+                self.keep_alive(watchdog_pace.allowance);
+                *at = now + watchdog_pace.every;
             }
             let may_speak = clock.now() >= next_status;
-            let is_due = !all_told || changes.has_changed().unwrap_or_default();
+            let is_due = !all_sent || changes.has_changed().unwrap_or_default();
             let speak = (is_due && !may_speak).then_some(next_status);
-            let wake = [speak, next_beat].into_iter().flatten().min();
+            let wake = [speak, next_keepalive].into_iter().flatten().min();
             let sleep = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(clock.instant(at)).await,
@@ -114,56 +114,56 @@ impl SystemdNotifier {
     }
 
     /// Says what has not been said yet of starting, reloading and ending.
-    pub fn tell_life(&mut self) -> bool {
+    pub fn send_phase(&mut self) -> bool {
         let reading = self.status.read();
-        let (life, told) = (&reading.life, &mut self.told);
+        let (life, sent) = (&reading.life, &mut self.sent);
         if life.phase == Phase::Stopping {
-            if !told.stopping {
-                told.stopping =
+            if !sent.stopping {
+                sent.stopping =
                     self.notifier.send(&[State::Stopping, State::Status("finishing the files in hand")]);
             }
-            return told.stopping;
+            return sent.stopping;
         }
         // A reload while it starts is part of the start.
-        if told.ready && told.reloads < life.reloads {
-            let sent = self.notifier.send(&[
+        if sent.ready && sent.reloads < life.reloads {
+            let is_sent = self.notifier.send(&[
                 State::Reloading { asked: life.reload_asked },
                 State::Status("reading the policy anew"),
             ]);
-            if !sent {
+            if !is_sent {
                 return false;
             }
-            told.reloads = life.reloads;
-            told.reloading = true;
+            sent.reloads = life.reloads;
+            sent.reloading = true;
         }
-        if life.phase == Phase::Ready && (!told.ready || told.reloading) {
-            let status = status(&reading);
+        if life.phase == Phase::Ready && (!sent.ready || sent.reloading) {
+            let status = status_line(&reading);
             if !self.notifier.send(&[State::Ready, State::Status(&status)]) {
                 return false;
             }
-            *told = Told { ready: true, reloads: life.reloads, status, ..Told::default() };
+            *sent = Sent { ready: true, reloads: life.reloads, status, ..Sent::default() };
         }
         true
     }
 
-    fn tell_status(&mut self) -> bool {
+    fn send_status(&mut self) -> bool {
         let reading = self.status.read();
         let status = match reading.life.phase {
             Phase::Starting => "starting".to_owned(),
-            Phase::Ready => status(&reading),
+            Phase::Ready => status_line(&reading),
             Phase::Reloading | Phase::Stopping => return true, // said with the change
         };
-        if status != self.told.status {
+        if status != self.sent.status {
             if !self.notifier.send(&[State::Status(&status)]) {
                 return false;
             }
-            self.told.status = status;
+            self.sent.status = status;
         }
         true
     }
 
     /// Feeds the watchdog if every loop has answered the last question or still has time to, and asks the next.
-    fn feed(&mut self, allowance: Duration) {
+    fn keep_alive(&mut self, allowance: Duration) {
         let silent = self.status.watchdog.silent(allowance);
         for one in silent.iter().filter(|one| !self.silent.contains(&one.name)) {
             let part = &one.name;
@@ -186,7 +186,7 @@ impl SystemdNotifier {
 }
 
 /// How it stands, on one line for people.
-fn status(reading: &Reading) -> String {
+fn status_line(reading: &Reading) -> String {
     let mut parts = vec![match reading.rules.len() {
         1 => "1 rule".to_owned(),
         n => format!("{n} rules"),
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn o4_a_loop_that_turns_again_is_in_time_for_the_watchdog() {
         for limit in [5, 30, 300].map(Duration::from_secs) {
-            let Pace { every, allowance } = Pace::within(limit);
+            let WatchdogPace { every, allowance } = WatchdogPace::within(limit);
             assert!(allowance >= limit / 2, "a loop under load has half the time");
             assert!(every * 3 < limit, "one meal left out leaves two chances before the limit");
         }
@@ -251,10 +251,10 @@ mod tests {
 
     #[test]
     fn the_status_line_tells_what_an_operator_asks_first() {
-        let board = Status::default();
-        board.set_rules(["incoming", "gone"].into_iter());
-        assert_eq!(status(&board.read()), "2 rules; waits for its directory: gone incoming");
-        (0..3).for_each(|_| board.rule("incoming").count(Outcome::Delivered));
+        let status = Status::default();
+        status.set_rules(["incoming", "gone"].into_iter());
+        assert_eq!(status_line(&status.read()), "2 rules; waits for its directory: gone incoming");
+        (0..3).for_each(|_| status.rule("incoming").count(Outcome::Delivered));
         let cause = |count, is_held| Cause {
             count,
             is_held,
@@ -264,7 +264,7 @@ mod tests {
             needs_operator: false,
             next_try: None,
         };
-        board.rule("incoming").show(Now {
+        status.rule("incoming").show(Now {
             root: Root::Watched,
             causes: [
                 ("network", cause(2, true)),
@@ -274,15 +274,15 @@ mod tests {
             .into(),
             ..Now::default()
         });
-        board.rule("gone").show(Now { root: Root::Held("no such directory".into()), ..Now::default() });
-        board.key_fell_silent(
+        status.rule("gone").show(Now { root: Root::Held("no such directory".into()), ..Now::default() });
+        status.key_fell_silent(
             &"local:key".parse().unwrap(),
             Operation::Decrypt,
             &Trouble::new(TroubleKind::Network, ""),
         );
-        board.reload_refused("two\nfaults".into());
+        status.reload_refused("two\nfaults".into());
         assert_eq!(
-            status(&board.read()),
+            status_line(&status.read()),
             "2 rules; 3 delivered; 3 held (1 conflict, 2 network); cannot work: gone; \
              KMS does not answer under 1 key; the last reload was refused: two\\x0afaults"
         );

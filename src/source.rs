@@ -157,7 +157,7 @@ pub trait Feed: Send + Sync + 'static {
     fn fault(&self) -> Option<EventFault>;
 
     /// How often what listens was built since this was last asked.
-    fn built(&mut self) -> usize;
+    fn watchers_built(&mut self) -> usize;
 }
 
 /// What a feed has to tell.

@@ -77,10 +77,10 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
                 Some(ended) = daemon.join_next() => ended.unwrap_or_else(|lost| Err(lost.into())),
                 never = signals.pass_on(&file, &status, asks, order) => match never {},
                 Some(Err(ended)) = control.join_next() => Err(DaemonError::Worker(format!("the control socket's: {ended}"))),
-                never = systemd.attend() => match never {},
+                never = systemd.run() => match never {},
             };
             control.shutdown().await;
-            systemd.tell_life(); // what came last; nobody is left to repeat it
+            systemd.send_phase(); // what came last; nobody is left to repeat it
             ended
         };
         let (told, ended): (Result<(), Failure>, _) = tokio::join!(tell, served);

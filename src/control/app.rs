@@ -31,11 +31,11 @@ impl Routes {
     }
 
     /// The rule_status of one rule, or of each; `None` if the policy in force has no such rule.
-    pub(super) fn panels(&self, rule: Option<&str>) -> Option<BTreeMap<String, Arc<RuleStatus>>> {
-        let mut panels = self.status.panels();
+    pub(super) fn rule_statuses(&self, rule: Option<&str>) -> Option<BTreeMap<String, Arc<RuleStatus>>> {
+        let mut rule_statuses = self.status.rule_statuses();
         match rule {
-            Some(rule) => panels.remove_entry(rule).map(|only| BTreeMap::from([only])),
-            None => Some(panels),
+            Some(rule) => rule_statuses.remove_entry(rule).map(|only| BTreeMap::from([only])),
+            None => Some(rule_statuses),
         }
     }
 

@@ -247,10 +247,15 @@ fn of_rules(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Res
 }
 
 fn of_kms(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Result {
-    let tally = &status.tally;
-    page.gauges("kms_calls_in_flight", "Calls of KMS under way", None, [([], count(tally.in_flight()))])?;
+    let kms_metrics = &status.kms_metrics;
+    page.gauges(
+        "kms_calls_in_flight",
+        "Calls of KMS under way",
+        None,
+        [([], count(kms_metrics.in_flight()))],
+    )?;
     let normal = reading.plan.as_ref().map_or(0.0, |plan| f64::from(plan.policy.limits.kms_per_second));
-    let rate = tally.rate().map_or(normal, |rate| rate.min(normal));
+    let rate = kms_metrics.rate().map_or(normal, |rate| rate.min(normal));
     page.gauges(
         "kms_rate_limit",
         "Calls of KMS that may start in a second; falls while KMS throttles",
@@ -279,7 +284,7 @@ fn of_kms(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Resul
     let help = "How long calls of KMS took, by operation and result";
     let mut metric =
         page.0.encode_descriptor("kms_call_duration", help, Some(&Unit::Seconds), MetricType::Histogram)?;
-    for ((operation, result), calls) in tally.calls() {
+    for ((operation, result), calls) in kms_metrics.calls() {
         let labels = [("operation", operation.as_str().to_owned()), ("result", result.to_owned())];
         let buckets = buckets(&calls);
         metric.encode_family(&labels)?.encode_histogram::<[(&str, &str); 0]>(

@@ -55,7 +55,7 @@ pub struct PolicyStatus {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Concern {
     /// In a word: the cause of a hold, or `rule-held`, `no-events`, `kms-silent`, `brake`, `reload-refused`,
-    /// `not-turning`.
+    /// `unresponsive`.
     pub kind: String,
     /// The rule, if it is about one.
     pub rule: Option<String>,
@@ -259,7 +259,7 @@ impl StatusReport {
             reason: silent.trouble.to_string(),
         });
         let mut calls: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-        for ((operation, result), counted) in status.tally.calls() {
+        for ((operation, result), counted) in status.kms_metrics.calls() {
             calls.entry(operation.as_str().to_owned()).or_default().insert(result.to_owned(), counted.count);
         }
         let normal = plan.map_or(0.0, |plan| f64::from(plan.policy.limits.kms_per_second));
@@ -278,8 +278,8 @@ impl StatusReport {
             concerns: concerns(status, &reading, clocks),
             rules: plan.map(|plan| rules(plan, &reading, clocks)).unwrap_or_default(),
             kms: KmsStatus {
-                in_flight: status.tally.in_flight(),
-                calls_per_second: status.tally.rate().map_or(normal, |rate| rate.min(normal)),
+                in_flight: status.kms_metrics.in_flight(),
+                calls_per_second: status.kms_metrics.rate().map_or(normal, |rate| rate.min(normal)),
                 calls,
                 caller: reading.asked.caller.as_ref().map(CallerStatus::of),
                 accounts: reading.asked.accounts.iter().map(|a| Escaped::text(a).to_string()).collect(),
@@ -365,13 +365,13 @@ fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> 
     let mut all = Vec::new();
     for silent in status.watchdog.silent(NOT_TURNING) {
         all.push(Concern {
-            kind: "not-turning".to_owned(),
+            kind: "unresponsive".to_owned(),
             rule: reading.rules.contains_key(&silent.name).then(|| silent.name.clone()),
             files: None,
             since: None,
             reason: match silent.at_disk {
                 true => format!("{} waits for a file system that does not answer", silent.name),
-                false => format!("the loop of {} does not turn", silent.name),
+                false => format!("the event loop of {} does not respond", silent.name),
             },
             hint: match silent.at_disk {
                 true => "see to the disk or the file server; the other rules go on".to_owned(),

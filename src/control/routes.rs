@@ -86,11 +86,11 @@ async fn backlog(State(routes): State<Arc<Routes>>, Query(query): Query<BacklogQ
     };
     let which = Which { cause: query.cause, held_only: query.held, path };
     let most = query.most.unwrap_or(MOST);
-    let Some(panels) = routes.panels(query.rule.as_deref()) else {
+    let Some(rule_statuses) = routes.rule_statuses(query.rule.as_deref()) else {
         return refusal(StatusCode::NOT_FOUND, "the policy in force has no such rule");
     };
     // All at once: one that does not answer delays the others' answer once, and not each in turn.
-    let asked: Vec<_> = panels
+    let asked: Vec<_> = rule_statuses
         .into_iter()
         .map(|(rule, rule_status)| {
             let (answer, wait) = oneshot::channel();
@@ -132,12 +132,12 @@ async fn rescan(
     if !peer.commands() {
         return not_for_you();
     }
-    let Some(panels) = routes.panels(query.rule.as_deref()) else {
+    let Some(rule_statuses) = routes.rule_statuses(query.rule.as_deref()) else {
         return refusal(StatusCode::NOT_FOUND, "the policy in force has no such rule");
     };
     let (mut begun, mut late) = (Vec::new(), Vec::new());
     let deadline = routes.status.clock.instant(routes.status.clock.now() + PATIENCE);
-    for (rule, rule_status) in panels {
+    for (rule, rule_status) in rule_statuses {
         let (done, wait) = oneshot::channel();
         let asked = match rule_status.ask(Ask::Rescan(done)) {
             Ok(()) => answered(wait, deadline).await,

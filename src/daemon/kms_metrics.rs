@@ -95,18 +95,18 @@ mod tests {
 
     #[test]
     fn a_call_is_counted_once_where_it_belongs() {
-        let tally = KmsMetrics::default();
+        let kms_metrics = KmsMetrics::default();
         let key = "local:a".parse::<KeyArn>().unwrap();
         let trouble = KmsError::Trouble(Trouble::new(TroubleKind::Timeout, ""));
-        tally.call_began();
-        assert_eq!(tally.in_flight(), 1);
+        kms_metrics.call_began();
+        assert_eq!(kms_metrics.in_flight(), 1);
         for (answer, millis) in [(Ok(&key), 5), (Ok(&key), 6), (Err(&trouble), 60_000)] {
             let took = Duration::from_millis(millis);
-            tally.count(&CallEnd { operation: Operation::Decrypt, answer, took, caller: None });
+            kms_metrics.count(&CallEnd { operation: Operation::Decrypt, answer, took, caller: None });
         }
-        tally.call_over();
-        assert_eq!(tally.in_flight(), 0);
-        let calls = tally.calls();
+        kms_metrics.call_over();
+        assert_eq!(kms_metrics.in_flight(), 0);
+        let calls = kms_metrics.calls();
         let good = &calls[&(Operation::Decrypt, "ok")];
         assert_eq!((good.count, good.classes[0], good.classes[1]), (2, 1, 1));
         assert_eq!(calls[&(Operation::Decrypt, "timeout")].classes[BOUNDS_MS.len()], 1);

@@ -123,7 +123,7 @@ pub struct AttemptResult {
     /// The payload below the root.
     pub path: RelPath,
     /// How it ended.
-    pub ending: AttemptOutcome,
+    pub outcome: AttemptOutcome,
     /// What was learned of the signature.
     pub known: Option<Known>,
 }
@@ -144,8 +144,8 @@ impl<K: Kms> Pipeline<K> {
                 Box::pin(self.verify(&site, verify, &work, &mut known)).await
             }
         };
-        let ending = match ended {
-            Ok(ending) => ending,
+        let outcome = match ended {
+            Ok(outcome) => outcome,
             Err(AttemptError::Changed) => AttemptOutcome::Changed,
             Err(AttemptError::Hold(hold)) => AttemptOutcome::Hold(hold),
             Err(AttemptError::Refused(reason)) => {
@@ -159,10 +159,10 @@ impl<K: Kms> Pipeline<K> {
                 }
             }
         };
-        if let AttemptOutcome::Settled(_) = &ending {
+        if let AttemptOutcome::Settled(_) = &outcome {
             site.source.acknowledge(&path).await;
         }
-        AttemptResult { path, ending, known }
+        AttemptResult { path, outcome, known }
     }
 
     /// Reports files that are not handled as they are, and remembers these versions so that they are reported once.
@@ -281,17 +281,17 @@ impl<K: Kms> Pipeline<K> {
         Ok(row.is_some_and(|row| was_delivered(site, &row, &work.versions)))
     }
 
-    /// Removes a source that is delivered and on record; `ending` is what came of it. A signature beside a file to be signed
+    /// Removes a source that is delivered and on record; `outcome` is what came of it. A signature beside a file to be signed
     /// is none of it.
     async fn remove<B: Backend>(
         &self,
         site: &Site<B>,
         path: &RelPath,
         versions: &PairVersion<VersionOf<B>>,
-        ending: AttemptOutcome,
+        outcome: AttemptOutcome,
     ) -> Result<AttemptOutcome, AttemptError> {
         Ok(match site.sink.remove(path, &site.source_of(versions)).await? {
-            Removed::Done => ending,
+            Removed::Done => outcome,
             Removed::Changed => AttemptOutcome::Changed,
         })
     }

@@ -24,7 +24,7 @@ use crate::source::EventFault;
 use crate::state::Outcome;
 
 /// Questions that may wait for one driver.
-const QUESTIONS: usize = 16;
+const MAX_REQUESTS: usize = 16;
 
 /// The status of one daemon.
 #[derive(Debug)]
@@ -36,13 +36,13 @@ pub struct Status {
     /// Whether its loops turn.
     pub watchdog: Watchdog,
     /// Calls of KMS.
-    pub tally: KmsMetrics,
+    pub kms_metrics: KmsMetrics,
     /// Changes when the record may have more rows; there once state is open.
     commits: OnceLock<watch::Receiver<u64>>,
     life: watch::Sender<Life>,
     plan: watch::Sender<Option<Arc<Plan>>>,
     /// Whether nobody is still to open a control socket.
-    doors: watch::Sender<bool>,
+    control_ready: watch::Sender<bool>,
     rules: Mutex<BTreeMap<String, Arc<RuleStatus>>>,
     silent_keys: Mutex<BTreeMap<(String, Operation), SilentKey>>,
     asked: Mutex<Asked>,
@@ -109,7 +109,7 @@ pub enum Phase {
 pub struct RuleStatus {
     figures: Mutex<Figures>,
     /// Where its driver takes questions.
-    driver: Mutex<Option<mpsc::Sender<Ask>>>,
+    requests: Mutex<Option<mpsc::Sender<Ask>>>,
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -264,11 +264,11 @@ impl Status {
             clock,
             started: clock::since_epoch().saturating_sub(clock.now()),
             watchdog: Watchdog::new(clock),
-            tally: KmsMetrics::default(),
+            kms_metrics: KmsMetrics::default(),
             commits: OnceLock::new(),
             life: watch::Sender::default(),
             plan: watch::Sender::default(),
-            doors: watch::Sender::new(true),
+            control_ready: watch::Sender::new(true),
             rules: Mutex::default(),
             silent_keys: Mutex::default(),
             asked: Mutex::default(),
@@ -288,18 +288,18 @@ impl Status {
 
     /// Somebody is going to open a control socket: the daemon is not ready before they have tried.
     pub fn expect_control(&self) {
-        self.doors.send_replace(false);
+        self.control_ready.send_replace(false);
     }
 
     /// They have tried.
     pub fn control_was_tried(&self) {
-        self.doors.send_replace(true);
+        self.control_ready.send_replace(true);
     }
 
     /// Waits until a control socket was tried, if one is expected.
     pub async fn control(&self) {
-        // The sender is this board's own.
-        self.doors.subscribe().wait_for(|tried| *tried).await.map(drop).unwrap_or_default();
+        // The sender is this status's own.
+        self.control_ready.subscribe().wait_for(|tried| *tried).await.map(drop).unwrap_or_default();
     }
 
     /// A policy is in force from now on.
@@ -318,7 +318,7 @@ impl Status {
         let mut rules = lock(&self.rules);
         let mut old = std::mem::take(&mut *rules);
         for name in names {
-            let rule_status = old.remove(name).unwrap_or_else(|| self.new_panel());
+            let rule_status = old.remove(name).unwrap_or_else(|| self.new_rule());
             lock(&rule_status.figures).now = Now::default();
             rules.insert(name.to_owned(), rule_status);
         }
@@ -330,17 +330,17 @@ impl Status {
 
     /// The rule_status of a rule, for its driver; a new one if the rule is not among those that were set.
     pub fn rule(&self, name: &str) -> Arc<RuleStatus> {
-        Arc::clone(lock(&self.rules).entry(name.to_owned()).or_insert_with(|| self.new_panel()))
+        Arc::clone(lock(&self.rules).entry(name.to_owned()).or_insert_with(|| self.new_rule()))
     }
 
     /// The panels of all rules, by name.
-    pub fn panels(&self) -> BTreeMap<String, Arc<RuleStatus>> {
+    pub fn rule_statuses(&self) -> BTreeMap<String, Arc<RuleStatus>> {
         lock(&self.rules).clone()
     }
 
-    fn new_panel(&self) -> Arc<RuleStatus> {
+    fn new_rule(&self) -> Arc<RuleStatus> {
         let changes = Arc::clone(&self.changes);
-        Arc::new(RuleStatus { figures: Mutex::default(), driver: Mutex::default(), changes })
+        Arc::new(RuleStatus { figures: Mutex::default(), requests: Mutex::default(), changes })
     }
 
     /// AWS was asked, as this caller as far as it is known, and this key answered if one did.
@@ -475,9 +475,9 @@ impl RuleStatus {
     }
 
     /// Questions for the driver, from now on the caller.
-    pub fn take_questions(&self) -> mpsc::Receiver<Ask> {
-        let (asks, questions) = mpsc::channel(QUESTIONS);
-        *lock(&self.driver) = Some(asks);
+    pub fn take_requests(&self) -> mpsc::Receiver<Ask> {
+        let (asks, questions) = mpsc::channel(MAX_REQUESTS);
+        *lock(&self.requests) = Some(asks);
         questions
     }
 
@@ -486,8 +486,8 @@ impl RuleStatus {
     /// # Errors
     /// It is not there, or is asked too much already.
     pub fn ask(&self, ask: Ask) -> Result<(), Unanswered> {
-        let driver = lock(&self.driver).clone().ok_or(Unanswered::Gone)?;
-        driver.try_send(ask).map_err(|error| match error {
+        let requests = lock(&self.requests).clone().ok_or(Unanswered::Gone)?;
+        requests.try_send(ask).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Unanswered::Busy,
             mpsc::error::TrySendError::Closed(_) => Unanswered::Gone,
         })
@@ -510,20 +510,20 @@ impl RuleStatus {
 
 impl Observer for Status {
     fn call_began(&self) {
-        self.tally.call_began();
+        self.kms_metrics.call_began();
     }
 
     fn call_over(&self) {
-        self.tally.call_over();
+        self.kms_metrics.call_over();
     }
 
     fn call_answered(&self, call: CallEnd<'_>) {
-        self.tally.count(&call);
+        self.kms_metrics.count(&call);
         self.aws_was_asked(call.caller, call.answer.ok());
     }
 
     fn interval_is(&self, interval: Duration) {
-        self.tally.set_interval(interval);
+        self.kms_metrics.set_interval(interval);
     }
 
     fn key_fell_silent(&self, key: &KeyId, operation: Operation, trouble: &Trouble) {
@@ -564,7 +564,7 @@ mod tests {
         let reading = status.read();
         assert_eq!(reading.rules.keys().collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(reading.rules["a"].outcomes["signed"], 2);
-        assert_eq!(reading.rules["a"].now.waiting, 0, "the new driver has seen nothing yet");
+        assert_eq!(reading.rules["a"].now.waiting, 0, "the new worker has seen nothing yet");
         assert!(reading.silent_keys.is_empty());
     }
 

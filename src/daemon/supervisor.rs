@@ -1,9 +1,9 @@
-//! The crew: the drivers of one policy, and those who keep the quarantine store and the record beside them.
+//! The supervisor: the workers of one policy, and the maintenance tasks of the quarantine store and the record.
 //!
-//! Another policy has another crew, which begins when the old one has nothing in hand, so that no verdict mixes the two
-//! (O3). A driver that a file system does not let come to an end is left behind: what it had in hand is left as a kill
-//! would leave it, and its rule goes on by the policy in force when the file system has answered. So a server that
-//! hangs holds its own rules and nobody else's, reload or not.
+//! Each policy has a supervisor of its own, numbered by its generation. The next one starts when the last one has
+//! nothing in hand, so that no verdict mixes two policies (O3). A worker that hangs on its file system is abandoned:
+//! what it had in hand is left as a kill would leave it (P4), and the new policy's worker for that directory starts
+//! when the old one has returned. So a file server that hangs holds only its own rules, also during a reload.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -21,213 +21,218 @@ use crate::daemon::site::Backend;
 use crate::daemon::status::Status;
 use crate::daemon::summary::Summary;
 use crate::daemon::watchdog;
-use crate::daemon::worker::{Told, Worker};
+use crate::daemon::worker::{ShutdownMode, Worker};
 use crate::daemon::{DaemonError, Options, Order};
 use crate::hold::Hold;
 use crate::kms::Kms;
 use crate::policy::{Policy, Rule};
 
-/// How long files in hand may take when the daemon ends or changes its policy: an operation of KMS, and the
-/// reading of a large file. A kill after that is safe (P4), so service managers may be less patient.
-const DRAIN: Duration = Duration::from_secs(60);
-/// How long a driver may be in one system call on files before a new policy no longer waits for it.
-const HANGS: Duration = Duration::from_secs(10);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long drivers have that were told to leave what is in hand. Nothing but a file system takes so long.
-const PARTING: Duration = Duration::from_secs(2);
+/// How long files in hand may take when the daemon ends or changes its policy: enough for a call of KMS and for
+/// reading a large file. A kill after that is safe (P4), so a service manager may use a shorter limit.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a worker may be in one system call on files before a reload no longer waits for it.
+const HANG_LIMIT: Duration = Duration::from_secs(10);
+/// How often a reload checks for that.
+const HANG_CHECK: Duration = Duration::from_secs(1);
+/// How long workers have to end in [`ShutdownMode::Abandon`]. Only a file system takes longer.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the daemon waits with being ready for rules whose directories neither open nor fail to: a file server
-/// that does not answer holds its rule, and must not hold the start.
-const ATTACHING: Duration = Duration::from_secs(20);
+/// How long readiness waits for rules whose directories neither open nor fail to: a file server that does not
+/// answer holds its own rule, and must not delay the start.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What outlives a crew: who gives the orders, and drivers that are left behind.
-pub struct Ship {
-    /// Where it is said how things stand.
+/// What outlives a supervisor: the channel of orders, the status, and workers that were abandoned.
+pub struct Daemon {
+    /// Live status of all rules, read by the control socket and the metrics.
     pub status: Arc<Status>,
-    /// Fires when the first crew is ready.
+    /// Fires when the first supervisor is ready.
     pub ready: Option<oneshot::Sender<()>>,
-    /// What the daemon is told.
+    /// Orders to stop or to reload.
     pub orders: mpsc::Receiver<Order>,
-    /// Policies that are to come.
+    /// Reloads that are being prepared.
     pub reloads: Reloads,
-    /// All drivers.
-    pub drivers: Drivers,
+    /// The workers of all generations.
+    pub workers: Workers,
 }
 
-/// The drivers of a crew, and of earlier ones those that have not ended.
+/// The workers of this generation, and those of earlier ones that have not ended.
 #[derive(Default)]
-pub struct Drivers {
-    tasks: JoinSet<(Berth, Result<Summary, Hold>)>,
-    at_work: Vec<Berth>,
+pub struct Workers {
+    tasks: JoinSet<(WorkerId, Result<Summary, Hold>)>,
+    running: Vec<WorkerId>,
 }
 
-/// Which driver.
+/// Which worker.
 #[derive(Debug, Clone)]
-struct Berth {
-    /// The number of its crew.
-    crew: u64,
+struct WorkerId {
+    /// Of its supervisor.
+    generation: u64,
     rule: Arc<Rule>,
 }
 
-impl Drivers {
-    /// Whether none is at work, of any crew.
+impl Workers {
+    /// Whether none is running, of any generation.
     pub fn is_empty(&self) -> bool {
-        self.at_work.is_empty()
+        self.running.is_empty()
     }
 
-    fn start(&mut self, berth: Berth, run: impl Future<Output = Result<Summary, Hold>> + Send + 'static) {
-        self.at_work.push(berth.clone());
-        self.tasks.spawn(async move { (berth, run.await) });
+    fn start(
+        &mut self,
+        worker: WorkerId,
+        task: impl Future<Output = Result<Summary, Hold>> + Send + 'static,
+    ) {
+        self.running.push(worker.clone());
+        self.tasks.spawn(async move { (worker, task.await) });
     }
 
-    /// Waits for one to end.
-    async fn ended(&mut self) -> Option<Result<(Berth, Summary), DaemonError>> {
-        let (berth, ended) = match self.tasks.join_next().await? {
+    /// Waits until one ends. `None` when none is running.
+    async fn ended(&mut self) -> Option<Result<(WorkerId, Summary), DaemonError>> {
+        let (worker, ended) = match self.tasks.join_next().await? {
             Ok(ended) => ended,
             Err(lost) => return Some(Err(lost.into())),
         };
-        self.at_work.retain(|other| other.crew != berth.crew || other.rule.name != berth.rule.name);
-        Some(ended.map(|summary| (berth, summary)).map_err(DaemonError::Fatal))
+        self.running
+            .retain(|other| other.generation != worker.generation || other.rule.name != worker.rule.name);
+        Some(ended.map(|summary| (worker, summary)).map_err(DaemonError::Fatal))
     }
 
-    fn of(&self, crew: u64) -> impl Iterator<Item = &Rule> {
-        self.at_work.iter().filter(move |berth| berth.crew == crew).map(|berth| &*berth.rule)
+    fn of(&self, generation: u64) -> impl Iterator<Item = &Rule> {
+        self.running.iter().filter(move |worker| worker.generation == generation).map(|worker| &*worker.rule)
     }
 
-    fn work_in(&self, path: &Path) -> bool {
-        self.at_work.iter().any(|berth| berth.rule.path == path)
+    fn any_in(&self, path: &Path) -> bool {
+        self.running.iter().any(|worker| worker.rule.path == path)
     }
 }
 
-/// The drivers of one policy.
+/// The workers of one policy and its maintenance tasks.
 pub struct Supervisor<K, B> {
-    number: u64,
+    generation: u64,
     pipeline: Arc<Pipeline<K>>,
     backend: Arc<B>,
-    /// Rules whose directory a driver of an earlier crew still has.
+    /// Rules whose directory a worker of an earlier generation still has.
     waiting: Vec<Arc<Rule>>,
-    /// Who keeps the quarantine store, if there is one. Ends with the crew.
-    keeper: JoinSet<Infallible>,
+    /// Maintenance of the quarantine store, if there is one. Ends with the supervisor.
+    quarantine_task: JoinSet<Infallible>,
     attached: Vec<oneshot::Receiver<()>>,
-    told: watch::Sender<Told>,
+    shutdown: watch::Sender<ShutdownMode>,
     once: bool,
     max_jobs: usize,
-    /// The record's keeper; `--once` does its work at the end.
-    upkeep: JoinSet<Hold>,
+    /// Maintenance of the record; `--once` does that at its end.
+    record_task: JoinSet<Hold>,
 }
 
-/// Why a crew ended.
-pub enum Relieved {
-    /// Everything is done.
-    Done(Vec<Summary>),
-    /// It was told to stop, and what was in hand is done.
+/// Why a supervisor ended.
+pub enum SupervisorExit {
+    /// Everything is done (`--once`).
+    Finished(Vec<Summary>),
+    /// It was ordered to stop, and what was in hand is done.
     Stopped(Vec<Summary>),
-    /// Another policy comes.
-    By(Box<Next>),
+    /// A reload: this policy is next.
+    Replaced(Box<Next>),
 }
 
 impl<K: Kms, B: Backend> Supervisor<K, B> {
-    /// Sets to work by a policy. Crews are numbered from 1.
+    /// Starts the workers of a policy. Generations are numbered from 1.
     pub fn start(
-        number: u64,
+        generation: u64,
         pipeline: &Arc<Pipeline<K>>,
         backend: &Arc<B>,
         policy: &Policy,
         options: Options,
-        keeper: Option<QuarantineMaintenance>,
-        drivers: &mut Drivers,
+        quarantine: Option<QuarantineMaintenance>,
+        workers: &mut Workers,
     ) -> Self {
-        let mut keepers = JoinSet::new();
-        if let Some(keeper) = keeper.filter(|_| !options.once) {
-            keepers.spawn(keeper.run(pipeline.status.watchdog.register(watchdog::QUARANTINE)));
+        let mut quarantine_task = JoinSet::new();
+        if let Some(maintenance) = quarantine.filter(|_| !options.once) {
+            quarantine_task.spawn(maintenance.run(pipeline.status.watchdog.register(watchdog::QUARANTINE)));
         }
-        let mut upkeep = JoinSet::new();
+        let mut record_task = JoinSet::new();
         if !options.once && !pipeline.dry_run {
-            upkeep.spawn(RecordMaintenance::new(Arc::clone(pipeline), policy.record.clone()).run());
+            record_task.spawn(RecordMaintenance::new(Arc::clone(pipeline), policy.record.clone()).run());
         }
-        let mut crew = Self {
-            number,
+        let mut supervisor = Self {
+            generation,
             pipeline: Arc::clone(pipeline),
             backend: Arc::clone(backend),
             waiting: Vec::new(),
-            keeper: keepers,
+            quarantine_task,
             attached: Vec::new(),
-            told: watch::Sender::new(Told::Work),
+            shutdown: watch::Sender::new(ShutdownMode::Run),
             once: options.once,
             max_jobs: policy.limits.in_hand(),
-            upkeep,
+            record_task,
         };
         for rule in &policy.rules {
-            if drivers.work_in(&rule.path) {
-                crew.waiting.push(Arc::clone(rule));
+            if workers.any_in(&rule.path) {
+                supervisor.waiting.push(Arc::clone(rule));
             } else {
-                crew.begin(rule, drivers);
+                supervisor.start_worker(rule, workers);
             }
         }
-        crew
+        supervisor
     }
 
-    fn begin(&mut self, rule: &Arc<Rule>, drivers: &mut Drivers) {
+    fn start_worker(&mut self, rule: &Arc<Rule>, workers: &mut Workers) {
         let (ready, is_ready) = oneshot::channel();
         self.attached.push(is_ready);
         let (pipeline, backend) = (Arc::clone(&self.pipeline), Arc::clone(&self.backend));
-        let driver = Worker::new(pipeline, backend, Arc::clone(rule), self.once, self.max_jobs, ready);
-        let berth = Berth { crew: self.number, rule: Arc::clone(rule) };
-        drivers.start(berth, driver.run(self.told.subscribe()));
+        let worker = Worker::new(pipeline, backend, Arc::clone(rule), self.once, self.max_jobs, ready);
+        let id = WorkerId { generation: self.generation, rule: Arc::clone(rule) };
+        workers.start(id, worker.run(self.shutdown.subscribe()));
     }
 
-    /// Works until everything is done, or until it is told otherwise.
+    /// Runs until everything is done, or until an order to stop or a reload.
     ///
     /// # Errors
     /// What ends the daemon.
-    pub async fn work(mut self, ship: &mut Ship) -> Result<Relieved, DaemonError> {
+    pub async fn run(mut self, daemon: &mut Daemon) -> Result<SupervisorExit, DaemonError> {
         let attached = std::mem::take(&mut self.attached);
-        let status = Arc::clone(&ship.status);
+        let status = Arc::clone(&daemon.status);
         let all_attached = async {
             for is_ready in attached {
-                // A driver that ended before is seen below.
+                // A worker that ended before is seen below.
                 is_ready.await.unwrap_or_default();
             }
             status.control().await;
         };
-        let all_attached = tokio::time::timeout(ATTACHING, all_attached);
+        let all_attached = tokio::time::timeout(ATTACH_TIMEOUT, all_attached);
         tokio::pin!(all_attached);
         let (mut is_attached, mut summaries) = (false, Vec::new());
         loop {
             tokio::select! {
-                biased; // being ready is said before the end, however near that is
+                biased; // readiness is reported before the end, even if both are due
                 attached = &mut all_attached, if !is_attached => {
                     is_attached = true;
                     if attached.is_err() {
                         tracing::error!("the directories of a rule neither open nor fail to; not waiting for them");
                     }
-                    self.say_ready(ship);
+                    self.report_ready(daemon);
                 }
-                Some(order) = ship.orders.recv() => match order {
-                    Order::Stop => return self.drain(ship, summaries, None).await,
-                    Order::Reload(policy) => ship.reloads.offer(policy),
+                Some(order) = daemon.orders.recv() => match order {
+                    Order::Stop => return self.drain(daemon, summaries, None).await,
+                    Order::Reload(policy) => daemon.reloads.offer(policy),
                 },
-                next = ship.reloads.next() => {
+                next = daemon.reloads.next() => {
                     let next = next?;
-                    if !is_attached && self.number > 1 {
-                        ship.status.reload_superseded();
+                    if !is_attached && self.generation > 1 {
+                        daemon.status.reload_superseded();
                     }
-                    return self.drain(ship, summaries, Some(next)).await;
+                    return self.drain(daemon, summaries, Some(next)).await;
                 }
-                Some(Err(ended)) = self.keeper.join_next() => {
+                Some(Err(ended)) = self.quarantine_task.join_next() => {
                     return Err(DaemonError::Worker(format!("the quarantine's: {ended}")));
                 }
-                Some(ended) = self.upkeep.join_next() => return Err(match ended {
+                Some(ended) = self.record_task.join_next() => return Err(match ended {
                     Ok(fatal) => DaemonError::Fatal(fatal),
                     Err(lost) => lost.into(),
                 }),
-                ended = ship.drivers.ended() => match ended {
-                    None => return Ok(Relieved::Done(summaries)),
+                ended = daemon.workers.ended() => match ended {
+                    None => return Ok(SupervisorExit::Finished(summaries)),
                     Some(ended) => {
-                        let (berth, summary) = ended?;
-                        if berth.crew != self.number {
-                            self.take_over(&berth.rule.path, &mut ship.drivers);
+                        let (worker, summary) = ended?;
+                        if worker.generation != self.generation {
+                            self.resume_waiting(&worker.rule.path, &mut daemon.workers);
                         } else if self.once {
                             summaries.push(summary);
                         } else {
@@ -239,97 +244,100 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
         }
     }
 
-    fn say_ready(&self, ship: &mut Ship) {
-        if self.number > 1 {
-            ship.status.reloaded();
+    fn report_ready(&self, daemon: &mut Daemon) {
+        if self.generation > 1 {
+            daemon.status.reloaded();
         } else {
-            ship.status.is_ready();
+            daemon.status.is_ready();
         }
-        if let Some(ready) = ship.ready.take() {
+        if let Some(ready) = daemon.ready.take() {
             tracing::info!("ready");
             ready.send(()).ok(); // nobody need be waiting
         }
     }
 
-    /// A driver that was left behind has let go of this directory.
-    fn take_over(&mut self, path: &Path, drivers: &mut Drivers) {
-        if drivers.work_in(path) {
+    /// Starts the rules that waited for an abandoned worker to release this directory.
+    fn resume_waiting(&mut self, path: &Path, workers: &mut Workers) {
+        if workers.any_in(path) {
             return;
         }
         for rule in self.waiting.extract_if(.., |rule| rule.path == path).collect::<Vec<_>>() {
-            tracing::info!(rule = rule.name, "the rule goes on, by the policy in force");
-            self.begin(&rule, drivers);
+            tracing::info!(rule = rule.name, "the rule continues, under the policy in force");
+            self.start_worker(&rule, workers);
         }
     }
 
-    /// Has every driver finish what is in hand, and then end or make way for the next policy. A policy that comes
-    /// meanwhile takes that one's place.
+    /// Has every worker finish what is in hand, and then ends or hands over to the next policy. A policy that
+    /// arrives meanwhile replaces that one.
     async fn drain(
         self,
-        ship: &mut Ship,
+        daemon: &mut Daemon,
         mut summaries: Vec<Summary>,
         mut next: Option<Next>,
-    ) -> Result<Relieved, DaemonError> {
-        self.told.send_replace(Told::Finish);
-        let deadline = tokio::time::sleep(DRAIN);
+    ) -> Result<SupervisorExit, DaemonError> {
+        self.shutdown.send_replace(ShutdownMode::Finish);
+        let deadline = tokio::time::sleep(DRAIN_TIMEOUT);
         tokio::pin!(deadline);
-        let mut look = tokio::time::interval(LOOK);
-        while ship.drivers.of(self.number).next().is_some() {
+        let mut hang_check = tokio::time::interval(HANG_CHECK);
+        while daemon.workers.of(self.generation).next().is_some() {
             let mut is_over = false;
             tokio::select! {
-                Some(ended) = ship.drivers.ended() => {
-                    let (berth, summary) = ended?;
-                    if berth.crew == self.number {
+                Some(ended) = daemon.workers.ended() => {
+                    let (worker, summary) = ended?;
+                    if worker.generation == self.generation {
                         summaries.push(summary);
                     }
                 }
-                Some(order) = ship.orders.recv() => match order {
-                    Order::Stop if next.take().is_some() => {} // as told first, but for the policy to come
+                Some(order) = daemon.orders.recv() => match order {
+                    Order::Stop if next.take().is_some() => {} // it finishes as before, and no policy follows
                     Order::Stop => return Err(DaemonError::Unfinished),
-                    Order::Reload(policy) => ship.reloads.offer(policy),
+                    Order::Reload(policy) => daemon.reloads.offer(policy),
                 },
-                newer = ship.reloads.next(), if next.is_some() => {
+                newer = daemon.reloads.next(), if next.is_some() => {
                     next = Some(newer?);
-                    ship.status.reload_superseded();
+                    daemon.status.reload_superseded();
                 }
-                _ = look.tick() => is_over = next.is_some() && self.hangs(ship),
+                _ = hang_check.tick() => is_over = next.is_some() && self.hangs_on_disk(daemon),
                 () = &mut deadline => is_over = true,
             }
             match (is_over, &next) {
                 (false, _) => {}
                 (true, None) => return Err(DaemonError::Unfinished),
                 (true, Some(_)) => {
-                    self.leave(ship).await?;
+                    self.abandon(daemon).await?;
                     break;
                 }
             }
         }
         Ok(match next {
-            Some(next) => Relieved::By(Box::new(next)),
-            None => Relieved::Stopped(summaries),
+            Some(next) => SupervisorExit::Replaced(Box::new(next)),
+            None => SupervisorExit::Stopped(summaries),
         })
     }
 
-    /// Whether file systems alone keep those who have not ended.
-    fn hangs(&self, ship: &Ship) -> bool {
-        ship.drivers.of(self.number).all(|rule| ship.status.watchdog.is_at_disk(&rule.name, HANGS))
+    /// Whether all workers that have not ended hang on their file systems.
+    fn hangs_on_disk(&self, daemon: &Daemon) -> bool {
+        daemon
+            .workers
+            .of(self.generation)
+            .all(|rule| daemon.status.watchdog.is_at_disk(&rule.name, HANG_LIMIT))
     }
 
-    /// Has the drivers leave what is in hand. Those that cannot are left themselves.
-    async fn leave(&self, ship: &mut Ship) -> Result<(), DaemonError> {
-        self.told.send_replace(Told::Leave);
-        let parting = tokio::time::sleep(PARTING);
-        tokio::pin!(parting);
-        while ship.drivers.of(self.number).next().is_some() {
+    /// Has the workers abandon what is in hand. Those that do not return in time are abandoned themselves.
+    async fn abandon(&self, daemon: &mut Daemon) -> Result<(), DaemonError> {
+        self.shutdown.send_replace(ShutdownMode::Abandon);
+        let timeout = tokio::time::sleep(ABANDON_TIMEOUT);
+        tokio::pin!(timeout);
+        while daemon.workers.of(self.generation).next().is_some() {
             tokio::select! {
-                Some(ended) = ship.drivers.ended() => drop(ended?),
-                () = &mut parting => break,
+                Some(ended) = daemon.workers.ended() => drop(ended?),
+                () = &mut timeout => break,
             }
         }
-        for rule in ship.drivers.of(self.number) {
+        for rule in daemon.workers.of(self.generation) {
             tracing::error!(
                 rule = rule.name,
-                "left behind by the reload; the rule goes on when its file system answers"
+                "abandoned by the reload: its file system does not answer; the rule continues when it does"
             );
         }
         Ok(())

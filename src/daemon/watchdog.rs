@@ -1,13 +1,13 @@
-//! The watchdog: whether every loop of the daemon still turns.
+//! The watchdog: whether every event loop of the daemon still responds.
 //!
-//! By question and answer, at the pace of whoever asks: [`Watchdog::ask`] raises a number, each loop takes it over
-//! when it next comes round, [`Watchdog::silent`] names those that have not for too long. Without a watchdog nobody
-//! asks, and nobody wakes up for it. It knows nothing of success: a loop that has been holding every file for a
-//! week turns.
+//! By request and answer: [`Watchdog::ask`] raises a number, each loop acknowledges it with [`Heartbeat::beat`] in
+//! its next iteration, [`Watchdog::silent`] names the loops that have not for too long. Without a watchdog in the
+//! service manager nobody asks, and no loop wakes up for it. Success is not its subject: a loop that has been
+//! holding every file for a week responds.
 //!
-//! A loop that waits for a system call on files is told apart from one that hangs. What does not return then is a
-//! disk or a file server; a restart would wait for it again, and stop the rules that still work. One that waits for
-//! state is no better and no worse than state's own loop, which has its own name here.
+//! A loop that waits for a system call on files is distinguished from one that hangs. A disk or a file server does
+//! not return then; a restart would wait for it again, and stop the rules that still work. A loop that waits for
+//! state is as responsive as state's own loop, which is registered as [`STATE`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,28 +16,28 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Moment};
 
-/// All loops of a daemon.
+/// The event loops of a daemon.
 #[derive(Debug)]
 pub struct Watchdog {
     clock: Clock,
-    question: watch::Sender<u64>,
-    turning: Arc<Mutex<Vec<Arc<Turning>>>>,
+    requests: watch::Sender<u64>,
+    loops: Arc<Mutex<Vec<Arc<Loop>>>>,
 }
 
 /// What is known of one loop.
 #[derive(Debug)]
-struct Turning {
+struct Loop {
     name: String,
     now: Mutex<Since>,
 }
 
 #[derive(Debug, Default)]
 struct Since {
-    /// The last question that it answered.
+    /// The last request that it answered.
     answered: u64,
     /// Since when an answer is owed.
     owes: Option<Moment>,
-    /// What it waits for, which is not itself, and since when.
+    /// What it waits for that it is not to blame for, and since when.
     waits: Option<(Elsewhere, Moment)>,
 }
 
@@ -46,57 +46,57 @@ struct Since {
 enum Elsewhere {
     /// In a system call on files.
     Disk,
-    /// For state, of which [`STATE`] knows how it stands.
+    /// For state, whose own loop is [`STATE`].
     State,
 }
 
-/// The name of state's own loop.
+/// The name of state's loop.
 pub const STATE: &str = "state";
-/// Of the one that keeps the quarantine store.
+/// The name of the quarantine store's maintenance task.
 pub const QUARANTINE: &str = "quarantine";
-/// Of the one that prunes and seals the record.
+/// The name of the task that prunes and seals the record.
 pub const RECORD: &str = "record";
 
-/// A loop that has owed its answer for too long.
+/// A loop whose answer is overdue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Silent {
-    /// Which: the rule of a driver, [`STATE`], [`QUARANTINE`] or [`RECORD`].
+    /// Which: the rule of a worker, [`STATE`], [`QUARANTINE`] or [`RECORD`].
     pub name: String,
-    /// Whether it waits for a file system; then nobody but that is to blame.
+    /// Whether it waits for a file system, and does not hang itself.
     pub at_disk: bool,
 }
 
-/// A loop's own end: it answers with it, and is asked no more once it is dropped.
+/// What a loop answers with. Once it is dropped, the loop is not asked any more.
 #[derive(Debug)]
 pub struct Heartbeat {
     clock: Clock,
-    question: watch::Receiver<u64>,
-    own: Arc<Turning>,
-    all: Arc<Mutex<Vec<Arc<Turning>>>>,
+    requests: watch::Receiver<u64>,
+    own: Arc<Loop>,
+    all: Arc<Mutex<Vec<Arc<Loop>>>>,
 }
 
 impl Watchdog {
-    /// Of nobody yet.
+    /// A watchdog without loops.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, question: watch::Sender::new(0), turning: Arc::default() }
+        Self { clock, requests: watch::Sender::new(0), loops: Arc::default() }
     }
 
-    /// Adds a loop, which owes nothing before the next question.
+    /// Adds a loop, which owes nothing before the next request.
     pub fn register(&self, name: &str) -> Heartbeat {
-        let question = self.question.subscribe();
-        let since = Since { answered: *question.borrow(), ..Since::default() };
-        let own = Arc::new(Turning { name: name.to_owned(), now: Mutex::new(since) });
-        lock(&self.turning).push(Arc::clone(&own));
-        Heartbeat { clock: self.clock, question, own, all: Arc::clone(&self.turning) }
+        let requests = self.requests.subscribe();
+        let since = Since { answered: *requests.borrow(), ..Since::default() };
+        let own = Arc::new(Loop { name: name.to_owned(), now: Mutex::new(since) });
+        lock(&self.loops).push(Arc::clone(&own));
+        Heartbeat { clock: self.clock, requests, own, all: Arc::clone(&self.loops) }
     }
 
     /// Asks every loop.
     pub fn ask(&self) {
         let now = self.clock.now();
-        for one in lock(&self.turning).iter() {
+        for one in lock(&self.loops).iter() {
             lock(&one.now).owes.get_or_insert(now);
         }
-        self.question.send_modify(|n| *n += 1);
+        self.requests.send_modify(|n| *n += 1);
     }
 
     /// The loops that have owed an answer for so long. Whoever waits for state is among them only together with state.
@@ -104,7 +104,7 @@ impl Watchdog {
         let now = self.clock.now();
         let mut silent = Vec::new();
         let mut at_state = Vec::new();
-        for one in lock(&self.turning).iter() {
+        for one in lock(&self.loops).iter() {
             let since = lock(&one.now);
             if since.owes.is_none_or(|owes| now.saturating_sub(owes) < allowance) {
                 continue;
@@ -122,7 +122,7 @@ impl Watchdog {
     /// Whether the loop of this name has waited for a file system for so long.
     pub fn is_at_disk(&self, name: &str, at_least: Duration) -> bool {
         let now = self.clock.now();
-        lock(&self.turning).iter().filter(|one| one.name == name).any(|one| match lock(&one.now).waits {
+        lock(&self.loops).iter().filter(|one| one.name == name).any(|one| match lock(&one.now).waits {
             Some((Elsewhere::Disk, since)) => now.saturating_sub(since) >= at_least,
             Some((Elsewhere::State, _)) | None => false,
         })
@@ -130,29 +130,29 @@ impl Watchdog {
 }
 
 impl Heartbeat {
-    /// The loop has come round: it answers what was asked. Returns whether anything was.
-    pub fn turn(&mut self) -> bool {
-        let question = *self.question.borrow_and_update();
+    /// Answers, once in each iteration of the loop. Returns whether there was a request.
+    pub fn beat(&mut self) -> bool {
+        let request = *self.requests.borrow_and_update();
         let mut since = lock(&self.own.now);
         since.owes = None;
-        std::mem::replace(&mut since.answered, question) != question
+        std::mem::replace(&mut since.answered, request) != request
     }
 
-    /// Waits for a question.
+    /// Waits for a request.
     pub async fn asked(&mut self) {
-        if self.question.changed().await.is_err() {
-            std::future::pending().await // nobody is left to ask
+        if self.requests.changed().await.is_err() {
+            std::future::pending().await // the watchdog is gone
         }
     }
 
-    /// Does something that waits for others, and answers meanwhile: as long as it is polled, its loop turns.
+    /// Does work that waits for others, and answers meanwhile: as long as it is polled, its loop responds.
     pub async fn answering<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return done,
                 () = self.asked() => {
-                    self.turn();
+                    self.beat();
                 }
             }
         }
@@ -179,7 +179,7 @@ impl Heartbeat {
         answer.await
     }
 
-    /// The loop ends: it is asked no more.
+    /// The loop ends: it is not asked any more.
     pub fn retire(&self) {
         lock(&self.all).retain(|one| !Arc::ptr_eq(one, &self.own));
     }
@@ -190,14 +190,14 @@ impl Heartbeat {
     }
 }
 
-/// A system call on files or a few hundred, or a question to state.
+/// A system call on files or a few hundred, or a request to state.
 struct Visit<'a>(&'a Heartbeat);
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
         let mut since = lock(&self.0.own.now);
         since.waits = None;
-        // A slow disk is work, too: what it took is not held against the loop.
+        // A slow disk is work, too: that time does not count against the loop.
         since.owes = since.owes.map(|_| self.0.clock.now());
     }
 }
@@ -226,59 +226,59 @@ mod tests {
 
     #[test]
     fn o4_who_does_not_answer_is_named_and_nobody_before_a_question() {
-        let pulse = Watchdog::new(Clock::start());
-        let (mut turns, hangs) = (pulse.register("turns"), pulse.register("hangs"));
-        assert_eq!(pulse.silent(AT_ONCE), []);
-        assert!(!turns.turn());
-        pulse.ask();
-        assert_eq!(pulse.silent(LATER), [], "everybody has time to answer");
-        assert!(turns.turn());
-        assert_eq!(pulse.silent(AT_ONCE), [silent("hangs", false)]);
-        pulse.ask();
-        assert!(turns.turn());
-        assert_eq!(pulse.silent(AT_ONCE), [silent("hangs", false)]);
+        let watchdog = Watchdog::new(Clock::start());
+        let (mut responds, hangs) = (watchdog.register("responds"), watchdog.register("hangs"));
+        assert_eq!(watchdog.silent(AT_ONCE), []);
+        assert!(!responds.beat());
+        watchdog.ask();
+        assert_eq!(watchdog.silent(LATER), [], "everybody has time to answer");
+        assert!(responds.beat());
+        assert_eq!(watchdog.silent(AT_ONCE), [silent("hangs", false)]);
+        watchdog.ask();
+        assert!(responds.beat());
+        assert_eq!(watchdog.silent(AT_ONCE), [silent("hangs", false)]);
         drop(hangs);
-        assert_eq!(pulse.silent(AT_ONCE), [], "who has ended owes nothing");
+        assert_eq!(watchdog.silent(AT_ONCE), [], "who has ended owes nothing");
     }
 
     #[test]
     fn o4_who_waits_for_a_file_system_is_not_to_blame() {
-        let pulse = Watchdog::new(Clock::start());
-        let mut beat = pulse.register("rule");
-        pulse.ask();
-        let visit = beat.visit(Elsewhere::Disk);
-        assert_eq!(pulse.silent(AT_ONCE), [silent("rule", true)]);
-        assert!(pulse.is_at_disk("rule", AT_ONCE));
-        assert!(!pulse.is_at_disk("rule", LATER) && !pulse.is_at_disk("other", AT_ONCE));
+        let watchdog = Watchdog::new(Clock::start());
+        let mut heartbeat = watchdog.register("rule");
+        watchdog.ask();
+        let visit = heartbeat.visit(Elsewhere::Disk);
+        assert_eq!(watchdog.silent(AT_ONCE), [silent("rule", true)]);
+        assert!(watchdog.is_at_disk("rule", AT_ONCE));
+        assert!(!watchdog.is_at_disk("rule", LATER) && !watchdog.is_at_disk("other", AT_ONCE));
         drop(visit);
-        assert!(!pulse.is_at_disk("rule", AT_ONCE));
-        assert_eq!(pulse.silent(LATER), []);
-        assert_eq!(pulse.silent(AT_ONCE), [silent("rule", false)], "back from there, it owes its answer");
-        beat.turn();
-        assert_eq!(pulse.silent(AT_ONCE), []);
+        assert!(!watchdog.is_at_disk("rule", AT_ONCE));
+        assert_eq!(watchdog.silent(LATER), []);
+        assert_eq!(watchdog.silent(AT_ONCE), [silent("rule", false)], "back from there, it owes its answer");
+        heartbeat.beat();
+        assert_eq!(watchdog.silent(AT_ONCE), []);
     }
 
     #[test]
     fn o4_who_waits_for_state_is_to_blame_as_state_is() {
-        let pulse = Watchdog::new(Clock::start());
-        let (mut state, beat) = (pulse.register(STATE), pulse.register("rule"));
-        pulse.ask();
-        let visit = beat.visit(Elsewhere::State);
-        assert_eq!(pulse.silent(AT_ONCE), [silent(STATE, false), silent("rule", false)]);
-        state.turn();
-        assert_eq!(pulse.silent(AT_ONCE), []);
+        let watchdog = Watchdog::new(Clock::start());
+        let (mut state, heartbeat) = (watchdog.register(STATE), watchdog.register("rule"));
+        watchdog.ask();
+        let visit = heartbeat.visit(Elsewhere::State);
+        assert_eq!(watchdog.silent(AT_ONCE), [silent(STATE, false), silent("rule", false)]);
+        state.beat();
+        assert_eq!(watchdog.silent(AT_ONCE), []);
         drop(visit);
-        assert_eq!(pulse.silent(AT_ONCE), [silent("rule", false)]);
+        assert_eq!(watchdog.silent(AT_ONCE), [silent("rule", false)]);
     }
 
     #[tokio::test]
     async fn a_question_wakes_and_one_is_enough() {
-        let pulse = Watchdog::new(Clock::start());
-        let mut beat = pulse.register("rule");
-        pulse.ask();
-        pulse.ask();
-        beat.asked().await;
-        assert!(beat.turn());
-        assert!(!beat.turn());
+        let watchdog = Watchdog::new(Clock::start());
+        let mut heartbeat = watchdog.register("rule");
+        watchdog.ask();
+        watchdog.ask();
+        heartbeat.asked().await;
+        assert!(heartbeat.beat());
+        assert!(!heartbeat.beat());
     }
 }

@@ -1,10 +1,11 @@
-//! The driver of one rule: hints and scans in, tries out, until told to stop.
+//! The worker of one rule: takes hints and scans, runs attempts, until it is shut down.
 //!
-//! Each rule has its own, with its own watcher, so that a sender who floods one directory delays nobody
-//! else's. It owns the pairs that something is still to be done about, and their timers. It decides nothing:
-//! [`Pair`] says when to look and try, [`Pipeline`] what becomes of it.
+//! Each rule has a worker with a watcher of its own, so that a sender who floods one directory delays no other
+//! rule. It owns the pairs that are not decided yet, and their timers. It decides nothing: [`Pair`] says when to
+//! observe and attempt, [`Pipeline`] what the outcome is.
 
 mod attaching;
+mod attempts;
 mod backlog;
 pub(crate) mod jitter;
 mod listen;
@@ -12,7 +13,6 @@ mod places;
 mod scanning;
 #[cfg(test)]
 mod through_memory;
-mod trying;
 mod turn;
 pub(crate) mod wait;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -46,7 +46,7 @@ use crate::source::{Feed, Source, Version};
 /// Room for more pairs than this is not kept.
 const ROOMY: usize = 1_000;
 
-/// Time between tries to attach to directories that are not as they should be.
+/// Time between attempts to attach to directories that are not as they should be.
 const REATTACH: Duration = Duration::from_secs(5);
 
 /// After how long without a quiet moment a file is reported.
@@ -64,77 +64,78 @@ const ONCE_CHECK: Duration = Duration::from_secs(1);
 /// In `--once`: how long a file may take to settle, beyond `settle` itself, before it is left.
 const ONCE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a driver is told.
+/// How the supervisor wants a worker to proceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// To go on.
-    Work,
-    /// To finish what is in hand, and end.
+pub enum ShutdownMode {
+    /// Go on.
+    Run,
+    /// Finish what is in hand, then end.
     Finish,
-    /// To leave what is in hand as a kill would (P4), and end.
-    Leave,
+    /// Abandon what is in hand as a kill would (P4), and end.
+    Abandon,
 }
 
-/// Drives one rule.
+/// The worker of one rule.
 pub struct Worker<K, B: Backend> {
     pipeline: Arc<Pipeline<K>>,
     rule: Arc<Rule>,
     timing: Timing,
     once: bool,
-    /// Tries at the same time.
+    /// The most attempts at the same time.
     max_jobs: usize,
-    /// What attaches it.
+    /// What attaches the rule to its places.
     backend: Arc<B>,
     site: Option<Arc<Site<B>>>,
-    /// What says which names to look at, while it is attached.
+    /// The hints and scans of the source, while it is attached.
     feed: Option<<B::Source as Source>::Feed>,
     pairs: HashMap<RelPath, PairState<VersionOf<B>>>,
     timers: BTreeSet<(Moment, RelPath)>,
     ready: VecDeque<RelPath>,
-    /// Tries under way, each with the attachment it belongs to.
+    /// Attempts under way, each with the attachment that it belongs to.
     jobs: JoinSet<(u64, AttemptResult)>,
-    /// Counts attachments: what a try of an earlier one comes to is about other directories.
+    /// Counts attachments: the result of an attempt from an earlier one is about other directories.
     attachment: u64,
-    /// What need not be waited for but at the end.
-    chores: JoinSet<()>,
+    /// Tasks that nothing waits for, except the end.
+    background: JoinSet<()>,
     next_scan: Moment,
-    /// The one under way.
+    /// The scan under way.
     scan: Option<turn::Scan>,
-    /// Pairs that the last one came upon.
+    /// Pairs that the last scan found.
     last_seen: usize,
     /// No scan before this.
     soonest_scan: Moment,
     next_attach: Moment,
     is_first_scan: bool,
-    /// The last whole scan left out directories; told then.
+    /// The last whole scan left out directories; logged when that changes.
     capped: bool,
     /// The last scan left pairs in the directory for want of room.
     overflowed: bool,
-    /// Causes of holds already told.
-    told: Announced,
-    attach_told: Option<String>,
+    /// Causes of holds that are logged already.
+    announced: Announced,
+    /// Why the rule is not attached, as logged.
+    attach_error: Option<String>,
     /// Changes when KMS answers again after it did not.
     reopened: watch::Receiver<u64>,
     /// Changes when somebody has made room in quarantine.
     room: Option<watch::Receiver<u64>>,
-    /// Claims that wait until their files can go back.
+    /// Files in the private folder that wait until their names are free.
     sheltered: Sheltered,
     /// What was refused of late.
     refusals: Arc<Refusals>,
-    /// Files refused since state was last tidied.
+    /// Files refused since state was last pruned.
     refused: usize,
     /// Why nothing more may be published.
     fatal: Option<Hold>,
     next_prune: Moment,
     next_retry: Moment,
-    /// What listens for hints was built so often.
-    built: usize,
-    /// When it was last asked whether it turns, and answered.
-    beat: Heartbeat,
+    /// How often a watcher was built.
+    watchers_built: usize,
+    /// Answers the watchdog.
+    heartbeat: Heartbeat,
     rule_status: Arc<RuleStatus>,
-    /// What is asked from outside.
-    questions: mpsc::Receiver<Ask>,
-    /// When the rule_status may be changed next, and whether it is out of date.
+    /// Requests of the control socket.
+    requests: mpsc::Receiver<Ask>,
+    /// When the rule status may be changed next, and whether it is out of date.
     next_show: Moment,
     unshown: bool,
     last_scan: Option<Moment>,
@@ -147,7 +148,7 @@ struct PairState<V> {
     pair: Pair<V>,
     timer: Option<Moment>,
     running: bool,
-    /// Something happened to it while it was tried.
+    /// It may have changed during the attempt.
     touched: bool,
     attempts: u32,
     known: Option<Known>,
@@ -194,8 +195,8 @@ pub(crate) const fn want(rule: &Rule) -> Want {
 }
 
 impl<K: Kms, B: Backend> Worker<K, B> {
-    /// A driver that has not begun. `ready` fires when the watch is up and the first scan under way, or when it
-    /// is known that they cannot be for now.
+    /// A worker that has not started. `ready` fires when the watch is up and the first scan under way, or when
+    /// they failed for now.
     pub fn new(
         pipeline: Arc<Pipeline<K>>,
         backend: Arc<B>,
@@ -209,8 +210,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let rule_status = pipeline.status.rule(&rule.name);
         Self {
             summary: Summary::new(&rule.name, once),
-            beat: pipeline.status.watchdog.register(&rule.name),
-            questions: rule_status.take_questions(),
+            heartbeat: pipeline.status.watchdog.register(&rule.name),
+            requests: rule_status.take_requests(),
             rule_status,
             next_show: now,
             unshown: false,
@@ -224,7 +225,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             fatal: None,
             next_prune: now,
             next_retry: now,
-            built: 0,
+            watchers_built: 0,
             pipeline,
             backend,
             rule,
@@ -237,7 +238,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             timers: BTreeSet::new(),
             ready: VecDeque::new(),
             jobs: JoinSet::new(),
-            chores: JoinSet::new(),
+            background: JoinSet::new(),
             attachment: 0,
             next_scan: now,
             scan: None,
@@ -247,21 +248,21 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             is_first_scan: true,
             capped: false,
             overflowed: false,
-            told: Announced::default(),
-            attach_told: None,
+            announced: Announced::default(),
+            attach_error: None,
             ready_signal: Some(ready),
         }
     }
 
-    /// Runs until it is told to finish, or with `--once` until everything present at the start is dealt with or
-    /// left. Files in hand are finished, unless it is told to leave them.
+    /// Runs until `shutdown` says to finish, or with `--once` until everything present at the start is decided or
+    /// left. Files in hand are finished, unless they are to be abandoned.
     ///
     /// # Errors
     /// A failure after which nothing may be published: what was to be durable may not be.
-    pub async fn run(mut self, mut told: watch::Receiver<Told>) -> Result<Summary, Hold> {
-        while *told.borrow() == Told::Work && self.fatal.is_none() {
+    pub async fn run(mut self, mut shutdown: watch::Receiver<ShutdownMode>) -> Result<Summary, Hold> {
+        while *shutdown.borrow() == ShutdownMode::Run && self.fatal.is_none() {
             let now = self.pipeline.clock.now();
-            if self.beat.turn() {
+            if self.heartbeat.beat() {
                 self.probe_events(now);
             }
             if self.site.is_none() && now >= self.next_attach {
@@ -283,7 +284,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 None => self.say_ready(),
                 Some(_) => self.show(),
             }
-            while let Ok(ask) = self.questions.try_recv() {
+            while let Ok(ask) = self.requests.try_recv() {
                 self.answer(ask);
             }
             if self.scan.is_some() {
@@ -297,28 +298,28 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
             self.hurry_batch();
             self.give_back_memory();
-            self.wait(&mut told).await;
+            self.wait(&mut shutdown).await;
         }
         if let Some(batcher) = self.site.as_ref().and_then(|site| site.batcher.as_ref()) {
             batcher.close();
         }
-        if *told.borrow() != Told::Work {
-            // Tries that only queue for a place are not in hand: a restart begins them again (C17).
+        if *shutdown.borrow() != ShutdownMode::Run {
+            // Attempts that only queue for hashing are not in hand: a restart begins them again (C17).
             self.pipeline.hashing.close(self.site.as_ref().map(|site| &site.queue));
             self.pipeline.kms.end_soon();
         }
-        // From here on it only waits for what is in hand, and whoever ordered that sees to how long.
-        self.beat.retire();
-        let leave = async move {
-            if told.wait_for(|told| *told == Told::Leave).await.is_err() {
-                std::future::pending::<()>().await; // nobody is left to say it
+        // From here on it only waits for what is in hand; the supervisor limits how long.
+        self.heartbeat.retire();
+        let abandoned = async move {
+            if shutdown.wait_for(|mode| *mode == ShutdownMode::Abandon).await.is_err() {
+                std::future::pending::<()>().await; // the supervisor is gone
             }
         };
-        tokio::pin!(leave);
+        tokio::pin!(abandoned);
         loop {
             tokio::select! {
                 biased;
-                () = &mut leave => {
+                () = &mut abandoned => {
                     self.jobs.shutdown().await;
                     break;
                 }
@@ -328,7 +329,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 },
             }
         }
-        self.chores.shutdown().await; // what is left of them the next start does
+        self.background.shutdown().await; // the next start repeats what is cut short
         self.sum_up(true).await;
         match self.fatal.take() {
             Some(fatal) => Err(fatal),
@@ -341,12 +342,12 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if self.jobs.is_empty() && self.pairs.capacity() > ROOMY && self.pairs.len() < ROOMY / 4 {
             self.pairs.shrink_to_fit();
             self.ready.shrink_to_fit();
-            self.chores.spawn(memory::give_back());
+            self.background.spawn(memory::give_back());
         }
     }
 
     /// Sleeps until something is due or something happens.
-    async fn wait(&mut self, told: &mut watch::Receiver<Told>) {
+    async fn wait(&mut self, shutdown: &mut watch::Receiver<ShutdownMode>) {
         let attached = self.site.is_some();
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
         let scheduled = if attached { self.next_scan } else { self.next_attach };
@@ -368,15 +369,15 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
         };
         tokio::select! {
-            _ = told.changed() => {}
+            _ = shutdown.changed() => {}
             () = tokio::time::sleep_until(wake) => {}
             () = hint, if !self.once => {}
-            () = self.beat.asked() => {}
+            () = self.heartbeat.asked() => {}
             Ok(()) = self.reopened.changed() => self.retry_held(),
             Ok(()) = room => self.retry(|hold| matches!(hold, Hold::QuarantineFull { .. })),
-            Some(ask) = self.questions.recv() => self.answer(ask),
+            Some(ask) = self.requests.recv() => self.answer(ask),
             Some(done) = self.jobs.join_next() => self.finish(done),
-            Some(done) = self.chores.join_next() => ended(done).unwrap_or_default(),
+            Some(done) = self.background.join_next() => ended(done).unwrap_or_default(),
         }
     }
 
@@ -386,7 +387,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.ready_signal.take().map(|ready| ready.send(()));
     }
 
-    /// Shows on the status how things stand; not more often than it must, as it counts all pairs.
+    /// Updates the rule's status; not more often than needed, as it counts all pairs.
     fn show(&mut self) {
         let now = self.pipeline.clock.now();
         if now < self.next_show {
@@ -395,7 +396,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         self.next_show = now + if self.once { SHOW_ONCE } else { SHOW };
         self.unshown = false;
-        let root = match (&self.site, &self.attach_told) {
+        let root = match (&self.site, &self.attach_error) {
             (Some(_), _) => match self.feed.as_ref().and_then(Feed::fault) {
                 None => Root::Watched,
                 Some(why) => Root::Scanned(why),
@@ -425,14 +426,14 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     /// Whether `--once` has nothing more to wait for.
     fn is_finished(&self) -> bool {
         if self.site.is_none() {
-            return true; // its directory is not to be had; said when it was tried
+            return true; // its directory cannot be attached; logged when that failed
         }
         let now = self.pipeline.clock.now();
         let more_wait = self.overflowed && self.pairs.len() < MAX_PAIRS / 2;
         !more_wait
             && self.jobs.is_empty()
             && self.ready.is_empty()
-            && self.pairs.values().all(|slot| !slot.running && self.is_late(slot, now))
+            && self.pairs.values().all(|entry| !entry.running && self.is_late(entry, now))
     }
 
     /// In `--once`: a batch waits for nobody when all that may still join it have.
@@ -442,21 +443,22 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             return;
         }
         let now = self.pipeline.clock.now();
-        let may_join =
-            |slot: &PairState<VersionOf<B>>| !slot.running && slot.hold.is_none() && !self.is_late(slot, now);
+        let may_join = |entry: &PairState<VersionOf<B>>| {
+            !entry.running && entry.hold.is_none() && !self.is_late(entry, now)
+        };
         if self.ready.is_empty() && !self.pairs.values().any(may_join) {
             batcher.hurry();
         }
     }
 
     /// In `--once`: whether a pair is not waited for, or not any more.
-    fn is_late(&self, slot: &PairState<VersionOf<B>>, now: Moment) -> bool {
+    fn is_late(&self, entry: &PairState<VersionOf<B>>, now: Moment) -> bool {
         let limit = self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
-        slot.timer.is_none() || (slot.hold.is_none() && now > slot.first_seen + limit)
+        entry.timer.is_none() || (entry.hold.is_none() && now > entry.first_seen + limit)
     }
 
     fn into_summary(mut self) -> Summary {
-        if let (true, Some(why)) = (self.once, self.attach_told.take()) {
+        if let (true, Some(why)) = (self.once, self.attach_error.take()) {
             self.summary.left(Left { path: None, why });
         }
         if self.overflowed {
@@ -465,10 +467,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let want = self.want();
         let mut pairs: Vec<_> = self.pairs.into_iter().collect();
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (path, slot) in pairs {
-            let why = match &slot.hold {
+        for (path, entry) in pairs {
+            let why = match &entry.hold {
                 Some(hold) => format!("held ({}): {hold}; {}", hold.as_str(), hold.hint()),
-                None => slot.wait(want).text().to_owned(),
+                None => entry.wait(want).text().to_owned(),
             };
             self.summary.left(Left { path: Some(path), why });
         }
@@ -479,11 +481,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 /// Puts a pair on the timer list, taking it off where it was.
 fn set_timer<V>(
     timers: &mut BTreeSet<(Moment, RelPath)>,
-    slot: &mut PairState<V>,
+    entry: &mut PairState<V>,
     path: &RelPath,
     at: Moment,
 ) {
-    if let Some(old) = slot.timer.replace(at) {
+    if let Some(old) = entry.timer.replace(at) {
         timers.remove(&(old, path.clone()));
     }
     timers.insert((at, path.clone()));

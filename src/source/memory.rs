@@ -363,7 +363,7 @@ impl Feed for MemoryFeed {
         None
     }
 
-    fn built(&mut self) -> usize {
+    fn watchers_built(&mut self) -> usize {
         0
     }
 }

@@ -36,13 +36,13 @@ pub struct QuarantineMaintenance {
 }
 
 impl QuarantineMaintenance {
-    /// Keeps it for as long as it is polled. `beat` is its own.
-    pub async fn run(self, mut beat: Heartbeat) -> Infallible {
+    /// Keeps it for as long as it is polled. `heartbeat` is its own.
+    pub async fn run(self, mut heartbeat: Heartbeat) -> Infallible {
         let mut next_purge = Moment::ZERO;
         let mut is_told = false;
         loop {
             if self.clock.now() >= next_purge {
-                self.purge(&beat).await;
+                self.purge(&heartbeat).await;
                 next_purge = self.clock.now() + DAY;
             }
             let is_short = self.store.is_short();
@@ -50,11 +50,11 @@ impl QuarantineMaintenance {
             tokio::select! {
                 () = tokio::time::sleep_until(self.clock.instant(wake)) => {}
                 () = self.store.falls_short(), if !is_short => {}
-                () = beat.asked() => {}
+                () = heartbeat.asked() => {}
             }
-            beat.turn();
+            heartbeat.beat();
             if self.store.is_short() {
-                let counted = beat.at_disk(|| self.store.count_if_changed());
+                let counted = heartbeat.at_disk(|| self.store.count_if_changed());
                 let failed = counted.is_err();
                 if !is_told {
                     tell(counted);
@@ -65,11 +65,11 @@ impl QuarantineMaintenance {
     }
 
     /// Purges every item that its rule keeps no longer.
-    pub async fn purge(&self, beat: &Heartbeat) {
+    pub async fn purge(&self, heartbeat: &Heartbeat) {
         if self.rules.iter().all(|rule| rule.quarantine_keep.is_none()) {
             return;
         }
-        let old = beat.at_disk(|| {
+        let old = heartbeat.at_disk(|| {
             quarantine::sweep(self.store.dir())?;
             let entries = quarantine::entries(self.store.dir())?;
             let old = entries.filter(|(_, entry)| entry.as_ref().is_ok_and(|e| self.is_old(&e.record)));
@@ -81,16 +81,16 @@ impl QuarantineMaintenance {
         };
         let mut has_room = false;
         for id in old {
-            has_room |= self.purge_one(beat, &id).await;
+            has_room |= self.purge_one(heartbeat, &id).await;
         }
         if has_room {
-            tell(beat.at_disk(|| self.store.count()));
+            tell(heartbeat.at_disk(|| self.store.count()));
         }
     }
 
     /// Purges one; false if it is still there.
-    async fn purge_one(&self, beat: &Heartbeat, id: &str) -> bool {
-        let taken = beat.at_disk(|| Locked::take(self.store.dir(), id));
+    async fn purge_one(&self, heartbeat: &Heartbeat, id: &str) -> bool {
+        let taken = heartbeat.at_disk(|| Locked::take(self.store.dir(), id));
         let locked = match taken {
             Ok(locked) if self.is_old(locked.item().record()) => locked,
             Ok(_) | Err(ItemError::Gone | ItemError::Unfinished | ItemError::Busy) => return false,
@@ -105,11 +105,11 @@ impl QuarantineMaintenance {
         };
         let file = locked.item().path().clone();
         let departure = locked.item().departure(ExitKind::Purged, "quarantine_keep".to_owned());
-        if let Err(error) = beat.at_state(self.state.record_departure(departure)).await {
+        if let Err(error) = heartbeat.at_state(self.state.record_departure(departure)).await {
             tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
             return false;
         }
-        if let Err(error) = beat.at_disk(|| locked.remove(self.store.dir())) {
+        if let Err(error) = heartbeat.at_disk(|| locked.remove(self.store.dir())) {
             tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
             return false;
         }

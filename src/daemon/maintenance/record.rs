@@ -33,24 +33,24 @@ pub struct RecordMaintenance<K> {
     /// Since when it fails.
     failing_since: Option<Moment>,
     /// What was told about sealing and still holds.
-    told: Announced,
+    announced: Announced,
 }
 
 impl<K: Kms> RecordMaintenance<K> {
     /// Of the record behind `pipeline`.
     pub fn new(pipeline: Arc<Pipeline<K>>, record: Record) -> Self {
-        Self { pipeline, record, attempts: 0, failing_since: None, told: Announced::default() }
+        Self { pipeline, record, attempts: 0, failing_since: None, announced: Announced::default() }
     }
 
     /// Works until it is dropped, or until nothing more may be written; then says why.
     pub async fn run(mut self) -> Hold {
         let (mut prune_at, mut seal_at) = (Moment::ZERO, Moment::ZERO);
-        let mut beat = self.pipeline.status.watchdog.register(watchdog::RECORD);
+        let mut heartbeat = self.pipeline.status.watchdog.register(watchdog::RECORD);
         loop {
-            beat.turn();
+            heartbeat.beat();
             let now = self.pipeline.clock.now();
             if prune_at <= now {
-                if let Err(fatal) = beat.answering(self.prune()).await {
+                if let Err(fatal) = heartbeat.answering(self.prune()).await {
                     return fatal;
                 }
                 prune_at = now + PRUNE_EVERY;
@@ -58,7 +58,7 @@ impl<K: Kms> RecordMaintenance<K> {
             let mut next = prune_at;
             if let Some(sealing) = self.record.seal.clone() {
                 if seal_at <= now {
-                    seal_at = match beat.answering(self.seal(&sealing)).await {
+                    seal_at = match heartbeat.answering(self.seal(&sealing)).await {
                         Ok(()) => now + sealing.interval,
                         Err(hold) if hold.is_fatal() => return hold,
                         Err(_) => self.pipeline.clock.now() + back_off(self.attempts, jitter::uniform()),
@@ -68,7 +68,7 @@ impl<K: Kms> RecordMaintenance<K> {
             }
             tokio::select! {
                 () = tokio::time::sleep_until(self.pipeline.clock.instant(next)) => {}
-                () = beat.asked() => {}
+                () = heartbeat.asked() => {}
             }
         }
     }
@@ -128,7 +128,7 @@ impl<K: Kms> RecordMaintenance<K> {
             Ok(()) => {
                 self.attempts = 0;
                 self.failing_since = None;
-                if self.told.clear().count() > 0 {
+                if self.announced.clear().count() > 0 {
                     tracing::info!(key = %sealing.key, "the head of the record is sealed again");
                 }
             }
@@ -136,7 +136,7 @@ impl<K: Kms> RecordMaintenance<K> {
                 self.attempts += 1;
                 let now = self.pipeline.clock.now();
                 let since = *self.failing_since.get_or_insert(now);
-                if let Some(announcement) = self.told.announce(hold, now.saturating_sub(since)) {
+                if let Some(announcement) = self.announced.announce(hold, now.saturating_sub(since)) {
                     tell(sealing, hold, announcement);
                 }
             }

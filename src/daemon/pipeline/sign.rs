@@ -32,8 +32,8 @@ impl<K: Kms> Pipeline<K> {
         work: &Attempt<VersionOf<B>>,
     ) -> Result<AttemptOutcome, AttemptError> {
         if self.was_delivered(site, work).await? {
-            let ending = AttemptOutcome::Settled(Settled::plain(Outcome::Delivered));
-            return self.remove(site, &work.path, &work.versions, ending).await;
+            let outcome = AttemptOutcome::Settled(Settled::plain(Outcome::Delivered));
+            return self.remove(site, &work.path, &work.versions, outcome).await;
         }
         let context = self.context(site, &work.path)?;
         if !self.dry_run {
@@ -170,10 +170,10 @@ impl<K: Kms> Pipeline<K> {
         self.state.note(signing).await?;
         let written = site.sink.write_signature(&work.path, &taken, &signed.signature, old).await?;
         let facts = facts(Some(written.stored()));
-        let ending =
+        let outcome =
             self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Signed), facts).await;
-        if matches!(ending, AttemptOutcome::Hold(_)) {
-            return Ok(ending);
+        if matches!(outcome, AttemptOutcome::Hold(_)) {
+            return Ok(outcome);
         }
         tracing::info!(
             rule = site.rule.name,
@@ -183,7 +183,7 @@ impl<K: Kms> Pipeline<K> {
             lease = lease_word(taken.writer),
             "signed"
         );
-        Ok(ending)
+        Ok(outcome)
     }
 
     /// Notes the present versions of a file that was signed before, so that the next scan need not read it.
@@ -231,9 +231,9 @@ impl<K: Kms> Pipeline<K> {
             signature: None,
         };
         let settled = Settled::plain(Outcome::Delivered);
-        let ending = self.settle(site, &work.path, &work.versions, settled, facts).await;
-        if matches!(ending, AttemptOutcome::Hold(_)) {
-            return Ok(ending);
+        let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await;
+        if matches!(outcome, AttemptOutcome::Hold(_)) {
+            return Ok(outcome);
         }
         tracing::info!(
             rule = site.rule.name,
@@ -243,7 +243,7 @@ impl<K: Kms> Pipeline<K> {
             lease = lease_word(taken.writer),
             "signed and delivered"
         );
-        self.remove(site, &work.path, &taken.versions(), ending).await
+        self.remove(site, &work.path, &taken.versions(), outcome).await
     }
 
     /// Publishes the pair. Returns the signature that stands at the destination then: after a restart that may

@@ -34,8 +34,8 @@ impl<K: Kms> Pipeline<K> {
         known: &mut Option<Known>,
     ) -> Result<AttemptOutcome, AttemptError> {
         if self.was_delivered(site, work).await? {
-            let ending = AttemptOutcome::Settled(Settled::plain(Outcome::Delivered));
-            return self.remove(site, &work.path, &work.versions, ending).await;
+            let outcome = AttemptOutcome::Settled(Settled::plain(Outcome::Delivered));
+            return self.remove(site, &work.path, &work.versions, outcome).await;
         }
         let keys: Vec<KeyId> = rule.trusted_keys.iter().map(crate::key::KeyArn::to_key_id).collect();
         if known.is_none() && work.versions.signature.is_some() {
@@ -194,9 +194,9 @@ impl<K: Kms> Pipeline<K> {
             Err(Failed::Surely(stop) | Failed::Perhaps(stop)) => return Err(stop),
         }
         let settled = Settled::plain(Outcome::Delivered);
-        let ending = self.settle(site, &work.path, &work.versions, settled, facts).await;
-        if matches!(ending, AttemptOutcome::Hold(_)) {
-            return Ok(ending);
+        let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await;
+        if matches!(outcome, AttemptOutcome::Hold(_)) {
+            return Ok(outcome);
         }
         tracing::info!(
             rule = site.rule.name,
@@ -206,7 +206,7 @@ impl<K: Kms> Pipeline<K> {
             size,
             "delivered"
         );
-        self.remove(site, &work.path, &taken.versions(), ending).await
+        self.remove(site, &work.path, &taken.versions(), outcome).await
     }
 
     /// Publishes the pair, seeing to what may lie at the destination already.

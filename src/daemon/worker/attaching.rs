@@ -1,6 +1,6 @@
 //! Attaching to the places of a rule, and letting go of them.
 //!
-//! What fails here holds the rule, not the daemon: it is tried again, and told when the reason changes.
+//! A failure here holds the rule, not the daemon: attaching is repeated, and the reason logged when it changes.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::source::Source as _;
 impl<K: Kms, B: Backend> Worker<K, B> {
     /// Attaches, or says why not and sets the time of the next attempt.
     pub(crate) fn attach(&mut self, now: Moment) {
-        match self.beat.at_disk(|| self.backend.attach(&self.rule)) {
+        match self.heartbeat.at_disk(|| self.backend.attach(&self.rule)) {
             Ok(mut site) => {
-                if self.attach_told.take().is_some() {
+                if self.attach_error.take().is_some() {
                     tracing::info!(rule = self.rule.name, "the directories are there again");
                 }
                 self.feed = Some(site.source.feed(!self.once));
@@ -36,16 +36,16 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     /// Says why the rule cannot work, if that was not said before, and sets the time of the next attempt.
     fn cannot_work(&mut self, reason: String, now: Moment) {
-        if self.attach_told.as_ref() != Some(&reason) {
+        if self.attach_error.as_ref() != Some(&reason) {
             tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");
-            self.attach_told = Some(reason);
+            self.attach_error = Some(reason);
         }
         self.next_attach = now + REATTACH;
     }
 
     /// Whether other places stand where the rule's were. Then these are let go.
     pub(crate) fn has_moved(&mut self, site: &Site<B>) -> bool {
-        let detached = match self.beat.at_disk(|| self.backend.check(site)) {
+        let detached = match self.heartbeat.at_disk(|| self.backend.check(site)) {
             Ok(()) => return false,
             Err(detached) => detached,
         };
@@ -72,7 +72,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 "the destination was replaced or removed"
             }
         };
-        self.attach_told = Some(what.to_owned());
+        self.attach_error = Some(what.to_owned());
         true
     }
 
@@ -82,7 +82,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.let_go();
         // It could be opened and not read, and may be so again at once.
         self.next_attach = self.pipeline.clock.now() + REATTACH;
-        self.attach_told = Some(error);
+        self.attach_error = Some(error);
     }
 
     fn let_go(&mut self) {

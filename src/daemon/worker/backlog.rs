@@ -97,27 +97,27 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     fn backlog(&self, which: &Which, most: usize) -> Backlog {
         let clocks = self.pipeline.clock.read();
         let want = self.want();
-        let is_meant = |path: &RelPath, slot: &PairState<VersionOf<B>>| {
+        let is_meant = |path: &RelPath, entry: &PairState<VersionOf<B>>| {
             which.path.as_ref().is_none_or(|asked| asked == path.as_bytes())
-                && (!which.held_only || slot.hold.is_some())
-                && which.cause.as_ref().is_none_or(|cause| cause == slot.cause(want))
+                && (!which.held_only || entry.hold.is_some())
+                && which.cause.as_ref().is_none_or(|cause| cause == entry.cause(want))
         };
-        let meant = self.pairs.iter().filter(|(path, slot)| is_meant(path, slot));
-        let mut meant: Vec<_> = meant.map(|(path, slot)| (slot.there_since(clocks), path, slot)).collect();
+        let meant = self.pairs.iter().filter(|(path, entry)| is_meant(path, entry));
+        let mut meant: Vec<_> = meant.map(|(path, entry)| (entry.there_since(clocks), path, entry)).collect();
         let (sheltered, count) = self.sheltered_of(which);
         let total = meant.len() + count;
         meant.sort_by_key(|(since, path, _)| (*since, *path));
-        let pairs = meant.into_iter().take(most).map(|(since, path, slot)| Waiting {
+        let pairs = meant.into_iter().take(most).map(|(since, path, entry)| Waiting {
             path: path.clone(),
-            cause: slot.cause(want),
-            is_held: slot.hold.is_some(),
-            needs_operator: slot.needs_operator(want, clocks.now),
-            reason: slot.reason(want),
-            hint: slot.hint(want).to_owned(),
+            cause: entry.cause(want),
+            is_held: entry.hold.is_some(),
+            needs_operator: entry.needs_operator(want, clocks.now),
+            reason: entry.reason(want),
+            hint: entry.hint(want).to_owned(),
             since,
-            attempts: slot.attempts,
-            next_try: if slot.running { Some(clocks.now) } else { slot.timer },
-            size: slot.pair.versions().payload.as_ref().map(Version::size),
+            attempts: entry.attempts,
+            next_try: if entry.running { Some(clocks.now) } else { entry.timer },
+            size: entry.pair.versions().payload.as_ref().map(Version::size),
         });
         let mut pairs: Vec<_> = pairs.collect();
         let room = most.saturating_sub(pairs.len());
@@ -164,27 +164,27 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let mut longest = BTreeMap::<_, (usize, &PairState<VersionOf<B>>, _)>::new();
         let mut oldest: Option<(Duration, &RelPath, &PairState<VersionOf<B>>)> = None;
         let mut held = 0;
-        for (path, slot) in &self.pairs {
-            held += usize::from(slot.hold.is_some());
-            let (count, longest, next) = longest.entry(slot.cause(want)).or_insert((0, slot, slot.timer));
+        for (path, entry) in &self.pairs {
+            held += usize::from(entry.hold.is_some());
+            let (count, longest, next) = longest.entry(entry.cause(want)).or_insert((0, entry, entry.timer));
             *count += 1;
-            *next = (*next).into_iter().chain(slot.timer).min();
-            if slot.since() < longest.since() {
-                *longest = slot;
+            *next = (*next).into_iter().chain(entry.timer).min();
+            if entry.since() < longest.since() {
+                *longest = entry;
             }
-            let since = slot.there_since(clocks);
+            let since = entry.there_since(clocks);
             if oldest.as_ref().is_none_or(|(before, ..)| since < *before) {
-                oldest = Some((since, path, slot));
+                oldest = Some((since, path, entry));
             }
         }
-        let causes = longest.into_iter().map(|(cause, (count, slot, next_try))| {
+        let causes = longest.into_iter().map(|(cause, (count, entry, next_try))| {
             let cause_of = Cause {
                 count,
-                is_held: slot.hold.is_some(),
-                since: slot.since(),
-                reason: slot.reason(want),
-                hint: slot.hint(want).to_owned(),
-                needs_operator: slot.needs_operator(want, now),
+                is_held: entry.hold.is_some(),
+                since: entry.since(),
+                reason: entry.reason(want),
+                hint: entry.hint(want).to_owned(),
+                needs_operator: entry.needs_operator(want, now),
                 next_try,
             };
             (cause, cause_of)
@@ -203,10 +203,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             causes.insert(SHELTERED, cause);
             held += self.sheltered.count;
         }
-        let oldest = oldest.map(|(since, path, slot)| Oldest {
+        let oldest = oldest.map(|(since, path, entry)| Oldest {
             file: Escaped::new(path.as_path()).to_string(),
             since,
-            cause: slot.cause(want),
+            cause: entry.cause(want),
         });
         (causes, held, oldest)
     }

@@ -10,7 +10,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     /// Turns hints into pairs to look at now.
     pub(crate) fn take_hints(&mut self, now: Moment) {
         let Some(feed) = self.feed.as_mut().filter(|_| !self.once) else { return };
-        let news = self.beat.at_disk(|| feed.take(now));
+        let news = self.heartbeat.at_disk(|| feed.take(now));
         for path in news.paths {
             self.look_soon(path, now);
         }
@@ -25,7 +25,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     /// not if none come. One that does not rely on them has nothing to prove.
     pub(crate) fn probe_events(&mut self, now: Moment) {
         if let Some(feed) = self.feed.as_mut().filter(|_| !self.once) {
-            self.beat.at_disk(|| feed.probe_events(now));
+            self.heartbeat.at_disk(|| feed.probe_events(now));
         }
     }
 

@@ -16,11 +16,11 @@ const EVICTABLE: Duration = Duration::from_secs(10);
 impl<K: Kms, B: Backend> Worker<K, B> {
     /// Has a pair looked at in this round, entering it if it is new.
     pub(crate) fn look_soon(&mut self, path: RelPath, now: Moment) {
-        if let Some(slot) = self.pairs.get_mut(&path) {
-            if slot.running {
-                slot.touched = true;
+        if let Some(entry) = self.pairs.get_mut(&path) {
+            if entry.running {
+                entry.touched = true;
             } else {
-                set_timer(&mut self.timers, slot, &path, now);
+                set_timer(&mut self.timers, entry, &path, now);
             }
         } else if self.has_room(now) {
             self.enter(path, now);
@@ -31,7 +31,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     /// Begins to watch a name, unless nothing is there or it was dealt with before.
     pub(crate) fn enter(&mut self, path: RelPath, now: Moment) {
-        let mut slot = PairState {
+        let mut entry = PairState {
             pair: Pair::new(self.want(), now, PairVersion::NONE),
             timer: None,
             running: false,
@@ -42,8 +42,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             held_since: now,
             first_seen: now,
         };
-        set_timer(&mut self.timers, &mut slot, &path, now);
-        self.pairs.insert(path, slot);
+        set_timer(&mut self.timers, &mut entry, &path, now);
+        self.pairs.insert(path, entry);
     }
 
     /// Whether another pair may be entered. If there are too many, the one that has longest to wait makes room:
@@ -73,12 +73,12 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if *once {
             return; // it lists them at its end
         }
-        pairs.retain(|path, slot| {
-            let waits = slot.timer.is_none() || slot.hold.as_ref().is_some_and(Hold::is_of_the_file);
-            let keep = slot.running || !waits;
+        pairs.retain(|path, entry| {
+            let waits = entry.timer.is_none() || entry.hold.as_ref().is_some_and(Hold::is_of_the_file);
+            let keep = entry.running || !waits;
             if !keep {
                 *overflowed = true;
-                if let Some(at) = slot.timer.take() {
+                if let Some(at) = entry.timer.take() {
                     timers.remove(&(at, path.clone()));
                 }
             }

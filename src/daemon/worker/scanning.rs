@@ -52,9 +52,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         if let Some(feed) = &mut self.feed {
             feed.begin();
-            let built = feed.built();
-            self.built += built;
-            if built > 0 && self.built > 1 {
+            let watchers_built = feed.watchers_built();
+            self.watchers_built += watchers_built;
+            if watchers_built > 0 && self.watchers_built > 1 {
                 self.rule_status.count_rebuild();
             }
         }
@@ -68,7 +68,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     pub(crate) async fn scan_on(&mut self) {
         let (Some(mut scan), Some(site)) = (self.scan.take(), self.site.clone()) else { return };
         let Some(feed) = &mut self.feed else { return };
-        let read = self.beat.at_source(feed.next(LOOKUP)).await;
+        let read = self.heartbeat.at_source(feed.next(LOOKUP)).await;
         if read.is_ok() {
             self.say_ready(); // the root is watched; what the scan comes upon takes as long as it takes
         }
@@ -112,7 +112,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         if !scan.is_second_round {
             let tidied = site.sink.tidy(batch.leftovers, &self.pipeline.state);
-            for path in self.beat.at_source(tidied).await {
+            for path in self.heartbeat.at_source(tidied).await {
                 // The walk may have been there already.
                 if let Meaning::Pair(path) = meaning(&self.rule, path.parent(), path.name()) {
                     batch.pairs.insert(path);
@@ -122,10 +122,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let mut new = Vec::new();
         for path in batch.pairs {
             scan.seen += 1;
-            if let Some(slot) = self.pairs.get_mut(&path) {
+            if let Some(entry) = self.pairs.get_mut(&path) {
                 // One that is being tried is compared with what was tried at its end.
-                if !slot.running && !scan.is_second_round {
-                    set_timer(&mut self.timers, slot, &path, now);
+                if !entry.running && !scan.is_second_round {
+                    set_timer(&mut self.timers, entry, &path, now);
                 }
             } else if scan.turn.as_ref().is_none_or(|turn| turn.is_of(&path) != scan.is_second_round) {
                 new.push(path);
@@ -147,7 +147,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             self.last_seen = scan.seen;
             self.overflowed |= scan.turn.is_some(); // the others had none
         }
-        let waiting = self.beat.at_source(site.sink.bring_back()).await;
+        let waiting = self.heartbeat.at_source(site.sink.bring_back()).await;
         let count = waiting.count;
         if count > std::mem::replace(&mut self.sheltered, waiting).count {
             tracing::warn!(
@@ -163,7 +163,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.rule_status.count_scan(self.last_scan_took);
         let mut listening = false;
         if let Some(feed) = &mut self.feed {
-            let capped = self.beat.at_disk(|| feed.end(ended));
+            let capped = self.heartbeat.at_disk(|| feed.end(ended));
             listening = feed.fault().is_none();
             if std::mem::replace(&mut self.capped, capped) != capped && capped {
                 tracing::error!(
@@ -185,7 +185,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     /// Enters the paths whose present versions state has no final decision about.
     pub(crate) async fn enter_unless_known(&mut self, site: &Site<B>, paths: Vec<RelPath>, now: Moment) {
         let asked = self.pipeline.state.remembered_all(&self.rule.name, paths.clone());
-        let remembered = match self.beat.at_state(asked).await {
+        let remembered = match self.heartbeat.at_state(asked).await {
             Ok(remembered) => remembered,
             Err(error) => {
                 tracing::error!(rule = self.rule.name, %error, "state cannot be read");
@@ -194,8 +194,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         };
         for (path, row) in remembered {
             if let Some(row) = row
-                && let Ok(look) = self.beat.at_source(site.source.observe(&path)).await
-                && is_decided(site, &row, &look, self.pipeline.dry_run)
+                && let Ok(observed) = self.heartbeat.at_source(site.source.observe(&path)).await
+                && is_decided(site, &row, &observed, self.pipeline.dry_run)
             {
                 if self.is_first_scan {
                     self.summary.already(row.outcome, row.reason.as_ref(), &path);
@@ -226,7 +226,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     async fn refuse_names(&mut self, site: &Site<B>, names: Vec<(RelPath, RefusalReason)>) {
         let mut refusals = Vec::new();
         for (path, reason) in names {
-            if let Ok(Some(version)) = self.beat.at_source(site.source.version_of(&path)).await {
+            if let Ok(Some(version)) = self.heartbeat.at_source(site.source.version_of(&path)).await {
                 refusals.push(Refusal { path, versions: PairVersion::of_payload(version), reason });
             }
         }
@@ -242,7 +242,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.refused = 0;
         self.next_prune = now + PRUNE;
         let (pipeline, site, rule) = (Arc::clone(&self.pipeline), Arc::clone(site), Arc::clone(&self.rule));
-        self.chores.spawn(async move {
+        self.background.spawn(async move {
             if let Err(error) = forget_gone(&pipeline.state, &site).await {
                 tracing::warn!(rule = rule.name, %error, "state was not tidied");
             }
@@ -271,5 +271,5 @@ async fn forget_gone<B: Backend>(state: &State, site: &Site<B>) -> Result<(), St
 async fn is_gone<B: Backend>(site: &Site<B>, path: &[u8]) -> bool {
     let Some(path) = RelPath::new(OsStr::from_bytes(path)) else { return true };
     // What cannot be looked at now is not known to be gone.
-    site.source.observe(&path).await.is_ok_and(|look| look.versions == PairVersion::NONE)
+    site.source.observe(&path).await.is_ok_and(|observed| observed.versions == PairVersion::NONE)
 }

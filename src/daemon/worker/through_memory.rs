@@ -19,7 +19,7 @@ use crate::daemon::pipeline::Pipeline;
 use crate::daemon::site::{Backend, Detached, Site, Unattached};
 use crate::daemon::status::Status;
 use crate::daemon::summary::Summary;
-use crate::daemon::worker::{Told, Worker};
+use crate::daemon::worker::{ShutdownMode, Worker};
 use crate::digest::set::DigestSet;
 use crate::hold::Hold;
 use crate::key::KeyId;
@@ -73,7 +73,7 @@ impl Backend for Memory {
 
 /// A worker at work, with what it remembers.
 struct Running {
-    told: watch::Sender<Told>,
+    shutdown: watch::Sender<ShutdownMode>,
     task: JoinHandle<Result<Summary, Hold>>,
     state: State,
 }
@@ -134,11 +134,11 @@ impl World {
             destination: self.destination.clone(),
             quarantine: self.quarantine.clone(),
         });
-        let (told, orders) = watch::channel(Told::Work);
+        let (shutdown, modes) = watch::channel(ShutdownMode::Run);
         let (ready, _) = oneshot::channel();
         let worker = Worker::new(pipeline, backend, Arc::clone(&self.rule), false, 8, ready);
-        let task = self.runtime.spawn(worker.run(orders));
-        self.workers.insert(number, Running { told, task, state });
+        let task = self.runtime.spawn(worker.run(modes));
+        self.workers.insert(number, Running { shutdown, task, state });
     }
 
     /// As a kill would: at whatever step it is.
@@ -152,7 +152,7 @@ impl World {
     /// Orderly; and nothing of it may have panicked.
     fn stop(&mut self) {
         for (_, worker) in std::mem::take(&mut self.workers) {
-            worker.told.send_replace(Told::Finish);
+            worker.shutdown.send_replace(ShutdownMode::Finish);
             self.runtime.block_on(worker.task).unwrap().unwrap();
         }
     }
@@ -231,7 +231,7 @@ fn what_lies_there_and_what_comes_is_signed_and_each_hint_acknowledged() {
     assert_eq!(
         world.source.get(&path("new.sig")).unwrap().version,
         first,
-        "signed once, however often it is told"
+        "signed once, however many hints there are"
     );
     world.stop();
 }
@@ -389,7 +389,7 @@ enum Event {
     },
     /// The payload of the last pair changes when it is next read.
     ChangeWhenRead,
-    /// Hints are told so many times more, or all that there are get lost.
+    /// Hints are repeated so many times, or all that are pending get lost.
     Repeat(usize),
     Lose,
     /// The keys go, or come back.
@@ -451,12 +451,13 @@ impl Dropped {
 
 fn tell(story: &[Event]) {
     let mut world = World::new(VERIFY);
-    let mut told = Dropped::default();
+    let mut dropped = Dropped::default();
     world.start(0);
     for event in story {
         match event {
             Event::Drop { forged, signature_first } => {
-                let (name, content) = (Dropped::name(told.0.len()), format!("content {}", told.0.len()));
+                let (name, content) =
+                    (Dropped::name(dropped.0.len()), format!("content {}", dropped.0.len()));
                 let signed = if *forged { "something else" } else { &content };
                 let signature = world.signature(&name, signed);
                 let put_signature = || {
@@ -465,14 +466,14 @@ fn tell(story: &[Event]) {
                 if *signature_first {
                     put_signature();
                 }
-                told.0.push((content.clone(), !forged, false));
+                dropped.0.push((content.clone(), !forged, false));
                 world.source.put(&path(&name), content.as_bytes());
                 if !signature_first {
                     put_signature();
                 }
             }
             Event::ChangeWhenRead => {
-                let Some((last, (_, _, may_change))) = told.0.iter_mut().enumerate().next_back() else {
+                let Some((last, (_, _, may_change))) = dropped.0.iter_mut().enumerate().next_back() else {
                     continue;
                 };
                 *may_change = true; // the content that was there may be replaced before it is judged
@@ -491,7 +492,7 @@ fn tell(story: &[Event]) {
             Event::Start(number) => world.start(*number),
             Event::Wait => std::thread::sleep(Duration::from_millis(30)),
         }
-        told.check(&world);
+        dropped.check(&world);
     }
     // All is well again: everything ends where it belongs.
     world.keys(true);
@@ -500,11 +501,11 @@ fn tell(story: &[Event]) {
         world.start(number);
     }
     world.until("came to an end", || {
-        told.check(&world);
+        dropped.check(&world);
         world.source.all().is_empty()
     });
     world.stop();
-    for (number, (content, is_good, may_change)) in told.0.iter().enumerate() {
+    for (number, (content, is_good, may_change)) in dropped.0.iter().enumerate() {
         let delivered = text(&world.destination, &Dropped::name(number));
         match (is_good, may_change) {
             (true, false) => assert_eq!(delivered.as_ref(), Some(content)),

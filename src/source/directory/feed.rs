@@ -26,7 +26,7 @@ pub struct DirectoryFeed {
     cookies: Option<Dir>,
     listens: bool,
     hints: Option<Hints>,
-    built: usize,
+    watchers_built: usize,
     /// Until when the event of our own file must have come, while it is awaited.
     cookie_due: Option<Moment>,
     /// Why events are not to be relied on, as far as it is known.
@@ -47,7 +47,7 @@ impl DirectoryFeed {
             cookies,
             listens,
             hints: None,
-            built: 0,
+            watchers_built: 0,
             cookie_due: None,
             fault: None,
             walk: None,
@@ -101,7 +101,7 @@ impl DirectoryFeed {
     fn listen(&mut self) {
         match Hints::new() {
             Ok(hints) => {
-                self.built += 1;
+                self.watchers_built += 1;
                 self.hints = Some(hints);
             }
             Err(error) => {
@@ -230,7 +230,7 @@ impl Feed for DirectoryFeed {
         if self.folder.is_remote { Some(EventFault::Remote) } else { self.fault.clone() }
     }
 
-    fn built(&mut self) -> usize {
-        std::mem::take(&mut self.built)
+    fn watchers_built(&mut self) -> usize {
+        std::mem::take(&mut self.watchers_built)
     }
 }

@@ -42,8 +42,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 break;
             }
             self.timers.pop_first();
-            if let Some(slot) = self.pairs.get_mut(&path) {
-                slot.timer = None;
+            if let Some(entry) = self.pairs.get_mut(&path) {
+                entry.timer = None;
                 refusals.extend(self.look_at(&site, &path).await);
             }
         }
@@ -52,28 +52,29 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     /// Takes a sample of one pair and does what it says; but for a refusal, which the caller puts on record.
     async fn look_at(&mut self, site: &Arc<Site<B>>, path: &RelPath) -> Option<Refusal<VersionOf<B>>> {
-        let look = match self.beat.at_source(site.source.observe(path)).await {
-            Ok(look) => look,
+        let observed = match self.heartbeat.at_source(site.source.observe(path)).await {
+            Ok(observed) => observed,
             Err(error) => {
                 self.hold(path, Hold::Fs(error));
                 return None;
             }
         };
-        let refusal = |reason| Some(Refusal { path: path.clone(), versions: look.versions.clone(), reason });
+        let refusal =
+            |reason| Some(Refusal { path: path.clone(), versions: observed.versions.clone(), reason });
         let (now, want) = (self.pipeline.clock.now(), self.want());
-        let slot = self.pairs.get_mut(path).filter(|slot| !slot.running)?;
-        let versions = want.versions(look.versions.clone());
+        let entry = self.pairs.get_mut(path).filter(|entry| !entry.running)?;
+        let versions = want.versions(observed.versions.clone());
         // Of one that is gone, `follow` tells what held it.
-        if *slot.pair.versions() != versions && versions != PairVersion::NONE {
-            slot.hold = None;
-            slot.attempts = 0;
+        if *entry.pair.versions() != versions && versions != PairVersion::NONE {
+            entry.hold = None;
+            entry.attempts = 0;
         }
-        let mut next = slot.pair.seen(now, &versions, &self.timing);
+        let mut next = entry.pair.seen(now, &versions, &self.timing);
         // Not before it is quiet: who publishes by link and unlink has two links for a moment.
-        if let Some(unfit) = look.unfit.clone().filter(|_| slot.pair.is_quiet(now, &self.timing)) {
+        if let Some(unfit) = observed.unfit.clone().filter(|_| entry.pair.is_quiet(now, &self.timing)) {
             return refusal(unfit);
         }
-        match slot.pair.worry(now, &self.timing) {
+        match entry.pair.worry(now, &self.timing) {
             Some(Worry::NeverSettles) => {
                 let file = Escaped::new(path.as_path());
                 tracing::error!(rule = self.rule.name, %file, "has been changing for an hour; still waiting");
@@ -85,36 +86,36 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             None => {}
         }
         if next == Next::Probe {
-            let writer = self.beat.at_source(site.source.probe(path, &look.versions)).await;
-            next = slot.pair.probed(now, writer, &self.timing);
+            let writer = self.heartbeat.at_source(site.source.probe(path, &observed.versions)).await;
+            next = entry.pair.probed(now, writer, &self.timing);
         }
-        if self.once && slot.pair.waits_for_time(now, &self.timing) {
-            let writer = self.beat.at_source(site.source.probe(path, &look.versions)).await;
-            let is_old = is_old_enough(slot.pair.versions(), writer, &self.timing);
-            next = if is_old { slot.pair.hurry(now) } else { Next::Rest };
+        if self.once && entry.pair.waits_for_time(now, &self.timing) {
+            let writer = self.heartbeat.at_source(site.source.probe(path, &observed.versions)).await;
+            let is_old = is_old_enough(entry.pair.versions(), writer, &self.timing);
+            next = if is_old { entry.pair.hurry(now) } else { Next::Rest };
         }
         if next == Next::Gone {
-            self.beat.at_source(site.source.acknowledge(path)).await; // there is nothing to be done about it
+            self.heartbeat.at_source(site.source.acknowledge(path)).await; // there is nothing to be done about it
         }
         self.follow(path, next);
         None
     }
 
     pub(crate) fn follow(&mut self, path: &RelPath, next: Next) {
-        let Some(slot) = self.pairs.get_mut(path) else { return };
+        let Some(entry) = self.pairs.get_mut(path) else { return };
         match next {
             Next::Gone => {
                 let gone = self.pairs.remove(path);
-                if let Some(hold) = gone.and_then(|slot| slot.hold).filter(|_| self.once) {
+                if let Some(hold) = gone.and_then(|entry| entry.hold).filter(|_| self.once) {
                     // Moved before something failed, or taken away: what became of it is not on record yet.
                     let why = format!("gone while held ({}): {hold}; run again", hold.as_str());
                     self.summary.left(Left { path: Some(path.clone()), why });
                 }
             }
-            Next::LookAt(at) => set_timer(&mut self.timers, slot, path, at),
-            Next::Probe => set_timer(&mut self.timers, slot, path, self.pipeline.clock.now()),
+            Next::LookAt(at) => set_timer(&mut self.timers, entry, path, at),
+            Next::Probe => set_timer(&mut self.timers, entry, path, self.pipeline.clock.now()),
             Next::Attempt(_) => {
-                slot.running = true;
+                entry.running = true;
                 self.ready.push_back(path.clone());
             }
             Next::Rest => {}
@@ -128,23 +129,23 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let max_jobs = self.max_jobs + site.batcher.as_ref().map_or(0, Batcher::max_files);
         while self.jobs.len() < max_jobs {
             let Some(path) = self.ready.pop_front() else { return };
-            let Some(slot) = self.pairs.get_mut(&path) else { continue };
-            let Some(finality) = slot.pair.trying() else {
-                slot.running = false; // or nobody would look at it again
+            let Some(entry) = self.pairs.get_mut(&path) else { continue };
+            let Some(finality) = entry.pair.trying() else {
+                entry.running = false; // or nobody would look at it again
                 self.hold(&path, Hold::Internal("a file has its turn that is not ready"));
                 return;
             };
             // The versions that settled; should others lie there by now, the try starts over.
-            let settled = slot.pair.versions().clone();
+            let settled = entry.pair.versions().clone();
             let versions = match &self.rule.mode {
                 Mode::Verify(_) => settled,
                 // With whichever signature lies beside it; settling did not look at that.
-                Mode::Sign(_) => match self.beat.at_source(site.source.observe(&path)).await {
-                    Ok(look) if look.versions.payload == settled.payload => look.versions,
+                Mode::Sign(_) => match self.heartbeat.at_source(site.source.observe(&path)).await {
+                    Ok(observed) if observed.versions.payload == settled.payload => observed.versions,
                     Ok(_) | Err(_) => settled,
                 },
             };
-            let work = Attempt { path, versions, finality, known: slot.known.take() };
+            let work = Attempt { path, versions, finality, known: entry.known.take() };
             let (attachment, run) =
                 (self.attachment, Arc::clone(&self.pipeline).run(Arc::clone(&site), work));
             self.jobs.spawn(async move { (attachment, run.await) });
@@ -153,44 +154,44 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     /// Takes the end of a try.
     pub(crate) fn finish(&mut self, done: Result<(u64, AttemptResult), JoinError>) {
-        let Some((attachment, tried)) = ended(done) else { return };
+        let Some((attachment, result)) = ended(done) else { return };
         if attachment != self.attachment {
             return; // another directory's
         }
         let now = self.pipeline.clock.now();
-        let Some(slot) = self.pairs.get_mut(&tried.path) else { return };
-        slot.running = false;
-        let touched = std::mem::take(&mut slot.touched);
-        slot.known = tried.known;
-        let ended = match tried.ending {
+        let Some(entry) = self.pairs.get_mut(&result.path) else { return };
+        entry.running = false;
+        let touched = std::mem::take(&mut entry.touched);
+        entry.known = result.known;
+        let ended = match result.outcome {
             AttemptOutcome::Settled(settled) => {
-                self.summary.settled(&settled, &tried.path);
+                self.summary.settled(&settled, &result.path);
                 self.rule_status.count(settled.outcome);
-                self.pairs.remove(&tried.path);
+                self.pairs.remove(&result.path);
                 self.recovered(&settled);
                 if touched {
-                    self.enter(tried.path, now); // what was decided may be about what no longer lies there
+                    self.enter(result.path, now); // what was decided may be about what no longer lies there
                 }
                 return;
             }
             AttemptOutcome::Changed => Ended::Changed,
             AttemptOutcome::NotYet => Ended::NotYet,
             AttemptOutcome::Hold(hold) => {
-                self.hold(&tried.path, hold);
+                self.hold(&result.path, hold);
                 if touched {
-                    self.look_soon(tried.path, now); // other versions are not held
+                    self.look_soon(result.path, now); // other versions are not held
                 }
                 return;
             }
         };
-        slot.hold = None;
-        slot.attempts = 0;
-        let next = slot.pair.ended(now, ended, &self.timing);
+        entry.hold = None;
+        entry.attempts = 0;
+        let next = entry.pair.ended(now, ended, &self.timing);
         // Look again at once: it may have changed while it was tried.
         match next {
-            Next::Gone => self.follow(&tried.path, next),
+            Next::Gone => self.follow(&result.path, next),
             Next::LookAt(_) | Next::Probe | Next::Attempt(_) | Next::Rest => {
-                set_timer(&mut self.timers, slot, &tried.path, now);
+                set_timer(&mut self.timers, entry, &result.path, now);
             }
         }
     }
@@ -206,11 +207,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         {
             self.next_scan = now; // which attaches the rule anew
         }
-        let held = self.pairs.get(path).filter(|slot| slot.hold.is_some());
-        let lasted = held.map_or(Duration::ZERO, |slot| now.saturating_sub(slot.held_since));
+        let held = self.pairs.get(path).filter(|entry| entry.hold.is_some());
+        let lasted = held.map_or(Duration::ZERO, |entry| now.saturating_sub(entry.held_since));
         let file = Escaped::new(path.as_path());
         let (rule, cause, hint) = (&self.rule.name, hold.as_str(), hold.hint());
-        match self.told.announce(&hold, lasted) {
+        match self.announced.announce(&hold, lasted) {
             Some(Announcement::Alarm) => {
                 tracing::error!(rule, %file, cause, reason = %hold, hint, "held")
             }
@@ -219,32 +220,32 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
             None => tracing::debug!(rule, %file, cause, reason = %hold, "held"),
         }
-        let Some(slot) = self.pairs.get_mut(path) else { return };
-        slot.attempts = slot.attempts.saturating_add(1);
+        let Some(entry) = self.pairs.get_mut(path) else { return };
+        entry.attempts = entry.attempts.saturating_add(1);
         self.rule_status.count_hold(hold.as_str());
-        if slot.hold.replace(hold).is_none() {
-            slot.held_since = now;
+        if entry.hold.replace(hold).is_none() {
+            entry.held_since = now;
         }
-        let until = now + back_off(slot.attempts, jitter::uniform());
+        let until = now + back_off(entry.attempts, jitter::uniform());
         // One that could not even be looked at has not ended a try.
-        let next = match slot.pair.trying() {
-            Some(_) => slot.pair.ended(now, Ended::Hold(until), &self.timing),
+        let next = match entry.pair.trying() {
+            Some(_) => entry.pair.ended(now, Ended::Hold(until), &self.timing),
             None => Next::LookAt(until),
         };
-        if self.once && slot.attempts >= 2 {
+        if self.once && entry.attempts >= 2 {
             return; // retried once round; left, and listed
         }
         match next {
             Next::Gone => self.follow(path, next),
             Next::LookAt(_) | Next::Probe | Next::Attempt(_) | Next::Rest => {
-                set_timer(&mut self.timers, slot, path, until);
+                set_timer(&mut self.timers, entry, path, until);
             }
         }
     }
 
     /// Says that KMS and everything else works again, after it was told that they did not.
     pub(crate) fn recovered(&mut self, settled: &Settled) {
-        if matches!(settled.outcome, Outcome::Refused) || self.told.is_empty() {
+        if matches!(settled.outcome, Outcome::Refused) || self.announced.is_empty() {
             return;
         }
         // What works for one may work for all. Not again and again: another key may still be in trouble.
@@ -253,8 +254,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             self.next_retry = now + RETRY_ALL;
             self.retry_held();
         }
-        if self.pairs.values().all(|slot| slot.hold.is_none()) {
-            let causes: Vec<_> = self.told.clear().collect();
+        if self.pairs.values().all(|entry| entry.hold.is_none()) {
+            let causes: Vec<_> = self.announced.clear().collect();
             tracing::info!(rule = self.rule.name, causes = causes.join(","), "working again");
         }
     }
@@ -267,20 +268,20 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     /// Has every pair that is held like this tried again now, the longest waiting first.
     pub(crate) fn retry(&mut self, like_this: impl Fn(&Hold) -> bool) {
         let now = self.pipeline.clock.now();
-        let is_held = |slot: &PairState<VersionOf<B>>| slot.hold.as_ref().is_some_and(&like_this);
+        let is_held = |entry: &PairState<VersionOf<B>>| entry.hold.as_ref().is_some_and(&like_this);
         let mut held: Vec<(Moment, RelPath)> = self
             .pairs
             .iter()
-            .filter(|(_, slot)| is_held(slot) && !slot.running)
-            .map(|(path, slot)| (slot.first_seen, path.clone()))
+            .filter(|(_, entry)| is_held(entry) && !entry.running)
+            .map(|(path, entry)| (entry.first_seen, path.clone()))
             .collect();
         held.sort();
         for (place, (_, path)) in held.into_iter().enumerate() {
-            if let Some(slot) = self.pairs.get_mut(&path) {
-                slot.pair.retry_now(now);
+            if let Some(entry) = self.pairs.get_mut(&path) {
+                entry.pair.retry_now(now);
                 // A nanosecond apart: the order of the timers is the order of the queue.
                 let at = now + Duration::from_nanos(place as u64);
-                set_timer(&mut self.timers, slot, &path, at);
+                set_timer(&mut self.timers, entry, &path, at);
             }
         }
     }
@@ -292,7 +293,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         let paths = refusals.iter().map(|refusal| refusal.path.clone()).collect();
         let asked = self.pipeline.state.remembered_all(&self.rule.name, paths);
-        let rows = self.beat.at_state(asked).await.unwrap_or_default();
+        let rows = self.heartbeat.at_state(asked).await.unwrap_or_default();
         let rows: HashMap<RelPath, Option<Remembered>> = rows.into_iter().collect();
         let mut new = Vec::new();
         for refusal in refusals {
@@ -303,7 +304,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                         && is_of(site, row, &refusal.versions) =>
                 {
                     self.summary.already(row.outcome, row.reason.as_ref(), &refusal.path);
-                    self.beat.at_source(site.source.acknowledge(&refusal.path)).await;
+                    self.heartbeat.at_source(site.source.acknowledge(&refusal.path)).await;
                     self.pairs.remove(&refusal.path);
                 }
                 _ => new.push(refusal),
@@ -311,10 +312,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         self.refused += new.len();
         let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
-        match self.beat.at_state(self.pipeline.refuse(site, new)).await {
+        match self.heartbeat.at_state(self.pipeline.refuse(site, new)).await {
             Ok(settled) => {
                 for (path, settled) in paths.iter().zip(settled) {
-                    self.beat.at_source(site.source.acknowledge(path)).await;
+                    self.heartbeat.at_source(site.source.acknowledge(path)).await;
                     self.summary.settled(&settled, path);
                     self.rule_status.count(settled.outcome);
                     self.pairs.remove(path);
