@@ -136,7 +136,10 @@ impl Scene<'_> {
             return Ok(decided(row.outcome, row.reason.as_ref()));
         }
         if let Some(unfit) = &look.unfit {
-            return Ok(Prospect::refused(unfit));
+            let refused = Prospect::refused(unfit);
+            // `--once` does not wait until a signature without its file has settled, and leaves it.
+            let left = look.versions.payload.is_none().then_some(Ending::Waiting);
+            return Ok(Prospect::new(refused.what, refused.endings.into_iter().chain(left), refused.why));
         }
         let Some(payload) = look.versions.payload else { return Ok(orphan()) };
         let wait = self.wait_to_settle(look.versions, writer);
@@ -378,11 +381,9 @@ impl Scene<'_> {
         let mut endings = Vec::new();
         for verdict in verdicts {
             for finality in finalities {
-                match decide::verified(rule, verdict, *finality, false, bringers) {
-                    Verified::Deliver(()) | Verified::Accept(()) => {
-                        endings.extend(self.accepted(rule, &ways)?)
-                    }
-                    bad => endings.extend(end_of_bad(&bad)),
+                match end_of_bad(&decide::verified(rule, verdict, *finality, false, bringers)) {
+                    Some(bad) => endings.push(bad),
+                    None => endings.extend(self.accepted(rule, &ways)?),
                 }
             }
         }
