@@ -370,8 +370,7 @@ impl End {
     }
 }
 
-/// What the daemon was told to expect of one path.
-#[derive(Debug)]
+/// What was said that would come of one path.
 struct Foretold {
     would: String,
     outcomes: Vec<End>,
@@ -490,8 +489,9 @@ impl Stage {
             let after = self.explain(i, "f");
             let actual = actual(scene, said, &after, then);
             if !agree(&foretold, &actual) {
+                let Foretold { would, outcomes, why } = foretold;
                 found.push(format!(
-                    "{scene:?}\n  foretold: {foretold:?}\n  actual: {actual:?}\n  told: {then:?}"
+                    "{scene:?}\n  foretold: {would}: {outcomes:?}: {why}\n  actual: {actual:?}\n  told: {then:?}"
                 ));
             }
         }
