@@ -24,7 +24,7 @@ pub use fault::{Fault, Faults};
 pub use mode::{
     AcceptBatch, Batching, Delivery, Mode, OnInvalid, OnStale, Place, Rollback, SignRule, VerifyRule,
 };
-pub use pattern::{Patterns, Unwanted};
+pub use pattern::{Exclusion, Patterns};
 pub(crate) use place::resolved;
 pub use settings::{ControlSettings, FINISHING, Limits, Policy, Record, Sealing};
 pub use watch::Rule;

@@ -67,7 +67,7 @@ pub struct Old<V> {
 
 /// Files that were taken out of a source for a moment and wait until they can go back to their names.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Sheltered {
+pub struct NameTaken {
     /// How many.
     pub count: usize,
     /// The first of them, by the names that they had.
@@ -80,7 +80,7 @@ pub trait Sink<S: Source>: Send + Sync + 'static {
     type Guard: Send + 'static;
 
     /// Whoever may soon remove something says so first, and keeps what this returns until then.
-    fn enter(&self) -> Self::Guard;
+    fn removal_guard(&self) -> Self::Guard;
 
     /// Where the private copy of a payload of this size goes, for a rule that delivers; `None` where none is needed, as
     /// the source can be asked for the very same bytes again.
@@ -156,5 +156,5 @@ pub trait Sink<S: Source>: Send + Sync + 'static {
     fn tidy(&self, leftovers: Vec<S::Leftover>, state: &State) -> impl Future<Output = Vec<RelPath>> + Send;
 
     /// Puts back what waits for its name to be free, as far as it goes by now. Returns what still waits.
-    fn bring_back(&self) -> impl Future<Output = Sheltered> + Send;
+    fn bring_back(&self) -> impl Future<Output = NameTaken> + Send;
 }

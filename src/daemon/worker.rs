@@ -40,7 +40,7 @@ use crate::hold::{Announced, Hold};
 use crate::kms::Kms;
 use crate::policy::{Mode, Rule};
 use crate::settle::{Pair, PairVersion, Timing, Want};
-use crate::sink::Sheltered;
+use crate::sink::NameTaken;
 use crate::source::{Feed, Source, Version};
 
 /// Room for more pairs than this is not kept.
@@ -119,7 +119,7 @@ pub struct Worker<K, B: Backend> {
     /// Changes when somebody has made room in quarantine.
     room: Option<watch::Receiver<u64>>,
     /// Files in the private folder that wait until their names are free.
-    sheltered: Sheltered,
+    name_taken: NameTaken,
     /// What was refused of late.
     refusals: Arc<Refusals>,
     /// Files refused since state was last pruned.
@@ -219,7 +219,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             last_scan_took: Duration::ZERO,
             reopened: pipeline.kms.reopened(),
             room: backend.room(),
-            sheltered: Sheltered::default(),
+            name_taken: NameTaken::default(),
             refusals: Arc::default(),
             refused: 0,
             fatal: None,
@@ -408,7 +408,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.rule_status.show(Now {
             root,
             causes,
-            waiting: self.pairs.len() + self.sheltered.count,
+            waiting: self.pairs.len() + self.name_taken.count,
             held,
             trying: self.jobs.len(),
             oldest,

@@ -101,10 +101,10 @@ impl Patterns {
 
 /// Why a rule does not mean a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unwanted<'r> {
+pub enum Exclusion<'r> {
     /// A pattern of `exclude` matches it.
     #[error("its name matches \"{}\" of exclude", Escaped::text(.0))]
-    Excluded(&'r str),
+    Pattern(&'r str),
     /// There is an `include`, and no pattern of it matches.
     #[error("its name matches no pattern of include")]
     NotIncluded,

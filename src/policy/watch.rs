@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pattern;
-use super::{AcceptBatch, Delivery, Mode, Patterns, Place, SignRule, Unwanted, VerifyRule};
+use super::{AcceptBatch, Delivery, Exclusion, Mode, Patterns, Place, SignRule, VerifyRule};
 use crate::context::ContextTemplate;
 use crate::context::leaf_keys::LeafKeys;
 use crate::signature::{Format, Suffix};
@@ -50,19 +50,19 @@ impl Rule {
     /// Whether a payload of this name is meant. Unfinished files and dotfiles are meant only by a pattern of
     /// `include` that says so itself: `.x*` or `*.tmp`, not `*`. Names of signatures are not asked about.
     pub fn wants(&self, name: &OsStr) -> bool {
-        self.unwanted(name).is_none()
+        self.exclusion(name).is_none()
     }
 
     /// Why a payload of this name is not meant, if it is not.
-    pub fn unwanted(&self, name: &OsStr) -> Option<Unwanted<'_>> {
+    pub fn exclusion(&self, name: &OsStr) -> Option<Exclusion<'_>> {
         if let Some(pattern) = self.exclude.as_ref().and_then(|patterns| patterns.matching(name)) {
-            return Some(Unwanted::Excluded(pattern));
+            return Some(Exclusion::Pattern(pattern));
         }
         match (&self.include, pattern::unfinished_mark(name)) {
-            (None, mark) => mark.map(|mark| Unwanted::Unfinished(mark.as_str())),
-            (Some(patterns), None) => (!patterns.matches(name)).then_some(Unwanted::NotIncluded),
+            (None, mark) => mark.map(|mark| Exclusion::Unfinished(mark.as_str())),
+            (Some(patterns), None) => (!patterns.matches(name)).then_some(Exclusion::NotIncluded),
             (Some(patterns), Some(mark)) => {
-                (!patterns.matches_naming(name, mark)).then_some(Unwanted::Unfinished(mark.as_str()))
+                (!patterns.matches_naming(name, mark)).then_some(Exclusion::Unfinished(mark.as_str()))
             }
         }
     }

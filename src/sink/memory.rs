@@ -10,7 +10,7 @@ use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::signing::Reason;
 use crate::sink::warrant::Warrant;
-use crate::sink::{Delivered, Old, PutAway, Removed, Sheltered, Sink};
+use crate::sink::{Delivered, NameTaken, Old, PutAway, Removed, Sink};
 use crate::source::memory::{Bucket, MemorySource, Object, ObjectVersion, Put};
 use crate::source::space::Stage;
 use crate::source::{Snapshot, Version as _};
@@ -40,7 +40,7 @@ impl MemorySink {
 impl Sink<MemorySource> for MemorySink {
     type Guard = ();
 
-    fn enter(&self) {}
+    fn removal_guard(&self) {}
 
     async fn stage(&self, _: &RelPath, _: u64) -> Result<Option<Stage>, AttemptError> {
         Ok(None)
@@ -170,7 +170,7 @@ impl Sink<MemorySource> for MemorySink {
         Vec::new()
     }
 
-    async fn bring_back(&self) -> Sheltered {
-        Sheltered::default()
+    async fn bring_back(&self) -> NameTaken {
+        NameTaken::default()
     }
 }

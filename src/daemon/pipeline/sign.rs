@@ -220,7 +220,7 @@ impl<K: Kms> Pipeline<K> {
         }
         let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
         self.state.intend(&site.rule.name, &work.path, &signed.signature).await?;
-        let _guard = site.sink.enter();
+        let _guard = site.sink.removal_guard();
         let taken = Arc::new(taken);
         let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &signed)).await?;
         let facts = Facts {

@@ -174,7 +174,7 @@ impl<K: Kms> Pipeline<K> {
             return Err(AttemptError::bug("a verdict is valid without a signature"));
         };
         let size = taken.hashed.size;
-        let _guard = site.sink.enter();
+        let _guard = site.sink.removal_guard();
         if rule.rollback != Rollback::Off {
             // Before it counts as an edition.
             site.sink.prepare_removal(&work.path, &taken.versions()).await?;

@@ -9,7 +9,7 @@ use crate::clock::{Clocks, Moment};
 use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
 use crate::daemon::site::{Backend, VersionOf};
 use crate::daemon::status::{Cause, Oldest};
-use crate::daemon::worker::wait::{SHELTERED, SHELTERED_HINT, SHELTERED_TEXT, Wait};
+use crate::daemon::worker::wait::{NAME_TAKEN, NAME_TAKEN_HINT, NAME_TAKEN_TEXT, Wait};
 use crate::daemon::worker::{NEVER_SETTLES, PairState, Worker};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
@@ -104,7 +104,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         };
         let meant = self.pairs.iter().filter(|(path, entry)| is_meant(path, entry));
         let mut meant: Vec<_> = meant.map(|(path, entry)| (entry.there_since(clocks), path, entry)).collect();
-        let (sheltered, count) = self.sheltered_of(which);
+        let (name_taken, count) = self.name_taken_of(which);
         let total = meant.len() + count;
         meant.sort_by_key(|(since, path, _)| (*since, *path));
         let pairs = meant.into_iter().take(most).map(|(since, path, entry)| Waiting {
@@ -121,21 +121,21 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         });
         let mut pairs: Vec<_> = pairs.collect();
         let room = most.saturating_sub(pairs.len());
-        pairs.extend(sheltered.into_iter().take(room).map(|path| self.waiting_for_its_name(path)));
+        pairs.extend(name_taken.into_iter().take(room).map(|path| self.waiting_for_its_name(path)));
         Backlog { pairs, total, more: self.overflowed }
     }
 
     /// What waits in the private folder, as far as it is asked for, and how many that are.
-    fn sheltered_of(&self, which: &Which) -> (Vec<&RelPath>, usize) {
-        let is_cause = which.cause.as_ref().is_none_or(|cause| cause == SHELTERED);
+    fn name_taken_of(&self, which: &Which) -> (Vec<&RelPath>, usize) {
+        let is_cause = which.cause.as_ref().is_none_or(|cause| cause == NAME_TAKEN);
         if !is_cause {
             return (Vec::new(), 0);
         }
         match &which.path {
-            None => (self.sheltered.first.iter().collect(), self.sheltered.count),
+            None => (self.name_taken.first.iter().collect(), self.name_taken.count),
             Some(asked) => {
                 let is_it = |path: &&RelPath| path.as_bytes() == asked;
-                let found: Vec<_> = self.sheltered.first.iter().filter(is_it).collect();
+                let found: Vec<_> = self.name_taken.first.iter().filter(is_it).collect();
                 let count = found.len();
                 (found, count)
             }
@@ -145,11 +145,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     fn waiting_for_its_name(&self, path: &RelPath) -> Waiting {
         Waiting {
             path: path.clone(),
-            cause: SHELTERED,
+            cause: NAME_TAKEN,
             is_held: true,
             needs_operator: true,
-            reason: SHELTERED_TEXT.to_owned(),
-            hint: SHELTERED_HINT.to_owned(),
+            reason: NAME_TAKEN_TEXT.to_owned(),
+            hint: NAME_TAKEN_HINT.to_owned(),
             since: self.pipeline.clock.read().of(self.last_scan.unwrap_or_default()),
             attempts: 0,
             next_try: Some(self.next_scan),
@@ -190,18 +190,18 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             (cause, cause_of)
         });
         let mut causes: BTreeMap<_, _> = causes.collect();
-        if self.sheltered.count > 0 {
+        if self.name_taken.count > 0 {
             let cause = Cause {
-                count: self.sheltered.count,
+                count: self.name_taken.count,
                 is_held: true,
                 since: self.last_scan.unwrap_or_default(),
-                reason: SHELTERED_TEXT.to_owned(),
-                hint: SHELTERED_HINT.to_owned(),
+                reason: NAME_TAKEN_TEXT.to_owned(),
+                hint: NAME_TAKEN_HINT.to_owned(),
                 needs_operator: true,
                 next_try: Some(self.next_scan),
             };
-            causes.insert(SHELTERED, cause);
-            held += self.sheltered.count;
+            causes.insert(NAME_TAKEN, cause);
+            held += self.name_taken.count;
         }
         let oldest = oldest.map(|(since, path, entry)| Oldest {
             file: Escaped::new(path.as_path()).to_string(),

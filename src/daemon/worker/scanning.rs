@@ -149,7 +149,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         let waiting = self.heartbeat.at_source(site.sink.bring_back()).await;
         let count = waiting.count;
-        if count > std::mem::replace(&mut self.sheltered, waiting).count {
+        if count > std::mem::replace(&mut self.name_taken, waiting).count {
             tracing::warn!(
                 rule = self.rule.name,
                 count,

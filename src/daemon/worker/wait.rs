@@ -19,16 +19,16 @@ pub(crate) enum Wait {
 
 /// The words for what a file may wait for, but for the causes of holds.
 pub fn waits() -> impl Iterator<Item = &'static str> {
-    Wait::ALL.into_iter().map(Wait::cause).chain([SHELTERED])
+    Wait::ALL.into_iter().map(Wait::cause).chain([NAME_TAKEN])
 }
 
 /// The cause of what waits in the private folder.
-pub(crate) const SHELTERED: &str = "name-taken";
+pub(crate) const NAME_TAKEN: &str = "name-taken";
 
-pub(crate) const SHELTERED_TEXT: &str =
+pub(crate) const NAME_TAKEN_TEXT: &str =
     "it was taken out of the directory for a moment, and something else has its name since";
 
-pub(crate) const SHELTERED_HINT: &str =
+pub(crate) const NAME_TAKEN_HINT: &str =
     "rename or remove what has its name; until then it is in .kms-sig there";
 
 impl Wait {

@@ -108,7 +108,7 @@ impl Work {
     pub(crate) fn new(private: &Private, removable: Removable) -> Result<Self, FsError> {
         let (folder, id) = (private.open()?, removable.folder());
         let dir = {
-            let _making = folder.making();
+            let _preparing = folder.making();
             let dir = folder.dir().make_new_dir(&id, 0o700)?;
             dir.lock().inspect_err(|_| folder.dir().remove_dir(&id).unwrap_or_default())?;
             dir

@@ -1,12 +1,12 @@
-//! Removing a source that has been dealt with, although its directory belongs to the sender.
+//! Removing a source that is delivered, from a directory that belongs to the sender.
 //!
-//! Between looking at a name and removing it, the sender may put another file there. So the name is first
-//! moved into a folder of ours, `.kms-sig/CLAIM/`, which mirrors the path; there it is compared with what was
-//! judged, and only then removed. Something else is put back. Renaming the folder to `CLAIM.done` is the
-//! moment of decision: a restart puts back what is in undecided folders and removes what is in decided ones,
-//! and needs no other memory. What finds its name taken waits in `CLAIM.back`, on which nobody works any more.
+//! Between checking a name and removing it, the sender may put another file there. So each removal is a transaction:
+//! the name is moved into a folder of the daemon, `.kms-sig/ID/`, which mirrors the path; there it is compared with
+//! the version that was judged, and only then removed. Anything else is put back. Renaming the folder to `ID.done`
+//! commits: a restart puts back what is in uncommitted folders and removes what is in committed ones, and needs no
+//! other memory. A file whose name is taken meanwhile waits in `ID.back`, which belongs to no transaction any more.
 //!
-//! What exchanges leave there is [`super::exchange`]'s, and what the private folder is [`crate::fs::private`]'s.
+//! The leftovers of exchanges belong to [`super::exchange`], the private folder itself to [`crate::fs::private`].
 
 #[cfg(test)]
 mod tests;
@@ -24,13 +24,13 @@ use crate::fs::{Action, Dir, FsError, Identity, Place, RelPath};
 use crate::sink::directory::exchange;
 use crate::sink::directory::exchange::Removable;
 use crate::sink::directory::tree;
-use crate::sink::{Removed, Sheltered};
+use crate::sink::{NameTaken, Removed};
 
 const DONE: &str = ".done";
 const BACK: &str = ".back";
 
-/// How many of the files that wait are told by name.
-const TOLD: usize = 1000;
+/// How many of the files that wait are reported by name.
+const MAX_NAMED: usize = 1000;
 
 /// One file of a source: where it lies and which version was judged.
 #[derive(Debug, Clone)]
@@ -41,60 +41,60 @@ pub struct Part {
     pub identity: Identity,
 }
 
-/// The claims of one watched directory: removes sources from it, many with one decision.
+/// Removes sources from one watched directory, many in one transaction.
 #[derive(Debug)]
 pub struct Removal {
     private: Arc<Private>,
     /// Never held while the disk works.
     ready: Mutex<Ready>,
-    /// Held by whoever makes a folder ready.
-    making: Mutex<()>,
+    /// Held while a folder is prepared.
+    preparing: Mutex<()>,
 }
 
-/// A folder that is ready for the next ones, and has nothing in it yet.
+/// The empty folder of the next transaction, if it is prepared.
 #[derive(Debug, Default)]
 struct Ready {
     id: Option<OsString>,
-    /// How many may still want it.
-    customers: usize,
+    /// How many removals may still use it.
+    guards: usize,
 }
 
-/// Somebody who may want to remove something. Once there is nobody, no folder is kept ready.
+/// Held by whoever may remove something. With the last guard, the prepared folder goes away.
 #[derive(Debug)]
 pub struct RemovalGuard(Option<Arc<Removal>>);
 
-/// A folder that was ready, and that nobody wants any more. Goes away when this is dropped, which may wait for the disk;
-/// what is left of it the next [`recover`] removes.
+/// A prepared folder that no guard needs any more. Removed when this is dropped, which may wait for the disk; the next
+/// [`recover`] removes what is left of it.
 #[derive(Debug)]
-pub struct Unwanted {
-    claims: Arc<Removal>,
+pub struct UnusedFolder {
+    removal: Arc<Removal>,
     id: OsString,
 }
 
 impl Removal {
-    /// Those in this private folder.
+    /// With transactions in this private folder.
     pub fn new(private: Arc<Private>) -> Arc<Self> {
-        Arc::new(Self { private, ready: Mutex::default(), making: Mutex::default() })
+        Arc::new(Self { private, ready: Mutex::default(), preparing: Mutex::default() })
     }
 
-    /// To be had before [`Removal::prepare`], and kept until after [`Removal::remove`]. Waits for no disk.
-    pub fn enter(self: &Arc<Self>) -> RemovalGuard {
-        self.ready().customers += 1;
+    /// A guard, to be taken before [`Removal::prepare`] and kept until after [`Removal::remove`]. Waits for no disk.
+    pub fn guard(self: &Arc<Self>) -> RemovalGuard {
+        self.ready().guards += 1;
         RemovalGuard(Some(Arc::clone(self)))
     }
 
-    /// Sees to it that a source can be removed once its copy is published, as far as that can be known before: or it
-    /// would be published, and not removed. Moves nothing yet.
+    /// Checks that a source can be removed once its copy is published, as far as that can be known before, and prepares
+    /// the folder: otherwise it would be published and not removed. Moves nothing yet.
     ///
     /// # Errors
-    /// The parts could not be moved: no room for claims, no permission, another's `.kms-sig`, or a sticky directory
+    /// The parts could not be moved: no room for the folder, no permission, another's `.kms-sig`, or a sticky directory
     /// ([`Action::MoveOutOfSticky`]).
     pub fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
         for part in parts {
             check_movable(&Place::open(self.private.root(), part.path.parent())?, part.path.name())?;
         }
         let folder = self.private.open()?;
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let _preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.ready().id.is_none() {
             let (id, _) = make_folder(folder.dir())?;
             self.ready().id = Some(id);
@@ -102,10 +102,10 @@ impl Removal {
         Ok(())
     }
 
-    /// Removes each of several sources: all its parts or none of them. How each ended, in their order.
+    /// Removes several sources in one transaction, of each all its parts or none of them. Returns the results in order.
     ///
     /// # Errors
-    /// Any step's before the decision; then the parts are back, or the next [`recover`] puts them back.
+    /// Any step's before the commit; then the parts are back, or the next [`recover`] puts them back.
     pub fn remove(&self, sources: &[Vec<Part>]) -> Vec<Result<Removed, FsError>> {
         let ready = self.ready().id.take();
         let folder = self.private.open().and_then(|folder| {
@@ -137,45 +137,45 @@ impl Removal {
 }
 
 impl RemovalGuard {
-    /// Goes without waiting for a disk. The last one gets what is then to be dropped where one may.
-    pub fn leave(mut self) -> Option<Unwanted> {
-        self.0.take().and_then(Self::one_less)
+    /// Releases the guard without waiting for a disk. The last one gets the folder, to be dropped where that may wait.
+    pub fn release(mut self) -> Option<UnusedFolder> {
+        self.0.take().and_then(Self::release_one)
     }
 
-    fn one_less(claims: Arc<Removal>) -> Option<Unwanted> {
-        let mut ready = claims.ready();
-        ready.customers -= 1;
-        let id = if ready.customers == 0 { ready.id.take() } else { None };
+    fn release_one(removal: Arc<Removal>) -> Option<UnusedFolder> {
+        let mut ready = removal.ready();
+        ready.guards -= 1;
+        let id = if ready.guards == 0 { ready.id.take() } else { None };
         drop(ready);
-        id.map(|id| Unwanted { claims, id })
+        id.map(|id| UnusedFolder { removal, id })
     }
 }
 
 impl Drop for RemovalGuard {
     fn drop(&mut self) {
-        drop(self.0.take().and_then(Self::one_less));
+        drop(self.0.take().and_then(Self::release_one));
     }
 }
 
-impl Drop for Unwanted {
+impl Drop for UnusedFolder {
     fn drop(&mut self) {
-        if let Some(folder) = self.claims.private.current() {
+        if let Some(folder) = self.removal.private.current() {
             folder.dir().remove_dir(&self.id).unwrap_or_default();
         }
     }
 }
 
-/// A new folder among the claims.
-fn make_folder(claims: &Dir) -> Result<(OsString, Dir), FsError> {
+/// A new folder of a transaction, in the private folder.
+fn make_folder(folder: &Dir) -> Result<(OsString, Dir), FsError> {
     let id = OsString::from(random_hex());
-    let dir = claims.make_new_dir(&id, 0o700)?;
+    let dir = folder.make_new_dir(&id, 0o700)?;
     Ok((id, dir))
 }
 
 /// Removes sources by the folder `id`, which is `dir`.
 fn remove_by(
     private: &Private,
-    claims: &Dir,
+    folder: &Dir,
     dir: &Dir,
     id: &OsStr,
     sources: &[Vec<Part>],
@@ -184,20 +184,20 @@ fn remove_by(
     for parts in sources {
         let mut there = Vec::with_capacity(parts.len());
         let taken = take_all(private.root(), dir, parts, &mut there);
-        // One that is to stay must not be in the folder when that is decided upon.
+        // A source that is to stay must not be in the folder when that is committed.
         if !matches!(taken, Ok(true))
-            && let Err(error) = give_back(private, dir, &there)
+            && let Err(error) = put_back_parts(private, dir, &there)
         {
-            undo(private, claims, dir, id);
+            undo(private, folder, dir, id);
             return sources.iter().map(|_| Err(error.clone())).collect();
         }
         ends.push(taken.map(|are_taken| if are_taken { Removed::Done } else { Removed::Changed }));
     }
     let mut done = id.to_owned();
     done.push(DONE);
-    if let Err(error) = claims.rename_to_ours(id, claims, &done) {
-        // As far as possible; the next scan sees to the rest. The first error is the one to tell.
-        undo(private, claims, dir, id);
+    if let Err(error) = folder.rename_to_ours(id, folder, &done) {
+        // As far as possible; the next scan does the rest. The first error is the one to report.
+        undo(private, folder, dir, id);
         return sources.iter().map(|_| Err(error.clone())).collect();
     }
     // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might throw its copy
@@ -205,24 +205,24 @@ fn remove_by(
     for part in sources.iter().flatten().filter(|part| part.path.parent().as_os_str().is_empty()) {
         dir.unlink(part.path.name()).unwrap_or_default(); // quicker than by listing, which finds the rest
     }
-    if claims.remove_dir(&done).is_err() {
-        tree::empty(dir).and_then(|()| claims.remove_dir(&done)).unwrap_or_default();
+    if folder.remove_dir(&done).is_err() {
+        tree::empty(dir).and_then(|()| folder.remove_dir(&done)).unwrap_or_default();
     }
     ends
 }
 
-/// Puts everything in an undecided folder back, as far as possible.
-fn undo(private: &Private, claims: &Dir, dir: &Dir, id: &OsStr) {
+/// Rolls a transaction back, as far as possible.
+fn undo(private: &Private, folder: &Dir, dir: &Dir, id: &OsStr) {
     tree::put_back(dir, private.root()).unwrap_or_default();
-    close(claims, id).unwrap_or_default();
+    close(folder, id).unwrap_or_default();
 }
 
-/// A part that may have come to a claim, and the directory that it was moved out of.
+/// A part that may have come into the transaction's folder, and the directory that it was moved out of.
 type Taken<'p> = (&'p Part, Place);
 
-/// Puts the parts of one source back from an undecided folder, to the very directories that they came from; what finds its
+/// Puts the parts of one source back from an uncommitted folder, to the very directories that they came from; what finds its
 /// name taken waits in a folder of its own.
-fn give_back(private: &Private, dir: &Dir, parts: &[Taken<'_>]) -> Result<(), FsError> {
+fn put_back_parts(private: &Private, dir: &Dir, parts: &[Taken<'_>]) -> Result<(), FsError> {
     for (Part { path, .. }, place) in parts {
         let from = match dir.descend(path.parent()) {
             Err(e) if e.is_not_found() => continue, // nothing came there
@@ -231,7 +231,7 @@ fn give_back(private: &Private, dir: &Dir, parts: &[Taken<'_>]) -> Result<(), Fs
         let name = path.name();
         match place.put_back(&from, name, name) {
             Err(e) if tree::is_taken(&e) && from.stat_of(name)?.is_some() => {
-                shelter(private, path, &from, name)?
+                set_aside(private, path, &from, name)?
             }
             Err(e) if e.is_not_found() => {}
             moved => moved?,
@@ -261,12 +261,12 @@ pub(crate) fn check_movable(parent: &Place, name: &OsStr) -> Result<(), FsError>
     }
 }
 
-/// Takes in what stands at `name` in `from`, on the same mount, and belongs at `path`, where something else is by
-/// now: it waits here until that is gone.
+/// Sets a file aside: what is at `name` in `from`, on the same mount, belongs at `path`, where something else is by
+/// now. It waits in the private folder until that is gone.
 ///
 /// # Errors
 /// Any step's; then it is still where it was.
-pub fn shelter(private: &Private, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(), FsError> {
+pub fn set_aside(private: &Private, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(), FsError> {
     let folder = private.open()?;
     let id = OsString::from(random_hex() + BACK);
     let to = folder.dir().make_new_dir(&id, 0o700)?.descend_creating(path.parent())?;
@@ -278,9 +278,9 @@ pub fn shelter(private: &Private, path: &RelPath, from: &Dir, name: &OsStr) -> R
 /// Unlike [`recover`] it may run at any time, but not twice at once. Returns what still waits.
 ///
 /// # Errors
-/// The claims cannot be listed.
-pub fn bring_back(private: &Private) -> Result<Sheltered, FsError> {
-    let mut waiting = Sheltered::default();
+/// The private folder cannot be listed.
+pub fn bring_back(private: &Private) -> Result<NameTaken, FsError> {
+    let mut waiting = NameTaken::default();
     if !private::is_there(private.root())? {
         return Ok(waiting);
     }
@@ -290,7 +290,7 @@ pub fn bring_back(private: &Private) -> Result<Sheltered, FsError> {
         let is_back = id.as_encoded_bytes().ends_with(BACK.as_bytes());
         let is_gone = match Removable::of_folder(&id) {
             Some(removable) => {
-                let _making = folder.making();
+                let _preparing = folder.making();
                 exchange::settle(folder.dir(), &id, &removable, private.root())
             }
             None if is_back => recover_one(private.root(), folder.dir(), &id),
@@ -304,33 +304,34 @@ pub fn bring_back(private: &Private) -> Result<Sheltered, FsError> {
     Ok(waiting)
 }
 
-impl Sheltered {
+impl NameTaken {
     fn add(&mut self, dir: &Dir) -> Result<(), FsError> {
         tree::waiting(dir, &mut |path| {
             self.count += 1;
-            if self.first.len() < TOLD {
+            if self.first.len() < MAX_NAMED {
                 self.first.push(path);
             }
         })
     }
 }
 
-/// Ends work on an undecided claim, whether or not everything could be put back.
-fn close(claims: &Dir, id: &OsStr) -> Result<(), FsError> {
-    match claims.remove_dir(id) {
+/// Ends an uncommitted transaction, whether or not everything could be put back.
+fn close(folder: &Dir, id: &OsStr) -> Result<(), FsError> {
+    match folder.remove_dir(id) {
         Err(e) if e.source == Errno::NOTEMPTY => {
             let mut back = id.to_owned();
             back.push(BACK);
-            claims.rename_to_ours(id, claims, &back)
+            folder.rename_to_ours(id, folder, &back)
         }
         closed => closed,
     }
 }
 
-/// Moves the parts into the claim; false if one is not what was judged. `there` are then those that may have come there.
+/// Moves the parts into the transaction's folder; false if one is not what was judged. `there` are then those that may
+/// have come there.
 fn take_all<'p>(
     root: &Dir,
-    claim: &Dir,
+    transaction: &Dir,
     parts: &'p [Part],
     there: &mut Vec<Taken<'p>>,
 ) -> Result<bool, FsError> {
@@ -342,7 +343,7 @@ fn take_all<'p>(
             Some(stat) if stat.identity != part.identity => return Ok(false),
             Some(_) => {}
         }
-        let to = claim.descend_creating(part.path.parent())?;
+        let to = transaction.descend_creating(part.path.parent())?;
         match from.take(name, &to, name) {
             Err(e) if e.is_not_found() => continue,
             Err(e) if e.is_moved() => return Ok(false),
@@ -367,12 +368,12 @@ fn take_all<'p>(
     Ok(true)
 }
 
-/// Finishes what a killed process left: removes decided claims, puts back undecided ones. What cannot be put
-/// back because its name is taken stays until it is free. Must not run while [`Removal`] are at work. Returns what went
-/// wrong with single claims, which stay: a sender who gets a directory of his claimed must not stop the rule.
+/// Finishes what a killed process left: removes what is in committed folders, puts back what is in the others. What cannot be put
+/// back because its name is taken stays until it is free. Must not run while a [`Removal`] works. Returns what failed
+/// in single folders, which stay: a sender who gets a directory of theirs moved there must not stop the rule.
 ///
 /// # Errors
-/// The claims cannot be listed.
+/// The private folder cannot be listed.
 pub fn recover(private: &Private) -> Result<Vec<FsError>, FsError> {
     if !private::is_there(private.root())? {
         return Ok(Vec::new());
@@ -397,14 +398,14 @@ fn recover_in(root: &Dir, folder: &Dir) -> Result<Vec<FsError>, FsError> {
 }
 
 /// Whether nothing of it is left.
-fn recover_one(root: &Dir, claims: &Dir, id: &OsStr) -> Result<bool, FsError> {
-    let claim = claims.descend(Path::new(id))?;
+fn recover_one(root: &Dir, folder: &Dir, id: &OsStr) -> Result<bool, FsError> {
+    let transaction = folder.descend(Path::new(id))?;
     if id.as_encoded_bytes().ends_with(DONE.as_bytes()) {
-        tree::empty(&claim)?;
+        tree::empty(&transaction)?;
     } else {
-        tree::put_back(&claim, root)?;
+        tree::put_back(&transaction, root)?;
     }
-    tree::remove_if_empty(claims, id)
+    tree::remove_if_empty(folder, id)
 }
 
 /// Finishes what lies in a private folder of this watched directory's that somebody has moved to `path`, and takes the
@@ -423,8 +424,8 @@ pub fn adopt(private: &Private, path: &RelPath) -> Result<Option<Vec<RelPath>>, 
     let Some(lock) = moved.lock_file(OsStr::new(LOCK))? else { return Ok(None) };
     let mut were_there = Vec::new();
     for id in moved.names()?.filter(|name| !matches!(name, Ok(name) if name == LOCK)) {
-        if let Ok(claim) = moved.descend(Path::new(&id?)) {
-            tree::waiting(&claim, &mut |path| were_there.push(path))?;
+        if let Ok(transaction) = moved.descend(Path::new(&id?)) {
+            tree::waiting(&transaction, &mut |path| were_there.push(path))?;
         }
     }
     let resisting = recover_in(private.root(), &moved)?;
@@ -436,15 +437,15 @@ pub fn adopt(private: &Private, path: &RelPath) -> Result<Option<Vec<RelPath>>, 
         return Err(error);
     }
     // Nobody else can put anything into it; but another directory may have its name by now.
-    let (id, claim) = make_folder(folder.dir())?;
+    let (id, transaction) = make_folder(folder.dir())?;
     let name = path.name();
-    let taken = place.take(name, &claim, name);
-    if taken.is_ok() && claim.descend(Path::new(name))?.stat()?.is_same_place(&moved.stat()?) {
+    let taken = place.take(name, &transaction, name);
+    if taken.is_ok() && transaction.descend(Path::new(name))?.stat()?.is_same_place(&moved.stat()?) {
         moved.unlink(OsStr::new(LOCK))?;
         drop(lock);
-        claim.remove_dir(name)?;
+        transaction.remove_dir(name)?;
     } else if taken.is_ok() {
-        place.put_back(&claim, name, name)?;
+        place.put_back(&transaction, name, name)?;
     }
     close(folder.dir(), &id)?;
     taken.map(|()| Some(were_there))

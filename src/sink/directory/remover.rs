@@ -14,7 +14,7 @@ use crate::sink::directory::removal::{Part, Removal};
 /// What removes the sources of one rule.
 #[derive(Debug)]
 pub struct Remover {
-    claims: Arc<Removal>,
+    removal: Arc<Removal>,
     queue: Mutex<Queue>,
 }
 
@@ -24,18 +24,18 @@ struct Queue {
     is_working: bool,
 }
 
-/// A source, and whoever wants to know what became of it.
+/// A source, and who waits for its result.
 type Waiting = (Vec<Part>, oneshot::Sender<Result<Removed, FsError>>);
 
 impl Remover {
-    /// With the claims of the rule's directory.
-    pub fn new(claims: Arc<Removal>) -> Self {
-        Self { claims, queue: Mutex::default() }
+    /// For the rule's directory.
+    pub fn new(removal: Arc<Removal>) -> Self {
+        Self { removal, queue: Mutex::default() }
     }
 
-    /// See [`Removal::enter`].
-    pub fn enter(&self) -> RemovalGuard {
-        RemovalGuard(Some(self.claims.enter()))
+    /// See [`Removal::guard`].
+    pub fn guard(&self) -> RemovalGuard {
+        RemovalGuard(Some(self.removal.guard()))
     }
 
     /// See [`Removal::prepare`].
@@ -43,7 +43,7 @@ impl Remover {
     /// # Errors
     /// As there.
     pub fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
-        self.claims.prepare(parts)
+        self.removal.prepare(parts)
     }
 
     /// Removes a source.
@@ -51,24 +51,24 @@ impl Remover {
     /// # Errors
     /// See [`Removal::remove`]. `Changed` when the runtime goes down.
     pub async fn remove(self: &Arc<Self>, parts: Vec<Part>) -> Result<Removed, AttemptError> {
-        let (tell, told) = oneshot::channel();
+        let (done, result) = oneshot::channel();
         let is_first = {
             let mut queue = self.queue();
-            queue.waiting.push((parts, tell));
+            queue.waiting.push((parts, done));
             !std::mem::replace(&mut queue.is_working, true)
         };
         if is_first {
             let this = Arc::clone(self);
-            drop(tokio::task::spawn_blocking(move || this.work())); // it tells everyone by itself
+            drop(tokio::task::spawn_blocking(move || this.work())); // it answers everyone by itself
         }
-        Ok(told.await.map_err(|_gone| AttemptError::Changed)??)
+        Ok(result.await.map_err(|_gone| AttemptError::Changed)??)
     }
 
     /// Until nobody waits.
     fn work(&self) {
-        let _shift = Shift(self);
+        let _batch = Batch(self);
         loop {
-            let (sources, tellers): (Vec<_>, Vec<_>) = {
+            let (sources, waiters): (Vec<_>, Vec<_>) = {
                 let mut queue = self.queue();
                 if queue.waiting.is_empty() {
                     queue.is_working = false; // before anybody else can look
@@ -76,8 +76,8 @@ impl Remover {
                 }
                 queue.waiting.drain(..).unzip()
             };
-            for (teller, ended) in tellers.into_iter().zip(self.claims.remove(&sources)) {
-                drop(teller.send(ended)); // one who was called off needs no answer
+            for (waiter, ended) in waiters.into_iter().zip(self.removal.remove(&sources)) {
+                drop(waiter.send(ended)); // a caller that was cancelled needs no answer
             }
         }
     }
@@ -87,24 +87,24 @@ impl Remover {
     }
 }
 
-/// Somebody who may want to remove something, on a task that must not wait for a disk.
+/// [`removal::RemovalGuard`] for a task that must not wait for a disk.
 #[derive(Debug)]
 pub struct RemovalGuard(Option<removal::RemovalGuard>);
 
 impl Drop for RemovalGuard {
     fn drop(&mut self) {
-        if let Some(unwanted) = self.0.take().and_then(removal::RemovalGuard::leave)
+        if let Some(unused) = self.0.take().and_then(removal::RemovalGuard::release)
             && let Ok(runtime) = Handle::try_current()
         {
-            drop(runtime.spawn_blocking(move || drop(unwanted))); // nobody waits for it
+            drop(runtime.spawn_blocking(move || drop(unused))); // nobody waits for it
         }
     }
 }
 
-/// However it ends, the next who comes can begin another, and nobody waits for this one.
-struct Shift<'r>(&'r Remover);
+/// However a batch ends, the next caller can start another, and nobody waits for this one.
+struct Batch<'r>(&'r Remover);
 
-impl Drop for Shift<'_> {
+impl Drop for Batch<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             *self.0.queue() = Queue::default();

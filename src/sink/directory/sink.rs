@@ -24,7 +24,7 @@ use crate::sink::directory::remover::{RemovalGuard, Remover};
 use crate::sink::directory::sign::{self, Spot};
 use crate::sink::directory::{deliver, exchange};
 use crate::sink::warrant::Warrant;
-use crate::sink::{Delivered, Old, PutAway, Removed, Sheltered, Sink};
+use crate::sink::{Delivered, NameTaken, Old, PutAway, Removed, Sink};
 use crate::source::Snapshot;
 use crate::source::directory::DirectorySource;
 use crate::source::directory::scan::Leftover;
@@ -137,8 +137,8 @@ fn parts(suffix: Suffix, path: &RelPath, versions: &PairVersion<Identity>) -> Ve
 impl Sink<DirectorySource> for DirectorySink {
     type Guard = RemovalGuard;
 
-    fn enter(&self) -> RemovalGuard {
-        self.remover.enter()
+    fn removal_guard(&self) -> RemovalGuard {
+        self.remover.guard()
     }
 
     async fn stage(&self, path: &RelPath, size: u64) -> Result<Option<Stage>, AttemptError> {
@@ -293,9 +293,9 @@ impl Sink<DirectorySource> for DirectorySink {
         back
     }
 
-    async fn bring_back(&self) -> Sheltered {
+    async fn bring_back(&self) -> NameTaken {
         if !self.private.is_locked() {
-            return Sheltered::default();
+            return NameTaken::default();
         }
         // Claims that cannot be listed were told when the rule attached, or are when it attaches again.
         block_in_place(|| removal::bring_back(&self.private)).unwrap_or_default()

@@ -12,7 +12,7 @@ use crate::fs::private;
 use crate::fs::private::Kinship;
 use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Kind, Listed, Names, RelPath};
-use crate::policy::{Mode, Rule, Unwanted};
+use crate::policy::{Exclusion, Mode, Rule};
 use crate::signature::Format;
 use crate::source::Batch;
 use crate::state::reason::RefusalReason;
@@ -52,7 +52,7 @@ pub enum Overlooked<'r> {
     Reserved,
     /// The rule's patterns leave it out.
     #[error("{0}")]
-    Unwanted(Unwanted<'r>),
+    Excluded(Exclusion<'r>),
 }
 
 /// What a name is, to a rule that it means something to.
@@ -118,7 +118,7 @@ pub fn part<'n, 'r>(rule: &'r Rule, name: &'n OsStr) -> Result<Part<'n>, Overloo
         (None, _) if name.len() > MAX_NAME => return Ok(Part::Unsignable(Unsignable::NameTooLong)),
         (None, _) => (name, Part::Of(name)),
     };
-    rule.unwanted(payload).map_or(Ok(part), |why| Err(Overlooked::Unwanted(why)))
+    rule.exclusion(payload).map_or(Ok(part), |why| Err(Overlooked::Excluded(why)))
 }
 
 /// Whether a name is of this program's own, and neither a payload nor a directory to walk.

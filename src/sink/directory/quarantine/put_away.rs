@@ -135,7 +135,7 @@ pub(super) fn put_back(item: &Dir, private: &Private, source: &Place, path: &Rel
             continue; // it had not come
         }
         match (source.put_back(item, there, name), RelPath::new(path.parent().join(name))) {
-            (Err(_), Some(path)) => removal::shelter(private, &path, item, there),
+            (Err(_), Some(path)) => removal::set_aside(private, &path, item, there),
             (moved, _) => moved,
         }
         .unwrap_or_default();
@@ -176,9 +176,9 @@ pub(super) fn copy_in(
         let path = RelPath::new(case.path.parent().join(&signature));
         parts.extend(path.map(|path| Part { path, identity: stat.identity }));
     }
-    let claims = Removal::new(Arc::clone(private));
-    let _customer = claims.enter();
-    claims.prepare(&parts)?; // first: what cannot be removed need not be copied
+    let removal = Removal::new(Arc::clone(private));
+    let _guard = removal.guard();
+    removal.prepare(&parts)?; // first: what cannot be removed need not be copied
     if !copy_one(item, PAYLOAD, source, name, &case.payload.identity, Some(&case.digest))? {
         return Ok(false);
     }
@@ -188,7 +188,7 @@ pub(super) fn copy_in(
         return Ok(false);
     }
     item.sync()?;
-    claims.remove_one(parts).map(|removed| removed == Removed::Done)
+    removal.remove_one(parts).map(|removed| removed == Removed::Done)
 }
 
 /// Whether what has a signature's name is copied, where it cannot be moved.

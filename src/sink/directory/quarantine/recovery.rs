@@ -62,7 +62,7 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
             // Somebody's who was quicker. Where its name is taken by now it waits among the claims.
             let path = RelPath::new(path.parent().join(&name));
             return match (source.put_back(item, there, &name), path) {
-                (Err(_), Some(path)) => removal::shelter(&Private::new(root), &path, item, there),
+                (Err(_), Some(path)) => removal::set_aside(&Private::new(root), &path, item, there),
                 (given, _) => given,
             };
         }

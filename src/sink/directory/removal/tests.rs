@@ -36,7 +36,7 @@ impl Fixture {
         self.temp.path().join(path).exists()
     }
 
-    fn claims(&self) -> usize {
+    fn transactions(&self) -> usize {
         let entries = fs::read_dir(self.temp.path().join(".kms-sig"));
         entries.map_or(0, |all| all.filter(|entry| entry.as_ref().unwrap().file_name() != "lock").count())
     }
@@ -52,10 +52,10 @@ impl Fixture {
 }
 
 fn remove(f: &Fixture, parts: &[Part]) -> Result<Removed, FsError> {
-    let claims = Removal::new(Arc::clone(&f.private));
-    let _customer = claims.enter();
-    claims.prepare(parts)?;
-    claims.remove_one(parts.to_vec())
+    let removal = Removal::new(Arc::clone(&f.private));
+    let _guard = removal.guard();
+    removal.prepare(parts)?;
+    removal.remove_one(parts.to_vec())
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn what_was_judged_is_removed() {
     let f = Fixture::new(&["d/a", "d/a.sig", "b"]);
     assert_eq!(remove(&f, &[f.part("d/a"), f.part("d/a.sig")]).unwrap(), Removed::Done);
     assert!(!f.there("d/a") && !f.there("d/a.sig") && f.there("b"));
-    assert_eq!(f.claims(), 0);
+    assert_eq!(f.transactions(), 0);
 }
 
 #[test]
@@ -78,27 +78,27 @@ fn of_many_each_is_removed_or_stays_by_itself() {
     ];
     fs::remove_file(f.temp.path().join("gone")).unwrap();
     fs::write(f.temp.path().join("d/b.sig"), "another, after the payload was moved").unwrap();
-    let claims = Removal::new(Arc::clone(&f.private));
-    claims.prepare(&sources[0]).unwrap();
-    let ends: Vec<_> = claims.remove(&sources).into_iter().map(Result::unwrap).collect();
+    let removal = Removal::new(Arc::clone(&f.private));
+    removal.prepare(&sources[0]).unwrap();
+    let ends: Vec<_> = removal.remove(&sources).into_iter().map(Result::unwrap).collect();
     let [done, changed] = [Removed::Done, Removed::Changed];
     assert_eq!(ends, [done, changed, done, done, done]);
     let there = ["a", "a.sig", "d/b", "d/b.sig", "c", "c.sig", "e"].map(|path| f.there(path));
     assert_eq!(there, [false, false, true, true, false, false, false]);
-    assert_eq!(f.claims(), 0);
+    assert_eq!(f.transactions(), 0);
 }
 
 #[test]
 fn a20_what_cannot_go_back_waits_and_the_others_are_removed() {
     let f = Fixture::new(&["a", "b"]);
     let (a, b) = (vec![f.part("a")], vec![f.part("b")]);
-    let claims = f.folder();
-    let (_, dir) = make_folder(&claims).unwrap();
+    let folder = f.folder();
+    let (_, dir) = make_folder(&folder).unwrap();
     let mut there = Vec::new();
     assert!(take_all(&f.root, &dir, &a, &mut there).unwrap());
     assert!(take_all(&f.root, &dir, &b, &mut Vec::new()).unwrap());
     fs::write(f.temp.path().join("a"), "somebody was quicker").unwrap();
-    give_back(&f.private, &dir, &there).unwrap();
+    put_back_parts(&f.private, &dir, &there).unwrap();
     assert!(!dir.path().join("a").exists() && dir.path().join("b").exists());
     assert_eq!(f.bring_back(), 1, "its name is taken");
     fs::remove_file(f.temp.path().join("a")).unwrap();
@@ -110,19 +110,19 @@ fn a20_what_cannot_go_back_waits_and_the_others_are_removed() {
 fn p4_what_cannot_be_decided_goes_back_as_far_as_it_can() {
     let f = Fixture::new(&["a", "b"]);
     let sources = [vec![f.part("a")], vec![f.part("b")]];
-    let claims = f.folder();
-    let (id, dir) = make_folder(&claims).unwrap();
+    let folder = f.folder();
+    let (id, dir) = make_folder(&folder).unwrap();
     let mut done = id.clone();
     done.push(DONE);
-    fs::write(claims.path().join(&done), "in the way").unwrap();
-    assert!(remove_by(&f.private, &claims, &dir, &id, &sources).iter().all(Result::is_err));
+    fs::write(folder.path().join(&done), "in the way").unwrap();
+    assert!(remove_by(&f.private, &folder, &dir, &id, &sources).iter().all(Result::is_err));
     assert!(f.there("a") && f.there("b"));
-    assert_eq!(f.claims(), 1, "only what is in the way");
+    assert_eq!(f.transactions(), 1, "only what is in the way");
     // One whose name is taken by then waits.
-    let (id, dir) = make_folder(&claims).unwrap();
+    let (id, dir) = make_folder(&folder).unwrap();
     fs::rename(f.temp.path().join("a"), dir.path().join("a")).unwrap();
     fs::write(f.temp.path().join("a"), "another").unwrap();
-    undo(&f.private, &claims, &dir, &id);
+    undo(&f.private, &folder, &dir, &id);
     assert_eq!(f.bring_back(), 1);
 }
 
@@ -134,38 +134,38 @@ fn p4_a_part_that_can_be_moved_neither_there_nor_back_is_an_error() {
     take_all(&f.root, &dir, &[f.part("a")], &mut Vec::new()).unwrap_err();
     assert!(f.there("a"));
     fs::write(dir.path().join("d"), "no directory").unwrap();
-    give_back(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())])
+    put_back_parts(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())])
         .unwrap_err();
     fs::remove_file(dir.path().join("d")).unwrap();
-    give_back(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())]).unwrap(); // nothing came there
+    put_back_parts(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())]).unwrap(); // nothing came there
 }
 
 #[test]
 fn a19_a_file_in_place_of_a_directory_that_was_just_emptied_stays_and_brings_nothing_back() {
     let f = Fixture::new(&["d/a"]);
     let first = f.part("d/a");
-    let claims = f.folder();
-    let (id, dir) = make_folder(&claims).unwrap();
+    let folder = f.folder();
+    let (id, dir) = make_folder(&folder).unwrap();
     assert!(take_all(&f.root, &dir, std::slice::from_ref(&first), &mut Vec::new()).unwrap());
     fs::remove_dir(f.temp.path().join("d")).unwrap();
     fs::write(f.temp.path().join("d"), "a file by now").unwrap();
-    let ends = remove_by(&f.private, &claims, &dir, &id, &[vec![f.part("d")]]);
+    let ends = remove_by(&f.private, &folder, &dir, &id, &[vec![f.part("d")]]);
     ends[0].as_ref().unwrap_err();
     assert_eq!(fs::read_to_string(f.temp.path().join("d")).unwrap(), "a file by now");
-    assert_eq!(f.claims(), 0, "the other is removed, and waits nowhere");
+    assert_eq!(f.transactions(), 0, "the other is removed, and waits nowhere");
 }
 
 #[test]
 fn every_directory_of_a_source_is_looked_at_before_it_is_delivered() {
     let f = Fixture::new(&["a", "d/b"]);
     let parts = [f.part("a"), f.part("d/b")];
-    let claims = Removal::new(Arc::clone(&f.private));
-    let _customer = claims.enter();
+    let removal = Removal::new(Arc::clone(&f.private));
+    let _guard = removal.guard();
     assert!(!private::is_there(&f.root).unwrap());
-    claims.prepare(&parts).unwrap();
+    removal.prepare(&parts).unwrap();
     assert!(private::is_there(&f.root).unwrap());
     fs::remove_dir_all(f.temp.path().join("d")).unwrap();
-    assert!(claims.prepare(&parts).unwrap_err().is_not_found());
+    assert!(removal.prepare(&parts).unwrap_err().is_not_found());
 }
 
 #[test]
@@ -197,26 +197,26 @@ fn p4_what_a_sticky_directory_would_keep_is_known_before() {
 #[test]
 fn a_prepared_folder_is_used_once_goes_away_when_nobody_wants_it_and_may_be_missing() {
     let f = Fixture::new(&["a", "b", "c"]);
-    let claims = Removal::new(Arc::clone(&f.private));
-    let (first, second) = (claims.enter(), claims.enter());
-    claims.prepare(&[f.part("a")]).unwrap();
-    claims.prepare(&[f.part("b")]).unwrap();
-    assert_eq!(f.claims(), 1);
+    let removal = Removal::new(Arc::clone(&f.private));
+    let (first, second) = (removal.guard(), removal.guard());
+    removal.prepare(&[f.part("a")]).unwrap();
+    removal.prepare(&[f.part("b")]).unwrap();
+    assert_eq!(f.transactions(), 1);
     for entry in fs::read_dir(f.temp.path().join(".kms-sig")).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
             fs::remove_dir(entry.path()).unwrap();
         }
     }
-    assert_eq!(claims.remove_one(vec![f.part("a")]).unwrap(), Removed::Done);
-    assert_eq!((f.claims(), f.there("a")), (0, false));
-    claims.prepare(&[f.part("b")]).unwrap();
-    assert_eq!(claims.remove_one(vec![f.part("b")]).unwrap(), Removed::Done);
-    assert_eq!((f.claims(), f.there("b")), (0, false));
-    claims.prepare(&[f.part("c")]).unwrap();
+    assert_eq!(removal.remove_one(vec![f.part("a")]).unwrap(), Removed::Done);
+    assert_eq!((f.transactions(), f.there("a")), (0, false));
+    removal.prepare(&[f.part("b")]).unwrap();
+    assert_eq!(removal.remove_one(vec![f.part("b")]).unwrap(), Removed::Done);
+    assert_eq!((f.transactions(), f.there("b")), (0, false));
+    removal.prepare(&[f.part("c")]).unwrap();
     drop(first);
-    assert_eq!(f.claims(), 1);
+    assert_eq!(f.transactions(), 1);
     drop(second);
-    assert_eq!((f.claims(), f.there("c")), (0, true));
+    assert_eq!((f.transactions(), f.there("c")), (0, true));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_file_put_there_meanwhile_is_put_back() {
     assert_eq!(remove(&f, &parts).unwrap(), Removed::Changed);
     assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), "another");
     assert!(f.there("a.sig"));
-    assert_eq!(f.claims(), 0);
+    assert_eq!(f.transactions(), 0);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn p4_a_step_that_fails_puts_the_others_back() {
     fs::rename(f.temp.path().join("d"), f.temp.path().join("e")).unwrap();
     remove(&f, &parts).unwrap_err();
     assert!(f.there("a") && f.there("e/a.sig"));
-    assert_eq!(f.claims(), 0);
+    assert_eq!(f.transactions(), 0);
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_directory_that_took_a_files_place_is_put_back_whole() {
     fs::remove_file(f.temp.path().join("g")).unwrap();
     recover(&f.private).unwrap();
     assert!(f.there("g/theirs"));
-    assert_eq!(f.claims(), 0);
+    assert_eq!(f.transactions(), 0);
 }
 
 #[test]
@@ -295,18 +295,18 @@ fn what_finds_its_name_taken_comes_back_when_it_is_free() {
     let f = Fixture::new(&["d/f", "q/payload"]);
     let path = RelPath::new("d/f").unwrap();
     let from = f.root.descend(Path::new("q")).unwrap();
-    shelter(&f.private, &path, &from, OsStr::new("payload")).unwrap();
+    set_aside(&f.private, &path, &from, OsStr::new("payload")).unwrap();
     // Work under way is not disturbed.
     f.folder().make_new_dir(OsStr::new("running"), 0o700).unwrap();
     fs::write(f.temp.path().join(".kms-sig/running/g"), "g").unwrap();
     assert_eq!(f.bring_back(), 1);
     assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "d/f", "never replaced");
-    assert_eq!(f.claims(), 2);
+    assert_eq!(f.transactions(), 2);
     fs::remove_file(f.temp.path().join("d/f")).unwrap();
     assert_eq!(f.bring_back(), 0);
     assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "q/payload");
     assert!(f.there(".kms-sig/running/g") && !f.there("g"));
-    assert_eq!(f.claims(), 1);
+    assert_eq!(f.transactions(), 1);
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn p4_a_restart_finishes_or_undoes() {
     fs::create_dir(f.temp.path().join("d")).unwrap();
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(f.temp.path().join(".kms-sig"), fs::Permissions::from_mode(0o700)).unwrap();
-    assert_eq!(recover(&f.private).unwrap().len(), 1, "what is no claim stops nothing");
+    assert_eq!(recover(&f.private).unwrap().len(), 1, "what is no transaction stops nothing");
     fs::remove_file(f.temp.path().join(".kms-sig/0")).unwrap();
     assert!(f.there("d/b") && !f.there("c"));
     assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), "a", "never replaced");
@@ -323,5 +323,5 @@ fn p4_a_restart_finishes_or_undoes() {
     fs::remove_file(f.temp.path().join("a")).unwrap();
     recover(&f.private).unwrap();
     assert_eq!(fs::read_to_string(f.temp.path().join("a")).unwrap(), ".kms-sig/three/a");
-    assert_eq!(f.claims(), 0);
+    assert_eq!(f.transactions(), 0);
 }
