@@ -29,7 +29,7 @@ use crate::fs::lease::Writer;
 use crate::fs::{Kind, RelPath, Stat};
 use crate::key::KeyId;
 use crate::policy;
-use crate::policy::{Mode, Rule, Unwanted};
+use crate::policy::{Exclusion, Mode, Rule};
 use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::source::directory::scan;
@@ -97,9 +97,9 @@ impl WhyNot<'_> {
             Self::NoDirectory => "no-directory",
             Self::Directory => "directory",
             Self::Overlooked(Overlooked::Reserved) => "reserved",
-            Self::Overlooked(Overlooked::Unwanted(Unwanted::Excluded(_))) => "excluded",
-            Self::Overlooked(Overlooked::Unwanted(Unwanted::NotIncluded)) => "not-included",
-            Self::Overlooked(Overlooked::Unwanted(Unwanted::Unfinished(_))) => "unfinished",
+            Self::Overlooked(Overlooked::Excluded(Exclusion::Pattern(_))) => "excluded",
+            Self::Overlooked(Overlooked::Excluded(Exclusion::NotIncluded)) => "not-included",
+            Self::Overlooked(Overlooked::Excluded(Exclusion::Unfinished(_))) => "unfinished",
             Self::Unsignable { reason, .. } => reason.as_str(),
         }
     }
