@@ -262,7 +262,7 @@ fn docs_list_every_reason() {
         .iter()
         .flat_map(|cell| quoted(cell))
         .collect();
-    assert_eq!(reasons, codes("src/signing/verdict.rs"));
+    assert_eq!(reasons, codes("src/signature/reason.rs"));
 }
 
 /// What cannot be, and is, is told (`AttemptError::bug`, `unreachable!`); a comment tells nobody.
