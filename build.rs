@@ -1,4 +1,5 @@
-//! Tells the program what `kms-sig version` prints: the commit and the target it is built from and for.
+//! Tells the program what `kms-sig version` prints: the commit and the target it is built from and
+//! for.
 //!
 //! Never fails a build: where nobody knows the commit, it is `unknown`.
 
@@ -33,13 +34,15 @@ fn packaged() -> Option<String> {
     shortened(rest.split('"').nth(1)?)
 }
 
-/// The commit of the working tree, if it is ours: an unpacked archive may lie inside another repository.
+/// The commit of the working tree, if it is ours: an unpacked archive may lie inside another
+/// repository.
 fn checked_out() -> Option<String> {
     let root = git(&["rev-parse", "--show-toplevel"])?;
     if fs::canonicalize(root).ok()? != fs::canonicalize(".").ok()? {
         return None;
     }
-    // The log of HEAD grows with every commit and checkout; HEAD itself stays the same from commit to commit.
+    // The log of HEAD grows with every commit and checkout; HEAD itself stays the same from commit
+    // to commit.
     for name in ["HEAD", "logs/HEAD"] {
         if let Some(path) = git(&["rev-parse", "--git-path", name])
             && Path::new(&path).exists()

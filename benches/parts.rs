@@ -114,7 +114,8 @@ fn signatures(c: &mut Criterion) {
     });
 }
 
-/// Sixty-four threads that write and flush, as delivery does, beside as many that flush by themselves.
+/// Sixty-four threads that write and flush, as delivery does, beside as many that flush by
+/// themselves.
 fn flush(c: &mut Criterion) {
     let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let dir = Dir::open(temp.path()).unwrap();

@@ -1,6 +1,8 @@
-//! What the record costs: ten thousand decisions, one commit each and many at once, and proving them all.
+//! What the record costs: ten thousand decisions, one commit each and many at once, and proving
+//! them all.
 //!
-//! `cargo bench --no-default-features --bench record`. Prints times and asserts none: they are the machine's.
+//! `cargo bench --no-default-features --bench record`. Prints times and asserts none: they are the
+//! machine's.
 
 #![allow(
     clippy::unwrap_used,

@@ -15,7 +15,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
     done.unwrap_or(Err(AttemptError::Changed))
 }
 
-/// What came of a task; nothing if it was cut off. A panic in it goes on: the daemon ends, and says so.
+/// What came of a task; nothing if it was cut off. A panic in it goes on: the daemon ends, and says
+/// so.
 pub(crate) fn ended<T>(done: Result<T, JoinError>) -> Option<T> {
     match done.map_err(JoinError::try_into_panic) {
         Ok(done) => Some(done),

@@ -1,7 +1,7 @@
 //! An error and its causes on one line, the way every message of this program shows them.
 //!
-//! Each error says its own layer only; here the layers are joined. Escapes nothing: an error that carries
-//! a name has escaped it already.
+//! Each error says its own layer only; here the layers are joined. Escapes nothing: an error that
+//! carries a name has escaped it already.
 
 use std::error::Error;
 use std::io;

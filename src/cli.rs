@@ -1,7 +1,7 @@
 //! The command line: what can be written there, and what its help says.
 //!
-//! Types only. What an argument means beyond its shape (is this a key? a context?) is told by the types
-//! of the library, when the command runs.
+//! Types only. What an argument means beyond its shape (is this a key? a context?) is told by the
+//! types of the library, when the command runs.
 
 mod check;
 mod control;
@@ -35,9 +35,9 @@ pub const LOG_VARIABLE: &str = "KMS_SIG_LOG";
 
 /// Signs files with AWS KMS, and verifies them.
 ///
-/// A signature is the file's SHA-512, encrypted by KMS under a symmetric key. Who may sign is who may call
-/// kms:Encrypt on that key, who may verify is who may call kms:Decrypt. AWS is reached as every AWS program
-/// reaches it: AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws/config.
+/// A signature is the file's SHA-512, encrypted by KMS under a symmetric key. Who may sign is who
+/// may call kms:Encrypt on that key, who may verify is who may call kms:Decrypt. AWS is reached as
+/// every AWS program reaches it: AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws/config.
 #[derive(Debug, Parser)]
 #[command(
     name = "kms-sig",
@@ -161,8 +161,8 @@ pub struct Sign {
     pub file: Stream,
     /// Where the signature goes; - is standard output [default: FILE.sig, or - if FILE is -]
     ///
-    /// Written only once it is complete: until then a file that is already there stays as it is. An older signature
-    /// is replaced, any other file only with --force.
+    /// Written only once it is complete: until then a file that is already there stays as it is. An
+    /// older signature is replaced, any other file only with --force.
     #[arg(value_parser = stream())]
     pub sig: Option<Stream>,
     /// Replace whatever file is there, although it is no older signature
@@ -194,8 +194,8 @@ pub struct Verify {
     pub sig: Option<Stream>,
     /// A key that is trusted; may be repeated [default: any AWS key that you may use]
     ///
-    /// Without it, a signature by anyone who shared a key of theirs with you is valid too: then look at the
-    /// key that is printed.
+    /// Without it, a signature by anyone who shared a key of theirs with you is valid too: then
+    /// look at the key that is printed.
     #[arg(long = "key", value_name = "KEY")]
     pub keys: Vec<String>,
     /// The pairs that were named when signing
@@ -211,7 +211,8 @@ pub struct Verify {
 pub struct ContextArgs {
     /// Encryption context, k=v,k=v; may be repeated. A comma inside a value is written \,
     ///
-    /// Must be the same when signing and when verifying. CloudTrail logs it in clear: no secrets here.
+    /// Must be the same when signing and when verifying. CloudTrail logs it in clear: no secrets
+    /// here.
     #[arg(long = "context", value_name = "K=V,…")]
     pub pairs: Vec<String>,
 }
@@ -231,8 +232,9 @@ pub struct Watch {
     pub policy: PolicyArgs,
     /// Deal with the files that are there, print a summary, and end
     ///
-    /// Waits for files to settle, but not for grace or signature_timeout: what is not yet older than those is
-    /// left and listed. Exit codes: 0 all signed or valid, 1 some invalid or missing, 3 some left.
+    /// Waits for files to settle, but not for grace or signature_timeout: what is not yet older
+    /// than those is left and listed. Exit codes: 0 all signed or valid, 1 some invalid or missing,
+    /// 3 some left.
     #[arg(long)]
     pub once: bool,
     /// Say what would be done, and change nothing
@@ -276,8 +278,8 @@ Example:
 /// Reads the arguments of the process.
 ///
 /// # Errors
-/// The exit code, after what is to be said has been printed: help and version to standard output with code
-/// 0, a usage error to standard error with code 2.
+/// The exit code, after what is to be said has been printed: help and version to standard output
+/// with code 0, a usage error to standard error with code 2.
 pub fn parse() -> Result<Cli, Exit> {
     // Help goes to standard output, in clap's colours by our rules.
     let colours = if terminal::stdout().is_coloured() { ColorChoice::Always } else { ColorChoice::Never };

@@ -1,11 +1,13 @@
 //! The only place that reads clocks.
 //!
-//! Decisions about waiting use [`Clock`], which is monotonic: setting the host's clock neither hastens nor
-//! delays a verdict (S9). The wall clock serves records, and the ages that `--once` counts from ctime.
+//! Decisions about waiting use [`Clock`], which is monotonic: setting the host's clock neither
+//! hastens nor delays a verdict (S9). The wall clock serves records, and the ages that `--once`
+//! counts from ctime.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A moment, as the time since the daemon started. Comparable only with moments of the same [`Clock`].
+/// A moment, as the time since the daemon started. Comparable only with moments of the same
+/// [`Clock`].
 pub type Moment = Duration;
 
 /// A monotonic clock that starts at zero.
@@ -63,8 +65,8 @@ pub fn system_time() -> SystemTime {
     SystemTime::now()
 }
 
-/// `CLOCK_MONOTONIC` since its own start, which is what service managers compare with (sd_notify(3),
-/// `MONOTONIC_USEC`).
+/// `CLOCK_MONOTONIC` since its own start, which is what service managers compare with
+/// (sd_notify(3), `MONOTONIC_USEC`).
 pub fn monotonic() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
@@ -109,7 +111,8 @@ pub fn timestamp_ago(ago: Duration) -> String {
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
 const LAST: u64 = 253_402_300_799;
 
-/// A file time as RFC 3339 in UTC with nanoseconds; the bare seconds where the year is out of range.
+/// A file time as RFC 3339 in UTC with nanoseconds; the bare seconds where the year is out of
+/// range.
 pub fn file_timestamp(time: FileTime) -> String {
     match u64::try_from(time.seconds) {
         Ok(seconds) if seconds <= LAST => {
@@ -119,8 +122,8 @@ pub fn file_timestamp(time: FileTime) -> String {
     }
 }
 
-/// When a wait that began at a file time is over, as RFC 3339 in UTC with seconds; the latest that can be written
-/// where it is later.
+/// When a wait that began at a file time is over, as RFC 3339 in UTC with seconds; the latest that
+/// can be written where it is later.
 pub fn end_of_wait(began: FileTime, wait: Duration) -> String {
     let seconds = u64::try_from(began.seconds).unwrap_or_default().saturating_add(wait.as_secs()).min(LAST);
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()

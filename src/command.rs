@@ -1,7 +1,8 @@
 //! The commands, one file each, and what they have in common: failing and speaking.
 //!
-//! A command answers on standard output, complains on standard error, and hands back its exit code. What
-//! can go wrong is one enum, and which exit code and which hint belong to it is one `match` each.
+//! A command answers on standard output, complains on standard error, and hands back its exit code.
+//! What can go wrong is one enum, and which exit code and which hint belong to it is one `match`
+//! each.
 
 mod answer;
 mod ask_kms;

@@ -1,7 +1,8 @@
 //! The KMS encryption context: text pairs that must be the same when signing and when verifying.
 //!
-//! A [`Context`] is what goes to KMS. A [`ContextTemplate`] is what a policy says, with placeholders for
-//! a file's name. Never logs: contexts show in CloudTrail in clear, but names inside them are hostile.
+//! A [`Context`] is what goes to KMS. A [`ContextTemplate`] is what a policy says, with
+//! placeholders for a file's name. Never logs: contexts show in CloudTrail in clear, but names
+//! inside them are hostile.
 
 pub mod leaf_keys;
 mod pairs;

@@ -1,9 +1,9 @@
 //! The control socket: what a running daemon answers to who may ask, and metrics.
 //!
-//! HTTP/1.1 over a Unix socket of mode 0660. It reads the status, asks the drivers what waits and reads the record; it
-//! holds no file, decides nothing, and cannot be made to read one. Two orders change what the daemon does next,
-//! `rescan` and `reload`, and only the daemon's own user and root may give them. A socket that cannot be made is told
-//! and tried again, and stops nothing else.
+//! HTTP/1.1 over a Unix socket of mode 0660. It reads the status, asks the drivers what waits and
+//! reads the record; it holds no file, decides nothing, and cannot be made to read one. Two orders
+//! change what the daemon does next, `rescan` and `reload`, and only the daemon's own user and root
+//! may give them. A socket that cannot be made is told and tried again, and stops nothing else.
 
 mod app;
 pub mod client;
@@ -39,8 +39,9 @@ pub const SYSTEM_SOCKET: &str = "/run/kms-sig/control.sock";
 /// Time between tries to make what could not be made.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Where a daemon of this policy makes its socket: where the policy says, else in the directory that the service
-/// manager made for it (systemd.exec(5), `RuntimeDirectory=`), else beside its state.
+/// Where a daemon of this policy makes its socket: where the policy says, else in the directory
+/// that the service manager made for it (systemd.exec(5), `RuntimeDirectory=`), else beside its
+/// state.
 pub fn socket_of_daemon(policy: &Policy) -> PathBuf {
     let runtime = std::env::var_os("RUNTIME_DIRECTORY");
     // Several are separated by colons; the first is the one of that name.
@@ -50,8 +51,8 @@ pub fn socket_of_daemon(policy: &Policy) -> PathBuf {
     policy.control.socket.clone().unwrap_or_else(usual)
 }
 
-/// Where to look for the socket of a daemon of this policy, the likeliest first. What systemd makes below `/run` has the
-/// name of the state directory, in the units that come with this program.
+/// Where to look for the socket of a daemon of this policy, the likeliest first. What systemd makes
+/// below `/run` has the name of the state directory, in the units that come with this program.
 pub fn sockets(policy: &Policy) -> Vec<PathBuf> {
     if let Some(socket) = &policy.control.socket {
         return vec![socket.clone()];

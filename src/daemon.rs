@@ -1,7 +1,7 @@
 //! The daemon: opens what the policy names, runs a driver for each rule, ends when told.
 //!
-//! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody works for
-//! must not look like a quiet one.
+//! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody
+//! works for must not look like a quiet one.
 
 pub mod ask;
 pub(crate) mod batcher;
@@ -56,10 +56,11 @@ pub use start::admit;
 use start::{open_state, prepare};
 pub use summary::Summary;
 
-/// Runs until told to stop, or with `once` until everything present is dealt with or left. `ready` fires when
-/// every rule watches its directory and its first scan is under way, or is held for a reason that was told; what
-/// goes on from there is on the status. A new policy takes the place of the old one when nothing is in hand, so that
-/// no verdict mixes the two; one that cannot is refused, and the old one goes on (P7).
+/// Runs until told to stop, or with `once` until everything present is dealt with or left. `ready`
+/// fires when every rule watches its directory and its first scan is under way, or is held for a
+/// reason that was told; what goes on from there is on the status. A new policy takes the place of
+/// the old one when nothing is in hand, so that no verdict mixes the two; one that cannot is
+/// refused, and the old one goes on (P7).
 ///
 /// Signs what lies in a folder, and ends:
 ///
@@ -232,8 +233,9 @@ enum StoreCheck {
     Stopped,
 }
 
-/// Brings the quarantine store into order before a crew begins. Only then, when nothing is in hand, as what looks half
-/// done could be on its way; so if an earlier crew left somebody behind, that waits for the next time.
+/// Brings the quarantine store into order before a crew begins. Only then, when nothing is in hand,
+/// as what looks half done could be on its way; so if an earlier crew left somebody behind, that
+/// waits for the next time.
 async fn prepare_store(
     store: &Arc<Store>,
     state: &State,
@@ -280,7 +282,8 @@ fn in_order(mut summaries: Vec<Summary>, rules: &[Arc<Rule>]) -> Vec<Summary> {
     summaries
 }
 
-/// Puts on record what lies in quarantine and is not: a kill came between the two, or state was lost.
+/// Puts on record what lies in quarantine and is not: a kill came between the two, or state was
+/// lost.
 async fn record_items(state: &State, store: &Arc<Store>) -> Result<(), DaemonError> {
     let ids = at_store(store, |store| quarantine::ids(store.dir())).await?;
     state.forget_items(ids.clone()).await?;

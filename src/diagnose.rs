@@ -1,4 +1,5 @@
-//! What would happen to a file, and what would keep the daemon from working, told without changing anything.
+//! What would happen to a file, and what would keep the daemon from working, told without changing
+//! anything.
 
 pub mod explain;
 pub mod inspect;

@@ -1,7 +1,7 @@
 //! The SHA-512 of a payload: what a signature vouches for.
 //!
-//! A [`Digest`] cannot be compared with `==`. The one comparison is [`Digest::matches`], in constant
-//! time, so that no second, sloppier one can grow.
+//! A [`Digest`] cannot be compared with `==`. The one comparison is [`Digest::matches`], in
+//! constant time, so that no second, sloppier one can grow.
 
 pub mod algorithm;
 pub mod set;
@@ -38,14 +38,14 @@ impl Digest {
         hasher.finish()
     }
 
-    /// Whether `plaintext` is exactly these 64 bytes. Constant time in the content; a wrong length is
-    /// simply no match.
+    /// Whether `plaintext` is exactly these 64 bytes. Constant time in the content; a wrong length
+    /// is simply no match.
     pub fn matches(&self, plaintext: &[u8]) -> bool {
         self.0.ct_eq(plaintext).into()
     }
 
-    /// Whether it is the digest that `text` has in hexadecimal, as somebody may have written it. Text that is no digest
-    /// is no match.
+    /// Whether it is the digest that `text` has in hexadecimal, as somebody may have written it.
+    /// Text that is no digest is no match.
     pub fn matches_text(&self, text: &str) -> bool {
         text.parse::<Self>().is_ok_and(|other| self.matches(&other.0))
     }

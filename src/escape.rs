@@ -1,7 +1,8 @@
 //! Names as they may be printed.
 //!
-//! File names are chosen by senders and may hold newlines, terminal escapes, right-to-left overrides or
-//! bytes that are not UTF-8. Nothing in this crate prints or logs a name except through [`Escaped`] (P9).
+//! File names are chosen by senders and may hold newlines, terminal escapes, right-to-left
+//! overrides or bytes that are not UTF-8. Nothing in this crate prints or logs a name except
+//! through [`Escaped`] (P9).
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -23,7 +24,8 @@ impl<'a> Escaped<'a> {
         Self(name.as_ref().as_bytes())
     }
 
-    /// Text from elsewhere (a KMS error message, a key id in a reply), which is as hostile as a name.
+    /// Text from elsewhere (a KMS error message, a key id in a reply), which is as hostile as a
+    /// name.
     pub fn text(text: &'a str) -> Self {
         Self(text.as_bytes())
     }
@@ -63,9 +65,10 @@ impl fmt::Debug for Escaped<'_> {
     }
 }
 
-/// Characters that a display may leave out or take as an order, so that one name looks like another: those with
-/// the property `Default_Ignorable_Code_Point` (Unicode, DerivedCoreProperties.txt; the "Trojan Source" set of
-/// CVE-2021-42574 among them), the separators of lines and paragraphs, and the marks of annotations.
+/// Characters that a display may leave out or take as an order, so that one name looks like
+/// another: those with the property `Default_Ignorable_Code_Point` (Unicode,
+/// DerivedCoreProperties.txt; the "Trojan Source" set of CVE-2021-42574 among them), the separators
+/// of lines and paragraphs, and the marks of annotations.
 fn acts_on_display(c: char) -> bool {
     matches!(
         u32::from(c),
@@ -88,8 +91,8 @@ fn acts_on_display(c: char) -> bool {
     )
 }
 
-/// Text that is escaped already, in quotes unless it is one word: so that what stands beside it cannot be part of it. What
-/// is in quotes already stays as it is.
+/// Text that is escaped already, in quotes unless it is one word: so that what stands beside it
+/// cannot be part of it. What is in quotes already stays as it is.
 pub fn word(value: &str) -> Cow<'_, str> {
     let is_word = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
     if is_word || is_quoted(value) {
@@ -98,7 +101,8 @@ pub fn word(value: &str) -> Cow<'_, str> {
     Cow::Owned(format!("\"{}\"", value.replace('"', "\\\"")))
 }
 
-/// Whether it begins with a quotation mark, and the next one that no backslash takes the meaning from is its end.
+/// Whether it begins with a quotation mark, and the next one that no backslash takes the meaning
+/// from is its end.
 fn is_quoted(value: &str) -> bool {
     let Some(rest) = value.strip_prefix('"') else { return false };
     let mut is_escaped = false;

@@ -1,8 +1,9 @@
 //! Safe file work: directories by descriptor, files by one name inside them.
 //!
-//! A watched directory belongs to someone else, who may rename, link and swap things in it at any moment.
-//! So nothing here follows a symlink, crosses a mount or opens a path twice, and nothing is opened for
-//! reading before it is known to be a regular file (P9). Never decides what to do with a file.
+//! A watched directory belongs to someone else, who may rename, link and swap things in it at any
+//! moment. So nothing here follows a symlink, crosses a mount or opens a path twice, and nothing is
+//! opened for reading before it is known to be a regular file (P9). Never decides what to do with a
+//! file.
 //!
 //! Follows openat2(2), statx(2), open(2) for `O_TMPFILE`, link(2) and rename(2).
 

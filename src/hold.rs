@@ -19,7 +19,8 @@ use crate::state::reason::RefusalReason;
 pub enum Hold {
     /// KMS did not answer.
     Kms(Trouble),
-    /// A signature that is not in state lies beside a file to be signed, and KMS will not say whose it is.
+    /// A signature that is not in state lies beside a file to be signed, and KMS will not say whose
+    /// it is.
     WhoseSignature(Trouble),
     /// The file system refused.
     Fs(FsError),
@@ -46,7 +47,8 @@ pub enum Hold {
         /// What is in the way.
         what: Conflict,
     },
-    /// A directory of the policy is not at its path any more: what went into it would be found by nobody.
+    /// A directory of the policy is not at its path any more: what went into it would be found by
+    /// nobody.
     Moved {
         /// Where it was.
         path: PathBuf,
@@ -59,8 +61,8 @@ pub enum Hold {
     Rollback,
     /// Nearly everything in this rule fails like this at once; that is more likely our mistake.
     Brake(Reason),
-    /// Payload and signature belong to two users in a sticky folder, and do not fit: either may have spoilt the
-    /// other's pair.
+    /// Payload and signature belong to two users in a sticky folder, and do not fit: either may
+    /// have spoilt the other's pair.
     MixedOwners(Reason),
 }
 
@@ -137,7 +139,8 @@ impl Hold {
         }
     }
 
-    /// Whether a person is needed, once it has lasted so long: what may pass by itself is given some time.
+    /// Whether a person is needed, once it has lasted so long: what may pass by itself is given
+    /// some time.
     pub fn needs_operator(&self, lasted: Duration) -> bool {
         match self {
             Self::Kms(trouble) => trouble.kind.needs_operator(lasted),
@@ -157,8 +160,8 @@ impl Hold {
         }
     }
 
-    /// Whether nothing more may be published after it: what was written may not be on the disk, and nobody can
-    /// know (C8). The daemon ends, and a restart looks at everything anew.
+    /// Whether nothing more may be published after it: what was written may not be on the disk, and
+    /// nobody can know (C8). The daemon ends, and a restart looks at everything anew.
     pub fn is_fatal(&self) -> bool {
         match self {
             Self::State(StateError::Broken(..) | StateError::Version(..)) => true,
@@ -177,8 +180,8 @@ impl Hold {
         }
     }
 
-    /// Whether it is about this one file, so that its sender could bring about any number of them. What else
-    /// waits must not wait behind such files.
+    /// Whether it is about this one file, so that its sender could bring about any number of them.
+    /// What else waits must not wait behind such files.
     pub const fn is_of_the_file(&self) -> bool {
         match self {
             Self::WhoseSignature(_)
@@ -273,8 +276,8 @@ impl fmt::Display for Hold {
     }
 }
 
-/// The causes of holds that were told, so that ten thousand held files are one message; two, if what may pass by itself
-/// lasts.
+/// The causes of holds that were told, so that ten thousand held files are one message; two, if
+/// what may pass by itself lasts.
 #[derive(Debug, Default)]
 pub struct Announced(HashMap<&'static str, Announcement>);
 
@@ -325,7 +328,8 @@ pub enum AttemptError {
 }
 
 impl AttemptError {
-    /// What cannot be, and is: the file is held where everybody sees it, never tried again without a word.
+    /// What cannot be, and is: the file is held where everybody sees it, never tried again without
+    /// a word.
     pub const fn bug(what: &'static str) -> Self {
         Self::Hold(Hold::Internal(what))
     }
@@ -361,7 +365,8 @@ impl From<Trouble> for AttemptError {
 }
 
 impl From<ContextError> for AttemptError {
-    /// The policy's templates were checked when it was read: what a file's name may still do is to be long.
+    /// The policy's templates were checked when it was read: what a file's name may still do is to
+    /// be long.
     fn from(error: ContextError) -> Self {
         match error {
             ContextError::TooLong(size) => Self::Refused(RefusalReason::ContextTooLong { size }),
@@ -380,7 +385,8 @@ impl From<crate::fs::OpenError> for AttemptError {
         match error {
             OpenError::Gone => Self::Changed,
             OpenError::Unfit(unfit) => Self::Refused(RefusalReason::Payload(unfit)),
-            // EWOULDBLOCK from a non-blocking open: another process holds a lease, so it is being worked on.
+            // EWOULDBLOCK from a non-blocking open: another process holds a lease, so it is being
+            // worked on.
             OpenError::Io(e) if e.source == rustix::io::Errno::WOULDBLOCK => Self::Changed,
             OpenError::Io(e) => e.into(),
         }
@@ -391,8 +397,8 @@ impl From<crate::fs::OpenError> for AttemptError {
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
-/// How long to wait before try number `attempt` (from 1) is repeated: full jitter, so that many held files do
-/// not come back at once. `jitter` is uniform in 0..1.
+/// How long to wait before try number `attempt` (from 1) is repeated: full jitter, so that many
+/// held files do not come back at once. `jitter` is uniform in 0..1.
 pub fn back_off(attempt: u32, jitter: f64) -> Duration {
     let ceiling = FIRST.saturating_mul(1_u32.checked_shl(attempt.min(20)).unwrap_or(u32::MAX)).min(LONGEST);
     // Never less than a fraction, or an unlucky draw would make a busy loop.

@@ -1,7 +1,7 @@
 //! Which key is meant: as a caller names it ([`KeyId`]) and as KMS answers ([`KeyArn`]).
 //!
-//! Follows the `KeyId` parameter of the AWS KMS API reference (key id, key ARN, alias name, alias ARN),
-//! plus `local:NAME` for the keyring of this crate. Never talks to anyone.
+//! Follows the `KeyId` parameter of the AWS KMS API reference (key id, key ARN, alias name, alias
+//! ARN), plus `local:NAME` for the keyring of this crate. Never talks to anyone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -103,8 +103,8 @@ impl KeyId {
 
     /// Whether an answer from `answered` can be an answer of this key.
     ///
-    /// An ARN must be the same ARN, an id the id inside the answer's ARN. An alias says nothing about
-    /// the key behind it: there KMS, to which the alias was sent, has done the enforcing.
+    /// An ARN must be the same ARN, an id the id inside the answer's ARN. An alias says nothing
+    /// about the key behind it: there KMS, to which the alias was sent, has done the enforcing.
     pub fn is_answered_by(&self, answered: &KeyArn) -> bool {
         match self.form {
             Form::Local | Form::Arn => self.text == answered.0,
@@ -151,15 +151,16 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// A key that cannot be repointed: a full key ARN, or `local:NAME`. What trusted keys and answers are.
+/// A key that cannot be repointed: a full key ARN, or `local:NAME`. What trusted keys and answers
+/// are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyArn(String);
 
 impl KeyArn {
     /// The key of a KMS answer.
     ///
-    /// Other implementations of the API answer with a bare key id; that is taken as it is, and is then
-    /// equal to no ARN.
+    /// Other implementations of the API answer with a bare key id; that is taken as it is, and is
+    /// then equal to no ARN.
     ///
     /// # Errors
     /// An answer that names no key at all, or an alias.

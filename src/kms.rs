@@ -1,8 +1,9 @@
-//! The key management service as this program sees it: two operations, and errors that say what they mean.
+//! The key management service as this program sees it: two operations, and errors that say what
+//! they mean.
 //!
-//! The trait mirrors the AWS API. Providers translate their failures to [`KmsError`] by code; the table of
-//! codes is [`classify`], in one `match`, because taking an outage for a verdict (P2) or a verdict for an
-//! outage happens exactly there.
+//! The trait mirrors the AWS API. Providers translate their failures to [`KmsError`] by code; the
+//! table of codes is [`classify`], in one `match`, because taking an outage for a verdict (P2) or a
+//! verdict for an outage happens exactly there.
 
 pub mod caller;
 pub mod dry_run;
@@ -40,7 +41,8 @@ pub trait Kms: Send + Sync + 'static {
         context: &Context,
     ) -> impl Future<Output = Result<Encrypted, KmsError>> + Send;
 
-    /// Decrypts `ciphertext` (1 to 6,144 bytes), bound to `context`, under the key that `asked` names.
+    /// Decrypts `ciphertext` (1 to 6,144 bytes), bound to `context`, under the key that `asked`
+    /// names.
     ///
     /// # Errors
     /// [`KmsError`]; only `Rejected` and `IncorrectKey` say anything about the ciphertext.
@@ -51,7 +53,8 @@ pub trait Kms: Send + Sync + 'static {
         context: &Context,
     ) -> impl Future<Output = Result<Decrypted, KmsError>> + Send;
 
-    /// As whom it asks, as far as that is known without asking anybody. Keys of this host need nobody.
+    /// As whom it asks, as far as that is known without asking anybody. Keys of this host need
+    /// nobody.
     fn caller(&self) -> Option<Caller> {
         None
     }
@@ -81,8 +84,8 @@ impl Operation {
 pub enum Asked<'a> {
     /// This one; another key's ciphertext is then refused by KMS. The only form the daemon uses.
     Key(&'a KeyId),
-    /// Whatever AWS key made the ciphertext and the caller may use: the original's behaviour, kept for
-    /// `kms-sig verify` without `--key`, where a person reads which key it was.
+    /// Whatever AWS key made the ciphertext and the caller may use: the original's behaviour, kept
+    /// for `kms-sig verify` without `--key`, where a person reads which key it was.
     AnyKey,
 }
 
@@ -152,11 +155,12 @@ impl Hint {
     }
 }
 
-/// How long an outage may last before a person is called. Most are over by then; and until then nobody who is called
-/// could do more than wait.
+/// How long an outage may last before a person is called. Most are over by then; and until then
+/// nobody who is called could do more than wait.
 const OUTAGE_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// The same for what a restart or a proxy's log-in page may cause for a moment, and a wrong setting for ever.
+/// The same for what a restart or a proxy's log-in page may cause for a moment, and a wrong setting
+/// for ever.
 const SETUP_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Kinds of trouble, by who can end it.
@@ -213,8 +217,8 @@ impl TroubleKind {
         self.patience().is_some_and(|patience| lasted >= patience)
     }
 
-    /// How long it may last before a person is called: not at all where only a person can end it, and `None` where
-    /// waiting is all that helps.
+    /// How long it may last before a person is called: not at all where only a person can end it,
+    /// and `None` where waiting is all that helps.
     const fn patience(self) -> Option<Duration> {
         match self {
             // The rate follows what KMS takes; a long queue is no fault.
@@ -310,8 +314,8 @@ impl Trouble {
         self.hint.own().unwrap_or(self.kind.hint())
     }
 
-    /// Whether KMS says of the credentials that it does not know them, or not any more. Never of what they may do:
-    /// other credentials would be denied the same.
+    /// Whether KMS says of the credentials that it does not know them, or not any more. Never of
+    /// what they may do: other credentials would be denied the same.
     pub fn disowns_credentials(&self) -> bool {
         let codes = [
             "ExpiredToken",
@@ -324,8 +328,8 @@ impl Trouble {
     }
 }
 
-/// What an error code of the KMS API means (AWS KMS API reference, "Errors" of Encrypt and Decrypt, and
-/// "Common Errors"). A code that is not in the table is trouble, never a verdict (P2).
+/// What an error code of the KMS API means (AWS KMS API reference, "Errors" of Encrypt and Decrypt,
+/// and "Common Errors"). A code that is not in the table is trouble, never a verdict (P2).
 pub fn classify(code: &str, message: &str) -> KmsError {
     use TroubleKind as T;
     let kind = match code {

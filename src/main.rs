@@ -29,7 +29,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to standard error, as what the program answers goes to standard output; or to the journal.
+/// Logs go to standard error, as what the program answers goes to standard output; or to the
+/// journal.
 fn trace(format: Option<LogFormat>) -> Result<Log, Failure> {
     let filter = match std::env::var(cli::LOG_VARIABLE) {
         Ok(filter) => EnvFilter::try_new(filter).map_err(|error| Failure::LogFilter(error.to_string()))?,
@@ -46,7 +47,8 @@ fn trace(format: Option<LogFormat>) -> Result<Log, Failure> {
         return Ok(if captured { Log::Captured } else { Log::Journal });
     }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(progress::stderr);
-    // A log that cannot be written must not end the program, as complaining about it to the same place would.
+    // A log that cannot be written must not end the program, as complaining about it to the same
+    // place would.
     let log = log.log_internal_errors(false);
     if format == Some(LogFormat::Json) {
         log.json().flatten_event(true).init();

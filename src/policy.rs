@@ -1,8 +1,9 @@
 //! The policy: what is watched, with which keys, and what happens then.
 //!
-//! These are the checked shapes. A [`Policy`] exists only by [`Policy::load`], which reports every fault of
-//! the file at once, so nothing downstream checks again or falls back to a default (P7). Reads the policy
-//! file, and what `table` says beside it; whether the directories exist and may be trusted is `fs::trust`'s.
+//! These are the checked shapes. A [`Policy`] exists only by [`Policy::load`], which reports every
+//! fault of the file at once, so nothing downstream checks again or falls back to a default (P7).
+//! Reads the policy file, and what `table` says beside it; whether the directories exist and may be
+//! trusted is `fs::trust`'s.
 
 #[cfg(test)]
 mod cases;

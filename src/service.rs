@@ -1,8 +1,8 @@
-//! What the program tells the host that runs it: the service manager ([`notify`]), the journal ([`journal`]), and whoever
-//! reads its log ([`human`]).
+//! What the program tells the host that runs it: the service manager ([`notify`]), the journal
+//! ([`journal`]), and whoever reads its log ([`human`]).
 //!
-//! [`SystemdNotifier`] reads the daemon's status and says what a service manager wants to know. It changes nothing about
-//! the daemon, and where no service manager listens it does nothing.
+//! [`SystemdNotifier`] reads the daemon's status and says what a service manager wants to know. It
+//! changes nothing about the daemon, and where no service manager listens it does nothing.
 
 pub mod environment;
 pub mod human;
@@ -46,8 +46,9 @@ struct WatchdogPace {
 }
 
 impl WatchdogPace {
-    /// For a watchdog with this limit. Four looks in its time, where sd_watchdog_enabled(3) advises two: after a meal
-    /// that was left out there are two more chances before the end, and none of them on the very last moment.
+    /// For a watchdog with this limit. Four looks in its time, where sd_watchdog_enabled(3) advises
+    /// two: after a meal that was left out there are two more chances before the end, and none of
+    /// them on the very last moment.
     fn within(limit: Duration) -> Self {
         Self { every: limit / 4, allowance: (limit / 2).max(LEAST_ALLOWANCE) }
     }
@@ -69,8 +70,8 @@ impl SystemdNotifier {
         Self { notifier, status, sent: Sent::default(), silent: BTreeSet::new() }
     }
 
-    /// Says what changes, and feeds the watchdog for as long as every loop of the daemon turns. At rest it wakes up
-    /// for the watchdog alone.
+    /// Says what changes, and feeds the watchdog for as long as every loop of the daemon turns. At
+    /// rest it wakes up for the watchdog alone.
     pub async fn run(&mut self) -> Infallible {
         if !self.notifier.is_listened_to() {
             return std::future::pending().await;
@@ -162,7 +163,8 @@ impl SystemdNotifier {
         true
     }
 
-    /// Feeds the watchdog if every loop has answered the last question or still has time to, and asks the next.
+    /// Feeds the watchdog if every loop has answered the last question or still has time to, and
+    /// asks the next.
     fn keep_alive(&mut self, allowance: Duration) {
         let silent = self.status.watchdog.silent(allowance);
         for one in silent.iter().filter(|one| !self.silent.contains(&one.name)) {

@@ -1,13 +1,14 @@
 //! When is a file, or a pair, complete? A pure state machine with injected time.
 //!
-//! A [`Pair`] is fed what `statx` and the lease say, and answers what to do next. It reads no clock, no disk
-//! and no event. Its rules, from the design:
+//! A [`Pair`] is fed what `statx` and the lease say, and answers what to do next. It reads no
+//! clock, no disk and no event. Its rules, from the design:
 //!
 //! - A file is quiet when two samples at least `settle` apart show the same identity.
 //! - To be signed it must be quiet and have no writer.
-//! - A pair to be verified is tried once per quiet identity, writer or not, because a valid signature is the
-//!   best proof of completeness. That it does not verify is final only after the pair stayed unchanged, with
-//!   no writer seen, for `grace`; a missing signature is final after `signature_timeout`.
+//! - A pair to be verified is tried once per quiet identity, writer or not, because a valid
+//!   signature is the best proof of completeness. That it does not verify is final only after the
+//!   pair stayed unchanged, with no writer seen, for `grace`; a missing signature is final after
+//!   `signature_timeout`.
 //! - Nothing is given up: what never settles is reported, and watched on.
 
 use std::time::Duration;
@@ -250,7 +251,8 @@ impl<V: Clone + PartialEq> Pair<V> {
 
     /// Something an operator should hear, once for each time the pair becomes quiet.
     pub fn worry(&mut self, now: Moment, timing: &Timing) -> Option<Worry> {
-        // To be signed it must be tried before it counts as quiet: a writer may have it open all along.
+        // To be signed it must be tried before it counts as quiet: a writer may have it open all
+        // along.
         if self.want == Want::Verify && self.is_quiet(now, timing) {
             self.restless_since = now;
         }
@@ -277,8 +279,8 @@ impl<V: Clone + PartialEq> Pair<V> {
         }
     }
 
-    /// Lets a pair that waits for grace or a signature be tried for good at once (`--once`, for pairs whose
-    /// age already exceeds the wait).
+    /// Lets a pair that waits for grace or a signature be tried for good at once (`--once`, for
+    /// pairs whose age already exceeds the wait).
     pub fn hurry(&mut self, now: Moment) -> Next {
         match (self.step, &self.versions.payload) {
             (Step::Settling | Step::Doubted, Some(_)) => self.try_now(now, Finality::Final),
@@ -286,7 +288,8 @@ impl<V: Clone + PartialEq> Pair<V> {
         }
     }
 
-    /// Whether it only waits: quiet, for grace or for a signature; or for the file that a signature belongs to.
+    /// Whether it only waits: quiet, for grace or for a signature; or for the file that a signature
+    /// belongs to.
     pub fn waits_for_time(&self, now: Moment, timing: &Timing) -> bool {
         self.want == Want::Verify
             && match self.step {

@@ -1,8 +1,9 @@
 //! What a `.sig` may hold.
 //!
-//! The plain format is the raw KMS ciphertext and nothing else: byte for byte the original's. A batch signature
-//! begins with a magic that no ciphertext begins with; what has it is one of those or malformed, and never taken
-//! for a plain one. Reading is bounded; what cannot be a signature never reaches KMS.
+//! The plain format is the raw KMS ciphertext and nothing else: byte for byte the original's. A
+//! batch signature begins with a magic that no ciphertext begins with; what has it is one of those
+//! or malformed, and never taken for a plain one. Reading is bounded; what cannot be a signature
+//! never reaches KMS.
 
 pub mod batch;
 pub mod ciphertext;

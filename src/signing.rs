@@ -1,7 +1,7 @@
 //! Signing and judging: a digest becomes a signature, a signature and a digest become a verdict.
 //!
-//! Knows no path, no clock and no disk. The only place that makes a [`Valid`], and so the only place
-//! that can let anything be delivered (P1).
+//! Knows no path, no clock and no disk. The only place that makes a [`Valid`], and so the only
+//! place that can let anything be delivered (P1).
 
 mod batch;
 mod request;

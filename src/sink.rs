@@ -1,7 +1,9 @@
-//! Where results go: the seam between what was decided and the only code that changes what others may see.
+//! Where results go: the seam between what was decided and the only code that changes what others
+//! may see.
 //!
-//! A [`Sink`] publishes, quarantines, writes signatures and removes. Every function does one step whole, or leaves things
-//! so that doing it again is right (P4), and none replaces what is not known to be ours (P8).
+//! A [`Sink`] publishes, quarantines, writes signatures and removes. Every function does one step
+//! whole, or leaves things so that doing it again is right (P4), and none replaces what is not
+//! known to be ours (P8).
 
 pub mod directory;
 #[cfg(test)]
@@ -27,14 +29,16 @@ use crate::state::State;
 pub enum Delivered {
     /// Both are there, durably.
     Done,
-    /// An equal payload is there with this other signature, which the caller must judge: ciphertexts are
-    /// randomised, so there are many valid ones.
+    /// An equal payload is there with this other signature, which the caller must judge:
+    /// ciphertexts are randomised, so there are many valid ones.
     Beside(Signature),
-    /// Only a signature that is not ours to remove, unless the caller knows it for a leftover of its own.
+    /// Only a signature that is not ours to remove, unless the caller knows it for a leftover of
+    /// its own.
     Orphan(Signature),
     /// Something else has one of the names. Nothing was changed.
     Conflict(Conflict),
-    /// The warrant is for other bytes than these. Nothing was changed. No caller pairs a copy with another copy's verdict.
+    /// The warrant is for other bytes than these. Nothing was changed. No caller pairs a copy with
+    /// another copy's verdict.
     NotWarranted,
 }
 
@@ -52,7 +56,8 @@ pub enum PutAway {
 pub enum Removed {
     /// Payload and signature are gone.
     Done,
-    /// One of them was something else than expected; both are where they were, or wait until their names are free.
+    /// One of them was something else than expected; both are where they were, or wait until their
+    /// names are free.
     Changed,
 }
 
@@ -65,7 +70,8 @@ pub struct Old<V> {
     pub signature: Signature,
 }
 
-/// Files that were taken out of a source for a moment and wait until they can go back to their names.
+/// Files that were taken out of a source for a moment and wait until they can go back to their
+/// names.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct NameTaken {
     /// How many.
@@ -82,16 +88,17 @@ pub trait Sink<S: Source>: Send + Sync + 'static {
     /// Whoever may soon remove something says so first, and keeps what this returns until then.
     fn removal_guard(&self) -> Self::Guard;
 
-    /// Where the private copy of a payload of this size goes, for a rule that delivers; `None` where none is needed, as
-    /// the source can be asked for the very same bytes again.
+    /// Where the private copy of a payload of this size goes, for a rule that delivers; `None`
+    /// where none is needed, as the source can be asked for the very same bytes again.
     fn stage(
         &self,
         path: &RelPath,
         size: u64,
     ) -> impl Future<Output = Result<Option<Stage>, AttemptError>> + Send;
 
-    /// Writes a signature beside the payload, in place of `old` if there is one, and says which version it is then.
-    /// `Changed`, and nothing of it stays, if the payload is another by now or somebody else put a signature there.
+    /// Writes a signature beside the payload, in place of `old` if there is one, and says which
+    /// version it is then. `Changed`, and nothing of it stays, if the payload is another by now or
+    /// somebody else put a signature there.
     fn write_signature(
         &self,
         path: &RelPath,
@@ -115,8 +122,8 @@ pub trait Sink<S: Source>: Send + Sync + 'static {
         warrant: Warrant,
     ) -> impl Future<Output = Result<Delivered, AttemptError>> + Send;
 
-    /// Removes a signature without payload from the destination, which the caller knows for its own leftover. Whether it
-    /// is gone.
+    /// Removes a signature without payload from the destination, which the caller knows for its own
+    /// leftover. Whether it is gone.
     fn remove_orphan(
         &self,
         path: &RelPath,
@@ -152,9 +159,11 @@ pub trait Sink<S: Source>: Send + Sync + 'static {
         versions: &PairVersion<S::Version>,
     ) -> impl Future<Output = Result<Removed, AttemptError>> + Send;
 
-    /// Sees to what earlier runs left, which a scan came upon. Returns names that may be at their places again.
+    /// Sees to what earlier runs left, which a scan came upon. Returns names that may be at their
+    /// places again.
     fn tidy(&self, leftovers: Vec<S::Leftover>, state: &State) -> impl Future<Output = Vec<RelPath>> + Send;
 
-    /// Puts back what waits for its name to be free, as far as it goes by now. Returns what still waits.
+    /// Puts back what waits for its name to be free, as far as it goes by now. Returns what still
+    /// waits.
     fn bring_back(&self) -> impl Future<Output = NameTaken> + Send;
 }

@@ -1,7 +1,9 @@
-//! Where payloads come from: the seam between a kind of place and everything that works on files from it.
+//! Where payloads come from: the seam between a kind of place and everything that works on files
+//! from it.
 //!
-//! A [`Source`] says what lies at a name, and reads it; its [`Feed`] says which names may be worth a look. Neither
-//! judges anything. The pipeline and the workers know these traits and no kind of source.
+//! A [`Source`] says what lies at a name, and reads it; its [`Feed`] says which names may be worth
+//! a look. Neither judges anything. The pipeline and the workers know these traits and no kind of
+//! source.
 
 pub mod directory;
 #[cfg(test)]
@@ -73,8 +75,9 @@ pub trait Source: Sized + Send + Sync + 'static {
         versions: &PairVersion<Self::Version>,
     ) -> impl Future<Output = Writer> + Send;
 
-    /// Reads these versions, once: the payload is hashed, for these digests too, into the private copy of `stage` if there is one; the signature
-    /// is parsed. Other versions are [`AttemptError::Changed`].
+    /// Reads these versions, once: the payload is hashed, for these digests too, into the private
+    /// copy of `stage` if there is one; the signature is parsed. Other versions are
+    /// [`AttemptError::Changed`].
     fn snapshot(
         &self,
         path: &RelPath,
@@ -118,7 +121,8 @@ pub trait Source: Sized + Send + Sync + 'static {
     fn acknowledge(&self, path: &RelPath) -> impl Future<Output = ()> + Send;
 }
 
-/// What says which names may be worth a look: hints, which may be lost, repeated or wrong, and scans (P5).
+/// What says which names may be worth a look: hints, which may be lost, repeated or wrong, and
+/// scans (P5).
 pub trait Feed: Send + Sync + 'static {
     /// What earlier runs may have left there.
     type Leftover: Send + 'static;
@@ -132,13 +136,15 @@ pub trait Feed: Send + Sync + 'static {
     /// When to take even if nothing comes.
     fn due(&self) -> Option<Moment>;
 
-    /// Has it prove that hints arrive, if it claims that they do: somebody asked whether all is well.
+    /// Has it prove that hints arrive, if it claims that they do: somebody asked whether all is
+    /// well.
     fn probe_events(&mut self, now: Moment);
 
     /// Begins a scan. Hints of what it may miss arrive from here on.
     fn begin(&mut self);
 
-    /// The next few names of the scan; `None` at its end. The worker does everything else it has to do in between.
+    /// The next few names of the scan; `None` at its end. The worker does everything else it has to
+    /// do in between.
     ///
     /// # Errors
     /// The source itself cannot be read. The scan is over then.
@@ -188,13 +194,15 @@ pub enum Urgency {
 /// What a few names of a scan came to.
 #[derive(Debug)]
 pub struct Batch<L> {
-    /// Pairs, in order of name. In a verify rule one that lies there whole comes once, by its payload's name.
+    /// Pairs, in order of name. In a verify rule one that lies there whole comes once, by its
+    /// payload's name.
     pub pairs: BTreeSet<RelPath>,
     /// Names that can have no signature, and why.
     pub unsignable: Vec<(RelPath, RefusalReason)>,
     /// In a sign rule, payloads that are not there although their signatures are.
     pub strays: Vec<RelPath>,
-    /// Parts of the source that could not be read, and why. What is in them is not known to be absent.
+    /// Parts of the source that could not be read, and why. What is in them is not known to be
+    /// absent.
     pub failed: Vec<FsError>,
     /// What earlier runs left.
     pub leftovers: Vec<L>,
@@ -290,7 +298,8 @@ impl<V> Observation<V> {
 pub enum Bringers {
     /// As far as is known.
     One,
-    /// Payload and signature are two users', neither of whom could have kept the other from spoiling the pair.
+    /// Payload and signature are two users', neither of whom could have kept the other from
+    /// spoiling the pair.
     Two,
 }
 

@@ -1,8 +1,8 @@
 //! Terminals: which colour means what, and which of the standard streams gets colours.
 //!
-//! The one place that knows either. Each stream is decided on its own, and colouring never changes the text: without
-//! its escapes it is what a pipe gets, to the byte. Escapes no names, that is done before (P9). What is drawn while
-//! work goes on is [`progress`].
+//! The one place that knows either. Each stream is decided on its own, and colouring never changes
+//! the text: without its escapes it is what a pipe gets, to the byte. Escapes no names, that is
+//! done before (P9). What is drawn while work goes on is [`progress`].
 
 pub mod progress;
 
@@ -39,8 +39,8 @@ pub enum Meaning {
 }
 
 impl Meaning {
-    /// What an outcome on record means, as history and summaries write it. Words that are none mean nothing: state may
-    /// hold anything.
+    /// What an outcome on record means, as history and summaries write it. Words that are none mean
+    /// nothing: state may hold anything.
     pub fn of_outcome(word: &str) -> Option<Self> {
         let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == word)?;
         Some(match outcome {
@@ -104,7 +104,8 @@ impl Palette {
         self.coloured
     }
 
-    /// Text in the colour of what it means. A width given when it is shown (`{:11}`) is that of the text.
+    /// Text in the colour of what it means. A width given when it is shown (`{:11}`) is that of the
+    /// text.
     pub const fn paint(self, meaning: Option<Meaning>, text: &str) -> Painted<'_> {
         let style = match (self.coloured, meaning) {
             (true, Some(meaning)) => meaning.style(),

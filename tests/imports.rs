@@ -1,10 +1,13 @@
-//! The order of the house: imports run downwards only, and no two files import each other in a circle.
+//! The order of the house: imports run downwards only, and no two files import each other in a
+//! circle.
 //!
-//! Reads every path in `src` (`use`, inline `crate::`, `super::`, `self::` and child modules, inside macros
-//! too) with `syn`, and resolves it through re-exports to the file that defines what it names. Naming a
-//! module is no import of it; naming something in it is. Code under `#[cfg(test)]` may look anywhere.
+//! Reads every path in `src` (`use`, inline `crate::`, `super::`, `self::` and child modules,
+//! inside macros too) with `syn`, and resolves it through re-exports to the file that defines what
+//! it names. Naming a module is no import of it; naming something in it is. Code under
+//! `#[cfg(test)]` may look anywhere.
 //!
-//! ARCHITECTURE.md has the picture of it, which `KMS_SIG_BLESS=1 cargo test --test imports` draws anew.
+//! ARCHITECTURE.md has the picture of it, which `KMS_SIG_BLESS=1 cargo test --test imports` draws
+//! anew.
 
 #![allow(
     clippy::unwrap_used,
@@ -125,8 +128,8 @@ impl Tree {
         self.0.insert(path, module);
     }
 
-    /// The file that defines what `path`, written in the module `at`, names; `None` for modules and for
-    /// what is not of this crate.
+    /// The file that defines what `path`, written in the module `at`, names; `None` for modules and
+    /// for what is not of this crate.
     fn resolve(&self, at: &[String], path: &[String], depth: usize) -> Option<&Path> {
         assert!(depth < 32, "BUG: {path:?} in {at:?} leads in a circle");
         let (first, rest) = path.split_first()?;

@@ -1,4 +1,5 @@
-//! A KMS that takes its time: the protocol, an answer after a fixed delay, and no cryptography to speak of.
+//! A KMS that takes its time: the protocol, an answer after a fixed delay, and no cryptography to
+//! speak of.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,8 +40,8 @@ impl SlowKms {
     }
 }
 
-/// The ciphertext is the plaintext (as the protocol has it, in base64) with something before it: it is long enough to
-/// look like one, and needs no state to be opened.
+/// The ciphertext is the plaintext (as the protocol has it, in base64) with something before it: it
+/// is long enough to look like one, and needs no state to be opened.
 async fn answer(
     State((delay, calls)): State<(Duration, Arc<AtomicUsize>)>,
     headers: HeaderMap,

@@ -23,7 +23,8 @@ fn write(path: &Path, size: usize) {
     file.sync_all().unwrap();
 }
 
-/// The same bytes as one file and as eight, signed by a daemon that ends when it has nothing more to do.
+/// The same bytes as one file and as eight, signed by a daemon that ends when it has nothing more
+/// to do.
 pub(crate) fn several_files() {
     let took = |files: usize| {
         let run = || {
@@ -38,7 +39,8 @@ pub(crate) fn several_files() {
     line("1 GiB in eight files, signed by watch --once", took(8), Some(one));
 }
 
-/// `kms-sig sign` of 1 GiB, whole process, beside `openssl dgst -sha512`: the best of seven of each, in turn.
+/// `kms-sig sign` of 1 GiB, whole process, beside `openssl dgst -sha512`: the best of seven of
+/// each, in turn.
 pub(crate) fn one_file() {
     let place = Place::new(&sign_rule("local:bench"));
     write(&place.path("large"), SIZE);

@@ -1,7 +1,9 @@
-//! The whole program, as its users have it: how long things take, beside something that does the same without it.
+//! The whole program, as its users have it: how long things take, beside something that does the
+//! same without it.
 //!
-//! `cargo bench --bench end_to_end` runs everything and prints one table; a name after `--` runs that part alone.
-//! Prints times and asserts none: they are the machine's. What is compared is run in the same minute.
+//! `cargo bench --bench end_to_end` runs everything and prints one table; a name after `--` runs
+//! that part alone. Prints times and asserts none: they are the machine's. What is compared is run
+//! in the same minute.
 
 #![allow(
     clippy::unwrap_used,

@@ -13,10 +13,12 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_kms-sig");
 /// How long a file must be unchanged, in all of these. It is not counted.
 pub(crate) const SETTLE: Duration = Duration::from_millis(100);
 
-/// The folder, on the disk that the build is on: a file system in memory would make `fsync` cost nothing.
+/// The folder, on the disk that the build is on: a file system in memory would make `fsync` cost
+/// nothing.
 pub(crate) struct Place(PathBuf);
 
-/// All of them, to be removed at the end: what is removed in between would slow down what comes next.
+/// All of them, to be removed at the end: what is removed in between would slow down what comes
+/// next.
 static PLACES: Mutex<Vec<tempfile::TempDir>> = Mutex::new(Vec::new());
 
 /// Removes all places.

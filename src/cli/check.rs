@@ -23,13 +23,14 @@ pub struct Check {
     pub policy: PolicyArgs,
     /// Also ask KMS whether it would allow each call, and look at this host
     ///
-    /// KMS is asked with its parameter DryRun, which neither encrypts nor decrypts anything. On the host: permissions,
-    /// file systems, leases, free space, limits and the clock.
+    /// KMS is asked with its parameter DryRun, which neither encrypts nor decrypts anything. On the
+    /// host: permissions, file systems, leases, free space, limits and the clock.
     #[arg(long)]
     pub online: bool,
     /// Fail only for what a daemon would refuse as a whole, as is asked before a reload
     ///
-    /// What would hold single rules is told, and the exit code is 0: the others are to get the new policy all the same.
+    /// What would hold single rules is told, and the exit code is 0: the others are to get the new
+    /// policy all the same.
     #[arg(long)]
     pub reload: bool,
     /// One JSON object with everything, for programs

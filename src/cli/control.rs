@@ -89,8 +89,8 @@ pub struct EventsCommand {
     pub daemon: DaemonArgs,
     /// The last line that is known: its cursor HASH:ROW, or the number of its row
     ///
-    /// Without it: everything on record, or with --follow what comes from now on. Empty, as it is before there is a last
-    /// line: everything on record.
+    /// Without it: everything on record, or with --follow what comes from now on. Empty, as it is
+    /// before there is a last line: everything on record.
     #[arg(long, value_name = "CURSOR")]
     pub after: Option<String>,
     /// Wait for more, also while the daemon is restarted

@@ -40,7 +40,8 @@ pub struct HistoryCommand {
     /// Only this rule's
     #[arg(long, group = "filter")]
     pub rule: Option<String>,
-    /// Only files of this name: a pattern (*, ?, [a-z], {a,b}), or a name as it is or as it is shown
+    /// Only files of this name: a pattern (*, ?, [a-z], {a,b}), or a name as it is or as it is
+    /// shown
     ///
     /// With a / in it, it is about the whole path below the rule's directory.
     #[arg(long, group = "filter")]
@@ -66,7 +67,8 @@ pub struct HistoryCommand {
     /// Prove that the record is unbroken
     #[arg(long, conflicts_with_all = ["filter", "export"])]
     pub verify: bool,
-    /// A head that was kept elsewhere and must be on the chain: HASH:ROW, or a file whose last line it is
+    /// A head that was kept elsewhere and must be on the chain: HASH:ROW, or a file whose last line
+    /// it is
     #[arg(long, value_name = "HEAD", requires = "verify")]
     pub head: Option<OsString>,
     /// An export that must be unbroken, and whose head must be on the chain

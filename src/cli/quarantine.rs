@@ -40,7 +40,8 @@ pub enum Quarantine {
     },
     /// Verifies items again, under the policy as it is now; moves nothing
     ///
-    /// Exit codes: 0 all valid, 1 some invalid, 2 an id stands for nothing, 3 some could not be told.
+    /// Exit codes: 0 all valid, 1 some invalid, 2 an id stands for nothing, 3 some could not be
+    /// told.
     Recheck(Recheck),
     /// Gives items back, if they are valid under the policy as it is now
     Release(Release),

@@ -13,7 +13,8 @@ use crate::state::export;
 /// Answers on standard output.
 ///
 /// # Errors
-/// `Output`. A reader that has gone is none: it has seen enough, and the exit code still tells the rest.
+/// `Output`. A reader that has gone is none: it has seen enough, and the exit code still tells the
+/// rest.
 pub(super) fn answer(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {

@@ -11,7 +11,8 @@ pub(super) fn need_keyring(keys: &[KeyId], has_keyring: bool) -> Result<(), Fail
     }
 }
 
-/// Runs what talks to KMS. A look-up of a name that still hangs when the answer is known is not waited for.
+/// Runs what talks to KMS. A look-up of a name that still hangs when the answer is known is not
+/// waited for.
 pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;

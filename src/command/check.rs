@@ -1,7 +1,7 @@
 //! `kms-sig check`: is this policy good, could the daemon work by it, and what would it begin with?
 //!
-//! With `--online` also: would KMS allow what it needs, and how well is this host fit for it? Changes nothing; without
-//! `--online` it asks nobody.
+//! With `--online` also: would KMS allow what it needs, and how well is this host fit for it?
+//! Changes nothing; without `--online` it asks nobody.
 
 mod aws;
 mod caller;

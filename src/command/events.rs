@@ -1,7 +1,7 @@
 //! `kms-sig events`: the record as it grows, a line for each decision.
 //!
-//! With `--follow`, a daemon that goes away is waited for, and asked for what came after the last line: nobody misses a
-//! decision or sees one twice.
+//! With `--follow`, a daemon that goes away is waited for, and asked for what came after the last
+//! line: nobody misses a decision or sees one twice.
 
 use std::io::{self, BufRead as _, ErrorKind, Write as _};
 use std::time::Duration;

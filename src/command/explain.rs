@@ -1,7 +1,7 @@
 //! `kms-sig explain`: what a policy makes of one path, and why.
 //!
-//! Asks no KMS and changes nothing. What a daemon that runs has in memory (since when it waits for a file, a brake
-//! that is on) is not known here.
+//! Asks no KMS and changes nothing. What a daemon that runs has in memory (since when it waits for
+//! a file, a brake that is on) is not known here.
 
 use std::path::Path;
 

@@ -227,8 +227,8 @@ impl Failure {
         Some(hint)
     }
 
-    /// Says it to who waits for the command, and to the log where that is somewhere else. What goes to the journal anyway
-    /// goes as an event, so that who asks it for errors finds this one.
+    /// Says it to who waits for the command, and to the log where that is somewhere else. What goes
+    /// to the journal anyway goes as an event, so that who asks it for errors finds this one.
     pub fn tell(&self, log: Log) {
         let logs = log != Log::Lines && tracing::enabled!(tracing::Level::ERROR);
         if logs {

@@ -1,7 +1,7 @@
 //! What a person can do about an error, where its own words do not say so.
 //!
-//! By kind of error, so that the same trouble gets the same advice from every command. Knows the errors of the library
-//! that have no words for people; those that have keep them.
+//! By kind of error, so that the same trouble gets the same advice from every command. Knows the
+//! errors of the library that have no words for people; those that have keep them.
 
 use std::io::{Error, ErrorKind};
 

@@ -1,7 +1,7 @@
 //! `kms-sig history`: what was decided, and whether the record of it is unbroken.
 //!
-//! Reads only, beside a running daemon or without one. What it finds broken is exit code 1; what it cannot
-//! read or compare is 3.
+//! Reads only, beside a running daemon or without one. What it finds broken is exit code 1; what it
+//! cannot read or compare is 3.
 
 mod failure;
 
@@ -93,7 +93,8 @@ fn show(arguments: &HistoryCommand, policy: &Policy) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// Says that a rule is unknown, so that nobody takes it for one that decided nothing. One of an earlier policy is not.
+/// Says that a rule is unknown, so that nobody takes it for one that decided nothing. One of an
+/// earlier policy is not.
 fn tell_unknown_rule(name: &str, policy: &Policy, record: &History) -> Result<(), HistoryFailure> {
     let all = Filter { rule: Some(name.to_owned()), ..Filter::default() };
     if policy.rules.iter().all(|rule| rule.name != name) && record.newest(&all, 1)?.is_empty() {
@@ -102,8 +103,8 @@ fn tell_unknown_rule(name: &str, policy: &Policy, record: &History) -> Result<()
     Ok(())
 }
 
-/// A row for people. Nothing in it reaches the terminal as it is, for who can write to the state can put
-/// anything there.
+/// A row for people. Nothing in it reaches the terminal as it is, for who can write to the state
+/// can put anything there.
 fn line(row: &Row, width: usize, colours: Palette) -> String {
     let text = |text: &str| Escaped::text(text).to_string();
     let reason = row.reason.as_deref().map(reason::shown);
@@ -333,7 +334,8 @@ fn tell_broken(broken: &Break, as_json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Invalid)
 }
 
-/// Says what was proven. `heads` are those that somebody kept. What could not be compared is no success.
+/// Says what was proven. `heads` are those that somebody kept. What could not be compared is no
+/// success.
 fn conclude(unbroken: &Unbroken, heads: usize, seals: &Seals, as_json: bool) -> Result<Exit, Failure> {
     let Unbroken { rows, checkpoint, head, found, pruned } = unbroken;
     let unopened = seals.asked && seals.opened == 0;

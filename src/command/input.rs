@@ -74,7 +74,8 @@ impl Payload {
         self.opened.is_file() && (self.opened.dev(), self.opened.ino()) == (other.dev(), other.ino())
     }
 
-    /// Reads and hashes it to its end. Whether the bytes were the file's at one time, [`Self::check_unchanged`] tells.
+    /// Reads and hashes it to its end. Whether the bytes were the file's at one time,
+    /// [`Self::check_unchanged`] tells.
     ///
     /// # Errors
     /// `Payload`.
@@ -111,8 +112,9 @@ impl Payload {
         self.check_unchanged().map(|()| digests)
     }
 
-    /// Makes sure that nobody changed the file since it was opened: neither its content, nor that it has its name. What
-    /// is no regular file (a pipe, a device) has no state to compare: it is what was read of it.
+    /// Makes sure that nobody changed the file since it was opened: neither its content, nor that
+    /// it has its name. What is no regular file (a pipe, a device) has no state to compare: it is
+    /// what was read of it.
     ///
     /// # Errors
     /// `Payload`, `Changed`.
@@ -134,7 +136,8 @@ fn state(metadata: &Metadata) -> [i64; 5] {
     [size, metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()]
 }
 
-/// Reads a signature, and one byte more than a signature has at most. `None`: there is no such file.
+/// Reads a signature, and one byte more than a signature has at most. `None`: there is no such
+/// file.
 ///
 /// # Errors
 /// `Signature`, `Changed`.

@@ -1,9 +1,10 @@
-//! What has the place where a signature is to go: an older signature, which is replaced, or anything else, which is
-//! not without being told to.
+//! What has the place where a signature is to go: an older signature, which is replaced, or
+//! anything else, which is not without being told to.
 //!
-//! `kms-sig sign KEY *.csv` takes the second file that the shell found for the place of the signature; and nobody
-//! keeps other programs from writing to `FILE.sig`. So what is there is looked at before KMS is asked. Strict in the
-//! direction that loses nothing: what is not known to be one of our signatures counts as something else.
+//! `kms-sig sign KEY *.csv` takes the second file that the shell found for the place of the
+//! signature; and nobody keeps other programs from writing to `FILE.sig`. So what is there is
+//! looked at before KMS is asked. Strict in the direction that loses nothing: what is not known to
+//! be one of our signatures counts as something else.
 
 use std::fmt;
 use std::io::{self, Read as _};
@@ -25,7 +26,8 @@ pub enum Stranger {
     Batch,
     /// Bytes that no service known to us makes.
     Unknown,
-    /// A signature beside another file, whose name it has: the second of what `*.sig` or `*` stands for.
+    /// A signature beside another file, whose name it has: the second of what `*.sig` or `*` stands
+    /// for.
     OfAnother,
 }
 
@@ -42,8 +44,9 @@ impl fmt::Display for Stranger {
     }
 }
 
-/// What may be replaced at a place: nothing, or the older signature that is there. An empty file counts as one, since
-/// nothing is lost with it: `mktemp` makes such, and a redirection that failed leaves them.
+/// What may be replaced at a place: nothing, or the older signature that is there. An empty file
+/// counts as one, since nothing is lost with it: `mktemp` makes such, and a redirection that failed
+/// leaves them.
 ///
 /// # Errors
 /// What is there cannot be read. That it is no signature of ours is the inner error.

@@ -1,7 +1,7 @@
 //! `kms-sig show`: what a signature says about itself.
 //!
-//! Asks neither KMS nor the keyring, so nothing shown is proven; the words say "claims" where a forger
-//! could have written it.
+//! Asks neither KMS nor the keyring, so nothing shown is proven; the words say "claims" where a
+//! forger could have written it.
 
 use super::{Failure, answer, complain_missing, input};
 use crate::cli::Show;
@@ -94,8 +94,8 @@ pub(super) fn format_of(signature: &Signature) -> String {
     }
 }
 
-/// Some services that speak the KMS protocol (moto is one) put the key's name before the ciphertext, as text.
-/// AWS does not: its ciphertexts say nothing that is documented.
+/// Some services that speak the KMS protocol (moto is one) put the key's name before the
+/// ciphertext, as text. AWS does not: its ciphertexts say nothing that is documented.
 fn leading_key(bytes: &[u8]) -> Option<&str> {
     match ciphertext::form(bytes) {
         Some(Form::KeyArn(arn)) => Some(arn),

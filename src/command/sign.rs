@@ -106,8 +106,9 @@ impl Destination {
     }
 }
 
-/// Whether a signature's name is that of another file's: it has the suffix, and a file of another name than the one
-/// that is signed is there. A copy of that one, in another directory, is no other.
+/// Whether a signature's name is that of another file's: it has the suffix, and a file of another
+/// name than the one that is signed is there. A copy of that one, in another directory, is no
+/// other.
 fn is_beside_another(sig: &Path, file: &Stream) -> bool {
     let (Stream::File(file), Some(stem)) = (file, FORMAT.suffix().payload_of(sig.as_os_str())) else {
         return false;

@@ -1,7 +1,8 @@
-//! `kms-sig verify`: read the signature, hash the file, Decrypt, compare. Takes every format without being told.
+//! `kms-sig verify`: read the signature, hash the file, Decrypt, compare. Takes every format
+//! without being told.
 //!
-//! What it prints is the original's, to the byte: scripts read it. Never takes a local key because a
-//! signature says so, and never calls trouble a verdict (P2).
+//! What it prints is the original's, to the byte: scripts read it. Never takes a local key because
+//! a signature says so, and never calls trouble a verdict (P2).
 
 use std::path::PathBuf;
 

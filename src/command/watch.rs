@@ -27,7 +27,8 @@ use crate::state;
 use crate::terminal;
 use crate::terminal::progress::{self, Drawn, Files};
 
-/// Runs the daemon until SIGTERM or SIGINT, or with `--once` until everything present is dealt with.
+/// Runs the daemon until SIGTERM or SIGINT, or with `--once` until everything present is dealt
+/// with.
 ///
 /// # Errors
 /// A bad policy; what the daemon cannot start with.
@@ -68,7 +69,8 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
             control.spawn(control::serve(Arc::clone(&status), control::socket_of_daemon(&policy), asked));
         }
         let progress = (for_people && arguments.once).then(|| show_progress(&status)).flatten();
-        // So is the daemon: while it waits for a disk, the service manager is answered and signals are heard.
+        // So is the daemon: while it waits for a disk, the service manager is answered and signals
+        // are heard.
         let mut daemon = JoinSet::new();
         let its_board = Arc::clone(&status);
         daemon.spawn(async move { daemon::run(policy, providers, options, &its_board, ready, orders).await });
@@ -87,7 +89,8 @@ pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Res
         drop(progress);
         told.and(ended.map_err(Failure::Daemon))
     });
-    // A name look-up that hangs is not waited for, nor a file in hand when somebody said stop twice.
+    // A name look-up that hangs is not waited for, nor a file in hand when somebody said stop
+    // twice.
     runtime.shutdown_background();
     let summaries = ended?;
     if !arguments.once {
@@ -158,8 +161,8 @@ impl Signals {
     }
 }
 
-/// The policy being read anew. It names directories, and to look at them may take as long as their disks do; the other
-/// signals are heard meanwhile.
+/// The policy being read anew. It names directories, and to look at them may take as long as their
+/// disks do; the other signals are heard meanwhile.
 struct Reading<'a> {
     file: &'a Path,
     status: &'a Status,
@@ -215,16 +218,17 @@ fn stop(signal: &str, status: &Status) -> Order {
     Order::Stop
 }
 
-/// Allows as many open files as may be allowed. The soft limit is for programs with select(2) (getrlimit(2); systemd,
-/// "File Descriptor Limits"), and this is none. What finds no descriptor free is held and tried again.
+/// Allows as many open files as may be allowed. The soft limit is for programs with select(2)
+/// (getrlimit(2); systemd, "File Descriptor Limits"), and this is none. What finds no descriptor
+/// free is held and tried again.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap_or_default();
 }
 
-/// Makes the local keys of sign rules with `create = true`, but only together with the keyring: a key missing
-/// from a keyring that is there may be a lost one, and so may a keyring that was there before. A new key under
-/// the old name would make every signature of the old one look forged.
+/// Makes the local keys of sign rules with `create = true`, but only together with the keyring: a
+/// key missing from a keyring that is there may be a lost one, and so may a keyring that was there
+/// before. A new key under the old name would make every signature of the old one look forged.
 fn create_keys(policy: &Policy, keyring: Option<&PathBuf>) -> Result<(), Failure> {
     let Some(path) = keyring.filter(|path| !wanted_keys(policy).is_empty() && !path.exists()) else {
         return Ok(());

@@ -1,7 +1,8 @@
-//! How the context of a batch is split: what is the same for all of its files goes to KMS, what is one file's own
-//! lives in that file's leaf.
+//! How the context of a batch is split: what is the same for all of its files goes to KMS, what is
+//! one file's own lives in that file's leaf.
 //!
-//! The split itself is one pair of the encryption context, so KMS vouches for it. Knows no placeholder and no format.
+//! The split itself is one pair of the encryption context, so KMS vouches for it. Knows no
+//! placeholder and no format.
 
 use std::collections::BTreeSet;
 
@@ -15,9 +16,9 @@ pub const MAX_TEXT: usize = MAX_LEN - BATCH_KEY.len();
 
 /// The names of the context keys that live only in the leaves of a batch. May be none.
 ///
-/// Its text is the sorted names between brackets, with commas between them, each percent-encoded but for ASCII
-/// letters, digits, `.`, `_` and `-`: `[]`, `[file]`, `[file,grün]` as `[file,gr%C3%BCn]`. Printable ASCII without
-/// spaces, never empty, and one text for each set.
+/// Its text is the sorted names between brackets, with commas between them, each percent-encoded
+/// but for ASCII letters, digits, `.`, `_` and `-`: `[]`, `[file]`, `[file,grün]` as
+/// `[file,gr%C3%BCn]`. Printable ASCII without spaces, never empty, and one text for each set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct LeafKeys(BTreeSet<String>);
 

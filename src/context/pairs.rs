@@ -38,9 +38,9 @@ pub enum ContextError {
 }
 
 impl Context {
-    /// Pairs from the command line: each argument is `k=v,k=v`. A pair splits at its first `=`; `\,` is a
-    /// comma inside a pair and the only escape; any other backslash is itself. An empty argument is no pair
-    /// at all, as in the original.
+    /// Pairs from the command line: each argument is `k=v,k=v`. A pair splits at its first `=`;
+    /// `\,` is a comma inside a pair and the only escape; any other backslash is itself. An empty
+    /// argument is no pair at all, as in the original.
     ///
     /// # Errors
     /// Any [`ContextError`] but `Placeholder`.
@@ -60,8 +60,8 @@ impl Context {
         context.within_limit()
     }
 
-    /// A context of this program's own, whose keys all begin with [`RESERVED_PREFIX`] and together are far
-    /// below the limit. No caller's context can equal it.
+    /// A context of this program's own, whose keys all begin with [`RESERVED_PREFIX`] and together
+    /// are far below the limit. No caller's context can equal it.
     pub(crate) fn of_this_program<const N: usize>(pairs: [(&'static str, String); N]) -> Self {
         debug_assert!(pairs.iter().all(|(key, _)| key.starts_with(RESERVED_PREFIX)));
         Self(pairs.map(|(key, value)| (key.to_owned(), value)).into())
@@ -77,8 +77,9 @@ impl Context {
         self.0.is_empty()
     }
 
-    /// The one byte string that stands for this context: for each pair in key order, key and value, each
-    /// with its length in bytes before it (four bytes, big endian). Different contexts give different bytes.
+    /// The one byte string that stands for this context: for each pair in key order, key and value,
+    /// each with its length in bytes before it (four bytes, big endian). Different contexts give
+    /// different bytes.
     pub fn canonical(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for part in self.0.iter().flat_map(|(k, v)| [k, v]) {

@@ -35,8 +35,8 @@ pub enum Placeholder {
 }
 
 impl Placeholder {
-    /// Whether it stands for something of this host rather than of the file, and so means nothing to a
-    /// verifier elsewhere.
+    /// Whether it stands for something of this host rather than of the file, and so means nothing
+    /// to a verifier elsewhere.
     pub const fn is_of_the_signer(self) -> bool {
         matches!(self, Self::Watch | Self::Hostname)
     }
@@ -109,9 +109,9 @@ impl ContextTemplate {
         text
     }
 
-    /// The context of one file. Placeholders are expanded once, so a file named `{hostname}` stays that;
-    /// `%`, control characters and bytes that are not UTF-8 are percent-encoded, so different names give
-    /// different contexts.
+    /// The context of one file. Placeholders are expanded once, so a file named `{hostname}` stays
+    /// that; `%`, control characters and bytes that are not UTF-8 are percent-encoded, so different
+    /// names give different contexts.
     ///
     /// # Errors
     /// `TooLong`, when KMS would not take it: the file cannot be signed under this rule.

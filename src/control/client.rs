@@ -1,7 +1,8 @@
 //! Asking a daemon at its control socket.
 //!
-//! Who is asked is the process that made the socket, in a directory where nobody but root and the daemon's user can make
-//! one. What it answers is taken for what it is: text is escaped by the daemon, and nothing of it is acted on.
+//! Who is asked is the process that made the socket, in a directory where nobody but root and the
+//! daemon's user can make one. What it answers is taken for what it is: text is escaped by the
+//! daemon, and nothing of it is acted on.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! The record as it grows: one line of JSON for each decision, from a cursor on, without a gap.
 //!
-//! Every line comes from the database and nowhere else, in the order of its numbers, after it was committed; what wakes
-//! this up may come late or twice. Who has read a line has its cursor, `HASH:ROW`, and goes on from there after any
-//! interruption. A cursor that is not of this record, or rows that retention removed, are said, never passed over.
+//! Every line comes from the database and nowhere else, in the order of its numbers, after it was
+//! committed; what wakes this up may come late or twice. Who has read a line has its cursor,
+//! `HASH:ROW`, and goes on from there after any interruption. A cursor that is not of this record,
+//! or rows that retention removed, are said, never passed over.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -37,8 +38,8 @@ const LOOK: Duration = Duration::from_secs(2);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
-    /// `HASH:ROW` or `ROW`: the last row that is known. Without it, what comes from now on if more is waited for, else
-    /// all there is.
+    /// `HASH:ROW` or `ROW`: the last row that is known. Without it, what comes from now on if more
+    /// is waited for, else all there is.
     after: Option<String>,
     /// Whether to wait for more.
     #[serde(default)]

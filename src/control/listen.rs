@@ -1,7 +1,8 @@
 //! Where the daemon listens: the control socket, and loopback for metrics.
 //!
-//! Both take so many connections at a time and no more, so that nobody can use up the daemon's descriptors. The
-//! socket's directory must be one where nobody else could put another socket in its place.
+//! Both take so many connections at a time and no more, so that nobody can use up the daemon's
+//! descriptors. The socket's directory must be one where nobody else could put another socket in
+//! its place.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,7 +27,8 @@ use crate::fs::trust::{self, TrustError};
 
 /// Connections at the same time: people and scrapers, not crowds.
 const CONNECTIONS: usize = 64;
-/// How long a connection from loopback is waited for: anybody on this host could keep all of them. Scrapers come again.
+/// How long a connection from loopback is waited for: anybody on this host could keep all of them.
+/// Scrapers come again.
 const LIFE: Duration = Duration::from_secs(60);
 /// The mode of the socket: its group may ask, others not.
 const MODE: u32 = 0o660;
@@ -73,7 +75,8 @@ impl Drop for Place {
     }
 }
 
-/// The path of `name` in an open directory: of any length, as the kernel takes 107 bytes for a socket's (unix(7)).
+/// The path of `name` in an open directory: of any length, as the kernel takes 107 bytes for a
+/// socket's (unix(7)).
 pub(super) fn short(dir: &OwnedFd, name: &std::ffi::OsStr) -> PathBuf {
     Path::new("/proc/self/fd").join(dir.as_fd().as_raw_fd().to_string()).join(name)
 }
@@ -88,7 +91,8 @@ pub(super) fn split(path: &Path) -> io::Result<(OwnedFd, std::ffi::OsString)> {
 }
 
 impl Socket {
-    /// Makes the socket. One that a killed daemon left is removed; one at which somebody answers is not.
+    /// Makes the socket. One that a killed daemon left is removed; one at which somebody answers is
+    /// not.
     ///
     /// # Errors
     /// [`BindError`].

@@ -1,8 +1,9 @@
-//! Metrics in the OpenMetrics text format (github.com/prometheus/OpenMetrics), made of the status when somebody asks.
+//! Metrics in the OpenMetrics text format (github.com/prometheus/OpenMetrics), made of the status
+//! when somebody asks.
 //!
-//! Nothing is counted here, and nothing is kept between two scrapes. Names of rules and keys are labels; names of files
-//! are not, for senders choose them. `config/alerts.yml` and `config/grafana.json` use these names; a test keeps them
-//! together.
+//! Nothing is counted here, and nothing is kept between two scrapes. Names of rules and keys are
+//! labels; names of files are not, for senders choose them. `config/alerts.yml` and
+//! `config/grafana.json` use these names; a test keeps them together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -34,7 +35,8 @@ const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What a rule's directory may be found to be, as the label `state`.
 const ROOTS: [&str; 4] = ["opening", "watched", "scanned", "held"];
 
-/// All metrics, now, with their content type. `accept` is what who asks would take (RFC 9110, section 12.5.1).
+/// All metrics, now, with their content type. `accept` is what who asks would take (RFC 9110,
+/// section 12.5.1).
 ///
 /// # Errors
 /// None that can be brought about from outside.

@@ -1,8 +1,8 @@
 //! What the daemon says of itself, in the shapes that go over the control socket as JSON.
 //!
-//! Made of the status by the daemon, read by the commands. Times are RFC 3339 in UTC, durations seconds; names of files
-//! are escaped, with the bytes in hexadecimal beside them where a program may want to act on them. Fields may be added;
-//! those that are there keep their meaning.
+//! Made of the status by the daemon, read by the commands. Times are RFC 3339 in UTC, durations
+//! seconds; names of files are escaped, with the bytes in hexadecimal beside them where a program
+//! may want to act on them. Fields may be added; those that are there keep their meaning.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -54,8 +54,8 @@ pub struct PolicyStatus {
 /// Something that a person should know of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Concern {
-    /// In a word: the cause of a hold, or `rule-held`, `no-events`, `kms-silent`, `brake`, `reload-refused`,
-    /// `unresponsive`.
+    /// In a word: the cause of a hold, or `rule-held`, `no-events`, `kms-silent`, `brake`,
+    /// `reload-refused`, `unresponsive`.
     pub kind: String,
     /// The rule, if it is about one.
     pub rule: Option<String>,
@@ -360,7 +360,8 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
     plan.policy.rules.iter().map(of).collect()
 }
 
-/// What a person should know of: what stops a rule, then what only a person can end, then what passes by itself.
+/// What a person should know of: what stops a rule, then what only a person can end, then what
+/// passes by itself.
 fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> {
     let mut all = Vec::new();
     for silent in status.watchdog.silent(NOT_TURNING) {
@@ -417,7 +418,8 @@ fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> 
     all
 }
 
-/// A loop that owes its answer for so long is told. They are asked by a watchdog, and when somebody looks.
+/// A loop that owes its answer for so long is told. They are asked by a watchdog, and when somebody
+/// looks.
 pub(super) const NOT_TURNING: Duration = Duration::from_secs(10);
 
 fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> {

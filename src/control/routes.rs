@@ -27,10 +27,12 @@ use crate::daemon::ask::{self, Ask, Which};
 use crate::daemon::status::{Phase, Plan};
 use crate::policy::Policy;
 
-/// How long a driver may take to come to a question: longer than a scan takes from one batch to the next.
+/// How long a driver may take to come to a question: longer than a scan takes from one batch to the
+/// next.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a reload may take to be taken or refused: files in hand are finished first, for a minute at most.
+/// How long a reload may take to be taken or refused: files in hand are finished first, for a
+/// minute at most.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Files listed of a rule unless fewer are asked for; no rule has more in memory.

@@ -1,7 +1,9 @@
-//! Questions to a rule's driver, which alone knows its pairs: what waits, and why. And one order: scan now.
+//! Questions to a rule's driver, which alone knows its pairs: what waits, and why. And one order:
+//! scan now.
 //!
-//! A driver answers between two steps of its work, so that nobody who asks can make it do two things at once. Who asks
-//! waits for as long as they like; a driver that waits for a file server answers when that does.
+//! A driver answers between two steps of its work, so that nobody who asks can make it do two
+//! things at once. Who asks waits for as long as they like; a driver that waits for a file server
+//! answers when that does.
 
 use std::time::Duration;
 

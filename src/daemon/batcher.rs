@@ -1,8 +1,9 @@
 //! Gathers files that are to be signed at about the same time, so that one Encrypt signs them all.
 //!
-//! The first file of a batch waits for others: until the window is over, the batch is full, or the daemon ends. It
-//! then asks KMS for all of them, and each takes its own signature from the answer. What has a signature to write goes
-//! on a few at a time. Knows no file and no name; who no longer wants its signature just does not write it.
+//! The first file of a batch waits for others: until the window is over, the batch is full, or the
+//! daemon ends. It then asks KMS for all of them, and each takes its own signature from the answer.
+//! What has a signature to write goes on a few at a time. Knows no file and no name; who no longer
+//! wants its signature just does not write it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,10 +78,12 @@ impl Batcher {
         self.batching.max_files
     }
 
-    /// Signs a leaf together with others, and waits for its turn to be written. The place is given back when it is.
+    /// Signs a leaf together with others, and waits for its turn to be written. The place is given
+    /// back when it is.
     ///
     /// # Errors
-    /// `Hold`, when KMS does not sign: then for all of them. `Changed`, when who was to ask KMS was called off.
+    /// `Hold`, when KMS does not sign: then for all of them. `Changed`, when who was to ask KMS was
+    /// called off.
     pub async fn sign<K: Kms>(&self, job: Job<'_, K>) -> Result<(Signed, SemaphorePermit<'_>), AttemptError> {
         let Member { gathering, index, teller } = self.join(job.leaf);
         if let Some(teller) = teller {
@@ -146,7 +149,8 @@ impl Batcher {
     }
 }
 
-/// The first file of a batch, while it waits for others. If it is called off, nobody joins any more.
+/// The first file of a batch, while it waits for others. If it is called off, nobody joins any
+/// more.
 struct First<'b> {
     batcher: &'b Batcher,
     gathering: &'b Arc<Gathering>,

@@ -6,8 +6,8 @@ use crate::settle::Finality;
 use crate::signing::Reason;
 use crate::source::Bringers;
 
-/// What to do with a pair that was judged. `P` is the proof that it is valid, which only a verdict gives; who foretells
-/// has none.
+/// What to do with a pair that was judged. `P` is the proof that it is valid, which only a verdict
+/// gives; who foretells has none.
 #[derive(Debug)]
 pub enum Verified<P> {
     /// Deliver the private copy.
@@ -43,8 +43,8 @@ impl Doubt {
     }
 }
 
-/// Decides for a verify rule. `braked` is whether the mass-failure brake is on. Neither that nor who brought the pair
-/// ever stops what is valid.
+/// Decides for a verify rule. `braked` is whether the mass-failure brake is on. Neither that nor
+/// who brought the pair ever stops what is valid.
 pub fn verified<P>(
     rule: &VerifyRule,
     verdict: Result<P, Reason>,
@@ -77,8 +77,9 @@ pub fn verified<P>(
     }
 }
 
-/// Whether a mistake in the policy would look like this: a wrong key, a wrong context, or an `accept_batch` that is
-/// missing. `is_batch` says that the signature has the form of one of a batch.
+/// Whether a mistake in the policy would look like this: a wrong key, a wrong context, or an
+/// `accept_batch` that is missing. `is_batch` says that the signature has the form of one of a
+/// batch.
 pub const fn looks_like_our_mistake(reason: Reason, is_batch: bool) -> bool {
     match reason {
         Reason::Rejected | Reason::WrongKey => true,
@@ -98,7 +99,8 @@ pub enum Edition {
     Hold,
 }
 
-/// Decides about valid content. `is_superseded` is whether other content was accepted under its name since it was.
+/// Decides about valid content. `is_superseded` is whether other content was accepted under its
+/// name since it was.
 pub const fn edition(rollback: Rollback, is_superseded: bool) -> Edition {
     match (rollback, is_superseded) {
         (Rollback::Off, _) | (_, false) => Edition::Accept,
@@ -163,8 +165,8 @@ pub enum Recalled {
     },
 }
 
-/// What a signature beside a file is, by what state says. `None`: KMS has to be asked. `fits` is whether the rule wants
-/// signatures of its format.
+/// What a signature beside a file is, by what state says. `None`: KMS has to be asked. `fits` is
+/// whether the rule wants signatures of its format.
 pub const fn recalled(recalled: Recalled, fits: bool) -> Option<Existing> {
     match recalled {
         Recalled::Nothing => None,
@@ -179,8 +181,8 @@ pub const fn recalled(recalled: Recalled, fits: bool) -> Option<Existing> {
     }
 }
 
-/// What a signature beside a file is that KMS was asked about, or that is bad whatever KMS says. `is_genuine` is whether
-/// the rule's key made it, for whatever content.
+/// What a signature beside a file is that KMS was asked about, or that is bad whatever KMS says.
+/// `is_genuine` is whether the rule's key made it, for whatever content.
 pub const fn opened(is_valid: bool, is_genuine: bool, fits: bool) -> Existing {
     match (is_valid, is_genuine) {
         (true, _) if fits => Existing::Valid,
@@ -203,10 +205,11 @@ pub const fn signing(existing: Existing, on_stale: OnStale) -> Signing {
     }
 }
 
-/// Stops quarantining in a rule when nearly everything fails as a mistake of the policy would make it fail.
+/// Stops quarantining in a rule when nearly everything fails as a mistake of the policy would make
+/// it fail.
 ///
-/// Looks at the last final verdicts. Only they move it: a sender who floods a rule with bad pairs gets them
-/// held instead of moved, and nothing else changes for anyone.
+/// Looks at the last final verdicts. Only they move it: a sender who floods a rule with bad pairs
+/// gets them held instead of moved, and nothing else changes for anyone.
 #[derive(Debug, Default)]
 pub struct Brake {
     /// The last verdicts, newest last: whether each looked like a mistake of ours.

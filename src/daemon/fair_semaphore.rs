@@ -1,13 +1,15 @@
 //! Places for reading files, given to the rules in turn.
 //!
-//! Processors and disks are shared by all rules, and whoever can write to a folder could fill any one queue. So
-//! each rule queues by itself, and only the first of each queue waits for the next place: a rule with thousands
-//! of files delays another one's by one file, not by thousands. Knows nothing of files.
+//! Processors and disks are shared by all rules, and whoever can write to a folder could fill any
+//! one queue. So each rule queues by itself, and only the first of each queue waits for the next
+//! place: a rule with thousands of files delays another one's by one file, not by thousands. Knows
+//! nothing of files.
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
-/// Places of its own for a rule whose files come over a network or from FUSE: a server that does not answer holds up
-/// nobody else's files. They wait more than they compute, so they are not counted with the others.
+/// Places of its own for a rule whose files come over a network or from FUSE: a server that does
+/// not answer holds up nobody else's files. They wait more than they compute, so they are not
+/// counted with the others.
 const REMOTE: usize = 4;
 
 /// The places that all rules share.
@@ -46,8 +48,8 @@ impl FairSemaphore {
         self.places.acquire().await.ok()
     }
 
-    /// Sends everybody in this queue away, and everybody who waits for a place that is shared. Who has a place
-    /// keeps it.
+    /// Sends everybody in this queue away, and everybody who waits for a place that is shared. Who
+    /// has a place keeps it.
     pub fn close(&self, queue: Option<&Queue>) {
         self.places.close();
         if let Some(own) = queue.and_then(|queue| queue.own.as_ref()) {

@@ -1,7 +1,7 @@
 //! Calls of KMS, counted: how many came to what, and how long they took.
 //!
-//! Counts what left the host, probes included; what a breaker or the rate kept back is no call. Local keys are not
-//! counted.
+//! Counts what left the host, probes included; what a breaker or the rate kept back is no call.
+//! Local keys are not counted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +11,8 @@ use std::time::Duration;
 use crate::kms::throttle::CallEnd;
 use crate::kms::{KmsError, Operation};
 
-/// Upper bounds of the classes of latency, in milliseconds: from a fast answer nearby to the operation's timeout.
+/// Upper bounds of the classes of latency, in milliseconds: from a fast answer nearby to the
+/// operation's timeout.
 pub const BOUNDS_MS: [u64; 11] = [5, 10, 20, 50, 100, 200, 500, 1_000, 2_500, 5_000, 20_000];
 
 /// The calls of a daemon.

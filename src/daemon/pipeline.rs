@@ -1,7 +1,8 @@
 //! The line that one file passes: snapshot, hash, KMS, decide, effect, state.
 //!
-//! [`Pipeline`] holds what all rules share; [`Site`] what one rule has while it is attached to its places.
-//! A [`Attempt`] takes one pair down the line once. Hashing waits behind its own limit; nothing here waits for a file to become anything.
+//! [`Pipeline`] holds what all rules share; [`Site`] what one rule has while it is attached to its
+//! places. A [`Attempt`] takes one pair down the line once. Hashing waits behind its own limit;
+//! nothing here waits for a file to become anything.
 
 mod sign;
 mod verify;
@@ -138,7 +139,8 @@ impl<K: Kms> Pipeline<K> {
         let path = work.path.clone();
         let mut known = work.known.clone();
         let ended = match &site.rule.mode {
-            // Thousands may wait for one call of KMS: each has only what it needs for the step that it is at.
+            // Thousands may wait for one call of KMS: each has only what it needs for the step that
+            // it is at.
             crate::policy::Mode::Sign(sign) => Box::pin(self.sign(&site, sign, &work)).await,
             crate::policy::Mode::Verify(verify) => {
                 Box::pin(self.verify(&site, verify, &work, &mut known)).await
@@ -165,7 +167,8 @@ impl<K: Kms> Pipeline<K> {
         AttemptResult { path, outcome, known }
     }
 
-    /// Reports files that are not handled as they are, and remembers these versions so that they are reported once.
+    /// Reports files that are not handled as they are, and remembers these versions so that they
+    /// are reported once.
     ///
     /// # Errors
     /// State cannot take it; then those that are not remembered are reported again.
@@ -281,8 +284,8 @@ impl<K: Kms> Pipeline<K> {
         Ok(row.is_some_and(|row| was_delivered(site, &row, &work.versions)))
     }
 
-    /// Removes a source that is delivered and on record; `outcome` is what came of it. A signature beside a file to be signed
-    /// is none of it.
+    /// Removes a source that is delivered and on record; `outcome` is what came of it. A signature
+    /// beside a file to be signed is none of it.
     async fn remove<B: Backend>(
         &self,
         site: &Site<B>,
@@ -317,8 +320,8 @@ impl<K: Kms> Pipeline<K> {
         Ok(request.opened(reply))
     }
 
-    /// Signs what was hashed: alone, or with others where the rule has batches. Whoever waits for others keeps no
-    /// directory open meanwhile.
+    /// Signs what was hashed: alone, or with others where the rule has batches. Whoever waits for
+    /// others keeps no directory open meanwhile.
     async fn make_signature<'p, B: Backend>(
         &self,
         site: &'p Site<B>,
@@ -328,7 +331,8 @@ impl<K: Kms> Pipeline<K> {
         taken: &mut Snapshot<B::Source>,
     ) -> Result<(Signed, Option<SemaphorePermit<'p>>), AttemptError> {
         let Some(batcher) = &site.batcher else {
-            // Boxed, as is all that calls KMS: thousands that wait for others would have room for the call.
+            // Boxed, as is all that calls KMS: thousands that wait for others would have room for
+            // the call.
             let signer = Signer::new(&self.kms, &rule.key);
             let signed = Box::pin(signer.sign(context, &taken.hashed.digests)).await?;
             return Ok((signed, None));
@@ -365,7 +369,8 @@ impl<K: Kms> Pipeline<K> {
 }
 
 impl<B: Backend> Site<B> {
-    /// What of a pair goes when it is removed. A signature beside a file to be signed is none of it.
+    /// What of a pair goes when it is removed. A signature beside a file to be signed is none of
+    /// it.
     fn source_of(&self, versions: &PairVersion<VersionOf<B>>) -> PairVersion<VersionOf<B>> {
         let signature = versions.signature.clone().filter(|_| !self.leaves_signature());
         PairVersion { payload: versions.payload.clone(), signature }

@@ -1,6 +1,7 @@
-//! How many of a rule's refusals are told and put on record one by one: a sender brings about as many as they like. A log
-//! that is full of them hides what an operator must see, and a record that is, fills the disk of all rules. What exceeds
-//! the quota is counted, and the count told and put on record.
+//! How many of a rule's refusals are told and put on record one by one: a sender brings about as
+//! many as they like. A log that is full of them hides what an operator must see, and a record that
+//! is, fills the disk of all rules. What exceeds the quota is counted, and the count told and put
+//! on record.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use crate::fs::RelPath;
 
 /// A hundred in a minute are told one by one.
 const TOLD: Quota = Quota::new(100, Duration::from_secs(60));
-/// A thousand in an hour are put on record one by one: 12 MB a day at most, of about 500 bytes each.
+/// A thousand in an hour are put on record one by one: 12 MB a day at most, of about 500 bytes
+/// each.
 const RECORDED: Quota = Quota::new(1000, Duration::from_secs(60 * 60));
 
 /// What was refused of late in a rule.
@@ -55,7 +57,8 @@ impl Refusals {
         admitted
     }
 
-    /// How many were not put on record, and the last of them, when it is time to say so; at the end it is.
+    /// How many were not put on record, and the last of them, when it is time to say so; at the end
+    /// it is.
     pub fn unrecorded(&self, now: Moment, is_end: bool) -> Option<(usize, RelPath)> {
         let mut recorded = self.recorded();
         let count = if is_end { recorded.quota.end() } else { recorded.quota.turn(now) };

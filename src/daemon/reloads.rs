@@ -1,6 +1,8 @@
-//! Policies that are to come: whether a running daemon can go on under them, found out while it works.
+//! Policies that are to come: whether a running daemon can go on under them, found out while it
+//! works.
 //!
-//! To open the quarantine store of a new policy may take as long as its disk does. The daemon obeys meanwhile.
+//! To open the quarantine store of a new policy may take as long as its disk does. The daemon obeys
+//! meanwhile.
 
 use std::sync::{Arc, Weak};
 
@@ -59,7 +61,8 @@ impl Reloads {
         self.accepting.spawn_blocking(move || accept(&first, *policy, options, &held));
     }
 
-    /// Waits for one that can take over; those that cannot are refused. Loses nothing if it is no longer polled.
+    /// Waits for one that can take over; those that cannot are refused. Loses nothing if it is no
+    /// longer polled.
     ///
     /// # Errors
     /// A panic.

@@ -1,8 +1,9 @@
 //! Opened roots of batches: what KMS made of a ciphertext that many files share.
 //!
-//! Each rule has its own, and a new policy begins with none. Files that ask about the same batch while KMS is being
-//! asked wait for that one answer, whatever it is; what is kept is only what a trusted key opened, and that for five
-//! minutes at most. Trouble is never kept, nor is it kept that nobody opened it: whoever comes later asks again.
+//! Each rule has its own, and a new policy begins with none. Files that ask about the same batch
+//! while KMS is being asked wait for that one answer, whatever it is; what is kept is only what a
+//! trusted key opened, and that for five minutes at most. Trouble is never kept, nor is it kept
+//! that nobody opened it: whoever comes later asks again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,8 @@ use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
 use crate::signing::{DecryptReply, DecryptRequest, Verifier};
 
-/// How long a root stays open: no longer than it may take until a key that is disabled counts for nothing.
+/// How long a root stays open: no longer than it may take until a key that is disabled counts for
+/// nothing.
 const KEEP: Duration = Duration::from_secs(5 * 60);
 
 /// How many stay open in one rule. Files of one batch come together.
@@ -26,8 +28,8 @@ const MOST: usize = 64;
 #[derive(Debug, Default)]
 pub struct Roots(Mutex<HashMap<Name, Entry>>);
 
-/// Which question it was: SHA-512 of the keys in their order, the encryption context and the ciphertext, each after
-/// its length.
+/// Which question it was: SHA-512 of the keys in their order, the encryption context and the
+/// ciphertext, each after its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Name([u8; LEN]);
 
@@ -53,7 +55,8 @@ enum Turn {
 }
 
 impl Roots {
-    /// The answer to a verifier's request: known, or what somebody is being told just now, or asked for.
+    /// The answer to a verifier's request: known, or what somebody is being told just now, or asked
+    /// for.
     ///
     /// # Errors
     /// [`Trouble`]: no verdict is possible now.
@@ -77,7 +80,8 @@ impl Roots {
                     return told;
                 }
             };
-            // Nothing is told if who asked has been called off: then it is for one of those who wait.
+            // Nothing is told if who asked has been called off: then it is for one of those who
+            // wait.
             if let Ok(told) = other.wait_for(Option::is_some).await
                 && let Some(told) = told.clone()
             {
@@ -262,7 +266,8 @@ mod tests {
         let (signatures, plaintext) = batch(50, 1);
         let (roots, kms) = (Arc::new(Roots::default()), Script::new([Ok(plaintext)]));
         assert!(all(&roots, &kms, &signatures).await.iter().all(|said| said == "valid"));
-        // Whoever comes later knows; another file under one of these signatures is none of the batch.
+        // Whoever comes later knows; another file under one of these signatures is none of the
+        // batch.
         assert_eq!(judged(&roots, &kms, &signatures[3], 3, Clock::start()).await, "valid");
         assert_eq!(judged(&roots, &kms, &signatures[3], 4, Clock::start()).await, "mismatch");
         assert_eq!(kms.asked(), 1);

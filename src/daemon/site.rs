@@ -123,12 +123,14 @@ impl<B: Backend> Site<B> {
         }
     }
 
-    /// Whether a signature beside a source stays when the source goes: beside a file to be signed it is none of it.
+    /// Whether a signature beside a source stays when the source goes: beside a file to be signed
+    /// it is none of it.
     pub(crate) fn leaves_signature(&self) -> bool {
         matches!(self.rule.mode, Mode::Sign(_))
     }
 
-    /// Whether one more thing that a sender did not do well is told; and how many were not, when it is time to.
+    /// Whether one more thing that a sender did not do well is told; and how many were not, when it
+    /// is time to.
     pub(crate) fn may_tell(&self, now: Moment) -> bool {
         self.tell_untold(now);
         self.refusals.may_tell()

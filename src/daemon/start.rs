@@ -12,8 +12,8 @@ use crate::policy::Policy;
 use crate::sink::directory::quarantine::store::Store;
 use crate::state::{Found, State};
 
-/// Whether this process may work by this policy at all: not as root unasked, and not by a policy or keyring that
-/// others can write. To be asked before anything is made that the policy names.
+/// Whether this process may work by this policy at all: not as root unasked, and not by a policy or
+/// keyring that others can write. To be asked before anything is made that the policy names.
 ///
 /// # Errors
 /// `Root`, `Trust`.

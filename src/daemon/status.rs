@@ -1,8 +1,8 @@
 //! The status: what the daemon shows of itself while it runs, for whoever looks in from outside.
 //!
-//! The one place of live figures: the service manager's status line reads it, and so do the control socket and
-//! metrics. Those who work write to it, cheaply and at most once a second for each rule; nobody who reads it can
-//! delay them. It decides nothing, and nothing is decided by it.
+//! The one place of live figures: the service manager's status line reads it, and so do the control
+//! socket and metrics. Those who work write to it, cheaply and at most once a second for each rule;
+//! nobody who reads it can delay them. It decides nothing, and nothing is decided by it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -31,7 +31,8 @@ const MAX_REQUESTS: usize = 16;
 pub struct Status {
     /// The clock of every moment on it.
     pub clock: Clock,
-    /// When that clock began, since the epoch. The same for as long as the daemon runs, wherever the host's clock goes.
+    /// When that clock began, since the epoch. The same for as long as the daemon runs, wherever
+    /// the host's clock goes.
     pub started: Duration,
     /// Whether its loops turn.
     pub watchdog: Watchdog,
@@ -312,8 +313,8 @@ impl Status {
         self.set_rules(policy.rules.iter().map(|rule| rule.name.as_str()));
     }
 
-    /// Takes the rules of a policy: new ones begin, those of the same name go on, others are taken off. What was
-    /// known of keys is asked anew.
+    /// Takes the rules of a policy: new ones begin, those of the same name go on, others are taken
+    /// off. What was known of keys is asked anew.
     pub fn set_rules<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let mut rules = lock(&self.rules);
         let mut old = std::mem::take(&mut *rules);
@@ -328,7 +329,8 @@ impl Status {
         self.changed();
     }
 
-    /// The rule_status of a rule, for its driver; a new one if the rule is not among those that were set.
+    /// The rule_status of a rule, for its driver; a new one if the rule is not among those that
+    /// were set.
     pub fn rule(&self, name: &str) -> Arc<RuleStatus> {
         Arc::clone(lock(&self.rules).entry(name.to_owned()).or_insert_with(|| self.new_rule()))
     }
@@ -357,7 +359,8 @@ impl Status {
         }
     }
 
-    /// Every rule has its first scan queued, or is held, by the policy that the daemon was started with.
+    /// Every rule has its first scan queued, or is held, by the policy that the daemon was started
+    /// with.
     pub fn is_ready(&self) {
         self.live(|life| life.was_ready = true);
     }
@@ -446,7 +449,8 @@ impl Figures {
 }
 
 impl RuleStatus {
-    /// Counts a file that was dealt with. Shown with the next [`RuleStatus::show`], or to who reads before.
+    /// Counts a file that was dealt with. Shown with the next [`RuleStatus::show`], or to who reads
+    /// before.
     pub fn count(&self, outcome: Outcome) {
         *lock(&self.figures).outcomes.entry(outcome.as_str()).or_default() += 1;
     }

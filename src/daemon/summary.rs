@@ -17,8 +17,8 @@ pub struct Summary {
     rule: String,
     counts: BTreeMap<&'static str, usize>,
     left: Vec<Left>,
-    /// Files whose outcome is worth a line of its own. `None` for a run without an end, which would gather them
-    /// for ever (P10) and tell them to nobody.
+    /// Files whose outcome is worth a line of its own. `None` for a run without an end, which would
+    /// gather them for ever (P10) and tell them to nobody.
     notes: Option<Vec<(RelPath, Outcome, String)>>,
     exit: Exit,
 }

@@ -1,9 +1,11 @@
-//! The supervisor: the workers of one policy, and the maintenance tasks of the quarantine store and the record.
+//! The supervisor: the workers of one policy, and the maintenance tasks of the quarantine store and
+//! the record.
 //!
-//! Each policy has a supervisor of its own, numbered by its generation. The next one starts when the last one has
-//! nothing in hand, so that no verdict mixes two policies (O3). A worker that hangs on its file system is abandoned:
-//! what it had in hand is left as a kill would leave it (P4), and the new policy's worker for that directory starts
-//! when the old one has returned. So a file server that hangs holds only its own rules, also during a reload.
+//! Each policy has a supervisor of its own, numbered by its generation. The next one starts when
+//! the last one has nothing in hand, so that no verdict mixes two policies (O3). A worker that
+//! hangs on its file system is abandoned: what it had in hand is left as a kill would leave it
+//! (P4), and the new policy's worker for that directory starts when the old one has returned. So a
+//! file server that hangs holds only its own rules, also during a reload.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -27,8 +29,9 @@ use crate::hold::Hold;
 use crate::kms::Kms;
 use crate::policy::{Policy, Rule};
 
-/// How long files in hand may take when the daemon ends or changes its policy: enough for a call of KMS and for
-/// reading a large file. A kill after that is safe (P4), so a service manager may use a shorter limit.
+/// How long files in hand may take when the daemon ends or changes its policy: enough for a call of
+/// KMS and for reading a large file. A kill after that is safe (P4), so a service manager may use a
+/// shorter limit.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a worker may be in one system call on files before a reload no longer waits for it.
 const HANG_LIMIT: Duration = Duration::from_secs(10);
@@ -37,8 +40,8 @@ const HANG_CHECK: Duration = Duration::from_secs(1);
 /// How long workers have to end in [`ShutdownMode::Abandon`]. Only a file system takes longer.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long readiness waits for rules whose directories neither open nor fail to: a file server that does not
-/// answer holds its own rule, and must not delay the start.
+/// How long readiness waits for rules whose directories neither open nor fail to: a file server
+/// that does not answer holds its own rule, and must not delay the start.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What outlives a supervisor: the channel of orders, the status, and workers that were abandoned.
@@ -267,8 +270,8 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
         }
     }
 
-    /// Has every worker finish what is in hand, and then ends or hands over to the next policy. A policy that
-    /// arrives meanwhile replaces that one.
+    /// Has every worker finish what is in hand, and then ends or hands over to the next policy. A
+    /// policy that arrives meanwhile replaces that one.
     async fn drain(
         self,
         daemon: &mut Daemon,
@@ -323,7 +326,8 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
             .all(|rule| daemon.status.watchdog.is_at_disk(&rule.name, HANG_LIMIT))
     }
 
-    /// Has the workers abandon what is in hand. Those that do not return in time are abandoned themselves.
+    /// Has the workers abandon what is in hand. Those that do not return in time are abandoned
+    /// themselves.
     async fn abandon(&self, daemon: &mut Daemon) -> Result<(), DaemonError> {
         self.shutdown.send_replace(ShutdownMode::Abandon);
         let timeout = tokio::time::sleep(ABANDON_TIMEOUT);

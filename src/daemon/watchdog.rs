@@ -1,13 +1,14 @@
 //! The watchdog: whether every event loop of the daemon still responds.
 //!
-//! By request and answer: [`Watchdog::ask`] raises a number, each loop acknowledges it with [`Heartbeat::beat`] in
-//! its next iteration, [`Watchdog::silent`] names the loops that have not for too long. Without a watchdog in the
-//! service manager nobody asks, and no loop wakes up for it. Success is not its subject: a loop that has been
-//! holding every file for a week responds.
+//! By request and answer: [`Watchdog::ask`] raises a number, each loop acknowledges it with
+//! [`Heartbeat::beat`] in its next iteration, [`Watchdog::silent`] names the loops that have not
+//! for too long. Without a watchdog in the service manager nobody asks, and no loop wakes up for
+//! it. Success is not its subject: a loop that has been holding every file for a week responds.
 //!
-//! A loop that waits for a system call on files is distinguished from one that hangs. A disk or a file server does
-//! not return then; a restart would wait for it again, and stop the rules that still work. A loop that waits for
-//! state is as responsive as state's own loop, which is registered as [`STATE`].
+//! A loop that waits for a system call on files is distinguished from one that hangs. A disk or a
+//! file server does not return then; a restart would wait for it again, and stop the rules that
+//! still work. A loop that waits for state is as responsive as state's own loop, which is
+//! registered as [`STATE`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -99,7 +100,8 @@ impl Watchdog {
         self.requests.send_modify(|n| *n += 1);
     }
 
-    /// The loops that have owed an answer for so long. Whoever waits for state is among them only together with state.
+    /// The loops that have owed an answer for so long. Whoever waits for state is among them only
+    /// together with state.
     pub fn silent(&self, allowance: Duration) -> Vec<Silent> {
         let now = self.clock.now();
         let mut silent = Vec::new();
@@ -145,7 +147,8 @@ impl Heartbeat {
         }
     }
 
-    /// Does work that waits for others, and answers meanwhile: as long as it is polled, its loop responds.
+    /// Does work that waits for others, and answers meanwhile: as long as it is polled, its loop
+    /// responds.
     pub async fn answering<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
@@ -158,8 +161,9 @@ impl Heartbeat {
         }
     }
 
-    /// Runs work on files, which may wait for a disk or a file server, where that stops no other task. However little
-    /// the work is: a call that never returns would keep one of the few threads that all tasks share.
+    /// Runs work on files, which may wait for a disk or a file server, where that stops no other
+    /// task. However little the work is: a call that never returns would keep one of the few
+    /// threads that all tasks share.
     pub fn at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
         tokio::task::block_in_place(|| {
             let _visit = self.visit(Elsewhere::Disk);

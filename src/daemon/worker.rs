@@ -1,8 +1,8 @@
 //! The worker of one rule: takes hints and scans, runs attempts, until it is shut down.
 //!
-//! Each rule has a worker with a watcher of its own, so that a sender who floods one directory delays no other
-//! rule. It owns the pairs that are not decided yet, and their timers. It decides nothing: [`Pair`] says when to
-//! observe and attempt, [`Pipeline`] what the outcome is.
+//! Each rule has a worker with a watcher of its own, so that a sender who floods one directory
+//! delays no other rule. It owns the pairs that are not decided yet, and their timers. It decides
+//! nothing: [`Pair`] says when to observe and attempt, [`Pipeline`] what the outcome is.
 
 mod attaching;
 mod attempts;
@@ -173,8 +173,9 @@ pub(crate) fn timing(rule: &Rule) -> Timing {
     }
 }
 
-/// Whether a pair that waits for grace or its signature has been as it is for longer than that, by the source's own clock,
-/// and nobody is writing. By this clock go those who look once: `--once` and `explain`.
+/// Whether a pair that waits for grace or its signature has been as it is for longer than that, by
+/// the source's own clock, and nobody is writing. By this clock go those who look once: `--once`
+/// and `explain`.
 pub(crate) fn is_old_enough<V: Version>(versions: &PairVersion<V>, writer: Writer, timing: &Timing) -> bool {
     let wait = match (&versions.signature, writer) {
         (_, Writer::Present) => return false,
@@ -195,8 +196,8 @@ pub(crate) const fn want(rule: &Rule) -> Want {
 }
 
 impl<K: Kms, B: Backend> Worker<K, B> {
-    /// A worker that has not started. `ready` fires when the watch is up and the first scan under way, or when
-    /// they failed for now.
+    /// A worker that has not started. `ready` fires when the watch is up and the first scan under
+    /// way, or when they failed for now.
     pub fn new(
         pipeline: Arc<Pipeline<K>>,
         backend: Arc<B>,
@@ -254,8 +255,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Runs until `shutdown` says to finish, or with `--once` until everything present at the start is decided or
-    /// left. Files in hand are finished, unless they are to be abandoned.
+    /// Runs until `shutdown` says to finish, or with `--once` until everything present at the start
+    /// is decided or left. Files in hand are finished, unless they are to be abandoned.
     ///
     /// # Errors
     /// A failure after which nothing may be published: what was to be durable may not be.
@@ -304,7 +305,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             batcher.close();
         }
         if *shutdown.borrow() != ShutdownMode::Run {
-            // Attempts that only queue for hashing are not in hand: a restart begins them again (C17).
+            // Attempts that only queue for hashing are not in hand: a restart begins them again
+            // (C17).
             self.pipeline.hashing.close(self.site.as_ref().map(|site| &site.queue));
             self.pipeline.kms.end_soon();
         }

@@ -1,7 +1,9 @@
-//! What a policy makes of one path: which rule it falls to, what lies there, and what would come of it.
+//! What a policy makes of one path: which rule it falls to, what lies there, and what would come of
+//! it.
 //!
-//! Asks the same functions that the daemon does, and looks no further than the daemon's own look: no payload is read,
-//! no KMS is asked, nothing is changed. Of a signature the bytes are read, which say whose they claim to be.
+//! Asks the same functions that the daemon does, and looks no further than the daemon's own look:
+//! no payload is read, no KMS is asked, nothing is changed. Of a signature the bytes are read,
+//! which say whose they claim to be.
 
 mod ending;
 mod prospect;
@@ -333,7 +335,8 @@ fn is_file(site: &DirectorySite, path: &RelPath) -> bool {
     site.folder().version_of(path).is_ok_and(|version| version.is_some())
 }
 
-/// What keeps the daemon from ever coming to a file of this payload, or to what was asked about itself.
+/// What keeps the daemon from ever coming to a file of this payload, or to what was asked about
+/// itself.
 fn way(
     site: &DirectorySite,
     payload: &RelPath,

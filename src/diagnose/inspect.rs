@@ -1,8 +1,8 @@
-//! What a policy would meet on this host: what keeps the daemon or a rule from working; and for `kms-sig check --online`
-//! also file systems, leases, room.
+//! What a policy would meet on this host: what keeps the daemon or a rule from working; and for
+//! `kms-sig check --online` also file systems, leases, room.
 //!
-//! Tries out only what nobody can see, and leaves nothing behind. Asks the functions by which the daemon decides; what
-//! they say is put into words here, with what to do about it.
+//! Tries out only what nobody can see, and leaves nothing behind. Asks the functions by which the
+//! daemon decides; what they say is put into words here, with what to do about it.
 
 mod finding;
 mod places;
@@ -29,8 +29,8 @@ use crate::fs::{Dir, Fitness, Kind};
 use crate::policy::{Mode, Policy, Rule};
 use crate::state::reader::Decisions;
 
-/// How many files of a rule may wait for their batch with a copy of theirs open, where the process may have `limit` files
-/// open (`None`: any number).
+/// How many files of a rule may wait for their batch with a copy of theirs open, where the process
+/// may have `limit` files open (`None`: any number).
 pub fn copies_waiting(rule: &Rule, limit: Option<u64>) -> u64 {
     let batching = rule.delivery().and_then(|_| batching(rule, limit));
     batching.map_or(0, |batching| batching.max_files as u64)
@@ -109,7 +109,8 @@ fn unattached(rule: &Rule, error: &AttachError, depth: Depth) -> Vec<Finding> {
     }]
 }
 
-/// The directories of a rule that makes what is missing of them: only where nobody else could have made it.
+/// The directories of a rule that makes what is missing of them: only where nobody else could have
+/// made it.
 fn to_be_made(rule: &Rule) -> Vec<Finding> {
     let places = std::iter::once((DIRECTORY, &rule.path));
     let places = places.chain(rule.delivery().map(|delivery| ("deliver_to", &delivery.dir)));
@@ -232,7 +233,8 @@ fn of_a_file(site: &DirectorySite) -> Support {
     }
 }
 
-/// Whether only files of this process's user are handled, or nobody else but root can put any there.
+/// Whether only files of this process's user are handled, or nobody else but root can put any
+/// there.
 fn owns_all(site: &DirectorySite) -> bool {
     let me = rustix::process::geteuid().as_raw();
     let are_mine = |owners: &Vec<u32>| owners.iter().all(|owner| *owner == me);
@@ -240,7 +242,8 @@ fn owns_all(site: &DirectorySite) -> bool {
         || site.folder().root.stat().is_ok_and(|root| root.uid == me && root.mode & 0o022 == 0)
 }
 
-/// Whether this process has a capability that counts on this host's files: one of a user namespace does not.
+/// Whether this process has a capability that counts on this host's files: one of a user namespace
+/// does not.
 fn is_capable(capability: u32) -> bool {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     has_capability(&read("/proc/self/status"), &read("/proc/self/uid_map"), capability)
@@ -331,7 +334,8 @@ fn quarantine(site: &DirectorySite, policy: &Policy) -> Option<Finding> {
 
 // What the context says of where a file belongs
 
-/// A signature that does not say in which directory its file belongs is as good in any other of them.
+/// A signature that does not say in which directory its file belongs is as good in any other of
+/// them.
 fn binding(rule: &Rule) -> Option<Finding> {
     let is_bound = rule.context.placeholders().any(|(_, hole)| hole == Placeholder::RelPath);
     let applies = rule.recursive && matches!(rule.mode, Mode::Verify(_)) && !is_bound;

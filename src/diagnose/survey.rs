@@ -1,4 +1,5 @@
-//! What lies in a rule's directory, and how much of it stands to be signed or judged, without touching any.
+//! What lies in a rule's directory, and how much of it stands to be signed or judged, without
+//! touching any.
 
 use crate::daemon::site::attach::DirectorySite;
 use crate::daemon::site::decided::is_decided;
@@ -22,8 +23,8 @@ pub(crate) struct Survey {
     pub capped: bool,
 }
 
-/// Walks the directory of a rule that is attached. What state remembers is in `decisions`; without any, every file
-/// stands to be dealt with. Changes nothing.
+/// Walks the directory of a rule that is attached. What state remembers is in `decisions`; without
+/// any, every file stands to be dealt with. Changes nothing.
 ///
 /// # Errors
 /// The directory cannot be read.

@@ -50,8 +50,8 @@ impl fmt::Display for HashAlgorithm {
 /// Bytes of the longest digest.
 const MAX_LEN: usize = 64;
 
-/// The digest of some bytes, and which function gave it. As a [`Digest`], it is compared with [`HashValue::matches`]
-/// alone.
+/// The digest of some bytes, and which function gave it. As a [`Digest`], it is compared with
+/// [`HashValue::matches`] alone.
 #[derive(Clone)]
 pub struct HashValue {
     algorithm: HashAlgorithm,
@@ -76,7 +76,8 @@ impl HashValue {
         self.bytes.get(..self.algorithm.digest_len()).unwrap_or_default()
     }
 
-    /// Whether `bytes` are exactly these. Constant time in the content; a wrong length is simply no match.
+    /// Whether `bytes` are exactly these. Constant time in the content; a wrong length is simply no
+    /// match.
     pub fn matches(&self, bytes: &[u8]) -> bool {
         self.as_bytes().ct_eq(bytes).into()
     }
@@ -109,8 +110,9 @@ impl fmt::Debug for HashValue {
     }
 }
 
-/// A hash function at work. A clone goes on by itself: what is signed may be a payload and then a trailer that is only
-/// known later (OpenPGP, RFC 9580 section 5.2.4), and one read of the payload serves any number of those.
+/// A hash function at work. A clone goes on by itself: what is signed may be a payload and then a
+/// trailer that is only known later (OpenPGP, RFC 9580 section 5.2.4), and one read of the payload
+/// serves any number of those.
 ///
 /// ```
 /// use kms_sig::digest::algorithm::{HashAlgorithm, HashState};
@@ -191,8 +193,9 @@ mod tests {
 
     use super::*;
 
-    /// What each function gives of nothing, of `abc`, of FIPS 180-4's messages of two blocks, and of a million `a`.
-    /// Sources: FIPS 180-4 and its examples (NIST), RFC 7693 appendix A; the rest by coreutils' sums.
+    /// What each function gives of nothing, of `abc`, of FIPS 180-4's messages of two blocks, and
+    /// of a million `a`. Sources: FIPS 180-4 and its examples (NIST), RFC 7693 appendix A; the rest
+    /// by coreutils' sums.
     const ANSWERS: [(HashAlgorithm, [&str; 4]); 4] = [
         (
             HashAlgorithm::Sha256,

@@ -1,7 +1,7 @@
 //! Which digests one read of a payload must give, and what it gave.
 //!
-//! Formats of signatures ask for digests, or for a hash state that a trailer is appended to; a rule asks for what its
-//! formats do. What nobody asks for is not computed.
+//! Formats of signatures ask for digests, or for a hash state that a trailer is appended to; a rule
+//! asks for what its formats do. What nobody asks for is not computed.
 
 use super::Digest;
 use super::algorithm::{HashAlgorithm, HashState, HashValue};

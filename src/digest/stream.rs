@@ -1,22 +1,26 @@
-//! Hashing what is read, while more of it is read: the processor hashes one piece as the next one comes in.
+//! Hashing what is read, while more of it is read: the processor hashes one piece as the next one
+//! comes in.
 //!
-//! Reading a file takes a fifth of the time of hashing it, from the page cache, and far more from a disk. Memory is a few
-//! pieces, whatever the size (P10). Small inputs are hashed where they are read; a thread would cost more than it saves.
+//! Reading a file takes a fifth of the time of hashing it, from the page cache, and far more from a
+//! disk. Memory is a few pieces, whatever the size (P10). Small inputs are hashed where they are
+//! read; a thread would cost more than it saves.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use super::set::{DigestRequest, DigestSet, SetHasher};
 
-/// Bytes of a piece, in which inputs are read: large enough that system calls and hand-overs do not show, small enough to stay in the cache.
+/// Bytes of a piece, in which inputs are read: large enough that system calls and hand-overs do not
+/// show, small enough to stay in the cache.
 pub const PIECE: usize = 256 * 1024;
-/// Bytes to begin with: most files are smaller. Thousands of large pieces, taken and given back between what stays for long,
-/// would leave the heap full of holes.
+/// Bytes to begin with: most files are smaller. Thousands of large pieces, taken and given back
+/// between what stays for long, would leave the heap full of holes.
 const FIRST: usize = 8 * 1024;
 /// Pieces under way: one being read, one being hashed, one waiting each way.
 const PIECES: usize = 4;
 
-/// Hashes a stream, with every function that is asked for. `read` fills a piece from its beginning and says how many bytes it has; none is the end.
+/// Hashes a stream, with every function that is asked for. `read` fills a piece from its beginning
+/// and says how many bytes it has; none is the end.
 ///
 /// # Errors
 /// Those of `read`; what was read before is hashed for nothing.

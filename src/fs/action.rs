@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// What was being done, as in "cannot ACTION PATH". What is decided by is a variant of its own; nothing is decided by
-/// words.
+/// What was being done, as in "cannot ACTION PATH". What is decided by is a variant of its own;
+/// nothing is decided by words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Anything else.

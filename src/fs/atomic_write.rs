@@ -1,10 +1,12 @@
-//! Writing one small file so that its name shows either what was there before or all of the new bytes.
+//! Writing one small file so that its name shows either what was there before or all of the new
+//! bytes.
 //!
-//! The bytes go to a file without a name in the same directory (`O_TMPFILE`), are flushed to the disk, and take the
-//! name in one step; a process that is killed before that leaves nothing. Where the file system has no `O_TMPFILE`,
-//! a temporary name stands in, and is removed on any failure. A symbolic link is followed only if nobody but root
-//! and the caller could have put it there. Never reads, and never decides whether a file ought to be replaced:
-//! whoever does looks at [`Place::occupant`], and says what he saw.
+//! The bytes go to a file without a name in the same directory (`O_TMPFILE`), are flushed to the
+//! disk, and take the name in one step; a process that is killed before that leaves nothing. Where
+//! the file system has no `O_TMPFILE`, a temporary name stands in, and is removed on any failure. A
+//! symbolic link is followed only if nobody but root and the caller could have put it there. Never
+//! reads, and never decides whether a file ought to be replaced: whoever does looks at
+//! [`Place::occupant`], and says what he saw.
 
 #[cfg(test)]
 mod tests;
@@ -68,7 +70,8 @@ pub enum WriteError {
         /// Why it is not trusted.
         why: Suspicion,
     },
-    /// Something took the place, or changed there, after the caller looked at it. Nothing was written.
+    /// Something took the place, or changed there, after the caller looked at it. Nothing was
+    /// written.
     #[error("{} appeared or changed meanwhile", quoted(.0))]
     Changed(PathBuf),
 }
@@ -87,7 +90,8 @@ pub enum Suspicion {
     Writable(u32),
 }
 
-/// Writes `bytes` to what `path` means to a shell that redirects to it, replacing what regular file is there.
+/// Writes `bytes` to what `path` means to a shell that redirects to it, replacing what regular file
+/// is there.
 ///
 /// # Errors
 /// [`WriteError`].
@@ -95,8 +99,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     Place::find(path)?.write(bytes, Over::Anything)
 }
 
-/// Replaces whatever is named `path`, or makes it; a symbolic link there is itself replaced. The parent
-/// directory must exist.
+/// Replaces whatever is named `path`, or makes it; a symbolic link there is itself replaced. The
+/// parent directory must exist.
 ///
 /// # Errors
 /// [`WriteError`].
@@ -117,8 +121,9 @@ pub fn parent(path: &Path) -> &Path {
 
 /// Where bytes are to go: what a path means to a shell that redirects to it.
 ///
-/// A regular file, or none yet, is replaced at once; a symbolic link stays, and what it points to is replaced. A
-/// pipe, a device or an open descriptor (`/dev/stdout`) has no name to replace, and is written to as it is.
+/// A regular file, or none yet, is replaced at once; a symbolic link stays, and what it points to
+/// is replaced. A pipe, a device or an open descriptor (`/dev/stdout`) has no name to replace, and
+/// is written to as it is.
 #[derive(Debug)]
 pub struct Place {
     /// As the caller named it.
@@ -162,7 +167,8 @@ impl Place {
     /// Finds out where a path leads. Makes nothing.
     ///
     /// # Errors
-    /// [`WriteError`]: the directory is not there, a directory is there, or a link is not to be followed.
+    /// [`WriteError`]: the directory is not there, a directory is there, or a link is not to be
+    /// followed.
     pub fn find(path: &Path) -> Result<Self, WriteError> {
         Walk { path, links: 0 }.find().map_err(|lost| match lost {
             Lost::System(source) => WriteError::Write { path: path.to_owned(), source },
@@ -241,8 +247,8 @@ impl From<Errno> for Lost {
     }
 }
 
-/// `/proc/self/fd`, under the names that every shell knows. The links there are the system's: in a container even
-/// root's may look like somebody else's.
+/// `/proc/self/fd`, under the names that every shell knows. The links there are the system's: in a
+/// container even root's may look like somebody else's.
 fn is_descriptor(path: &Path) -> bool {
     let streams = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
     streams.iter().any(|stream| path == Path::new(stream)) || parent(path) == Path::new("/dev/fd")
@@ -295,7 +301,8 @@ impl Walk<'_> {
         Ok(OsString::from_vec(to.into_bytes()).into())
     }
 
-    /// Walks below `dir` to the directory that a link names, as suspicious of further links as of the first.
+    /// Walks below `dir` to the directory that a link names, as suspicious of further links as of
+    /// the first.
     fn enter(&mut self, dir: Directory, below: &Path, shown: &Path) -> Result<Directory, Lost> {
         let mut dir = dir;
         let mut todo = Vec::new();
@@ -346,8 +353,8 @@ fn push(todo: &mut Vec<Step>, path: &Path) {
     }));
 }
 
-/// Who but root and `me` could have put a link there, or could exchange it. Access control lists are not looked at;
-/// where one lets others write, the group's bits of the mode show it (acl(5)).
+/// Who but root and `me` could have put a link there, or could exchange it. Access control lists
+/// are not looked at; where one lets others write, the group's bits of the mode show it (acl(5)).
 fn suspicion(link: &Stat, dir: &Stat, me: Owner) -> Option<Suspicion> {
     let here = Path::new("");
     if trust::check_owner(here, link, me).is_err() {
@@ -356,7 +363,8 @@ fn suspicion(link: &Stat, dir: &Stat, me: Owner) -> Option<Suspicion> {
     if trust::check_owner(here, dir, me).is_err() {
         return Some(Suspicion::DirectoryOwner(dir.uid));
     }
-    // In a sticky directory, what is root's or ours can be exchanged by its owner alone, and that is one of us.
+    // In a sticky directory, what is root's or ours can be exchanged by its owner alone, and that
+    // is one of us.
     trust::check_mode(here, dir, me, true).is_err().then_some(Suspicion::Writable(dir.mode))
 }
 
@@ -530,7 +538,8 @@ impl<'a> Staged<'a> {
         }
     }
 
-    /// Takes the name from whatever has it. A file without a name gets a temporary one for that moment.
+    /// Takes the name from whatever has it. A file without a name gets a temporary one for that
+    /// moment.
     fn publish_over(&mut self, name: &OsStr) -> Result<(), Trouble> {
         if self.name.is_none() {
             let (temporary, ()) = with_a_new_name(|temporary| self.link(temporary))?;
@@ -543,7 +552,8 @@ impl<'a> Staged<'a> {
         Ok(())
     }
 
-    /// Gives a file without a name one that is not taken. The way that needs no privilege (open(2), `O_TMPFILE`).
+    /// Gives a file without a name one that is not taken. The way that needs no privilege (open(2),
+    /// `O_TMPFILE`).
     fn link(&self, name: &OsStr) -> Result<(), Errno> {
         let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         rustix::fs::linkat(CWD, open, &self.dir.0, name, AtFlags::SYMLINK_FOLLOW)

@@ -1,7 +1,8 @@
 //! Whose a new file is, when root works on what belongs to the daemon.
 //!
-//! A file of root's in the daemon's directories is one that the daemon can neither change nor remove. So what root
-//! makes there is given to the daemon's user before anybody sees it. For everybody else this does nothing.
+//! A file of root's in the daemon's directories is one that the daemon can neither change nor
+//! remove. So what root makes there is given to the daemon's user before anybody sees it. For
+//! everybody else this does nothing.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -37,8 +38,8 @@ impl Owner {
         me == 0 || me == self.uid
     }
 
-    /// Gives a new file, which is to appear in `dir`, to this owner, if this process is root. The group of a set-gid
-    /// directory stays.
+    /// Gives a new file, which is to appear in `dir`, to this owner, if this process is root. The
+    /// group of a set-gid directory stays.
     ///
     /// # Errors
     /// What fchown(2) says.

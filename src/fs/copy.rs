@@ -60,8 +60,8 @@ impl<'a> Pass<'a> {
         self.through(file, |_| Ok(()))
     }
 
-    /// Copies the file into `staging` and hashes the very bytes that went there (P3). Shares the blocks where the file
-    /// system can (ioctl_ficlone(2)), and then hashes the clone.
+    /// Copies the file into `staging` and hashes the very bytes that went there (P3). Shares the
+    /// blocks where the file system can (ioctl_ficlone(2)), and then hashes the clone.
     ///
     /// # Errors
     /// As [`Pass::hash`], and of write(2).

@@ -34,7 +34,8 @@ impl From<Unfit> for OpenError {
     }
 }
 
-/// An open directory. Everything inside it is named by one component relative to the descriptor, which clones share.
+/// An open directory. Everything inside it is named by one component relative to the descriptor,
+/// which clones share.
 #[derive(Debug, Clone)]
 pub struct Dir {
     fd: Arc<OwnedFd>,
@@ -48,7 +49,8 @@ pub(super) const INSIDE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 
-/// openat2 answers `EAGAIN` when a rename races with it (openat2(2)); a sender can cause a few, not all.
+/// openat2 answers `EAGAIN` when a rename races with it (openat2(2)); a sender can cause a few, not
+/// all.
 const RACE_TRIES: usize = 64;
 
 impl Dir {
@@ -68,7 +70,8 @@ impl Dir {
         Self { fd: Arc::new(fd), path: path.into() }
     }
 
-    /// Makes a directory that the policy names, with its missing ancestors (mode 0755), then opens it.
+    /// Makes a directory that the policy names, with its missing ancestors (mode 0755), then opens
+    /// it.
     ///
     /// # Errors
     /// What mkdir(2), fsync(2) or open(2) says.
@@ -105,7 +108,8 @@ impl Dir {
         Ok(Self::opened(fd, &path))
     }
 
-    /// As far towards `below` as there are directories that can be opened, all of it inside this one.
+    /// As far towards `below` as there are directories that can be opened, all of it inside this
+    /// one.
     pub fn descend_while_there(&self, below: &Path) -> Self {
         let mut dir = self.clone();
         for component in below.components() {
@@ -125,7 +129,8 @@ impl Dir {
         self.descend_creating_with(below, |_made, _parent| Ok(()))
     }
 
-    /// [`Dir::descend_creating`], where what is made is seen to, and then synced: `made` gets it, and its parent.
+    /// [`Dir::descend_creating`], where what is made is seen to, and then synced: `made` gets it,
+    /// and its parent.
     ///
     /// # Errors
     /// As there, and of `made`.
@@ -176,8 +181,8 @@ impl Dir {
         stat_fd(&self.fd).map_err(|e| FsError::new("examine", &*self.path, e))
     }
 
-    /// Whether it still stands at the path that it was opened by: it may have been renamed or removed since, or another
-    /// file system mounted over it.
+    /// Whether it still stands at the path that it was opened by: it may have been renamed or
+    /// removed since, or another file system mounted over it.
     ///
     /// # Errors
     /// What statx(2) says, but for `ENOENT`.
@@ -186,7 +191,8 @@ impl Dir {
         Ok(there.is_some_and(|there| self.stat().is_ok_and(|here| here.is_same_place(&there))))
     }
 
-    /// Opens `name` for reading if it is fit: looked at first, opened after, and the same inode throughout.
+    /// Opens `name` for reading if it is fit: looked at first, opened after, and the same inode
+    /// throughout.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -202,7 +208,8 @@ impl Dir {
             };
         let stat = stat_fd(&handle).map_err(|e| FsError::new("examine", path(), e))?;
         fitness.check(&stat)?;
-        // A magic link to the inode just examined: the only way to open exactly it (see also `staging`).
+        // A magic link to the inode just examined: the only way to open exactly it (see also
+        // `staging`).
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(proc_path(handle.as_fd()), flags, Mode::empty())
             .map_err(|e| FsError::new("open", path(), e))?;
@@ -232,8 +239,8 @@ impl Dir {
         }
     }
 
-    /// Makes the directory `name`, which must not be there, and opens it. It has this mode whatever the umask is, and
-    /// what it inherits of a set-group-id directory.
+    /// Makes the directory `name`, which must not be there, and opens it. It has this mode whatever
+    /// the umask is, and what it inherits of a set-group-id directory.
     ///
     /// # Errors
     /// What mkdir(2) says, `EEXIST` among it.
@@ -246,7 +253,8 @@ impl Dir {
         })
     }
 
-    /// Not if it is right already: who is not in its group would take set-group-id away by it (chmod(2)).
+    /// Not if it is right already: who is not in its group would take set-group-id away by it
+    /// (chmod(2)).
     pub(super) fn set_mode(&self, mode: u32) -> Result<()> {
         let is = self.stat()?.mode;
         if is & 0o777 == mode {
@@ -256,23 +264,24 @@ impl Dir {
             .map_err(|e| FsError::new("set the mode of", &*self.path, e))
     }
 
-    /// Renames `name` to `new_name` in `to`, where nobody but us gives names, or none as random: what others put under
-    /// `name` at the last moment comes too, whole.
+    /// Renames `name` to `new_name` in `to`, where nobody but us gives names, or none as random:
+    /// what others put under `name` at the last moment comes too, whole.
     ///
     /// # Errors
     /// As [`Dir::rename`].
     pub fn rename_to_ours(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<()> {
         let failed = |e| FsError::new("move", self.path.join(name), e);
         match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
-            // The file system cannot refuse to replace; but nothing comes there between this look and the move.
+            // The file system cannot refuse to replace; but nothing comes there between this look
+            // and the move.
             Err(Errno::INVAL) if to.stat_of(new_name)?.is_some() => Err(failed(Errno::EXIST)),
             Err(Errno::INVAL) => rustix::fs::renameat(&self.fd, name, &to.fd, new_name).map_err(failed),
             other => other.map_err(failed),
         }
     }
 
-    /// Renames `name` to `new_name` in `to`, never over anything. Where nobody but us gives `name`: some file systems do
-    /// it in two steps, and what others put there in between would be lost.
+    /// Renames `name` to `new_name` in `to`, never over anything. Where nobody but us gives `name`:
+    /// some file systems do it in two steps, and what others put there in between would be lost.
     ///
     /// # Errors
     /// `EEXIST`, `ENOENT`, `EXDEV`, and what else rename(2) says.
@@ -341,7 +350,8 @@ impl Dir {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Checks that this process may make, move and remove names in it, as far as that can be known before.
+    /// Checks that this process may make, move and remove names in it, as far as that can be known
+    /// before.
     ///
     /// # Errors
     /// `EACCES`, `EROFS`, and what else faccessat2(2) says, by the effective ids.
@@ -351,8 +361,8 @@ impl Dir {
             .map_err(|e| FsError::new("write to", &*self.path, e))
     }
 
-    /// Takes the directory's advisory lock for as long as it is open; false if another process has it. Only for
-    /// directories that others cannot open: see [`Dir::lock_file`].
+    /// Takes the directory's advisory lock for as long as it is open; false if another process has
+    /// it. Only for directories that others cannot open: see [`Dir::lock_file`].
     ///
     /// # Errors
     /// What flock(2) says, but for `EWOULDBLOCK`.
@@ -381,8 +391,9 @@ impl AsFd for Dir {
     }
 }
 
-/// The magic link of an open descriptor. Followed only where the descriptor itself is meant: to open an inode that was
-/// examined, to give a staging file its name, and to see whether that can be done.
+/// The magic link of an open descriptor. Followed only where the descriptor itself is meant: to
+/// open an inode that was examined, to give a staging file its name, and to see whether that can be
+/// done.
 pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

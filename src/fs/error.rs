@@ -29,7 +29,8 @@ impl FsError {
         self.source == Errno::NOENT
     }
 
-    /// Whether something else stands where a directory was to be opened: a file, or a symlink, which is not followed.
+    /// Whether something else stands where a directory was to be opened: a file, or a symlink,
+    /// which is not followed.
     pub fn is_no_directory(&self) -> bool {
         matches!(self.source, Errno::NOTDIR | Errno::LOOP)
     }

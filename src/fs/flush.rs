@@ -1,13 +1,15 @@
 //! Making durable what was written, for many with one turn of the disk.
 //!
-//! Who comes while a flush is under way waits for its end, and is then flushed together with all who came meanwhile: the
-//! slower the disk, the more share its turns. A few are flushed at once and one by one (fsync(2)). Many wait a moment for
-//! more, and are flushed by one syncfs(2), which writes the blocks that they share once. It writes what others wrote to the
-//! same file system as well, and so is not for a few.
+//! Who comes while a flush is under way waits for its end, and is then flushed together with all
+//! who came meanwhile: the slower the disk, the more share its turns. A few are flushed at once and
+//! one by one (fsync(2)). Many wait a moment for more, and are flushed by one syncfs(2), which
+//! writes the blocks that they share once. It writes what others wrote to the same file system as
+//! well, and so is not for a few.
 //!
-//! Both promise the same. The syncfs(2) of Linux 5.8 and later tells of every failed write to the file system since the
-//! descriptor was opened, which is before anything is written here. Whoever is told of one takes it for everybody's: from
-//! then on each is flushed by itself, and told of its own.
+//! Both promise the same. The syncfs(2) of Linux 5.8 and later tells of every failed write to the
+//! file system since the descriptor was opened, which is before anything is written here. Whoever
+//! is told of one takes it for everybody's: from then on each is flushed by itself, and told of its
+//! own.
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -54,14 +56,15 @@ impl Flusher {
         let Some(dir) = &self.whole else { return each() };
         self.rounds.flush(written.len(), each, || {
             rustix::fs::syncfs(dir.as_fd()).map_err(|e| FsError::new("sync", dir.path(), e))?;
-            // Kernels before 5.17 keep from syncfs(2) that the file system has stopped; and ext4 without a journal tells
-            // the disk to empty its cache before it writes the last blocks.
+            // Kernels before 5.17 keep from syncfs(2) that the file system has stopped; and ext4
+            // without a journal tells the disk to empty its cache before it writes the last blocks.
             dir.sync()
         })
     }
 }
 
-/// Linux 5.8 and later: errors of earlier writes are reported (syncfs(2), "RETURN VALUE"). `release` as in uname(2).
+/// Linux 5.8 and later: errors of earlier writes are reported (syncfs(2), "RETURN VALUE").
+/// `release` as in uname(2).
 fn tells_failures_to_syncfs(release: &[u8]) -> bool {
     let mut numbers = std::str::from_utf8(release).unwrap_or_default().split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|n| n.parse().ok()).unwrap_or(0);

@@ -1,8 +1,8 @@
 //! Does anyone have a file open for writing? The kernel knows, and a read lease asks it.
 //!
-//! `fcntl(F_SETLEASE, F_RDLCK)` is refused with `EAGAIN` while a writable descriptor or mapping exists
-//! (fcntl(2), "Leases"). It needs ownership of the file or `CAP_LEASE`, and a local file system. The lease is
-//! asked for and given back at once: it is a question, not a lock.
+//! `fcntl(F_SETLEASE, F_RDLCK)` is refused with `EAGAIN` while a writable descriptor or mapping
+//! exists (fcntl(2), "Leases"). It needs ownership of the file or `CAP_LEASE`, and a local file
+//! system. The lease is asked for and given back at once: it is a question, not a lock.
 
 #![expect(unsafe_code, reason = "no safe wrapper of F_SETLEASE exists")]
 
@@ -37,7 +37,8 @@ impl Writer {
 pub fn probe(file: &File) -> Writer {
     ignore_breaks();
     let fd = file.as_raw_fd();
-    // SAFETY: `fd` is open for as long as `file` is borrowed; F_SETLEASE takes an int and keeps nothing of ours.
+    // SAFETY: `fd` is open for as long as `file` is borrowed; F_SETLEASE takes an int and keeps
+    // nothing of ours.
     let granted = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) };
     if granted == 0 {
         // SAFETY: as above. Should it fail, closing the file gives the lease back all the same.
@@ -50,12 +51,13 @@ pub fn probe(file: &File) -> Writer {
     }
 }
 
-/// A writer that opens the file between grant and return raises `SIGIO`, whose default action would end
-/// this process (S10).
+/// A writer that opens the file between grant and return raises `SIGIO`, whose default action would
+/// end this process (S10).
 fn ignore_breaks() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: SIG_IGN is a valid disposition for SIGIO, and nothing else in the process handles it.
+        // SAFETY: SIG_IGN is a valid disposition for SIGIO, and nothing else in the process handles
+        // it.
         unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
     });
 }

@@ -39,12 +39,13 @@ impl Lock {
 }
 
 impl Dir {
-    /// Takes the lock of the file `name` in this directory, which is made if it is missing; `None` if another process
-    /// has it. Unlike a directory, which whoever may list it can lock for as long as they like (flock(2)), the file can
-    /// be opened by nobody else (mode 0600).
+    /// Takes the lock of the file `name` in this directory, which is made if it is missing; `None`
+    /// if another process has it. Unlike a directory, which whoever may list it can lock for as
+    /// long as they like (flock(2)), the file can be opened by nobody else (mode 0600).
     ///
     /// # Errors
-    /// What openat2(2) and flock(2) say, but for `EWOULDBLOCK`; `EPERM` for a file that others may open.
+    /// What openat2(2) and flock(2) say, but for `EWOULDBLOCK`; `EPERM` for a file that others may
+    /// open.
     pub fn lock_file(&self, name: &OsStr) -> Result<Option<Lock>> {
         let path = || self.path().join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

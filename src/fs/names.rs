@@ -18,7 +18,8 @@ pub struct Names {
 pub struct Listed {
     /// The name.
     pub name: OsString,
-    /// Whether a directory may have it: as the file system says while it lists, or yes where it does not say.
+    /// Whether a directory may have it: as the file system says while it lists, or yes where it
+    /// does not say.
     pub may_be_directory: bool,
 }
 

@@ -1,9 +1,10 @@
-//! Walking a path by descriptors: no component is opened by more than its own name, every symlink is followed by hand,
-//! and what is checked is what was opened.
+//! Walking a path by descriptors: no component is opened by more than its own name, every symlink
+//! is followed by hand, and what is checked is what was opened.
 //!
-//! The kernel follows symlinks where it finds them, and a second one may lie in a directory that neither the path as
-//! written nor the place it leads to shows: `a -> theirs/b`, `theirs/b -> real`. Here each directory and each symlink
-//! on the way is looked at, so whoever could change where it leads is noticed.
+//! The kernel follows symlinks where it finds them, and a second one may lie in a directory that
+//! neither the path as written nor the place it leads to shows: `a -> theirs/b`,
+//! `theirs/b -> real`. Here each directory and each symlink on the way is looked at, so whoever
+//! could change where it leads is noticed.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -113,8 +114,8 @@ enum Found {
     Link(PathBuf),
 }
 
-/// The directories from `/` to where the walk has come, each held open: `..` leads to where it came from, whatever
-/// was renamed meanwhile.
+/// The directories from `/` to where the walk has come, each held open: `..` leads to where it came
+/// from, whatever was renamed meanwhile.
 pub(super) struct WalkedPath {
     top: Place,
     below: Vec<Place>,

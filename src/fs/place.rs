@@ -1,13 +1,16 @@
 //! A directory below a root that is held open over a wait, and the way that leads to it.
 //!
-//! Whoever owns a directory may move it elsewhere while a descriptor of it is open, and what is done by the descriptor
-//! then happens elsewhere: outside of the root (P9). A lookup by name alone is no help either, as another directory may
-//! have the name by then. So both are compared: before anything is written, removed or exchanged the way is walked again
-//! from the root by openat2(2), which neither follows a symlink nor leaves the root, and what it leads to must be the
-//! directory that is open, by device, inode and mount. A move in the instant between the walk and the step is found by
-//! [`Place::is_in_place`] after it, and whoever wrote undoes it by the operations that are for that alone.
+//! Whoever owns a directory may move it elsewhere while a descriptor of it is open, and what is
+//! done by the descriptor then happens elsewhere: outside of the root (P9). A lookup by name alone
+//! is no help either, as another directory may have the name by then. So both are compared: before
+//! anything is written, removed or exchanged the way is walked again from the root by openat2(2),
+//! which neither follows a symlink nor leaves the root, and what it leads to must be the directory
+//! that is open, by device, inode and mount. A move in the instant between the walk and the step is
+//! found by [`Place::is_in_place`] after it, and whoever wrote undoes it by the operations that are
+//! for that alone.
 //!
-//! A [`Place`] does not give its directory away: what changes the directory goes through it and is checked.
+//! A [`Place`] does not give its directory away: what changes the directory goes through it and is
+//! checked.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -42,7 +45,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Opens the directory `below`, all of it inside `root`, and none of it a private folder of this program's.
+    /// Opens the directory `below`, all of it inside `root`, and none of it a private folder of
+    /// this program's.
     ///
     /// # Errors
     /// As [`Dir::descend`]; `ENOENT` for what is in a private folder.
@@ -60,10 +64,12 @@ impl Place {
         Ok(Self { root: root.clone(), below: below.into(), dir, is })
     }
 
-    /// Whether it still stands where it was opened: the root at its path, and this directory below the root.
+    /// Whether it still stands where it was opened: the root at its path, and this directory below
+    /// the root.
     ///
     /// # Errors
-    /// What openat2(2) and statx(2) say, but for what says that something else stands there, or nothing.
+    /// What openat2(2) and statx(2) say, but for what says that something else stands there, or
+    /// nothing.
     pub fn is_in_place(&self) -> Result<bool> {
         if !self.root.is_at_its_path()? {
             return Ok(false);
@@ -78,7 +84,8 @@ impl Place {
         }
     }
 
-    /// The one check before every change, and after one: that it still [is in place](Self::is_in_place).
+    /// The one check before every change, and after one: that it still [is in
+    /// place](Self::is_in_place).
     ///
     /// # Errors
     /// As of [`Place::is_in_place`]; [`FsError::is_moved`].
@@ -139,7 +146,8 @@ impl Place {
 
     // Changes. Each is checked before; whoever makes one asks `is_in_place` after it.
 
-    /// A file without a name, to be published here or on the same file system; `None` where there are none.
+    /// A file without a name, to be published here or on the same file system; `None` where there
+    /// are none.
     ///
     /// # Errors
     /// As [`Staging::new`].
@@ -173,7 +181,8 @@ impl Place {
         self.dir.rename_to_ours(name, to, new_name)
     }
 
-    /// Swaps what has a name here with what has one in a directory that nobody else can change, in one step.
+    /// Swaps what has a name here with what has one in a directory that nobody else can change, in
+    /// one step.
     ///
     /// # Errors
     /// As [`Dir::exchange_with`]; [`FsError::is_moved`].
@@ -191,7 +200,8 @@ impl Place {
         from.rename(its_name, &self.dir, name)
     }
 
-    // Undoing, wherever the directory is by now: what came from it goes back into it, and what is ours comes out.
+    // Undoing, wherever the directory is by now: what came from it goes back into it, and what is
+    // ours comes out.
 
     /// [`Place::put`], of what came from this very directory.
     ///
@@ -217,8 +227,9 @@ impl Place {
         self.dir.exchange_with(name, with, its_name)
     }
 
-    /// Removes the very file that was put here under `name`, where nobody but us and root can change names. Elsewhere
-    /// another file could take its place between the look and the removal: there it stays, which `false` says.
+    /// Removes the very file that was put here under `name`, where nobody but us and root can
+    /// change names. Elsewhere another file could take its place between the look and the removal:
+    /// there it stays, which `false` says.
     ///
     /// # Errors
     /// What statx(2) and unlink(2) say.

@@ -1,13 +1,17 @@
-//! The private folder `.kms-sig` of a watched directory: where nobody but the daemon can change a name.
+//! The private folder `.kms-sig` of a watched directory: where nobody but the daemon can change a
+//! name.
 //!
-//! A watched directory belongs to its sender, who may swap any name in it between a look and the next step. So what is
-//! taken out of it, or goes into it, passes through this folder: it is the daemon's, mode 0700, and what lies in it can be
-//! compared and removed at leisure. Its owner decides nothing about the folder itself, though: he may rename it, put
-//! something else in its place, copy it. So it is known by more than its name: the file `lock` in it, which only the
-//! daemon's user can read, says whose it is and which inode the folder has. A copy says so of another inode.
+//! A watched directory belongs to its sender, who may swap any name in it between a look and the
+//! next step. So what is taken out of it, or goes into it, passes through this folder: it is the
+//! daemon's, mode 0700, and what lies in it can be compared and removed at leisure. Its owner
+//! decides nothing about the folder itself, though: he may rename it, put something else in its
+//! place, copy it. So it is known by more than its name: the file `lock` in it, which only the
+//! daemon's user can read, says whose it is and which inode the folder has. A copy says so of
+//! another inode.
 //!
-//! `lock` is also what is locked by the one daemon that works in the watched directory. It lies where only the daemon's
-//! user can open it, or the sender could lock the daemon out; and while it is there, the folder cannot be removed.
+//! `lock` is also what is locked by the one daemon that works in the watched directory. It lies
+//! where only the daemon's user can open it, or the sender could lock the daemon out; and while it
+//! is there, the folder cannot be removed.
 
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -30,7 +34,8 @@ const MAGIC: &str = "kms-sig private folder 1 ";
 pub enum Kinship {
     /// Somebody's.
     Stranger,
-    /// A copy of a private folder, made by whoever may read one. Not to be read, and nothing in it is to be finished.
+    /// A copy of a private folder, made by whoever may read one. Not to be read, and nothing in it
+    /// is to be finished.
     Copy,
     /// A private folder, whatever its name is by now.
     Own,
@@ -43,7 +48,8 @@ pub struct Private {
     held: Mutex<Option<Arc<Folder>>>,
 }
 
-/// It, open and locked. Who works in it keeps this until done: then nobody takes what lies there for a leftover.
+/// It, open and locked. Who works in it keeps this until done: then nobody takes what lies there
+/// for a leftover.
 #[derive(Debug)]
 pub struct Folder {
     dir: Dir,
@@ -65,8 +71,8 @@ impl Private {
         &self.root
     }
 
-    /// Makes it if it is missing, and takes its lock; `false` if another process has it. Two daemons in one directory
-    /// would undo each other's work.
+    /// Makes it if it is missing, and takes its lock; `false` if another process has it. Two
+    /// daemons in one directory would undo each other's work.
     ///
     /// # Errors
     /// It cannot be made, or is another's.
@@ -79,8 +85,8 @@ impl Private {
         self.held().is_some()
     }
 
-    /// Opens it. If it is not at its name any more, a new one is made and locked: the old one is let go of when nobody
-    /// works in it any more.
+    /// Opens it. If it is not at its name any more, a new one is made and locked: the old one is
+    /// let go of when nobody works in it any more.
     ///
     /// # Errors
     /// As [`Private::lock`]; `EWOULDBLOCK` if another process has it.
@@ -202,8 +208,9 @@ pub fn kinship(dir: &Dir) -> Result<Kinship> {
     Ok(if said == mark(&stat) { Kinship::Own } else { Kinship::Copy })
 }
 
-/// Opens the directory `below`, all of it inside `root` and none of it a private folder or a copy of one, by whatever
-/// name. Each step is looked at once it is open: whoever swaps a name for such a folder leads nobody into it.
+/// Opens the directory `below`, all of it inside `root` and none of it a private folder or a copy
+/// of one, by whatever name. Each step is looked at once it is open: whoever swaps a name for such
+/// a folder leads nobody into it.
 ///
 /// # Errors
 /// As [`Dir::descend`]; `ENOENT` for what is in such a folder.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 /// A path below a rule's directory: one or more ordinary names, never empty, absolute, `.` or `..`.
 ///
-/// Shared by all who hold it: thousands wait at a time, each in more than one list, and may have 4,095 bytes (P10).
+/// Shared by all who hold it: thousands wait at a time, each in more than one list, and may have
+/// 4,095 bytes (P10).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelPath(Arc<Path>);
 
 impl RelPath {
-    /// Takes a relative path of ordinary names with one `/` between them; anything else is `None`. So equal paths
-    /// have equal bytes, which `components` would not give: it overlooks `//`, `/.` and a `/` at the end.
+    /// Takes a relative path of ordinary names with one `/` between them; anything else is `None`.
+    /// So equal paths have equal bytes, which `components` would not give: it overlooks `//`, `/.`
+    /// and a `/` at the end.
     pub fn new(path: impl Into<PathBuf>) -> Option<Self> {
         let path = path.into();
         let mut names = path.as_os_str().as_bytes().split(|byte| *byte == b'/');

@@ -1,9 +1,10 @@
 //! Opening a watched directory, whose way may lead through directories of others.
 //!
-//! What the daemon owns lies behind directories that nobody else can change ([`super::trust`]). A watched directory often
-//! belongs to its sender, and so may directories above it: `/home/build/out`. Whoever owns one of those can swap what is
-//! below it for a symlink to a place that the daemon may read and he may not, at any moment between a check and an open.
-//! So the way is walked by descriptors, and what is checked is what is opened.
+//! What the daemon owns lies behind directories that nobody else can change ([`super::trust`]). A
+//! watched directory often belongs to its sender, and so may directories above it:
+//! `/home/build/out`. Whoever owns one of those can swap what is below it for a symlink to a place
+//! that the daemon may read and he may not, at any moment between a check and an open. So the way
+//! is walked by descriptors, and what is checked is what is opened.
 //!
 //! It never makes a directory where somebody else could take its place.
 
@@ -16,9 +17,10 @@ use crate::fs::path_walk::{Missing, TrustPolicy, walk};
 
 /// Opens the directory that a rule watches.
 ///
-/// Its owner may be anyone. Every directory above it belongs to root, to this process's user or to that owner, and
-/// nobody else can write there, but for sticky directories and a group that may write to the watched directory as
-/// well. Symlinks above it are followed where only root or this process's user could have put them.
+/// Its owner may be anyone. Every directory above it belongs to root, to this process's user or to
+/// that owner, and nobody else can write there, but for sticky directories and a group that may
+/// write to the watched directory as well. Symlinks above it are followed where only root or this
+/// process's user could have put them.
 ///
 /// # Errors
 /// [`TrustError`], naming the component at fault.

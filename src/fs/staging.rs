@@ -1,7 +1,8 @@
 //! Files without a name: written whole, made durable, and only then published.
 //!
-//! `O_TMPFILE` in the destination directory, so that publishing is a link and a crash leaves nothing. Where
-//! the file system has none, a name `.kms-sig-…` stands in, removed on drop and swept at start.
+//! `O_TMPFILE` in the destination directory, so that publishing is a link and a crash leaves
+//! nothing. Where the file system has none, a name `.kms-sig-…` stands in, removed on drop and
+//! swept at start.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,7 +16,8 @@ use rustix::io::Errno;
 use super::flush::Written;
 use super::{Dir, FsError, Kind, Result, proc_path, stat_file};
 
-/// What names of our own begin with: staging files and the directory of claims. Never candidates (P6).
+/// What names of our own begin with: staging files and the directory of claims. Never candidates
+/// (P6).
 pub const RESERVED_PREFIX: &str = ".kms-sig";
 
 /// A file being written, in the directory where it will be published.
@@ -45,8 +47,8 @@ impl Staging {
         Self::nameless(dir)?.map_or_else(|| Self::named(dir), Ok)
     }
 
-    /// Like [`Staging::new`], but `None` where there is no `O_TMPFILE`: for directories where others could swap a
-    /// stand-in name.
+    /// Like [`Staging::new`], but `None` where there is no `O_TMPFILE`: for directories where
+    /// others could swap a stand-in name.
     ///
     /// # Errors
     /// As there.
@@ -59,8 +61,8 @@ impl Staging {
         }
     }
 
-    /// A new file for the directory `below` in `root`, which need not be there yet. It is made in the deepest one that
-    /// is, so that it has the group that a set-group-id directory there gives.
+    /// A new file for the directory `below` in `root`, which need not be there yet. It is made in
+    /// the deepest one that is, so that it has the group that a set-group-id directory there gives.
     ///
     /// # Errors
     /// As [`Staging::new`].
@@ -95,7 +97,8 @@ impl Staging {
         Ok(self)
     }
 
-    /// Gives the file the group that it would have been made with in `dir`, where that is set-group-id.
+    /// Gives the file the group that it would have been made with in `dir`, where that is
+    /// set-group-id.
     ///
     /// # Errors
     /// What fchown(2) says: `EPERM` to who is not in that group.
@@ -139,8 +142,9 @@ impl Staging {
         Ok(bytes)
     }
 
-    /// Sets the mode and makes content and mode durable. After an error the file must be dropped: what the
-    /// kernel failed to write it may have forgotten (fsync(2)), and a second fsync would lie (C7).
+    /// Sets the mode and makes content and mode durable. After an error the file must be dropped:
+    /// what the kernel failed to write it may have forgotten (fsync(2)), and a second fsync would
+    /// lie (C7).
     ///
     /// # Errors
     /// What fchmod(2) and fsync(2) say.
@@ -163,8 +167,8 @@ impl Staging {
         Written::new(&self.file, "sync a file in", self.dir.path())
     }
 
-    /// Gives the file a name in `dir`, on the same file system, never replacing anything (P8). The caller syncs
-    /// the directory.
+    /// Gives the file a name in `dir`, on the same file system, never replacing anything (P8). The
+    /// caller syncs the directory.
     ///
     /// # Errors
     /// What link(2) says, but for `EEXIST`.

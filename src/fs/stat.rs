@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use super::{FsError, Result};
 use crate::clock::FileTime;
 
-/// What tells one version of one file from every other: any change of content, and most of anything else,
-/// changes it. The sender can forge mtime but not ctime.
+/// What tells one version of one file from every other: any change of content, and most of anything
+/// else, changes it. The sender can forge mtime but not ctime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Device number. Compared in memory, never stored: it changes with a remount.
@@ -29,7 +29,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The same file with the same content, as far as a rename lets one tell: a rename changes the ctime.
+    /// The same file with the same content, as far as a rename lets one tell: a rename changes the
+    /// ctime.
     pub fn is_renamed_from(&self, before: &Self) -> bool {
         (self.dev, self.ino, self.size, self.mtime) == (before.dev, before.ino, before.size, before.mtime)
     }

@@ -1,7 +1,8 @@
-//! What the file system of a directory can do, asked of the kernel and tried out where nobody can see it.
+//! What the file system of a directory can do, asked of the kernel and tried out where nobody can
+//! see it.
 //!
-//! What is tried out is tried with files that have no name (`O_TMPFILE`), which are gone when they are closed, even
-//! if this process is killed. Decides nothing about what is missing.
+//! What is tried out is tried with files that have no name (`O_TMPFILE`), which are gone when they
+//! are closed, even if this process is killed. Decides nothing about what is missing.
 
 use std::fmt;
 use std::fs::File;
@@ -17,8 +18,9 @@ use super::{Dir, FsError, Result, proc_path};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileSystem(u64);
 
-/// Names of types (linux/magic.h, and the magic numbers of statfs(2)), and whether changes can be made there that the
-/// kernel does not tell about: network, FUSE and overlay file systems (inotify(7), "Limitations and caveats").
+/// Names of types (linux/magic.h, and the magic numbers of statfs(2)), and whether changes can be
+/// made there that the kernel does not tell about: network, FUSE and overlay file systems
+/// (inotify(7), "Limitations and caveats").
 const TYPES: [(u64, &str, bool); 20] = [
     (0x6969, "nfs", true),
     (0xff53_4d42, "cifs", true),
@@ -52,7 +54,8 @@ impl FileSystem {
         self.entry().is_some_and(|(.., told_by_nobody)| *told_by_nobody)
     }
 
-    /// Whether its syncfs(2) is known to make durable all that fsync(2) of each file and directory would.
+    /// Whether its syncfs(2) is known to make durable all that fsync(2) of each file and directory
+    /// would.
     pub const fn flushes_whole(self) -> bool {
         matches!(self.0, 0xef53 | 0x5846_5342 | 0x9123_683e) // ext4, XFS, btrfs
     }
@@ -108,7 +111,8 @@ impl Dir {
     /// Whether a read lease is granted on a file of this process's own.
     pub fn has_leases(&self) -> Support {
         let Ok(file) = nameless(self) else { return Support::Unknown };
-        // To be told of no writer, there must be none: opened again for reading, then closed for writing.
+        // To be told of no writer, there must be none: opened again for reading, then closed for
+        // writing.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let Ok(reader) = rustix::fs::open(proc_path(file.as_fd()), flags, Mode::empty()) else {
             return Support::Unknown;
@@ -135,7 +139,8 @@ impl Dir {
     }
 }
 
-/// A file in a directory that nobody sees. Unlike [`super::Staging`] never one with a stand-in name.
+/// A file in a directory that nobody sees. Unlike [`super::Staging`] never one with a stand-in
+/// name.
 fn nameless(dir: &Dir) -> rustix::io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR).map(File::from)

@@ -35,8 +35,8 @@ pub(crate) fn users() -> tempfile::TempDir {
     temp
 }
 
-/// Does something as an ordinary user. Root does it on a thread that becomes one: in Linux credentials belong to the
-/// thread (credentials(7), nptl(7)).
+/// Does something as an ordinary user. Root does it on a thread that becomes one: in Linux
+/// credentials belong to the thread (credentials(7), nptl(7)).
 pub(crate) fn as_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if !is_root() {
         return work();
@@ -56,8 +56,8 @@ pub(crate) fn as_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// What of a directory this process has open (proc_pid_fd(5)), sorted: the path below it and, of the flags, those
-/// that matter as long as it is open. A file without a name is `#`.
+/// What of a directory this process has open (proc_pid_fd(5)), sorted: the path below it and, of
+/// the flags, those that matter as long as it is open. A file without a name is `#`.
 pub(crate) fn opened_in(dir: &Path) -> Vec<(String, OFlags)> {
     let lasting = OFlags::RWMODE | OFlags::PATH | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = |fd: String| {

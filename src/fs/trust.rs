@@ -1,9 +1,10 @@
 //! Who else could change what the policy names? Nobody may, or the daemon does not start (P7).
 //!
-//! A directory or file is trusted when it and every ancestor belong to root or to this process's user, and
-//! nobody else can write there. Ancestors with the sticky bit pass (`/tmp`), and so does write permission of
-//! the daemon's own primary group, or a checkout under umask 002 could not start. Symlinks may be on the way, but not at
-//! its end: each of them, and each directory that one leads through, is looked at as any other.
+//! A directory or file is trusted when it and every ancestor belong to root or to this process's
+//! user, and nobody else can write there. Ancestors with the sticky bit pass (`/tmp`), and so does
+//! write permission of the daemon's own primary group, or a checkout under umask 002 could not
+//! start. Symlinks may be on the way, but not at its end: each of them, and each directory that one
+//! leads through, is looked at as any other.
 
 mod ownership;
 
@@ -50,7 +51,8 @@ pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
     reach(path, me, Missing::Refuse)?.open(path)
 }
 
-/// As [`open`], making what is missing: the directory with this mode, its ancestors with 0755, all synced.
+/// As [`open`], making what is missing: the directory with this mode, its ancestors with 0755, all
+/// synced.
 ///
 /// # Errors
 /// As there.
@@ -225,7 +227,8 @@ mod tests {
         for dir in ["theirs", "real/out"] {
             fs::create_dir_all(at(dir)).unwrap();
         }
-        // The path as written, and the place it leads to, are ours; what is between is anybody's to change.
+        // The path as written, and the place it leads to, are ours; what is between is anybody's to
+        // change.
         symlink("../real", at("theirs/b")).unwrap();
         symlink("theirs/b", at("a")).unwrap();
         fs::write(at("real/out/file"), "").unwrap();

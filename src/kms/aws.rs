@@ -1,9 +1,9 @@
 //! AWS KMS through the AWS SDK; this file and those below it are the only ones that name the SDK.
 //!
-//! Region, credentials, profile and endpoint are found as the SDK finds them; what the policy says goes
-//! first. One Encrypt or Decrypt becomes one call with bounded time, and its failure a [`KmsError`] by
-//! error code. Never decides what a failure means for a file, never caches an answer, and never sends
-//! anything over plain HTTP to another machine (K24).
+//! Region, credentials, profile and endpoint are found as the SDK finds them; what the policy says
+//! goes first. One Encrypt or Decrypt becomes one call with bounded time, and its failure a
+//! [`KmsError`] by error code. Never decides what a failure means for a file, never caches an
+//! answer, and never sends anything over plain HTTP to another machine (K24).
 
 mod container;
 mod credentials;
@@ -48,7 +48,8 @@ const SERVICE: &str = "KMS";
 /// Attempts of one call, the first included. Longer patience is the caller's.
 const ATTEMPTS: u32 = 3;
 
-/// AWS KMS in whatever Regions the keys name. Cheap to clone; clones share connections and credentials.
+/// AWS KMS in whatever Regions the keys name. Cheap to clone; clones share connections and
+/// credentials.
 #[derive(Debug, Clone)]
 pub struct Aws(Arc<Shared>);
 
@@ -56,7 +57,8 @@ pub struct Aws(Arc<Shared>);
 struct Shared {
     surroundings: Arc<Surroundings>,
     credentials: Keeper,
-    /// One client per Region, made when a key of that Region is first used, and anew for other credentials.
+    /// One client per Region, made when a key of that Region is first used, and anew for other
+    /// credentials.
     clients: Mutex<HashMap<String, (Arc<Held>, Client)>>,
 }
 
@@ -67,8 +69,8 @@ impl Aws {
         Self(Arc::new(Shared { surroundings, credentials, clients: Mutex::default() }))
     }
 
-    /// Makes a call with the credentials in use; and once more with others, if KMS does not know those and there are
-    /// others.
+    /// Makes a call with the credentials in use; and once more with others, if KMS does not know
+    /// those and there are others.
     async fn call<T, F>(&self, key: Option<&KeyId>, send: impl Fn(Client) -> F + Send) -> Result<T, KmsError>
     where
         T: Send,
@@ -87,8 +89,8 @@ impl Aws {
         }
     }
 
-    /// The key's Region, or the configured one. The first is lent to where credentials come from, if none is
-    /// configured.
+    /// The key's Region, or the configured one. The first is lent to where credentials come from,
+    /// if none is configured.
     async fn region(&self, key: Option<&KeyId>) -> Result<Region, Trouble> {
         let surroundings = &self.0.surroundings;
         let region = match key.and_then(KeyId::region) {
@@ -193,8 +195,8 @@ impl Kms for Aws {
 /// Reads the AWS configuration of this host. Asks nobody, and loads no credentials yet.
 ///
 /// # Errors
-/// [`AwsError`]. Missing credentials or a missing Region are no error here but trouble of the first call
-/// that needs them: credentials come and go while a daemon runs.
+/// [`AwsError`]. Missing credentials or a missing Region are no error here but trouble of the first
+/// call that needs them: credentials come and go while a daemon runs.
 pub async fn connect(settings: &AwsSettings) -> Result<Aws, AwsError> {
     Surroundings::read(settings).await.map(Aws::new)
 }

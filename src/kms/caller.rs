@@ -1,4 +1,5 @@
-//! As whom a provider asks. Never the secret: what is here is shown to whoever may see the daemon's status.
+//! As whom a provider asks. Never the secret: what is here is shown to whoever may see the daemon's
+//! status.
 
 /// What is known of the caller without asking anybody.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Would a call be allowed? Asked of KMS without making it.
 //!
-//! KMS has the parameter `DryRun` for that (AWS KMS developer guide, "Testing your permissions"): it checks the key,
-//! its state and the caller's rights, and answers with an error that says so. Nothing that comes back is ever taken
-//! for a signature or a verdict.
+//! KMS has the parameter `DryRun` for that (AWS KMS developer guide, "Testing your permissions"):
+//! it checks the key, its state and the caller's rights, and answers with an error that says so.
+//! Nothing that comes back is ever taken for a signature or a verdict.
 
 use std::future::Future;
 use std::time::Duration;
@@ -30,8 +30,8 @@ pub trait DryRun: Send + Sync + 'static {
 pub enum DryRunResult {
     /// The call would be allowed.
     Allowed,
-    /// The key's keeper looked at the made-up ciphertext and refused that. Who may not use the key is refused for
-    /// that instead.
+    /// The key's keeper looked at the made-up ciphertext and refused that. Who may not use the key
+    /// is refused for that instead.
     Answered,
 }
 

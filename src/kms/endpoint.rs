@@ -1,14 +1,14 @@
 //! Which KMS endpoints are taken: `https://` anywhere, `http://` on this machine only.
 //!
-//! Whoever sits between the daemon and a plain-HTTP endpoint could invent verdicts, or read credentials (K24). The
-//! policy, the environment and every single request go through this one check. Never resolves a name: what a name
-//! means can change.
+//! Whoever sits between the daemon and a plain-HTTP endpoint could invent verdicts, or read
+//! credentials (K24). The policy, the environment and every single request go through this one
+//! check. Never resolves a name: what a name means can change.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where AWS hands out credentials to instances and containers. These addresses are link-local or kept on the
-/// instance by the network; no router forwards them. (EC2 user guide, "Instance metadata service"; ECS developer
-/// guide, "Task IAM role"; EKS user guide, "Pod identity".)
+/// Where AWS hands out credentials to instances and containers. These addresses are link-local or
+/// kept on the instance by the network; no router forwards them. (EC2 user guide, "Instance
+/// metadata service"; ECS developer guide, "Task IAM role"; EKS user guide, "Pod identity".)
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
@@ -66,8 +66,8 @@ pub enum Reach {
 
 /// Checks a KMS endpoint, wherever it comes from.
 ///
-/// Stricter than RFC 3986: what two parsers could read differently (user names, backslashes, blanks,
-/// queries) is refused, so that the host checked here is the host connected to.
+/// Stricter than RFC 3986: what two parsers could read differently (user names, backslashes,
+/// blanks, queries) is refused, so that the host checked here is the host connected to.
 ///
 /// # Errors
 /// [`EndpointError`].
@@ -156,8 +156,8 @@ fn unbracketed(host: &str) -> Option<&str> {
     host.strip_prefix('[').and_then(|h| h.strip_suffix(']'))
 }
 
-/// Whether `host` (as it stands in a URL) is this machine's loopback. Names other than `localhost` are not
-/// looked up: what a name means can change.
+/// Whether `host` (as it stands in a URL) is this machine's loopback. Names other than `localhost`
+/// are not looked up: what a name means can change.
 pub fn is_loopback(host: &str) -> bool {
     let bare = unbracketed(host).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())

@@ -1,14 +1,14 @@
 //! The provider of `local:` keys: AES-256-GCM under a secret of this host's keyring.
 //!
-//! For trying things out, for tests, and for hosts without AWS. Used only when a caller names a `local:`
-//! key, never because of what a signature looks like. A ciphertext is
+//! For trying things out, for tests, and for hosts without AWS. Used only when a caller names a
+//! `local:` key, never because of what a signature looks like. A ciphertext is
 //!
 //! ```text
 //! "KSL1" · length of the key's name (1 byte) · name · nonce (12 bytes) · ciphertext and tag (16 bytes)
 //! ```
 //!
-//! and is bound to everything before the nonce and to the canonical form of the context. Nonces are random:
-//! one key is good for 2^32 signatures (NIST SP 800-38D, section 8.3).
+//! and is bound to everything before the nonce and to the canonical form of the context. Nonces are
+//! random: one key is good for 2^32 signatures (NIST SP 800-38D, section 8.3).
 
 mod keyring;
 
@@ -33,8 +33,9 @@ const MAGIC: &[u8] = b"KSL1";
 /// The most that Encrypt takes, in bytes (AWS KMS API reference, Encrypt, `Plaintext`).
 const MAX_PLAINTEXT: usize = 4096;
 
-/// A keyring file, opened when it is first needed and again whenever it changes: a key that an operator
-/// adds is found, one that is taken away is gone. A keyring that cannot be used is trouble, not a verdict (P2).
+/// A keyring file, opened when it is first needed and again whenever it changes: a key that an
+/// operator adds is found, one that is taken away is gone. A keyring that cannot be used is
+/// trouble, not a verdict (P2).
 #[derive(Debug)]
 pub struct Local {
     path: PathBuf,
@@ -120,8 +121,8 @@ impl DryRun for Local {
     }
 }
 
-/// Which local key a ciphertext says it was made with. Anyone can write that: good for a hint to a person,
-/// never for choosing a key.
+/// Which local key a ciphertext says it was made with. Anyone can write that: good for a hint to a
+/// person, never for choosing a key.
 pub fn claimed_key(ciphertext: &[u8]) -> Option<KeyArn> {
     let name = Parts::of(ciphertext)?.name;
     format!("local:{name}").parse().ok()
@@ -146,7 +147,8 @@ fn request(message: impl Into<String>) -> KmsError {
 
 fn encrypt(name: &str, secret: &Secret, plaintext: &[u8], context: &Context) -> Result<Vec<u8>, Unspecified> {
     let mut nonce = [0; NONCE_LEN];
-    // The kernel's random numbers. Those of the library take it longer to begin with than a small file to be signed.
+    // The kernel's random numbers. Those of the library take it longer to begin with than a small
+    // file to be signed.
     let filled = rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty());
     if filled != Ok(NONCE_LEN) {
         return Err(Unspecified);

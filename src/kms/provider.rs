@@ -1,8 +1,8 @@
 //! Which provider is asked: the key's name alone says it.
 //!
-//! `local:` names go to the keyring, everything else to AWS. AWS is connected to when it is first needed, so
-//! that who uses local keys only never reads AWS configuration; a connection or a keyring that fails is
-//! trouble for that call, and the next call tries again.
+//! `local:` names go to the keyring, everything else to AWS. AWS is connected to when it is first
+//! needed, so that who uses local keys only never reads AWS configuration; a connection or a
+//! keyring that fails is trouble for that call, and the next call tries again.
 
 use std::path::PathBuf;
 
@@ -22,8 +22,8 @@ pub struct Providers {
 }
 
 impl Providers {
-    /// Providers with these settings. Touches neither AWS nor the keyring yet. Without a keyring, asking for
-    /// a `local:` key is trouble.
+    /// Providers with these settings. Touches neither AWS nor the keyring yet. Without a keyring,
+    /// asking for a `local:` key is trouble.
     pub fn new(aws: AwsSettings, keyring: Option<PathBuf>) -> Self {
         Self { aws: Remote::new(aws), local: keyring.map(Local::new) }
     }
@@ -47,7 +47,8 @@ impl Providers {
         self.aws.check().await
     }
 
-    /// As whom AWS is asked, and what STS says of that, if it was asked; see [`crate::kms::aws::Aws::confirm`].
+    /// As whom AWS is asked, and what STS says of that, if it was asked; see
+    /// [`crate::kms::aws::Aws::confirm`].
     ///
     /// # Errors
     /// AWS cannot be asked as anybody.

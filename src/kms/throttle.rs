@@ -1,4 +1,5 @@
-//! What stands between the daemon and KMS: a rate, a limit of calls in flight, a breaker for each key and operation.
+//! What stands between the daemon and KMS: a rate, a limit of calls in flight, a breaker for each
+//! key and operation.
 
 mod adaptive_rate;
 mod breaker;

@@ -1,5 +1,6 @@
-//! Whole policies: every file of `tests/policy/good` and `config` loads, and every file of `tests/policy/bad`
-//! has exactly the faults that its own trailing comments list, as `#! LINE: message`.
+//! Whole policies: every file of `tests/policy/good` and `config` loads, and every file of
+//! `tests/policy/bad` has exactly the faults that its own trailing comments list, as
+//! `#! LINE: message`.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -298,7 +299,8 @@ fn p9_what_a_fault_quotes_is_escaped() {
     assert!(faults.contains("`max_in_flight`: 99\\x00\\x009 is out of bounds; "), "{faults}");
 }
 
-/// A reload reads whatever lies there while the daemon works: it must not take its stack, its memory or an hour.
+/// A reload reads whatever lies there while the daemon works: it must not take its stack, its
+/// memory or an hour.
 #[test]
 fn p7_no_policy_of_the_largest_size_is_too_much() {
     let one = "[state]\ndir = \"/s\"\n[local]\nkeyring = \"/k\"\n[[watch]]\nname = \"one\"\nmode = \"sign\"\n\

@@ -1,7 +1,8 @@
 //! What `[control]` says: where the daemon answers questions about itself.
 //!
-//! The socket must lie apart from what is watched and delivered to, as everything of the daemon's own. Metrics tell
-//! names of rules and keys, so they stay on this host: an address that others can reach is a fault.
+//! The socket must lie apart from what is watched and delivered to, as everything of the daemon's
+//! own. Metrics tell names of rules and keys, so they stay on this host: an address that others can
+//! reach is a fault.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! What is wrong with a policy file, by line.
 //!
-//! `Report` collects while the file is read; [`Faults`] is what the operator sees: every fault at once, in
-//! the order of the file, each with what to write instead. Never prints, never stops at the first.
+//! `Report` collects while the file is read; [`Faults`] is what the operator sees: every fault at
+//! once, in the order of the file, each with what to write instead. Never prints, never stops at
+//! the first.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -87,8 +88,9 @@ impl std::error::Error for Faults {}
 
 /// Collects faults while a file is read.
 ///
-/// What a line that is not TOML would have said is unknown. So such a line is reported once, as that, and
-/// as long as there is one, nothing is called missing, unknown or in conflict: it would be a guess.
+/// What a line that is not TOML would have said is unknown. So such a line is reported once, as
+/// that, and as long as there is one, nothing is called missing, unknown or in conflict: it would
+/// be a guess.
 pub(super) struct Report {
     /// Where each line ends, in bytes.
     line_ends: Vec<usize>,
@@ -109,7 +111,8 @@ impl Report {
         self.line_ends.partition_point(|end| *end < offset) + 1
     }
 
-    /// A line that is not TOML. One mistake can upset the parser several times; the first is the nearest to it.
+    /// A line that is not TOML. One mistake can upset the parser several times; the first is the
+    /// nearest to it.
     pub(super) fn broken(&mut self, line: usize, message: String) {
         if self.broken.insert(line) {
             self.faults.get_mut().push(Fault { line, message });

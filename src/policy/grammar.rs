@@ -1,7 +1,7 @@
 //! Every key a policy may have: where it stands, what it says, and what it looks like.
 //!
-//! Messages about missing, misplaced, misspelt and mistyped keys are made from these tables, so that a key is
-//! described once. Never reads anything.
+//! Messages about missing, misplaced, misspelt and mistyped keys are made from these tables, so
+//! that a key is described once. Never reads anything.
 
 /// A table of the policy file and the keys it may have.
 pub(super) struct Section {
@@ -228,7 +228,8 @@ fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
     let word = word.to_ascii_lowercase().replace('-', "_");
     let letters = word.chars().count();
     candidates
-        // Who is that much longer or shorter is that many edits away; a key of a megabyte is not compared.
+        // Who is that much longer or shorter is that many edits away; a key of a megabyte is not
+        // compared.
         .filter(|candidate| candidate.len().abs_diff(letters) <= (candidate.len() / 3).max(1))
         .map(|candidate| (edit_distance(&word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))

@@ -1,6 +1,6 @@
 //! What a policy says, key by key, for operators. From this text and `grammar`, which says how keys
-//! are written, `tests/it/manual.rs` makes the manual page kms-sig-policy(5), `docs/policy.md` and the
-//! annotated example `config/policy.toml`, so that each fact is written once.
+//! are written, `tests/it/manual.rs` makes the manual page kms-sig-policy(5), `docs/policy.md` and
+//! the annotated example `config/policy.toml`, so that each fact is written once.
 //!
 //! Tests demand that every key of the grammar is explained here and no other, and that the defaults
 //! told here are those that `table` and `rule` apply. Never reads anything, and decides nothing.
@@ -56,7 +56,8 @@ pub enum Only {
 }
 
 impl Chapter {
-    /// How `entry` is written, and which rules may have it. `None` for a key that the policy does not know.
+    /// How `entry` is written, and which rules may have it. `None` for a key that the policy does
+    /// not know.
     pub fn grammar(&self, entry: &Entry) -> Option<(&'static str, Only)> {
         let title = if self.table.is_empty() { grammar::TOP.title } else { self.table };
         let section = grammar::SECTIONS.into_iter().find(|section| section.title == title)?;
@@ -79,7 +80,8 @@ const fn entry(
     Entry { name, effect, default, consequence }
 }
 
-/// What a policy is. Paragraphs; code stands between backquotes, here and in all texts of this file.
+/// What a policy is. Paragraphs; code stands between backquotes, here and in all texts of this
+/// file.
 pub const ABOUT: &str = "A policy is a TOML file. It has tables for the whole daemon and one `[[watch]]` for each directory.\n\n\
      There is no daemon without a policy. Keys, directories and the action on failure have no defaults. An unknown key is \
      an error, and all faults are reported at once, with their lines:";

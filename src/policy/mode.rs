@@ -21,7 +21,8 @@ pub struct SignRule {
     pub key: KeyId,
     /// What happens to a signature of ours whose payload has changed.
     pub on_stale: OnStale,
-    /// Where payload and signature are published together; otherwise `NAME.sig` is written beside the payload.
+    /// Where payload and signature are published together; otherwise `NAME.sig` is written beside
+    /// the payload.
     pub deliver_to: Option<Delivery>,
     /// How files share a call of KMS. `None`: each has its own, and its signature is plain.
     pub batch: Option<Batching>,
@@ -49,8 +50,8 @@ pub struct VerifyRule {
     pub on_missing: OnInvalid,
     /// How long a payload waits for its signature.
     pub signature_timeout: Duration,
-    /// How long an invalid pair must stay unchanged before the verdict is final. `None`: 30 s where leases
-    /// answer, 10 min where they cannot.
+    /// How long an invalid pair must stay unchanged before the verdict is final. `None`: 30 s where
+    /// leases answer, 10 min where they cannot.
     pub grace: Option<Duration>,
     /// What happens to a digest that was superseded earlier under the same name.
     pub rollback: Rollback,

@@ -1,12 +1,13 @@
 //! User names of `allowed_owners`, as this host's `/etc/passwd` knows them.
 //!
-//! Asks no name service: a policy must mean the same when the network is down. Who lives elsewhere is named
-//! by user id.
+//! Asks no name service: a policy must mean the same when the network is down. Who lives elsewhere
+//! is named by user id.
 
 /// Where user names are looked up.
 pub(super) const PASSWD: &str = "/etc/passwd";
 
-/// The user id of `name` in the text of a password file (passwd(5)). As in the C library, the first line counts.
+/// The user id of `name` in the text of a password file (passwd(5)). As in the C library, the first
+/// line counts.
 pub(super) fn uid_of(passwd: &[u8], name: &str) -> Option<u32> {
     let fields = |line: &[u8]| -> Option<u32> {
         let mut fields = line.split(|byte| *byte == b':');

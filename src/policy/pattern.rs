@@ -1,7 +1,7 @@
 //! Patterns of file names: `include` and `exclude`.
 //!
-//! A pattern is matched against the name alone, byte for byte, never against the path, and never against
-//! anything's type or content.
+//! A pattern is matched against the name alone, byte for byte, never against the path, and never
+//! against anything's type or content.
 
 use std::ffi::OsStr;
 
@@ -17,8 +17,8 @@ pub struct Patterns {
     sources: Vec<String>,
 }
 
-/// The longest pattern, in bytes: names have at most 255. The compiler of patterns calls itself for each brace in
-/// a brace, and runs out of stack where they nest a hundred thousand deep.
+/// The longest pattern, in bytes: names have at most 255. The compiler of patterns calls itself for
+/// each brace in a brace, and runs out of stack where they nest a hundred thousand deep.
 const MAX_LEN: usize = 1024;
 
 /// Why a pattern is refused.
@@ -78,8 +78,8 @@ impl Patterns {
         self.set.is_match(name)
     }
 
-    /// Whether a file name is meant by a pattern that itself has `mark` where the name has it: an unfinished
-    /// file is meant by `*.part` or `.profile`, not by `*`.
+    /// Whether a file name is meant by a pattern that itself has `mark` where the name has it: an
+    /// unfinished file is meant by `*.part` or `.profile`, not by `*`.
     pub(super) fn matches_naming(&self, name: &OsStr, mark: Mark) -> bool {
         self.set.matches(name).into_iter().filter_map(|i| self.sources.get(i)).any(|source| match mark {
             Mark::Start(mark) => source.starts_with(mark),
@@ -128,8 +128,8 @@ impl Mark {
     }
 }
 
-/// How programs mark files that are not (yet) for others: dotfiles, editors' backups and swap files, and
-/// downloads and uploads under way (browsers, curl, rsync, FileZilla, WinSCP).
+/// How programs mark files that are not (yet) for others: dotfiles, editors' backups and swap
+/// files, and downloads and uploads under way (browsers, curl, rsync, FileZilla, WinSCP).
 const MARKS: [Mark; 8] = [
     Mark::Start("."),
     Mark::End("~"),
@@ -162,7 +162,8 @@ pub(super) fn check(pattern: &str, list: List) -> Result<(), PatternError> {
         return Err(PatternError::Slash(pattern.to_owned()));
     }
     glob(pattern)?;
-    // In a valid pattern these letters cannot stand inside an open bracket or brace, so they are literal.
+    // In a valid pattern these letters cannot stand inside an open bracket or brace, so they are
+    // literal.
     let is_signature = |format: Format| format.suffix().ends(pattern);
     if list == List::Include && Format::ALL.into_iter().any(is_signature) {
         return Err(PatternError::OnlySignatures(pattern.to_owned()));

@@ -1,8 +1,8 @@
 //! Where the policy reads and writes, and which of these places must not meet.
 //!
-//! Output that lands in a watched directory would become input (P6), and two rules over one directory would
-//! handle a file twice. Places are compared by their text and, where they exist, by where their symbolic
-//! links lead. Changes nothing on disk.
+//! Output that lands in a watched directory would become input (P6), and two rules over one
+//! directory would handle a file twice. Places are compared by their text and, where they exist, by
+//! where their symbolic links lead. Changes nothing on disk.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -107,7 +107,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// The most places that are reported as meeting: a thousand rules over one directory meet half a million times.
+/// The most places that are reported as meeting: a thousand rules over one directory meet half a
+/// million times.
 const MAX_MEETINGS: usize = 100;
 
 /// Reports every two places that must not meet, at the one that stands later in the file.
@@ -166,7 +167,8 @@ const OPEN_TO_SENDERS: &str = "others have access there; keep it apart from what
 const IN_THE_STORE: &str =
     "the quarantine holds failed files only; keep it outside, or the quarantine inside [state] dir";
 
-/// Where `path` leads: its longest beginning that exists, with symbolic links resolved, and the rest as it is.
+/// Where `path` leads: its longest beginning that exists, with symbolic links resolved, and the
+/// rest as it is.
 pub(crate) fn resolved(path: &Path) -> PathBuf {
     path.ancestors()
         .find_map(|ancestor| {

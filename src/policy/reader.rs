@@ -1,7 +1,8 @@
 //! Reads a parsed TOML tree key by key, and reports what is not as the grammar has it.
 //!
-//! Every method that reads returns `None` after a report: a caller goes on with the next key, so that all
-//! faults of a file show at once. Knows types and bounds; what a key means is the caller's.
+//! Every method that reads returns `None` after a report: a caller goes on with the next key, so
+//! that all faults of a file show at once. Knows types and bounds; what a key means is the
+//! caller's.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -42,7 +43,8 @@ pub(super) struct Field<'t> {
 }
 
 impl<'t> Table<'t> {
-    /// Opens a table and reports every key it should not have. `mode` is that of a rule, where it is known.
+    /// Opens a table and reports every key it should not have. `mode` is that of a rule, where it
+    /// is known.
     pub(super) fn open(
         section: &'static Section,
         entries: &'t DeTable<'t>,

@@ -1,7 +1,9 @@
-//! What `[state]` says about the record of decisions: how long rows stay, and which key seals its head.
+//! What `[state]` says about the record of decisions: how long rows stay, and which key seals its
+//! head.
 //!
-//! The seal's key must be one that no rule uses: who may Encrypt under it could otherwise sign files, and
-//! CloudTrail would show seals among signatures. Two names of one key cannot be told from here.
+//! The seal's key must be one that no rule uses: who may Encrypt under it could otherwise sign
+//! files, and CloudTrail would show seals among signatures. Two names of one key cannot be told
+//! from here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,8 @@ const INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The longest `seal_interval`.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Reads the record's part of `[state]`. What is wrong there is reported, and then its default stands in.
+/// Reads the record's part of `[state]`. What is wrong there is reported, and then its default
+/// stands in.
 pub(super) fn read(top: &Table<'_>, rules: &[Arc<Rule>]) -> Record {
     // Unknown keys of the section were reported when its `dir` was read.
     let Some(state) = top.section_quietly("state", &STATE) else {

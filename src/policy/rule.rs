@@ -1,7 +1,7 @@
 //! Reads one `[[watch]]` table.
 //!
-//! What concerns several rules or other tables is left in [`Claims`], so that an incomplete rule still takes
-//! part in those checks. Never touches the directories that a rule names.
+//! What concerns several rules or other tables is left in [`Claims`], so that an incomplete rule
+//! still takes part in those checks. Never touches the directories that a rule names.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -139,7 +139,8 @@ fn mode_of(entries: &DeTable<'_>) -> Option<ModeName> {
     MODES.iter().find(|(name, _)| *name == word).map(|(_, mode)| *mode)
 }
 
-/// The mode a rule probably has, so that the rest of it is checked too when `mode` is missing or misspelt.
+/// The mode a rule probably has, so that the rest of it is checked too when `mode` is missing or
+/// misspelt.
 fn guess_mode(entries: &DeTable<'_>) -> Option<ModeName> {
     let has = |name: &str| entries.iter().any(|(key, _)| key.get_ref() == name);
     match (has("key"), has("trusted_keys")) {

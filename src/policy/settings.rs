@@ -75,8 +75,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// How many files of a rule are in hand at the same time: those that are hashed, that KMS is asked about, and as many
-    /// as keep a disk busy with what KMS has answered.
+    /// How many files of a rule are in hand at the same time: those that are hashed, that KMS is
+    /// asked about, and as many as keep a disk busy with what KMS has answered.
     pub const fn in_hand(&self) -> usize {
         self.hash_threads + self.max_in_flight + FINISHING
     }

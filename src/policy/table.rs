@@ -1,7 +1,8 @@
 //! Reads the policy file: the file itself, its top level, and what must hold between its tables.
 //!
-//! Besides the policy file it reads `/etc/passwd` (for `allowed_owners`) and symbolic links (to see that places
-//! lie apart). Never falls back to a default file, and never gives a policy that has a fault (P7).
+//! Besides the policy file it reads `/etc/passwd` (for `allowed_owners`) and symbolic links (to see
+//! that places lie apart). Never falls back to a default file, and never gives a policy that has a
+//! fault (P7).
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -248,7 +249,8 @@ fn aws(table: &Table<'_>) -> AwsSettings {
         Some(url.to_owned())
     });
     if let (Some(field), Some(true)) = (endpoint, use_fips) {
-        // The endpoint rules of KMS refuse every call then ("FIPS and custom endpoint are not supported").
+        // The endpoint rules of KMS refuse every call then ("FIPS and custom endpoint are not
+        // supported").
         field.conflict("AWS takes no endpoint of your own together with use_fips; keep one of the two");
     }
     AwsSettings { region, profile, endpoint_url, use_fips }

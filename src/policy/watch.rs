@@ -34,7 +34,8 @@ pub struct Rule {
     pub max_links: u32,
     /// Whose files are handled, by user id. `None`: anyone's.
     pub allowed_owners: Option<Vec<u32>>,
-    /// Whether missing directories (and, for a sign rule, a missing keyring with its local key) are made.
+    /// Whether missing directories (and, for a sign rule, a missing keyring with its local key) are
+    /// made.
     pub create: bool,
     /// The encryption context of a file.
     pub context: ContextTemplate,
@@ -47,8 +48,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether a payload of this name is meant. Unfinished files and dotfiles are meant only by a pattern of
-    /// `include` that says so itself: `.x*` or `*.tmp`, not `*`. Names of signatures are not asked about.
+    /// Whether a payload of this name is meant. Unfinished files and dotfiles are meant only by a
+    /// pattern of `include` that says so itself: `.x*` or `*.tmp`, not `*`. Names of signatures are
+    /// not asked about.
     pub fn wants(&self, name: &OsStr) -> bool {
         self.exclusion(name).is_none()
     }
@@ -81,7 +83,8 @@ impl Rule {
         self.delivery().is_some() || self.mode.quarantines()
     }
 
-    /// Whether it ever writes to its own directory: a `.sig` beside the payload, or files moved away.
+    /// Whether it ever writes to its own directory: a `.sig` beside the payload, or files moved
+    /// away.
     pub const fn writes_to_root(&self) -> bool {
         matches!(self.mode, Mode::Sign(_)) || self.moves_files()
     }
@@ -96,10 +99,11 @@ impl Rule {
         self.suffix().signature_of(payload)
     }
 
-    /// Which formats of signatures it takes. Of a batch's context, `leaf_keys` live only in the leaf: those of this
-    /// rule, [`ContextTemplate::leaf_keys`], whatever a signature says.
+    /// Which formats of signatures it takes. Of a batch's context, `leaf_keys` live only in the
+    /// leaf: those of this rule, [`ContextTemplate::leaf_keys`], whatever a signature says.
     ///
-    /// A sign rule knows a signature of its key in any format; whether it is the one to have is another matter.
+    /// A sign rule knows a signature of its key in any format; whether it is the one to have is
+    /// another matter.
     pub const fn formats<'a>(&self, leaf_keys: &'a LeafKeys) -> Formats<'a> {
         match &self.mode {
             Mode::Sign(_) | Mode::Verify(VerifyRule { accept_batch: AcceptBatch::Yes, .. }) => {
@@ -109,14 +113,14 @@ impl Rule {
         }
     }
 
-    /// What this rule's decisions depend on: mode, keys, context and format. A decision recorded under
-    /// another fingerprint is no decision of this rule.
+    /// What this rule's decisions depend on: mode, keys, context and format. A decision recorded
+    /// under another fingerprint is no decision of this rule.
     pub fn fingerprint(&self) -> String {
         self.fingerprint_with(self.has_batches())
     }
 
-    /// What the fingerprint would be if the rule had batches and has none, or the other way round: a decision under it
-    /// differs from this rule's in the format alone.
+    /// What the fingerprint would be if the rule had batches and has none, or the other way round:
+    /// a decision under it differs from this rule's in the format alone.
     pub fn fingerprint_but_for_format(&self) -> String {
         self.fingerprint_with(!self.has_batches())
     }

@@ -1,4 +1,5 @@
-//! Variables of the environment that must not be there: for others to inherit, or for libraries to misread.
+//! Variables of the environment that must not be there: for others to inherit, or for libraries to
+//! misread.
 //!
 //! Works only while the process has one thread, and does nothing later.
 
@@ -14,15 +15,16 @@ pub(super) fn forget<S: AsRef<OsStr>>(names: &[S]) {
         return;
     }
     for name in names {
-        // SAFETY: `remove_var` is sound as long as no other thread reads or writes the environment. There is no other
-        // thread: the kernel lists this one alone, and only this one could start another.
+        // SAFETY: `remove_var` is sound as long as no other thread reads or writes the environment.
+        // There is no other thread: the kernel lists this one alone, and only this one could start
+        // another.
         unsafe { std::env::remove_var(name) };
     }
 }
 
-/// Makes an empty variable of AWS or of a proxy the same as none, as it is to the AWS CLI. The SDK takes an empty
-/// `AWS_ENDPOINT_URL_STS` for an endpoint and an empty `AWS_PROFILE` for a profile, and has no way to be told
-/// otherwise. To be called first in `main`.
+/// Makes an empty variable of AWS or of a proxy the same as none, as it is to the AWS CLI. The SDK
+/// takes an empty `AWS_ENDPOINT_URL_STS` for an endpoint and an empty `AWS_PROFILE` for a profile,
+/// and has no way to be told otherwise. To be called first in `main`.
 pub fn forget_empty() {
     let empty = |value: &OsStr| value.as_bytes().iter().all(u8::is_ascii_whitespace);
     let names: Vec<_> = std::env::vars_os()

@@ -1,5 +1,6 @@
-//! Fields of a log line as people read them: `name=value`, with a value in quotes where it could be taken for more than
-//! one field. A sender chooses the names of files, and must not be able to write a verdict beside them.
+//! Fields of a log line as people read them: `name=value`, with a value in quotes where it could be
+//! taken for more than one field. A sender chooses the names of files, and must not be able to
+//! write a verdict beside them.
 
 use std::fmt;
 

@@ -1,9 +1,9 @@
-//! The journal as the log: each event an entry with fields of its own, by journald's native protocol
-//! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
+//! The journal as the log: each event an entry with fields of its own, by journald's native
+//! protocol (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
 //!
-//! Written here because the crate for it (`tracing-journald`) cannot give an event its `MESSAGE_ID`, and puts
-//! nothing but the fixed text into `MESSAGE`, which is all that `journalctl` shows unasked. Values are what the
-//! other formats show: names escaped, never as they are (P9).
+//! Written here because the crate for it (`tracing-journald`) cannot give an event its
+//! `MESSAGE_ID`, and puts nothing but the fixed text into `MESSAGE`, which is all that `journalctl`
+//! shows unasked. Values are what the other formats show: names escaped, never as they are (P9).
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -23,7 +23,8 @@ use crate::escape::word;
 const SOCKET: &str = "/run/systemd/journal/socket";
 /// How long an entry may take where journald does not read; then it is lost, and the work goes on.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The longest value, in bytes: the longest path, escaped. An entry of a dozen of them is still one datagram.
+/// The longest value, in bytes: the longest path, escaped. An entry of a dozen of them is still one
+/// datagram.
 const LONGEST: usize = 16 * 1024;
 /// What every field of ours begins with.
 const PREFIX: &str = "KMSSIG_";
@@ -58,7 +59,8 @@ impl Journal {
     }
 }
 
-/// Whether standard error goes to the journal: `JOURNAL_STREAM` names the very stream that it is (systemd.exec(5)).
+/// Whether standard error goes to the journal: `JOURNAL_STREAM` names the very stream that it is
+/// (systemd.exec(5)).
 pub fn has_stderr() -> bool {
     let named = std::env::var("JOURNAL_STREAM").ok();
     let named = named.as_deref().and_then(|value| value.split_once(':'));
@@ -137,7 +139,8 @@ fn entry(level: Level, target: &str, words: Words) -> Vec<u8> {
     entry
 }
 
-/// Name and value, with the value's length before it: no content can end it early and begin a field of its own.
+/// Name and value, with the value's length before it: no content can end it early and begin a field
+/// of its own.
 fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     entry.push(b'\n');

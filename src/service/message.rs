@@ -1,8 +1,9 @@
-//! The number of each message: what `MESSAGE_ID` in the journal is, so that a kind of event can be found by
-//! `journalctl MESSAGE_ID=…` whatever its words become.
+//! The number of each message: what `MESSAGE_ID` in the journal is, so that a kind of event can be
+//! found by `journalctl MESSAGE_ID=…` whatever its words become.
 //!
-//! A message keeps its number when it is reworded, and a number is never used again for another kind. A new one is
-//! made from the words it has then (`tests/it/docs.rs` says it where it is missing); any other would do as well.
+//! A message keeps its number when it is reworded, and a number is never used again for another
+//! kind. A new one is made from the words it has then (`tests/it/docs.rs` says it where it is
+//! missing); any other would do as well.
 
 /// The messages at INFO and above, in alphabetical order, with their numbers.
 pub const ALL: &[(&str, u128)] = &[

@@ -1,8 +1,9 @@
 //! Messages to the service manager, as sd_notify(3) words them.
 //!
-//! Written here because the crate for it (`sd-notify`) reads `NOTIFY_SOCKET` anew for each message, so that the
-//! variable would have to stay for children to inherit, and knows no abstract sockets. The address is taken once;
-//! each message is one datagram. A message that does not get through is the caller's to repeat.
+//! Written here because the crate for it (`sd-notify`) reads `NOTIFY_SOCKET` anew for each message,
+//! so that the variable would have to stay for children to inherit, and knows no abstract sockets.
+//! The address is taken once; each message is one datagram. A message that does not get through is
+//! the caller's to repeat.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -59,9 +60,9 @@ const WATCHDOG_LIMIT: &str = "WATCHDOG_USEC";
 const WATCHDOG_PROCESS: &str = "WATCHDOG_PID";
 
 impl Notifier {
-    /// Takes what the service manager says in the environment, and removes it there, so that a process we start
-    /// (a credential process) does not speak for us. To be called while there is one thread; later it takes the
-    /// variables and leaves them.
+    /// Takes what the service manager says in the environment, and removes it there, so that a
+    /// process we start (a credential process) does not speak for us. To be called while there is
+    /// one thread; later it takes the variables and leaves them.
     pub fn from_environment() -> Self {
         let socket = std::env::var_os(SOCKET).filter(|value| !value.is_empty());
         let limit = std::env::var(WATCHDOG_LIMIT).ok();

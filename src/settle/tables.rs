@@ -1,4 +1,5 @@
-//! The state machine against its tables: each file of `tests/settle/` is one story, told in steps with times.
+//! The state machine against its tables: each file of `tests/settle/` is one story, told in steps
+//! with times.
 
 use std::path::Path;
 

@@ -10,9 +10,10 @@
 //!  the path, 64 bytes for each hash, and so many bytes of ciphertext)
 //! ```
 //!
-//! Every signature has exactly one such form, and anything else that begins so is malformed. What KMS encrypts is
-//! not 64 bytes long, so no root passes for the digest of a file, nor a digest for a root: a file whose SHA-512 is
-//! the root of a tree is easily made, it is the content of the tree's topmost node.
+//! Every signature has exactly one such form, and anything else that begins so is malformed. What
+//! KMS encrypts is not 64 bytes long, so no root passes for the digest of a file, nor a digest for
+//! a root: a file whose SHA-512 is the root of a tree is easily made, it is the content of the
+//! tree's topmost node.
 
 use crate::context::Context;
 use crate::context::leaf_keys::{LeafKeys, MAX_TEXT};
@@ -88,7 +89,8 @@ pub enum Flaw {
 }
 
 impl Batch {
-    /// The signature of one leaf. `ciphertext` is that of [`plaintext`]; 1 to [`MAX_CIPHERTEXT`] bytes.
+    /// The signature of one leaf. `ciphertext` is that of [`plaintext`]; 1 to [`MAX_CIPHERTEXT`]
+    /// bytes.
     pub fn new(proof: Proof, leaf_keys: LeafKeys, ciphertext: Box<[u8]>) -> Self {
         Self { proof, leaf_keys, ciphertext }
     }
@@ -153,19 +155,20 @@ impl Batch {
     }
 }
 
-/// The leaf of a file: its digest, and its whole context in canonical form. The digest always has 64 bytes, so that
-/// there is no other way to read it.
+/// The leaf of a file: its digest, and its whole context in canonical form. The digest always has
+/// 64 bytes, so that there is no other way to read it.
 pub fn leaf(digest: &Digest, context: &Context) -> Node {
     Node::leaf(&[digest.as_bytes(), &context.canonical()])
 }
 
-/// What is encrypted for a batch: the prefix, the tree's size in eight bytes (big endian), and its root.
+/// What is encrypted for a batch: the prefix, the tree's size in eight bytes (big endian), and its
+/// root.
 pub fn plaintext(size: u64, root: Node) -> Vec<u8> {
     [PREFIX.as_slice(), &size.to_be_bytes(), root.as_bytes()].concat()
 }
 
-/// The rest of a line that begins so, and what follows the line. No line is longer than a split can be; `flaw` is what
-/// it has that does not end.
+/// The rest of a line that begins so, and what follows the line. No line is longer than a split can
+/// be; `flaw` is what it has that does not end.
 fn line<'a>(bytes: &'a [u8], name: &str, flaw: Flaw) -> Result<(&'a str, &'a [u8]), Flaw> {
     let rest = bytes.strip_prefix(name.as_bytes()).ok_or(Flaw::Lines)?;
     let end = rest.iter().take(MAX_TEXT + 1).position(|byte| *byte == b'\n').ok_or(flaw)?;

@@ -1,7 +1,8 @@
 //! What tells a KMS ciphertext from any other data, without asking anyone.
 //!
-//! No service documents how its ciphertexts look, and none needs to: only Decrypt decides what one is worth. This is
-//! for the opposite question, whether a file may be anything else than one. So only what is known is recognised:
+//! No service documents how its ciphertexts look, and none needs to: only Decrypt decides what one
+//! is worth. This is for the opposite question, whether a file may be anything else than one. So
+//! only what is known is recognised:
 //!
 //! | made by | begins with |
 //! | --- | --- |
@@ -14,7 +15,8 @@
 /// Characters of a key id: a UUID, or `mrk-` and 32 hexadecimal digits.
 const KEY_ID_LEN: usize = 36;
 
-/// No ciphertext of a digest is shorter: it has the digest's 64 bytes, and what its service needs beside.
+/// No ciphertext of a digest is shorter: it has the digest's 64 bytes, and what its service needs
+/// beside.
 const MIN_LEN: usize = 100;
 
 /// How a ciphertext begins.

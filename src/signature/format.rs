@@ -1,6 +1,8 @@
-//! The formats of signatures: what each is named by and needs to know of a payload, in one place for all of them.
+//! The formats of signatures: what each is named by and needs to know of a payload, in one place
+//! for all of them.
 //!
-//! How the bytes of one are read and made stands in its module; [`super::Signature::parse`] tells them apart.
+//! How the bytes of one are read and made stands in its module; [`super::Signature::parse`] tells
+//! them apart.
 
 use super::suffix::Suffix;
 use super::{batch, kms};

@@ -9,11 +9,11 @@ use crate::signature::Format;
 pub enum Formats<'a> {
     /// Plain ones. A batch signature is malformed.
     Plain,
-    /// Both. What lives in the leaves is for the caller to say: a signature that says anything else was made
-    /// for another context.
+    /// Both. What lives in the leaves is for the caller to say: a signature that says anything else
+    /// was made for another context.
     Batch(&'a LeafKeys),
-    /// Both, split as the signature says. KMS vouches for that, as the split is part of the encryption context;
-    /// but where it splits is then for the signer to choose.
+    /// Both, split as the signature says. KMS vouches for that, as the split is part of the
+    /// encryption context; but where it splits is then for the signer to choose.
     Any,
 }
 

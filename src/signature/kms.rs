@@ -1,7 +1,7 @@
 //! The format of the original: a KMS ciphertext of the payload's SHA-512, and nothing else.
 //!
-//! Nothing in the bytes says so: whatever is not empty, not too long, and not known to be another program's may be one.
-//! [`super::ciphertext`] is for the opposite question.
+//! Nothing in the bytes says so: whatever is not empty, not too long, and not known to be another
+//! program's may be one. [`super::ciphertext`] is for the opposite question.
 
 use super::limits::MAX_CIPHERTEXT;
 use super::malformed::{Foreign, Malformed};
@@ -22,7 +22,8 @@ const FOREIGN: [(&[u8], Foreign); 3] = [
     (b"-----BEGIN SSH SIGNATURE-----", Foreign::Ssh),
 ];
 
-/// Whether bytes that do not begin as those of another format of ours may be a signature of this one.
+/// Whether bytes that do not begin as those of another format of ours may be a signature of this
+/// one.
 pub(super) fn check(bytes: &[u8]) -> Result<(), Malformed> {
     if bytes.is_empty() {
         return Err(Malformed::Empty);

@@ -1,5 +1,5 @@
-//! A Merkle tree of SHA-512 hashes, as RFC 9162 section 2.1 has it: one root stands for many leaves, and a short
-//! path shows that a leaf is among them.
+//! A Merkle tree of SHA-512 hashes, as RFC 9162 section 2.1 has it: one root stands for many
+//! leaves, and a short path shows that a leaf is among them.
 //!
 //! Pure. Knows no file, no key and no format; what a leaf is made of is the caller's.
 
@@ -46,8 +46,8 @@ impl Node {
 /// A tree with all its nodes. Has at least one leaf.
 #[derive(Debug)]
 pub struct Tree {
-    /// From the leaves to the root. The last node of a level that has no sibling stands in the next one as it is:
-    /// that gives the tree of the RFC, which splits at the largest power of two.
+    /// From the leaves to the root. The last node of a level that has no sibling stands in the next
+    /// one as it is: that gives the tree of the RFC, which splits at the largest power of two.
     levels: Vec<Vec<Node>>,
     root: Node,
 }
@@ -81,7 +81,8 @@ impl Tree {
         self.root
     }
 
-    /// What shows that the leaf of this index, counted from 0, is in the tree; `None` if there is none.
+    /// What shows that the leaf of this index, counted from 0, is in the tree; `None` if there is
+    /// none.
     pub fn prove(&self, index: u64) -> Option<Proof> {
         let at = usize::try_from(index).ok()?;
         let sibling = |(height, level): (usize, &Vec<Node>)| level.get((at >> height) ^ 1).copied();
@@ -90,8 +91,8 @@ impl Tree {
     }
 }
 
-/// An inclusion proof (RFC 9162 section 2.1.3): the way from one leaf to the root. Its path has exactly the length
-/// that index and size ask for.
+/// An inclusion proof (RFC 9162 section 2.1.3): the way from one leaf to the root. Its path has
+/// exactly the length that index and size ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Proof {
     size: u64,
@@ -100,8 +101,8 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// The proof for the leaf of this index in a tree of this size; `None` if the index is not below the size, or
-    /// the path is longer or shorter than [`path_len`].
+    /// The proof for the leaf of this index in a tree of this size; `None` if the index is not
+    /// below the size, or the path is longer or shorter than [`path_len`].
     pub fn new(size: u64, index: u64, path: Vec<Node>) -> Option<Self> {
         (path_len(size, index)? == path.len()).then_some(Self { size, index, path })
     }
@@ -121,8 +122,8 @@ impl Proof {
         &self.path
     }
 
-    /// The root of the tree that has this leaf at this place. It is for the caller to say which root is the right
-    /// one.
+    /// The root of the tree that has this leaf at this place. It is for the caller to say which
+    /// root is the right one.
     pub fn root(&self, leaf: Node) -> Node {
         let mut node = leaf;
         let steps = Steps::new(self.size, self.index);
@@ -136,7 +137,8 @@ impl Proof {
     }
 }
 
-/// How many hashes the path of this leaf has in a tree of this size; `None` if there is no such leaf.
+/// How many hashes the path of this leaf has in a tree of this size; `None` if there is no such
+/// leaf.
 pub fn path_len(size: u64, index: u64) -> Option<usize> {
     (index < size).then(|| Steps::new(size, index).filter(|step| *step != Step::Alone).count())
 }
@@ -296,7 +298,8 @@ mod tests {
                 let path = tree.prove(m).unwrap().path().to_vec();
                 for (size, index) in (0..24).flat_map(|size| (0..24).map(move |index| (size, index))) {
                     let Some(proof) = Proof::new(size, index, path.clone()) else { continue };
-                    // Another size with the same steps gives the same root; so the size is signed with it.
+                    // Another size with the same steps gives the same root; so the size is signed
+                    // with it.
                     let same_steps = Steps::new(size, index).filter(|s| *s != Step::Alone);
                     let same_steps = same_steps.eq(Steps::new(n, m).filter(|s| *s != Step::Alone));
                     assert_eq!(

@@ -26,7 +26,8 @@ impl Suffix {
         name
     }
 
-    /// The payload that has this name as its signature's, if it can be one's. Of the suffix alone it is empty.
+    /// The payload that has this name as its signature's, if it can be one's. Of the suffix alone
+    /// it is empty.
     pub fn payload_of(self, signature: &OsStr) -> Option<&OsStr> {
         signature.as_bytes().strip_suffix(self.0.as_bytes()).map(OsStr::from_bytes)
     }

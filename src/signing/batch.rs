@@ -1,7 +1,8 @@
-//! Many files signed with one Encrypt: their leaves are a tree, its root is encrypted, and each file's signature is the
-//! way from its leaf to that root.
+//! Many files signed with one Encrypt: their leaves are a tree, its root is encrypted, and each
+//! file's signature is the way from its leaf to that root.
 //!
-//! Opens nothing: that a leaf is vouched for is told by [`super::DecryptRequest`], as of any signature.
+//! Opens nothing: that a leaf is vouched for is told by [`super::DecryptRequest`], as of any
+//! signature.
 
 use super::request::sha512;
 use super::signed::Signed;
@@ -233,8 +234,8 @@ mod tests {
         let one = || Proof::new(1, 0, Vec::new()).unwrap();
         let dressed = |ciphertext: Vec<u8>| Batch::new(one(), split(), ciphertext.into()).to_bytes();
 
-        // A plain signature between the lines of a batch: by its own context, and by that of the batch, which only
-        // somebody with the key and without this program could use.
+        // A plain signature between the lines of a batch: by its own context, and by that of the
+        // batch, which only somebody with the key and without this program could use.
         for (sealed_with, class) in [(context(0), "rejected"), (shared.clone(), "mismatch")] {
             for plaintext in [digest(0).as_bytes(), root.as_bytes()] {
                 let plain = host.local.encrypt(key, plaintext, &sealed_with).await.unwrap().ciphertext;
@@ -256,12 +257,13 @@ mod tests {
         }
         let sealed = host.local.encrypt(key, &good, &shared).await.unwrap().ciphertext;
         assert_eq!(host.judged(Formats::Any, 0, &context(0), &dressed(sealed.clone())).await, "valid");
-        // And the ciphertext of a batch alone, as if it were plain: with the context of a batch, which nobody can
-        // ask for, and with the one that it would have to be.
+        // And the ciphertext of a batch alone, as if it were plain: with the context of a batch,
+        // which nobody can ask for, and with the one that it would have to be.
         assert_eq!(host.judged(Formats::Plain, 0, &context(0), &sealed).await, "rejected");
         assert_eq!(host.judged(Formats::Plain, 0, &shared, &sealed).await, "mismatch");
         assert!(Context::parse(&["kms-sig:batch=[file]"]).is_err());
-        // Nor is a file whose digest is a root vouched for by the batch: what it has inside is no digest.
+        // Nor is a file whose digest is a root vouched for by the batch: what it has inside is no
+        // digest.
         let node = [&[0], digest(0).as_bytes().as_slice(), &context(0).canonical()].concat();
         assert_eq!(Digest::of(&node).as_bytes(), root.as_bytes());
         let signature = Signature::parse(&sealed).unwrap();

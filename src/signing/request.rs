@@ -90,7 +90,8 @@ impl<'a> DecryptRequest<'a> {
     }
 }
 
-/// What KMS made of a ciphertext. The same for all signatures of one batch. Made by [`super::Verifier::ask`] alone.
+/// What KMS made of a ciphertext. The same for all signatures of one batch. Made by
+/// [`super::Verifier::ask`] alone.
 #[derive(Clone)]
 pub struct DecryptReply(Reply);
 
@@ -117,8 +118,8 @@ impl DecryptReply {
     }
 }
 
-/// What a signature turned out to stand for. Belongs to the exact signature bytes, context and keys it
-/// was opened with; lets a growing payload be compared again and again with one Decrypt.
+/// What a signature turned out to stand for. Belongs to the exact signature bytes, context and keys
+/// it was opened with; lets a growing payload be compared again and again with one Decrypt.
 #[derive(Clone)]
 pub struct OpenedSignature(Inside);
 
@@ -166,7 +167,8 @@ impl OpenedSignature {
 }
 
 impl Claim {
-    /// Whether a plaintext of KMS is what this claim makes of a digest. Constant time in the content.
+    /// Whether a plaintext of KMS is what this claim makes of a digest. Constant time in the
+    /// content.
     fn matches(&self, digest: &Digest, plaintext: &[u8]) -> bool {
         match self {
             Self::Digest => digest.matches(plaintext),

@@ -49,19 +49,21 @@ impl<'a, K: Kms> Signer<'a, K> {
         Self { kms, key }
     }
 
-    /// Signs one payload in the format [`Kms`](crate::signature::Format::Kms): one Encrypt of its SHA-512.
+    /// Signs one payload in the format [`Kms`](crate::signature::Format::Kms): one Encrypt of its
+    /// SHA-512.
     ///
     /// # Errors
-    /// [`Trouble`], also when the answer comes from another key than was asked or is no signature: such an
-    /// answer must not be published.
+    /// [`Trouble`], also when the answer comes from another key than was asked or is no signature:
+    /// such an answer must not be published.
     pub async fn sign(&self, context: &Context, digests: &DigestSet) -> Result<Signed, Trouble> {
         let answer = encrypt(self.kms, self.key, context, sha512(digests)?.as_bytes()).await?;
         Ok(Signed { signature: plain(&answer.ciphertext)?, key: answer.key })
     }
 
-    /// Signs many payloads in the format [`KmsBatch`](crate::signature::Format::KmsBatch): one Encrypt of the root of
-    /// a tree of [`SignedBatch::leaf`]s. `shared` is [`Context::of_batch`] of every leaf's context, which must be the
-    /// same for all of them; a leaf with another one would not verify.
+    /// Signs many payloads in the format [`KmsBatch`](crate::signature::Format::KmsBatch): one
+    /// Encrypt of the root of a tree of [`SignedBatch::leaf`]s. `shared` is [`Context::of_batch`]
+    /// of every leaf's context, which must be the same for all of them; a leaf with another one
+    /// would not verify.
     ///
     /// # Errors
     /// As [`Signer::sign`].

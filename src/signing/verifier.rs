@@ -50,7 +50,8 @@ impl<'a, K: Kms> Verifier<'a, K> {
         Self { kms, keys: Some(keys), formats }
     }
 
-    /// Who takes any signature under whatever key KMS finds: the original's `verify`. For people, who see the key.
+    /// Who takes any signature under whatever key KMS finds: the original's `verify`. For people,
+    /// who see the key.
     pub const fn of_any_key(kms: &'a K) -> Self {
         Self { kms, keys: None, formats: Formats::Any }
     }
@@ -65,8 +66,8 @@ impl<'a, K: Kms> Verifier<'a, K> {
         self.keys.unwrap_or_default()
     }
 
-    /// Opens a signature that should belong to this context. What comes of it may be compared with a payload again and
-    /// again.
+    /// Opens a signature that should belong to this context. What comes of it may be compared with
+    /// a payload again and again.
     ///
     /// # Errors
     /// [`Trouble`]: no verdict is possible now.
@@ -89,7 +90,8 @@ impl<'a, K: Kms> Verifier<'a, K> {
         DecryptRequest::new(self.formats, context, signature)
     }
 
-    /// The second half: asks KMS. Signatures of one batch make the same request, so one reply serves them all.
+    /// The second half: asks KMS. Signatures of one batch make the same request, so one reply
+    /// serves them all.
     ///
     /// # Errors
     /// [`Trouble`]: no verdict is possible now.
@@ -102,8 +104,9 @@ impl<'a, K: Kms> Verifier<'a, K> {
 
     /// Asks KMS under each of several trusted keys in turn, by its name.
     ///
-    /// A key that opens it wins. Otherwise trouble with any key is trouble: that key might have been the one.
-    /// Otherwise the signature is bad: `wrong-key` if every key disowned it, `rejected` if one called it damaged.
+    /// A key that opens it wins. Otherwise trouble with any key is trouble: that key might have
+    /// been the one. Otherwise the signature is bad: `wrong-key` if every key disowned it,
+    /// `rejected` if one called it damaged.
     async fn ask_keys(&self, keys: &[KeyId], request: &DecryptRequest<'_>) -> Result<DecryptReply, Trouble> {
         let mut bad = Reason::WrongKey;
         let mut trouble = None;
@@ -112,12 +115,14 @@ impl<'a, K: Kms> Verifier<'a, K> {
                 Ok(Decrypted { plaintext, key: answered }) if key.is_answered_by(&answered) => {
                     return Ok(DecryptReply::plaintext(answered, plaintext));
                 }
-                // Only a full name can be told to be another key's; a bare id leaves account and Region open.
+                // Only a full name can be told to be another key's; a bare id leaves account and
+                // Region open.
                 Ok(Decrypted { key: answered, .. }) if !answered.is_full() => {
                     let message = format!("the answer names its key as {answered}, not by its ARN");
                     trouble = trouble.or(Some(Trouble::new(TroubleKind::MalformedReply, message)));
                 }
-                // Another key answered although one was named: a hole in the service. Not vouched for.
+                // Another key answered although one was named: a hole in the service. Not vouched
+                // for.
                 Ok(_) | Err(KmsError::IncorrectKey) => {}
                 Err(KmsError::Rejected) => bad = Reason::Rejected,
                 Err(KmsError::Trouble(t)) => trouble = trouble.or(Some(t)),

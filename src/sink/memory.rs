@@ -1,4 +1,5 @@
-//! A sink in memory, for tests: conditional writes, one after the other, and nothing that makes several of them one.
+//! A sink in memory, for tests: conditional writes, one after the other, and nothing that makes
+//! several of them one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

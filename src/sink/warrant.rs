@@ -4,8 +4,8 @@ use crate::digest::Digest;
 use crate::signature::Signature;
 use crate::signing::{Signed, Valid};
 
-/// What allows delivery: a digest, and the signature that vouches for it. Only a valid verdict or a signature just made
-/// gives one (P1).
+/// What allows delivery: a digest, and the signature that vouches for it. Only a valid verdict or a
+/// signature just made gives one (P1).
 #[derive(Debug, Clone)]
 pub struct Warrant {
     digest: Digest,

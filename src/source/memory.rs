@@ -1,6 +1,8 @@
-//! A source in memory, for tests: objects with versions, as a store of objects has them, and a queue of hints.
+//! A source in memory, for tests: objects with versions, as a store of objects has them, and a
+//! queue of hints.
 //!
-//! Several workers may share one. A hint that was taken comes back, to any of them, until it is acknowledged.
+//! Several workers may share one. A hint that was taken comes back, to any of them, until it is
+//! acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;

@@ -1,8 +1,8 @@
 //! Room on the file systems that copies go to.
 //!
-//! Each copy takes out its size before it begins and gives it back when the kernel has counted its blocks. So
-//! copies made at the same time do not together eat into what is to stay free. Only what goes through here is
-//! counted; others may still fill the disk.
+//! Each copy takes out its size before it begins and gives it back when the kernel has counted its
+//! blocks. So copies made at the same time do not together eat into what is to stay free. Only what
+//! goes through here is counted; others may still fill the disk.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

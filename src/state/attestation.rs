@@ -1,8 +1,10 @@
-//! Sealing the head of the record: one Encrypt, so that the log of KMS remembers what the host could forget.
+//! Sealing the head of the record: one Encrypt, so that the log of KMS remembers what the host
+//! could forget.
 //!
-//! What counts is the context: CloudTrail logs it in clear, and nobody on the host can take it back. The
-//! ciphertext beside the record only saves looking there. Never opens or makes a signature of a file, and what
-//! is sealed can pass for none: it is longer than the 64 bytes of a digest.
+//! What counts is the context: CloudTrail logs it in clear, and nobody on the host can take it
+//! back. The ciphertext beside the record only saves looking there. Never opens or makes a
+//! signature of a file, and what is sealed can pass for none: it is longer than the 64 bytes of a
+//! digest.
 
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};

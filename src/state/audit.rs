@@ -1,7 +1,8 @@
-//! Whether a record is unbroken: recomputes every link, and names the first row that is not as it was written.
+//! Whether a record is unbroken: recomputes every link, and names the first row that is not as it
+//! was written.
 //!
-//! Pure: rows come in one after the other, from the database or from an export. What it finds is a fact about
-//! these rows; that they could not be read at all is the reader's to tell.
+//! Pure: rows come in one after the other, from the database or from an export. What it finds is a
+//! fact about these rows; that they could not be read at all is the reader's to tell.
 
 use std::collections::BTreeMap;
 
@@ -115,7 +116,8 @@ pub struct Unbroken {
     pub head: Head,
     /// Expected heads that were found on it.
     pub found: usize,
-    /// Expected heads that lie before the checkpoint, so that nothing can be said about them: whose.
+    /// Expected heads that lie before the checkpoint, so that nothing can be said about them:
+    /// whose.
     pub pruned: Vec<String>,
 }
 
@@ -148,7 +150,8 @@ impl Audit {
         Ok(Self { claims, last, expected: BTreeMap::new(), found: 0, pruned: Vec::new() })
     }
 
-    /// Demands that a point be on the chain. `whose` says for whom, in messages: "the head of row 7".
+    /// Demands that a point be on the chain. `whose` says for whom, in messages: "the head of row
+    /// 7".
     ///
     /// # Errors
     /// That can be told at once not to be so.

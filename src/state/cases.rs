@@ -1,4 +1,5 @@
-//! The record as a database keeps it: tampering, crashes, retention, migration, and writers side by side.
+//! The record as a database keeps it: tampering, crashes, retention, migration, and writers side by
+//! side.
 
 use std::fs;
 use std::path::Path;
@@ -225,8 +226,9 @@ fn write(path: &Path, bytes: &[u8]) {
 
 // Crashes
 
-/// Every state that the disk can be in when the process is killed, or the power fails, while the log grows:
-/// the database with each beginning of its log. Calls `check` with a directory in each of these states.
+/// Every state that the disk can be in when the process is killed, or the power fails, while the
+/// log grows: the database with each beginning of its log. Calls `check` with a directory in each
+/// of these states.
 fn at_each_crash(dir: &Path, mut check: impl FnMut(&Path)) {
     const FRAME: usize = 24 + 4096;
     let file = fs::read(dir.join(FILE)).unwrap();

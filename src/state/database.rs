@@ -46,8 +46,8 @@ pub struct State {
 }
 
 impl State {
-    /// Opens or begins the state in a directory. A damaged database is moved aside, never trusted and never
-    /// deleted.
+    /// Opens or begins the state in a directory. A damaged database is moved aside, never trusted
+    /// and never deleted.
     ///
     /// # Errors
     /// [`StateError`]: the directory cannot be written, or the database is of a later version.
@@ -69,8 +69,8 @@ impl State {
         Ok((Self::serve(connection, path, file), found))
     }
 
-    /// State that is forgotten at the end, begun from what a state directory holds if it holds any. Changes
-    /// nothing there.
+    /// State that is forgotten at the end, begun from what a state directory holds if it holds any.
+    /// Changes nothing there.
     ///
     /// # Errors
     /// [`StateError`].
@@ -84,7 +84,8 @@ impl State {
         let (requests, queue) = mpsc::channel();
         let (commit, commits) = watch::channel(0);
         let place = Place { path: path.clone(), file };
-        // Ends when the last handle is dropped. A panic in it closes the channel, which every caller sees.
+        // Ends when the last handle is dropped. A panic in it closes the channel, which every
+        // caller sees.
         let thread = thread::Builder::new().name("state".into());
         // Without a thread to be had, the first request fails as every later one would.
         drop(thread.spawn(move || serve(&connection, &queue, &place, &commit)));
@@ -96,8 +97,8 @@ impl State {
         self.commits.clone()
     }
 
-    /// Comes back when state's thread comes round. It waits for another process's lock no longer than a moment at a
-    /// time, and for its own disk as long as that takes.
+    /// Comes back when state's thread comes round. It waits for another process's lock no longer
+    /// than a moment at a time, and for its own disk as long as that takes.
     ///
     /// # Errors
     /// `Broken`: it has ended.
@@ -166,7 +167,8 @@ impl State {
         .await
     }
 
-    /// Puts on record what is in quarantine and is not on record: a kill came in between, or state was lost.
+    /// Puts on record what is in quarantine and is not on record: a kill came in between, or state
+    /// was lost.
     ///
     /// # Errors
     /// [`StateError`].
@@ -207,8 +209,8 @@ impl State {
         .await
     }
 
-    /// Forgets which folders of the quarantine store were on record before retention, but for those that are
-    /// still there.
+    /// Forgets which folders of the quarantine store were on record before retention, but for those
+    /// that are still there.
     ///
     /// # Errors
     /// [`StateError`].
@@ -240,7 +242,8 @@ impl State {
         self.call(move |db| ledger::keep_seal(db, &seal)).await
     }
 
-    /// Remembers a decision without putting it on record: a step on the way, or something merely seen again.
+    /// Remembers a decision without putting it on record: a step on the way, or something merely
+    /// seen again.
     ///
     /// # Errors
     /// [`StateError`].
@@ -259,8 +262,9 @@ impl State {
         self.call(move |db| decisions.iter().try_for_each(|decision| remember(db, decision))).await
     }
 
-    /// Remembers that a signature is about to be published at a path. Until the delivery is recorded, a
-    /// signature of these bytes without payload at the destination is known to be left over from us.
+    /// Remembers that a signature is about to be published at a path. Until the delivery is
+    /// recorded, a signature of these bytes without payload at the destination is known to be left
+    /// over from us.
     ///
     /// # Errors
     /// [`StateError`].
@@ -270,8 +274,8 @@ impl State {
         self.call(move |db| intend(db, &rule, &path, &digest)).await
     }
 
-    /// Remembers that the signature of ours beside a payload is about to be replaced. It is the only one that can be
-    /// there until another is, so that those before it are forgotten.
+    /// Remembers that the signature of ours beside a payload is about to be replaced. It is the
+    /// only one that can be there until another is, so that those before it are forgotten.
     ///
     /// # Errors
     /// [`StateError`].
@@ -311,8 +315,8 @@ impl State {
         .await
     }
 
-    /// Whether this is the digest of a signature that a rule made, or was to replace, whatever it lies at. Reads all that
-    /// is remembered of the rule: for what is found once in a while.
+    /// Whether this is the digest of a signature that a rule made, or was to replace, whatever it
+    /// lies at. Reads all that is remembered of the rule: for what is found once in a while.
     ///
     /// # Errors
     /// [`StateError`].
@@ -328,7 +332,8 @@ impl State {
         .await
     }
 
-    /// Whether a digest was delivered, or about to be, under this path before and another one after it.
+    /// Whether a digest was delivered, or about to be, under this path before and another one after
+    /// it.
     ///
     /// # Errors
     /// [`StateError`].
@@ -342,8 +347,9 @@ impl State {
         self.call(move |db| is_superseded(db, &rule, &path, &digest)).await
     }
 
-    /// Remembers a digest as the newest one under this path; whether it was not remembered before. To be called before
-    /// it is delivered: a kill in between must not let an older one be taken for the newest.
+    /// Remembers a digest as the newest one under this path; whether it was not remembered before.
+    /// To be called before it is delivered: a kill in between must not let an older one be taken
+    /// for the newest.
     ///
     /// # Errors
     /// [`StateError`].
@@ -371,8 +377,8 @@ impl State {
         self.call(move |db| forget_edition(db, &rule, &path, &digest)).await
     }
 
-    /// Some of the paths of a rule that have decisions, each with the version of its payload: those after `last`, in
-    /// their order. None when there are no more.
+    /// Some of the paths of a rule that have decisions, each with the version of its payload: those
+    /// after `last`, in their order. None when there are no more.
     ///
     /// # Errors
     /// [`StateError`].
@@ -396,8 +402,8 @@ impl State {
         .await
     }
 
-    /// Forgets decisions about files of a rule that are gone, but for those that were made since they were listed:
-    /// then another version has come.
+    /// Forgets decisions about files of a rule that are gone, but for those that were made since
+    /// they were listed: then another version has come.
     ///
     /// # Errors
     /// [`StateError`].

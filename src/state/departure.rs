@@ -1,11 +1,11 @@
 //! Items that leave quarantine: released by a person, or purged.
 //!
-//! What is released to where a rule delivers is an edition as any that the daemon delivers, so that what it supersedes is
-//! known.
+//! What is released to where a rule delivers is an edition as any that the daemon delivers, so that
+//! what it supersedes is known.
 //!
-//! The row is written before the item goes, so that nothing goes unrecorded. A kill between the two leaves the item,
-//! and another row when it is let go again. Commands write theirs beside a daemon that runs; they never make,
-//! migrate or mend the database, which is the daemon's.
+//! The row is written before the item goes, so that nothing goes unrecorded. A kill between the two
+//! leaves the item, and another row when it is let go again. Commands write theirs beside a daemon
+//! that runs; they never make, migrate or mend the database, which is the daemon's.
 
 use std::path::{Path, PathBuf};
 
@@ -101,7 +101,8 @@ impl Journal {
         self.put(|db| memory::forget_edition(db, rule, path.as_bytes(), digest))
     }
 
-    /// Does something to the record in a transaction of its own; the busy timeout waits for the daemon's.
+    /// Does something to the record in a transaction of its own; the busy timeout waits for the
+    /// daemon's.
     pub(super) fn put<T>(
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -171,7 +172,8 @@ mod tests {
                 done.send(()).ok(); // nobody waits for it any more
                 recorded
             });
-            // Gives the command its chance to come in between. It must not; how long it is given decides nothing.
+            // Gives the command its chance to come in between. It must not; how long it is given
+            // decides nothing.
             is_done.recv_timeout(Duration::from_millis(100)).unwrap_err();
             append(db, &departure("daemon"))?;
             Ok((before, command))

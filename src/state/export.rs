@@ -1,8 +1,8 @@
 //! The record as lines of JSON, to be kept off the host, and its proof from these lines alone.
 //!
-//! The first line says how the chain began and what was pruned, each row is a line, and the last line is the
-//! head. Everything that goes into a hash is there: bytes of paths in hexadecimal, times and words as they are.
-//! `docs/formats.md` describes the form. Never reads the database.
+//! The first line says how the chain began and what was pruned, each row is a line, and the last
+//! line is the head. Everything that goes into a hash is there: bytes of paths in hexadecimal,
+//! times and words as they are. `docs/formats.md` describes the form. Never reads the database.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -19,7 +19,8 @@ use crate::escape::Escaped;
 /// The number of the form; that in the prefixes of the hashes.
 const FORMAT: u32 = 1;
 
-/// The longest line that is read, in bytes. A row has a path of at most 4 KiB, twice, and short words.
+/// The longest line that is read, in bytes. A row has a path of at most 4 KiB, twice, and short
+/// words.
 const MAX_LINE: u64 = 1 << 20;
 
 /// A line of an export.
@@ -165,8 +166,8 @@ pub fn verify(file: &Path, expected: Vec<Expected>) -> Result<Proven, ExportErro
     let chain = link(&lines, &chain)?;
     let checkpoint = Point { seq: pruned_seq, link: link(&lines, &pruned_hash)? };
     let genesis = Genesis { nonce: *link(&lines, &nonce)?.as_bytes(), begun };
-    // The head is known at the end; what is expected of it is looked at there. Two passes over a file that a
-    // person named are cheaper than keeping its rows.
+    // The head is known at the end; what is expected of it is looked at there. Two passes over a
+    // file that a person named are cheaper than keeping its rows.
     let head = last_line(file)?;
     let claims = Claims { genesis, chain, checkpoint, head: head.point };
     let mut proof = Audit::begin(claims).and_then(|mut audit| {

@@ -1,9 +1,9 @@
-//! The record in the database: appended to by whoever holds a write transaction, shortened at its old end by
-//! retention, and otherwise never changed.
+//! The record in the database: appended to by whoever holds a write transaction, shortened at its
+//! old end by retention, and otherwise never changed.
 //!
-//! Each function works inside the transaction of its caller and reads the head there, so that the daemon and
-//! commands may append side by side. The form of a row is `link`'s, the proof that nothing was changed
-//! `audit`'s.
+//! Each function works inside the transaction of its caller and reads the head there, so that the
+//! daemon and commands may append side by side. The form of a row is `link`'s, the proof that
+//! nothing was changed `audit`'s.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -11,8 +11,8 @@ use super::Decision;
 use super::audit::{Audit, Break, Claims};
 use super::link::{Genesis, Head, LEN, Link, Point, Row};
 
-/// `chain` has one row: the beginning, the checkpoint and the head. `kept_item` holds the quarantine items
-/// whose rows retention removed, so that they are not put on record anew.
+/// `chain` has one row: the beginning, the checkpoint and the head. `kept_item` holds the
+/// quarantine items whose rows retention removed, so that they are not put on record anew.
 pub(super) const TABLES: &str = "
     CREATE TABLE history (
         seq INTEGER PRIMARY KEY,
@@ -88,8 +88,8 @@ pub(super) fn begin(db: &Connection, nonce: [u8; LEN], at: String) -> rusqlite::
     .map(drop)
 }
 
-/// Appends a decision, and returns the new head. Inside a write transaction only (`BEGIN IMMEDIATE`): the
-/// head is read here and must still be the head when the caller commits.
+/// Appends a decision, and returns the new head. Inside a write transaction only
+/// (`BEGIN IMMEDIATE`): the head is read here and must still be the head when the caller commits.
 ///
 /// # Errors
 /// SQLite's. The caller must then roll back: a row without its head is a broken record.
@@ -180,9 +180,9 @@ pub(super) fn read(row: &rusqlite::Row<'_>) -> Read {
     Ok((read, link))
 }
 
-/// Removes at most `most` rows at the old end that were written before `before`, and moves the checkpoint to the
-/// last of them. Never past a row that is younger, never past one that is not what was recorded, and never the
-/// last row.
+/// Removes at most `most` rows at the old end that were written before `before`, and moves the
+/// checkpoint to the last of them. Never past a row that is younger, never past one that is not
+/// what was recorded, and never the last row.
 pub(super) fn prune(db: &Connection, before: &str, most: u32) -> rusqlite::Result<Pruned> {
     let claims = claims(db)?;
     let head = claims.head.seq;

@@ -1,8 +1,8 @@
 //! The form of the record: what a row is, and the hash that binds it to all the rows before it.
 //!
-//! Pure. `docs/formats.md` describes this form for others to recompute, so it is fixed: another form
-//! gets another number in `GENESIS` and `ROW`. Knows no database, and never decides whether a chain
-//! holds; that is `audit`'s.
+//! Pure. `docs/formats.md` describes this form for others to recompute, so it is fixed: another
+//! form gets another number in `GENESIS` and `ROW`. Knows no database, and never decides whether a
+//! chain holds; that is `audit`'s.
 
 use super::reason::DecisionReason;
 use super::{Decision, Outcome};
@@ -11,8 +11,8 @@ use crate::signing::Reason;
 use std::fmt;
 use std::str::FromStr;
 
-/// Bytes of a link. SHA-512 cut in half: 128 bits against collisions, half the room in every row, and a head
-/// that fits on a line.
+/// Bytes of a link. SHA-512 cut in half: 128 bits against collisions, half the room in every row,
+/// and a head that fits on a line.
 pub const LEN: usize = 32;
 
 /// What the beginning of a chain is hashed with, so that it can pass for nothing else.
@@ -34,8 +34,8 @@ pub struct Point {
     pub link: Link,
 }
 
-/// A point, and the chain it is on: all that need be kept elsewhere to notice a record that was rolled back,
-/// rewritten or replaced.
+/// A point, and the chain it is on: all that need be kept elsewhere to notice a record that was
+/// rolled back, rewritten or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// The chain's id.
@@ -66,7 +66,8 @@ pub struct Row {
     pub path: Vec<u8>,
     /// What became of it; one of [`Outcome::words`].
     pub outcome: String,
-    /// Why, where that says more: the text of [`DecisionReason::to_record`], or of an earlier version's sentence.
+    /// Why, where that says more: the text of [`DecisionReason::to_record`], or of an earlier
+    /// version's sentence.
     pub reason: Option<String>,
     /// SHA-512 of the payload, in hexadecimal.
     pub digest: Option<String>,
@@ -158,10 +159,11 @@ impl Row {
         }
     }
 
-    /// Its link on `chain`, after a row whose link is `before`: SHA-512, cut to 32 bytes, of a prefix, the
-    /// chain's id, the link before, the row's number in eight bytes, and each field in the order of this type.
-    /// A field is a byte 1, its length in eight bytes and itself; a field that is absent is a byte 0. Numbers
-    /// are big endian. So no two different rows, at no two different places, are hashed alike.
+    /// Its link on `chain`, after a row whose link is `before`: SHA-512, cut to 32 bytes, of a
+    /// prefix, the chain's id, the link before, the row's number in eight bytes, and each field in
+    /// the order of this type. A field is a byte 1, its length in eight bytes and itself; a field
+    /// that is absent is a byte 0. Numbers are big endian. So no two different rows, at no two
+    /// different places, are hashed alike.
     pub fn link(&self, chain: &Link, before: &Link) -> Link {
         let mut hash = Hashed::new(ROW);
         hash.bytes(&chain.0);

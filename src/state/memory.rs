@@ -1,4 +1,5 @@
-//! What is remembered of each path: the last decision, what is about to be published, what was delivered.
+//! What is remembered of each path: the last decision, what is about to be published, what was
+//! delivered.
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -40,15 +41,16 @@ fn remembered_by(
     reason: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<DecisionReason>>,
 ) -> rusqlite::Result<Option<Remembered>> {
     db.prepare_cached(sql)?
-        // A row of another version of this program, or one that a disk has spoilt, is a decision nobody here can rely
-        // on. As an error it would end the daemon, and the next one, until somebody removed it.
+        // A row of another version of this program, or one that a disk has spoilt, is a decision
+        // nobody here can rely on. As an error it would end the daemon, and the next one, until
+        // somebody removed it.
         .query_row(params![rule, path], |row| Ok(decoded(row, reason).ok().flatten()))
         .optional()
         .map(Option::flatten)
 }
 
-/// A row of `remembered`; `None` for an outcome that this version does not know. A reason that it does not know is none:
-/// where that matters, the file is looked at again.
+/// A row of `remembered`; `None` for an outcome that this version does not know. A reason that it
+/// does not know is none: where that matters, the file is looked at again.
 fn decoded(
     row: &rusqlite::Row<'_>,
     reason: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<DecisionReason>>,

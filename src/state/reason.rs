@@ -1,8 +1,8 @@
 //! Why a decision was made, as a code that is stored and compared.
 //!
-//! The sentence is made where it is shown, by `Display`; nothing recognises one, so that any of them may be
-//! reworded. A code is stable: state and the record keep it for years. What a sentence needs beside its code
-//! (sizes, limits) is kept apart, as `name=number` words.
+//! The sentence is made where it is shown, by `Display`; nothing recognises one, so that any of
+//! them may be reworded. A code is stable: state and the record keep it for years. What a sentence
+//! needs beside its code (sizes, limits) is kept apart, as `name=number` words.
 
 pub(super) mod sentences;
 
@@ -23,7 +23,8 @@ pub enum DecisionReason {
     Verdict(Reason),
     /// It is not handled as it is.
     Refusal(RefusalReason),
-    /// So many more were refused than are on record. In the record only: it is about no single file.
+    /// So many more were refused than are on record. In the record only: it is about no single
+    /// file.
     MoreRefused(usize),
 }
 
@@ -43,7 +44,8 @@ pub enum RefusalReason {
     SignatureOfSignature,
     /// In a sign rule, a signature whose payload is not there.
     StraySignature,
-    /// In a verify rule, a signature whose payload has not come for as long as signatures are waited for.
+    /// In a verify rule, a signature whose payload has not come for as long as signatures are
+    /// waited for.
     OrphanSignature,
     /// Its signature is of ours and out of date, and `on_stale = "report"`.
     StaleSignature,
@@ -114,7 +116,8 @@ impl RefusalReason {
         }
     }
 
-    /// The reason that a code and its details stand for; `None` for any that this version does not write.
+    /// The reason that a code and its details stand for; `None` for any that this version does not
+    /// write.
     pub fn parse(code: &str, details: Option<&str>) -> Option<Self> {
         let of = Details(details.unwrap_or_default());
         let reason = match code {
@@ -208,8 +211,8 @@ impl DecisionReason {
         }
     }
 
-    /// The reason that a code and its details stand for. `None` for any that this version does not write: that
-    /// equals no reason, so what was decided for it is decided again.
+    /// The reason that a code and its details stand for. `None` for any that this version does not
+    /// write: that equals no reason, so what was decided for it is decided again.
     pub fn parse(code: &str, details: Option<&str>) -> Option<Self> {
         if let (Some(reason), None) = (Reason::parse(code), details) {
             return Some(Self::Verdict(reason));

@@ -16,7 +16,8 @@ use crate::chain;
 use crate::clock;
 use crate::fs::FsError;
 
-/// The version this program writes (`PRAGMA user_version`). Earlier ones are migrated, later ones refused.
+/// The version this program writes (`PRAGMA user_version`). Earlier ones are migrated, later ones
+/// refused.
 pub(super) const VERSION: i64 = 3;
 
 /// The version since which the record is chained.
@@ -91,8 +92,8 @@ impl From<rusqlite::Error> for OpenError {
     }
 }
 
-/// Opens or creates, checks and migrates. WAL and FULL: a commit survives a power cut (SQLite, "PRAGMA
-/// synchronous").
+/// Opens or creates, checks and migrates. WAL and FULL: a commit survives a power cut (SQLite,
+/// "PRAGMA synchronous").
 pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
     // Created here rather than by SQLite, for the mode.
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
@@ -168,7 +169,8 @@ fn migrate(db: &Connection) -> Result<(), OpenError> {
     match done.and_then(|()| Ok(db.execute_batch(&format!("PRAGMA user_version = {VERSION}; COMMIT"))?)) {
         Ok(()) => Ok(()),
         Err(error) => {
-            // The error is what is worth telling; a transaction left open would end with the connection.
+            // The error is what is worth telling; a transaction left open would end with the
+            // connection.
             db.execute_batch("ROLLBACK").unwrap_or_default();
             Err(error)
         }
@@ -214,10 +216,12 @@ fn chain_up(db: &Connection) -> Result<(), OpenError> {
     Ok(db.execute_batch("DROP TABLE history_1")?)
 }
 
-/// What a reason is that no version wrote. No version reads it as one, so that its file is looked at again.
+/// What a reason is that no version wrote. No version reads it as one, so that its file is looked
+/// at again.
 const UNKNOWN: &str = "unknown";
 
-/// Before version 3 the reasons of refusals were sentences. The record keeps its own, which are in its hashes.
+/// Before version 3 the reasons of refusals were sentences. The record keeps its own, which are in
+/// its hashes.
 fn give_codes(db: &Connection) -> Result<(), OpenError> {
     db.execute_batch("ALTER TABLE decided RENAME TO decided_2")?;
     db.execute_batch(DECIDED)?;

@@ -50,7 +50,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// What is written to a file without a name is lost at the end, and nobody else can read it (unlink(2)).
+    /// What is written to a file without a name is lost at the end, and nobody else can read it
+    /// (unlink(2)).
     fn check(&self) -> Result<(), StateError> {
         let Some(file) = &self.file else { return Ok(()) };
         match stat_path(&self.path) {
@@ -94,8 +95,9 @@ pub(super) fn serve(
             let Done { failed, reply } = work(going.clone().map(|()| db));
             replies.push(reply);
             if let (Ok(()), Some(error), true) = (&going, failed, db.is_autocommit()) {
-                // A disk that is full or broken may end the transaction, with all that was done in it (SQLite, "Response To
-                // Errors Within A Transaction"). It holds for the others too.
+                // A disk that is full or broken may end the transaction, with all that was done in
+                // it (SQLite, "Response To Errors Within A Transaction"). It holds for the others
+                // too.
                 going = Err(error);
             }
         }
@@ -124,9 +126,9 @@ fn take(request: Request, works: &mut VecDeque<Work>) {
     }
 }
 
-/// IMMEDIATE: commands write history beside the daemon. A transaction that has read cannot begin to write once
-/// another has committed (SQLite, "Isolation"), and that would be no passing error. While another process writes,
-/// `meanwhile` is done now and then.
+/// IMMEDIATE: commands write history beside the daemon. A transaction that has read cannot begin to
+/// write once another has committed (SQLite, "Isolation"), and that would be no passing error.
+/// While another process writes, `meanwhile` is done now and then.
 fn begin(db: &Connection, mut meanwhile: impl FnMut()) -> rusqlite::Result<()> {
     let clock = Clock::start();
     db.busy_timeout(BREATH)?;
@@ -149,7 +151,8 @@ pub(super) fn whole<T>(
 ) -> rusqlite::Result<T> {
     db.prepare_cached("SAVEPOINT whole")?.execute([])?;
     let done = work(db);
-    // A full disk ends the transaction, and the savepoint with it; then there is nothing left to undo.
+    // A full disk ends the transaction, and the savepoint with it; then there is nothing left to
+    // undo.
     if done.is_err() && !db.is_autocommit() {
         db.prepare_cached("ROLLBACK TO whole")?.execute([])?;
     }

@@ -1,8 +1,10 @@
-//! How far the work is: one line at the bottom of the terminal that standard error is, gone when the work is done.
+//! How far the work is: one line at the bottom of the terminal that standard error is, gone when
+//! the work is done.
 //!
-//! A thread of its own draws it; those who work only count, so that they lose nothing by being watched. Nothing is
-//! drawn where standard error is no terminal, nor before the work has taken a while. Whatever else is said on standard
-//! error meanwhile goes through [`stderr`], which takes the line away and puts it back underneath.
+//! A thread of its own draws it; those who work only count, so that they lose nothing by being
+//! watched. Nothing is drawn where standard error is no terminal, nor before the work has taken a
+//! while. Whatever else is said on standard error meanwhile goes through [`stderr`], which takes
+//! the line away and puts it back underneath.
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal as _, Write};
@@ -40,7 +42,8 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// Draws what `line` makes of how fast things go, from `patience` on. Nothing, where nothing is to be drawn.
+    /// Draws what `line` makes of how fast things go, from `patience` on. Nothing, where nothing is
+    /// to be drawn.
     fn begin(patience: Duration, line: impl FnMut(&ProgressBar) -> String + Send + 'static) -> Option<Self> {
         let is_wanted = io::stderr().is_terminal() && understands_escapes(std::env::var_os(TERM));
         if !is_wanted {

@@ -1,5 +1,5 @@
-//! Signing and verifying with KMS over the wire: against moto for what KMS does, through the proxy for what
-//! goes wrong, and with boto3 as the client that shares no line with ours.
+//! Signing and verifying with KMS over the wire: against moto for what KMS does, through the proxy
+//! for what goes wrong, and with boto3 as the client that shares no line with ours.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -139,8 +139,8 @@ fn k1_k7_another_context_or_a_damaged_ciphertext_is_invalid() {
     }
     invalid("f.sig", &["--context", "a=1"]);
 
-    // moto keeps the key's id in the first 36 bytes and answers AccessDenied when that is damaged; KMS
-    // answers InvalidCiphertext for every byte.
+    // moto keeps the key's id in the first 36 bytes and answers AccessDenied when that is damaged;
+    // KMS answers InvalidCiphertext for every byte.
     let good = place.read("f.sig");
     for at in [36, good.len() / 2, good.len() - 1] {
         let mut flipped = good.clone();

@@ -25,7 +25,8 @@ const ALLOWED: Fault = Fault::Error(412, "DryRunOperationException");
 const DISOWNED: [&str; 4] =
     ["ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException", "InvalidClientTokenId"];
 
-/// A place whose KMS is moto behind a proxy, a key there, and a rule that signs with it. Without any credentials.
+/// A place whose KMS is moto behind a proxy, a key there, and a rule that signs with it. Without
+/// any credentials.
 fn without_credentials() -> (Place, Proxy, String) {
     let proxy = Proxy::start(Moto::start().url());
     let mut place = place(SIGN);

@@ -156,8 +156,8 @@ fn batch_at(place: &Place, path: impl AsRef<std::path::Path>) -> Batch {
     Signature::parse(&bytes).unwrap().batch().expect("a batch signature").clone()
 }
 
-/// Whether each of [`files`] has a signature in `dir` that vouches for what lies there; how many different batches they
-/// are of.
+/// Whether each of [`files`] has a signature in `dir` that vouches for what lies there; how many
+/// different batches they are of.
 fn batches_of(place: &Place, dir: &str, count: u64) -> usize {
     let local = Local::new(place.path("keyring"));
     let keys = ["local:demo".parse().unwrap()];
@@ -345,7 +345,8 @@ mod aws {
     use crate::support::proxy::{Fault, Proxy};
     use crate::support::side_by_side::each_passes;
 
-    /// The signatures of [`files`], by a key of moto: boto3 encrypts, so that this is not only our own doing.
+    /// The signatures of [`files`], by a key of moto: boto3 encrypts, so that this is not only our
+    /// own doing.
     fn signatures(key: &str, count: u64) -> Vec<Vec<u8>> {
         let tree = tree(count);
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

@@ -1,5 +1,5 @@
-//! The command line: exact output, exact exit codes, and what lies in the directory afterwards. With local
-//! keys throughout; what needs KMS is tested against a server that speaks its protocol.
+//! The command line: exact output, exact exit codes, and what lies in the directory afterwards.
+//! With local keys throughout; what needs KMS is tested against a server that speaks its protocol.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -505,7 +505,8 @@ fn s4_a_file_that_changes_while_it_is_verified_gets_no_verdict() {
     let place = Place::with_signed_file();
     place.write("f", "before\n");
     place.write("new", "payload\n");
-    // The file is open when the signature is asked for; until that comes, there is all the time to change it.
+    // The file is open when the signature is asked for; until that comes, there is all the time to
+    // change it.
     for change in ["cp new f", "mv new f", "rm f", "echo more >>f"] {
         place.write("f", "before\n");
         place

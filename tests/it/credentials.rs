@@ -1,8 +1,9 @@
-//! Where credentials come from, over what they travel, and what is never taken for any: every source behind a proxy
-//! on another host, named profiles, Regions, certificates, and what is wrong with each of them.
+//! Where credentials come from, over what they travel, and what is never taken for any: every
+//! source behind a proxy on another host, named profiles, Regions, certificates, and what is wrong
+//! with each of them.
 //!
-//! `stub` has the services that hand out credentials, on loopback; `aws` has AWS as a proxy between it and the host
-//! sees it, behind TLS.
+//! `stub` has the services that hand out credentials, on loopback; `aws` has AWS as a proxy between
+//! it and the host sees it, behind TLS.
 
 mod aws;
 mod stub;
@@ -19,7 +20,8 @@ use stub::Stub;
 /// Nobody is there (RFC 5737).
 const AWAY: &str = "http://192.0.2.1";
 
-/// A place without any AWS configuration, with an empty configuration file, and with KMS at moto behind a proxy.
+/// A place without any AWS configuration, with an empty configuration file, and with KMS at moto
+/// behind a proxy.
 fn bare() -> (Place, Proxy) {
     let proxy = Proxy::start(Moto::start().url());
     let mut place = Place::new();
@@ -232,7 +234,8 @@ fn k24_no_credential_service_is_asked_in_plain_http_on_another_machine() {
 
 const SIGNER: &str = "[profile signer]\naws_access_key_id = AKIDSIGNER\naws_secret_access_key = secret\n";
 
-/// A policy with a sign rule for an AWS key and this line in `[aws]`, with keys in the environment and an instance role.
+/// A policy with a sign rule for an AWS key and this line in `[aws]`, with keys in the environment
+/// and an instance role.
 fn with_policy(line: &str, config: &str) -> (Place, Proxy, Stub) {
     let proxy = Proxy::start(Moto::start().url());
     let instance = Stub::instance("AKIDINSTANCE");
@@ -401,7 +404,8 @@ fn use_fips_with_an_endpoint_of_whatever_origin_is_a_fault() {
 
 // Regions
 
-/// A configuration whose credentials come from a role, without a Region anywhere. The account is the one of moto's keys.
+/// A configuration whose credentials come from a role, without a Region anywhere. The account is
+/// the one of moto's keys.
 fn role(source: &str) -> String {
     let role = "[profile r]\nrole_arn = arn:aws:iam::123456789012:role/r\n";
     let base = "[profile b]\naws_access_key_id = b\naws_secret_access_key = b\n";

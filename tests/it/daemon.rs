@@ -1,5 +1,5 @@
-//! The daemon as a process: what is signed, delivered, quarantined and held, what it does about trouble, and how it
-//! ends and reloads.
+//! The daemon as a process: what is signed, delivered, quarantined and held, what it does about
+//! trouble, and how it ends and reloads.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};

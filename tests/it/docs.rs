@@ -1,5 +1,5 @@
-//! The documentation tells the truth: what it names exists, and what exists it names; its links lead
-//! somewhere, and its lines are short enough to read in a terminal.
+//! The documentation tells the truth: what it names exists, and what exists it names; its links
+//! lead somewhere, and its lines are short enough to read in a terminal.
 //!
 //! Prose cannot be compiled; names, tables and commands can be compared with the program.
 
@@ -198,7 +198,8 @@ fn docs_list_messages_and_causes_that_the_program_uses() {
     assert_eq!(told, causes);
 }
 
-/// The last text literal of each `tracing::info!`, `warn!` and `error!` of the sources: their messages.
+/// The last text literal of each `tracing::info!`, `warn!` and `error!` of the sources: their
+/// messages.
 fn messages() -> BTreeSet<String> {
     let code = code();
     let mut messages = BTreeSet::new();
@@ -350,8 +351,8 @@ fn readme_is_short_and_leads_to_every_document() {
     }
 }
 
-/// The package installs the documents beside each other as they are in the tree, so that their links
-/// hold there, too.
+/// The package installs the documents beside each other as they are in the tree, so that their
+/// links hold there, too.
 #[test]
 fn docs_are_in_the_package() {
     let cargo = document("Cargo.toml");

@@ -1,4 +1,5 @@
-//! `kms-sig explain`: the right rule, the right reason, what is sent to KMS, and what would happen, with nothing changed.
+//! `kms-sig explain`: the right rule, the right reason, what is sent to KMS, and what would happen,
+//! with nothing changed.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};

@@ -1,5 +1,5 @@
-//! What `kms-sig explain` foretells of a file is what the daemon then does with it, whatever the rule says, whatever lies
-//! there, and whatever was decided before.
+//! What `kms-sig explain` foretells of a file is what the daemon then does with it, whatever the
+//! rule says, whatever lies there, and whatever was decided before.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +19,8 @@ use serde_json::Value;
 use crate::support::place::Place;
 use crate::support::policy::{SIGN, set_policy, with};
 
-/// Scenes of one case. Each has a rule of its own in one policy, so that one run of the daemon acts on all of them.
+/// Scenes of one case. Each has a rule of its own in one policy, so that one run of the daemon acts
+/// on all of them.
 const SCENES: usize = 64;
 /// Longer than the short waits of these rules, which count from the ctime.
 const SETTLED: Duration = Duration::from_millis(60);
@@ -546,8 +547,8 @@ fn actual(scene: &Scene, before: &Value, after: &Value, told: &[String]) -> End 
     }
 }
 
-/// Whether what was foretold came. The word is that of the first way, and there are several only where KMS would be asked
-/// or contents be compared.
+/// Whether what was foretold came. The word is that of the first way, and there are several only
+/// where KMS would be asked or contents be compared.
 fn agree(foretold: &Foretold, actual: &End) -> bool {
     let first = foretold.outcomes.first().map(|end| end.outcome.as_str()).unwrap_or_default();
     let may_be_first: &[&str] = match foretold.would.as_str() {
@@ -577,7 +578,8 @@ fn agree(foretold: &Foretold, actual: &End) -> bool {
 #[test]
 fn what_explain_foretells_the_daemon_does() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
-    // All that is found in a case is told; to run it again in parts would take longer than to read it.
+    // All that is found in a case is told; to run it again in parts would take longer than to read
+    // it.
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
     proptest!(config, |(scenes in vec(scene(), SCENES))| {
         let mut stage = Stage::new(scenes);

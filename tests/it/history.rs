@@ -78,7 +78,8 @@ fn tamper(place: &Place, sql: &str) {
     Connection::open(place.path("state/state.db")).unwrap().execute_batch(sql).unwrap();
 }
 
-/// A place where four pairs were dealt with: two delivered, one quarantined, one with a hostile name.
+/// A place where four pairs were dealt with: two delivered, one quarantined, one with a hostile
+/// name.
 fn worked() -> Place {
     let place = place(VERIFY);
     let daemon = Daemon::start(&place);

@@ -1,11 +1,13 @@
-//! Tests of the built program, as its users meet it. CONTRIBUTING.md has an example of each kind to copy.
+//! Tests of the built program, as its users meet it. CONTRIBUTING.md has an example of each kind to
+//! copy.
 //!
 //! - A command, its output and its exit code: `cli`, `explain`, `history`, `quarantine`, `online`
 //!   (`check --online`), `terminal` (progress and colours).
-//! - The daemon: `daemon`, `watching` (what is found, and when it is complete), `batch`, `metrics`, `control`
-//!   (status, backlog, events), `service` (the service manager), `model` (random stories).
-//! - KMS and its credentials: `aws` and `online_aws` for commands, `outage` and `aws_credentials` for the daemon,
-//!   `credentials` for where they come from.
+//! - The daemon: `daemon`, `watching` (what is found, and when it is complete), `batch`, `metrics`,
+//!   `control` (status, backlog, events), `service` (the service manager), `model` (random
+//!   stories).
+//! - KMS and its credentials: `aws` and `online_aws` for commands, `outage` and `aws_credentials`
+//!   for the daemon, `credentials` for where they come from.
 //! - Vectors for other implementations, too: `vectors`.
 //! - What is written beside the code: `docs`, `contributing`, `manual` (manual pages, completions,
 //!   policy reference), `units`.

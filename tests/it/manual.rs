@@ -1,6 +1,6 @@
 //! Manual pages, shell completions, the policy reference `docs/policy.md` and the annotated example
-//! `config/policy.toml`: made from the command line and from `src/policy/manual.rs`, and kept in the
-//! tree for packages and readers. They must be what would be made now;
+//! `config/policy.toml`: made from the command line and from `src/policy/manual.rs`, and kept in
+//! the tree for packages and readers. They must be what would be made now;
 //! `KMS_SIG_BLESS=1 cargo test --test it -- manual` makes them anew.
 
 use std::fs;
@@ -128,7 +128,8 @@ impl Page {
         self.0.control("fi", []).control("RE", []);
     }
 
-    /// What stands below a help text: paragraphs, and after a line that ends in a colon what is indented as it is.
+    /// What stands below a help text: paragraphs, and after a line that ends in a colon what is
+    /// indented as it is.
     fn help(&mut self, text: &str) {
         let mut lines = text.lines().peekable();
         while let Some(line) = lines.next() {
@@ -736,7 +737,8 @@ const SET: [(&str, Lines); 6] = [
     ),
 ];
 
-/// Keys of every rule that the second rule of the example explains, as it is the one that uses them.
+/// Keys of every rule that the second rule of the example explains, as it is the one that uses
+/// them.
 const LATER: [&str; 4] = ["deliver_to", "deliver_mode", "quarantine_max_size", "quarantine_keep"];
 
 /// The line of a key in the annotated example, and whether it is commented out.

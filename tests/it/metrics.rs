@@ -1,5 +1,5 @@
-//! Metrics: what the daemon tells, over its socket and over loopback, and that alerts, dashboard and
-//! documentation speak of what there is.
+//! Metrics: what the daemon tells, over its socket and over loopback, and that alerts, dashboard
+//! and documentation speak of what there is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -118,8 +118,8 @@ struct Use {
     matchers: Vec<(String, &'static str, String)>,
 }
 
-/// The metrics that a text names, and the other labels: those of `by`, `without`, `on` and `ignoring`, of
-/// `$labels` in alerts and of legends.
+/// The metrics that a text names, and the other labels: those of `by`, `without`, `on` and
+/// `ignoring`, of `$labels` in alerts and of legends.
 fn uses(text: &str) -> (Vec<Use>, BTreeSet<String>) {
     let mut found = Vec::new();
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';

@@ -1,6 +1,6 @@
-//! Random stories of a producer, an outage, kills and restarts, against the two promises that matter most:
-//! nothing is wrongly accepted, nothing is lost. Whatever was told, when all is well again everything ends
-//! where it belongs.
+//! Random stories of a producer, an outage, kills and restarts, against the two promises that
+//! matter most: nothing is wrongly accepted, nothing is lost. Whatever was told, when all is well
+//! again everything ends where it belongs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,8 @@ use crate::support::policy::{VERIFY, place};
 /// What happens next.
 #[derive(Debug, Clone)]
 enum Event {
-    /// A pair is dropped, in one of three ways; a tampered one is another's signature for its bytes.
+    /// A pair is dropped, in one of three ways; a tampered one is another's signature for its
+    /// bytes.
     Drop { tampered: bool, how: How },
     /// The keys go away, or come back.
     Keys(bool),
@@ -132,7 +133,8 @@ impl World {
         }
     }
 
-    /// What must hold at every moment. Looks along the way that files go, so that none is missed while it moves.
+    /// What must hold at every moment. Looks along the way that files go, so that none is missed
+    /// while it moves.
     fn check(&self, story: &Story) {
         let source = names(&self.place.path("in"));
         let claimed = contents_below(&self.place.path("in/.kms-sig"));

@@ -1,5 +1,5 @@
-//! `kms-sig check` as JSON, and `--online` for what needs no KMS: local keys, the host, and the directories, as whoever
-//! the daemon is.
+//! `kms-sig check` as JSON, and `--online` for what needs no KMS: local keys, the host, and the
+//! directories, as whoever the daemon is.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};

@@ -1,5 +1,5 @@
-//! `kms-sig check --online` with KMS: every call rehearsed once, whatever comes back told with what to do, and nothing
-//! ever signed.
+//! `kms-sig check --online` with KMS: every call rehearsed once, whatever comes back told with what
+//! to do, and nothing ever signed.
 
 use std::fs;
 use std::time::{Duration, SystemTime};

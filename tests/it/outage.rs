@@ -1,5 +1,6 @@
-//! The daemon with AWS KMS: against a real server, through a proxy that breaks things in every way KMS and the
-//! network can. Whatever happens, no outage becomes a verdict (P2), and everything goes on when it is over.
+//! The daemon with AWS KMS: against a real server, through a proxy that breaks things in every way
+//! KMS and the network can. Whatever happens, no outage becomes a verdict (P2), and everything goes
+//! on when it is over.
 
 use std::fs;
 

@@ -109,7 +109,8 @@ fn show_says_whether_the_content_changed_since() {
     run(&place, &["show", &id]).exits(0).says(shown(changed)).complains("");
 }
 
-/// Makes a file of an item as long as this, as a sender may who still has it open. It takes no room on the disk.
+/// Makes a file of an item as long as this, as a sender may who still has it open. It takes no room
+/// on the disk.
 fn resize(place: &Place, file: &str, len: u64) {
     let path = place.path("q").join(file);
     let mode = fs::metadata(&path).unwrap().mode();
@@ -235,7 +236,8 @@ fn an_item_that_is_gone_keeps_nobody_from_the_others() {
     assert_eq!((&told[0]["id"], &told[0]["verdict"]), (&"gone".into(), &"unknown".into()));
     assert_eq!((&told[1]["id"], &told[1]["verdict"]), (&a.clone().into(), &"invalid".into()));
 
-    // What cannot be told is worse than what is to be written otherwise, and that is worse than what is invalid.
+    // What cannot be told is worse than what is to be written otherwise, and that is worse than
+    // what is invalid.
     let to = ["--force", "--to", "to", "--json"];
     place.write("to/b", "theirs");
     let told = lines(run(&place, &[&["release", "gone", &a, &b][..], &to].concat()).exits(3));
@@ -395,7 +397,8 @@ fn take_away(place: &Place, file: &str, content: &str) {
     fs::remove_file(place.path("out").join(format!("{file}.sig"))).unwrap();
 }
 
-/// Drops a good pair again, and says whether the daemon holds it as superseded. Takes it away in any case.
+/// Drops a good pair again, and says whether the daemon holds it as superseded. Takes it away in
+/// any case.
 fn is_held(place: &Place, content: &str) -> bool {
     files::drop_pair(place, "f", content);
     let run = place.run(["watch", "--policy", "policy.toml", "--once"]);

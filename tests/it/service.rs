@@ -1,6 +1,7 @@
 //! As a service: what the service manager is told, when, and what has it restart the daemon.
 //!
-//! The test plays the service manager: it binds the socket that `NOTIFY_SOCKET` names and reads what comes.
+//! The test plays the service manager: it binds the socket that `NOTIFY_SOCKET` names and reads
+//! what comes.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -152,7 +153,8 @@ fn o4_the_watchdog_is_fed_while_another_process_keeps_state_locked() {
     let daemon = Daemon::start(&place);
     let db = rusqlite::Connection::open(place.path("state/state.db")).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // A refusal is put on record by the rule's own loop, which then waits for state as the files do.
+    // A refusal is put on record by the rule's own loop, which then waits for state as the files
+    // do.
     symlink("nowhere", place.path("in/link")).unwrap();
     place.write("in/f", "content");
     manager.waits_for_status("(2 state)");

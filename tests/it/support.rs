@@ -1,5 +1,6 @@
-//! What tests stand on: the daemon and the program under test, what stands in for KMS and the service manager, the
-//! policies and files of a case, and the tools of the system tests. One noun a file; no tests.
+//! What tests stand on: the daemon and the program under test, what stands in for KMS and the
+//! service manager, the policies and files of a case, and the tools of the system tests. One noun a
+//! file; no tests.
 
 // The program
 pub(crate) mod check;

@@ -1,5 +1,6 @@
-//! What needs root, mounts or minutes: the daemon killed at every system call, failed at every one, cut off
-//! from power, and out of room, descriptors and rights; and its package in a Debian of its own.
+//! What needs root, mounts or minutes: the daemon killed at every system call, failed at every one,
+//! cut off from power, and out of room, descriptors and rights; and its package in a Debian of its
+//! own.
 
 mod attacker;
 mod crash;

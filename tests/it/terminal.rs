@@ -1,7 +1,7 @@
 //! What people see on a terminal, and what nobody else gets: progress and colours.
 //!
-//! The program runs under a pseudo-terminal. What it sent there is looked at as it was sent, and as the screen shows it
-//! in the end.
+//! The program runs under a pseudo-terminal. What it sent there is looked at as it was sent, and as
+//! the screen shows it in the end.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -172,7 +172,8 @@ fn on_xterm(mut place: Place) -> Place {
     place
 }
 
-/// A place with every kind of outcome: `good` is signed, `bad` is in quarantine, `new` waits for its signature.
+/// A place with every kind of outcome: `good` is signed, `bad` is in quarantine, `new` waits for
+/// its signature.
 fn with_outcomes() -> Place {
     let verify = with(&with(VERIFY, "grace = \"1ms\""), "signature_timeout = \"1h\"");
     let place = policy::place(&format!("{}{verify}", with(SIGN, "path = \"sent\"")));

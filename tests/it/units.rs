@@ -1,4 +1,5 @@
-//! The two units, and what must hold of them without a systemd. What must hold with one: `system::systemd`.
+//! The two units, and what must hold of them without a systemd. What must hold with one:
+//! `system::systemd`.
 
 const SINGLE: &str = include_str!("../../systemd/kms-sig.service");
 const INSTANCE: &str = include_str!("../../systemd/kms-sig@.service");

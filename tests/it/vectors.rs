@@ -1,8 +1,9 @@
-//! Golden vectors, in the manner of C2SP/CCTV: what a verifier is given and what it must say, as files that any
-//! implementation can run (`tests/vectors/README.md` says how). Two in three must not be accepted.
+//! Golden vectors, in the manner of C2SP/CCTV: what a verifier is given and what it must say, as
+//! files that any implementation can run (`tests/vectors/README.md` says how). Two in three must
+//! not be accepted.
 //!
-//! `KMS_SIG_VECTORS=write` writes the signature vectors anew; otherwise they must be, byte for byte, what the table in
-//! `vectors/cases.rs` makes. The trees are written by hand.
+//! `KMS_SIG_VECTORS=write` writes the signature vectors anew; otherwise they must be, byte for
+//! byte, what the table in `vectors/cases.rs` makes. The trees are written by hand.
 
 mod cases;
 mod format;
@@ -48,7 +49,8 @@ fn files(below: &str, suffix: &str) -> BTreeMap<String, String> {
     entries.map(read).collect()
 }
 
-/// What the table makes, by the names of the files. Written to the directory first, if that was asked for.
+/// What the table makes, by the names of the files. Written to the directory first, if that was
+/// asked for.
 fn made() -> BTreeMap<String, String> {
     static WRITTEN: Once = Once::new();
     let cases = cases::all();
@@ -122,7 +124,8 @@ fn is_batch(vector: &Vector) -> bool {
     vector.signature_bytes().is_some_and(|bytes| bytes.starts_with(b"kms-sig batch "))
 }
 
-/// Runs `kms-sig verify` on a vector: exit code, standard output and standard error are exactly these.
+/// Runs `kms-sig verify` on a vector: exit code, standard output and standard error are exactly
+/// these.
 fn verify(vector: &Vector) {
     let place = Place::new();
     set_keyring(vector, &place.path("keyring"));
@@ -204,7 +207,8 @@ fn the_command_line_judges_every_signature_vector() {
     assert_eq!(ran, vectors.len());
 }
 
-/// Whether the daemon would split the context as the signature says: by which values come of the file's name, `f`.
+/// Whether the daemon would split the context as the signature says: by which values come of the
+/// file's name, `f`.
 fn is_split_as_a_rule_would(vector: &Vector) -> bool {
     let signature = vector.signature_bytes().and_then(|bytes| Signature::parse(&bytes).ok());
     let Some(batch) = signature.as_ref().and_then(Signature::batch) else { return true };
@@ -214,8 +218,8 @@ fn is_split_as_a_rule_would(vector: &Vector) -> bool {
     vector.expect == "rejected" || *batch.leaf_keys() == of_the_name.collect()
 }
 
-/// One rule for each vector that a policy can ask about, all in one run of the daemon. Policies name at least one key,
-/// none twice, and there is one keyring.
+/// One rule for each vector that a policy can ask about, all in one run of the daemon. Policies
+/// name at least one key, none twice, and there is one keyring.
 #[test]
 fn the_daemon_judges_every_signature_vector() {
     let mut vectors = vectors();

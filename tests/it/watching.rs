@@ -1,4 +1,5 @@
-//! No file missed, none judged too early: lost events, lost state, forged times, writers that do not let go.
+//! No file missed, none judged too early: lost events, lost state, forged times, writers that do
+//! not let go.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -34,7 +35,8 @@ fn w1_w2_w18_an_overflow_loses_nothing() {
     verifies(&place, "in/new/deep/late.bin", "file=late.bin");
 }
 
-/// What a process asks the kernel to tell it of files, for each directory that it watches (proc_pid_fdinfo(5)).
+/// What a process asks the kernel to tell it of files, for each directory that it watches
+/// (proc_pid_fdinfo(5)).
 fn inotify_masks(pid: u32) -> Vec<u32> {
     let mut masks = Vec::new();
     for fd in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
@@ -54,7 +56,8 @@ fn w12_our_own_reading_makes_no_events() {
     let daemon = Daemon::start(&place);
     place.write("in/below/f", "content");
     daemon.waits_for("signed");
-    // IN_ACCESS, IN_CLOSE_NOWRITE, IN_OPEN (inotify(7), linux/inotify.h): what reading a file or listing a directory does.
+    // IN_ACCESS, IN_CLOSE_NOWRITE, IN_OPEN (inotify(7), linux/inotify.h): what reading a file or
+    // listing a directory does.
     let of_reading = 0x01 | 0x10 | 0x20;
     let masks = inotify_masks(daemon.pid());
     assert!(masks.len() >= 2, "{masks:x?}");
@@ -113,7 +116,8 @@ fn s9_times_from_the_future_delay_nothing() {
     daemon.waits_for("signed");
 }
 
-/// A program that keeps `in/f` mapped for writing until its input ends, and then stores its last word there.
+/// A program that keeps `in/f` mapped for writing until its input ends, and then stores its last
+/// word there.
 fn mapper(place: &Place) -> Child {
     let program = "
 import mmap, sys

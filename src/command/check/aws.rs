@@ -1,7 +1,8 @@
-//! What is wrong with the AWS configuration of this host: a profile that is not there, an endpoint that cannot be used.
+//! What is wrong with the AWS configuration of this host: a profile that is not there, an endpoint
+//! that cannot be used.
 //!
-//! It belongs to the user that the daemon runs as, and is found without asking anybody. It keeps no daemon from
-//! starting: rules with keys of AWS are held until it is mended.
+//! It belongs to the user that the daemon runs as, and is found without asking anybody. It keeps no
+//! daemon from starting: rules with keys of AWS are held until it is mended.
 
 use super::keys::Call;
 use crate::command::{Failure, block_on};

@@ -1,4 +1,5 @@
-//! As whom the daemon would ask AWS: a good answer to another identity than the one that is meant is no good news.
+//! As whom the daemon would ask AWS: a good answer to another identity than the one that is meant
+//! is no good news.
 
 use super::keys::Call;
 use crate::command::hint;

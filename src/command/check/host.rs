@@ -10,17 +10,19 @@ use crate::policy::Policy;
 /// Where the kernel shows its limits of inotify (inotify(7), "/proc interfaces").
 const INOTIFY: &str = "/proc/sys/fs/inotify";
 
-/// Events in a queue below which a burst of files is likely to overflow it. The kernel's default is 16,384.
+/// Events in a queue below which a burst of files is likely to overflow it. The kernel's default is
+/// 16,384.
 const FEW_EVENTS: u64 = 4096;
 
 /// Descriptors that a daemon has open in any case, with a margin.
 const BASE_DESCRIPTORS: u64 = 64;
 /// Descriptors for a rule's directories, watcher and lock.
 const RULE_DESCRIPTORS: u64 = 8;
-/// Descriptors of a file in hand, at worst: its directory, its copy, its signature's copy and their directories, and what
-/// is opened for a moment; with a margin.
+/// Descriptors of a file in hand, at worst: its directory, its copy, its signature's copy and their
+/// directories, and what is opened for a moment; with a margin.
 const FILE_DESCRIPTORS: u64 = 10;
-/// Descriptors of a file that waits for its batch to be signed, of a rule that delivers: its copy and that one's directory.
+/// Descriptors of a file that waits for its batch to be signed, of a rule that delivers: its copy
+/// and that one's directory.
 const WAITING_DESCRIPTORS: u64 = 2;
 
 /// What a policy needs of inotify.

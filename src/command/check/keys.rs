@@ -1,7 +1,8 @@
-//! Which keys a policy needs, for what, and whether their keepers would let it. Asks by rehearsal only.
+//! Which keys a policy needs, for what, and whether their keepers would let it. Asks by rehearsal
+//! only.
 //!
-//! All calls are asked at the same time, within the policy's limit: where KMS does not answer, that costs the time of
-//! one call.
+//! All calls are asked at the same time, within the policy's limit: where KMS does not answer, that
+//! costs the time of one call.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use crate::state::attestation;
 /// The file that contexts are expanded for.
 const EXAMPLE: &str = "example";
 
-/// The longest that a clock may be off: KMS refuses requests that were signed by one that is further off (AWS
-/// documentation of Signature Version 4).
+/// The longest that a clock may be off: KMS refuses requests that were signed by one that is
+/// further off (AWS documentation of Signature Version 4).
 const MAX_CLOCK_ERROR: Duration = Duration::from_secs(5 * 60);
 
 /// A call that the daemon would make.
@@ -56,7 +57,8 @@ impl Call {
         &self.key
     }
 
-    /// Whether it is among those that are asked: whoever looks at this host only asks its keyring only.
+    /// Whether it is among those that are asked: whoever looks at this host only asks its keyring
+    /// only.
     pub(super) fn is_asked(&self, depth: Depth) -> bool {
         depth == Depth::Whole || self.key.provider() == Provider::Local
     }
@@ -71,7 +73,8 @@ pub(super) enum Need {
     ForUnknownSignatures,
 }
 
-/// The calls of one rule. A context that KMS would not take is the file's own trouble, and none here.
+/// The calls of one rule. A context that KMS would not take is the file's own trouble, and none
+/// here.
 pub(super) fn calls_of(rule: &Rule) -> Vec<(Call, Need)> {
     let filling = Filling { relpath: Path::new(EXAMPLE), watch: &rule.name, hostname: &hostname() };
     let plain = rule.context.expand(filling).unwrap_or_default();
@@ -83,7 +86,8 @@ pub(super) fn calls_of(rule: &Rule) -> Vec<(Call, Need)> {
         };
         Call { operation, key: key.clone(), context, form }
     };
-    // With batches, signatures of both formats are read: those from before the rule had them stay good.
+    // With batches, signatures of both formats are read: those from before the rule had them stay
+    // good.
     let read: &[Form] = if rule.has_batches() { &[Form::Plain, Form::Batch] } else { &[Form::Plain] };
     let mut calls = Vec::new();
     for key in rule.mode.keys() {

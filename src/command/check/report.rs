@@ -77,8 +77,8 @@ impl Report<'_> {
         self.levels().fold(Exit::Done, |exit, level| exit.and(level.exit()))
     }
 
-    /// The exit code for who is about to reload: what holds single rules does not keep a policy from being taken over,
-    /// or whoever may write to one watched directory could.
+    /// The exit code for who is about to reload: what holds single rules does not keep a policy
+    /// from being taken over, or whoever may write to one watched directory could.
     pub(super) fn exit_of_reload(&self) -> Exit {
         let of_policy = self.sections.iter().filter(|section| section.rule.is_none());
         if of_policy.into_iter().any(|section| section.has(Level::Fix)) { Exit::Usage } else { Exit::Done }

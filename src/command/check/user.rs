@@ -1,7 +1,8 @@
-//! Whom a check is made as: what the daemon's user may do is what matters, and root may do everything.
+//! Whom a check is made as: what the daemon's user may do is what matters, and root may do
+//! everything.
 //!
-//! Root becomes the daemon's user for the rest of the check. That user is whose the state is; where there is none yet,
-//! nobody knows who it will be.
+//! Root becomes the daemon's user for the rest of the check. That user is whose the state is; where
+//! there is none yet, nobody knows who it will be.
 
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -14,7 +15,8 @@ use crate::policy::Policy;
 
 /// Becomes the daemon's user, if this is root and the daemon would not run as root; and says so.
 ///
-/// Only the calling thread does, and those that it begins from now on: to be called before there are others.
+/// Only the calling thread does, and those that it begins from now on: to be called before there
+/// are others.
 pub(super) fn take_on(policy: &Policy) -> Option<Finding> {
     if !rustix::process::geteuid().is_root() || policy.allow_root {
         return None;

@@ -1,7 +1,7 @@
 //! Verifying what is in quarantine again, under the policy as it is now.
 //!
-//! The rule that had judged an item judges it again: its keys, its context. Nothing is moved. An outage is no
-//! verdict here either (P2).
+//! The rule that had judged an item judges it again: its keys, its context. Nothing is moved. An
+//! outage is no verdict here either (P2).
 
 use std::path::PathBuf;
 
@@ -27,7 +27,8 @@ pub(super) struct Judge<'p> {
 }
 
 impl<'p> Judge<'p> {
-    /// A judge by this policy, if nobody but root and the daemon's user could have changed the policy and its keyring.
+    /// A judge by this policy, if nobody but root and the daemon's user could have changed the
+    /// policy and its keyring.
     pub(super) fn new(
         policy: &'p Policy,
         owner: Owner,
@@ -63,7 +64,8 @@ impl<'p> Judge<'p> {
         drop(reading);
         let signature = item.read_signature().map_err(ReadError::from)?;
         let verdict = self.judge(rule, item, &hashed.digests, signature.map(|read| read.parsed)).await?;
-        // Its sender may still have it open: then the bytes that were hashed may never have been its content.
+        // Its sender may still have it open: then the bytes that were hashed may never have been
+        // its content.
         if versions(item)? == before { Ok(verdict) } else { Err(ItemTrouble::ReadWhileChanged) }
     }
 

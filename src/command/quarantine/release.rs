@@ -1,4 +1,5 @@
-//! `kms-sig quarantine release`: verified again, copied out as delivery would, put on record, and then let go.
+//! `kms-sig quarantine release`: verified again, copied out as delivery would, put on record, and
+//! then let go.
 
 use std::path::{Path, PathBuf};
 
@@ -67,7 +68,8 @@ pub(super) fn run(arguments: &Release, keyring: Option<PathBuf>) -> Result<Exit,
 
 /// The directory of `--to`, which must not lie in the store: what is put there would be no item.
 fn outside(store: &Store, to: &Path) -> Result<Dir, Failure> {
-    // On record it must mean the same to who reads it elsewhere. What others could change there is released to them.
+    // On record it must mean the same to who reads it elsewhere. What others could change there is
+    // released to them.
     let absolute = std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
     let dir = trust::open_for(&absolute, store.owner).map_err(StoreTrouble::To)?;
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -182,8 +184,8 @@ impl<'s> Releases<'s> {
         Ok(())
     }
 
-    /// Publishes what may be. What a verdict allows, where the rule delivers, counts as delivered before anybody sees it:
-    /// a kill in between must not let an older one be taken for the newest.
+    /// Publishes what may be. What a verdict allows, where the rule delivers, counts as delivered
+    /// before anybody sees it: a kill in between must not let an older one be taken for the newest.
     fn publish(
         &mut self,
         target: &Target<'_>,

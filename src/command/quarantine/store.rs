@@ -28,8 +28,8 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Says which stand for nothing, `in_json` as well where answers are JSON. Hands back the others, and the exit code so
-    /// far.
+    /// Says which stand for nothing, `in_json` as well where answers are JSON. Hands back the
+    /// others, and the exit code so far.
     pub(super) fn told(self, in_json: Option<InJson<'_>>) -> Result<(Vec<String>, Exit), Failure> {
         let mut exit = Exit::Done;
         for text in self.missing {
@@ -71,14 +71,16 @@ impl Store {
         Ok(Self { policy, dir: Some(dir), owner })
     }
 
-    /// Removes what a killed process left of items that it had let go. What resists is for the next time.
+    /// Removes what a killed process left of items that it had let go. What resists is for the next
+    /// time.
     pub(super) fn sweep(&self) {
         if let Some(dir) = &self.dir {
             quarantine::sweep(dir).unwrap_or_default();
         }
     }
 
-    /// Every item that passes, and every folder that is none although it has the name of one; oldest first.
+    /// Every item that passes, and every folder that is none although it has the name of one;
+    /// oldest first.
     pub(super) fn entries(&self, choice: &Choice) -> Result<Vec<Listed>, Failure> {
         let Some(dir) = &self.dir else { return Ok(Vec::new()) };
         let passes = |entry: &Entry| {
@@ -94,8 +96,9 @@ impl Store {
         Ok(found)
     }
 
-    /// The whole ids that these stand for, each once, and what stands for none: of many that somebody has looked up, one
-    /// may have gone meanwhile. One that stands for several is no id; then nothing is done.
+    /// The whole ids that these stand for, each once, and what stands for none: of many that
+    /// somebody has looked up, one may have gone meanwhile. One that stands for several is no id;
+    /// then nothing is done.
     pub(super) fn resolve(&self, texts: &[String]) -> Result<Named, Failure> {
         let all = self.dir.as_ref().map(quarantine::ids).transpose()?.unwrap_or_default();
         let (mut ids, mut missing) = (Vec::new(), Vec::new());

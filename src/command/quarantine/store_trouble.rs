@@ -24,7 +24,8 @@ pub enum StoreTrouble {
     /// Others could have changed what is relied on.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// Others could change what is put where `--to` says. Not said to be mended there: it may be `/tmp`.
+    /// Others could change what is put where `--to` says. Not said to be mended there: it may be
+    /// `/tmp`.
     #[error("{}", untrusted(.0))]
     To(TrustError),
     /// An id of nothing.
@@ -50,7 +51,8 @@ pub enum StoreTrouble {
 }
 
 impl StoreTrouble {
-    /// The exit code it ends the process with: in each case the command line or what it names must be changed.
+    /// The exit code it ends the process with: in each case the command line or what it names must
+    /// be changed.
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Trust(TrustError::Io(_)) | Self::To(TrustError::Io(_)) => Exit::Unfinished,

@@ -1,7 +1,8 @@
-//! Keeps the quarantine store: purges what a rule keeps no longer, and notices when somebody has made room.
+//! Keeps the quarantine store: purges what a rule keeps no longer, and notices when somebody has
+//! made room.
 //!
-//! Purges nothing unless a rule says how long its items are kept, and tells of each one, in the log and on record.
-//! Never touches an item that another process works on.
+//! Purges nothing unless a rule says how long its items are kept, and tells of each one, in the log
+//! and on record. Never touches an item that another process works on.
 
 use std::convert::Infallible;
 use std::sync::Arc;

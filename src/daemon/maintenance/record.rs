@@ -1,7 +1,7 @@
 //! What is done for the record now and then: old rows removed, and its head sealed.
 //!
-//! Holds no file and delays none: what fails here is told once and tried again. Only state that cannot be
-//! written at all ends it, as it ends everything else.
+//! Holds no file and delays none: what fails here is told once and tried again. Only state that
+//! cannot be written at all ends it, as it ends everything else.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -55,8 +55,8 @@ impl<K: Kms> Pipeline<K> {
                     Some(Old { version: file.version.clone(), signature })
                 });
                 if let Some(old) = &old {
-                    // The row will be about the new one before the old one is gone: a signer who may not Decrypt
-                    // would not know it for ours after a kill in between.
+                    // The row will be about the new one before the old one is gone: a signer who
+                    // may not Decrypt would not know it for ours after a kill in between.
                     self.state.intend_to_replace(&site.rule.name, &work.path, &old.signature).await?;
                 }
                 Box::pin(self.write(site, rule, work, &context, taken, old)).await
@@ -186,7 +186,8 @@ impl<K: Kms> Pipeline<K> {
         Ok(outcome)
     }
 
-    /// Notes the present versions of a file that was signed before, so that the next scan need not read it.
+    /// Notes the present versions of a file that was signed before, so that the next scan need not
+    /// read it.
     async fn remember<B: Backend>(
         &self,
         site: &Site<B>,
@@ -246,8 +247,8 @@ impl<K: Kms> Pipeline<K> {
         self.remove(site, &work.path, &taken.versions(), outcome).await
     }
 
-    /// Publishes the pair. Returns the signature that stands at the destination then: after a restart that may
-    /// be the one of an earlier try.
+    /// Publishes the pair. Returns the signature that stands at the destination then: after a
+    /// restart that may be the one of an earlier try.
     async fn publish_signed<B: Backend>(
         &self,
         site: &Site<B>,

@@ -71,7 +71,8 @@ impl<K: Kms> Pipeline<K> {
         };
         let braked = {
             let mut brake = site.brake();
-            // A pair that one user may have spoilt for another says nothing about the policy, and is tried many times.
+            // A pair that one user may have spoilt for another says nothing about the policy, and
+            // is tried many times.
             let counts = work.finality == Finality::Final && bringers == Bringers::One;
             if matches!(verdict, Verdict::Valid(_)) || counts {
                 brake.saw(mistake);
@@ -256,7 +257,8 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// Remembers what is about to be accepted, where the rule asks for it; whether that was not remembered before.
+    /// Remembers what is about to be accepted, where the rule asks for it; whether that was not
+    /// remembered before.
     async fn remember_edition<B: Backend>(
         &self,
         site: &Site<B>,
@@ -294,7 +296,8 @@ impl<K: Kms> Pipeline<K> {
     }
 }
 
-/// Why something was not published, and whether that is known. What is not counts as published: somebody may have it.
+/// Why something was not published, and whether that is known. What is not counts as published:
+/// somebody may have it.
 enum Failed {
     Surely(AttemptError),
     Perhaps(AttemptError),

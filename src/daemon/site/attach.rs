@@ -1,7 +1,8 @@
-//! Attaching a rule to its directories: they are there, they may be trusted, nobody else works on them, and
-//! what a killed process left in them is finished.
+//! Attaching a rule to its directories: they are there, they may be trusted, nobody else works on
+//! them, and what a killed process left in them is finished.
 //!
-//! What fails here holds the rule, not the daemon: it is tried again, and told when the reason changes.
+//! What fails here holds the rule, not the daemon: it is tried again, and told when the reason
+//! changes.
 
 use std::sync::Arc;
 
@@ -26,8 +27,8 @@ use crate::source::directory::DirectorySource;
 use crate::source::directory::folder::Folder;
 use crate::source::space::Space;
 
-/// Which part of the files that the process may have open a batch may: each needs two descriptors, and there are other
-/// rules.
+/// Which part of the files that the process may have open a batch may: each needs two descriptors,
+/// and there are other rules.
 const OPEN_SHARE: u64 = 16;
 
 /// Why a rule cannot work now.
@@ -111,7 +112,8 @@ impl Backend for Directories {
 
     fn check(&self, site: &DirectorySite) -> Result<(), Detached> {
         let folder = site.folder();
-        // The same way as when it was attached: what stands above it may have changed hands as well.
+        // The same way as when it was attached: what stands above it may have changed hands as
+        // well.
         let now = match root::open(&folder.rule.path) {
             Ok(dir) => dir.stat().ok(),
             Err(TrustError::Missing(_)) => None,
@@ -178,7 +180,8 @@ impl Directories {
             None => None,
         };
         let private = Arc::new(Private::new(root.clone()));
-        // A rule that never writes there has nothing to guard, but for what another one left under an earlier policy.
+        // A rule that never writes there has nothing to guard, but for what another one left under
+        // an earlier policy.
         if !dry_run && (rule.writes_to_root() || private::is_there(&root)?) {
             if !private.lock()? {
                 return Err(AttachError::Locked(rule.path.clone()));
@@ -214,9 +217,9 @@ impl Directories {
     }
 }
 
-/// How a rule gathers files. Of those that are delivered each keeps its copy open until it is signed: no more of them
-/// than a part of the files that the process may have open.
-/// `limit` is how many files that is; `None` is any number.
+/// How a rule gathers files. Of those that are delivered each keeps its copy open until it is
+/// signed: no more of them than a part of the files that the process may have open. `limit` is how
+/// many files that is; `None` is any number.
 pub(crate) fn batching(rule: &Rule, limit: Option<u64>) -> Option<Batching> {
     let Mode::Sign(sign) = &rule.mode else { return None };
     let Batching { window, max_files } = sign.batch?;

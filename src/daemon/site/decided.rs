@@ -1,4 +1,5 @@
-//! Whether what state remembers about a name is about exactly what lies there now, under the same rule.
+//! Whether what state remembers about a name is about exactly what lies there now, under the same
+//! rule.
 
 use crate::daemon::decide::Recalled;
 use crate::daemon::site::{Backend, Site, VersionOf};
@@ -17,8 +18,8 @@ pub(crate) fn is_decided<B: Backend>(
     look: &Observation<VersionOf<B>>,
     dry_run: bool,
 ) -> bool {
-    // Where files go and what is done about bad ones is not in the fingerprint: what the rule asks for now and
-    // was not done then is still to be done.
+    // Where files go and what is done about bad ones is not in the fingerprint: what the rule asks
+    // for now and was not done then is still to be done.
     let stays = site.rule.delivery().is_none();
     is_of(site, row, &look.versions)
         && match row.outcome {
@@ -44,8 +45,8 @@ pub(crate) fn is_of<B: Backend>(
         && row.signature == versions.signature.as_ref().map(Version::stored)
 }
 
-/// What a decision says of the signature beside a file to be signed, if it is about that. `same_content` is whether it is
-/// about the content that is there now.
+/// What a decision says of the signature beside a file to be signed, if it is about that.
+/// `same_content` is whether it is about the content that is there now.
 pub(crate) fn recalled<B: Backend>(
     site: &Site<B>,
     row: &Remembered,
@@ -60,14 +61,15 @@ pub(crate) fn recalled<B: Backend>(
     })
 }
 
-/// Whether a sign rule wants signatures of this format. A plain one is as good where there are batches. Who reads plain
-/// ones only can do nothing with a batch's.
+/// Whether a sign rule wants signatures of this format. A plain one is as good where there are
+/// batches. Who reads plain ones only can do nothing with a batch's.
 pub(crate) fn fits(rule: &SignRule, signature: &Signature) -> bool {
     signature.batch().is_none() || rule.batch.is_some()
 }
 
-/// Whether a decision is about a pair of these versions that was delivered, durably: only its removal failed, or was cut
-/// short. Publishing it again would be once more for whoever took it, and once more on record.
+/// Whether a decision is about a pair of these versions that was delivered, durably: only its
+/// removal failed, or was cut short. Publishing it again would be once more for whoever took it,
+/// and once more on record.
 pub(crate) fn was_delivered<B: Backend>(
     site: &Site<B>,
     row: &Remembered,
@@ -80,13 +82,14 @@ pub(crate) fn was_delivered<B: Backend>(
         && (site.leaves_signature() || row.signature == versions.signature.as_ref().map(Version::stored))
 }
 
-/// In a sign rule, whether a signature without its payload is reported: one that the rule has made or adopted is not.
+/// In a sign rule, whether a signature without its payload is reported: one that the rule has made
+/// or adopted is not.
 pub(crate) fn is_stray(row: Option<&Remembered>) -> bool {
     !row.is_some_and(|row| row.outcome.is_signed_in_place())
 }
 
-/// Whether a pair that was refused would be refused for the same reason again. One whose reason this version does not
-/// know is looked at anew.
+/// Whether a pair that was refused would be refused for the same reason again. One whose reason
+/// this version does not know is looked at anew.
 pub(crate) fn would_refuse_again<B: Backend>(
     site: &Site<B>,
     row: &Remembered,

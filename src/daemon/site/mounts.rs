@@ -1,9 +1,12 @@
-//! The trap of several `ReadWritePaths=`: systemd makes each a mount of its own, and the kernel renames nothing from
-//! one mount to another, be they the same disk. What could be moved to quarantine is copied then.
+//! The trap of several `ReadWritePaths=`: systemd makes each a mount of its own, and the kernel
+//! renames nothing from one mount to another, be they the same disk. What could be moved to
+//! quarantine is copied then.
 //!
-//! Nothing is lost by it, so it is told and no more. Two different disks are nobody's slip, and not mentioned.
+//! Nothing is lost by it, so it is told and no more. Two different disks are nobody's slip, and not
+//! mentioned.
 //!
-//! And the other trap: what is not in `ReadWritePaths=` at all is a read-only file system to the daemon.
+//! And the other trap: what is not in `ReadWritePaths=` at all is a read-only file system to the
+//! daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -79,8 +82,8 @@ fn writable_advice(root: &Path, destination: Option<&Path>) -> String {
     )
 }
 
-/// The deepest directory above both, or the one that lies in the other; not `/` and not what lies directly in it, such
-/// as `/var`: nobody opens that to a service.
+/// The deepest directory above both, or the one that lies in the other; not `/` and not what lies
+/// directly in it, such as `/var`: nobody opens that to a service.
 fn shared_parent(a: &Path, b: &Path) -> Option<PathBuf> {
     let shared: PathBuf =
         a.components().zip(b.components()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();

@@ -1,6 +1,7 @@
 //! Attaching to the places of a rule, and letting go of them.
 //!
-//! A failure here holds the rule, not the daemon: attaching is repeated, and the reason logged when it changes.
+//! A failure here holds the rule, not the daemon: attaching is repeated, and the reason logged when
+//! it changes.
 
 use std::sync::Arc;
 
@@ -34,7 +35,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Says why the rule cannot work, if that was not said before, and sets the time of the next attempt.
+    /// Says why the rule cannot work, if that was not said before, and sets the time of the next
+    /// attempt.
     fn cannot_work(&mut self, reason: String, now: Moment) {
         if self.attach_error.as_ref() != Some(&reason) {
             tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");

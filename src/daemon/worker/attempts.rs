@@ -31,8 +31,8 @@ const RETRY_ALL: Duration = Duration::from_secs(30);
 const LOOKS: usize = 512;
 
 impl<K: Kms, B: Backend> Worker<K, B> {
-    /// Looks at pairs whose time has come: not all at once, as looking may mean to record, and tries and the
-    /// order to stop must not wait for that.
+    /// Looks at pairs whose time has come: not all at once, as looking may mean to record, and
+    /// tries and the order to stop must not wait for that.
     pub(crate) async fn run_timers(&mut self, now: Moment) {
         let Some(site) = self.site.clone() else { return };
         let mut refusals = Vec::new();
@@ -50,7 +50,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.refuse(&site, refusals).await;
     }
 
-    /// Takes a sample of one pair and does what it says; but for a refusal, which the caller puts on record.
+    /// Takes a sample of one pair and does what it says; but for a refusal, which the caller puts
+    /// on record.
     async fn look_at(&mut self, site: &Arc<Site<B>>, path: &RelPath) -> Option<Refusal<VersionOf<B>>> {
         let observed = match self.heartbeat.at_source(site.source.observe(path)).await {
             Ok(observed) => observed,
@@ -107,7 +108,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             Next::Gone => {
                 let gone = self.pairs.remove(path);
                 if let Some(hold) = gone.and_then(|entry| entry.hold).filter(|_| self.once) {
-                    // Moved before something failed, or taken away: what became of it is not on record yet.
+                    // Moved before something failed, or taken away: what became of it is not on
+                    // record yet.
                     let why = format!("gone while held ({}): {hold}; run again", hold.as_str());
                     self.summary.left(Left { path: Some(path.clone()), why });
                 }
@@ -196,7 +198,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Keeps a pair for a later try, and tells each cause once; again if it lasts and a person is needed after all.
+    /// Keeps a pair for a later try, and tells each cause once; again if it lasts and a person is
+    /// needed after all.
     pub(crate) fn hold(&mut self, path: &RelPath, hold: Hold) {
         let now = self.pipeline.clock.now();
         if hold.is_fatal() {
@@ -248,7 +251,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if matches!(settled.outcome, Outcome::Refused) || self.announced.is_empty() {
             return;
         }
-        // What works for one may work for all. Not again and again: another key may still be in trouble.
+        // What works for one may work for all. Not again and again: another key may still be in
+        // trouble.
         let now = self.pipeline.clock.now();
         if now >= self.next_retry {
             self.next_retry = now + RETRY_ALL;

@@ -43,7 +43,8 @@ impl<V: Version> PairState<V> {
         if self.hold.is_some() { self.held_since } else { self.first_seen }
     }
 
-    /// Since when it has been there, since the epoch: its change time, or when it was first seen if that was before.
+    /// Since when it has been there, since the epoch: its change time, or when it was first seen if
+    /// that was before.
     fn there_since(&self, clocks: Clocks) -> Duration {
         let seen = clocks.of(self.first_seen);
         let versions = self.pair.versions();

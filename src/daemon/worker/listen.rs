@@ -21,8 +21,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Has the feed prove that it hears, when somebody asked whether the daemon is well: a rule that relies on events is
-    /// not if none come. One that does not rely on them has nothing to prove.
+    /// Has the feed prove that it hears, when somebody asked whether the daemon is well: a rule
+    /// that relies on events is not if none come. One that does not rely on them has nothing to
+    /// prove.
     pub(crate) fn probe_events(&mut self, now: Moment) {
         if let Some(feed) = self.feed.as_mut().filter(|_| !self.once) {
             self.heartbeat.at_disk(|| feed.probe_events(now));

@@ -1,4 +1,5 @@
-//! Places: which pairs are kept in memory. The rest stays in the directory, which is the queue (P10).
+//! Places: which pairs are kept in memory. The rest stays in the directory, which is the queue
+//! (P10).
 
 use std::time::Duration;
 
@@ -46,9 +47,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.pairs.insert(path, entry);
     }
 
-    /// Whether another pair may be entered. If there are too many, the one that has longest to wait makes room:
-    /// it stays in the directory, and a later scan finds it. So a sender cannot keep others out by leaving
-    /// thousands of files that nothing can be done about.
+    /// Whether another pair may be entered. If there are too many, the one that has longest to wait
+    /// makes room: it stays in the directory, and a later scan finds it. So a sender cannot keep
+    /// others out by leaving thousands of files that nothing can be done about.
     pub(crate) fn has_room(&mut self, now: Moment) -> bool {
         if self.pairs.len() < MAX_PAIRS {
             return true;
@@ -65,9 +66,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Lets go of pairs that may wait for ever: those held for what they are themselves, and signatures without
-    /// their files. They stay in the directory for a later scan. Otherwise a sender could fill all places with
-    /// them, and nothing that is valid would be delivered any more.
+    /// Lets go of pairs that may wait for ever: those held for what they are themselves, and
+    /// signatures without their files. They stay in the directory for a later scan. Otherwise a
+    /// sender could fill all places with them, and nothing that is valid would be delivered any
+    /// more.
     pub(crate) fn make_room(&mut self) {
         let Self { pairs, timers, overflowed, once, .. } = self;
         if *once {

@@ -1,6 +1,7 @@
 //! Scans: the truth about what lies in the directory, and about which directory it is.
 //!
-//! A scan goes a few hundred names at a time, and between them the driver does everything else it has to do.
+//! A scan goes a few hundred names at a time, and between them the driver does everything else it
+//! has to do.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -36,8 +37,8 @@ const RECONCILE: Duration = Duration::from_secs(5 * 60);
 /// In `--once` there is no other scan: the names present at the start are taken.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The shortest pause between two scans. Longer ones take as long a pause as they took, so that a sender who
-/// causes scans without end has at most half of this rule's time.
+/// The shortest pause between two scans. Longer ones take as long a pause as they took, so that a
+/// sender who causes scans without end has at most half of this rule's time.
 const SCAN_PAUSE: Duration = Duration::from_millis(200);
 
 /// Time between looks for decisions about files that are gone.
@@ -63,8 +64,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.scan = Some(Scan { began: now, seen: 0, turn, is_second_round: false, made_room: false });
     }
 
-    /// Takes the scan a few names on: enters what is not dealt with, ends it when there are no more. Everything else
-    /// has its turn in between, however many files a sender puts there.
+    /// Takes the scan a few names on: enters what is not dealt with, ends it when there are no
+    /// more. Everything else has its turn in between, however many files a sender puts there.
     pub(crate) async fn scan_on(&mut self) {
         let (Some(mut scan), Some(site)) = (self.scan.take(), self.site.clone()) else { return };
         let Some(feed) = &mut self.feed else { return };
@@ -210,7 +211,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// The signatures, by their own names, of payloads that are gone, but for those that this rule has made or adopted.
+    /// The signatures, by their own names, of payloads that are gone, but for those that this rule
+    /// has made or adopted.
     async fn foreign(&self, payloads: Vec<RelPath>) -> Vec<RelPath> {
         if payloads.is_empty() {
             return Vec::new();
@@ -233,8 +235,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.refuse(site, refusals).await;
     }
 
-    /// Has state forget files that are gone, now and then; and sooner where a sender makes many that are refused, under
-    /// ever new names.
+    /// Has state forget files that are gone, now and then; and sooner where a sender makes many
+    /// that are refused, under ever new names.
     pub(crate) fn prune(&mut self, site: &Arc<Site<B>>, now: Moment) {
         if (now < self.next_prune && self.refused < MAX_PAIRS) || self.pipeline.dry_run {
             return;
@@ -250,8 +252,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     }
 }
 
-/// Has state forget the decisions about files that are gone. Looks for them here and not on state's thread, which all
-/// rules wait for: a file server that does not answer is its own rule's trouble.
+/// Has state forget the decisions about files that are gone. Looks for them here and not on state's
+/// thread, which all rules wait for: a file server that does not answer is its own rule's trouble.
 async fn forget_gone<B: Backend>(state: &State, site: &Site<B>) -> Result<(), StateError> {
     let mut last = Vec::new();
     loop {

@@ -1,5 +1,6 @@
-//! The worker and the pipeline on a source and a sink that are no directories: objects with versions in memory, a queue
-//! that repeats itself, conditional writes, and others who are at the same objects. Nothing in between knows.
+//! The worker and the pipeline on a source and a sink that are no directories: objects with
+//! versions in memory, a queue that repeats itself, conditional writes, and others who are at the
+//! same objects. Nothing in between knows.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -295,7 +296,8 @@ fn p2_without_keys_everything_waits_and_then_goes_on() {
 fn p3_a_payload_that_changes_between_look_and_publish_is_never_delivered_as_what_was_judged() {
     let mut world = World::new(VERIFY);
     world.start(0);
-    // Once it is read, somebody puts another payload there: the pair that was read is valid, the one that is there is not.
+    // Once it is read, somebody puts another payload there: the pair that was read is valid, the
+    // one that is there is not.
     world.source.when_read(&path("f"), |bucket| {
         bucket.put(&path("f"), b"changed");
     });
@@ -417,7 +419,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..20)
 }
 
-/// What has been dropped: content, whether that is vouched for, and what it is changed to when it is read, if it is.
+/// What has been dropped: content, whether that is vouched for, and what it is changed to when it
+/// is read, if it is.
 #[derive(Debug, Default)]
 struct Dropped(Vec<(String, bool, bool)>);
 

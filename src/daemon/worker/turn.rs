@@ -5,7 +5,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use crate::clock::Moment;
 use crate::fs::RelPath;
 
-/// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan (P10).
+/// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan
+/// (P10).
 pub(crate) const MAX_PAIRS: usize = 20_000;
 
 /// A scan under way.
@@ -13,7 +14,8 @@ pub(crate) struct Scan {
     pub(crate) began: Moment,
     /// Pairs come upon so far.
     pub(crate) seen: usize,
-    /// Whose turn it is, where there were too few places last time. The others come in a second round.
+    /// Whose turn it is, where there were too few places last time. The others come in a second
+    /// round.
     pub(crate) turn: Option<Turn>,
     /// Whether it is the others' turn.
     pub(crate) is_second_round: bool,
@@ -21,9 +23,10 @@ pub(crate) struct Scan {
     pub(crate) made_room: bool,
 }
 
-/// Who gets a place first where there are too few: each time as many others as there are places. Otherwise the first names
-/// in the directory would get them every time, and the last never. Goes by the name alone: where it comes in the directory
-/// changes with every signature that is put there.
+/// Who gets a place first where there are too few: each time as many others as there are places.
+/// Otherwise the first names in the directory would get them every time, and the last never. Goes
+/// by the name alone: where it comes in the directory changes with every signature that is put
+/// there.
 pub(crate) struct Turn {
     hashes: RandomState,
     /// The highest hash that is in.

@@ -1,7 +1,7 @@
 //! What would happen to a file as it lies there now, in words, and why.
 //!
-//! Foretells no verdict: that is KMS's. Where the daemon would ask, or read the payload first, its own decisions are asked
-//! for every answer that there may be; what they say is what may come.
+//! Foretells no verdict: that is KMS's. Where the daemon would ask, or read the payload first, its
+//! own decisions are asked for every answer that there may be; what they say is what may come.
 
 use std::sync::Arc;
 
@@ -146,7 +146,8 @@ impl Scene<'_> {
         Ok(self.tried(&payload, signature, look.versions, writer)?.after(wait))
     }
 
-    /// What a try would come to. As the pipeline: first what was done before, then the context, then the files.
+    /// What a try would come to. As the pipeline: first what was done before, then the context,
+    /// then the files.
     fn tried(
         &self,
         payload: &Identity,
@@ -244,7 +245,8 @@ impl Scene<'_> {
         Ok(Prospect::new(What::Judges, endings, why))
     }
 
-    /// What the signature beside the file may be, as far as state knows. `None`: KMS would be asked.
+    /// What the signature beside the file may be, as far as state knows. `None`: KMS would be
+    /// asked.
     fn known(
         &self,
         signature: &Signature,
@@ -273,7 +275,8 @@ impl Scene<'_> {
         Ok(decisions.was_intended(&self.site.rule.name, self.path, signature)?)
     }
 
-    /// What comes of a signature that is the first of these, unless the content shows it to be another of them.
+    /// What comes of a signature that is the first of these, unless the content shows it to be
+    /// another of them.
     fn signed_as(&self, rule: &SignRule, existing: &[Existing]) -> Prospect {
         let mut signings: Vec<_> =
             existing.iter().map(|existing| decide::signing(*existing, rule.on_stale)).collect();

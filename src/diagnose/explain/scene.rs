@@ -72,7 +72,8 @@ impl Scene<'_> {
         }
     }
 
-    /// What has the signature's name. Read as the daemon reads it: bounded, and only if it is a regular file.
+    /// What has the signature's name. Read as the daemon reads it: bounded, and only if it is a
+    /// regular file.
     pub(super) fn signature(&self) -> Result<Option<SignatureThere>, FsError> {
         let name = self.site.rule.signature_name(self.path.name());
         let Some(stat) = self.stat_of(&name)? else { return Ok(None) };

@@ -1,4 +1,5 @@
-//! One thing that an inspection found: how it is, and what to do about it if anything; and how much is to be found out.
+//! One thing that an inspection found: how it is, and what to do about it if anything; and how much
+//! is to be found out.
 
 use crate::chain;
 use crate::exit::Exit;

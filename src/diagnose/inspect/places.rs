@@ -1,4 +1,5 @@
-//! What a policy names for all of its rules, as the daemon would find it at its start; and directories that it would make.
+//! What a policy names for all of its rules, as the daemon would find it at its start; and
+//! directories that it would make.
 
 use std::path::Path;
 
@@ -34,7 +35,8 @@ pub fn inspect_policy(policy: &Policy, depth: Depth) -> Vec<Finding> {
     findings
 }
 
-/// A directory of the daemon's own, which it makes where it is missing. With a `floor` also how much is free there.
+/// A directory of the daemon's own, which it makes where it is missing. With a `floor` also how
+/// much is free there.
 pub(crate) fn own(
     about: &'static str,
     path: &Path,
@@ -80,7 +82,8 @@ fn untrusted(about: &'static str, error: &TrustError) -> Finding {
     Finding::fix(TRUST, format!("not trusted: {}", chain::one_line(error)), "")
 }
 
-/// What could not be opened. Who may not look cannot tell; that something else is there is for somebody to change.
+/// What could not be opened. Who may not look cannot tell; that something else is there is for
+/// somebody to change.
 pub(crate) fn unopened(about: &'static str, error: &FsError, label: &str) -> Finding {
     let says = format!("{label}{}", words(error));
     match error.is_no_directory() {
@@ -103,7 +106,8 @@ pub(crate) fn space(about: &'static str, dir: &Dir, state: &str, floor: u64) -> 
     }
 }
 
-/// Leaves of findings that say the same the first: several places often lie in the one that is at fault.
+/// Leaves of findings that say the same the first: several places often lie in the one that is at
+/// fault.
 pub fn once_each(findings: Vec<Finding>) -> Vec<Finding> {
     let mut told: Vec<Finding> = Vec::new();
     for finding in findings {

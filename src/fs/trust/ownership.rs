@@ -69,7 +69,8 @@ pub enum TrustError {
     },
 }
 
-/// Checks a watched directory: others may own and fill it, but not everybody may rename everybody's files.
+/// Checks a watched directory: others may own and fill it, but not everybody may rename everybody's
+/// files.
 pub(in crate::fs) fn check_root(path: &Path, stat: &Stat) -> Result<(), TrustError> {
     if stat.mode & 0o1002 == 0o002 {
         return Err(TrustError::WorldWritable { path: path.to_owned(), mode: stat.mode });
@@ -77,8 +78,8 @@ pub(in crate::fs) fn check_root(path: &Path, stat: &Stat) -> Result<(), TrustErr
     Ok(())
 }
 
-/// Checks a directory above the watched directory `root`. Who owns that one may own this one too: whatever he puts in
-/// its place, he could have put into it.
+/// Checks a directory above the watched directory `root`. Who owns that one may own this one too:
+/// whatever he puts in its place, he could have put into it.
 pub(in crate::fs) fn check_above(path: &Path, stat: &Stat, root: &Stat, me: Owner) -> Result<(), TrustError> {
     if stat.uid != root.uid {
         check_owner(path, stat, me)?;
@@ -100,7 +101,8 @@ pub fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), TrustError
     }
 }
 
-/// Whether nobody but root, `me` and their groups may write to something, or, in a sticky ancestor, to what others made.
+/// Whether nobody but root, `me` and their groups may write to something, or, in a sticky ancestor,
+/// to what others made.
 ///
 /// # Errors
 /// `Writable`.

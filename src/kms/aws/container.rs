@@ -1,8 +1,10 @@
-//! The credentials of a container: an ECS task's role, an EKS pod identity, or another service that answers so.
+//! The credentials of a container: an ECS task's role, an EKS pod identity, or another service that
+//! answers so.
 //!
-//! Written here and not left to the SDK because its provider refuses a token that ends in a newline, names neither
-//! the file nor the URL when it fails, and looks names up to decide whether plain HTTP may carry the token. Here only
-//! addresses count (`check_credentials_url`). Follows the AWS SDKs reference guide, "Container credential provider".
+//! Written here and not left to the SDK because its provider refuses a token that ends in a
+//! newline, names neither the file nor the URL when it fails, and looks names up to decide whether
+//! plain HTTP may carry the token. Here only addresses count (`check_credentials_url`). Follows the
+//! AWS SDKs reference guide, "Container credential provider".
 
 use std::fs;
 use std::path::PathBuf;
@@ -151,7 +153,8 @@ fn url() -> Result<Option<String>, ContainerError> {
     }
 }
 
-/// What the service knows this container by, and where it was found. EKS writes a new one into the file every hour.
+/// What the service knows this container by, and where it was found. EKS writes a new one into the
+/// file every hour.
 fn token() -> Result<Option<(&'static str, Zeroizing<String>)>, ContainerError> {
     let Some(path) = std::env::var_os(TOKEN_FILE).map(PathBuf::from) else {
         return Ok(std::env::var(TOKEN).ok().map(|token| (TOKEN, trimmed(token))));

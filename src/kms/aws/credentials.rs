@@ -5,10 +5,10 @@
 //! | the policy | that profile, and nothing else |
 //! | nobody, or `AWS_PROFILE` | environment, profile, web identity, container, instance metadata: as the SDK and the CLI |
 //!
-//! A source that is set up and fails is an error and not passed over, and so is a profile that is named and does not
-//! exist: or the role of the instance would sign in its place. The profile and the token files are read anew each
-//! time, so that what was mended is seen. How long credentials are kept is said in [`super::refresh`]. Every request
-//! goes through [`super::wire`].
+//! A source that is set up and fails is an error and not passed over, and so is a profile that is
+//! named and does not exist: or the role of the instance would sign in its place. The profile and
+//! the token files are read anew each time, so that what was mended is seen. How long credentials
+//! are kept is said in [`super::refresh`]. Every request goes through [`super::wire`].
 
 use std::error::Error;
 use std::fmt;
@@ -157,7 +157,8 @@ impl Sources {
         }
     }
 
-    /// What is wrong with an endpoint that the SDK could not use. Its own error has the request in it, with its token.
+    /// What is wrong with an endpoint that the SDK could not use. Its own error has the request in
+    /// it, with its token.
     fn blame(&self, error: CredentialsError) -> CredentialsError {
         let unusable = self.endpoints.iter().find_map(|(service, url)| match check_credentials_url(url) {
             // These are refused, and told of, when a request is about to leave.
@@ -221,8 +222,9 @@ impl Sources {
         self.instance.provide_credentials().await
     }
 
-    /// Of the profile in use. Not set up is one without a word about credentials, and no other: the SDK says the same
-    /// of one that refers to a profile that is not there, or has half of what SSO needs, and then gives a reason.
+    /// Of the profile in use. Not set up is one without a word about credentials, and no other: the
+    /// SDK says the same of one that refers to a profile that is not there, or has half of what SSO
+    /// needs, and then gives a reason.
     async fn of_profile(&self) -> provider::Result {
         let mut builder = ProfileFileCredentialsProvider::builder()
             .configure(&self.settings.provider_config())
@@ -241,13 +243,15 @@ impl Sources {
     /// Of `AWS_WEB_IDENTITY_TOKEN_FILE`.
     async fn of_web_identity(&self) -> provider::Result {
         let config = self.settings.provider_config();
-        // Has the files read into `config`; this provider alone does not, and would miss a profile's endpoint of STS.
+        // Has the files read into `config`; this provider alone does not, and would miss a
+        // profile's endpoint of STS.
         ProfileFileRegionProvider::builder().configure(&config).build().region().await;
         WebIdentityTokenCredentialsProvider::builder().configure(&config).build().provide_credentials().await
     }
 }
 
-/// An id without its secret is a mistake, and no reason to sign as somebody else. The AWS CLI says the same.
+/// An id without its secret is a mistake, and no reason to sign as somebody else. The AWS CLI says
+/// the same.
 fn check_environment(is_set: impl Fn(&str) -> bool) -> Result<(), CredentialsError> {
     match is_set("AWS_ACCESS_KEY_ID") && !is_set("AWS_SECRET_ACCESS_KEY") {
         true => Err(CredentialsError::invalid_configuration(SourceError::HalfInEnvironment)),

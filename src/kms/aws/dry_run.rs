@@ -8,11 +8,12 @@ use crate::kms::aws::{Aws, SERVICE, explain, malformed, no_verdict, pairs};
 use crate::kms::dry_run::{ClockError, DryRun, DryRunResult};
 use crate::kms::{KmsError, Operation, Trouble};
 
-/// What KMS answers if the call would have been allowed (AWS KMS API reference, Encrypt and Decrypt).
+/// What KMS answers if the call would have been allowed (AWS KMS API reference, Encrypt and
+/// Decrypt).
 const ALLOWED: &str = "DryRunOperationException";
 
-/// What a rehearsed Encrypt would encrypt. A service that knows no `DryRun` really does: so it has not the 64 bytes of
-/// a digest, and can be no signature.
+/// What a rehearsed Encrypt would encrypt. A service that knows no `DryRun` really does: so it has
+/// not the 64 bytes of a digest, and can be no signature.
 const PLAINTEXT: &[u8] = b"kms-sig: rehearsal";
 
 /// What a rehearsed Decrypt would decrypt: no ciphertext of anybody.

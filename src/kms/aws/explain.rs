@@ -1,8 +1,9 @@
-//! What a call that failed means, and what to say of it: the SDK's errors in the words of this program.
+//! What a call that failed means, and what to say of it: the SDK's errors in the words of this
+//! program.
 //!
-//! By type where the SDK shows its types. Where it does not, the words of its errors are told as they are, and what is
-//! known of the configuration is put before them: the profile, the file, the role, the host, and the command that helps.
-//! Words never make a verdict (P2).
+//! By type where the SDK shows its types. Where it does not, the words of its errors are told as
+//! they are, and what is known of the configuration is put before them: the profile, the file, the
+//! role, the host, and the command that helps. Words never make a verdict (P2).
 
 use std::error::Error;
 use std::io;
@@ -25,7 +26,8 @@ use crate::escape::quoted;
 use crate::kms::endpoint::EndpointError;
 use crate::kms::{KmsError, Trouble, TroubleKind, classify};
 
-/// The HTTP status of every modelled error of KMS that is a verdict (AWS KMS API reference, Decrypt).
+/// The HTTP status of every modelled error of KMS that is a verdict (AWS KMS API reference,
+/// Decrypt).
 const BAD_REQUEST: u16 = 400;
 
 /// What a failed call means. Only an error reply of the service itself can be a verdict (P2).
@@ -71,8 +73,8 @@ where
     }
 }
 
-/// An error reply without an error code. AWS sends one with each, but for what its load balancers say when they are at
-/// a loss (5xx); anything else is of a proxy, a portal, or another server.
+/// An error reply without an error code. AWS sends one with each, but for what its load balancers
+/// say when they are at a loss (5xx); anything else is of a proxy, a portal, or another server.
 fn not_of_the_service(reply: &HttpResponse, service: &str) -> Trouble {
     let status = reply.status().as_u16();
     let content_type = reply.headers().get("content-type").unwrap_or_default();
@@ -94,8 +96,8 @@ const PROXY_AUTHENTICATION: u16 = 407;
 const PROXY_LOGIN: &str =
     "the proxy wants a user name and a password; put them into HTTPS_PROXY (http://USER:PASSWORD@HOST:PORT)";
 
-/// What hyper-util's `TunnelError`, which is private, says of a proxy that answers CONNECT with 407, and with anything
-/// else than 200. They choose between hints and nothing else.
+/// What hyper-util's `TunnelError`, which is private, says of a proxy that answers CONNECT with
+/// 407, and with anything else than 200. They choose between hints and nothing else.
 const PROXY_WANTS_LOGIN: &str = "tunnel error: proxy authorization required";
 const PROXY_REFUSES: &str = "tunnel error: unsuccessful";
 /// Before CONNECT could be sent.
@@ -331,8 +333,8 @@ fn cause(error: &ConnectorError) -> String {
     chain(error.source().unwrap_or(error))
 }
 
-/// The error and what caused it, outermost first and on one line. Causes that the layer before them has
-/// already told are left out.
+/// The error and what caused it, outermost first and on one line. Causes that the layer before them
+/// has already told are left out.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for layer in layers(error) {
@@ -348,7 +350,8 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// A layer's words up to where the SDK prints a whole request into them, with the tokens in its headers and its body.
+/// A layer's words up to where the SDK prints a whole request into them, with the tokens in its
+/// headers and its body.
 fn without_request(layer: &str) -> &str {
     const REQUEST: &str = "Request {";
     match layer.split_once(REQUEST) {

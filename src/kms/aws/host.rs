@@ -1,4 +1,5 @@
-//! Says which host a request was for, in every error on the way there. The errors below it name none.
+//! Says which host a request was for, in every error on the way there. The errors below it name
+//! none.
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
@@ -54,7 +55,8 @@ fn named(host: String, error: ConnectorError) -> ConnectorError {
     }
 }
 
-/// The authority of a URL. Endpoints with a user name or a password are refused before they are used.
+/// The authority of a URL. Endpoints with a user name or a password are refused before they are
+/// used.
 fn host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split(['/', '?']).next().unwrap_or_default()

@@ -19,8 +19,9 @@ impl Aws {
         self.0.credentials.held().map(|held| caller(&held))
     }
 
-    /// Loads credentials, and has STS say whose they are; in the Region of this key, if it has one. Where KMS is on this
-    /// host and nobody said where STS is, it is not asked: such credentials are none of AWS.
+    /// Loads credentials, and has STS say whose they are; in the Region of this key, if it has one.
+    /// Where KMS is on this host and nobody said where STS is, it is not asked: such credentials
+    /// are none of AWS.
     ///
     /// # Errors
     /// There are no credentials. That STS does not answer is no error: nothing but this needs it.

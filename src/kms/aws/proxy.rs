@@ -1,7 +1,8 @@
 //! The proxy that the environment names for HTTPS, checked before it is used.
 //!
-//! The SDK reads the same variables by the same rules, and goes without a proxy where it cannot make sense of one
-//! (hyper-util, `client::proxy::matcher`). Never shows a value: it may hold a password.
+//! The SDK reads the same variables by the same rules, and goes without a proxy where it cannot
+//! make sense of one (hyper-util, `client::proxy::matcher`). Never shows a value: it may hold a
+//! password.
 
 use std::env::VarError;
 

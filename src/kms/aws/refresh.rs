@@ -1,8 +1,10 @@
-//! The credentials that calls are signed with: kept while they are good, and replaced when KMS no longer knows them.
+//! The credentials that calls are signed with: kept while they are good, and replaced when KMS no
+//! longer knows them.
 //!
-//! The SDK's own cache keeps credentials until they expire by their own account, whatever KMS says of them, and its
-//! profile provider reads its files once. So credentials are chosen here, before each call, and the SDK is told to keep
-//! none. Decides nothing about what an answer means; see [`Trouble::disowns_credentials`].
+//! The SDK's own cache keeps credentials until they expire by their own account, whatever KMS says
+//! of them, and its profile provider reads its files once. So credentials are chosen here, before
+//! each call, and the SDK is told to keep none. Decides nothing about what an answer means; see
+//! [`Trouble::disowns_credentials`].
 
 use std::fmt;
 use std::future::Future;
@@ -18,14 +20,16 @@ use super::source::Source;
 use crate::clock::{self, Clock, Moment};
 use crate::kms::Trouble;
 
-/// The longest that a source may take, a credential process that waits for a person's touch included.
+/// The longest that a source may take, a credential process that waits for a person's touch
+/// included.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// A failure is everybody's for so long: a thousand held files are one question to the source.
 const FAILURE_LASTS: Duration = Duration::from_secs(1);
 /// Credentials that end so soon are not used: they might end on the way.
 const MARGIN: Duration = Duration::from_secs(10);
-/// New ones are asked for so long before the old ones end, which then still bridge an outage of their source. The
-/// metadata services have them by then (Amazon EC2 user guide, "Retrieve security credentials from instance metadata").
+/// New ones are asked for so long before the old ones end, which then still bridge an outage of
+/// their source. The metadata services have them by then (Amazon EC2 user guide, "Retrieve security
+/// credentials from instance metadata").
 const AHEAD: Duration = Duration::from_secs(5 * 60);
 /// What names no end is asked for again after this long, as the SDK does.
 const UNLIMITED: Duration = Duration::from_secs(15 * 60);
@@ -120,7 +124,8 @@ impl Keeper {
         loaded
     }
 
-    /// New credentials before the old ones end; the old ones if there are none yet, or somebody else asks already.
+    /// New credentials before the old ones end; the old ones if there are none yet, or somebody
+    /// else asks already.
     async fn load_ahead(&self, old: Arc<Held>) -> Arc<Held> {
         let Ok(mut desk) = self.desk.try_lock() else { return old };
         if self.clock.now() < desk.next_ahead {
@@ -142,8 +147,8 @@ impl Keeper {
         load(origin).await.map(|credentials| self.hold(credentials, origin))
     }
 
-    /// Credentials in place of those that KMS does not know, or not any more: the source is opened anew and asked,
-    /// though not too often. `None`: there are no others, and the old ones stay.
+    /// Credentials in place of those that KMS does not know, or not any more: the source is opened
+    /// anew and asked, though not too often. `None`: there are no others, and the old ones stay.
     pub(super) async fn renew(&self, refused: &Arc<Held>) -> Option<Arc<Held>> {
         let mut desk = self.desk.lock().await;
         // Of many calls that were refused at the same time, the first asks for all.
@@ -237,8 +242,9 @@ impl Held {
     }
 }
 
-/// When new credentials may be asked for because KMS does not know the old ones: once a minute, then ever more seldom
-/// to once in a quarter of an hour, as a Region that is not enabled answers the same to any. Pure.
+/// When new credentials may be asked for because KMS does not know the old ones: once a minute,
+/// then ever more seldom to once in a quarter of an hour, as a Region that is not enabled answers
+/// the same to any. Pure.
 #[derive(Debug)]
 struct Renewals {
     next: Moment,

@@ -1,8 +1,9 @@
-//! The AWS configuration files of this user (`~/.aws/config`, `~/.aws/credentials`), and the profile in use.
+//! The AWS configuration files of this user (`~/.aws/config`, `~/.aws/credentials`), and the
+//! profile in use.
 //!
-//! Read for what the SDK does not say or do: whether the named profile exists, and settings that it leaves to others.
-//! A profile that somebody names and that exists nowhere is an error; the SDK goes on to the next source of
-//! credentials, in the end to the role of the instance.
+//! Read for what the SDK does not say or do: whether the named profile exists, and settings that it
+//! leaves to others. A profile that somebody names and that exists nowhere is an error; the SDK
+//! goes on to the next source of credentials, in the end to the role of the instance.
 
 use std::borrow::Cow;
 use std::fmt;

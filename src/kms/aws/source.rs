@@ -1,8 +1,9 @@
 //! Where credentials come from, in words: what messages and status name.
 //!
-//! The SDK's providers keep to themselves which profile, file or role they were made from, and most of their error types
-//! are private. So environment and profiles are read here once more, in the order in which they count. Nothing depends on
-//! it but words, and whether trouble may pass by itself; no secret is kept.
+//! The SDK's providers keep to themselves which profile, file or role they were made from, and most
+//! of their error types are private. So environment and profiles are read here once more, in the
+//! order in which they count. Nothing depends on it but words, and whether trouble may pass by
+//! itself; no secret is kept.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,8 @@ impl Source {
         match profiles {
             Ok(profiles) => {
                 let found = Named::of(&profiles);
-                // The others come after a profile without credentials, and after a default one that does not exist.
+                // The others come after a profile without credentials, and after a default one that
+                // does not exist.
                 let is_passed_over = match &found.base {
                     Base::Nothing => named.is_none() && found.role.is_none(),
                     Base::Missing(name) => found.role.is_none() && name == "default",

@@ -1,12 +1,13 @@
 //! From settings, environment and profile to the SDK's configuration.
 //!
-//! Reads files and variables, and asks nobody. What is asked for later is asked for once and only if it is needed:
-//! the instance metadata service for a Region, when a key without one is used and nothing else names one; credentials,
-//! when the first request is signed.
+//! Reads files and variables, and asks nobody. What is asked for later is asked for once and only
+//! if it is needed: the instance metadata service for a Region, when a key without one is used and
+//! nothing else names one; credentials, when the first request is signed.
 //!
-//! All clients share one configuration, so one set of credentials. Where no Region is configured, the first key whose
-//! ARN has one lends it to the services that credentials come from (STS). Which key that is does not matter to the
-//! others: credentials are good in every Region of their partition.
+//! All clients share one configuration, so one set of credentials. Where no Region is configured,
+//! the first key whose ARN has one lends it to the services that credentials come from (STS). Which
+//! key that is does not matter to the others: credentials are good in every Region of their
+//! partition.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -143,7 +144,8 @@ impl Surroundings {
         self.instance_region.get_or_try_init(of_instance).await.ok().cloned()
     }
 
-    /// Lends the Region of a key to where credentials come from, if none is configured and none was lent.
+    /// Lends the Region of a key to where credentials come from, if none is configured and none was
+    /// lent.
     pub(super) fn lend(&self, region: &Region) {
         self.lent.get_or_init(|| region.clone());
     }
@@ -217,8 +219,8 @@ async fn load_base(
     region: Option<Region>,
     transport: &Transport,
 ) -> SdkConfig {
-    // The loader asks the instance metadata service, for three seconds where there is none, unless it is told a
-    // Region. This one is used for nothing.
+    // The loader asks the instance metadata service, for three seconds where there is none, unless
+    // it is told a Region. This one is used for nothing.
     let region = region.unwrap_or(Region::from_static("none"));
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .region(region)
@@ -256,8 +258,8 @@ fn endpoint(
     Ok(endpoint)
 }
 
-/// The endpoint that environment or profile name, found by the rule of the SDK: the one of the service goes
-/// before the one of all services, unless `ignore_configured_endpoint_urls` is set.
+/// The endpoint that environment or profile name, found by the rule of the SDK: the one of the
+/// service goes before the one of all services, unless `ignore_configured_endpoint_urls` is set.
 fn endpoint_around(config: &SharedConfig, sdk: &SdkConfig) -> Option<String> {
     let found = |variable| {
         let key = ServiceConfigKey::builder().service_id("KMS").env(variable).profile("endpoint_url");

@@ -1,7 +1,8 @@
-//! Whose certificates are believed: the host's, or those of `AWS_CA_BUNDLE` or a profile's `ca_bundle` instead.
+//! Whose certificates are believed: the host's, or those of `AWS_CA_BUNDLE` or a profile's
+//! `ca_bundle` instead.
 //!
-//! The SDK reads neither of the two, and panics on a bundle that it cannot parse. So a bundle is read and checked
-//! here, whole, before the SDK gets it.
+//! The SDK reads neither of the two, and panics on a bundle that it cannot parse. So a bundle is
+//! read and checked here, whole, before the SDK gets it.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
-//! The only way out to AWS: the connectors of every client the SDK makes, for KMS and for whoever hands out
-//! credentials (STS, SSO, sign-in, the services of instances and containers).
+//! The only way out to AWS: the connectors of every client the SDK makes, for KMS and for whoever
+//! hands out credentials (STS, SSO, sign-in, the services of instances and containers).
 //!
-//! Looks at the address of every request as it is about to leave, wherever the SDK got that address from
-//! (K24), and bounds every reply in time and size. Notes the date of every reply of KMS. Knows nothing of what a
-//! request says, and never tries again.
+//! Looks at the address of every request as it is about to leave, wherever the SDK got that address
+//! from (K24), and bounds every reply in time and size. Notes the date of every reply of KMS. Knows
+//! nothing of what a request says, and never tries again.
 //!
 //! | to | over | by way of |
 //! | --- | --- | --- |
@@ -34,23 +34,27 @@ use crate::clock;
 use crate::kms::dry_run::ClockError;
 use crate::kms::endpoint::{EndpointError, Reach, check_credentials_url, check_endpoint, destination};
 
-/// TCP and TLS together. KMS is in the same Region or one ocean away; what takes longer is not coming.
+/// TCP and TLS together. KMS is in the same Region or one ocean away; what takes longer is not
+/// coming.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// To this machine and its link. Where there is no instance metadata service, nobody refuses: each attempt waits.
+/// To this machine and its link. Where there is no instance metadata service, nobody refuses: each
+/// attempt waits.
 const NEAR_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// From the request to the first byte of the answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// All attempts and the pauses between them. Credentials are loaded before.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// One attempt, from connecting to the answer's last byte. Loading credentials is not part of it, as it is
-/// in the SDK's own attempt timeout: a credential process that takes six seconds would never come to an end.
+/// One attempt, from connecting to the answer's last byte. Loading credentials is not part of it,
+/// as it is in the SDK's own attempt timeout: a credential process that takes six seconds would
+/// never come to an end.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Idle connections that a firewall has forgotten stall until a timeout (awslabs/aws-sdk-rust#1417). NAT
-/// gateways and load balancers forget after a minute or more; we forget sooner.
+/// Idle connections that a firewall has forgotten stall until a timeout
+/// (awslabs/aws-sdk-rust#1417). NAT gateways and load balancers forget after a minute or more; we
+/// forget sooner.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The longest reply that is read, in bytes. The longest that KMS has reason to send is Encrypt's: 6,144
-/// bytes in base64 and a few names. Credentials are shorter than that.
+/// The longest reply that is read, in bytes. The longest that KMS has reason to send is Encrypt's:
+/// 6,144 bytes in base64 and a few names. Credentials are shorter than that.
 const MAX_REPLY: usize = 64 << 10;
 
 /// The connectors, shared by all clients. Clones share connections.
@@ -60,10 +64,11 @@ pub(super) struct Transport(Arc<Connectors>);
 #[derive(Debug)]
 struct Connectors {
     trust: TrustStore,
-    /// Through the proxy that `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name, if any. Made on first use, as it
-    /// reads the host's certificates.
+    /// Through the proxy that `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name, if any. Made on first
+    /// use, as it reads the host's certificates.
     far: OnceLock<Connector>,
-    /// Never through a proxy: `HTTP_PROXY` would take a token or a secret key off this machine in clear.
+    /// Never through a proxy: `HTTP_PROXY` would take a token or a secret key off this machine in
+    /// clear.
     near: OnceLock<Connector>,
     dates: Dates,
 }
@@ -96,7 +101,8 @@ impl Dates {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the date of a reply that arrives now (RFC 9110, section 6.6.1). What is none says nothing.
+    /// Takes the date of a reply that arrives now (RFC 9110, section 6.6.1). What is none says
+    /// nothing.
     fn note(&self, reply: &HttpResponse) {
         let date =
             reply.headers().get("date").and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
@@ -162,8 +168,8 @@ impl Transport {
     }
 }
 
-/// How long an attempt may take for a client that has its own idea: the instance metadata service is to answer
-/// within two seconds, or it is not there.
+/// How long an attempt may take for a client that has its own idea: the instance metadata service
+/// is to answer within two seconds, or it is not there.
 fn patience(settings: &HttpConnectorSettings) -> Duration {
     match (settings.connect_timeout(), settings.read_timeout()) {
         (Some(connect), Some(read)) => ATTEMPT_TIMEOUT.min(connect + read),

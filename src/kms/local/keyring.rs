@@ -1,8 +1,8 @@
 //! The keyring file: the secrets of this host's `local:` keys, as TOML.
 //!
-//! Whoever can read the file can sign, so one that others could read or that belongs to someone else is
-//! refused, and so is a symbolic link. Secrets never show: not in errors, not in `Debug`, not in a
-//! parser's quotation of the line.
+//! Whoever can read the file can sign, so one that others could read or that belongs to someone
+//! else is refused, and so is a symbolic link. Secrets never show: not in errors, not in `Debug`,
+//! not in a parser's quotation of the line.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -206,7 +206,8 @@ impl Keyring {
         Self::open_for(path, rustix::process::geteuid().as_raw())
     }
 
-    /// As [`Keyring::open`], for who acts on behalf of a user: root, for the daemon's. That user's keyrings are good.
+    /// As [`Keyring::open`], for who acts on behalf of a user: root, for the daemon's. That user's
+    /// keyrings are good.
     ///
     /// # Errors
     /// As there.
@@ -223,8 +224,8 @@ impl Keyring {
         Ok(Self { keys: parse(path, &text)?, identity: Identity::of(&metadata) })
     }
 
-    /// Makes a new key in the keyring at `path`, and the keyring (mode 0600) if there is none; the directory
-    /// must exist. Callers at the same time wait for each other.
+    /// Makes a new key in the keyring at `path`, and the keyring (mode 0600) if there is none; the
+    /// directory must exist. Callers at the same time wait for each other.
     ///
     /// # Errors
     /// [`KeyringError`]; the keyring is then as it was.
@@ -316,8 +317,8 @@ fn check(path: &Path, metadata: &Metadata, caller: u32) -> Result<(), KeyringErr
     Ok(())
 }
 
-/// Room for the whole text at once: a string that grows leaves copies of secrets behind. One byte more than
-/// the file has, for the read that finds its end.
+/// Room for the whole text at once: a string that grows leaves copies of secrets behind. One byte
+/// more than the file has, for the read that finds its end.
 fn capacity(metadata: &Metadata) -> usize {
     usize::try_from(metadata.len().min(MAX_LEN) + 1).unwrap_or_default()
 }

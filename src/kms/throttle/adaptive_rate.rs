@@ -1,8 +1,10 @@
-//! How fast calls of KMS may follow each other: a token bucket whose rate falls while KMS throttles.
+//! How fast calls of KMS may follow each other: a token bucket whose rate falls while KMS
+//! throttles.
 //!
-//! Halved at most once for all the calls that were under way together, or one moment's throttling would stop everything.
-//! Comes back like TCP (RFC 5681): doubled with each answer until it is where it was halved first, and from there on
-//! little by little, as that rate may have been too much. Reads no clock and waits for nothing.
+//! Halved at most once for all the calls that were under way together, or one moment's throttling
+//! would stop everything. Comes back like TCP (RFC 5681): doubled with each answer until it is
+//! where it was halved first, and from there on little by little, as that rate may have been too
+//! much. Reads no clock and waits for nothing.
 
 use std::time::Duration;
 

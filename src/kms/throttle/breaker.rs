@@ -1,7 +1,8 @@
 //! A circuit breaker for one key and operation. Pure, with injected time.
 //!
-//! Counts infrastructure errors in a row and nothing else: being denied, throttled or told that a signature is
-//! bad are answers. While it is open nobody calls; every half minute one caller may probe.
+//! Counts infrastructure errors in a row and nothing else: being denied, throttled or told that a
+//! signature is bad are answers. While it is open nobody calls; every half minute one caller may
+//! probe.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
-//! KMS with manners: limits on calls in flight and per second for all rules together, and a circuit breaker
-//! for each key and operation.
+//! KMS with manners: limits on calls in flight and per second for all rules together, and a circuit
+//! breaker for each key and operation.
 //!
-//! Waiting for a place is fair: first come, first served. Changes no answer; refuses calls that would fail.
+//! Waiting for a place is fair: first come, first served. Changes no answer; refuses calls that
+//! would fail.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,8 @@ use crate::context::Context;
 use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
 
-/// How long what waits for a token still may when the daemon ends, or another policy is to take over.
+/// How long what waits for a token still may when the daemon ends, or another policy is to take
+/// over.
 const LAST_TOKENS: Duration = Duration::from_secs(3);
 
 /// A provider behind the limits of the policy. Tells an [`Observer`] what happens.
@@ -26,7 +28,8 @@ pub struct ThrottledKms<K, O> {
     inner: K,
     in_flight: Semaphore,
     pace: Mutex<AdaptiveRate>,
-    /// Had by the one whose token is the next. The others wait for that, in the order in which they came.
+    /// Had by the one whose token is the next. The others wait for that, in the order in which they
+    /// came.
     turn: tokio::sync::Mutex<()>,
     /// Wakes that one when its token may be good sooner.
     sooner: Notify,
@@ -56,8 +59,8 @@ impl<O: Observer> Drop for InFlight<'_, O> {
 }
 
 impl<K, O: Observer> ThrottledKms<K, O> {
-    /// Limits `inner` to `in_flight` calls at a time and `per_second` calls a second, with a burst of a
-    /// tenth of a second's worth.
+    /// Limits `inner` to `in_flight` calls at a time and `per_second` calls a second, with a burst
+    /// of a tenth of a second's worth.
     pub fn new(inner: K, in_flight: usize, per_second: u32, clock: Clock, observer: Arc<O>) -> Self {
         let pace = AdaptiveRate::new(per_second);
         observer.interval_is(pace.interval()); // what an earlier policy's calls led to is over
@@ -86,7 +89,8 @@ impl<K, O: Observer> ThrottledKms<K, O> {
         self.reopened.subscribe()
     }
 
-    /// Has nobody wait for a token much longer: what did not get its turn by then is not in hand, and is held.
+    /// Has nobody wait for a token much longer: what did not get its turn by then is not in hand,
+    /// and is held.
     pub fn end_soon(&self) {
         lock(&self.until).get_or_insert(self.clock.now() + LAST_TOKENS);
         self.sooner.notify_one();

@@ -1,7 +1,8 @@
 //! Delivery: publishing the private copy that was hashed, signature first, never over anything.
 //!
-//! Every step may be repeated after a kill (P4): an equal pair at the destination is success, as soon as it is durable and
-//! if nobody else could change it. Nothing is published without a [`Warrant`], which only a valid verdict or a signature just made gives (P1).
+//! Every step may be repeated after a kill (P4): an equal pair at the destination is success, as
+//! soon as it is durable and if nobody else could change it. Nothing is published without a
+//! [`Warrant`], which only a valid verdict or a signature just made gives (P1).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,7 +18,8 @@ use crate::sink::Delivered;
 use crate::sink::warrant::Warrant;
 use crate::source::directory::signature_file::read_open;
 
-/// Publishes `staging`, whose content has the digest `hashed`, as `path` below `root` with its signature.
+/// Publishes `staging`, whose content has the digest `hashed`, as `path` below `root` with its
+/// signature.
 ///
 /// # Errors
 /// Any step's. Then nothing new shows, or the signature alone, which the next try takes up.
@@ -109,8 +111,8 @@ fn deliver_to(
     place.confirm().map(|()| Delivered::Done)
 }
 
-/// Opens the directory that a file goes to, making what is missing, all of it durable: what is there may have been made
-/// by a process that was killed before it could see to that.
+/// Opens the directory that a file goes to, making what is missing, all of it durable: what is
+/// there may have been made by a process that was killed before it could see to that.
 fn open_place(root: &Dir, below: &Path) -> Result<Place, FsError> {
     let mut dir = root.clone();
     for component in below.components() {
@@ -121,7 +123,8 @@ fn open_place(root: &Dir, below: &Path) -> Result<Place, FsError> {
     Place::of(root, below, dir)
 }
 
-/// What would keep `hashed` from being published as `path` below `root`, as things stand: another file has its name.
+/// What would keep `hashed` from being published as `path` below `root`, as things stand: another
+/// file has its name.
 ///
 /// # Errors
 /// What opening and reading what is there says.
@@ -149,8 +152,8 @@ pub struct Prospective<'a> {
     pub mode: u32,
 }
 
-/// Every way in which publishing a pair below `root` may go, as things stand; more than one where contents would be
-/// compared. Changes nothing, and reads no payload.
+/// Every way in which publishing a pair below `root` may go, as things stand; more than one where
+/// contents would be compared. Changes nothing, and reads no payload.
 ///
 /// # Errors
 /// What opening and reading what is there says.
@@ -202,8 +205,9 @@ fn destination(root: &Dir, path: &RelPath) -> Result<Destination, FsError> {
     }
 }
 
-/// Removes a signature without payload that the caller knows for its own leftover; `false` if that cannot be done
-/// without the risk of removing another file, which somebody puts in its place at that moment.
+/// Removes a signature without payload that the caller knows for its own leftover; `false` if that
+/// cannot be done without the risk of removing another file, which somebody puts in its place at
+/// that moment.
 ///
 /// # Errors
 /// Any step's.
@@ -263,8 +267,8 @@ impl Wanted {
     }
 }
 
-/// Compares what is there, if anything, with a file that was hashed, and makes it durable if it is equal: whoever put
-/// it there may not have, and the source is removed on its account (P4).
+/// Compares what is there, if anything, with a file that was hashed, and makes it durable if it is
+/// equal: whoever put it there may not have, and the source is removed on its account (P4).
 pub(crate) fn look_at_payload(
     dir: &Dir,
     name: &OsStr,
@@ -318,7 +322,8 @@ enum ExistingSignature {
 }
 
 impl ExistingSignature {
-    /// What comes of it where `ours` is to stand, which may still have to be made. `None`: it is `ours`.
+    /// What comes of it where `ours` is to stand, which may still have to be made. `None`: it is
+    /// `ours`.
     fn met_by(&self, ours: Option<&Signature>, payload_is_there: bool) -> Option<Delivered> {
         match self {
             Self::Of(there) if Some(there) == ours => None,

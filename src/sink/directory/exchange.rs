@@ -1,13 +1,16 @@
 //! One exchange with a directory that is somebody else's, by way of the private folder.
 //!
-//! What comes out of such a directory may be anything: between a look at a name and the next step its owner may put
-//! another file there. So a new signature is laid into a folder `.kms-sig/HEX.DIGESTS.swap`, and swapped from there:
-//! whatever comes out lies in the private folder at every instant, under the path it came from, and is compared there,
-//! where nobody can change it. The folder's name says what in it may be removed, by the digests (SHA-512, its first
-//! half) of the signatures that this program made or was to replace. All else goes back to where it came from, or
-//! waits until it can; and that is all that a restart has to know after a kill at any point.
+//! What comes out of such a directory may be anything: between a look at a name and the next step
+//! its owner may put another file there. So a new signature is laid into a folder
+//! `.kms-sig/HEX.DIGESTS.swap`, and swapped from there: whatever comes out lies in the private
+//! folder at every instant, under the path it came from, and is compared there, where nobody can
+//! change it. The folder's name says what in it may be removed, by the digests (SHA-512, its first
+//! half) of the signatures that this program made or was to replace. All else goes back to where it
+//! came from, or waits until it can; and that is all that a restart has to know after a kill at any
+//! point.
 //!
-//! The folder is locked for as long as somebody works in it, so that nobody takes it for a leftover.
+//! The folder is locked for as long as somebody works in it, so that nobody takes it for a
+//! leftover.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
@@ -57,7 +60,8 @@ impl Removable {
         OsString::from(parts.fold(random_hex(), |name, part| name + "." + &part))
     }
 
-    /// Whether a file in a directory holds just that, and nobody has it open to change it. What may not be read does not.
+    /// Whether a file in a directory holds just that, and nobody has it open to change it. What may
+    /// not be read does not.
     ///
     /// # Errors
     /// It cannot be read, and so nothing is known.
@@ -116,7 +120,8 @@ impl Work {
         Ok(Self { folder, id, dir, removable })
     }
 
-    /// Its directory. What lies directly in it under a name of this program's own is this program's.
+    /// Its directory. What lies directly in it under a name of this program's own is this
+    /// program's.
     pub(crate) const fn dir(&self) -> &Dir {
         &self.dir
     }
@@ -138,8 +143,8 @@ impl Work {
         self.folder.dir().sync()
     }
 
-    /// Removes what may be removed and puts back the rest, to the directory that it came from; what cannot go back waits
-    /// for [`settle`]. Whether nothing does.
+    /// Removes what may be removed and puts back the rest, to the directory that it came from; what
+    /// cannot go back waits for [`settle`]. Whether nothing does.
     ///
     /// # Errors
     /// Any step's; then the rest waits as well.
@@ -154,8 +159,8 @@ impl Work {
     }
 }
 
-/// Ends an exchange that was cut short, in the folder `id` of `parent`, unless somebody is at it. Whether nothing of it is
-/// left.
+/// Ends an exchange that was cut short, in the folder `id` of `parent`, unless somebody is at it.
+/// Whether nothing of it is left.
 ///
 /// # Errors
 /// Any step's; then the rest waits.
@@ -188,7 +193,8 @@ fn settle_by(
     })
 }
 
-/// Puts something back to its name. If what stands there is removable, an exchange was cut short, and is made undone.
+/// Puts something back to its name. If what stands there is removable, an exchange was cut short,
+/// and is made undone.
 fn give(removable: &Removable, from: &Dir, name: &OsStr, to: &Place) -> Result<(), FsError> {
     match to.put_back(from, name, name) {
         Err(e) if e.source == Errno::EXIST && removable.holds(to.looking(), name)? => {
@@ -204,8 +210,8 @@ fn give(removable: &Removable, from: &Dir, name: &OsStr, to: &Place) -> Result<(
     }
 }
 
-/// Takes a stand-in name of an earlier version out of a directory: away if it is `ours`, or else to a name that a person
-/// and a scan find, as nobody knows which it had.
+/// Takes a stand-in name of an earlier version out of a directory: away if it is `ours`, or else to
+/// a name that a person and a scan find, as nobody knows which it had.
 ///
 /// # Errors
 /// Any step's.
@@ -228,7 +234,8 @@ fn recovered_name(stand_in: &OsStr) -> OsString {
     name
 }
 
-/// The digest of what has a stand-in name, if it is a file of our own user and no longer than any signature.
+/// The digest of what has a stand-in name, if it is a file of our own user and no longer than any
+/// signature.
 pub fn digest_of_stand_in(private: &Private, path: &RelPath) -> Option<Digest> {
     let owners = Some(vec![rustix::process::geteuid().as_raw()]);
     let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners };

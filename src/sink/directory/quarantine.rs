@@ -1,12 +1,13 @@
 //! The quarantine store: failed pairs, each in a folder of its own with a record of why.
 //!
-//! Names in the store are generated; what the sender chose stands in the record only. The record is written
-//! first, so nothing is ever in the store that cannot be explained. On one mount the pair is moved: the
-//! sender may still hold the payload open, and the record's digest says what was judged. Across mounts it is
-//! copied durably before the source is removed.
+//! Names in the store are generated; what the sender chose stands in the record only. The record is
+//! written first, so nothing is ever in the store that cannot be explained. On one mount the pair
+//! is moved: the sender may still hold the payload open, and the record's digest says what was
+//! judged. Across mounts it is copied durably before the source is removed.
 //!
-//! Each item's folder is locked while something is done to it, so that the daemon and commands never work on the
-//! same one: a copy that somebody purged while its source is being removed would be a lost file.
+//! Each item's folder is locked while something is done to it, so that the daemon and commands
+//! never work on the same one: a copy that somebody purged while its source is being removed would
+//! be a lost file.
 
 mod folder;
 mod item;

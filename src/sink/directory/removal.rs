@@ -1,12 +1,14 @@
 //! Removing a source that is delivered, from a directory that belongs to the sender.
 //!
-//! Between checking a name and removing it, the sender may put another file there. So each removal is a transaction:
-//! the name is moved into a folder of the daemon, `.kms-sig/ID/`, which mirrors the path; there it is compared with
-//! the version that was judged, and only then removed. Anything else is put back. Renaming the folder to `ID.done`
-//! commits: a restart puts back what is in uncommitted folders and removes what is in committed ones, and needs no
-//! other memory. A file whose name is taken meanwhile waits in `ID.back`, which belongs to no transaction any more.
+//! Between checking a name and removing it, the sender may put another file there. So each removal
+//! is a transaction: the name is moved into a folder of the daemon, `.kms-sig/ID/`, which mirrors
+//! the path; there it is compared with the version that was judged, and only then removed. Anything
+//! else is put back. Renaming the folder to `ID.done` commits: a restart puts back what is in
+//! uncommitted folders and removes what is in committed ones, and needs no other memory. A file
+//! whose name is taken meanwhile waits in `ID.back`, which belongs to no transaction any more.
 //!
-//! The leftovers of exchanges belong to [`super::exchange`], the private folder itself to [`crate::fs::private`].
+//! The leftovers of exchanges belong to [`super::exchange`], the private folder itself to
+//! [`crate::fs::private`].
 
 #[cfg(test)]
 mod tests;
@@ -63,8 +65,8 @@ struct Ready {
 #[derive(Debug)]
 pub struct RemovalGuard(Option<Arc<Removal>>);
 
-/// A prepared folder that no guard needs any more. Removed when this is dropped, which may wait for the disk; the next
-/// [`recover`] removes what is left of it.
+/// A prepared folder that no guard needs any more. Removed when this is dropped, which may wait for
+/// the disk; the next [`recover`] removes what is left of it.
 #[derive(Debug)]
 pub struct UnusedFolder {
     removal: Arc<Removal>,
@@ -77,18 +79,20 @@ impl Removal {
         Arc::new(Self { private, ready: Mutex::default(), preparing: Mutex::default() })
     }
 
-    /// A guard, to be taken before [`Removal::prepare`] and kept until after [`Removal::remove`]. Waits for no disk.
+    /// A guard, to be taken before [`Removal::prepare`] and kept until after [`Removal::remove`].
+    /// Waits for no disk.
     pub fn guard(self: &Arc<Self>) -> RemovalGuard {
         self.ready().guards += 1;
         RemovalGuard(Some(Arc::clone(self)))
     }
 
-    /// Checks that a source can be removed once its copy is published, as far as that can be known before, and prepares
-    /// the folder: otherwise it would be published and not removed. Moves nothing yet.
+    /// Checks that a source can be removed once its copy is published, as far as that can be known
+    /// before, and prepares the folder: otherwise it would be published and not removed. Moves
+    /// nothing yet.
     ///
     /// # Errors
-    /// The parts could not be moved: no room for the folder, no permission, another's `.kms-sig`, or a sticky directory
-    /// ([`Action::MoveOutOfSticky`]).
+    /// The parts could not be moved: no room for the folder, no permission, another's `.kms-sig`,
+    /// or a sticky directory ([`Action::MoveOutOfSticky`]).
     pub fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
         for part in parts {
             check_movable(&Place::open(self.private.root(), part.path.parent())?, part.path.name())?;
@@ -102,10 +106,12 @@ impl Removal {
         Ok(())
     }
 
-    /// Removes several sources in one transaction, of each all its parts or none of them. Returns the results in order.
+    /// Removes several sources in one transaction, of each all its parts or none of them. Returns
+    /// the results in order.
     ///
     /// # Errors
-    /// Any step's before the commit; then the parts are back, or the next [`recover`] puts them back.
+    /// Any step's before the commit; then the parts are back, or the next [`recover`] puts them
+    /// back.
     pub fn remove(&self, sources: &[Vec<Part>]) -> Vec<Result<Removed, FsError>> {
         let ready = self.ready().id.take();
         let folder = self.private.open().and_then(|folder| {
@@ -137,7 +143,8 @@ impl Removal {
 }
 
 impl RemovalGuard {
-    /// Releases the guard without waiting for a disk. The last one gets the folder, to be dropped where that may wait.
+    /// Releases the guard without waiting for a disk. The last one gets the folder, to be dropped
+    /// where that may wait.
     pub fn release(mut self) -> Option<UnusedFolder> {
         self.0.take().and_then(Self::release_one)
     }
@@ -200,8 +207,8 @@ fn remove_by(
         undo(private, folder, dir, id);
         return sources.iter().map(|_| Err(error.clone())).collect();
     }
-    // The parts are gone as far as anyone is concerned. A caller that were told of a failure here might throw its copy
-    // away, while the next `recover` removes the source.
+    // The parts are gone as far as anyone is concerned. A caller that were told of a failure here
+    // might throw its copy away, while the next `recover` removes the source.
     for part in sources.iter().flatten().filter(|part| part.path.parent().as_os_str().is_empty()) {
         dir.unlink(part.path.name()).unwrap_or_default(); // quicker than by listing, which finds the rest
     }
@@ -217,11 +224,12 @@ fn undo(private: &Private, folder: &Dir, dir: &Dir, id: &OsStr) {
     close(folder, id).unwrap_or_default();
 }
 
-/// A part that may have come into the transaction's folder, and the directory that it was moved out of.
+/// A part that may have come into the transaction's folder, and the directory that it was moved out
+/// of.
 type Taken<'p> = (&'p Part, Place);
 
-/// Puts the parts of one source back from an uncommitted folder, to the very directories that they came from; what finds its
-/// name taken waits in a folder of its own.
+/// Puts the parts of one source back from an uncommitted folder, to the very directories that they
+/// came from; what finds its name taken waits in a folder of its own.
 fn put_back_parts(private: &Private, dir: &Dir, parts: &[Taken<'_>]) -> Result<(), FsError> {
     for (Part { path, .. }, place) in parts {
         let from = match dir.descend(path.parent()) {
@@ -240,14 +248,16 @@ fn put_back_parts(private: &Private, dir: &Dir, parts: &[Taken<'_>]) -> Result<(
     Ok(())
 }
 
-/// Checks that this process may move `name` out of its directory, as far as that can be known before.
+/// Checks that this process may move `name` out of its directory, as far as that can be known
+/// before.
 ///
 /// # Errors
 /// It may not.
 pub(crate) fn check_movable(parent: &Place, name: &OsStr) -> Result<(), FsError> {
     parent.check_writable()?;
     let (me, dir) = (rustix::process::geteuid().as_raw(), parent.looking().stat()?);
-    // In a sticky directory a file is moved by its owner, the directory's, or root (rename(2), EPERM).
+    // In a sticky directory a file is moved by its owner, the directory's, or root (rename(2),
+    // EPERM).
     if me == 0 || dir.uid == me || dir.mode & 0o1000 == 0 {
         return Ok(());
     }
@@ -261,8 +271,8 @@ pub(crate) fn check_movable(parent: &Place, name: &OsStr) -> Result<(), FsError>
     }
 }
 
-/// Sets a file aside: what is at `name` in `from`, on the same mount, belongs at `path`, where something else is by
-/// now. It waits in the private folder until that is gone.
+/// Sets a file aside: what is at `name` in `from`, on the same mount, belongs at `path`, where
+/// something else is by now. It waits in the private folder until that is gone.
 ///
 /// # Errors
 /// Any step's; then it is still where it was.
@@ -274,8 +284,9 @@ pub fn set_aside(private: &Private, path: &RelPath, from: &Dir, name: &OsStr) ->
     to.sync()
 }
 
-/// Puts back what waits for its name to be free, and what exchanges left that were cut short, as far as it goes by now.
-/// Unlike [`recover`] it may run at any time, but not twice at once. Returns what still waits.
+/// Puts back what waits for its name to be free, and what exchanges left that were cut short, as
+/// far as it goes by now. Unlike [`recover`] it may run at any time, but not twice at once. Returns
+/// what still waits.
 ///
 /// # Errors
 /// The private folder cannot be listed.
@@ -327,8 +338,8 @@ fn close(folder: &Dir, id: &OsStr) -> Result<(), FsError> {
     }
 }
 
-/// Moves the parts into the transaction's folder; false if one is not what was judged. `there` are then those that may
-/// have come there.
+/// Moves the parts into the transaction's folder; false if one is not what was judged. `there` are
+/// then those that may have come there.
 fn take_all<'p>(
     root: &Dir,
     transaction: &Dir,
@@ -339,7 +350,8 @@ fn take_all<'p>(
         let (from, name) = (Place::open(root, part.path.parent())?, part.path.name());
         match from.stat_of(name)? {
             None => continue, // removed by the sender: that is what we wanted
-            // Before the rename, which sets the ctime: the one time that a sender cannot set back (S3).
+            // Before the rename, which sets the ctime: the one time that a sender cannot set back
+            // (S3).
             Some(stat) if stat.identity != part.identity => return Ok(false),
             Some(_) => {}
         }
@@ -347,7 +359,8 @@ fn take_all<'p>(
         match from.take(name, &to, name) {
             Err(e) if e.is_not_found() => continue,
             Err(e) if e.is_moved() => return Ok(false),
-            // A folder for other sources has the name: the sender made a file of what was a directory. It is not his.
+            // A folder for other sources has the name: the sender made a file of what was a
+            // directory. It is not his.
             Err(e) if e.source == Errno::EXIST => return Err(e),
             renamed => {
                 // After other failures too: some file systems do not know whether they moved it.
@@ -368,9 +381,10 @@ fn take_all<'p>(
     Ok(true)
 }
 
-/// Finishes what a killed process left: removes what is in committed folders, puts back what is in the others. What cannot be put
-/// back because its name is taken stays until it is free. Must not run while a [`Removal`] works. Returns what failed
-/// in single folders, which stay: a sender who gets a directory of theirs moved there must not stop the rule.
+/// Finishes what a killed process left: removes what is in committed folders, puts back what is in
+/// the others. What cannot be put back because its name is taken stays until it is free. Must not
+/// run while a [`Removal`] works. Returns what failed in single folders, which stay: a sender who
+/// gets a directory of theirs moved there must not stop the rule.
 ///
 /// # Errors
 /// The private folder cannot be listed.
@@ -408,9 +422,10 @@ fn recover_one(root: &Dir, folder: &Dir, id: &OsStr) -> Result<bool, FsError> {
     tree::remove_if_empty(folder, id)
 }
 
-/// Finishes what lies in a private folder of this watched directory's that somebody has moved to `path`, and takes the
-/// folder itself away. Returns the names of what lay in it, which may be at their places again; `None` if it is none, or
-/// somebody still works in it. What still waits in it waits in the one at its name from then on.
+/// Finishes what lies in a private folder of this watched directory's that somebody has moved to
+/// `path`, and takes the folder itself away. Returns the names of what lay in it, which may be at
+/// their places again; `None` if it is none, or somebody still works in it. What still waits in it
+/// waits in the one at its name from then on.
 ///
 /// # Errors
 /// Any step's; then the next scan comes upon it again.

@@ -1,4 +1,5 @@
-//! Removes the sources of what was delivered: those that become ready while others are removed, together.
+//! Removes the sources of what was delivered: those that become ready while others are removed,
+//! together.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,8 +1,9 @@
 //! Writing a `.sig` beside its payload, in a directory that may be someone else's.
 //!
-//! Whole or not at all (P4), never over anything that is not the very file expected there (P8), never in a directory that
-//! was moved away meanwhile (P9). Nothing is removed in that directory: what must go is first moved or swapped into the
-//! private folder, where it is compared ([`super::exchange`]).
+//! Whole or not at all (P4), never over anything that is not the very file expected there (P8),
+//! never in a directory that was moved away meanwhile (P9). Nothing is removed in that directory:
+//! what must go is first moved or swapped into the private folder, where it is compared
+//! ([`super::exchange`]).
 
 use rustix::io::Errno;
 
@@ -13,7 +14,8 @@ use crate::signature::Signature;
 use crate::sink::Old;
 use crate::sink::directory::exchange::{Removable, Work};
 
-/// A `.sig` is for everyone to read: what is in it says nothing about the payload to who may not use the key.
+/// A `.sig` is for everyone to read: what is in it says nothing about the payload to who may not
+/// use the key.
 pub const MODE: u32 = 0o644;
 
 /// Where a signature goes, and for how long that is right.
@@ -30,8 +32,8 @@ pub struct Spot<'a> {
     pub disk: &'a Flusher,
 }
 
-/// Writes a signature under a name that nothing has. Durable when this returns what it is; `None` if something has the
-/// name, or what was signed is no longer there.
+/// Writes a signature under a name that nothing has. Durable when this returns what it is; `None`
+/// if something has the name, or what was signed is no longer there.
 ///
 /// # Errors
 /// Any step's; then nothing shows, as far as that can be undone.
@@ -92,7 +94,8 @@ fn is_right(spot: &Spot<'_>) -> Result<bool, FsError> {
     Ok(spot.place.is_in_place()? && (spot.still)()?)
 }
 
-/// Takes back a signature of ours, wherever its directory is by now. Does nothing if something else stands there.
+/// Takes back a signature of ours, wherever its directory is by now. Does nothing if something else
+/// stands there.
 fn take_back(spot: &Spot<'_>, signature: &Signature) -> Result<(), FsError> {
     let work = Work::new(spot.private, Removable::of(&[signature]))?;
     let (to, name) = (work.mirror(spot.path)?, spot.path.name());
@@ -103,8 +106,9 @@ fn take_back(spot: &Spot<'_>, signature: &Signature) -> Result<(), FsError> {
     work.finish(spot.place).map(drop)
 }
 
-/// Replaces the signature `old` with another one: in one step where the file system can swap names, or else there is
-/// none for a moment. `None` if something else than `old` was there, which is there still, or what was signed is not.
+/// Replaces the signature `old` with another one: in one step where the file system can swap names,
+/// or else there is none for a moment. `None` if something else than `old` was there, which is
+/// there still, or what was signed is not.
 ///
 /// # Errors
 /// Any step's; then the old or the new signature shows, whole, if the file system can swap names.
@@ -303,8 +307,8 @@ mod tests {
         assert_eq!(f.all(), []);
     }
 
-    /// Has a sender do something each time that it is asked whether the payload is what was signed: between any two steps
-    /// of ours that show.
+    /// Has a sender do something each time that it is asked whether the payload is what was signed:
+    /// between any two steps of ours that show.
     fn meanwhile<'a>(
         at: usize,
         act: impl Fn() + 'a,

@@ -38,7 +38,8 @@ pub struct DirectorySink {
     pub rule: Arc<str>,
     /// What signatures of its payloads are named by.
     pub suffix: Suffix,
-    /// The private folder in the watched directory. Locked, where this daemon writes there, which keeps other daemons out.
+    /// The private folder in the watched directory. Locked, where this daemon writes there, which
+    /// keeps other daemons out.
     pub private: Arc<Private>,
     /// The destination, for rules that deliver, and the mode of what goes there.
     pub destination: Option<(Dir, u32)>,
@@ -81,8 +82,8 @@ impl DirectorySink {
         Ok(put_away)
     }
 
-    /// Finishes what lies in a private folder of ours that somebody has moved, and takes it away. Returns the names of what
-    /// may be at its place again.
+    /// Finishes what lies in a private folder of ours that somebody has moved, and takes it away.
+    /// Returns the names of what may be at its place again.
     fn adopt(&self, path: &RelPath) -> Vec<RelPath> {
         let (rule, folder) = (&*self.rule, Escaped::new(path.as_path()));
         match removal::adopt(&self.private, path) {
@@ -103,7 +104,8 @@ impl DirectorySink {
         }
     }
 
-    /// Sees to a stand-in name, which nobody makes any more. Ours are known by what state says of their content.
+    /// Sees to a stand-in name, which nobody makes any more. Ours are known by what state says of
+    /// their content.
     async fn dissolve(&self, path: &RelPath, state: &State) {
         let ours = match block_in_place(|| exchange::digest_of_stand_in(&self.private, path)) {
             None => None,
@@ -297,7 +299,8 @@ impl Sink<DirectorySource> for DirectorySink {
         if !self.private.is_locked() {
             return NameTaken::default();
         }
-        // Claims that cannot be listed were told when the rule attached, or are when it attaches again.
+        // Claims that cannot be listed were told when the rule attached, or are when it attaches
+        // again.
         block_in_place(|| removal::bring_back(&self.private)).unwrap_or_default()
     }
 }

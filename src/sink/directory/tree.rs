@@ -1,7 +1,7 @@
 //! What lies in a private folder: put back where it belongs, or removed.
 //!
-//! A folder there mirrors the paths of what was moved into it. Nobody else can change a name in it, so what is looked at
-//! is what is moved or removed.
+//! A folder there mirrors the paths of what was moved into it. Nobody else can change a name in it,
+//! so what is looked at is what is moved or removed.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -30,7 +30,8 @@ pub(crate) fn empty(dir: &Dir) -> Result<(), FsError> {
     Ok(())
 }
 
-/// Moves everything in a folder of ours back to its place below `root`; what finds its place taken stays.
+/// Moves everything in a folder of ours back to its place below `root`; what finds its place taken
+/// stays.
 pub(crate) fn put_back(dir: &Dir, root: &Dir) -> Result<(), FsError> {
     for_each(dir, Path::new(""), &mut |dir, name, below| match private::descend(root, below)
         .and_then(|to| dir.rename(name, &to, name))
@@ -40,8 +41,8 @@ pub(crate) fn put_back(dir: &Dir, root: &Dir) -> Result<(), FsError> {
     })
 }
 
-/// Calls `act` on everything below a folder of ours that is no directory mirroring a path, with its directory and the path of
-/// that; removes those directories as they get empty.
+/// Calls `act` on everything below a folder of ours that is no directory mirroring a path, with its
+/// directory and the path of that; removes those directories as they get empty.
 pub(crate) fn for_each(
     dir: &Dir,
     below: &Path,
@@ -50,8 +51,8 @@ pub(crate) fn for_each(
     let me = rustix::process::geteuid().as_raw();
     for name in dir.names()?.collect::<Result<Vec<_>, _>>()? {
         let Some(stat) = dir.stat_of(&name)? else { continue };
-        // Ours mirror the path. One of the sender's took the place of a file in the instant before it was moved here:
-        // it goes back as it is, however much is in it and whoever may read it.
+        // Ours mirror the path. One of the sender's took the place of a file in the instant before
+        // it was moved here: it goes back as it is, however much is in it and whoever may read it.
         if stat.kind == Kind::Directory && stat.uid == me {
             for_each(&dir.descend(Path::new(&name))?, &below.join(&name), act)?;
             match dir.remove_dir(&name) {

@@ -1,4 +1,5 @@
-//! What may have changed in a watched directory: events, and a walk that begins with watching each directory.
+//! What may have changed in a watched directory: events, and a walk that begins with watching each
+//! directory.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -89,7 +90,8 @@ impl DirectoryFeed {
     fn is_silent(&mut self, now: Moment) -> bool {
         match self.cookie_due {
             Some(due) if now > due + LATE => {
-                // The process stood still (stopped, frozen, its machine paused), and so did the watcher.
+                // The process stood still (stopped, frozen, its machine paused), and so did the
+                // watcher.
                 self.cookie_due = Some(now + COOKIE);
                 false
             }
@@ -111,7 +113,8 @@ impl DirectoryFeed {
         }
     }
 
-    /// Makes a file of our own appear where the same watcher watches. Its event proves that events arrive (W11).
+    /// Makes a file of our own appear where the same watcher watches. Its event proves that events
+    /// arrive (W11).
     fn send_cookie(&mut self, now: Moment) {
         let (Some(hints), Some(dir)) = (&mut self.hints, &self.cookies) else { return };
         let name = OsStr::new(&self.folder.rule.name);

@@ -50,7 +50,8 @@ impl Folder {
         Fitness { max_size: self.rule.max_size, max_links: self.rule.max_links, owners: self.owners() }
     }
 
-    /// Whose files are handled. What is released into a folder whose files are judged where they lie is the daemon's.
+    /// Whose files are handled. What is released into a folder whose files are judged where they
+    /// lie is the daemon's.
     fn owners(&self) -> Option<Vec<u32>> {
         let mut owners = self.rule.allowed_owners.clone()?;
         if matches!(self.rule.mode, Mode::Verify(_)) && self.rule.delivery().is_none() {
@@ -59,8 +60,8 @@ impl Folder {
         Some(owners)
     }
 
-    /// What a signature must be: as a payload, but for a `max_size` that no signature fits in. Beside a file to be signed
-    /// it is the daemon's own, whoever may bring payloads.
+    /// What a signature must be: as a payload, but for a `max_size` that no signature fits in.
+    /// Beside a file to be signed it is the daemon's own, whoever may bring payloads.
     pub fn signature_fitness(&self) -> Fitness {
         let owners = match &self.rule.mode {
             Mode::Sign(_) => None,
@@ -80,8 +81,8 @@ impl Folder {
         })
     }
 
-    /// What `statx` says of a pair. A signature that is no regular file counts as none (A2), but is seen, and reported, as
-    /// long as nothing else of the pair is there (A8).
+    /// What `statx` says of a pair. A signature that is no regular file counts as none (A2), but is
+    /// seen, and reported, as long as nothing else of the pair is there (A8).
     ///
     /// # Errors
     /// What opening the directory and looking there says.
@@ -126,7 +127,8 @@ impl Folder {
         stat.is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == Kind::Directory))
     }
 
-    /// Asks the lease about both files of a pair. What cannot be opened is unknown here; the try will say why.
+    /// Asks the lease about both files of a pair. What cannot be opened is unknown here; the try
+    /// will say why.
     pub fn probe(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Writer {
         let Ok(dir) = private::descend(&self.root, path.parent()) else { return Writer::Unknown };
         let ask = |name: &OsStr, fitness: Fitness| match dir.open_file(name, &fitness) {
@@ -144,9 +146,10 @@ impl Folder {
     }
 }
 
-/// Who brought a pair that lies in a directory of this mode, by the owners of what has the names of payload and signature,
-/// whatever it is. With the sticky bit neither of two users can take away what the other put under the name that was meant
-/// for his own; without it, people may replace each other's files anyway.
+/// Who brought a pair that lies in a directory of this mode, by the owners of what has the names of
+/// payload and signature, whatever it is. With the sticky bit neither of two users can take away
+/// what the other put under the name that was meant for his own; without it, people may replace
+/// each other's files anyway.
 pub const fn bringers(mode: u32, payload: u32, signature: Option<u32>) -> Bringers {
     match signature {
         Some(signature) if signature != payload && mode & 0o1000 != 0 => Bringers::Two,

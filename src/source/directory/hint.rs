@@ -1,8 +1,9 @@
 //! Hints: which names may have changed, from inotify by way of `notify`.
 //!
-//! The only file that names `notify`. A hint is never trusted and never needed: what it says is looked up,
-//! and what it does not say the next scan finds (P5). The handler runs on the thread that also answers
-//! `watch`, so it never blocks and never calls back; it puts names into a capped set and rings a bell.
+//! The only file that names `notify`. A hint is never trusted and never needed: what it says is
+//! looked up, and what it does not say the next scan finds (P5). The handler runs on the thread
+//! that also answers `watch`, so it never blocks and never calls back; it puts names into a capped
+//! set and rings a bell.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use notify::{
 };
 use tokio::sync::Notify;
 
-/// Names kept before the set gives up and asks for a scan: at 100 to 300 bytes a path, some megabytes.
+/// Names kept before the set gives up and asks for a scan: at 100 to 300 bytes a path, some
+/// megabytes.
 const MAX_NAMES: usize = 10_000;
 
 /// What may have changed since it was last taken.
@@ -35,7 +37,8 @@ struct Shared {
 
 impl Shared {
     fn note(&self, change: impl FnOnce(&mut Dirty)) {
-        // A panic while holding the lock leaves a set that is at worst incomplete, and a scan will come.
+        // A panic while holding the lock leaves a set that is at worst incomplete, and a scan will
+        // come.
         change(&mut self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
         self.bell.notify_one();
     }
@@ -89,8 +92,9 @@ impl Hints {
             let shared = Arc::clone(&shared);
             move |event: notify::Result<Event>| on_event(&shared, event)
         };
-        // Not IN_OPEN nor IN_ACCESS: our own hashing would flood the queue, overflow it and cause a scan,
-        // which would flood it again. Not IN_MODIFY: the close, or the next sample, tells as much.
+        // Not IN_OPEN nor IN_ACCESS: our own hashing would flood the queue, overflow it and cause a
+        // scan, which would flood it again. Not IN_MODIFY: the close, or the next sample, tells as
+        // much.
         let mask = EventKindMask::CREATE
             | EventKindMask::REMOVE
             | EventKindMask::MODIFY_NAME
@@ -100,14 +104,16 @@ impl Hints {
         Ok(Self { shared, watcher: Some(watcher), once: HashSet::new() })
     }
 
-    /// Watches one directory, not what is below it. Again for a directory already watched is as good.
+    /// Watches one directory, not what is below it. Again for a directory already watched is as
+    /// good.
     ///
     /// # Errors
     /// [`HintError`].
     pub fn watch(&mut self, dir: &Path) -> Result<(), HintError> {
         match &mut self.watcher {
             Some(watcher) => {
-                // A sender may have put a link in its place by now: what happens where it leads is not ours to hear (P9).
+                // A sender may have put a link in its place by now: what happens where it leads is
+                // not ours to hear (P9).
                 let only_this =
                     WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(false);
                 Ok(watcher.watch_with(dir, only_this)?)
@@ -116,8 +122,8 @@ impl Hints {
         }
     }
 
-    /// [`Hints::watch`] for a directory that is not going to be replaced: the watcher's thread is asked only the first
-    /// time, and need not be well after that.
+    /// [`Hints::watch`] for a directory that is not going to be replaced: the watcher's thread is
+    /// asked only the first time, and need not be well after that.
     ///
     /// # Errors
     /// [`HintError`].
@@ -134,16 +140,17 @@ impl Hints {
         std::mem::take(&mut *self.shared.dirty.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits until there is something to take; returns at once if something came since the last wait.
+    /// Waits until there is something to take; returns at once if something came since the last
+    /// wait.
     pub async fn wait(&self) {
         self.shared.bell.notified().await;
     }
 }
 
 impl Drop for Hints {
-    /// `notify` panics when it is to stop a thread that has died by itself, and waits for one that hangs (W11). So
-    /// the thread is asked for a sign of life first, and by a thread that may wait; a dead one has let go of
-    /// everything already.
+    /// `notify` panics when it is to stop a thread that has died by itself, and waits for one that
+    /// hangs (W11). So the thread is asked for a sign of life first, and by a thread that may wait;
+    /// a dead one has let go of everything already.
     fn drop(&mut self) {
         let Some(watcher) = self.watcher.take() else { return };
         let parting = std::thread::Builder::new().name("watch-end".into());

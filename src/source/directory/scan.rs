@@ -1,7 +1,7 @@
 //! The directory walk: which names of a rule's directory are pairs to look at.
 //!
-//! Walks by descriptor, never through a symlink or onto another mount. Only names; what stands behind them
-//! is `statx`'s to say, one by one.
+//! Walks by descriptor, never through a symlink or onto another mount. Only names; what stands
+//! behind them is `statx`'s to say, one by one.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,11 +21,11 @@ use crate::state::reason::RefusalReason;
 pub const MAX_DEPTH: usize = 64;
 /// How many directories of one rule are watched at most.
 pub const MAX_DIRS: usize = 100_000;
-/// How many bytes the path of a directory below the root has at most. A sender could give it 4,095, and so each of
-/// the thousands of pairs that wait in it (P10).
+/// How many bytes the path of a directory below the root has at most. A sender could give it 4,095,
+/// and so each of the thousands of pairs that wait in it (P10).
 pub const MAX_DIR_PATH: usize = 1024;
-/// How many bytes all of them have together at most, 160 each if there are as many as may be: the watcher keeps them,
-/// twice.
+/// How many bytes all of them have together at most, 160 each if there are as many as may be: the
+/// watcher keeps them, twice.
 const MAX_DIR_BYTES: usize = 16 << 20;
 
 /// The longest payload name whose signature still has a name, in bytes (NAME_MAX is 255).
@@ -140,8 +140,8 @@ pub enum Leftover {
     StandIn(RelPath),
 }
 
-/// A walk through a rule's directory, a few names at a time: a directory of a million files needs no more
-/// memory than a small one (P10), and whoever walks can do something else in between (A11).
+/// A walk through a rule's directory, a few names at a time: a directory of a million files needs
+/// no more memory than a small one (P10), and whoever walks can do something else in between (A11).
 pub struct Walk {
     rule: Arc<Rule>,
     /// Directories to be walked.
@@ -169,8 +169,9 @@ impl Walk {
         }
     }
 
-    /// Reads about as many names as `limit`; `None` when there are no more. `on_dir` is called with each directory
-    /// before its names are read, so that a watch placed there misses nothing that the walk does not see.
+    /// Reads about as many names as `limit`; `None` when there are no more. `on_dir` is called with
+    /// each directory before its names are read, so that a watch placed there misses nothing that
+    /// the walk does not see.
     ///
     /// # Errors
     /// The root itself cannot be listed. The walk is over then.
@@ -238,7 +239,8 @@ impl Walk {
             batch.leftovers.extend(RelPath::new(below.join(name)).map(Leftover::StandIn));
             return;
         }
-        // One name that cannot be examined (a damaged inode) hides no other; as a pair it is held, and says why.
+        // One name that cannot be examined (a damaged inode) hides no other; as a pair it is held,
+        // and says why.
         let found = if listed.may_be_directory { directory(dir, name).unwrap_or(None) } else { None };
         match found {
             None | Some(Kinship::Stranger) => {}
@@ -260,8 +262,8 @@ impl Walk {
             return;
         }
         match meaning(&self.rule, below, name) {
-            // By its payload's name, which is in this directory too: the walk comes to it, or, if it is so new that
-            // the walk does not, its event does.
+            // By its payload's name, which is in this directory too: the walk comes to it, or, if
+            // it is so new that the walk does not, its event does.
             Meaning::Pair(path) if path.name() != name && has_payload(dir, &path) => {}
             Meaning::Pair(path) => drop(batch.pairs.insert(path)),
             Meaning::Signature(path) if has_payload(dir, &path) => {}
@@ -272,7 +274,8 @@ impl Walk {
     }
 }
 
-/// Whether a name is one that an earlier version gave to what it was about to put in place: 24 random digits.
+/// Whether a name is one that an earlier version gave to what it was about to put in place: 24
+/// random digits.
 fn is_stand_in(name: &OsStr) -> bool {
     let rest = name.as_bytes().strip_prefix(RESERVED_PREFIX.as_bytes());
     let digits = rest.and_then(|rest| rest.strip_prefix(b"-"));

@@ -65,8 +65,8 @@ impl Origin {
         Ok(self.is_same(path)? && self.parent()?.is_in_place()?)
     }
 
-    /// Who brought the pair. What has the signature's name counts, even if it is none: a link or a directory keeps the
-    /// signature from coming as well.
+    /// Who brought the pair. What has the signature's name counts, even if it is none: a link or a
+    /// directory keeps the signature from coming as well.
     fn bringers(&self, path: &RelPath) -> Result<Bringers, AttemptError> {
         let parent = self.parent()?;
         let there = parent.stat_of(&self.suffix.signature_of(path.name()))?;
@@ -155,7 +155,8 @@ impl Source for DirectorySource {
     async fn acknowledge(&self, _path: &RelPath) {} // what is dealt with is gone, or known to state
 }
 
-/// Reads these versions of a pair once: statx, lease, hash, lease, statx; any difference starts over. With a stage, the payload is copied there while it is hashed.
+/// Reads these versions of a pair once: statx, lease, hash, lease, statx; any difference starts
+/// over. With a stage, the payload is copied there while it is hashed.
 fn read(
     folder: &Folder,
     path: &RelPath,

@@ -1,9 +1,10 @@
 //! Look-ups of what state remembers, beside a running daemon and without its thread.
 //!
-//! Reads the tables where they lie, a row at a time, so that no record is too large for the memory. Decisions are found
-//! by their key, whatever their number. The record has no index by path: [`Decisions::newest_row`] walks it from its end,
-//! all of it for a path that is not on record (0.4 s a million rows). What is read is a hint of what the daemon would
-//! find, never a reason to publish anything.
+//! Reads the tables where they lie, a row at a time, so that no record is too large for the memory.
+//! Decisions are found by their key, whatever their number. The record has no index by path:
+//! [`Decisions::newest_row`] walks it from its end, all of it for a path that is not on record (0.4
+//! s a million rows). What is read is a hint of what the daemon would find, never a reason to
+//! publish anything.
 
 use std::path::Path;
 

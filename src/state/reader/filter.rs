@@ -25,7 +25,8 @@ pub struct Filter {
     pub judged: Option<JudgedFilter>,
 }
 
-/// Which names are meant: those a pattern matches, or the one that is written (or shown) exactly so.
+/// Which names are meant: those a pattern matches, or the one that is written (or shown) exactly
+/// so.
 #[derive(Debug)]
 pub struct NameFilter {
     exact: Vec<u8>,

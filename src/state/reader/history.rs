@@ -74,8 +74,8 @@ impl History {
             | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let opened = Connection::open_with_flags(&path, flags).and_then(begun);
         let (db, unlocked) = match opened {
-            // In a directory where nothing can be made, SQLite can make no lock file, and says so. Without a
-            // write-ahead log nobody is writing, and no lock is needed.
+            // In a directory where nothing can be made, SQLite can make no lock file, and says so.
+            // Without a write-ahead log nobody is writing, and no lock is needed.
             Err(error) if is_about_the_directory(&error) && !has_log(&path) => {
                 let flags = flags | OpenFlags::SQLITE_OPEN_URI;
                 let db = Connection::open_with_flags(immutable(&path), flags).and_then(begun);
@@ -246,7 +246,8 @@ impl History {
         }
     }
 
-    /// An error of SQLite in the middle of reading: damage is a break after row `last`, anything else no finding.
+    /// An error of SQLite in the middle of reading: damage is a break after row `last`, anything
+    /// else no finding.
     pub(super) fn broken(&self, error: &rusqlite::Error, last: i64) -> Result<Break, HistoryError> {
         use rusqlite::Error as E;
         let is_damage =

@@ -1,4 +1,5 @@
-//! The sentences that versions before state's third stored as reasons of refusals, for its migration.
+//! The sentences that versions before state's third stored as reasons of refusals, for its
+//! migration.
 //!
 //! Complete and closed: every wording that was ever written is here, and none is added.
 

@@ -1,7 +1,8 @@
 //! What the fuzz targets share: a directory to work in, and ways to wait for the library's futures.
 //!
-//! A target gives hostile bytes to the library by the ways that they really come in: a file that is opened, a
-//! directory that is listed, a database that is found. Nothing here knows what the right answer is.
+//! A target gives hostile bytes to the library by the ways that they really come in: a file that is
+//! opened, a directory that is listed, a database that is found. Nothing here knows what the right
+//! answer is.
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -16,7 +17,8 @@ const PREFIX: &str = "kms-sig-fuzz";
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes the directory, and removes those of processes that have ended: a fuzzer ends without a goodbye.
+    /// Makes the directory, and removes those of processes that have ended: a fuzzer ends without a
+    /// goodbye.
     ///
     /// # Panics
     /// If the directory cannot be made.
@@ -49,7 +51,8 @@ impl Scratch {
     /// If it cannot be written.
     pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.0.join(name);
-        // Removed first: a file that is truncated and written again goes to the disk at once on some file systems.
+        // Removed first: a file that is truncated and written again goes to the disk at once on
+        // some file systems.
         fs::remove_file(&path).unwrap_or_default();
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).expect("a file");
         file.write_all(bytes).expect("room for a file");

@@ -1,8 +1,9 @@
-//! Names: whatever bytes a sender chooses, they show safely, mean one thing and lead nowhere else (P6, P9).
+//! Names: whatever bytes a sender chooses, they show safely, mean one thing and lead nowhere else
+//! (P6, P9).
 //!
-//! The first byte says what the rest is. 0: a name to show. 1: arguments of `--context`, one a line. 2: a context
-//! value of a rule, a line break, a path. 3: a key. 4: a path to go down. 5: a rule's patterns and a name in its
-//! directory.
+//! The first byte says what the rest is. 0: a name to show. 1: arguments of `--context`, one a
+//! line. 2: a context value of a rule, a line break, a path. 3: a key. 4: a path to go down. 5: a
+//! rule's patterns and a name in its directory.
 
 #![no_main]
 
@@ -66,8 +67,9 @@ fn check_shown(name: &[u8]) {
     }
 }
 
-/// Control characters, and characters that Unicode lets a display leave out or take as an order: the property
-/// `Default_Ignorable_Code_Point`, both separators of lines, and interlinear annotation.
+/// Control characters, and characters that Unicode lets a display leave out or take as an order:
+/// the property `Default_Ignorable_Code_Point`, both separators of lines, and interlinear
+/// annotation.
 fn acts_on_terminals(c: char) -> bool {
     const IGNORABLE: [(u32, u32); 20] = [
         (0xAD, 0xAD),
@@ -299,7 +301,8 @@ fn rules(case: &Case<'_>) -> Option<Policy> {
     }
 }
 
-/// P6: a payload and its signature are one pair, and nothing of ours or no signature is ever a payload.
+/// P6: a payload and its signature are one pair, and nothing of ours or no signature is ever a
+/// payload.
 fn check_meaning(case: &Case<'_>) {
     let is_name = |name: &[u8]| {
         !name.is_empty() && name.len() <= NAME_MAX && !name.contains(&0) && name != b"." && name != b".."

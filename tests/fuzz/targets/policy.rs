@@ -1,8 +1,8 @@
 //! Policies: any bytes end in a policy or in faults that an operator can act upon.
 //!
-//! The first byte says what the rest is. 0: how to change one of the policies of `tests/policy/good`, key by key,
-//! so that the checks behind the parser are reached. 1: an endpoint. Anything else begins the policy itself, so
-//! every policy file is a seed as it is.
+//! The first byte says what the rest is. 0: how to change one of the policies of
+//! `tests/policy/good`, key by key, so that the checks behind the parser are reached. 1: an
+//! endpoint. Anything else begins the policy itself, so every policy file is a seed as it is.
 
 #![no_main]
 

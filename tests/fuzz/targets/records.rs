@@ -1,9 +1,10 @@
-//! Records: what an earlier run, another version or a failing disk left behind is read without harm, and what is
-//! written is read back byte for byte (P4).
+//! Records: what an earlier run, another version or a failing disk left behind is read without
+//! harm, and what is written is read back byte for byte (P4).
 //!
-//! The first byte says what the rest is. 0: the `record.json` of an item in quarantine. 1: a pair that is put away,
-//! and an item that a kill left unfinished. 2: claims that a kill left. 3: decisions for state. 4: cells of state's
-//! tables. 5: places of state's file where other bytes stand.
+//! The first byte says what the rest is. 0: the `record.json` of an item in quarantine. 1: a pair
+//! that is put away, and an item that a kill left unfinished. 2: claims that a kill left. 3:
+//! decisions for state. 4: cells of state's tables. 5: places of state's file where other bytes
+//! stand.
 
 #![no_main]
 
@@ -51,7 +52,8 @@ fuzz_target!(|data: &[u8]| {
 /// The folder of an item, named as they are.
 const ITEM: &str = "20261124T003501Z-cf83e135-01234567";
 
-/// A record that can be read is written as it was read, and its path is one that a payload can have.
+/// A record that can be read is written as it was read, and its path is one that a payload can
+/// have.
 fn check_record(json: &[u8]) {
     let store = SCRATCH.directory("store");
     fs::DirBuilder::new().mode(0o700).create(store.join(ITEM)).expect("an item");
@@ -297,8 +299,8 @@ const OUTCOMES: [Outcome; 8] = [
     Outcome::Refused,
 ];
 
-/// The last decision about a path comes back as it was; an intent is of these bytes at this path and ends with
-/// the delivery.
+/// The last decision about a path comes back as it was; an intent is of these bytes at this path
+/// and ends with the delivery.
 fn check_rows(rows: &[Row<'_>]) {
     let mut last = BTreeMap::new();
     for row in rows.iter().take(8) {
@@ -462,8 +464,8 @@ struct Damage<'a> {
     bytes: &'a [u8],
 }
 
-/// A database that was damaged opens, is called damaged, or is of another version; and what it says then is no
-/// more than a decision.
+/// A database that was damaged opens, is called damaged, or is of another version; and what it says
+/// then is no more than a decision.
 fn check_file(damages: &[Damage<'_>]) {
     let file = SCRATCH.file("state.db", &WHOLE);
     let db = fs::File::options().write(true).open(&file).expect("our file");

@@ -1,7 +1,8 @@
-//! Signatures and keyrings: nothing but the key's own signature of these bytes under this context is valid (P1).
+//! Signatures and keyrings: nothing but the key's own signature of these bytes under this context
+//! is valid (P1).
 //!
-//! The first byte says what the rest is. 0: a `.sig` as it lies in a folder. 1: a keyring as it lies in its
-//! file. 2: what to sign, and how to spoil the signature. 3: the same of a batch.
+//! The first byte says what the rest is. 0: a `.sig` as it lies in a folder. 1: a keyring as it
+//! lies in its file. 2: what to sign, and how to spoil the signature. 3: the same of a batch.
 
 #![no_main]
 
@@ -24,8 +25,8 @@ use libfuzzer_sys::fuzz_target;
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| Scratch::new("signature"));
 
-/// Two keys made for this process. Signatures among the seeds were made under other secrets, so none of them is
-/// valid here, however far it gets.
+/// Two keys made for this process. Signatures among the seeds were made under other secrets, so
+/// none of them is valid here, however far it gets.
 static LOCAL: LazyLock<(PathBuf, Local)> = LazyLock::new(|| {
     let path = SCRATCH.path().join("own-keyring");
     for key in [fuzz_key(), other_key()] {

@@ -1,9 +1,10 @@
-//! AWS behind TLS and a proxy: which requests a proxy between the host and AWS sees for each source of credentials, and
-//! whose certificates are believed.
+//! AWS behind TLS and a proxy: which requests a proxy between the host and AWS sees for each source
+//! of credentials, and whose certificates are believed.
 //!
-//! The proxy answers CONNECT only, takes every tunnel to one server, and keeps the names that it was given: that is all
-//! a proxy learns. The server has certificates for the names of AWS, of an authority that `AWS_CA_BUNDLE` names. Behind
-//! it, KMS and STS are moto; SSO and sign-in are answered as their API references say.
+//! The proxy answers CONNECT only, takes every tunnel to one server, and keeps the names that it
+//! was given: that is all a proxy learns. The server has certificates for the names of AWS, of an
+//! authority that `AWS_CA_BUNDLE` names. Behind it, KMS and STS are moto; SSO and sign-in are
+//! answered as their API references say.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,7 +23,8 @@ use crate::support::place::Place;
 const NAMES: &str = "DNS:localhost,DNS:*.eu-west-1.amazonaws.com,DNS:*.sso.eu-west-1.amazonaws.com,\
                      DNS:*.signin.aws.amazon.com";
 
-/// Serves TLS with the certificate in a directory, prints its port, then each request's host, line and access key.
+/// Serves TLS with the certificate in a directory, prints its port, then each request's host, line
+/// and access key.
 const SERVER: &str = "
 import http.server, json, ssl, sys, urllib.error, urllib.request
 upstream, directory = sys.argv[1:]

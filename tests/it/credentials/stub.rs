@@ -1,5 +1,5 @@
-//! HTTP services on loopback that hand out credentials and remember what they were asked. Also what a proxy would be
-//! that answers such requests itself.
+//! HTTP services on loopback that hand out credentials and remember what they were asked. Also what
+//! a proxy would be that answers such requests itself.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};

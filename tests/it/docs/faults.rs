@@ -49,8 +49,8 @@ fn leading(name: &str, separator: char) -> Vec<String> {
     codes.take_while(|word| is_code(word) || is_promise(word)).collect()
 }
 
-/// The codes in the text of a comment. Not what follows a `%`, `:` or `-`, as in `%C3`, `arn:aws:S3`
-/// and `x-A1`.
+/// The codes in the text of a comment. Not what follows a `%`, `:` or `-`, as in `%C3`,
+/// `arn:aws:S3` and `x-A1`.
 fn mentioned(comment: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut before = ' ';

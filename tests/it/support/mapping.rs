@@ -5,7 +5,8 @@
 use std::fs::File;
 use std::io;
 
-/// A file mapped for writing, for as long as this lives: stores reach the file without any system call.
+/// A file mapped for writing, for as long as this lives: stores reach the file without any system
+/// call.
 pub(crate) struct Mapping {
     start: *mut libc::c_void,
     len: usize,
@@ -27,7 +28,8 @@ impl Mapping {
     /// Stores one byte.
     pub(crate) fn store(&self, at: usize, byte: u8) {
         assert!(at < self.len);
-        // SAFETY: inside the mapping, whose file nobody makes shorter; volatile, because others read it.
+        // SAFETY: inside the mapping, whose file nobody makes shorter; volatile, because others
+        // read it.
         unsafe { self.start.cast::<u8>().add(at).write_volatile(byte) };
     }
 }

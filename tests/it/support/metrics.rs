@@ -29,8 +29,8 @@ pub(crate) fn ask(mut stream: impl Read + Write, target: &str, headers: &str) ->
     Answer { status, kind: kind.unwrap_or_default(), body: body.to_owned() }
 }
 
-/// A port of loopback that nobody has, below those that the kernel gives to whoever connects somewhere: it stays
-/// free until it is used.
+/// A port of loopback that nobody has, below those that the kernel gives to whoever connects
+/// somewhere: it stays free until it is used.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let tries = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed)).take(1_000);
@@ -148,7 +148,8 @@ impl Page {
     }
 }
 
-/// `label="value"`, with any of the four operators, separated by commas. Values have no escapes here.
+/// `label="value"`, with any of the four operators, separated by commas. Values have no escapes
+/// here.
 pub(crate) fn matchers(text: &str) -> Vec<(String, &'static str, String)> {
     let mut found = Vec::new();
     let mut rest = text.trim();

@@ -1,11 +1,11 @@
 //! A real server of the KMS protocol for the tests: moto, and boto3 as the client that is not ours.
 //!
-//! Both live in the virtual environment of `python`. One server per test process: it ends when the process
-//! does, however that happens, because it reads its standard input until the end.
+//! Both live in the virtual environment of `python`. One server per test process: it ends when the
+//! process does, however that happens, because it reads its standard input until the end.
 //!
-//! What moto does not do as KMS does: it answers AccessDenied where KMS answers IncorrectKey, and goes on
-//! encrypting under disabled keys. The tests inject those answers with `proxy`; `findings` has a script
-//! for each.
+//! What moto does not do as KMS does: it answers AccessDenied where KMS answers IncorrectKey, and
+//! goes on encrypting under disabled keys. The tests inject those answers with `proxy`; `findings`
+//! has a script for each.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -45,8 +45,8 @@ pub(crate) struct Moto {
 }
 
 impl Moto {
-    /// The server of this test process, started if it does not run yet. What failed once is not tried again: every
-    /// test would wait for an index that cannot be reached.
+    /// The server of this test process, started if it does not run yet. What failed once is not
+    /// tried again: every test would wait for an index that cannot be reached.
     #[track_caller]
     pub(crate) fn start() -> &'static Self {
         static MOTO: OnceLock<Result<Moto, String>> = OnceLock::new();
@@ -84,8 +84,8 @@ impl Moto {
         alias
     }
 
-    /// Runs a Python program with boto3 at hand. `kms` is a client of this server in [`REGION`]; `sys.argv[1:]`
-    /// are the arguments. Gives what it prints, without the last newline.
+    /// Runs a Python program with boto3 at hand. `kms` is a client of this server in [`REGION`];
+    /// `sys.argv[1:]` are the arguments. Gives what it prints, without the last newline.
     pub(crate) fn boto3(&self, program: &str, arguments: &[&str]) -> String {
         let program = format!("import boto3, sys\nkms = boto3.client('kms')\n{program}");
         let output = Command::new(&self.python)
@@ -104,7 +104,8 @@ impl Moto {
         text.trim_end_matches('\n').to_owned()
     }
 
-    /// One call of the KMS API. moto reads the Region from the signature and checks nothing else of it.
+    /// One call of the KMS API. moto reads the Region from the signature and checks nothing else of
+    /// it.
     fn call(&self, region: &str, operation: &str, body: &Value) -> Value {
         let scope = format!("AWS4-HMAC-SHA256 Credential=test/20260101/{region}/kms/aws4_request");
         let headers = [

@@ -1,5 +1,5 @@
-//! Mounts of a test's own: in a mount namespace that nobody else sees, and that ends with the test, even with
-//! one that is killed.
+//! Mounts of a test's own: in a mount namespace that nobody else sees, and that ends with the test,
+//! even with one that is killed.
 
 #![allow(unsafe_code, reason = "unshare(2) has no safe wrapper")]
 
@@ -9,10 +9,11 @@ use std::process::Command;
 use super::daemon::Daemon;
 use super::place::{PROGRAM, Place};
 
-/// Gives this thread, and every thread and process it starts, mounts of their own (mount_namespaces(7)).
+/// Gives this thread, and every thread and process it starts, mounts of their own
+/// (mount_namespaces(7)).
 pub(crate) fn private() {
-    // SAFETY: takes no memory. It also ends the sharing of the working directory with other threads, which no
-    // test changes.
+    // SAFETY: takes no memory. It also ends the sharing of the working directory with other
+    // threads, which no test changes.
     let unshared = unsafe { libc::unshare(libc::CLONE_NEWNS) };
     assert_eq!(unshared, 0, "unshare: {}; run as root", std::io::Error::last_os_error());
     run(Command::new("mount").args(["--make-rprivate", "/"]));

@@ -1,5 +1,6 @@
-//! Runs the program in a directory of its own, with nothing of the caller's environment, and compares what
-//! it said and did exactly. A failure shows the whole run and what lies in the directory.
+//! Runs the program in a directory of its own, with nothing of the caller's environment, and
+//! compares what it said and did exactly. A failure shows the whole run and what lies in the
+//! directory.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -28,7 +29,8 @@ impl Place {
         Self { dir: tempfile::tempdir().unwrap(), environment: Vec::new() }
     }
 
-    /// A place with the keyring `keyring` (named by the environment) and in it the key `local:demo`.
+    /// A place with the keyring `keyring` (named by the environment) and in it the key
+    /// `local:demo`.
     pub(crate) fn with_keyring() -> Self {
         static KEYRING: OnceLock<Vec<u8>> = OnceLock::new();
         let mut place = Self::new();

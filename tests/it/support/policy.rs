@@ -4,7 +4,8 @@ use std::fs;
 
 use super::place::Place;
 
-/// A place with a keyring and a policy of these rules; the directories `in`, `out` and `q` are there.
+/// A place with a keyring and a policy of these rules; the directories `in`, `out` and `q` are
+/// there.
 pub(crate) fn place(rules: &str) -> Place {
     let place = Place::with_keyring();
     for dir in ["in", "out"] {
@@ -45,8 +46,9 @@ grace = \"100ms\"
 signature_timeout = \"10m\"
 ";
 
-/// The rule with little patience for a signature that is missing: for tests of just that. Elsewhere a test that is kept
-/// waiting between a payload and its signature would have the pair called `missing`.
+/// The rule with little patience for a signature that is missing: for tests of just that. Elsewhere
+/// a test that is kept waiting between a payload and its signature would have the pair called
+/// `missing`.
 pub(crate) fn impatient(rule: &str) -> String {
     with(rule, "signature_timeout = \"100ms\"")
 }

@@ -1,8 +1,8 @@
 //! A proxy in front of a KMS server that misbehaves on request.
 //!
-//! Speaks as much HTTP/1.1 as the SDK and moto do. Every request that arrives is remembered; what happens to
-//! it is the next fault of the queue, else the lasting fault, else the upstream's honest answer. No fault
-//! depends on timing, except the two whose point is to be slow.
+//! Speaks as much HTTP/1.1 as the SDK and moto do. Every request that arrives is remembered; what
+//! happens to it is the next fault of the queue, else the lasting fault, else the upstream's honest
+//! answer. No fault depends on timing, except the two whose point is to be slow.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -134,7 +134,8 @@ impl Proxy {
         locked(&self.script).of_key.push((operation, key.to_owned(), fault));
     }
 
-    /// What happens to every request that was signed with this access key from now on, until it is forgotten.
+    /// What happens to every request that was signed with this access key from now on, until it is
+    /// forgotten.
     pub(crate) fn always_to(&self, access_key_id: &str, fault: Fault) {
         locked(&self.script).of_caller.push((access_key_id.to_owned(), fault));
     }
@@ -166,8 +167,8 @@ fn locked(script: &Mutex<Script>) -> MutexGuard<'_, Script> {
 fn serve(mut client: TcpStream, upstream: &str, script: &Mutex<Script>) -> io::Result<()> {
     client.set_nodelay(true)?;
     while let Some(head) = http::Head::read(&mut client)? {
-        // The last byte is looked at and left in the socket: closing a socket with unread data resets the
-        // connection, and that without any race.
+        // The last byte is looked at and left in the socket: closing a socket with unread data
+        // resets the connection, and that without any race.
         let mut body = vec![0; head.content_length()];
         if let Some((last, most)) = body.split_last_mut() {
             client.read_exact(most)?;

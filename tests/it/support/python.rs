@@ -1,5 +1,5 @@
-//! A Python of the tests' own, with moto and boto3: a virtual environment below `target/`, made on first use (which
-//! needs a package index once) and shared by every test run after.
+//! A Python of the tests' own, with moto and boto3: a virtual environment below `target/`, made on
+//! first use (which needs a package index once) and shared by every test run after.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -20,8 +20,9 @@ const NO_PYTHON: &str = "\
 The tests with KMS need Python 3 with its module venv: apt-get install python3 python3-venv
 To leave these tests out: cargo test --no-default-features";
 
-/// The Python of a virtual environment that has moto and boto3. Makes it if it is not there or not complete;
-/// of several test processes at once, one makes it and the others wait. An error says what failed and what to do.
+/// The Python of a virtual environment that has moto and boto3. Makes it if it is not there or not
+/// complete; of several test processes at once, one makes it and the others wait. An error says
+/// what failed and what to do.
 pub(crate) fn virtual_environment() -> Result<PathBuf, String> {
     let home = home();
     let dir = home.join(format!("moto-{VERSION}"));
@@ -38,7 +39,8 @@ pub(crate) fn virtual_environment() -> Result<PathBuf, String> {
     Ok(python)
 }
 
-/// Installs packages from the index that pip is told of, by `variables` or the caller's environment.
+/// Installs packages from the index that pip is told of, by `variables` or the caller's
+/// environment.
 pub(crate) fn install(python: &Path, packages: &[&str], variables: &[(&str, &str)]) -> Result<(), String> {
     let mut pip = Command::new(python);
     // Two retries: with pip's own five, a machine without a network would wait for minutes.

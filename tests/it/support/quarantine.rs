@@ -36,7 +36,8 @@ pub(crate) fn drop_tampered(place: &Place, file: &str, content: &str) {
     fs::rename(signature, place.path("in").join(format!("{file}.sig"))).unwrap();
 }
 
-/// Drops a pair that is good, but not under the context of a rule with `context = { file = "wrong" }`.
+/// Drops a pair that is good, but not under the context of a rule with
+/// `context = { file = "wrong" }`.
 pub(crate) fn drop_good(place: &Place, file: &str, content: &str) {
     let (payload, signature) = sign(place, file, content);
     fs::File::open(&payload).unwrap().set_modified(long_ago()).unwrap();
@@ -80,7 +81,8 @@ pub(crate) fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// A pair that is good, quarantined for the wrong context, and the policy corrected. Returns its id.
+/// A pair that is good, quarantined for the wrong context, and the policy corrected. Returns its
+/// id.
 pub(crate) fn good_after_all(place: &Place, rule: &str, content: &str) -> String {
     set_policy(place, &with(rule, "context = { file = \"wrong\" }"));
     drop_good(place, "f", content);

@@ -1,5 +1,5 @@
-//! A run of the program that has ended, and what is asserted of it. A failure shows the whole run and what
-//! lies in the directory.
+//! A run of the program that has ended, and what is asserted of it. A failure shows the whole run
+//! and what lies in the directory.
 
 use std::process::Output;
 

@@ -1,4 +1,5 @@
-//! A service manager that listens: it binds the socket that `NOTIFY_SOCKET` names and reads what comes.
+//! A service manager that listens: it binds the socket that `NOTIFY_SOCKET` names and reads what
+//! comes.
 
 use std::os::unix::net::UnixDatagram;
 

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Does the work for each case, `hands` at a time, and returns what came of them in their order. `None`: it panicked,
-/// and said so on standard error; the others go on.
+/// Does the work for each case, `hands` at a time, and returns what came of them in their order.
+/// `None`: it panicked, and said so on standard error; the others go on.
 pub(crate) fn side_by_side<T: Sync, R: Send>(
     cases: &[T],
     hands: usize,

@@ -25,14 +25,15 @@ pub(crate) enum Leases {
     Unavailable,
 }
 
-/// Where everything has its owner: `in` and `in2` are the senders', the rest is the daemon's or root's.
+/// Where everything has its owner: `in` and `in2` are the senders', the rest is the daemon's or
+/// root's.
 pub(crate) struct Site {
     pub(crate) place: Place,
     kms: Local,
 }
 
-/// A rule for the pairs of `SENDER` that comes to its verdicts quickly, but for a signature that is missing: on a busy
-/// machine an honest sender may take a while to write it.
+/// A rule for the pairs of `SENDER` that comes to its verdicts quickly, but for a signature that is
+/// missing: on a busy machine an honest sender may take a while to write it.
 pub(crate) fn quick() -> String {
     let rule = with(&with(VERIFY, "settle = \"1ms\""), "grace = \"20ms\"");
     with(&rule, "signature_timeout = \"1h\"")
@@ -128,8 +129,8 @@ impl Site {
     }
 }
 
-/// A name as contexts have it: `%`, control characters and bytes that are not ASCII (here: not UTF-8) encoded, and
-/// a comma as `--context` wants it.
+/// A name as contexts have it: `%`, control characters and bytes that are not ASCII (here: not
+/// UTF-8) encoded, and a comma as `--context` wants it.
 fn in_context(name: &OsStr) -> String {
     let encode = |&byte: &u8| match byte {
         b',' => "\\,".to_owned(),
@@ -139,7 +140,8 @@ fn in_context(name: &OsStr) -> String {
     name.as_bytes().iter().map(encode).collect()
 }
 
-/// Puts a file in place as whoever runs this, at once whole, and readable by the group of its directory.
+/// Puts a file in place as whoever runs this, at once whole, and readable by the group of its
+/// directory.
 pub(crate) fn write(path: &Path, content: &[u8]) {
     // As many at a time as there are threads.
     let hidden = path.with_file_name(format!(".being-written-{:?}", std::thread::current().id()));

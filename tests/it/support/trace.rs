@@ -1,10 +1,13 @@
-//! Runs a command and stops it, or fails it, at a system call of choice, counted over the whole process.
+//! Runs a command and stops it, or fails it, at a system call of choice, counted over the whole
+//! process.
 //!
-//! `strace -e inject=CALL:when=N` is nearly this, but counts each thread's calls for itself (strace(1)). The
-//! daemon spreads one delivery over several threads, so a call of a thread that calls seldom would be reached
-//! by no N at all: its number comes up earlier in a busier thread. Here the number is the process's.
+//! `strace -e inject=CALL:when=N` is nearly this, but counts each thread's calls for itself
+//! (strace(1)). The daemon spreads one delivery over several threads, so a call of a thread that
+//! calls seldom would be reached by no N at all: its number comes up earlier in a busier thread.
+//! Here the number is the process's.
 //!
-//! Follows ptrace(2). Counting begins after the dynamic loader, so that the program itself is what is tested.
+//! Follows ptrace(2). Counting begins after the dynamic loader, so that the program itself is what
+//! is tested.
 
 #![allow(unsafe_code, reason = "ptrace(2) has no safe wrapper")]
 
@@ -50,7 +53,8 @@ pub(crate) const CALLS: [(&str, c_long); 21] = [
 /// How long a run may take. Far more than any takes, even one of a hundred at the same time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The first call that is the program's own: Rust's start-up looks whether the standard descriptors are open.
+/// The first call that is the program's own: Rust's start-up looks whether the standard descriptors
+/// are open.
 const BEGIN: c_long = libc::SYS_poll;
 
 /// One call of a run: which, and the how-manieth of its name, from 1.
@@ -76,7 +80,8 @@ pub(crate) struct Traced {
     pub(crate) status: ExitStatus,
     /// It did not end by itself.
     pub(crate) hung: bool,
-    /// Every call of [`CALLS`] that was made, in order, with what its first argument's descriptor stands for.
+    /// Every call of [`CALLS`] that was made, in order, with what its first argument's descriptor
+    /// stands for.
     pub(crate) calls: Vec<(Point, String)>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -92,7 +97,8 @@ impl Traced {
     }
 }
 
-/// What somebody else does at a point, before the call does anything: the thread that makes it stands still meanwhile.
+/// What somebody else does at a point, before the call does anything: the thread that makes it
+/// stands still meanwhile.
 pub(crate) type Act<'a> = (Point, &'a dyn Fn());
 
 /// Runs a command to its end with this fault, or with none.
@@ -200,7 +206,8 @@ impl Tracer<'_> {
     }
 
     fn at_call(&mut self, thread: libc::pid_t) {
-        // struct ptrace_syscall_info: op and arch, two pointers, then at entry the number and six arguments.
+        // struct ptrace_syscall_info: op and arch, two pointers, then at entry the number and six
+        // arguments.
         let mut info = [0_u64; 11];
         let size = size_of_val(&info);
         if ptrace(libc::PTRACE_GET_SYSCALL_INFO, thread, size, info.as_mut_ptr() as usize).is_err() {
@@ -256,7 +263,8 @@ fn kill(process: libc::pid_t) {
 }
 
 fn ptrace(request: libc::c_uint, pid: libc::pid_t, address: usize, data: usize) -> std::io::Result<()> {
-    // SAFETY: requests used here write at most `address` bytes at `data`, which is an array of that size.
+    // SAFETY: requests used here write at most `address` bytes at `data`, which is an array of that
+    // size.
     match unsafe { libc::ptrace(request, pid, address, data) } {
         -1 => Err(std::io::Error::last_os_error()),
         _ => Ok(()),

@@ -1,7 +1,8 @@
 //! An unprivileged user: a thread whose credentials were given away for good.
 //!
-//! In Linux credentials belong to the thread (credentials(7), nptl(7)), and the kernel asks nothing else. So a
-//! sender's steps cost a system call each, and races are tried ten thousand times where a program would start once.
+//! In Linux credentials belong to the thread (credentials(7), nptl(7)), and the kernel asks nothing
+//! else. So a sender's steps cost a system call each, and races are tried ten thousand times where
+//! a program would start once.
 
 #![allow(unsafe_code, reason = "giving away the credentials of one thread has no safe wrapper")]
 
@@ -37,8 +38,9 @@ impl User {
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Takes this user's credentials, and with them leaves every capability (capabilities(7), "Effect of user ID
-    /// changes"). The C library's functions of these names would do so for the whole process.
+    /// Takes this user's credentials, and with them leaves every capability (capabilities(7),
+    /// "Effect of user ID changes"). The C library's functions of these names would do so for the
+    /// whole process.
     pub(crate) fn become_it(self) {
         let call = |what: &str, result: libc::c_long| {
             assert_eq!(result, 0, "{what}: {}; run as root", io::Error::last_os_error());

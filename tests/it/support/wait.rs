@@ -37,7 +37,8 @@ impl<T> Heard<T> {
         look(&mut self.state().items)
     }
 
-    /// Waits until something is found. `None`: it did not come in [`PATIENCE`], or cannot come any more.
+    /// Waits until something is found. `None`: it did not come in [`PATIENCE`], or cannot come any
+    /// more.
     pub(crate) fn wait_for<R>(&self, mut find: impl FnMut(&mut Vec<T>) -> Option<R>) -> Option<R> {
         let until = Instant::now() + PATIENCE;
         let mut state = self.state();

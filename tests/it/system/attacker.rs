@@ -1,7 +1,7 @@
-//! A hostile sender who races with the daemon: thousands of times, as another user, with every means that a user
-//! has who owns the watched directory. Whatever it does, what is delivered is what was signed, whole and under its
-//! own name at any moment; nothing outside the directory changes; nobody's file is lost; the daemon lives and
-//! serves the next honest pair.
+//! A hostile sender who races with the daemon: thousands of times, as another user, with every
+//! means that a user has who owns the watched directory. Whatever it does, what is delivered is
+//! what was signed, whole and under its own name at any moment; nothing outside the directory
+//! changes; nobody's file is lost; the daemon lives and serves the next honest pair.
 //!
 //! Bounded by counts, not by time. What one attack may do at most is said at each.
 
@@ -33,7 +33,8 @@ use crate::support::user::{DAEMON, OTHER, SENDER};
 
 // What holds whatever is tried
 
-/// What may be delivered: by path below the destination, each signature and the digest that it stands for.
+/// What may be delivered: by path below the destination, each signature and the digest that it
+/// stands for.
 #[derive(Default)]
 struct Ledger(Mutex<HashMap<PathBuf, HashMap<Vec<u8>, String>>>);
 
@@ -63,13 +64,15 @@ impl Arena {
         Self::of(site, leases)
     }
 
-    /// Things outside that the daemon's user may read or even write to, and that a link could lead to.
+    /// Things outside that the daemon's user may read or even write to, and that a link could lead
+    /// to.
     fn lay_canaries(site: &Site) {
         let shared = site.path("elsewhere");
         fs::create_dir(&shared).unwrap();
         chown(&shared, Some(SENDER.id), Some(7003)).unwrap();
         fs::set_permissions(&shared, Permissions::from_mode(0o2770)).unwrap();
-        // A pair that would verify, and one that would not: both are none of the daemon's business there.
+        // A pair that would verify, and one that would not: both are none of the daemon's business
+        // there.
         let signature = site.sign("x".as_ref(), b"not dropped");
         for (name, bytes) in [("x", &b"not dropped"[..]), ("x.sig", &signature), ("y", b"y"), ("y.sig", b"y")]
         {
@@ -140,7 +143,8 @@ impl Arena {
         items.len()
     }
 
-    /// The honest sender's turn: a last pair arrives, everything that must hold has held, and the daemon ends well.
+    /// The honest sender's turn: a last pair arrives, everything that must hold has held, and the
+    /// daemon ends well.
     #[track_caller]
     fn finish(self) -> Finished {
         let last = self.pair("the-last-one", "content");
@@ -225,8 +229,8 @@ impl Drop for Observer {
     }
 }
 
-/// Looks at everything below the destination. What was looked at before and is the same file by its times is not
-/// read again. Returns how many payloads there are.
+/// Looks at everything below the destination. What was looked at before and is the same file by its
+/// times is not read again. Returns how many payloads there are.
 #[track_caller]
 fn inspect(out: &Path, ledger: &Ledger, seen: &mut HashMap<PathBuf, (u64, i64, i64)>) -> usize {
     let mut payloads = 0;
@@ -287,7 +291,8 @@ fn unique(what: &str, number: usize, size: usize) -> Vec<u8> {
     content
 }
 
-/// A different pause each time, so that what follows meets the daemon everywhere on its way: some microseconds.
+/// A different pause each time, so that what follows meets the daemon everywhere on its way: some
+/// microseconds.
 fn stumble(number: usize) {
     for _ in 0..(number * 7919) % 20_000 {
         std::hint::spin_loop();
@@ -296,11 +301,13 @@ fn stumble(number: usize) {
 
 // Attacks on what is delivered
 
-/// Bytes are changed under the daemon's hands and changed back, by write(2) with the times set back, or through a
-/// mapping alone, which needs no system call and touches no time; and when it is delivered they are changed on. 80
-/// files with 200 changes each, through descriptors and mappings that stay open all along.
+/// Bytes are changed under the daemon's hands and changed back, by write(2) with the times set
+/// back, or through a mapping alone, which needs no system call and touches no time; and when it is
+/// delivered they are changed on. 80 files with 200 changes each, through descriptors and mappings
+/// that stay open all along.
 fn bytes_change(leases: Leases) {
-    // Long, so that none is given up for bad while it is under attack: in the end every one is as it was signed.
+    // Long, so that none is given up for bad while it is under attack: in the end every one is as
+    // it was signed.
     let arena = Arena::new(&with(&quick(), "grace = \"1h\""), leases);
     let root = arena.root();
     for number in 0..80 {
@@ -326,8 +333,9 @@ fn bytes_change(leases: Leases) {
                     stumble(round);
                 }
             }
-            // What is stored through a mapping changes no time, so a pair that was found bad before must change once
-            // more to be looked at again before its grace is over; now and then, so that it can be copied in between.
+            // What is stored through a mapping changes no time, so a pair that was found bad before
+            // must change once more to be looked at again before its grace is over; now and then,
+            // so that it can be copied in between.
             let looks = std::cell::Cell::new(0);
             arena.daemon.until("delivered it", || {
                 if looks.replace(looks.get() + 1) % 40 == 0 {
@@ -352,18 +360,21 @@ fn a6_s5_p3_bytes_that_change_where_nobody_tells_of_writers() {
     bytes_change(Leases::Unavailable);
 }
 
-/// Payload and signature are exchanged with other files, again and again, and the names that get free are taken at
-/// once. 300 pairs with up to 60 exchanges each. Every file has content of its own, so none can go missing unseen.
+/// Payload and signature are exchanged with other files, again and again, and the names that get
+/// free are taken at once. 300 pairs with up to 60 exchanges each. Every file has content of its
+/// own, so none can go missing unseen.
 #[test]
 fn a23_files_that_are_exchanged_are_judged_as_what_they_are_and_none_is_lost() {
     let arena = Arena::new(&with(&quick(), "signature_timeout = \"20ms\""), Leases::Granted);
     let root = arena.root();
     let (mut all, mut exchanges) = (HashSet::new(), 0);
     for number in 0..300 {
-        // Every other one begins as a bad pair, so that the daemon is met on its way to quarantine as well.
+        // Every other one begins as a bad pair, so that the daemon is met on its way to quarantine
+        // as well.
         let pair = arena.pair(format!("f{number}"), unique("good", number, 5_000));
         let (evil, late) = (unique("evil", number, 5_000), unique("late", number, 5_000));
-        // Too long to be a signature: thousands that KMS rejects would put the brake on, which is another story.
+        // Too long to be a signature: thousands that KMS rejects would put the brake on, which is
+        // another story.
         let garbage = unique("garbage", number, 7_000);
         all.extend([&pair.content, &evil, &late].map(|content| Digest::of(content).to_string()));
         exchanges += SENDER.run(|| {
@@ -380,7 +391,8 @@ fn a23_files_that_are_exchanged_are_judged_as_what_they_are_and_none_is_lost() {
             for round in 0..60 {
                 stumble(round + number);
                 if !exchange(&payload, &hidden("evil")) {
-                    // In somebody's hands. What is put there now must not be taken for it, and is in its way back.
+                    // In somebody's hands. What is put there now must not be taken for it, and is
+                    // in its way back.
                     let there =
                         rustix::fs::renameat_with(CWD, hidden("late"), CWD, &payload, RenameFlags::NOREPLACE);
                     assert!(matches!(there, Ok(()) | Err(Errno::EXIST | Errno::NOENT)), "{there:?}");
@@ -402,10 +414,11 @@ fn a23_files_that_are_exchanged_are_judged_as_what_they_are_and_none_is_lost() {
     assert!(arena.finish().delivered > 10);
 }
 
-/// A bad file is left alone for just as long as it takes to be condemned, and then exchanged with an innocent one
-/// while it is being put away; the name is taken again at once. 400 times, a little later after each time that was before
-/// the move and a little sooner after each that was not, so that both are met however quick the machine is. Nothing lies
-/// in quarantine under the record of another file, and nobody's file is lost.
+/// A bad file is left alone for just as long as it takes to be condemned, and then exchanged with
+/// an innocent one while it is being put away; the name is taken again at once. 400 times, a little
+/// later after each time that was before the move and a little sooner after each that was not, so
+/// that both are met however quick the machine is. Nothing lies in quarantine under the record of
+/// another file, and nobody's file is lost.
 #[test]
 fn a19_what_takes_a_condemned_files_place_is_not_condemned_for_it() {
     let rule = with(&with(&quick(), "grace = \"1ms\""), "signature_timeout = \"1ms\"");
@@ -414,7 +427,8 @@ fn a19_what_takes_a_condemned_files_place_is_not_condemned_for_it() {
     let (mut all, mut met) = (HashSet::new(), 0);
     let mut delay = std::time::Duration::from_micros(50);
     for number in 0..400 {
-        // Its signature is genuine, and stands for other bytes: a mismatch, which never puts the brake on.
+        // Its signature is genuine, and stands for other bytes: a mismatch, which never puts the
+        // brake on.
         let pair = arena.pair(format!("f{number}"), unique("good", number, 5_000));
         let files = ["evil", "innocent", "late"].map(|what| unique(what, number, 5_000));
         all.extend(files.iter().map(|content| Digest::of(content).to_string()));
@@ -449,8 +463,9 @@ fn a19_what_takes_a_condemned_files_place_is_not_condemned_for_it() {
     arena.finish();
 }
 
-/// Waits until nothing more comes of what was done: what still lies there is hidden; what waited because its name was
-/// taken is back (a scan brings it, and a reload makes one come at once) and judged; nothing is in hand.
+/// Waits until nothing more comes of what was done: what still lies there is hidden; what waited
+/// because its name was taken is back (a scan brings it, and a reload makes one come at once) and
+/// judged; nothing is in hand.
 #[track_caller]
 fn comes_to_rest(arena: &Arena) {
     let root = arena.root();
@@ -502,8 +517,9 @@ fn a_directory_in_the_payloads_place_comes_back_with_all_that_is_in_it() {
 
 // Attacks on where things lie
 
-/// A subdirectory is exchanged with a link, to another directory of the sender's, to the daemon's own state and to
-/// where it delivers, while pairs arrive in it: 300 pairs with up to 40 exchanges each.
+/// A subdirectory is exchanged with a link, to another directory of the sender's, to the daemon's
+/// own state and to where it delivers, while pairs arrive in it: 300 pairs with up to 40 exchanges
+/// each.
 #[test]
 fn p9_a_subdirectory_that_becomes_a_link_leads_nowhere() {
     let arena = Arena::new(&with(&quick(), "recursive = true"), Leases::Granted);
@@ -523,7 +539,8 @@ fn p9_a_subdirectory_that_becomes_a_link_leads_nowhere() {
         let below = if number % 2 == 0 { "" } else { "deeper" };
         let name = Path::new(below).join(format!("f{number}"));
         let pair = arena.pair(Path::new("sub").join(&name), unique("good", number, 20_000));
-        // The directory itself gets about, and what is in it is judged where it is: the rule binds only the name.
+        // The directory itself gets about, and what is in it is judged where it is: the rule binds
+        // only the name.
         let elsewhere: Vec<_> = (0..4).map(|n| Path::new(&format!(".link{n}")).join(&name)).collect();
         elsewhere.iter().for_each(|path| arena.or_else_as(path.clone(), &pair));
         SENDER.run(|| {
@@ -544,7 +561,8 @@ fn p9_a_subdirectory_that_becomes_a_link_leads_nowhere() {
     assert!(arena.finish().delivered >= 301);
 }
 
-/// The way to the root is the sender's, too: what it owns there becomes a link to the daemon's own directories.
+/// The way to the root is the sender's, too: what it owns there becomes a link to the daemon's own
+/// directories.
 #[test]
 fn p9_a_link_of_the_senders_on_the_way_to_the_root_is_not_followed() {
     let site = Site::new(&with(&quick(), "path = \"home/drop/out\""));
@@ -592,7 +610,8 @@ fn p9_a_link_of_the_senders_on_the_way_to_the_root_is_not_followed() {
     assert_eq!(fs::read_dir(site.path("q")).unwrap().count(), 0);
 }
 
-/// Something of the sender's own has the name of the daemon's folder, before the start and while it runs.
+/// Something of the sender's own has the name of the daemon's folder, before the start and while it
+/// runs.
 #[test]
 fn a19_a_planted_folder_of_claims_stops_that_rule_alone_and_leads_nowhere() {
     let other = with(&with(&quick(), "name = \"other\""), "path = \"in2\"");
@@ -606,7 +625,8 @@ fn a19_a_planted_folder_of_claims_stops_that_rule_alone_and_leads_nowhere() {
     for (number, plant) in plant.into_iter().enumerate() {
         SENDER.run(|| {
             if planted.exists() {
-                // The daemon's own, which cannot be removed, but put aside by who owns the directory above it.
+                // The daemon's own, which cannot be removed, but put aside by who owns the
+                // directory above it.
                 fs::rename(&planted, site.path(format!("in/.aside{number}"))).unwrap();
             }
             plant(&planted);
@@ -645,7 +665,8 @@ fn a19_a_planted_folder_of_claims_stops_that_rule_alone_and_leads_nowhere() {
         });
         pairs.push(pair);
     }
-    // Whose is the one that was made by the daemon? Its claims, wherever that folder is now, are no candidates.
+    // Whose is the one that was made by the daemon? Its claims, wherever that folder is now, are no
+    // candidates.
     SENDER.run(|| {
         for name in [".link", ".dir", ".kms-sig"] {
             let path = root.join(name);
@@ -660,8 +681,8 @@ fn a19_a_planted_folder_of_claims_stops_that_rule_alone_and_leads_nowhere() {
     assert_eq!(arena.finish().delivered, 151);
 }
 
-/// The mode and group of a file change all the time: 100 pairs, 60 changes each. What can be read in the end is
-/// delivered, with the daemon's mode.
+/// The mode and group of a file change all the time: 100 pairs, 60 changes each. What can be read
+/// in the end is delivered, with the daemon's mode.
 #[test]
 fn a17_a25_modes_that_change_all_the_time() {
     let arena = Arena::new(&quick(), Leases::Granted);
@@ -693,8 +714,8 @@ fn a17_a25_modes_that_change_all_the_time() {
 
 // Attacks by what things are
 
-/// Everything that is no plain file, and what looks like one: first lying there, then exchanged with a good payload
-/// and its signature, 40 times each.
+/// Everything that is no plain file, and what looks like one: first lying there, then exchanged
+/// with a good payload and its signature, 40 times each.
 #[test]
 fn a1_a2_a5_a8_a9_a25_what_is_no_plain_file_takes_the_place_of_one() {
     let rule = with(&with(&quick(), "max_size = \"1MiB\""), "on_missing = \"log\"");
@@ -712,7 +733,8 @@ fn a1_a2_a5_a8_a9_a25_what_is_no_plain_file_takes_the_place_of_one() {
         write(&hidden("two-names"), b"two names");
         fs::hard_link(hidden("two-names"), hidden("two-names.again")).unwrap();
     });
-    // What only root can make: a device, and a second name of another user's file (fs.protected_hardlinks).
+    // What only root can make: a device, and a second name of another user's file
+    // (fs.protected_hardlinks).
     let null = rustix::fs::makedev(1, 3);
     let mode = Mode::from_raw_mode(0o666);
     rustix::fs::mknodat(CWD, hidden("device"), FileType::CharacterDevice, mode, null).unwrap();
@@ -758,8 +780,8 @@ fn a1_a2_a5_a8_a9_a25_what_is_no_plain_file_takes_the_place_of_one() {
     assert!(arena.finish().delivered > 20);
 }
 
-/// A file that grows without end, and one that is cut short again and again: nothing is kept of what was copied, and
-/// no more than `max_size` is read.
+/// A file that grows without end, and one that is cut short again and again: nothing is kept of
+/// what was copied, and no more than `max_size` is read.
 #[test]
 fn a10_a_file_that_grows_all_the_time_takes_no_room() {
     let arena = Arena::new(&with(&quick(), "max_size = \"4MiB\""), Leases::Unavailable);
@@ -811,7 +833,8 @@ fn a13_a14_p9_hostile_names_from_another_user() {
     assert_eq!(arena.finish().delivered, 1 + pairs.len());
 }
 
-/// Two good pairs whose signatures are exchanged, and one under another name: genuine, and not for that name.
+/// Two good pairs whose signatures are exchanged, and one under another name: genuine, and not for
+/// that name.
 #[test]
 fn a23_good_signatures_of_other_names_are_rejected() {
     let arena = Arena::new(&quick(), Leases::Granted);
@@ -838,8 +861,9 @@ fn a23_good_signatures_of_other_names_are_rejected() {
 
 // A11: one sender floods, another is served
 
-/// What the flood consists of. The full million: `KMS_SIG_MILLION=1 cargo test --features system-tests a11`; the
-/// default is more than there are places in memory, which is where fairness is decided.
+/// What the flood consists of. The full million:
+/// `KMS_SIG_MILLION=1 cargo test --features system-tests a11`; the default is more than there are
+/// places in memory, which is where fairness is decided.
 fn flood() -> usize {
     if std::env::var_os("KMS_SIG_MILLION").is_some() { 1_000_000 } else { 30_000 }
 }

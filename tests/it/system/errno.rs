@@ -1,6 +1,6 @@
-//! C5 to C8, C10: every system call that changes anything fails, once or from then on. The daemon holds or ends;
-//! it never crashes, delivers what it should not or loses anything, and it never says that it is done when it is
-//! not. When the fault is gone, the next run finishes.
+//! C5 to C8, C10: every system call that changes anything fails, once or from then on. The daemon
+//! holds or ends; it never crashes, delivers what it should not or loses anything, and it never
+//! says that it is done when it is not. When the fault is gone, the next run finishes.
 
 use rustix::io::Errno;
 

@@ -1,6 +1,7 @@
 //! One piece of work for the daemon, with what must hold while it is under way and when it is done.
 //!
-//! Everything the daemon touches lies in `w` of a place, which may be a mount; the keyring lies outside.
+//! Everything the daemon touches lies in `w` of a place, which may be a mount; the keyring lies
+//! outside.
 
 mod many;
 
@@ -85,7 +86,8 @@ impl Job {
         Site { place, job: *self, mount }
     }
 
-    /// The points of an undisturbed run: of each call, at most `cap`, evenly, the first and the last among them.
+    /// The points of an undisturbed run: of each call, at most `cap`, evenly, the first and the
+    /// last among them.
     pub(super) fn points(&self, cap: usize) -> Vec<Point> {
         let site = self.lay(None);
         let run = site.trace(None);
@@ -199,7 +201,8 @@ pub(super) const DELIVER_BELOW: Job =
 /// A valid pair is delivered where somebody has put an equal one.
 pub(super) const DELIVER_ONTO: Job = Job { lay: lay_equal, ..DELIVER };
 
-/// A valid pair is delivered that supersedes one that was delivered and taken; that one is in `older`.
+/// A valid pair is delivered that supersedes one that was delivered and taken; that one is in
+/// `older`.
 pub(super) const DELIVER_NEWER: Job = Job { rule: NO_WAY_BACK, lay: lay_newer, ..DELIVER };
 
 /// A file is signed where it lies.
@@ -449,7 +452,8 @@ fn below(place: &Place, dir: &str) -> BTreeMap<String, Vec<u8>> {
     files.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
 }
 
-/// Everything below a directory that is a file, or begins with our prefix and is not the folder of claims.
+/// Everything below a directory that is a file, or begins with our prefix and is not the folder of
+/// claims.
 pub(super) fn all_below(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {

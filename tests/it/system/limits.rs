@@ -1,9 +1,10 @@
-//! C5, C18, A17: no room, no writing, no reading. The daemon holds, says why, and goes on when it can.
+//! C5, C18, A17: no room, no writing, no reading. The daemon holds, says why, and goes on when it
+//! can.
 //!
-//! Rows of the list of faults that have no test, and why: W11 (nothing from outside ends only the thread that
-//! reads events; that their coming is checked shows in `watch::hint` and in the log), K14 (needs an instance
-//! metadata service), K18 (needs a skewed clock on both sides of TLS), C11 (the kernel's choice of whom to kill
-//! is a kill, and kills are tested at every system call).
+//! Rows of the list of faults that have no test, and why: W11 (nothing from outside ends only the
+//! thread that reads events; that their coming is checked shows in `watch::hint` and in the log),
+//! K14 (needs an instance metadata service), K18 (needs a skewed clock on both sides of TLS), C11
+//! (the kernel's choice of whom to kill is a kill, and kills are tested at every system call).
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

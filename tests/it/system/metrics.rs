@@ -1,5 +1,5 @@
-//! Metrics, alerts and dashboard as Prometheus itself takes them: its checker, its tests of rules, and a server that
-//! scrapes the daemon.
+//! Metrics, alerts and dashboard as Prometheus itself takes them: its checker, its tests of rules,
+//! and a server that scrapes the daemon.
 
 use std::fs::{self, File};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! C4: the power fails before a system call that changes anything. What the disk holds at that moment is copied,
-//! mounted and judged: nothing half written shows, and the next run finishes.
+//! C4: the power fails before a system call that changes anything. What the disk holds at that
+//! moment is copied, mounted and judged: nothing half written shows, and the next run finishes.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -22,8 +22,8 @@ struct Disk {
     mkfs: &'static [&'static str],
     /// Bytes; XFS takes no less.
     size: u64,
-    /// ext4 does not write by itself during a test, which would hide what is not synced (XFS waits 30 s). Copies of
-    /// one XFS share its UUID.
+    /// ext4 does not write by itself during a test, which would hide what is not synced (XFS waits
+    /// 30 s). Copies of one XFS share its UUID.
     options: &'static str,
 }
 
@@ -149,7 +149,8 @@ fn c4_power_loss_while_quarantining_on_xfs() {
     cut_everywhere(QUARANTINE, XFS);
 }
 
-/// When `kms-sig sign` and `kms-sig key create` come back, what they wrote is on the disk: new names and replaced ones.
+/// When `kms-sig sign` and `kms-sig key create` come back, what they wrote is on the disk: new
+/// names and replaced ones.
 #[test]
 fn c4_power_loss_after_a_command_has_written() {
     mount::private();

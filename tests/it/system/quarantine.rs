@@ -1,5 +1,5 @@
-//! C3, C6: release and purge, killed before each system call that changes anything and failed at each; and the
-//! store of another user, whom root serves.
+//! C3, C6: release and purge, killed before each system call that changes anything and failed at
+//! each; and the store of another user, whom root serves.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -70,7 +70,8 @@ impl Way {
         assert_eq!(run.status.code(), Some(0), "{}", run.shown());
         site.done().unwrap_or_else(|wrong| panic!("{wrong}\n{}", run.shown()));
         let mut points: Vec<Point> = run.calls.iter().map(|(point, _)| *point).collect();
-        // The end is where it matters: what comes before is the reading of policy, keyring and state.
+        // The end is where it matters: what comes before is the reading of policy, keyring and
+        // state.
         points.reverse();
         let taken = |call: &str, before: &[Point]| before.iter().filter(|p| p.call == call).count();
         let mut kept: Vec<Point> = Vec::new();
@@ -215,7 +216,8 @@ fn o1_c18_a_reload_whose_store_cannot_be_written_to_is_refused() {
     assert_eq!(ids(&place).len(), 1);
 }
 
-/// The share is counted where the store is, across mounts too, and a copy that found no room leaves nothing.
+/// The share is counted where the store is, across mounts too, and a copy that found no room leaves
+/// nothing.
 #[test]
 fn o8_c9_a_full_share_across_mounts_copies_nothing() {
     mount::private();

@@ -1,5 +1,5 @@
-//! What cannot be removed afterwards is not delivered, and what was delivered is not delivered again: a sender must not
-//! be able to have the same file arrive without end.
+//! What cannot be removed afterwards is not delivered, and what was delivered is not delivered
+//! again: a sender must not be able to have the same file arrive without end.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,7 +20,8 @@ fn drop_pair(site: &Site, below: &str, name: &str) {
     });
 }
 
-/// The sender touches a file so often, which has it tried at once and as new; some try of it is held.
+/// The sender touches a file so often, which has it tried at once and as new; some try of it is
+/// held.
 fn touch_until_held(site: &Site, daemon: &Daemon, file: &str, times: usize) {
     let held = || daemon.count("held") + daemon.count("held; will be tried again");
     for _ in 0..times {
@@ -104,7 +105,8 @@ fn a19_what_cannot_be_claimed_is_held_and_not_delivered() {
     assert_eq!(rows(&site, "delivered"), 1);
 }
 
-/// Killed when it is delivered and on record, and before the source is removed; then somebody takes what was delivered.
+/// Killed when it is delivered and on record, and before the source is removed; then somebody takes
+/// what was delivered.
 fn is_delivered_once(job: Job) {
     let site = job.lay(None);
     site.trace(Some((Point { call: "renameat2", nth: 1 }, Fault::Kill)));
@@ -128,7 +130,8 @@ fn p4_what_is_on_record_as_delivered_is_only_removed() {
     is_delivered_once(SIGN_AND_DELIVER);
 }
 
-/// Killed wherever somebody can already have taken the newer file; then the sender puts the older one in its place.
+/// Killed wherever somebody can already have taken the newer file; then the sender puts the older
+/// one in its place.
 #[test]
 fn a24_p4_a_kill_does_not_let_an_older_file_back_in() {
     let points = DELIVER_NEWER.points(20);

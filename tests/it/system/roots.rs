@@ -1,5 +1,5 @@
-//! Watched directories below directories of their senders: what may stand above a root, and what happens when a
-//! sender swaps it while the daemon opens it. Needs root, to give directories away.
+//! Watched directories below directories of their senders: what may stand above a root, and what
+//! happens when a sender swaps it while the daemon opens it. Needs root, to give directories away.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};

@@ -1,6 +1,7 @@
-//! What a sender does at any moment of one step: at every system call of it that touches the watched directory, he moves
-//! a directory away, puts files of his own where a signature is being replaced, or moves the daemon's own folder, while the
-//! daemon stands still before the call. Without a race there is nothing to be lucky about.
+//! What a sender does at any moment of one step: at every system call of it that touches the
+//! watched directory, he moves a directory away, puts files of his own where a signature is being
+//! replaced, or moves the daemon's own folder, while the daemon stands still before the call.
+//! Without a race there is nothing to be lucky about.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +24,8 @@ use crate::support::site::{self, Leases, files_below};
 use crate::support::trace::{Fault, Point};
 use crate::support::user::{self, SENDER};
 
-/// The points of an undisturbed run at which something may be done in the watched directory, in their order.
+/// The points of an undisturbed run at which something may be done in the watched directory, in
+/// their order.
 fn points_in(job: Job) -> Vec<Point> {
     let site = job.lay(None);
     let run = site.trace(None);
@@ -51,8 +53,9 @@ fn contents(place: &Place) -> Vec<Vec<u8>> {
 
 // P9
 
-/// Moves the directory away while the daemon stands before a call. At the end it holds what it held then, or what it held
-/// at the beginning: nothing came into it after it was moved, nothing was taken out, nothing exchanged.
+/// Moves the directory away while the daemon stands before a call. At the end it holds what it held
+/// then, or what it held at the beginning: nothing came into it after it was moved, nothing was
+/// taken out, nothing exchanged.
 fn moved_at(job: Job, point: Point, has_another: bool) -> Check {
     let site = job.lay(None);
     fs::create_dir(site.place.path("w/outside")).unwrap();
@@ -116,8 +119,8 @@ fn p9_a_directory_that_is_moved_away_while_a_pair_in_it_is_quarantined_across_mo
 
 // P8, P4
 
-/// Puts a file of the sender's at the name of the signature; what was there he keeps under another name, so that nothing
-/// is lost by him.
+/// Puts a file of the sender's at the name of the signature; what was there he keeps under another
+/// name, so that nothing is lost by him.
 fn put_there(place: &Place, what: &str) {
     let (there, kept) = (place.path("w/in/sub/f.sig"), place.path(format!("w/in/sub/.kept-{what}")));
     match rustix::fs::rename(&there, &kept) {
@@ -129,8 +132,8 @@ fn put_there(place: &Place, what: &str) {
     rustix::fs::renameat_with(CWD, &new, CWD, &there, RenameFlags::NOREPLACE).unwrap();
 }
 
-/// Whether everything of the sender's is somewhere that he finds: in the directory, or, where something of his own has
-/// its name, in the private folder.
+/// Whether everything of the sender's is somewhere that he finds: in the directory, or, where
+/// something of his own has its name, in the private folder.
 fn has_all(site: &Site, theirs: &[&str], is_name_free: bool) -> Check {
     let root = site.place.path("w/in");
     for what in theirs {
@@ -188,8 +191,8 @@ fn p8_whatever_a_sender_puts_in_place_of_a_signature_that_is_replaced_is_kept() 
     });
 }
 
-/// X takes the signature's place before the exchange, and the daemon is killed at any call after that, or names can no
-/// longer be changed, as if the directory had become read-only.
+/// X takes the signature's place before the exchange, and the daemon is killed at any call after
+/// that, or names can no longer be changed, as if the directory had become read-only.
 #[test]
 fn p4_p8_what_a_kill_left_of_the_senders_is_given_back_by_the_next_start() {
     mount::private();
@@ -245,7 +248,8 @@ fn p4_p8_what_cannot_go_back_for_want_of_rights_waits_is_told_and_goes_back() {
     SENDER.run(|| site::write(&site.path("in/f"), b"first"));
     signed(&daemon, 1);
     assert_eq!(daemon.stop().code(), Some(0));
-    // As a kill between the exchanges leaves it: X is in the folder, and a new signature at its name.
+    // As a kill between the exchanges leaves it: X is in the folder, and a new signature at its
+    // name.
     let digest = |bytes: &[u8]| kms_sig::digest::Digest::of(bytes).to_string()[..64].to_owned();
     let ours = fs::read(site.path("in/f.sig")).unwrap();
     let folder = site.path(format!("in/.kms-sig/0123456789abcdef01234567.{}.swap", digest(&ours)));
@@ -301,7 +305,8 @@ fn p4_p8_what_an_earlier_version_left_goes_away_if_it_is_ours_and_is_found_if_it
 
 // P6
 
-/// The daemon is killed at any call of a delivery, and its folder is moved before the next start, or a copy made of it.
+/// The daemon is killed at any call of a delivery, and its folder is moved before the next start,
+/// or a copy made of it.
 fn folder_moves_to(to: &str, is_copied: bool) {
     mount::private();
     let points = DELIVER_BELOW.points(12);
@@ -428,8 +433,9 @@ fn account(path: &Path, found: &mut [bool]) {
     }
 }
 
-/// A sender changes payloads, so that they are signed again, and all the while exchanges their signatures with files of
-/// his own, each of them with content that no other has. In the end every one of them is somewhere that he finds.
+/// A sender changes payloads, so that they are signed again, and all the while exchanges their
+/// signatures with files of his own, each of them with content that no other has. In the end every
+/// one of them is somewhere that he finds.
 #[test]
 fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
     const PAYLOADS: usize = 8;
@@ -460,8 +466,9 @@ fn p8_exchanging_in_a_loop_loses_no_file_of_the_senders() {
                     Err(Errno::NOENT) => continue,
                     done => done.unwrap(),
                 }
-                // What came out may be a signature, or an earlier one of his own: he keeps it under this name. And
-                // back again, so that a signature of the daemon's is there to be replaced.
+                // What came out may be a signature, or an earlier one of his own: he keeps it under
+                // this name. And back again, so that a signature of the daemon's is there to be
+                // replaced.
                 (number, exchanged) = (number + 1, exchanged + 1);
                 std::thread::sleep(Duration::from_micros((turn * 31 + rounds as u64 * 7919) % 300));
                 match rustix::fs::renameat_with(CWD, &mine, CWD, &signature, RenameFlags::EXCHANGE) {

@@ -1,5 +1,5 @@
-//! A daemon of which one thread stands still, and a real journal. Needs root, ptrace, namespaces and
-//! systemd-journald.
+//! A daemon of which one thread stands still, and a real journal. Needs root, ptrace, namespaces
+//! and systemd-journald.
 
 #![allow(unsafe_code, reason = "ptrace(2) has no safe wrapper")]
 
@@ -62,7 +62,8 @@ fn o4_a_loop_that_hangs_is_not_fed_for_and_one_that_comes_back_is() {
     let frozen = Frozen::thread(&daemon, "state");
     assert_eq!(daemon.waits_for(SILENT)["part"], "state");
     manager.so_far();
-    // A refusal is put on record at once, so the rule's own loop comes to wait as well; which takes a while to be told.
+    // A refusal is put on record at once, so the rule's own loop comes to wait as well; which takes
+    // a while to be told.
     symlink("nowhere", place.path("in/link")).unwrap();
     assert_eq!(daemon.waits_for_nth(SILENT, 2)["part"], "sign");
     place.write("in/f", "content");
@@ -276,7 +277,8 @@ fn a_new_quarantine_store_that_does_not_answer_holds_neither_watchdog_nor_signal
     assert_eq!(daemon.stop().code(), Some(0));
 }
 
-/// Runs commands where a journald listens that is theirs alone, in a /run of its own; `find` shows what it has.
+/// Runs commands where a journald listens that is theirs alone, in a /run of its own; `find` shows
+/// what it has.
 fn with_journald(place: &Place, commands: &str) {
     let script = format!(
         r#"

@@ -1,5 +1,5 @@
-//! Three in the morning: five things are wrong at once, and `status` and `backlog` name each with its hint. And who
-//! may ask. Needs root and namespaces.
+//! Three in the morning: five things are wrong at once, and `status` and `backlog` name each with
+//! its hint. And who may ask. Needs root and namespaces.
 
 use std::fs;
 

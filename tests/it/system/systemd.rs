@@ -1,8 +1,9 @@
-//! The Debian package where it belongs: in a Debian that systemd has booted, used by an operator who does what
-//! `docs/install.md` says. Installed, killed, hung, misconfigured, rebooted, upgraded and removed; `systemd.sh` beside this file
-//! is what happens inside. Prints each step.
+//! The Debian package where it belongs: in a Debian that systemd has booted, used by an operator
+//! who does what `docs/install.md` says. Installed, killed, hung, misconfigured, rebooted, upgraded
+//! and removed; `systemd.sh` beside this file is what happens inside. Prints each step.
 //!
-//! Debian is made once, below `target/`, with the mirror that this machine's apt uses, or `KMS_SIG_DEBIAN_MIRROR`.
+//! Debian is made once, below `target/`, with the mirror that this machine's apt uses, or
+//! `KMS_SIG_DEBIAN_MIRROR`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -81,7 +82,8 @@ fn package(into: &Path) {
     run(&mut cargo);
 }
 
-/// The commands of the chapter on the service that are typed as root, each with what it prints there.
+/// The commands of the chapter on the service that are typed as root, each with what it prints
+/// there.
 fn chapter() -> String {
     let chapter = crate::support::document::section("docs/install.md", "## Running it as a service");
     let mut script = String::new();
@@ -139,7 +141,8 @@ fn the_package_serves_a_debian_as_the_documentation_says() {
         }
     }
     let log = String::from_utf8_lossy(&fs::read(shared.join("log")).unwrap_or_default()).into_owned();
-    // Not `println!`, which is shown of failing tests alone: whoever reads the log of a good run sees the steps as well.
+    // Not `println!`, which is shown of failing tests alone: whoever reads the log of a good run
+    // sees the steps as well.
     writeln!(std::io::stdout(), "{log}").unwrap();
     let done = log.lines().last() == Some("ALL STEPS DONE") && boots == 2;
     assert!(done, "a step failed, see above; after {boots} boots\n{}", String::from_utf8_lossy(&console));

@@ -1,4 +1,5 @@
-//! The daemon and those who send to it as different unprivileged users, because that is how it will be used.
+//! The daemon and those who send to it as different unprivileged users, because that is how it will
+//! be used.
 
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
@@ -223,7 +224,8 @@ fn p9_a_link_that_another_user_planted_for_a_signature_is_not_followed() {
     assert_ne!(site.place.read("precious"), precious);
 }
 
-/// Where the daemon may write and the sender may not: a link there would have the daemon write for him.
+/// Where the daemon may write and the sender may not: a link there would have the daemon write for
+/// him.
 #[test]
 fn a3_nothing_is_written_through_a_link_that_has_the_signatures_name() {
     let site = Site::new(&with(crate::support::policy::SIGN, "settle = \"1ms\""));
@@ -262,7 +264,8 @@ impl Drop for Protected {
     }
 }
 
-/// The kernel follows no link that another user put into a directory like `/tmp`, and neither may we by reading it.
+/// The kernel follows no link that another user put into a directory like `/tmp`, and neither may
+/// we by reading it.
 #[test]
 fn a3_a_signature_is_not_written_through_a_link_that_another_user_planted() {
     let _protected = Protected::new();
@@ -314,7 +317,8 @@ fn a28_files_of_owners_who_are_not_allowed_are_refused_and_told() {
     assert!(!site.path("out/theirs").exists() && site.path("in/theirs").exists());
 }
 
-/// What is released into a folder whose files stay there is the daemon's, and is judged all the same.
+/// What is released into a folder whose files stay there is the daemon's, and is judged all the
+/// same.
 #[test]
 fn a28_what_is_released_into_a_folder_is_of_an_allowed_owner() {
     let rule: String =

@@ -1,5 +1,5 @@
-//! What the watching half does where the kernel gives it little: limits of a user namespace, an overlay whose
-//! lower side changes unseen, a mount over the root. Needs root and namespaces.
+//! What the watching half does where the kernel gives it little: limits of a user namespace, an
+//! overlay whose lower side changes unseen, a mount over the root. Needs root and namespaces.
 
 use std::fs;
 
@@ -21,7 +21,8 @@ fn w6_without_an_inotify_instance_it_lives_by_scanning() {
     verifies(&place, "in/f", "file=f");
 }
 
-/// More than the daemon has in memory, so that it scans several times while signatures change the directory.
+/// More than the daemon has in memory, so that it scans several times while signatures change the
+/// directory.
 #[test]
 fn p5_once_takes_every_name_however_many_there_are() {
     const FILES: usize = 50_000;

@@ -1,7 +1,8 @@
-//! Every signature vector, in one table: what somebody could put beside a file, and what has to come of it.
+//! Every signature vector, in one table: what somebody could put beside a file, and what has to
+//! come of it.
 //!
-//! A signature of `local:demo` has 101 bytes: 4 magic, 1 length of the name, 4 name (0 to 9: the header), 12 nonce (9
-//! to 21), 64 encrypted digest (21 to 85), 16 tag (85 to 101).
+//! A signature of `local:demo` has 101 bytes: 4 magic, 1 length of the name, 4 name (0 to 9: the
+//! header), 12 nonce (9 to 21), 64 encrypted digest (21 to 85), 16 tag (85 to 101).
 
 mod batch;
 mod bytes;
@@ -156,8 +157,8 @@ fn payloads() -> Vec<Case> {
     ]
 }
 
-/// Sealed under the right key, and not the 64 bytes that it has to be. Whoever may encrypt under a key that is used for
-/// other things too can make such.
+/// Sealed under the right key, and not the 64 bytes that it has to be. Whoever may encrypt under a
+/// key that is used for other things too can make such.
 fn plaintexts() -> Vec<Case> {
     let sealed = |name: &str, comment, plaintext: Vec<u8>| {
         case("mismatch", &format!("plaintext-{name}"), comment).plaintext(plaintext)

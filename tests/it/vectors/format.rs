@@ -1,5 +1,5 @@
-//! The form of a signature vector, as `tests/vectors/README.md` describes it: `name: value` lines, an empty line, and
-//! the signature in hexadecimal. Reads and writes; judges nothing.
+//! The form of a signature vector, as `tests/vectors/README.md` describes it: `name: value` lines,
+//! an empty line, and the signature in hexadecimal. Reads and writes; judges nothing.
 
 use std::fmt::Write as _;
 
@@ -163,7 +163,8 @@ impl Vector {
     }
 }
 
-/// Text on one line: what is not printable ASCII, and a space at either end, as `\xNN`; a backslash twice.
+/// Text on one line: what is not printable ASCII, and a space at either end, as `\xNN`; a backslash
+/// twice.
 pub(super) fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for (at, byte) in bytes.iter().enumerate() {

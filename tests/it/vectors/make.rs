@@ -1,6 +1,7 @@
-//! The signature vectors as they are thought up: each case in one or two lines, and the sealing that their signatures
-//! are made with. That is written here a second time, from the description of the format and not from the program's
-//! code, with nonces that come of a case's name: so the same bytes come out each time.
+//! The signature vectors as they are thought up: each case in one or two lines, and the sealing
+//! that their signatures are made with. That is written here a second time, from the description of
+//! the format and not from the program's code, with nonces that come of a case's name: so the same
+//! bytes come out each time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,8 +18,8 @@ pub(super) const PAYLOAD: &[u8] = b"payload\n";
 /// Bytes of a nonce.
 const NONCE: usize = 12;
 
-/// One case. What is not said is as in the plainest one: `payload\n`, signed by `local:demo` without context and
-/// verified with exactly that key.
+/// One case. What is not said is as in the plainest one: `payload\n`, signed by `local:demo`
+/// without context and verified with exactly that key.
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) vector: Vector,
@@ -200,7 +201,8 @@ pub(super) fn header(name: &str) -> Vec<u8> {
     [b"KSL1", [u8::try_from(name.len()).unwrap()].as_slice(), name.as_bytes()].concat()
 }
 
-/// The bytes that stand for a context: keys and values, sorted by key, each after its length in four bytes.
+/// The bytes that stand for a context: keys and values, sorted by key, each after its length in
+/// four bytes.
 pub(super) fn canonical(context: &[(String, String)]) -> Vec<u8> {
     let sorted: BTreeMap<_, _> = context.iter().cloned().collect();
     let mut bytes = Vec::new();

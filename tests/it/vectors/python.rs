@@ -27,7 +27,8 @@ struct Question {
     context: BTreeMap<String, String>,
 }
 
-/// Judges one after the other with the functions of `batch.py`: a Python started for each takes longer than all of them.
+/// Judges one after the other with the functions of `batch.py`: a Python started for each takes
+/// longer than all of them.
 const DRIVER: &str = "
 import json, sys
 sys.path.insert(0, sys.argv[1])

@@ -1,7 +1,9 @@
-//! Tree vectors: a rule, what lies in its directories, and what `kms-sig watch --once` makes of that.
+//! Tree vectors: a rule, what lies in its directories, and what `kms-sig watch --once` makes of
+//! that.
 //!
-//! Beside what a vector names, this holds for each: what stays is unchanged, what is delivered is what lay there, what
-//! is quarantined too, a signature that was made verifies, and what links pointed to is untouched.
+//! Beside what a vector names, this holds for each: what stays is unchanged, what is delivered is
+//! what lay there, what is quarantined too, a signature that was made verifies, and what links
+//! pointed to is untouched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
@@ -212,7 +214,8 @@ fn check_watched(tree: &Tree, step: &Step, before: &Listing, after: &Listing, sa
     }
 }
 
-/// What is new in the destination is what lay in the watched directory, or a signature of it; the rest is as it was.
+/// What is new in the destination is what lay in the watched directory, or a signature of it; the
+/// rest is as it was.
 fn check_delivered(tree: &Tree, step: &Step, before: &[Listing; 3], after: &Listing, said: &str) {
     let merged = tree.merged(step);
     let mode = merged.get("deliver_mode").and_then(toml::Value::as_str).unwrap_or("0644");
@@ -291,7 +294,8 @@ fn vouches(tree: &Tree, name: &str, signature: &Entry, payload: &Entry) -> bool 
     judged(&vector, &keyring).0 == "valid"
 }
 
-/// A name as the daemon puts it into a context: `%`, control characters and what is no UTF-8 are percent-encoded.
+/// A name as the daemon puts it into a context: `%`, control characters and what is no UTF-8 are
+/// percent-encoded.
 fn encoded(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -385,7 +389,8 @@ impl Put {
     }
 }
 
-/// What was told, as `NAME: what`: what went well from the log, and everything else from the summary.
+/// What was told, as `NAME: what`: what went well from the log, and everything else from the
+/// summary.
 fn outcome(log: &str, summary: &str) -> BTreeSet<String> {
     let mut told = BTreeSet::new();
     for line in log.lines() {

@@ -51,8 +51,9 @@ pub(super) fn has_part(item: &Dir) -> Result<bool, FsError> {
     Ok(item.stat_of(OsStr::new(PAYLOAD))?.is_some() || item.stat_of(OsStr::new(SIGNATURE))?.is_some())
 }
 
-/// Removes an item that came to nothing. A part that was moved and could not be put back keeps it, be it what
-/// was judged or what the sender put in its place; a copy may go, because its source is in place.
+/// Removes an item that came to nothing. A part that was moved and could not be put back keeps it,
+/// be it what was judged or what the sender put in its place; a copy may go, because its source is
+/// in place.
 pub(super) fn discard(store: &Dir, item: &Dir, id: &str, holds: Holds) -> Result<(), FsError> {
     match holds {
         Holds::Originals if has_part(item)? => return Ok(()),
@@ -67,7 +68,8 @@ pub(super) fn discard(store: &Dir, item: &Dir, id: &str, holds: Holds) -> Result
     store.remove_dir(OsStr::new(id))
 }
 
-/// `20261124T003501Z-DIGEST-RANDOM`: sorts by time, says at a glance what it is, and cannot be guessed.
+/// `20261124T003501Z-DIGEST-RANDOM`: sorts by time, says at a glance what it is, and cannot be
+/// guessed.
 pub(super) fn fresh_id(digest: &Digest) -> String {
     let stamp: String = clock::timestamp().chars().filter(char::is_ascii_alphanumeric).collect();
     let (seconds, _) = stamp.split_at_checked(15).unwrap_or((&stamp, ""));

@@ -1,8 +1,9 @@
 //! One item of the store: found, looked at, locked, let go.
 //!
-//! The store belongs to the daemon alone, and yet an item is believed only as far as it holds together: a folder
-//! with a name of ours, a record about itself, a payload that is a file. What else lies in the store is not ours to
-//! touch. Letting go is a rename to `ID.gone`, which decides, and then the removal, which anybody may finish.
+//! The store belongs to the daemon alone, and yet an item is believed only as far as it holds
+//! together: a folder with a name of ours, a record about itself, a payload that is a file. What
+//! else lies in the store is not ours to touch. Letting go is a rename to `ID.gone`, which decides,
+//! and then the removal, which anybody may finish.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -47,8 +48,8 @@ pub enum ItemError {
 /// Why a file of an item is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It is longer or shorter than what was judged. Who still has it open can make it as long as they like, at no cost
-    /// (A10).
+    /// It is longer or shorter than what was judged. Who still has it open can make it as long as
+    /// they like, at no cost (A10).
     #[error("its content changed since it was judged ({was} bytes then, {now} now)")]
     Resized {
         /// Its size when it was judged.
@@ -106,7 +107,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Locked(Item);
 
-/// Every item of the store, or why it is none, in no order. Items that are being brought in are left out.
+/// Every item of the store, or why it is none, in no order. Items that are being brought in are
+/// left out.
 ///
 /// # Errors
 /// The store cannot be listed.
@@ -195,8 +197,8 @@ impl Item {
         &self.path
     }
 
-    /// Bytes that its files had when they were put away. What they have now, a sender who still has one open may have
-    /// changed.
+    /// Bytes that its files had when they were put away. What they have now, a sender who still has
+    /// one open may have changed.
     pub fn size(&self) -> u64 {
         // What is longer than any signature may have been left where it was.
         let signature = self.record.signature.as_ref().filter(|_| self.signature.is_some());
@@ -222,7 +224,8 @@ impl Item {
         ReadError::check(self.record.payload.size, stat.identity.size).map(|()| file)
     }
 
-    /// Hashes the payload, for these digests too, if it has the size that was judged. Tells `count` how many bytes each read gave.
+    /// Hashes the payload, for these digests too, if it has the size that was judged. Tells `count`
+    /// how many bytes each read gave.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -278,7 +281,8 @@ impl Item {
     }
 }
 
-/// In the store everything is opened: its size and links were judged before it came, and its size is looked at again.
+/// In the store everything is opened: its size and links were judged before it came, and its size
+/// is looked at again.
 const ANY: Fitness = Fitness { max_size: u64::MAX, max_links: u32::MAX, owners: None };
 
 impl Locked {
@@ -306,7 +310,8 @@ impl Locked {
         &self.0
     }
 
-    /// Lets it go, for good. Durable when this returns; what could not be removed by then the next [`sweep`] removes.
+    /// Lets it go, for good. Durable when this returns; what could not be removed by then the next
+    /// [`sweep`] removes.
     ///
     /// # Errors
     /// What rename(2) or fsync(2) say.

@@ -55,7 +55,8 @@ pub fn put_away(store: &Dir, private: &Arc<Private>, case: &Case<'_>) -> Result<
         Ok(false) => discard(store, &item, &id, holds).map(|()| PutAway::Changed),
         Err(e) if e.is_moved() => discard(store, &item, &id, holds).map(|()| PutAway::Changed),
         Err(e) => {
-            // Undone as far as possible; `recover` sees to the rest. The first error is the one to tell.
+            // Undone as far as possible; `recover` sees to the rest. The first error is the one to
+            // tell.
             discard(store, &item, &id, holds).unwrap_or_default();
             Err(e)
         }
@@ -67,7 +68,8 @@ pub(super) fn begin(store: &Dir, digest: &Digest) -> Result<(String, Dir), FsErr
     let id = fresh_id(digest);
     let item = store.make_new_dir(OsStr::new(&id), 0o700)?;
     if !item.lock().inspect_err(|_| store.remove_dir(OsStr::new(&id)).unwrap_or_default())? {
-        // Its name was made this moment and cannot be guessed: somebody reads the whole store. Left to `recover`.
+        // Its name was made this moment and cannot be guessed: somebody reads the whole store. Left
+        // to `recover`.
         return Err(FsError {
             action: "lock".into(),
             path: item.path().to_owned(),
@@ -103,7 +105,8 @@ fn fill(
     copy_in(item, private, &source, case)
 }
 
-/// Moves both parts, durably; if that fails or either is not what was judged (`false`), both are put back.
+/// Moves both parts, durably; if that fails or either is not what was judged (`false`), both are
+/// put back.
 fn move_in(item: &Dir, private: &Private, source: &Place, case: &Case<'_>) -> Result<bool, FsError> {
     let (name, signature) = (case.path.name(), signature_name(case.path.name()));
     removal::check_movable(source, name)?;
@@ -124,9 +127,10 @@ fn move_in(item: &Dir, private: &Private, source: &Place, case: &Case<'_>) -> Re
     durable
 }
 
-/// Puts back what was moved into an item, whatever it is. What cannot go there, because its name is taken or for any
-/// other reason, must not lie under a record of something else: it waits among the claims, to be judged, and each scan
-/// tells that it does. What cannot even go there stays, and keeps the item.
+/// Puts back what was moved into an item, whatever it is. What cannot go there, because its name is
+/// taken or for any other reason, must not lie under a record of something else: it waits among the
+/// claims, to be judged, and each scan tells that it does. What cannot even go there stays, and
+/// keeps the item.
 pub(super) fn put_back(item: &Dir, private: &Private, source: &Place, path: &RelPath) {
     let signature = signature_name(path.name());
     for (there, name) in [(SIGNATURE, signature.as_os_str()), (PAYLOAD, path.name())] {
@@ -170,7 +174,8 @@ pub(super) fn copy_in(
     let name = case.path.name();
     let signature = signature_name(name);
     let mut parts = vec![Part { path: case.path.clone(), identity: case.payload.identity }];
-    // What is longer than any signature is read by nobody (A16), so it stays where it is, and the record says its size.
+    // What is longer than any signature is read by nobody (A16), so it stays where it is, and the
+    // record says its size.
     let copied = case.signature.filter(can_be_copied);
     if let Some(stat) = &copied {
         let path = RelPath::new(case.path.parent().join(&signature));

@@ -50,7 +50,8 @@ pub struct Record {
     pub root_hex: String,
     /// The payload.
     pub payload: PartRecord,
-    /// What had its signature's name, if anything. Across mounts, what is longer than any signature was left there.
+    /// What had its signature's name, if anything. Across mounts, what is longer than any signature
+    /// was left there.
     pub signature: Option<PartRecord>,
 }
 
@@ -94,7 +95,8 @@ impl PartRecord {
         (now.inode, now.size, &now.modified) == (self.inode, self.size, &self.modified)
     }
 
-    /// Whether a file is the one described, and nobody has touched it: what its owner cannot set back is as it was (S3).
+    /// Whether a file is the one described, and nobody has touched it: what its owner cannot set
+    /// back is as it was (S3).
     pub(super) fn is_still(&self, stat: &Stat) -> bool {
         self.describes(stat) && Self::from(stat).changed == self.changed
     }
@@ -153,7 +155,8 @@ impl Record {
         path.ok_or("its record does not hold a path inside the watched directory")
     }
 
-    /// Whether it was put away longer ago than that, by the wall clock. One whose time cannot be read is not.
+    /// Whether it was put away longer ago than that, by the wall clock. One whose time cannot be
+    /// read is not.
     pub fn is_older_than(&self, age: Duration) -> bool {
         let at = humantime::parse_rfc3339(&self.quarantined_at).ok();
         at.is_some_and(|at| clock::system_time().duration_since(at).is_ok_and(|gone| gone > age))
@@ -171,8 +174,8 @@ impl Record {
 }
 
 impl PartRecord {
-    /// The permission bits that may be given back: none of set-id or sticky, and no right for others to write. What
-    /// was verified must not be theirs to change.
+    /// The permission bits that may be given back: none of set-id or sticky, and no right for
+    /// others to write. What was verified must not be theirs to change.
     pub fn safe_mode(&self) -> u32 {
         u32::from_str_radix(&self.mode, 8).map_or(0o600, |mode| mode & 0o755)
     }

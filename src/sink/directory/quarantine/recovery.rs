@@ -10,9 +10,9 @@ use crate::fs::private::Private;
 use crate::fs::{Dir, FsError, Place, RelPath, root};
 use crate::sink::directory::removal;
 
-/// Finishes what a killed process left in the store: takes the signature of a payload that was moved alone,
-/// removes folders that hold a record and nothing else, and what is left of items that were let go. Leaves what
-/// another process works on.
+/// Finishes what a killed process left in the store: takes the signature of a payload that was
+/// moved alone, removes folders that hold a record and nothing else, and what is left of items that
+/// were let go. Leaves what another process works on.
 ///
 /// # Errors
 /// The store cannot be listed. Single items that resist are left.
@@ -45,7 +45,8 @@ fn recover_item(store: &Dir, item: &Dir, id: &OsStr) -> Result<(), FsError> {
     let source = Place::open(&root, path.parent())?;
     let name = signature_name(path.name());
     let payload = item.stat_of(OsStr::new(PAYLOAD))?;
-    // A rename keeps the inode, and leads to no other file system, where the same number is another inode's.
+    // A rename keeps the inode, and leads to no other file system, where the same number is another
+    // inode's.
     let is_elsewhere = item.stat()?.identity.dev != source.stat().identity.dev;
     let was_copied = payload.is_some_and(|there| is_elsewhere || there.identity.ino != record.payload.inode);
     let in_place = source.stat_of(path.name())?.is_some_and(|stat| record.payload.is_still(&stat));

@@ -1,7 +1,8 @@
 //! Out of quarantine: a private copy is made, judged, and that very copy published.
 //!
-//! The way of delivery, for the same reasons: the sender may still have the file in the store open (P3), and nothing
-//! may be overwritten (P8). Never removes the item, and never judges: a [`Licence`] says that somebody has.
+//! The way of delivery, for the same reasons: the sender may still have the file in the store open
+//! (P3), and nothing may be overwritten (P8). Never removes the item, and never judges: a
+//! [`Licence`] says that somebody has.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -99,12 +100,14 @@ struct Part {
 }
 
 impl Parcel {
-    /// Copies an item's files to where `destination` is, for the directory `below` it, with the times and the mode that
-    /// they had, as files of `owner`'s. Where a rule delivers with the mode `widest`, they get nothing beyond that, and its
-    /// owner can read them. Its payload is hashed for these digests too. Tells `count` how many bytes of the payload each read gave.
+    /// Copies an item's files to where `destination` is, for the directory `below` it, with the
+    /// times and the mode that they had, as files of `owner`'s. Where a rule delivers with the mode
+    /// `widest`, they get nothing beyond that, and its owner can read them. Its payload is hashed
+    /// for these digests too. Tells `count` how many bytes of the payload each read gave.
     ///
     /// # Errors
-    /// [`PackError`]; a payload that has not the size that was judged is not read, nor a signature longer than any.
+    /// [`PackError`]; a payload that has not the size that was judged is not read, nor a signature
+    /// longer than any.
     pub fn pack(
         item: &Item,
         destination: &Dir,
@@ -119,7 +122,8 @@ impl Parcel {
         let record = item.record();
         let wanted = Wanted { owner, mode: bounded(record.payload.safe_mode()) };
         let (file, was) = (item.payload()?, record.payload.size);
-        // No further than the size it had: a sender who writes faster than we read must not keep us at it.
+        // No further than the size it had: a sender who writes faster than we read must not keep us
+        // at it.
         let pass = Pass::new(item.folder(), was).with_digests(digests).counted(count);
         let payload =
             Part::copy(&file, item.folder(), pass, stage()?, wanted).map_err(|error| match error {
@@ -181,8 +185,8 @@ impl Parcel {
         Ok(Some(Signature::parse(&bytes)))
     }
 
-    /// Publishes the copies as `path` below `destination`, signature first. May be repeated after a kill: what is
-    /// there and equal is as good.
+    /// Publishes the copies as `path` below `destination`, signature first. May be repeated after a
+    /// kill: what is there and equal is as good.
     ///
     /// # Errors
     /// Any step's. Then nothing new shows, or the signature alone, which the next try takes up.

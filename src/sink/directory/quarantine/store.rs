@@ -1,9 +1,10 @@
 //! The quarantine store as a running daemon has it: its directory, and what each rule has in it.
 //!
-//! Every rule has a share, `quarantine_max_size`. What would exceed it is held, and nothing is ever removed to make
-//! room. What counts is what an item had when it was put away: a sender who still has it open could make it as long as
-//! they like. The shares are counted by a walk when the daemon starts and kept in memory from then on; commands that
-//! take items out change the directory's time, and while a rule has no room that is looked at, and counted anew.
+//! Every rule has a share, `quarantine_max_size`. What would exceed it is held, and nothing is ever
+//! removed to make room. What counts is what an item had when it was put away: a sender who still
+//! has it open could make it as long as they like. The shares are counted by a walk when the daemon
+//! starts and kept in memory from then on; commands that take items out change the directory's
+//! time, and while a rule has no room that is looked at, and counted anew.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,15 +23,16 @@ use crate::hold::{AttemptError, Hold};
 use crate::policy::Rule;
 use crate::sink::directory::quarantine;
 
-/// A change of the directory younger than this when it was read may hide another one: its time comes from a clock
-/// that ticks every few milliseconds.
+/// A change of the directory younger than this when it was read may hide another one: its time
+/// comes from a clock that ticks every few milliseconds.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The store.
 #[derive(Debug)]
 pub struct Store {
     dir: Dir,
-    /// What keeps it locked: a directory that nobody else can open. Shared with the store of an earlier policy.
+    /// What keeps it locked: a directory that nobody else can open. Shared with the store of an
+    /// earlier policy.
     lock: Arc<Dir>,
     shares: Mutex<Shares>,
     /// Changes when items have gone.
@@ -76,7 +78,8 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens it, making it if it is missing, and counts what is there. `held` are the stores that this daemon has so far.
+    /// Opens it, making it if it is missing, and counts what is there. `held` are the stores that
+    /// this daemon has so far.
     ///
     /// # Errors
     /// It cannot be trusted, written to or listed, or is another daemon's.
@@ -152,7 +155,8 @@ impl Store {
         if self.shares().counted == Some(now) { Ok(()) } else { self.count() }
     }
 
-    /// Walks the store and counts every rule's share; tells who waits for room if there is more than there was.
+    /// Walks the store and counts every rule's share; tells who waits for room if there is more
+    /// than there was.
     ///
     /// # Errors
     /// It cannot be listed. Then the shares are as they were.

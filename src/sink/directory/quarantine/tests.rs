@@ -26,7 +26,8 @@ fn p4_a_file_that_was_moved_in_and_cannot_be_put_back_is_kept() {
     let store = Dir::open(temp.path()).unwrap();
     for (holds, kept) in [(Holds::Originals, true), (Holds::Copies, false)] {
         let item = store.make_new_dir(OsStr::new("item"), 0o700).unwrap();
-        // What a sender put in the place of the payload that was judged: an inode that no record knows.
+        // What a sender put in the place of the payload that was judged: an inode that no record
+        // knows.
         fs::write(temp.path().join("item/payload"), "new").unwrap();
         discard(&store, &item, "item", holds).unwrap();
         assert_eq!(temp.path().join("item/payload").exists(), kept, "{holds:?}");
@@ -301,7 +302,8 @@ fn p4_what_a_kill_cut_short_is_finished_or_undone_and_nothing_is_lost() {
     recover(&site.store).unwrap();
     assert_eq!((site.left(), item.exists()), ([true; 2], false));
 
-    // Copied, and what is in the place of its source looks like it and is not: this may be the only one.
+    // Copied, and what is in the place of its source looks like it and is not: this may be the only
+    // one.
     let site = Site::new();
     let (_, item) = site.item(&site.case(), &[(PAYLOAD, "bad")]);
     let modified = fs::metadata(site.payload()).unwrap().modified().unwrap();

@@ -1,5 +1,5 @@
-//! Batch signatures: a second implementation of the format, from its description in `docs/formats.md` and not from the
-//! program's code, and what can be wrong with one.
+//! Batch signatures: a second implementation of the format, from its description in
+//! `docs/formats.md` and not from the program's code, and what can be wrong with one.
 
 use super::super::format::Content;
 use super::super::make::{Case, PAYLOAD, canonical, case, sha512};
@@ -100,7 +100,8 @@ impl Parts {
     }
 }
 
-/// A case about the usual file at this place of a batch of so many. `spoil` may change what is written.
+/// A case about the usual file at this place of a batch of so many. `spoil` may change what is
+/// written.
 fn placed(
     expect: &str,
     name: &str,

@@ -275,7 +275,8 @@ pub(super) fn foreign() -> Vec<Case> {
         case("rejected", "hex", "a good one in hexadecimal").turn_to_text(|good| hex(&good)),
         case("rejected", "armored", "a good one between lines of our own")
             .turn_to_text(|good| format!("-----BEGIN KMS SIGNATURE-----\n{}\n-----END KMS SIGNATURE-----\n", base64(&good))),
-        // One stored block (RFC 1951 section 3.2.4), its length, and no checksum: enough for who looks at the magic.
+        // One stored block (RFC 1951 section 3.2.4), its length, and no checksum: enough for who
+        // looks at the magic.
         case("rejected", "gzip", "a good one, compressed")
             .turn(|good| [b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x01\x65\0\x9a\xff".to_vec(), good].concat()),
     ]
