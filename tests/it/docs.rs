@@ -338,6 +338,40 @@ fn docs_have_no_line_of_prose_that_is_longer_than_a_terminal() {
     assert!(wrong.is_empty(), "more than {WIDTH} in\n{wrong}");
 }
 
+/// Every Rust source of the tree, by its path there.
+fn rust_sources() -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), ["src", "tests", "benches"].map(PathBuf::from).to_vec());
+    while let Some(path) = open.pop() {
+        if !sources().join(&path).is_dir() {
+            found.extend(path.extension().is_some_and(|kind| kind == "rs").then_some(path));
+        } else if !path.ends_with("target") {
+            let entries = fs::read_dir(sources().join(&path)).unwrap();
+            open.extend(entries.map(|entry| path.join(entry.unwrap().file_name())));
+        }
+    }
+    found
+}
+
+#[test]
+fn docs_comments_in_the_code_are_at_most_a_hundred_wide() {
+    let (mut wrong, mut comments) = (String::new(), 0);
+    for file in rust_sources() {
+        let mut code = false;
+        for (i, line) in document(file.to_str().unwrap()).lines().enumerate() {
+            let Some(text) = line.trim_start().strip_prefix("//") else { continue };
+            let text = text.trim_start_matches(['/', '!']).trim_start();
+            code ^= text.starts_with("```");
+            comments += 1;
+            // Examples, and tables, cannot be broken.
+            if !code && !text.starts_with('|') && line.chars().count() > WIDTH {
+                wrong += &format!("{}:{}: {} characters\n", file.display(), i + 1, line.chars().count());
+            }
+        }
+    }
+    assert!(comments > 5_000, "only {comments} lines of comments found");
+    assert!(wrong.is_empty(), "more than {WIDTH} in\n{wrong}");
+}
+
 #[test]
 fn readme_is_short_and_leads_to_every_document() {
     let readme = document("README.md");
