@@ -137,7 +137,8 @@ fn p4_a_part_that_can_be_moved_neither_there_nor_back_is_an_error() {
     put_back_parts(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())])
         .unwrap_err();
     fs::remove_file(dir.path().join("d")).unwrap();
-    put_back_parts(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())]).unwrap(); // nothing came there
+    put_back_parts(&f.private, &dir, &[(&f.part("d/b"), Place::open(&f.root, Path::new("d")).unwrap())])
+        .unwrap(); // nothing came there
 }
 
 #[test]
