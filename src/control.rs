@@ -121,7 +121,7 @@ async fn serve_metrics_at(address: SocketAddr, routes: &Arc<app::Routes>) -> Inf
             Err(error) => Some(error),
         };
         let reason = error.map(|error| chain::one_line(&error)).unwrap_or_default();
-        tracing::error!(%address, reason, "metrics are not told there; see [control] metrics");
+        tracing::error!(%address, reason, "metrics listener unavailable; see [control] metrics");
         tokio::time::sleep(RETRY).await;
     }
 }

@@ -170,14 +170,14 @@ impl SystemdNotifier {
         for one in silent.iter().filter(|one| !self.silent.contains(&one.name)) {
             let part = &one.name;
             if one.at_disk {
-                tracing::error!(part, "the file system does not answer; only this waits for it");
+                tracing::error!(part, "the file system does not answer; only this part waits for it");
             } else {
-                tracing::error!(part, "a loop of the daemon does not turn; the watchdog is not fed");
+                tracing::error!(part, "event loop unresponsive; the watchdog is not notified");
             }
         }
         let names: BTreeSet<String> = silent.iter().map(|one| one.name.clone()).collect();
         for part in self.silent.difference(&names) {
-            tracing::info!(part, "it turns again");
+            tracing::info!(part, "event loop responsive again");
         }
         self.silent = names;
         if silent.iter().all(|one| one.at_disk) {

@@ -151,7 +151,7 @@ async fn rescan(
         }
     }
     if late.is_empty() {
-        tracing::info!(rules = begun.join(","), "scanning, as somebody asked for");
+        tracing::info!(rules = begun.join(","), "scanning, as requested");
         let message = format!("scanning, and trying again what is held: {}", begun.join(", "));
         return Json(Outcome { message }).into_response();
     }

@@ -139,7 +139,11 @@ impl<B: Backend> Site<B> {
     /// Tells how many were not told, when it is time to.
     pub(crate) fn tell_untold(&self, now: Moment) {
         if let Some(count) = self.refusals.untold(now) {
-            tracing::warn!(rule = self.rule.name, count, "more were refused in a minute than are told");
+            tracing::warn!(
+                rule = self.rule.name,
+                count,
+                "more files were refused in a minute than are logged"
+            );
         }
     }
 

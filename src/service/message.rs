@@ -8,15 +8,16 @@
 /// The messages at INFO and above, in alphabetical order, with their numbers.
 pub const ALL: &[(&str, u128)] = &[
     ("a batch signature, and the rule has no accept_batch = true", 0x3560_bd11_5db4_44dc_b221_bf43_31e2_081b),
-    (
-        "a loop of the daemon does not turn; the watchdog is not fed",
-        0x5094_198f_7892_4ff3_b9a9_b127_8f49_26be,
-    ),
     ("a valid signature was there; adopted", 0xebaf_dbe3_389c_4c72_9725_0656_2432_0a34),
+    (
+        "abandoned by the reload: its file system does not answer; the rule continues when it does",
+        0x4f77_c20c_4116_4929_92ea_f1b8_8240_39e6,
+    ),
     (
         "an earlier version had kept somebody's file there; it is now kms-sig-recovered-… beside it",
         0xb962_2d7a_30c3_41be_8215_43f7_65c7_9e1a,
     ),
+    ("cannot notify the service manager", 0xb341_60d3_bff2_444a_9ad1_ee6a_10c1_d474),
     ("cannot purge from quarantine", 0x1e35_d1df_3564_41a2_9efd_e892_d888_3abd),
     ("cannot read the quarantine store", 0xe17b_a5c9_2fbd_4a6b_aae9_c651_8972_2fcb),
     ("delivered", 0x0ada_9ca5_a2b2_4399_998c_ea04_105e_a192),
@@ -24,19 +25,25 @@ pub const ALL: &[(&str, u128)] = &[
     ("dry run: would", 0xa87e_d235_67af_4828_a21f_d208_d47a_2e5d),
     ("dry run: would create", 0x8f6e_1d6c_dda6_4f96_af07_86dc_3564_6737),
     ("ended by an error", 0xecaf_0fa5_bcbf_413b_8f21_25c9_8c52_f146),
+    ("event loop responsive again", 0x3244_c280_f039_4c50_8c58_1ebd_cbef_2a65),
+    ("event loop unresponsive; the watchdog is not notified", 0x5094_198f_7892_4ff3_b9a9_b127_8f49_26be),
     ("events cannot be relied on there; scanning often instead", 0xd07e_00da_9c4b_4310_a18d_17fd_9809_7e55),
     ("events no longer arrive; watching anew and scanning often", 0x0d46_c2bb_f8f2_41cf_af39_3ec1_8c56_3a9c),
     ("events were lost; watching anew and scanning", 0x45aa_f01c_db80_47fb_93dd_6f6b_b954_afa5),
+    (
+        "files that an earlier run was removing are not restored; see .kms-sig in the watched directory",
+        0x1574_946d_d265_468d_b0d9_bea5_66e3_2400,
+    ),
     (
         "files wait in .kms-sig until they can go back to their names",
         0x60d1_d490_22d6_4d7d_9dcf_1e15_27c9_649c,
     ),
     ("has been changing for an hour; still waiting", 0xfcd7_8f1a_f509_4fbc_a89c_f28b_236b_47aa),
     ("held", 0xe1ec_6f1d_d8e6_473f_a22b_dc7c_43a0_10fb),
+    ("held files are processed again", 0x0dc8_9b2c_0121_4225_80b0_5979_29d6_ff56),
     ("held: the rule cannot work", 0x4cda_1500_aba3_42aa_9c88_1f69_515a_7f22),
     ("held; will be tried again", 0x9129_7c4b_fb00_4b1a_8134_04cf_fd94_526d),
     ("invalid", 0xec1f_4635_4dee_43c6_a6a3_b960_35e2_4a53),
-    ("it turns again", 0x3244_c280_f039_4c50_8c58_1ebd_cbef_2a65),
     ("KMS answers again", 0x2b91_421b_4d92_4758_bd7e_006d_6a2f_ef4c),
     ("KMS does not answer; asking again every half minute", 0x6649_e004_2a78_43ca_9c86_ba74_ccf1_5ac9),
     (
@@ -44,14 +51,10 @@ pub const ALL: &[(&str, u128)] = &[
         0xcb9c_2a13_bb0a_4ce1_9ab0_f4e7_17e8_6637,
     ),
     ("KMS does not know the credentials; there are new ones", 0x9526_72fd_40d5_412c_8bbd_1eea_9384_c090),
-    (
-        "left behind by the reload; the rule goes on when its file system answers",
-        0x4f77_c20c_4116_4929_92ea_f1b8_8240_39e6,
-    ),
     ("left by an earlier version", 0x8c7a_7656_0c12_4b74_b30b_6966_780a_06ff),
     ("local key made", 0x79bc_297d_c33c_4979_88db_9803_1469_c9d5),
-    ("metrics are not told there; see [control] metrics", 0xf94c_f2c3_4e10_4856_ae4c_6a60_1dec_3c2a),
-    ("more were refused in a minute than are told", 0x0308_c072_3123_4ad0_9bd0_fbf3_eb2f_66ad),
+    ("metrics listener unavailable; see [control] metrics", 0xf94c_f2c3_4e10_4856_ae4c_6a60_1dec_3c2a),
+    ("more files were refused in a minute than are logged", 0x0308_c072_3123_4ad0_9bd0_fbf3_eb2f_66ad),
     ("no control socket; status and its like cannot be asked", 0x9942_7dc8_96a2_4013_9863_b1fa_2c2c_32b1),
     ("no events; scanning often instead", 0x5251_4254_68e7_4328_b5e1_958a_bbc1_f210),
     ("no new credentials yet; the old ones are still good", 0x69f6_67c7_8bab_47e8_b388_8497_ac03_0998),
@@ -67,17 +70,17 @@ pub const ALL: &[(&str, u128)] = &[
     ("record pruned", 0xadee_2b1f_71c1_4675_9612_350f_1cdb_9ed1),
     ("refused", 0x6c35_0f4c_0700_4e6a_b2e1_1a82_3ee9_a1dc),
     ("reload refused; the old policy stays", 0xb179_0ea1_2b3c_421e_85a5_562c_7580_b6aa),
-    ("scanning, as somebody asked for", 0x6be0_7db6_d635_462e_915f_856e_0ccb_760b),
+    ("scanning, as requested", 0x6be0_7db6_d635_462e_915f_856e_0ccb_760b),
     ("signed", 0xd6e5_dad3_f22e_4aa3_ba3f_2654_e728_41d9),
     ("signed and delivered", 0xfe35_4271_76fa_4ddf_b40e_f34f_ef6f_1f35),
-    ("signed before the last end; now on record", 0xb629_6fbc_de44_4a8f_9dd4_1cfd_dbbc_6034),
+    ("signed before the last shutdown; now on record", 0xb629_6fbc_de44_4a8f_9dd4_1cfd_dbbc_6034),
     ("state begun", 0x740f_5327_8cb7_4b47_ac34_2e7d_db19_4695),
     ("state cannot be read", 0xf41a_fd4c_f403_4162_9343_fd84_1e97_14dd),
     (
         "state was damaged and is set aside; every file will be looked at anew, history begins again",
         0x7968_6b64_b21e_4283_8ebd_5996_1d56_4c3a,
     ),
-    ("state was not tidied", 0x677c_9eba_b1ba_4a0d_9cbb_6a4a_1afb_cd33),
+    ("state was not pruned", 0x677c_9eba_b1ba_4a0d_9cbb_6a4a_1afb_cd33),
     ("stopping; files in hand are finished first", 0x3b7f_ec4a_ec78_4887_8aa1_748c_c247_9bbc),
     ("superseded content is accepted again", 0xdab5_33cc_baf9_4d46_8e09_2445_265f_8e36),
     ("the daemon's own folder was moved there", 0x1e4d_6561_8526_4c2e_b0e0_69b6_f0d0_a3ba),
@@ -94,7 +97,10 @@ pub const ALL: &[(&str, u128)] = &[
         "the directories of a rule neither open nor fail to; not waiting for them",
         0x809d_36bd_fb82_4fdb_9537_48ff_f3aa_c63e,
     ),
-    ("the file system does not answer; only this waits for it", 0x28d9_c662_78cd_4cb5_b2c6_74b3_3d2f_3e57),
+    (
+        "the file system does not answer; only this part waits for it",
+        0x28d9_c662_78cd_4cb5_b2c6_74b3_3d2f_3e57,
+    ),
     ("the head of the record is not sealed", 0x9bc3_ef49_68ca_42ef_ad85_d64b_6ae8_8346),
     ("the head of the record is sealed again", 0x33f7_0d2b_e845_4873_ac82_7ddf_310f_19aa),
     (
@@ -105,8 +111,7 @@ pub const ALL: &[(&str, u128)] = &[
     ("the policy has a fault", 0xeb8e_af07_3f78_46f2_8334_c4e6_4e35_f41a),
     ("the record cannot be pruned; will be tried again", 0xf43d_6bb7_2822_422b_8450_4f07_29dc_f1ea),
     ("the record is broken; nothing is pruned", 0x28ca_f6a6_fc6e_4790_b8ba_abed_c7e0_37d9),
-    ("the rule goes on, by the policy in force", 0xc873_b69c_ccb4_46af_a947_d2fb_9f7f_e32f),
-    ("the service manager cannot be told anything", 0xb341_60d3_bff2_444a_9ad1_ee6a_10c1_d474),
+    ("the rule continues, under the policy in force", 0xc873_b69c_ccb4_46af_a947_d2fb_9f7f_e32f),
     ("the watched directory cannot be read", 0xee59_1cb1_d4d8_4e10_a958_de4b_2f5e_0d29),
     (
         "the watched directory was replaced or removed; holding until it is there",
@@ -114,11 +119,6 @@ pub const ALL: &[(&str, u128)] = &[
     ),
     ("too many or too deep directories; the rest is not watched", 0x380a_488a_27f4_4c34_b988_a203_d2cd_fb04),
     ("valid", 0xe234_b8b4_a925_4e09_916e_f482_5ed1_2cdd),
-    (
-        "what an earlier run had claimed is not back; see .kms-sig in the watched directory",
-        0x1574_946d_d265_468d_b0d9_bea5_66e3_2400,
-    ),
-    ("working again", 0x0dc8_9b2c_0121_4225_80b0_5979_29d6_ff56),
 ];
 
 /// The number of a message. One at DEBUG has none.

@@ -71,7 +71,7 @@ impl Notifier {
         let way = socket.and_then(|socket| match open(&socket) {
             Ok(way) => Some(way),
             Err(error) => {
-                tracing::warn!(%error, "the service manager cannot be told anything");
+                tracing::warn!(%error, "cannot notify the service manager");
                 None
             }
         });

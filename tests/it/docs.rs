@@ -192,9 +192,9 @@ fn docs_list_messages_and_causes_that_the_program_uses() {
         text.split('"').skip(1).step_by(2).map(str::to_owned).collect()
     };
     // What waits in the private folder is held as well, by no `Hold`.
-    let sheltered = code.split_once("const SHELTERED: &str = \"").unwrap().1.split('"').next().unwrap();
+    let name_taken = code.split_once("const NAME_TAKEN: &str = \"").unwrap().1.split('"').next().unwrap();
     let mut causes = &words("impl TroubleKind {") | &words("impl Hold {");
-    causes.insert(sheltered.to_owned());
+    causes.insert(name_taken.to_owned());
     assert_eq!(told, causes);
 }
 
@@ -286,7 +286,7 @@ fn docs_list_every_refusal() {
 /// The words of the first `as_str` of a source.
 fn codes(file: &str) -> BTreeSet<String> {
     let code = fs::read_to_string(sources().join(file)).unwrap();
-    let words = code.split_once("pub const fn as_str").unwrap().1.split_once("\n    }\n").unwrap().0;
+    let words = code.split_once("const fn as_str").unwrap().1.split_once("\n    }\n").unwrap().0;
     words.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 

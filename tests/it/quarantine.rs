@@ -821,7 +821,7 @@ fn o8_a_rule_whose_share_is_full_holds_and_goes_on_when_there_is_room() {
     daemon.waits_for_nth("quarantined", 2);
     run(&place, &["purge", "--rule", "verify", "--yes"]).exits(0);
     daemon.waits_for_nth("quarantined", 3);
-    daemon.waits_for("working again");
+    daemon.waits_for("held files are processed again");
     assert_eq!(names(&place.path("in")), [""; 0]);
     assert_eq!(history(&place, "purged").len(), 2);
     assert_eq!(history(&place, "quarantined").len(), 3);

@@ -66,7 +66,7 @@ impl<K: Kms> Pipeline<K> {
                 tracing::info!(
                     rule = site.rule.name,
                     file = %Escaped::new(work.path.as_path()),
-                    "signed before the last end; now on record"
+                    "signed before the last shutdown; now on record"
                 );
                 let facts = facts(&taken, Some(rule.key.to_string()));
                 Ok(self

@@ -190,7 +190,7 @@ impl Directories {
                 tracing::error!(
                     rule = rule.name,
                     error = chain::one_line(&error),
-                    "what an earlier run had claimed is not back; see .kms-sig in the watched directory"
+                    "files that an earlier run was removing are not restored; see .kms-sig in the watched directory"
                 );
             }
         }

@@ -260,7 +260,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         if self.pairs.values().all(|entry| entry.hold.is_none()) {
             let causes: Vec<_> = self.announced.clear().collect();
-            tracing::info!(rule = self.rule.name, causes = causes.join(","), "working again");
+            tracing::info!(
+                rule = self.rule.name,
+                causes = causes.join(","),
+                "held files are processed again"
+            );
         }
     }
 

@@ -246,7 +246,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let (pipeline, site, rule) = (Arc::clone(&self.pipeline), Arc::clone(site), Arc::clone(&self.rule));
         self.background.spawn(async move {
             if let Err(error) = forget_gone(&pipeline.state, &site).await {
-                tracing::warn!(rule = rule.name, %error, "state was not tidied");
+                tracing::warn!(rule = rule.name, %error, "state was not pruned");
             }
         });
     }

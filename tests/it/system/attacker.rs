@@ -940,7 +940,7 @@ fn a11_a_flood_of_refusals_is_told_in_part_and_counted() {
     daemon.until("refused all", || refused() == flood());
     // A hundred in a minute, and however many minutes it took.
     let (told, counted) =
-        (daemon.count("refused"), daemon.count("more were refused in a minute than are told"));
+        (daemon.count("refused"), daemon.count("more files were refused in a minute than are logged"));
     assert!((100..=100 * (counted + 1)).contains(&told), "{told} told, {counted} minutes counted");
     ends_well(daemon);
     // A thousand in an hour are on record, and a count of the others.

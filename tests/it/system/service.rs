@@ -16,7 +16,7 @@ use crate::support::place::Place;
 use crate::support::policy::{SIGN, VERIFY, place, set_policy, with};
 use crate::support::service_manager::Manager;
 
-const SILENT: &str = "a loop of the daemon does not turn; the watchdog is not fed";
+const SILENT: &str = "event loop unresponsive; the watchdog is not notified";
 
 const NOT_WAITING: &str = "the directories of a rule neither open nor fail to; not waiting for them";
 
@@ -70,7 +70,7 @@ fn o4_a_loop_that_hangs_is_not_fed_for_and_one_that_comes_back_is() {
     let said = manager.so_far();
     assert!(!said.iter().any(|message| message.contains("WATCHDOG=1")), "{said:?}");
     drop(frozen);
-    daemon.waits_for("it turns again");
+    daemon.waits_for("event loop responsive again");
     manager.waits_for("WATCHDOG=1");
     daemon.waits_for("signed");
 }
@@ -166,14 +166,17 @@ fn o4_a_file_server_that_does_not_answer_holds_its_rule_alone_and_is_no_reason_t
     daemon.waits_for("signed");
     daemon.waits_for(NOT_WAITING);
     manager.waits_for("READY=1");
-    assert_eq!(daemon.waits_for("the file system does not answer; only this waits for it")["part"], "stuck");
+    assert_eq!(
+        daemon.waits_for("the file system does not answer; only this part waits for it")["part"],
+        "stuck"
+    );
     manager.so_far();
     manager.waits_for("WATCHDOG=1");
     place.write("in/g", "content");
     manager.waits_for_status("2 signed; waits for its directory: stuck");
     assert_eq!(daemon.count(SILENT), 0);
     drop(stuck);
-    daemon.waits_for("it turns again");
+    daemon.waits_for("event loop responsive again");
     place.write("stuck/h", "content");
     daemon.waits_for_nth("signed", 3);
 }
@@ -192,7 +195,10 @@ fn o4_a_directory_that_stops_to_answer_takes_no_thread_from_the_other_rules() {
     let _stuck = Stuck::at(place.path("stuck"));
     // A new directory means a scan, and a scan first compares what stands at the path.
     fs::create_dir(format!("/proc/self/fd/{}/new", below.as_raw_fd())).unwrap();
-    assert_eq!(daemon.waits_for("the file system does not answer; only this waits for it")["part"], "stuck");
+    assert_eq!(
+        daemon.waits_for("the file system does not answer; only this part waits for it")["part"],
+        "stuck"
+    );
     place.write("in/f", "content");
     assert_eq!(daemon.waits_for("signed")["rule"], "sign");
     manager.so_far();
@@ -231,8 +237,10 @@ fn o3_a_reload_does_not_wait_for_a_file_server_and_its_rule_goes_on_by_the_new_p
         set_policy(&place, &keys(&format!("{SIGN}{rule}")));
         manager.so_far();
         daemon.hang_up();
-        let left = daemon
-            .waits_for_nth("left behind by the reload; the rule goes on when its file system answers", 1);
+        let left = daemon.waits_for_nth(
+            "abandoned by the reload: its file system does not answer; the rule continues when it does",
+            1,
+        );
         assert_eq!(left["rule"], "stuck");
         daemon.waits_for_nth("policy reloaded", n);
         manager.waits_for("READY=1");
@@ -241,9 +249,14 @@ fn o3_a_reload_does_not_wait_for_a_file_server_and_its_rule_goes_on_by_the_new_p
         verifies(&place, &format!("in/{n}"), &format!("reload={n},file={n}"));
         manager.waits_for("WATCHDOG=1");
     }
-    assert_eq!(daemon.count("left behind by the reload; the rule goes on when its file system answers"), 1);
+    assert_eq!(
+        daemon.count(
+            "abandoned by the reload: its file system does not answer; the rule continues when it does"
+        ),
+        1
+    );
     drop(stuck);
-    assert_eq!(daemon.waits_for("the rule goes on, by the policy in force")["rule"], "stuck");
+    assert_eq!(daemon.waits_for("the rule continues, under the policy in force")["rule"], "stuck");
     place.write("stuck/f", "content");
     daemon.waits_for_nth("signed", 3);
     verifies(&place, "stuck/f", "reload=2,file=f");
