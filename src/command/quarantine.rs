@@ -2,7 +2,7 @@
 //!
 //! Works on the store itself, beside a daemon that runs: each item is locked while something is
 //! done to it, and what leaves is put on record first. Believes no more of an item than
-//! [`quarantine::Item`] does, and shows no name as it is (P9).
+//! `quarantine::Item` does, and shows no name as it is (P9).
 
 mod item_trouble;
 mod judge;
