@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use crate::fs::RelPath;
 use crate::hold::{AttemptError, Conflict};
-use crate::policy::Rule;
 use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::signing::Reason;
@@ -139,7 +138,6 @@ pub trait Sink<S: Source>: Send + Sync + 'static {
     /// Moves a pair to quarantine.
     fn quarantine(
         &self,
-        rule: &Arc<Rule>,
         path: &RelPath,
         snapshot: &Snapshot<S>,
         reason: Reason,

@@ -21,7 +21,7 @@ use crate::daemon::status::Status;
 use crate::digest::Digest;
 use crate::escape::Escaped;
 use crate::fs::RelPath;
-use crate::hold::{AttemptError, Hold};
+use crate::hold::{AttemptError, Conflict, Hold};
 use crate::key::KeyId;
 use crate::kms::throttle::ThrottledKms;
 use crate::kms::{Kms, Operation, Trouble};
@@ -29,7 +29,8 @@ use crate::policy::SignRule;
 use crate::settle::{Finality, PairVersion};
 use crate::signature::Signature;
 use crate::signing::{Formats, OpenedSignature, Reason, Signed, SignedBatch, Signer, Verifier};
-use crate::sink::{PutAway, Removed, Sink as _};
+use crate::sink::warrant::Warrant;
+use crate::sink::{Delivered, PutAway, Removed, Sink as _};
 use crate::source::{Snapshot, Source, Version};
 use crate::state;
 use crate::state::reason::{DecisionReason, RefusalReason};
@@ -215,12 +216,9 @@ impl<K: Kms> Pipeline<K> {
         versions: &PairVersion<VersionOf<B>>,
         settled: Settled,
         facts: Facts,
-    ) -> AttemptOutcome {
-        let decision = site.decision(path, versions, &settled, facts);
-        match self.state.record(decision).await {
-            Ok(()) => AttemptOutcome::Settled(settled),
-            Err(e) => AttemptOutcome::Hold(Hold::State(e)),
-        }
+    ) -> Result<AttemptOutcome, AttemptError> {
+        self.state.record(site.decision(path, versions, &settled, facts)).await?;
+        Ok(AttemptOutcome::Settled(settled))
     }
 
     /// Reads the pair: hashes the payload, and copies it if it will be delivered.
@@ -252,9 +250,9 @@ impl<K: Kms> Pipeline<K> {
         let settled = Settled::judged(Outcome::Quarantined, reason);
         if self.dry_run {
             self.say_would(site, &work.path, "quarantine", Some(reason));
-            return Ok(self.settle(site, &work.path, &work.versions, settled, facts(taken, None)).await);
+            return self.settle(site, &work.path, &work.versions, settled, facts(taken, None)).await;
         }
-        match site.sink.quarantine(&site.rule, &work.path, taken, reason).await? {
+        match site.sink.quarantine(&work.path, taken, reason).await? {
             PutAway::Changed => Ok(AttemptOutcome::Changed),
             PutAway::Done(item) => {
                 tracing::error!(
@@ -266,7 +264,7 @@ impl<K: Kms> Pipeline<K> {
                     "quarantined"
                 );
                 let facts = Facts { item: Some(item), ..facts(taken, None) };
-                Ok(self.settle(site, &work.path, &work.versions, settled, facts).await)
+                self.settle(site, &work.path, &work.versions, settled, facts).await
             }
         }
     }
@@ -282,6 +280,42 @@ impl<K: Kms> Pipeline<K> {
         }
         let row = self.state.remembered(&site.rule.name, &work.path).await?;
         Ok(row.is_some_and(|row| was_delivered(site, &row, &work.versions)))
+    }
+
+    /// Publishes what was read. A signature that a delivery of ours has left without its payload
+    /// makes way. Returns the other signature that stands there, if an equal payload did already:
+    /// whether that is as good is the caller's to judge.
+    async fn publish<B: Backend>(
+        &self,
+        site: &Site<B>,
+        path: &RelPath,
+        taken: &Arc<Snapshot<B::Source>>,
+        warrant: &Warrant,
+    ) -> Result<Option<Signature>, AttemptError> {
+        let attempt = async || {
+            site.sink.prepare_removal(path, &site.source_of(&taken.versions())).await?;
+            site.sink.publish(path, taken, warrant.clone()).await
+        };
+        let conflict = |what| Err(AttemptError::Hold(site.conflict(path, what)));
+        let mut delivered = attempt().await?;
+        if let Delivered::Orphan(other) = &delivered
+            && self.state.was_intended(&site.rule.name, path, other).await?
+            && site.sink.remove_orphan(path, other).await?
+        {
+            delivered = attempt().await?;
+            if let Delivered::Beside(_) | Delivered::Orphan(_) = delivered {
+                return Err(AttemptError::Changed); // somebody else is at it
+            }
+        }
+        match delivered {
+            Delivered::Done => Ok(None),
+            Delivered::Beside(other) => Ok(Some(other)),
+            Delivered::Orphan(_) => conflict(Conflict::StraySignature),
+            Delivered::Conflict(what) => conflict(what),
+            Delivered::NotWarranted => {
+                Err(AttemptError::bug("the verdict that allows a delivery is about other bytes"))
+            }
+        }
     }
 
     /// Removes a source that is delivered and on record; `outcome` is what came of it. A signature
@@ -330,16 +364,15 @@ impl<K: Kms> Pipeline<K> {
         context: &Context,
         taken: &mut Snapshot<B::Source>,
     ) -> Result<(Signed, Option<SemaphorePermit<'p>>), AttemptError> {
+        let signer = Signer::new(&self.kms, &rule.key);
         let Some(batcher) = &site.batcher else {
             // Boxed, as is all that calls KMS: thousands that wait for others would have room for
             // the call.
-            let signer = Signer::new(&self.kms, &rule.key);
             let signed = Box::pin(signer.sign(context, &taken.hashed.digests)).await?;
             return Ok((signed, None));
         };
         let shared = context.of_batch(&site.leaf_keys)?;
         let leaf = SignedBatch::leaf(context, &taken.hashed.digests)?;
-        let signer = Signer::new(&self.kms, &rule.key);
         let job = Job { signer, shared: &shared, leaf_keys: &site.leaf_keys, leaf };
         site.source.rest(taken);
         let (signed, place) = Box::pin(batcher.sign(job)).await?;
@@ -374,6 +407,10 @@ impl<B: Backend> Site<B> {
     fn source_of(&self, versions: &PairVersion<VersionOf<B>>) -> PairVersion<VersionOf<B>> {
         let signature = versions.signature.clone().filter(|_| !self.leaves_signature());
         PairVersion { payload: versions.payload.clone(), signature }
+    }
+
+    pub(crate) fn conflict(&self, path: &RelPath, what: Conflict) -> Hold {
+        Hold::Conflict { path: self.sink.destination_of(path), what }
     }
 
     fn decision(
@@ -420,9 +457,4 @@ fn facts<S: Source>(taken: &Snapshot<S>, key: Option<String>) -> Facts {
         item: None,
         signature: None,
     }
-}
-
-/// For a sink that was given a verdict about something else than what it was to publish.
-const fn not_warranted() -> AttemptError {
-    AttemptError::bug("the verdict that allows a delivery is about other bytes")
 }

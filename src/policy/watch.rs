@@ -8,6 +8,7 @@ use super::pattern;
 use super::{AcceptBatch, Delivery, Exclusion, Mode, Patterns, Place, SignRule, VerifyRule};
 use crate::context::ContextTemplate;
 use crate::context::leaf_keys::LeafKeys;
+use crate::fs::RelPath;
 use crate::signature::{Format, Suffix};
 use crate::signing::Formats;
 
@@ -97,6 +98,11 @@ impl Rule {
     /// The name of the signature of a payload.
     pub fn signature_name(&self, payload: &OsStr) -> OsString {
         self.suffix().signature_of(payload)
+    }
+
+    /// The path of the signature beside a payload; `None` if that cannot have one.
+    pub fn signature_path(&self, payload: &RelPath) -> Option<RelPath> {
+        RelPath::new(payload.parent().join(self.signature_name(payload.name())))
     }
 
     /// Which formats of signatures it takes. Of a batch's context, `leaf_keys` live only in the

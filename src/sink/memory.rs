@@ -27,7 +27,7 @@ pub(crate) struct MemorySink {
 
 impl MemorySink {
     fn beside(&self, path: &RelPath) -> RelPath {
-        RelPath::new(path.parent().join(self.rule.signature_name(path.name()))).unwrap()
+        self.rule.signature_path(path).unwrap()
     }
 
     /// What of a pair is to be removed, by name.
@@ -134,7 +134,6 @@ impl Sink<MemorySource> for MemorySink {
 
     async fn quarantine(
         &self,
-        _: &Arc<Rule>,
         path: &RelPath,
         snapshot: &Snapshot<MemorySource>,
         reason: Reason,

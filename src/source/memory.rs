@@ -209,7 +209,7 @@ impl MemorySource {
     }
 
     fn beside(&self, path: &RelPath) -> RelPath {
-        RelPath::new(path.parent().join(self.rule.signature_name(path.name()))).unwrap()
+        self.rule.signature_path(path).unwrap()
     }
 
     fn look(&self, path: &RelPath) -> PairVersion<ObjectVersion> {

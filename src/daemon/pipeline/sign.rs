@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::daemon::decide;
 use crate::daemon::decide::{Existing, Recalled, Signing};
-use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, facts, not_warranted};
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, facts};
 use crate::daemon::site::decided::{fits, recalled};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
@@ -18,7 +18,7 @@ use crate::policy::SignRule;
 use crate::signature::Signature;
 use crate::signing::{Signed, Verdict};
 use crate::sink::warrant::Warrant;
-use crate::sink::{Delivered, Old, Sink as _};
+use crate::sink::{Old, Sink as _};
 use crate::source::{Snapshot, Source as _, Version as _};
 use crate::state;
 use crate::state::reason::RefusalReason;
@@ -61,7 +61,7 @@ impl<K: Kms> Pipeline<K> {
                 }
                 Box::pin(self.write(site, rule, work, &context, taken, old)).await
             }
-            Signing::Done => Ok(self.remember(site, work, &taken, Outcome::Signed).await),
+            Signing::Done => self.remember(site, work, &taken, Outcome::Signed).await,
             Signing::Record => {
                 tracing::info!(
                     rule = site.rule.name,
@@ -69,9 +69,7 @@ impl<K: Kms> Pipeline<K> {
                     "signed before the last shutdown; now on record"
                 );
                 let facts = facts(&taken, Some(rule.key.to_string()));
-                Ok(self
-                    .settle(site, &work.path, &work.versions, Settled::plain(Outcome::Signed), facts)
-                    .await)
+                self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Signed), facts).await
             }
             Signing::Adopt => {
                 tracing::info!(
@@ -80,9 +78,7 @@ impl<K: Kms> Pipeline<K> {
                     "a valid signature was there; adopted"
                 );
                 let facts = facts(&taken, Some(rule.key.to_string()));
-                Ok(self
-                    .settle(site, &work.path, &work.versions, Settled::plain(Outcome::Adopted), facts)
-                    .await)
+                self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Adopted), facts).await
             }
             Signing::ReportStale => Err(AttemptError::Refused(RefusalReason::StaleSignature)),
             Signing::ReportForeign => Err(AttemptError::Refused(RefusalReason::ForeignSignature)),
@@ -151,7 +147,7 @@ impl<K: Kms> Pipeline<K> {
     ) -> Result<AttemptOutcome, AttemptError> {
         if self.dry_run {
             self.say_would(site, &work.path, if old.is_some() { "sign again" } else { "sign" }, None);
-            return Ok(self.remember(site, work, &taken, Outcome::Signed).await);
+            return self.remember(site, work, &taken, Outcome::Signed).await;
         }
         let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
         if !site.source.is_unchanged(&work.path, &taken).await? {
@@ -170,11 +166,8 @@ impl<K: Kms> Pipeline<K> {
         self.state.note(signing).await?;
         let written = site.sink.write_signature(&work.path, &taken, &signed.signature, old).await?;
         let facts = facts(Some(written.stored()));
-        let outcome =
-            self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Signed), facts).await;
-        if matches!(outcome, AttemptOutcome::Hold(_)) {
-            return Ok(outcome);
-        }
+        let settled = Settled::plain(Outcome::Signed);
+        let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await?;
         tracing::info!(
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
@@ -194,12 +187,10 @@ impl<K: Kms> Pipeline<K> {
         work: &Attempt<VersionOf<B>>,
         taken: &Snapshot<B::Source>,
         outcome: Outcome,
-    ) -> AttemptOutcome {
+    ) -> Result<AttemptOutcome, AttemptError> {
         let settled = Settled::plain(outcome);
-        match self.state.note(site.decision(&work.path, &work.versions, &settled, facts(taken, None))).await {
-            Ok(()) => AttemptOutcome::Settled(settled),
-            Err(e) => AttemptOutcome::Hold(Hold::State(e)),
-        }
+        self.state.note(site.decision(&work.path, &work.versions, &settled, facts(taken, None))).await?;
+        Ok(AttemptOutcome::Settled(settled))
     }
 
     /// Signs a private copy and publishes both at the destination, then removes the source.
@@ -214,7 +205,7 @@ impl<K: Kms> Pipeline<K> {
         if self.dry_run {
             self.say_would(site, &work.path, "sign and deliver", None);
             let settled = Settled::plain(Outcome::Delivered);
-            return Ok(self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await);
+            return self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await;
         }
         if let Some(what) = site.sink.obstacle(&work.path, &taken).await? {
             return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before a call is spent on it
@@ -232,10 +223,7 @@ impl<K: Kms> Pipeline<K> {
             signature: None,
         };
         let settled = Settled::plain(Outcome::Delivered);
-        let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await;
-        if matches!(outcome, AttemptOutcome::Hold(_)) {
-            return Ok(outcome);
-        }
+        let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await?;
         tracing::info!(
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
@@ -258,37 +246,12 @@ impl<K: Kms> Pipeline<K> {
         taken: &Arc<Snapshot<B::Source>>,
         signed: &Signed,
     ) -> Result<Signature, AttemptError> {
-        let attempt = async || {
-            site.sink.prepare_removal(&work.path, &site.source_of(&taken.versions())).await?;
-            let warrant = Warrant::signed(&taken.hashed.digest, signed);
-            site.sink.publish(&work.path, taken, warrant).await
-        };
-        let conflict = |what| AttemptError::Hold(site.conflict(&work.path, what));
-        match attempt().await? {
-            Delivered::Done => Ok(signed.signature.clone()),
+        let warrant = Warrant::signed(&taken.hashed.digest, signed);
+        match self.publish(site, &work.path, taken, &warrant).await? {
+            None => Ok(signed.signature.clone()),
             // Delivered before, by us if state says so, by someone with the key if KMS does.
-            Delivered::Beside(other)
-                if self.is_ours(site, rule, &work.path, context, taken, &other).await? =>
-            {
-                Ok(other)
-            }
-            Delivered::Orphan(other)
-                if self.state.was_intended(&site.rule.name, &work.path, &other).await? =>
-            {
-                if !site.sink.remove_orphan(&work.path, &other).await? {
-                    return Err(conflict(Conflict::StraySignature));
-                }
-                match attempt().await? {
-                    Delivered::Done => Ok(signed.signature.clone()),
-                    Delivered::Beside(_) | Delivered::Orphan(_) => Err(AttemptError::Changed),
-                    Delivered::Conflict(what) => Err(conflict(what)),
-                    Delivered::NotWarranted => Err(not_warranted()),
-                }
-            }
-            Delivered::Beside(_) => Err(conflict(Conflict::OtherSignature)),
-            Delivered::Orphan(_) => Err(conflict(Conflict::StraySignature)),
-            Delivered::Conflict(what) => Err(conflict(what)),
-            Delivered::NotWarranted => Err(not_warranted()),
+            Some(other) if self.is_ours(site, rule, &work.path, context, taken, &other).await? => Ok(other),
+            Some(_) => Err(AttemptError::Hold(site.conflict(&work.path, Conflict::OtherSignature))),
         }
     }
 

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::daemon::decide;
 use crate::daemon::decide::{Edition, Verified};
-use crate::daemon::pipeline::{
-    Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, VALID, facts, not_warranted,
-};
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, VALID, facts};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
+use crate::fs::Action;
 use crate::fs::lease::Writer;
-use crate::fs::{Action, RelPath};
 use crate::hold::{AttemptError, Conflict, Hold};
 use crate::key::KeyId;
 use crate::kms::Kms;
@@ -20,8 +18,8 @@ use crate::policy::{Place, Rollback, VerifyRule};
 use crate::settle::Finality;
 use crate::signature::Signature;
 use crate::signing::{OpenedSignature, Reason, Valid, Verdict};
+use crate::sink::Sink as _;
 use crate::sink::warrant::Warrant;
-use crate::sink::{Delivered, Sink as _};
 use crate::source::{Bringers, Snapshot, Source as _};
 use crate::state::Outcome;
 
@@ -107,7 +105,7 @@ impl<K: Kms> Pipeline<K> {
                     "invalid"
                 );
                 let settled = Settled::judged(Outcome::Invalid, reason);
-                Ok(self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await)
+                self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await
             }
             Verified::Hold(doubt, reason) => Err(AttemptError::Hold(doubt.hold(reason))),
         }
@@ -150,7 +148,7 @@ impl<K: Kms> Pipeline<K> {
             "valid"
         );
         let facts = facts(taken, Some(valid.key().to_string()));
-        Ok(self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Valid), facts).await)
+        self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Valid), facts).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of `verify`, which has them all")]
@@ -169,7 +167,7 @@ impl<K: Kms> Pipeline<K> {
         if self.dry_run {
             self.say_would(site, &work.path, "deliver", None);
             let settled = Settled::plain(Outcome::Delivered);
-            return Ok(self.settle(site, &work.path, &work.versions, settled, facts).await);
+            return self.settle(site, &work.path, &work.versions, settled, facts).await;
         }
         let Some(signature) = taken.signature.as_ref().and_then(|file| file.parsed.clone()) else {
             return Err(AttemptError::bug("a verdict is valid without a signature"));
@@ -186,7 +184,8 @@ impl<K: Kms> Pipeline<K> {
         self.state.intend(&site.rule.name, &work.path, &signature).await?;
         let is_new = self.remember_edition(site, rule, work, &valid).await?;
         let taken = Arc::new(taken);
-        match self.publish(site, work, &taken, &valid, &signature, keys, context).await {
+        let warrant = Warrant::verified(&valid, &signature);
+        match self.publish_verified(site, work, &taken, &warrant, keys, context).await {
             Ok(()) => {}
             Err(Failed::Surely(stop)) if is_new => {
                 self.state.forget_edition(&site.rule.name, &work.path, valid.digest()).await?;
@@ -195,10 +194,7 @@ impl<K: Kms> Pipeline<K> {
             Err(Failed::Surely(stop) | Failed::Perhaps(stop)) => return Err(stop),
         }
         let settled = Settled::plain(Outcome::Delivered);
-        let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await;
-        if matches!(outcome, AttemptOutcome::Hold(_)) {
-            return Ok(outcome);
-        }
+        let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await?;
         tracing::info!(
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
@@ -210,50 +206,24 @@ impl<K: Kms> Pipeline<K> {
         self.remove(site, &work.path, &taken.versions(), outcome).await
     }
 
-    /// Publishes the pair, seeing to what may lie at the destination already.
-    #[expect(clippy::too_many_arguments, reason = "one step of `deliver`, which has them all")]
-    async fn publish<B: Backend>(
+    /// Publishes the pair. A valid signature that is there already is as good as another.
+    async fn publish_verified<B: Backend>(
         &self,
         site: &Site<B>,
         work: &Attempt<VersionOf<B>>,
         taken: &Arc<Snapshot<B::Source>>,
-        valid: &Valid,
-        signature: &Signature,
+        warrant: &Warrant,
         keys: &[KeyId],
         context: &Context,
     ) -> Result<(), Failed> {
-        let attempt = async || {
-            site.sink.prepare_removal(&work.path, &taken.versions()).await?;
-            site.sink.publish(&work.path, taken, Warrant::verified(valid, signature)).await
-        };
-        let conflict = |what| AttemptError::Hold(site.conflict(&work.path, what));
-        match attempt().await? {
-            Delivered::Done => Ok(()),
-            Delivered::Beside(other) => {
-                // The payload is there already; a valid signature is as good as another.
-                let opened = self.open(site, keys, context, &other, &mut None).await?;
-                match opened.judge(&taken.hashed.digests).map_err(AttemptError::from)? {
-                    Verdict::Valid(_) => Ok(()),
-                    Verdict::Invalid(_) => Err(Failed::Perhaps(conflict(Conflict::InvalidSignature))),
-                }
+        let Some(other) = self.publish(site, &work.path, taken, warrant).await? else { return Ok(()) };
+        let opened = self.open(site, keys, context, &other, &mut None).await?;
+        match opened.judge(&taken.hashed.digests).map_err(AttemptError::from)? {
+            Verdict::Valid(_) => Ok(()),
+            Verdict::Invalid(_) => {
+                let conflict = site.conflict(&work.path, Conflict::InvalidSignature);
+                Err(Failed::Perhaps(AttemptError::Hold(conflict)))
             }
-            Delivered::Orphan(other) => {
-                let was_intended = self.state.was_intended(&site.rule.name, &work.path, &other).await;
-                if !was_intended.map_err(AttemptError::from)? {
-                    return Err(conflict(Conflict::StraySignature).into());
-                }
-                if !site.sink.remove_orphan(&work.path, &other).await? {
-                    return Err(conflict(Conflict::StraySignature).into());
-                }
-                match attempt().await? {
-                    Delivered::Done => Ok(()),
-                    Delivered::Beside(_) | Delivered::Orphan(_) => Err(AttemptError::Changed.into()),
-                    Delivered::Conflict(what) => Err(conflict(what).into()),
-                    Delivered::NotWarranted => Err(not_warranted().into()),
-                }
-            }
-            Delivered::Conflict(what) => Err(conflict(what).into()),
-            Delivered::NotWarranted => Err(not_warranted().into()),
         }
     }
 
@@ -313,11 +283,5 @@ impl From<AttemptError> for Failed {
             }
             AttemptError::Hold(_) | AttemptError::Changed | AttemptError::Refused(_) => Self::Perhaps(stop),
         }
-    }
-}
-
-impl<B: Backend> Site<B> {
-    pub(crate) fn conflict(&self, path: &RelPath, what: Conflict) -> Hold {
-        Hold::Conflict { path: self.sink.destination_of(path), what }
     }
 }

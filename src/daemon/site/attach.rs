@@ -201,8 +201,7 @@ impl Directories {
         let remover = Arc::new(Remover::new(Removal::new(Arc::clone(&private))));
         let is_remote = root.is_remote()?;
         let sink = DirectorySink {
-            rule: rule.name.as_str().into(),
-            suffix: rule.suffix(),
+            rule: Arc::clone(rule),
             private,
             destination,
             disk,

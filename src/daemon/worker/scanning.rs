@@ -110,8 +110,6 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             let strays = self.foreign(batch.strays).await;
             let strays = strays.into_iter().map(|path| (path, RefusalReason::StraySignature));
             self.refuse_names(site, batch.unsignable.into_iter().chain(strays).collect()).await;
-        }
-        if !scan.is_second_round {
             let tidied = site.sink.tidy(batch.leftovers, &self.pipeline.state);
             for path in self.heartbeat.at_source(tidied).await {
                 // The walk may have been there already.
@@ -220,8 +218,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         // What state cannot tell is found by the next scan.
         let rows = self.pipeline.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
         let foreign = rows.into_iter().filter(|(_, row)| is_stray(row.as_ref()));
-        let beside = |path: &RelPath| path.parent().join(self.rule.signature_name(path.name()));
-        foreign.filter_map(|(path, _)| RelPath::new(beside(&path))).collect()
+        foreign.filter_map(|(path, _)| self.rule.signature_path(&path)).collect()
     }
 
     /// Refuses names that can have no signature, once for each version of the file.

@@ -15,7 +15,7 @@ use crate::fs::{Dir, Identity, RelPath, Staging};
 use crate::hold::{AttemptError, Conflict};
 use crate::policy::Rule;
 use crate::settle::PairVersion;
-use crate::signature::{Signature, Suffix};
+use crate::signature::Signature;
 use crate::signing::Reason;
 use crate::sink::directory::quarantine::store::Store;
 use crate::sink::directory::quarantine::{self, Case};
@@ -34,10 +34,8 @@ use crate::state::State;
 /// The directories that a rule writes to.
 #[derive(Debug, Clone)]
 pub struct DirectorySink {
-    /// The rule's name.
-    pub rule: Arc<str>,
-    /// What signatures of its payloads are named by.
-    pub suffix: Suffix,
+    /// The rule.
+    pub rule: Arc<Rule>,
     /// The private folder in the watched directory. Locked, where this daemon writes there, which
     /// keeps other daemons out.
     pub private: Arc<Private>,
@@ -60,7 +58,7 @@ impl DirectorySink {
         self.destination.as_ref().map(|(root, _)| root)
     }
 
-    fn put_away(&self, rule: &Rule, case: &Case<'_>) -> Result<PutAway, AttemptError> {
+    fn put_away(&self, case: &Case<'_>) -> Result<PutAway, AttemptError> {
         let Some(store) = &self.quarantine else {
             return Err(AttemptError::bug("a rule quarantines, and its policy names no quarantine"));
         };
@@ -71,7 +69,7 @@ impl DirectorySink {
             .filter(|stat| !is_copied || quarantine::can_be_copied(stat))
             .map_or(0, |stat| stat.identity.size);
         let size = case.payload.identity.size + signature_size;
-        let room = store.reserve(rule, size)?;
+        let room = store.reserve(&self.rule, size)?;
         // What is moved takes no room.
         let _space =
             if is_copied { Some(self.space.take(store.dir(), size, self.min_free_space)?) } else { None };
@@ -82,10 +80,18 @@ impl DirectorySink {
         Ok(put_away)
     }
 
+    /// The files of a source, as they are removed.
+    fn parts(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Vec<Part> {
+        let payload = versions.payload.map(|identity| Part { path: path.clone(), identity });
+        let beside = self.rule.signature_path(path);
+        let signature = versions.signature.zip(beside).map(|(identity, path)| Part { path, identity });
+        payload.into_iter().chain(signature).collect()
+    }
+
     /// Finishes what lies in a private folder of ours that somebody has moved, and takes it away.
     /// Returns the names of what may be at its place again.
     fn adopt(&self, path: &RelPath) -> Vec<RelPath> {
-        let (rule, folder) = (&*self.rule, Escaped::new(path.as_path()));
+        let (rule, folder) = (&self.rule.name, Escaped::new(path.as_path()));
         match removal::adopt(&self.private, path) {
             Ok(Some(paths)) => {
                 tracing::warn!(
@@ -109,13 +115,13 @@ impl DirectorySink {
     async fn dissolve(&self, path: &RelPath, state: &State) {
         let ours = match block_in_place(|| exchange::digest_of_stand_in(&self.private, path)) {
             None => None,
-            Some(digest) => match state.knows_signature(&self.rule, &digest).await {
+            Some(digest) => match state.knows_signature(&self.rule.name, &digest).await {
                 Ok(is_known) => Some(digest).filter(|_| is_known),
                 Err(_) => return, // what state cannot tell now it tells at the next start
             },
         };
         let done = block_in_place(|| exchange::dissolve(&self.private, path, ours.as_ref()));
-        let (rule, file) = (&*self.rule, Escaped::new(path.as_path()));
+        let (rule, file) = (&self.rule.name, Escaped::new(path.as_path()));
         match done.map_err(|error| chain::one_line(&error)) {
             Ok(()) if ours.is_some() => {}
             Ok(()) => tracing::warn!(
@@ -126,14 +132,6 @@ impl DirectorySink {
             Err(error) => tracing::warn!(rule, %file, error, "left by an earlier version"),
         }
     }
-}
-
-/// The files of a source, as they are removed.
-fn parts(suffix: Suffix, path: &RelPath, versions: &PairVersion<Identity>) -> Vec<Part> {
-    let payload = versions.payload.map(|identity| Part { path: path.clone(), identity });
-    let beside = RelPath::new(path.parent().join(suffix.signature_of(path.name())));
-    let signature = versions.signature.zip(beside).map(|(identity, path)| Part { path, identity });
-    payload.into_iter().chain(signature).collect()
 }
 
 impl Sink<DirectorySource> for DirectorySink {
@@ -165,15 +163,12 @@ impl Sink<DirectorySource> for DirectorySink {
             return Err(AttemptError::bug("what is signed has a name without room for a suffix"));
         };
         let (origin, name) = (snapshot.origin.clone(), path.name().to_owned());
-        let (here, signature) = (self.clone(), signature.clone());
+        let (private, disk, signature) =
+            (Arc::clone(&self.private), Arc::clone(&self.disk), signature.clone());
         blocking(move || {
             let place = origin.parent()?;
-            let is_same = || {
-                let now = place.stat_of(&name)?;
-                Ok(now.is_some_and(|stat| stat.identity == origin.payload.identity))
-            };
-            let spot =
-                Spot { private: &here.private, place, path: &beside, still: &is_same, disk: &here.disk };
+            let still = || origin.is_in(place, &name);
+            let spot = Spot { private: &private, place, path: &beside, still: &still, disk: &disk };
             let written = match old {
                 None => sign::write(&spot, &signature)?,
                 Some(old) => sign::replace(&spot, &old, &signature)?,
@@ -234,20 +229,18 @@ impl Sink<DirectorySource> for DirectorySink {
 
     async fn quarantine(
         &self,
-        rule: &Arc<Rule>,
         path: &RelPath,
         snapshot: &Snapshot<DirectorySource>,
         reason: Reason,
     ) -> Result<PutAway, AttemptError> {
-        let (here, rule, path, origin) =
-            (self.clone(), Arc::clone(rule), path.clone(), snapshot.origin.clone());
+        let (here, path, origin) = (self.clone(), path.clone(), snapshot.origin.clone());
         let digests = (snapshot.hashed.digest.clone(), snapshot.signature_digest().cloned());
         let lease_granted = snapshot.writer != Writer::Unknown;
         blocking(move || {
             let case = Case {
                 reason,
-                rule: &rule.name,
-                keys: rule.mode.keys().iter().map(ToString::to_string).collect(),
+                rule: &here.rule.name,
+                keys: here.rule.mode.keys().iter().map(ToString::to_string).collect(),
                 digest: digests.0,
                 signature_digest: digests.1,
                 lease_granted,
@@ -255,7 +248,7 @@ impl Sink<DirectorySource> for DirectorySink {
                 payload: origin.payload,
                 signature: origin.signature,
             };
-            here.put_away(&rule, &case)
+            here.put_away(&case)
         })
         .await
     }
@@ -265,7 +258,7 @@ impl Sink<DirectorySource> for DirectorySink {
         path: &RelPath,
         versions: &PairVersion<Identity>,
     ) -> Result<(), AttemptError> {
-        let (remover, parts) = (Arc::clone(&self.remover), parts(self.suffix, path, versions));
+        let (remover, parts) = (Arc::clone(&self.remover), self.parts(path, versions));
         blocking(move || match remover.prepare(&parts) {
             Err(e) if e.is_not_found() => Err(AttemptError::Changed), // its directory went
             prepared => Ok(prepared?),
@@ -278,7 +271,7 @@ impl Sink<DirectorySource> for DirectorySink {
         path: &RelPath,
         versions: &PairVersion<Identity>,
     ) -> Result<Removed, AttemptError> {
-        self.remover.remove(parts(self.suffix, path, versions)).await
+        self.remover.remove(self.parts(path, versions)).await
     }
 
     async fn tidy(&self, leftovers: Vec<Leftover>, state: &State) -> Vec<RelPath> {

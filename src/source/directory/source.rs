@@ -1,5 +1,7 @@
 //! A watched directory, as the pipeline and the workers see it.
 
+use std::ffi::OsStr;
+
 use tokio::task::block_in_place;
 
 use crate::blocking::blocking;
@@ -9,7 +11,6 @@ use crate::fs::lease::{self, Writer};
 use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, stat_file};
 use crate::hold::AttemptError;
 use crate::settle::PairVersion;
-use crate::signature::Suffix;
 use crate::source::directory::feed::DirectoryFeed;
 use crate::source::directory::folder::{Folder, bringers};
 use crate::source::directory::scan::Leftover;
@@ -35,8 +36,6 @@ pub struct Origin {
     pub payload: Stat,
     /// What the signature was.
     pub signature: Option<Stat>,
-    /// What that is named by.
-    pub suffix: Suffix,
 }
 
 impl Origin {
@@ -48,28 +47,27 @@ impl Origin {
         self.parent.as_ref().ok_or(AttemptError::bug("a snapshot that rests was not taken up again"))
     }
 
-    /// Whether the payload is still the version that was read, whatever became of its directory.
+    /// Whether the payload of this name is still the version that was read, whatever became of the
+    /// directory.
     ///
     /// # Errors
     /// What statx(2) says.
-    pub fn is_same(&self, path: &RelPath) -> Result<bool, AttemptError> {
-        let now = self.parent()?.stat_of(path.name())?;
+    pub fn is_in(&self, parent: &Place, name: &OsStr) -> Result<bool, FsError> {
+        let now = parent.stat_of(name)?;
         Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
     }
 
     /// The same, and in the directory that it was read in.
-    ///
-    /// # Errors
-    /// What statx(2) says.
     fn is_unchanged(&self, path: &RelPath) -> Result<bool, AttemptError> {
-        Ok(self.is_same(path)? && self.parent()?.is_in_place()?)
+        let parent = self.parent()?;
+        Ok(self.is_in(parent, path.name())? && parent.is_in_place()?)
     }
 
     /// Who brought the pair. What has the signature's name counts, even if it is none: a link or a
     /// directory keeps the signature from coming as well.
-    fn bringers(&self, path: &RelPath) -> Result<Bringers, AttemptError> {
+    fn bringers(&self, path: &RelPath, signature_name: &OsStr) -> Result<Bringers, AttemptError> {
         let parent = self.parent()?;
-        let there = parent.stat_of(&self.suffix.signature_of(path.name()))?;
+        let there = parent.stat_of(signature_name)?;
         let signature = there.filter(|stat| stat.kind == Kind::File).map(|stat| stat.identity);
         if !self.is_unchanged(path)? || signature != self.signature.map(|stat| stat.identity) {
             return Err(AttemptError::Changed);
@@ -130,7 +128,8 @@ impl Source for DirectorySource {
 
     async fn bringers(&self, path: &RelPath, snapshot: &Snapshot<Self>) -> Result<Bringers, AttemptError> {
         let (origin, path) = (snapshot.origin.clone(), path.clone());
-        blocking(move || origin.bringers(&path)).await
+        let signature_name = self.folder.rule.signature_name(path.name());
+        blocking(move || origin.bringers(&path, &signature_name)).await
     }
 
     async fn is_signature_name_free(
@@ -192,12 +191,7 @@ fn read(
     }
     let (signature, signature_stat) = signature.unzip();
     Ok(Snapshot {
-        origin: Origin {
-            parent: Some(parent),
-            payload,
-            signature: signature_stat,
-            suffix: folder.rule.suffix(),
-        },
+        origin: Origin { parent: Some(parent), payload, signature: signature_stat },
         version: payload.identity,
         staging: stage.map(Stage::filled),
         hashed,
