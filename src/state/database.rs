@@ -343,8 +343,7 @@ impl State {
         path: &RelPath,
         digest: &Digest,
     ) -> Result<bool, StateError> {
-        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.clone());
-        self.call(move |db| is_superseded(db, &rule, &path, &digest)).await
+        self.on_edition(rule, path, digest, is_superseded).await
     }
 
     /// Remembers a digest as the newest one under this path; whether it was not remembered before.
@@ -359,8 +358,7 @@ impl State {
         path: &RelPath,
         digest: &Digest,
     ) -> Result<bool, StateError> {
-        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.clone());
-        self.call(move |db| remember_edition(db, &rule, &path, &digest)).await
+        self.on_edition(rule, path, digest, remember_edition).await
     }
 
     /// Forgets a digest that was not delivered after all: what came before it is not superseded.
@@ -373,8 +371,7 @@ impl State {
         path: &RelPath,
         digest: &Digest,
     ) -> Result<(), StateError> {
-        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), digest.clone());
-        self.call(move |db| forget_edition(db, &rule, &path, &digest)).await
+        self.on_edition(rule, path, digest, forget_edition).await
     }
 
     /// Some of the paths of a rule that have decisions, each with the version of its payload: those
@@ -428,6 +425,18 @@ impl State {
             Ok(())
         })
         .await
+    }
+
+    /// Does something about one digest of a path.
+    async fn on_edition<T: Send + 'static>(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        digest: &Digest,
+        work: fn(&Connection, &str, &[u8], &Digest) -> rusqlite::Result<T>,
+    ) -> Result<T, StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.clone(), digest.clone());
+        self.call(move |db| work(db, &rule, path.as_bytes(), &digest)).await
     }
 
     pub(super) async fn call<T: Send + 'static>(
