@@ -152,12 +152,18 @@ fn stuck_rule() -> String {
     with(&with(SIGN, "name = \"stuck\""), "path = \"stuck\"")
 }
 
+/// A place with such a rule, whose watchdog is asked for every second.
+fn place_with(stuck_rule: &str) -> Place {
+    let mut place = place(&format!("{SIGN}{stuck_rule}"));
+    place.set("WATCHDOG_USEC", "2000000");
+    fs::create_dir(place.path("stuck")).unwrap();
+    place
+}
+
 #[test]
 fn o4_a_file_server_that_does_not_answer_holds_its_rule_alone_and_is_no_reason_to_restart() {
     let rule = stuck_rule();
-    let mut place = place(&format!("{SIGN}{rule}"));
-    place.set("WATCHDOG_USEC", "2000000");
-    fs::create_dir(place.path("stuck")).unwrap();
+    let mut place = place_with(&rule);
     let manager = Manager::of(&mut place);
     let stuck = Stuck::at(place.path("stuck"));
     let daemon = Daemon::start_unready(&place);
@@ -185,10 +191,8 @@ fn o4_a_file_server_that_does_not_answer_holds_its_rule_alone_and_is_no_reason_t
 #[test]
 fn o4_a_directory_that_stops_to_answer_takes_no_thread_from_the_other_rules() {
     let rule = with(&stuck_rule(), "recursive = true");
-    let mut place = place(&format!("{SIGN}{rule}"));
-    place.set("WATCHDOG_USEC", "2000000");
+    let mut place = place_with(&rule);
     place.set("TOKIO_WORKER_THREADS", "1");
-    fs::create_dir(place.path("stuck")).unwrap();
     let manager = Manager::of(&mut place);
     let daemon = Daemon::start(&place);
     let below = fs::File::open(place.path("stuck")).unwrap();
@@ -226,9 +230,7 @@ fn o1_a_refused_reload_while_it_starts_makes_it_not_ready() {
 #[test]
 fn o3_a_reload_does_not_wait_for_a_file_server_and_its_rule_goes_on_by_the_new_policy() {
     let rule = stuck_rule();
-    let mut place = place(&format!("{SIGN}{rule}"));
-    place.set("WATCHDOG_USEC", "2000000");
-    fs::create_dir(place.path("stuck")).unwrap();
+    let mut place = place_with(&rule);
     let manager = Manager::of(&mut place);
     let stuck = Stuck::at(place.path("stuck"));
     let daemon = Daemon::start(&place);
