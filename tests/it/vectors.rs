@@ -81,10 +81,11 @@ fn vectors() -> BTreeMap<String, Vector> {
 fn run_all<T: Sync>(vectors: &BTreeMap<String, T>, run: impl Fn(&str, &T) + Sync) -> usize {
     let all: Vec<_> = vectors.iter().collect();
     let results = side_by_side(&all, 8, |(name, vector)| run(name, vector));
-    let failed: Vec<_> = all.iter().zip(&results).filter(|(_, result)| result.is_none()).collect();
-    let names: Vec<_> = failed.iter().map(|((name, _), _)| name).collect();
-    assert!(failed.is_empty(), "{} of {} vectors failed: {names:#?}", failed.len(), all.len());
-    results.len()
+    let failed: Vec<_> = std::iter::zip(&all, results)
+        .filter_map(|((name, _), result)| Some(format!("{name}: {}", result.err()?)))
+        .collect();
+    assert!(failed.is_empty(), "{} of {} vectors failed:\n{}", failed.len(), all.len(), failed.join("\n"));
+    all.len()
 }
 
 /// Puts the keyring of a vector at a path.

@@ -169,9 +169,7 @@ impl Site {
 /// Does something with every point, `hands` at a time, and tells of every one that failed.
 pub(super) fn at_each<P: Copy + Sync>(points: &[P], hands: usize, work: impl Fn(P) -> Check + Sync) {
     let results = side_by_side(points, hands, |point| work(*point));
-    let panicked = || Err("it panicked; see above".to_owned());
-    let failures: Vec<_> =
-        results.into_iter().filter_map(|result| result.unwrap_or_else(panicked).err()).collect();
+    let failures: Vec<_> = results.into_iter().filter_map(|result| result.flatten().err()).collect();
     assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), points.len(), failures.join("\n\n"));
     // A list that came out short would pass for a good one.
     assert!(points.len() > CALLS.len(), "only {} points", points.len());
