@@ -9,7 +9,7 @@ use std::io;
 use rustix::io::Errno;
 
 /// `cannot read "a": permission denied`: the error, then each cause after a colon.
-pub fn one_line(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut line = words(error);
     let mut next = error.source();
     while let Some(cause) = next {
@@ -21,7 +21,7 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
 }
 
 /// Whether the system said this at the bottom of it.
-pub fn has(error: &(dyn Error + 'static), errno: Errno) -> bool {
+pub(crate) fn has(error: &(dyn Error + 'static), errno: Errno) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         let is_it = error.downcast_ref::<Errno>() == Some(&errno)

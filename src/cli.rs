@@ -17,18 +17,20 @@ use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::service::journal;
 use crate::terminal::{self, progress};
-pub use check::Check;
+pub(crate) use check::Check;
 use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-pub use control::{BacklogCommand, DaemonArgs, EventsCommand, ReloadCommand, RescanCommand, StatusCommand};
-pub use explain::Explain;
-pub use history::{HistoryCommand, INVALID, VALID};
-pub use policy_args::PolicyArgs;
-pub use quarantine::{Choice, Purge, Quarantine, Recheck, Release, StoreArgs};
-pub use stream::Stream;
+pub(crate) use control::{
+    BacklogCommand, DaemonArgs, EventsCommand, ReloadCommand, RescanCommand, StatusCommand,
+};
+pub(crate) use explain::Explain;
+pub(crate) use history::{HistoryCommand, VALID};
+pub(crate) use policy_args::PolicyArgs;
+pub(crate) use quarantine::{Choice, Purge, Quarantine, Recheck, Release};
+pub(crate) use stream::Stream;
 use stream::stream;
 
 /// The environment variable that stands for `--keyring`.
-pub const KEYRING_VARIABLE: &str = "KMS_SIG_KEYRING";
+pub(crate) const KEYRING_VARIABLE: &str = "KMS_SIG_KEYRING";
 
 /// The environment variable that says what is logged, as `tracing_subscriber::EnvFilter` reads it.
 pub const LOG_VARIABLE: &str = "KMS_SIG_LOG";
@@ -118,7 +120,7 @@ pub struct Common {
 
 impl Common {
     /// Whether what is logged is meant to be read as it comes.
-    pub fn logs_for_people(&self) -> bool {
+    pub(crate) fn logs_for_people(&self) -> bool {
         match self.log_format {
             Some(format) => format == LogFormat::Human,
             None => !journal::has_stderr(),
@@ -126,7 +128,7 @@ impl Common {
     }
 
     /// The keyring of the option, otherwise of the environment; set to nothing counts as not set.
-    pub fn keyring(&self) -> Option<PathBuf> {
+    pub(crate) fn keyring(&self) -> Option<PathBuf> {
         let variable = || std::env::var_os(KEYRING_VARIABLE).filter(|value| !value.is_empty());
         self.keyring.clone().or_else(|| variable().map(PathBuf::from))
     }
@@ -155,24 +157,24 @@ Examples:
   kms-sig sign alias/releases -- -name-with-a-dash")]
 pub struct Sign {
     /// The key: a key id, key ARN, alias/NAME, alias ARN or local:NAME
-    pub key: String,
+    pub(crate) key: String,
     /// The file to sign; - is standard input
     #[arg(value_parser = stream())]
-    pub file: Stream,
+    pub(crate) file: Stream,
     /// Where the signature goes; - is standard output [default: FILE.sig, or - if FILE is -]
     ///
     /// Written only once it is complete: until then a file that is already there stays as it is. An
     /// older signature is replaced, any other file only with --force.
     #[arg(value_parser = stream())]
-    pub sig: Option<Stream>,
+    pub(crate) sig: Option<Stream>,
     /// Replace whatever file is there, although it is no older signature
     ///
     /// Without it, only an empty file and what is known to be a signature of ours are replaced.
     #[arg(long)]
-    pub force: bool,
+    pub(crate) force: bool,
     /// The pairs that verifying will have to name again
     #[command(flatten)]
-    pub context: ContextArgs,
+    pub(crate) context: ContextArgs,
 }
 
 /// `verify`
@@ -188,33 +190,33 @@ Examples:
 pub struct Verify {
     /// The file to verify; - is standard input
     #[arg(value_parser = stream())]
-    pub file: Stream,
+    pub(crate) file: Stream,
     /// Its signature; - is standard input [default: FILE.sig]
     #[arg(value_parser = stream())]
-    pub sig: Option<Stream>,
+    pub(crate) sig: Option<Stream>,
     /// A key that is trusted; may be repeated [default: any AWS key that you may use]
     ///
     /// Without it, a signature by anyone who shared a key of theirs with you is valid too: then
     /// look at the key that is printed.
     #[arg(long = "key", value_name = "KEY")]
-    pub keys: Vec<String>,
+    pub(crate) keys: Vec<String>,
     /// The pairs that were named when signing
     #[command(flatten)]
-    pub context: ContextArgs,
+    pub(crate) context: ContextArgs,
     /// Say why a signature is invalid
     #[arg(long, short)]
-    pub verbose: bool,
+    pub(crate) verbose: bool,
 }
 
 /// `--context`, for signing and verifying.
 #[derive(Debug, Args)]
-pub struct ContextArgs {
+pub(crate) struct ContextArgs {
     /// Encryption context, k=v,k=v; may be repeated. A comma inside a value is written \,
     ///
     /// Must be the same when signing and when verifying. CloudTrail logs it in clear: no secrets
     /// here.
     #[arg(long = "context", value_name = "K=V,…")]
-    pub pairs: Vec<String>,
+    pub(crate) pairs: Vec<String>,
 }
 
 /// `watch`
@@ -229,22 +231,22 @@ Examples:
 pub struct Watch {
     /// Which policy
     #[command(flatten)]
-    pub policy: PolicyArgs,
+    pub(crate) policy: PolicyArgs,
     /// Deal with the files that are there, print a summary, and end
     ///
     /// Waits for files to settle, but not for grace or signature_timeout: what is not yet older
     /// than those is left and listed. Exit codes: 0 all signed or valid, 1 some invalid or missing,
     /// 3 some left.
     #[arg(long)]
-    pub once: bool,
+    pub(crate) once: bool,
     /// Say what would be done, and change nothing
     ///
     /// Makes no KMS call for files to be signed; signatures are really verified.
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Run as root although the policy does not allow it
     #[arg(long)]
-    pub allow_root: bool,
+    pub(crate) allow_root: bool,
 }
 
 /// `show`
@@ -257,7 +259,7 @@ Example:
 pub struct Show {
     /// The signature; - is standard input
     #[arg(value_parser = stream())]
-    pub sig: Stream,
+    pub(crate) sig: Stream,
 }
 
 /// `key`

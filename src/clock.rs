@@ -8,77 +8,77 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment, as the time since the daemon started. Comparable only with moments of the same
 /// [`Clock`].
-pub type Moment = Duration;
+pub(crate) type Moment = Duration;
 
 /// A monotonic clock that starts at zero.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
+pub(crate) struct Clock(Instant);
 
 impl Clock {
     /// A clock that starts now.
     #[expect(clippy::disallowed_methods, reason = "the one owner of Instant::now")]
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
     /// The time since the start.
-    pub fn now(self) -> Moment {
+    pub(crate) fn now(self) -> Moment {
         self.0.elapsed()
     }
 
     /// This clock and the wall clock.
-    pub fn read(self) -> Clocks {
+    pub(crate) fn read(self) -> Clocks {
         Clocks { now: self.now(), wall: since_epoch() }
     }
 
     /// The same moment for tokio's timers.
-    pub fn instant(self, moment: Moment) -> tokio::time::Instant {
+    pub(crate) fn instant(self, moment: Moment) -> tokio::time::Instant {
         self.0.checked_add(moment).unwrap_or(self.0).into()
     }
 }
 
 /// Both clocks at one moment: where the moments of a [`Clock`] are on the wall clock.
 #[derive(Debug, Clone, Copy)]
-pub struct Clocks {
+pub(crate) struct Clocks {
     /// The moment.
-    pub now: Moment,
+    pub(crate) now: Moment,
     /// The wall clock then, since the epoch.
-    pub wall: Duration,
+    pub(crate) wall: Duration,
 }
 
 impl Clocks {
     /// A moment, past or to come, as the time since the epoch; never before it.
-    pub fn of(self, moment: Moment) -> Duration {
+    pub(crate) fn of(self, moment: Moment) -> Duration {
         let (passed, to_come) = (self.now.saturating_sub(moment), moment.saturating_sub(self.now));
         self.wall.saturating_sub(passed).saturating_add(to_come)
     }
 
     /// A moment in the form of [`timestamp`].
-    pub fn stamp(self, moment: Moment) -> String {
+    pub(crate) fn stamp(self, moment: Moment) -> String {
         timestamp_at(self.of(moment))
     }
 }
 
 /// The wall clock.
 #[expect(clippy::disallowed_methods, reason = "the one owner of SystemTime::now")]
-pub fn system_time() -> SystemTime {
+pub(crate) fn system_time() -> SystemTime {
     SystemTime::now()
 }
 
 /// `CLOCK_MONOTONIC` since its own start, which is what service managers compare with
 /// (sd_notify(3), `MONOTONIC_USEC`).
-pub fn monotonic() -> Duration {
+pub(crate) fn monotonic() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// The wall clock, since the epoch; zero before it.
-pub fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     system_time().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The wall clock as RFC 3339 in UTC with milliseconds, for records.
-pub fn timestamp() -> String {
+pub(crate) fn timestamp() -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch()).to_string()
 }
 
@@ -93,18 +93,18 @@ pub struct FileTime {
 
 impl FileTime {
     /// The time since the epoch; of one before it, only what it has beyond whole seconds.
-    pub fn since_epoch(self) -> Duration {
+    pub(crate) fn since_epoch(self) -> Duration {
         Duration::new(self.seconds.try_into().unwrap_or_default(), self.nanos)
     }
 }
 
 /// A moment of the wall clock, as the time since the epoch, in the form of [`timestamp`].
-pub fn timestamp_at(since_epoch: Duration) -> String {
+pub(crate) fn timestamp_at(since_epoch: Duration) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch.min(Duration::from_secs(LAST))).to_string()
 }
 
 /// The wall clock of so long ago, in the form of [`timestamp`]; never before the epoch.
-pub fn timestamp_ago(ago: Duration) -> String {
+pub(crate) fn timestamp_ago(ago: Duration) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch().saturating_sub(ago)).to_string()
 }
 
@@ -113,7 +113,7 @@ const LAST: u64 = 253_402_300_799;
 
 /// A file time as RFC 3339 in UTC with nanoseconds; the bare seconds where the year is out of
 /// range.
-pub fn file_timestamp(time: FileTime) -> String {
+pub(crate) fn file_timestamp(time: FileTime) -> String {
     match u64::try_from(time.seconds) {
         Ok(seconds) if seconds <= LAST => {
             humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::new(seconds, time.nanos)).to_string()
@@ -124,18 +124,18 @@ pub fn file_timestamp(time: FileTime) -> String {
 
 /// When a wait that began at a file time is over, as RFC 3339 in UTC with seconds; the latest that
 /// can be written where it is later.
-pub fn end_of_wait(began: FileTime, wait: Duration) -> String {
+pub(crate) fn end_of_wait(began: FileTime, wait: Duration) -> String {
     let seconds = u64::try_from(began.seconds).unwrap_or_default().saturating_add(wait.as_secs()).min(LAST);
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
 /// How long ago a file time was by the wall clock; zero for one in the future.
-pub fn age(time: FileTime) -> Duration {
+pub(crate) fn age(time: FileTime) -> Duration {
     age_since(time.since_epoch())
 }
 
 /// How long ago a moment of the wall clock was; zero for one in the future.
-pub fn age_since(epoch: Duration) -> Duration {
+pub(crate) fn age_since(epoch: Duration) -> Duration {
     since_epoch().saturating_sub(epoch)
 }
 

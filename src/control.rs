@@ -6,13 +6,13 @@
 //! may give them. A socket that cannot be made is told and tried again, and stops nothing else.
 
 mod app;
-pub mod client;
+pub(crate) mod client;
 pub(crate) mod events;
 mod listen;
 mod metrics;
 mod order;
 mod peer;
-pub mod report;
+pub(crate) mod report;
 mod routes;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,14 +27,14 @@ use crate::daemon::status::Status;
 use crate::escape::quoted;
 use crate::policy::Policy;
 use listen::{Loopback, Socket};
-pub use order::Order;
+pub(crate) use order::Order;
 use peer::Peer;
 
 /// The socket's name in its directory.
 const NAME: &str = "control.sock";
 
 /// Where the package's unit has it.
-pub const SYSTEM_SOCKET: &str = "/run/kms-sig/control.sock";
+pub(crate) const SYSTEM_SOCKET: &str = "/run/kms-sig/control.sock";
 
 /// Time between tries to make what could not be made.
 const RETRY: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ const RETRY: Duration = Duration::from_secs(60);
 /// Where a daemon of this policy makes its socket: where the policy says, else in the directory
 /// that the service manager made for it (systemd.exec(5), `RuntimeDirectory=`), else beside its
 /// state.
-pub fn socket_of_daemon(policy: &Policy) -> PathBuf {
+pub(crate) fn socket_of_daemon(policy: &Policy) -> PathBuf {
     let runtime = std::env::var_os("RUNTIME_DIRECTORY");
     // Several are separated by colons; the first is the one of that name.
     let runtime = runtime.as_deref().and_then(|dirs| std::env::split_paths(dirs).next());
@@ -53,7 +53,7 @@ pub fn socket_of_daemon(policy: &Policy) -> PathBuf {
 
 /// Where to look for the socket of a daemon of this policy, the likeliest first. What systemd makes
 /// below `/run` has the name of the state directory, in the units that come with this program.
-pub fn sockets(policy: &Policy) -> Vec<PathBuf> {
+pub(crate) fn sockets(policy: &Policy) -> Vec<PathBuf> {
     if let Some(socket) = &policy.control.socket {
         return vec![socket.clone()];
     }
@@ -62,7 +62,7 @@ pub fn sockets(policy: &Policy) -> Vec<PathBuf> {
 }
 
 /// Answers until it is dropped. `socket` is where; orders go to `orders`.
-pub async fn serve(status: Arc<Status>, socket: PathBuf, orders: mpsc::Sender<Order>) -> Infallible {
+pub(crate) async fn serve(status: Arc<Status>, socket: PathBuf, orders: mpsc::Sender<Order>) -> Infallible {
     let routes = Arc::new(app::Routes::new(Arc::clone(&status), orders));
     tokio::join!(serve_socket(&status, &socket, &routes), serve_metrics(&status, &routes)).0
 }

@@ -3,13 +3,13 @@
 //! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody
 //! works for must not look like a quiet one.
 
-pub mod ask;
+pub(crate) mod ask;
 pub(crate) mod batcher;
 pub(crate) mod decide;
 mod error;
 pub(crate) mod fair_semaphore;
-pub mod kms_metrics;
-pub mod maintenance;
+pub(crate) mod kms_metrics;
+pub(crate) mod maintenance;
 pub(crate) mod memory;
 mod options;
 mod order;
@@ -17,7 +17,7 @@ pub(crate) mod pipeline;
 pub(crate) mod quota;
 pub(crate) mod reloads;
 pub(crate) mod roots;
-pub mod site;
+pub(crate) mod site;
 mod start;
 pub mod status;
 pub(crate) mod summary;
@@ -37,22 +37,22 @@ use crate::daemon::pipeline::Pipeline;
 use crate::daemon::site::attach::Directories;
 use crate::daemon::status::Status;
 use crate::daemon::supervisor::{Daemon, Supervisor, SupervisorExit, Workers};
-pub use crate::daemon::worker::waits;
+pub(crate) use crate::daemon::worker::waits;
 use crate::fs::{Dir, FsError};
-pub use crate::hold::{Hold, causes};
+pub(crate) use crate::hold::causes;
 use crate::kms::Kms;
 use crate::kms::throttle::ThrottledKms;
 use crate::policy::{Policy, Rule};
 use crate::sink::directory::quarantine;
 use crate::sink::directory::quarantine::store::Store;
-pub use crate::sink::directory::quarantine::store::StoreError;
+pub(crate) use crate::sink::directory::quarantine::store::StoreError;
 use crate::state::reason::DecisionReason;
 use crate::state::{Decision, Outcome, State};
 pub use error::DaemonError;
 pub use options::Options;
 pub use order::Order;
 use reloads::Reloads;
-pub use start::admit;
+pub(crate) use start::admit;
 use start::{open_state, prepare};
 pub use summary::Summary;
 

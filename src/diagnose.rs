@@ -1,6 +1,6 @@
 //! What would happen to a file, and what would keep the daemon from working, told without changing
 //! anything.
 
-pub mod explain;
-pub mod inspect;
+pub(crate) mod explain;
+pub(crate) mod inspect;
 pub(crate) mod survey;

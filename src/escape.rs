@@ -93,7 +93,7 @@ fn acts_on_display(c: char) -> bool {
 
 /// Text that is escaped already, in quotes unless it is one word: so that what stands beside it
 /// cannot be part of it. What is in quotes already stays as it is.
-pub fn word(value: &str) -> Cow<'_, str> {
+pub(crate) fn word(value: &str) -> Cow<'_, str> {
     let is_word = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
     if is_word || is_quoted(value) {
         return Cow::Borrowed(value);

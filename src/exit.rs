@@ -31,7 +31,7 @@ impl Exit {
 
     /// The code of both together.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         self.max(other)
     }
 }

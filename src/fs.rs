@@ -8,36 +8,39 @@
 //! Follows openat2(2), statx(2), open(2) for `O_TMPFILE`, link(2) and rename(2).
 
 mod action;
-pub mod atomic_write;
-pub mod chown;
+pub(crate) mod atomic_write;
+pub(crate) mod chown;
 pub mod copy;
 mod dir;
 mod error;
 pub mod flush;
-pub mod lease;
+pub(crate) mod lease;
 mod lock;
 mod names;
 mod path_walk;
-pub mod place;
+pub(crate) mod place;
 pub mod private;
 mod rel_path;
 pub mod root;
-pub mod staging;
+pub(crate) mod staging;
 mod stat;
-pub mod system;
+pub(crate) mod system;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod trust;
 mod written;
 
-pub use action::Action;
+pub(crate) use action::Action;
+pub use dir::Dir;
+pub(crate) use dir::OpenError;
 use dir::proc_path;
-pub use dir::{Dir, OpenError};
-pub use error::FsError;
+pub(crate) use error::FsError;
 use error::Result;
-pub use lock::Lock;
-pub use names::{Listed, Names};
-pub use place::Place;
+pub(crate) use lock::Lock;
+pub(crate) use names::{Listed, Names};
+pub(crate) use place::Place;
 pub use rel_path::RelPath;
-pub use staging::{Publish, Staging};
-pub use stat::{Fitness, Identity, Irregular, Kind, Stat, Unfit, stat_file, stat_path};
+pub(crate) use staging::Publish;
+pub use staging::Staging;
+pub use stat::Fitness;
+pub use stat::{Identity, Irregular, Kind, Stat, Unfit, stat_file, stat_path};

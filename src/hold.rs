@@ -113,13 +113,13 @@ const OF_OURS: [&str; 13] = [
 ];
 
 /// The words for everything that may hold a file.
-pub fn causes() -> impl Iterator<Item = &'static str> {
+pub(crate) fn causes() -> impl Iterator<Item = &'static str> {
     TroubleKind::ALL.into_iter().map(TroubleKind::as_str).chain(OF_OURS)
 }
 
 impl Hold {
     /// One or two words for logs, tables and metrics.
-    pub fn as_str(&self) -> &'static str {
+    pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Kms(trouble) => trouble.kind.as_str(),
             Self::WhoseSignature(_) => "whose-signature",
@@ -141,7 +141,7 @@ impl Hold {
 
     /// Whether a person is needed, once it has lasted so long: what may pass by itself is given
     /// some time.
-    pub fn needs_operator(&self, lasted: Duration) -> bool {
+    pub(crate) fn needs_operator(&self, lasted: Duration) -> bool {
         match self {
             Self::Kms(trouble) => trouble.kind.needs_operator(lasted),
             Self::Fs(e) => {
@@ -162,7 +162,7 @@ impl Hold {
 
     /// Whether nothing more may be published after it: what was written may not be on the disk, and
     /// nobody can know (C8). The daemon ends, and a restart looks at everything anew.
-    pub fn is_fatal(&self) -> bool {
+    pub(crate) fn is_fatal(&self) -> bool {
         match self {
             Self::State(StateError::Broken(..) | StateError::Version(..)) => true,
             Self::Fs(error) => error.action == Action::SyncDirectory && error.source == rustix::io::Errno::IO,
@@ -182,7 +182,7 @@ impl Hold {
 
     /// Whether it is about this one file, so that its sender could bring about any number of them.
     /// What else waits must not wait behind such files.
-    pub const fn is_of_the_file(&self) -> bool {
+    pub(crate) const fn is_of_the_file(&self) -> bool {
         match self {
             Self::WhoseSignature(_)
             | Self::Fs(_)
@@ -197,7 +197,7 @@ impl Hold {
     }
 
     /// What a person can do.
-    pub fn hint(&self) -> &str {
+    pub(crate) fn hint(&self) -> &str {
         match self {
             Self::Kms(trouble) => trouble.hint(),
             Self::WhoseSignature(_) => "allow the signer kms:Decrypt on its key, or remove the signature",
@@ -279,11 +279,11 @@ impl fmt::Display for Hold {
 /// The causes of holds that were told, so that ten thousand held files are one message; two, if
 /// what may pass by itself lasts.
 #[derive(Debug, Default)]
-pub struct Announced(HashMap<&'static str, Announcement>);
+pub(crate) struct Announced(HashMap<&'static str, Announcement>);
 
 /// How a hold is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Announcement {
+pub(crate) enum Announcement {
     /// It may pass by itself.
     Passing,
     /// A person is needed.
@@ -292,7 +292,7 @@ pub enum Announcement {
 
 impl Announced {
     /// How this hold, which has lasted so long, is to be told. `None`: its cause was told before.
-    pub fn announce(&mut self, hold: &Hold, lasted: Duration) -> Option<Announcement> {
+    pub(crate) fn announce(&mut self, hold: &Hold, lasted: Duration) -> Option<Announcement> {
         let now = match hold.needs_operator(lasted) {
             true => Announcement::Alarm,
             false => Announcement::Passing,
@@ -306,19 +306,19 @@ impl Announced {
     }
 
     /// Whether nothing was told that has not been taken back.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Takes everything back, and says what it was.
-    pub fn clear(&mut self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn clear(&mut self) -> impl Iterator<Item = &'static str> {
         self.0.drain().map(|(cause, _)| cause)
     }
 }
 
 /// Why a try stopped before its end.
 #[derive(Debug)]
-pub enum AttemptError {
+pub(crate) enum AttemptError {
     /// The file changed, is gone or is being written: start over.
     Changed,
     /// It is not handled as it is.
@@ -330,12 +330,12 @@ pub enum AttemptError {
 impl AttemptError {
     /// What cannot be, and is: the file is held where everybody sees it, never tried again without
     /// a word.
-    pub const fn bug(what: &'static str) -> Self {
+    pub(crate) const fn bug(what: &'static str) -> Self {
         Self::Hold(Hold::Internal(what))
     }
 
     /// Unless a directory of the policy still stands at its path.
-    pub fn unless_there(dir: &Dir) -> Result<(), Self> {
+    pub(crate) fn unless_there(dir: &Dir) -> Result<(), Self> {
         match dir.is_at_its_path()? {
             true => Ok(()),
             false => Err(Self::Hold(Hold::Moved { path: dir.path().to_owned() })),
@@ -399,7 +399,7 @@ const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// How long to wait before try number `attempt` (from 1) is repeated: full jitter, so that many
 /// held files do not come back at once. `jitter` is uniform in 0..1.
-pub fn back_off(attempt: u32, jitter: f64) -> Duration {
+pub(crate) fn back_off(attempt: u32, jitter: f64) -> Duration {
     let ceiling = FIRST.saturating_mul(1_u32.checked_shl(attempt.min(20)).unwrap_or(u32::MAX)).min(LONGEST);
     // Never less than a fraction, or an unlucky draw would make a busy loop.
     FIRST.min(ceiling) / 2 + ceiling.mul_f64(jitter.clamp(0.0, 1.0))

@@ -5,12 +5,12 @@
 //! table of codes is [`classify`], in one `match`, because taking an outage for a verdict (P2) or a
 //! verdict for an outage happens exactly there.
 
-pub mod caller;
-pub mod dry_run;
+pub(crate) mod caller;
+pub(crate) mod dry_run;
 pub mod endpoint;
 pub mod local;
-pub mod provider;
-pub mod throttle;
+pub(crate) mod provider;
+pub(crate) mod throttle;
 
 #[cfg(feature = "aws")]
 pub mod aws;

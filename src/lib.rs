@@ -68,19 +68,19 @@
 //! [`Policy::load`]: policy::Policy::load
 
 pub(crate) mod blocking;
-pub mod chain;
+pub(crate) mod chain;
 pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod context;
-pub mod control;
+pub(crate) mod control;
 pub mod daemon;
-pub mod diagnose;
+pub(crate) mod diagnose;
 pub mod digest;
 pub mod escape;
 pub mod exit;
 pub mod fs;
-pub mod hold;
+pub(crate) mod hold;
 pub mod key;
 pub mod kms;
 pub mod policy;

@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod cases;
 mod control;
-pub mod fault;
+pub(crate) mod fault;
 mod grammar;
 pub mod manual;
 mod mode;
@@ -25,7 +25,7 @@ pub use fault::{Fault, Faults};
 pub use mode::{
     AcceptBatch, Batching, Delivery, Mode, OnInvalid, OnStale, Place, Rollback, SignRule, VerifyRule,
 };
-pub use pattern::{Exclusion, Patterns};
+pub(crate) use pattern::{Exclusion, Patterns};
 pub(crate) use place::resolved;
 pub use settings::{ControlSettings, FINISHING, Limits, Policy, Record, Sealing};
 pub use watch::Rule;

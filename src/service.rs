@@ -8,7 +8,7 @@ pub mod environment;
 pub mod human;
 pub mod journal;
 pub mod message;
-pub mod notify;
+pub(crate) mod notify;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -27,7 +27,7 @@ const LEAST_ALLOWANCE: Duration = Duration::from_secs(2);
 
 /// Tells the service manager how the daemon stands.
 #[derive(Debug)]
-pub struct SystemdNotifier {
+pub(crate) struct SystemdNotifier {
     notifier: Notifier,
     status: Arc<Status>,
     /// What the service manager knows.
@@ -66,13 +66,13 @@ struct Sent {
 
 impl SystemdNotifier {
     /// One that has said nothing yet.
-    pub fn new(notifier: Notifier, status: Arc<Status>) -> Self {
+    pub(crate) fn new(notifier: Notifier, status: Arc<Status>) -> Self {
         Self { notifier, status, sent: Sent::default(), silent: BTreeSet::new() }
     }
 
     /// Says what changes, and feeds the watchdog for as long as every loop of the daemon turns. At
     /// rest it wakes up for the watchdog alone.
-    pub async fn run(&mut self) -> Infallible {
+    pub(crate) async fn run(&mut self) -> Infallible {
         if !self.notifier.is_listened_to() {
             return std::future::pending().await;
         }
@@ -115,7 +115,7 @@ impl SystemdNotifier {
     }
 
     /// Says what has not been said yet of starting, reloading and ending.
-    pub fn send_phase(&mut self) -> bool {
+    pub(crate) fn send_phase(&mut self) -> bool {
         let reading = self.status.read();
         let (life, sent) = (&reading.life, &mut self.sent);
         if life.phase == Phase::Stopping {

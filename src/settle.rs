@@ -42,7 +42,7 @@ pub enum Want {
 
 impl Want {
     /// What of a pair settling looks at.
-    pub fn versions<V>(self, versions: PairVersion<V>) -> PairVersion<V> {
+    pub(crate) fn versions<V>(self, versions: PairVersion<V>) -> PairVersion<V> {
         match self {
             Self::Sign => PairVersion { signature: None, ..versions },
             Self::Verify => versions,
@@ -61,10 +61,10 @@ pub struct PairVersion<V> {
 
 impl<V> PairVersion<V> {
     /// Nothing is there.
-    pub const NONE: Self = Self { payload: None, signature: None };
+    pub(crate) const NONE: Self = Self { payload: None, signature: None };
 
     /// The payload alone.
-    pub const fn of_payload(payload: V) -> Self {
+    pub(crate) const fn of_payload(payload: V) -> Self {
         Self { payload: Some(payload), signature: None }
     }
 }
@@ -95,9 +95,7 @@ pub enum Next {
 
 /// How a try ended, as far as settling goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// Nothing more to do with these versions.
-    Done,
+pub(crate) enum Ended {
     /// It changed meanwhile, or was being written: start over.
     Changed,
     /// Invalid, but provisionally.
@@ -108,7 +106,7 @@ pub enum Ended {
 
 /// Something an operator should hear once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Worry {
+pub(crate) enum Worry {
     /// It has been changing for `never_settles`.
     NeverSettles,
     /// A signature has waited `signature_timeout` for its payload.
@@ -141,8 +139,6 @@ enum Step {
     Doubted,
     /// Held until a moment; then tried again.
     Held(Moment, Finality),
-    /// Nothing more to do with these versions.
-    Done,
 }
 
 impl<V: Clone + PartialEq> Pair<V> {
@@ -161,25 +157,25 @@ impl<V: Clone + PartialEq> Pair<V> {
     }
 
     /// The versions last seen.
-    pub const fn versions(&self) -> &PairVersion<V> {
+    pub(crate) const fn versions(&self) -> &PairVersion<V> {
         &self.versions
     }
 
     /// How much the verdict of the try under way counts, if one is.
-    pub const fn trying(&self) -> Option<Finality> {
+    pub(crate) const fn trying(&self) -> Option<Finality> {
         match self.step {
             Step::Trying(finality) => Some(finality),
-            Step::Settling | Step::Doubted | Step::Held(..) | Step::Done => None,
+            Step::Settling | Step::Doubted | Step::Held(..) => None,
         }
     }
 
     /// What the lease last said of these versions.
-    pub const fn writer(&self) -> Writer {
+    pub(crate) const fn writer(&self) -> Writer {
         self.writer
     }
 
     /// Whether it was tried in vain and waits for grace.
-    pub const fn is_doubted(&self) -> bool {
+    pub(crate) const fn is_doubted(&self) -> bool {
         matches!(self.step, Step::Doubted)
     }
 
@@ -195,10 +191,10 @@ impl<V: Clone + PartialEq> Pair<V> {
     }
 
     /// Takes the lease's answer to [`Next::Probe`].
-    pub fn probed(&mut self, now: Moment, writer: Writer, timing: &Timing) -> Next {
+    pub(crate) fn probed(&mut self, now: Moment, writer: Writer, timing: &Timing) -> Next {
         self.writer = writer;
         match (self.step, self.want, writer) {
-            (Step::Trying(_) | Step::Done, _, _) => Next::Rest,
+            (Step::Trying(_), _, _) => Next::Rest,
             // A signature under way never vouches for what a writer may still change.
             (Step::Settling | Step::Held(..), Want::Sign, Writer::Present)
             | (Step::Doubted, _, Writer::Present) => {
@@ -236,12 +232,11 @@ impl<V: Clone + PartialEq> Pair<V> {
     }
 
     /// Takes the end of a try. `now` is when it ended.
-    pub fn ended(&mut self, now: Moment, ended: Ended, timing: &Timing) -> Next {
+    pub(crate) fn ended(&mut self, now: Moment, ended: Ended, timing: &Timing) -> Next {
         let Step::Trying(finality) = self.step else {
             return self.next(now, timing); // the versions changed meanwhile; the try was of the old ones
         };
         match ended {
-            Ended::Done => self.step = Step::Done,
             Ended::Changed => self.restart(now),
             Ended::NotYet => self.step = Step::Doubted,
             Ended::Hold(until) => self.step = Step::Held(until, finality),
@@ -250,7 +245,7 @@ impl<V: Clone + PartialEq> Pair<V> {
     }
 
     /// Something an operator should hear, once for each time the pair becomes quiet.
-    pub fn worry(&mut self, now: Moment, timing: &Timing) -> Option<Worry> {
+    pub(crate) fn worry(&mut self, now: Moment, timing: &Timing) -> Option<Worry> {
         // To be signed it must be tried before it counts as quiet: a writer may have it open all
         // along.
         if self.want == Want::Verify && self.is_quiet(now, timing) {
@@ -273,7 +268,7 @@ impl<V: Clone + PartialEq> Pair<V> {
     }
 
     /// Ends the wait of a held pair: what held it is over.
-    pub fn retry_now(&mut self, now: Moment) {
+    pub(crate) fn retry_now(&mut self, now: Moment) {
         if let Step::Held(until, _) = &mut self.step {
             *until = (*until).min(now);
         }
@@ -281,7 +276,7 @@ impl<V: Clone + PartialEq> Pair<V> {
 
     /// Lets a pair that waits for grace or a signature be tried for good at once (`--once`, for
     /// pairs whose age already exceeds the wait).
-    pub fn hurry(&mut self, now: Moment) -> Next {
+    pub(crate) fn hurry(&mut self, now: Moment) -> Next {
         match (self.step, &self.versions.payload) {
             (Step::Settling | Step::Doubted, Some(_)) => self.try_now(now, Finality::Final),
             _ => Next::Rest,
@@ -290,13 +285,13 @@ impl<V: Clone + PartialEq> Pair<V> {
 
     /// Whether it only waits: quiet, for grace or for a signature; or for the file that a signature
     /// belongs to.
-    pub fn waits_for_time(&self, now: Moment, timing: &Timing) -> bool {
+    pub(crate) fn waits_for_time(&self, now: Moment, timing: &Timing) -> bool {
         self.want == Want::Verify
             && match self.step {
                 Step::Doubted => true,
                 Step::Settling if self.versions.payload.is_none() => self.versions.signature.is_some(),
                 Step::Settling => self.is_quiet(now, timing) && self.versions.signature.is_none(),
-                Step::Trying(_) | Step::Held(..) | Step::Done => false,
+                Step::Trying(_) | Step::Held(..) => false,
             }
     }
 
@@ -315,7 +310,7 @@ impl<V: Clone + PartialEq> Pair<V> {
     }
 
     /// Whether two samples at least `settle` apart show the same versions.
-    pub fn is_quiet(&self, now: Moment, timing: &Timing) -> bool {
+    pub(crate) fn is_quiet(&self, now: Moment, timing: &Timing) -> bool {
         self.confirmed && now >= self.since + timing.settle
     }
 
@@ -334,7 +329,6 @@ impl<V: Clone + PartialEq> Pair<V> {
         match self.step {
             Step::Trying(_) => Next::Rest,
             _ if !has_payload && (!has_signature || self.want == Want::Sign) => Next::Gone,
-            Step::Done => Next::Rest,
             // An orphan signature: its payload may come at any time.
             _ if !has_payload => {
                 let report = self.since + timing.signature_timeout;

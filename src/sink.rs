@@ -8,7 +8,7 @@
 pub mod directory;
 #[cfg(test)]
 pub(crate) mod memory;
-pub mod warrant;
+pub(crate) mod warrant;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::state::State;
 
 /// How a delivery ended.
 #[derive(Debug)]
-pub enum Delivered {
+pub(crate) enum Delivered {
     /// Both are there, durably.
     Done,
     /// An equal payload is there with this other signature, which the caller must judge:
@@ -52,7 +52,7 @@ pub enum PutAway {
 
 /// How a removal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removed {
+pub(crate) enum Removed {
     /// Payload and signature are gone.
     Done,
     /// One of them was something else than expected; both are where they were, or wait until their
@@ -62,25 +62,25 @@ pub enum Removed {
 
 /// A signature that lies beside a payload, and is to be replaced.
 #[derive(Debug)]
-pub struct Old<V> {
+pub(crate) struct Old<V> {
     /// Which version of it.
-    pub version: V,
+    pub(crate) version: V,
     /// What it holds.
-    pub signature: Signature,
+    pub(crate) signature: Signature,
 }
 
 /// Files that were taken out of a source for a moment and wait until they can go back to their
 /// names.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct NameTaken {
+pub(crate) struct NameTaken {
     /// How many.
-    pub count: usize,
+    pub(crate) count: usize,
     /// The first of them, by the names that they had.
-    pub first: Vec<RelPath>,
+    pub(crate) first: Vec<RelPath>,
 }
 
 /// Where the results of one rule go.
-pub trait Sink<S: Source>: Send + Sync + 'static {
+pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
     /// Keeps ready what many removals have in common.
     type Guard: Send + 'static;
 

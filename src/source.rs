@@ -8,7 +8,7 @@
 pub mod directory;
 #[cfg(test)]
 pub(crate) mod memory;
-pub mod space;
+pub(crate) mod space;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,7 +28,7 @@ use crate::state;
 use crate::state::reason::RefusalReason;
 
 /// Time between scans where hints cannot be relied on.
-pub const POLL: Duration = Duration::from_secs(10);
+pub(crate) const POLL: Duration = Duration::from_secs(10);
 
 /// Which payload or signature exactly: any change of content makes another one of it.
 pub trait Version: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
@@ -43,7 +43,7 @@ pub trait Version: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
 /// A place that payloads come from, for one rule.
 ///
 /// What cannot be told now is an [`AttemptError::Hold`], never an answer (P2).
-pub trait Source: Sized + Send + Sync + 'static {
+pub(crate) trait Source: Sized + Send + Sync + 'static {
     /// How it tells versions apart.
     type Version: Version;
     /// What finds the payload of a snapshot again.
@@ -123,7 +123,7 @@ pub trait Source: Sized + Send + Sync + 'static {
 
 /// What says which names may be worth a look: hints, which may be lost, repeated or wrong, and
 /// scans (P5).
-pub trait Feed: Send + Sync + 'static {
+pub(crate) trait Feed: Send + Sync + 'static {
     /// What earlier runs may have left there.
     type Leftover: Send + 'static;
 
@@ -168,23 +168,23 @@ pub trait Feed: Send + Sync + 'static {
 
 /// What a feed has to tell.
 #[derive(Debug, Default)]
-pub struct News {
+pub(crate) struct News {
     /// Payloads to look at.
-    pub paths: Vec<RelPath>,
+    pub(crate) paths: Vec<RelPath>,
     /// Whether to scan, and how soon.
-    pub scan: Option<Urgency>,
+    pub(crate) scan: Option<Urgency>,
 }
 
 impl News {
     /// Asks for a scan.
-    pub fn scan_soon(&mut self) {
+    pub(crate) fn scan_soon(&mut self) {
         self.scan = self.scan.max(Some(Urgency::Soon));
     }
 }
 
 /// How soon to scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub(crate) enum Urgency {
     /// As soon as it is some time since the last one.
     Soon,
     /// Now.
@@ -193,19 +193,19 @@ pub enum Urgency {
 
 /// What a few names of a scan came to.
 #[derive(Debug)]
-pub struct Batch<L> {
+pub(crate) struct Batch<L> {
     /// Pairs, in order of name. In a verify rule one that lies there whole comes once, by its
     /// payload's name.
-    pub pairs: BTreeSet<RelPath>,
+    pub(crate) pairs: BTreeSet<RelPath>,
     /// Names that can have no signature, and why.
-    pub unsignable: Vec<(RelPath, RefusalReason)>,
+    pub(crate) unsignable: Vec<(RelPath, RefusalReason)>,
     /// In a sign rule, payloads that are not there although their signatures are.
-    pub strays: Vec<RelPath>,
+    pub(crate) strays: Vec<RelPath>,
     /// Parts of the source that could not be read, and why. What is in them is not known to be
     /// absent.
-    pub failed: Vec<FsError>,
+    pub(crate) failed: Vec<FsError>,
     /// What earlier runs left.
-    pub leftovers: Vec<L>,
+    pub(crate) leftovers: Vec<L>,
 }
 
 impl<L> Default for Batch<L> {
@@ -222,7 +222,7 @@ impl<L> Default for Batch<L> {
 
 impl<L> Batch<L> {
     /// Whether nothing came of them.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pairs.is_empty()
             && self.unsignable.is_empty()
             && self.strays.is_empty()
@@ -233,7 +233,7 @@ impl<L> Batch<L> {
 
 /// Why events cannot be relied on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventFault {
+pub(crate) enum EventFault {
     /// The file system has none.
     Remote,
     /// The kernel gives none, for this reason.
@@ -246,7 +246,7 @@ pub enum EventFault {
 
 impl EventFault {
     /// Whether it should not be so, and is not just what the file system is like.
-    pub const fn is_a_fault(&self) -> bool {
+    pub(crate) const fn is_a_fault(&self) -> bool {
         match self {
             Self::Remote => false,
             Self::Refused(_) | Self::Silent | Self::Unseen => true,
@@ -254,7 +254,7 @@ impl EventFault {
     }
 
     /// Why, for people.
-    pub fn reason(&self) -> &str {
+    pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Remote => "the file system (network, FUSE or overlay) tells of no changes that others make",
             Self::Refused(why) => why,
@@ -264,7 +264,7 @@ impl EventFault {
     }
 
     /// What a person can do.
-    pub const fn hint(&self) -> &'static str {
+    pub(crate) const fn hint(&self) -> &'static str {
         match self {
             Self::Remote => "nothing: it is scanned every ten seconds",
             Self::Refused(_) => {
@@ -281,21 +281,21 @@ impl EventFault {
 
 /// What lies at a name.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Observation<V> {
+pub(crate) struct Observation<V> {
     /// Which versions.
-    pub versions: PairVersion<V>,
+    pub(crate) versions: PairVersion<V>,
     /// Why it is not handled as it is: for its payload, or else for its signature.
-    pub unfit: Option<RefusalReason>,
+    pub(crate) unfit: Option<RefusalReason>,
 }
 
 impl<V> Observation<V> {
     /// Nothing lies there.
-    pub const NOTHING: Self = Self { versions: PairVersion::NONE, unfit: None };
+    pub(crate) const NOTHING: Self = Self { versions: PairVersion::NONE, unfit: None };
 }
 
 /// Whether one user alone could have made the pair what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bringers {
+pub(crate) enum Bringers {
     /// As far as is known.
     One,
     /// Payload and signature are two users', neither of whom could have kept the other from
@@ -304,34 +304,34 @@ pub enum Bringers {
 }
 
 /// A payload that was read, as it was then, and the signature beside it. Exists only by hashing.
-pub struct Snapshot<S: Source> {
+pub(crate) struct Snapshot<S: Source> {
     /// What finds it again.
-    pub origin: S::Origin,
+    pub(crate) origin: S::Origin,
     /// Which version of the payload was read.
-    pub version: S::Version,
+    pub(crate) version: S::Version,
     /// The bytes that were hashed: a private copy, where there is one.
-    pub staging: Option<Staging>,
+    pub(crate) staging: Option<Staging>,
     /// Digest and size.
-    pub hashed: Hashed,
+    pub(crate) hashed: Hashed,
     /// Whether somebody could still write to it, before or after.
-    pub writer: Writer,
+    pub(crate) writer: Writer,
     /// The signature beside it, read once.
-    pub signature: Option<SignatureRead<S::Version>>,
+    pub(crate) signature: Option<SignatureRead<S::Version>>,
 }
 
 /// What lies at the name of a signature.
-pub struct SignatureRead<V> {
+pub(crate) struct SignatureRead<V> {
     /// Which version of it was read.
-    pub version: V,
+    pub(crate) version: V,
     /// Of its bytes, unless there are more than any signature has.
-    pub digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
     /// Its bytes, if they can be a signature.
-    pub parsed: Option<Signature>,
+    pub(crate) parsed: Option<Signature>,
 }
 
 impl<S: Source> Snapshot<S> {
     /// Which versions it is of.
-    pub fn versions(&self) -> PairVersion<S::Version> {
+    pub(crate) fn versions(&self) -> PairVersion<S::Version> {
         PairVersion {
             payload: Some(self.version.clone()),
             signature: self.signature.as_ref().map(|read| read.version.clone()),
@@ -339,7 +339,7 @@ impl<S: Source> Snapshot<S> {
     }
 
     /// The digest of the signature's bytes.
-    pub fn signature_digest(&self) -> Option<&Digest> {
+    pub(crate) fn signature_digest(&self) -> Option<&Digest> {
         self.signature.as_ref()?.digest.as_ref()
     }
 }

@@ -8,18 +8,18 @@
 //! that one fsync serves many files; nobody gets an answer before what they wrote is durable.
 //! Commands may append to the record beside it, by a [`Journal`].
 
-pub mod attestation;
-pub mod audit;
+pub(crate) mod attestation;
+pub(crate) mod audit;
 #[cfg(test)]
 mod cases;
 mod database;
 mod decision;
 mod departure;
 mod error;
-pub mod export;
+pub(crate) mod export;
 mod file;
-pub mod ledger;
-pub mod link;
+pub(crate) mod ledger;
+pub(crate) mod link;
 mod memory;
 mod outcome;
 pub mod reader;
@@ -27,9 +27,12 @@ pub mod reason;
 mod schema;
 mod thread;
 
-pub use database::{Found, State};
-pub use decision::{Decision, Remembered, Version};
-pub use departure::{Journal, QuarantineExit};
+pub(crate) use database::Found;
+pub use database::State;
+pub use decision::Decision;
+pub use decision::{Remembered, Version};
+pub(crate) use departure::{Journal, QuarantineExit};
 pub use error::StateError;
 pub use file::FILE;
-pub use outcome::{ExitKind, Outcome};
+pub(crate) use outcome::ExitKind;
+pub use outcome::Outcome;

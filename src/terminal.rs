@@ -25,7 +25,7 @@ const TERM: &str = "TERM";
 
 /// What a colour means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// As it should be: valid, signed, delivered. Green.
     Good,
     /// Not as it should be: invalid, quarantined, an error. Red.
@@ -41,7 +41,7 @@ pub enum Meaning {
 impl Meaning {
     /// What an outcome on record means, as history and summaries write it. Words that are none mean
     /// nothing: state may hold anything.
-    pub fn of_outcome(word: &str) -> Option<Self> {
+    pub(crate) fn of_outcome(word: &str) -> Option<Self> {
         let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == word)?;
         Some(match outcome {
             Outcome::Signed | Outcome::Adopted | Outcome::Valid | Outcome::Delivered => Self::Good,
@@ -68,7 +68,7 @@ pub struct Palette {
 }
 
 /// The colours of standard output.
-pub fn stdout() -> Palette {
+pub(crate) fn stdout() -> Palette {
     Palette { coloured: wants_colours(io::stdout().is_terminal(), |name| std::env::var_os(name)) }
 }
 
@@ -97,7 +97,7 @@ fn understands_escapes(kind: Option<OsString>) -> bool {
 
 impl Palette {
     /// No colours: for files, and for text that is compared.
-    pub const PLAIN: Self = Self { coloured: false };
+    pub(crate) const PLAIN: Self = Self { coloured: false };
 
     /// Whether there are any.
     pub const fn is_coloured(self) -> bool {
@@ -106,7 +106,7 @@ impl Palette {
 
     /// Text in the colour of what it means. A width given when it is shown (`{:11}`) is that of the
     /// text.
-    pub const fn paint(self, meaning: Option<Meaning>, text: &str) -> Painted<'_> {
+    pub(crate) const fn paint(self, meaning: Option<Meaning>, text: &str) -> Painted<'_> {
         let style = match (self.coloured, meaning) {
             (true, Some(meaning)) => meaning.style(),
             (false, _) | (_, None) => Style::new(),
@@ -115,32 +115,32 @@ impl Palette {
     }
 
     /// As it should be.
-    pub const fn good(self, text: &str) -> Painted<'_> {
+    pub(crate) const fn good(self, text: &str) -> Painted<'_> {
         self.paint(Some(Meaning::Good), text)
     }
 
     /// Not as it should be.
-    pub const fn bad(self, text: &str) -> Painted<'_> {
+    pub(crate) const fn bad(self, text: &str) -> Painted<'_> {
         self.paint(Some(Meaning::Bad), text)
     }
 
     /// Not yet, or to be looked at.
-    pub const fn waiting(self, text: &str) -> Painted<'_> {
+    pub(crate) const fn waiting(self, text: &str) -> Painted<'_> {
         self.paint(Some(Meaning::Waiting), text)
     }
 
     /// What the rest is about.
-    pub const fn heading(self, text: &str) -> Painted<'_> {
+    pub(crate) const fn heading(self, text: &str) -> Painted<'_> {
         self.paint(Some(Meaning::Heading), text)
     }
 
     /// The word for an outcome, in the colour of what it means.
-    pub fn outcome(self, word: &str) -> Painted<'_> {
+    pub(crate) fn outcome(self, word: &str) -> Painted<'_> {
         self.paint(Meaning::of_outcome(word), word)
     }
 
     /// A line for standard error whose beginning says what kind of line it is.
-    pub fn labelled(self, line: &str) -> String {
+    pub(crate) fn labelled(self, line: &str) -> String {
         const LABELS: [(&str, Meaning); 8] = [
             ("kms-sig:", Meaning::Bad),
             ("error:", Meaning::Bad), // clap's
@@ -161,7 +161,7 @@ impl Palette {
 
 /// Text in its colour.
 #[derive(Debug, Clone, Copy)]
-pub struct Painted<'a> {
+pub(crate) struct Painted<'a> {
     style: Style,
     text: &'a str,
 }

@@ -20,20 +20,20 @@ Examples:
 pub struct Check {
     /// Which policy
     #[command(flatten)]
-    pub policy: PolicyArgs,
+    pub(crate) policy: PolicyArgs,
     /// Also ask KMS whether it would allow each call, and look at this host
     ///
     /// KMS is asked with its parameter DryRun, which neither encrypts nor decrypts anything. On the
     /// host: permissions, file systems, leases, free space, limits and the clock.
     #[arg(long)]
-    pub online: bool,
+    pub(crate) online: bool,
     /// Fail only for what a daemon would refuse as a whole, as is asked before a reload
     ///
     /// What would hold single rules is told, and the exit code is 0: the others are to get the new
     /// policy all the same.
     #[arg(long)]
-    pub reload: bool,
+    pub(crate) reload: bool,
     /// One JSON object with everything, for programs
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }

@@ -9,13 +9,13 @@ use crate::daemon;
 
 /// Which daemon is asked.
 #[derive(Debug, Args)]
-pub struct DaemonArgs {
+pub(crate) struct DaemonArgs {
     /// Ask the daemon of this policy [default: the one at /run/kms-sig/control.sock]
     #[arg(long, value_name = "FILE")]
-    pub policy: Option<PathBuf>,
+    pub(crate) policy: Option<PathBuf>,
     /// Ask the daemon at this socket
     #[arg(long, value_name = "SOCKET", conflicts_with = "policy")]
-    pub socket: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// `status`
@@ -31,10 +31,10 @@ Examples:
 pub struct StatusCommand {
     /// Which daemon
     #[command(flatten)]
-    pub daemon: DaemonArgs,
+    pub(crate) daemon: DaemonArgs,
     /// One JSON object, for programs
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `backlog`
@@ -49,22 +49,22 @@ Examples:
 pub struct BacklogCommand {
     /// Which daemon
     #[command(flatten)]
-    pub daemon: DaemonArgs,
+    pub(crate) daemon: DaemonArgs,
     /// Only this rule's
     #[arg(long)]
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
     /// Only what waits for this cause, such as access-denied or being-written
     #[arg(long, hide_possible_values = true, value_parser = causes())]
-    pub cause: Option<String>,
+    pub(crate) cause: Option<String>,
     /// Only what is held; not what only needs time
     #[arg(long)]
-    pub held: bool,
+    pub(crate) held: bool,
     /// At most so many of each rule, those that have waited longest [default: 20, with --json all]
     #[arg(long, value_name = "N")]
-    pub most: Option<usize>,
+    pub(crate) most: Option<usize>,
     /// One JSON object per line, for programs
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// What a file may wait for. A word that is none would find nothing, as if nothing waited.
@@ -86,16 +86,16 @@ Examples:
 pub struct EventsCommand {
     /// Which daemon
     #[command(flatten)]
-    pub daemon: DaemonArgs,
+    pub(crate) daemon: DaemonArgs,
     /// The last line that is known: its cursor HASH:ROW, or the number of its row
     ///
     /// Without it: everything on record, or with --follow what comes from now on. Empty, as it is
     /// before there is a last line: everything on record.
     #[arg(long, value_name = "CURSOR")]
-    pub after: Option<String>,
+    pub(crate) after: Option<String>,
     /// Wait for more, also while the daemon is restarted
     #[arg(long, short)]
-    pub follow: bool,
+    pub(crate) follow: bool,
 }
 
 /// `rescan`
@@ -108,10 +108,10 @@ Example:
 pub struct RescanCommand {
     /// Which daemon
     #[command(flatten)]
-    pub daemon: DaemonArgs,
+    pub(crate) daemon: DaemonArgs,
     /// Only this rule
     #[arg(long)]
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
 }
 
 /// `reload`
@@ -125,5 +125,5 @@ Example:
 pub struct ReloadCommand {
     /// Which daemon
     #[command(flatten)]
-    pub daemon: DaemonArgs,
+    pub(crate) daemon: DaemonArgs,
 }

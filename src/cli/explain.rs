@@ -17,11 +17,11 @@ Examples:
   kms-sig explain incoming/app.tar.gz.sig --policy p.toml --json")]
 pub struct Explain {
     /// The file, or its signature; it may be missing
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Which policy
     #[command(flatten)]
-    pub policy: PolicyArgs,
+    pub(crate) policy: PolicyArgs,
     /// One JSON object, for programs
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }

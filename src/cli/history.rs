@@ -10,10 +10,10 @@ use crate::signing::Reason;
 use crate::state::Outcome;
 
 /// What `--verdict` calls a valid signature.
-pub const VALID: &str = "valid";
+pub(crate) const VALID: &str = "valid";
 
 /// What `--verdict` calls a signature that is invalid for any reason.
-pub const INVALID: &str = "invalid";
+pub(crate) const INVALID: &str = "invalid";
 
 /// `history`
 #[derive(Debug, Args)]
@@ -36,52 +36,52 @@ Examples:
 pub struct HistoryCommand {
     /// The policy file (TOML)
     #[arg(long, value_name = "FILE", required_unless_present = "against")]
-    pub policy: Option<PathBuf>,
+    pub(crate) policy: Option<PathBuf>,
     /// Only this rule's
     #[arg(long, group = "filter")]
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
     /// Only files of this name: a pattern (*, ?, [a-z], {a,b}), or a name as it is or as it is
     /// shown
     ///
     /// With a / in it, it is about the whole path below the rule's directory.
     #[arg(long, group = "filter")]
-    pub name: Option<OsString>,
+    pub(crate) name: Option<OsString>,
     /// Only with this verdict
     #[arg(long, group = "filter", value_parser = verdicts())]
-    pub verdict: Option<String>,
+    pub(crate) verdict: Option<String>,
     /// Only with this outcome
     #[arg(long, group = "filter", value_parser = PossibleValuesParser::new(Outcome::words()))]
-    pub outcome: Option<String>,
+    pub(crate) outcome: Option<String>,
     /// Only from then on: 2026-11-24, 2026-11-24T01:00:00Z (UTC), or how long ago: 90m, 7d
     #[arg(long, group = "filter", value_name = "TIME")]
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Only before then
     #[arg(long, group = "filter", value_name = "TIME")]
-    pub until: Option<String>,
+    pub(crate) until: Option<String>,
     /// Only the newest so many
     #[arg(long, group = "filter", value_name = "N")]
-    pub last: Option<usize>,
+    pub(crate) last: Option<usize>,
     /// One JSON object per line, for programs
     #[arg(long, conflicts_with = "export")]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Prove that the record is unbroken
     #[arg(long, conflicts_with_all = ["filter", "export"])]
-    pub verify: bool,
+    pub(crate) verify: bool,
     /// A head that was kept elsewhere and must be on the chain: HASH:ROW, or a file whose last line
     /// it is
     #[arg(long, value_name = "HEAD", requires = "verify")]
-    pub head: Option<OsString>,
+    pub(crate) head: Option<OsString>,
     /// An export that must be unbroken, and whose head must be on the chain
     ///
     /// Without --policy, the export alone is verified.
     #[arg(long, value_name = "EXPORT", requires = "verify")]
-    pub against: Option<PathBuf>,
+    pub(crate) against: Option<PathBuf>,
     /// Have KMS open the newest seals as well
     #[arg(long, requires_all = ["verify", "policy"])]
-    pub online: bool,
+    pub(crate) online: bool,
     /// Write the whole record as JSON lines, the head last, to be kept off this host
     #[arg(long, conflicts_with = "filter")]
-    pub export: bool,
+    pub(crate) export: bool,
 }
 
 fn verdicts() -> PossibleValuesParser {

@@ -6,8 +6,8 @@ use clap::Args;
 
 /// `--policy`
 #[derive(Debug, Args)]
-pub struct PolicyArgs {
+pub(crate) struct PolicyArgs {
     /// The policy file (TOML)
     #[arg(long, value_name = "FILE")]
-    pub policy: PathBuf,
+    pub(crate) policy: PathBuf,
 }

@@ -54,10 +54,10 @@ pub enum Quarantine {
 pub struct StoreArgs {
     /// The policy whose store it is
     #[command(flatten)]
-    pub policy: PolicyArgs,
+    pub(crate) policy: PolicyArgs,
     /// Answer in JSON, one object per line
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// A reason that an item can have.
@@ -71,10 +71,10 @@ fn reason(text: &str) -> Result<String, String> {
 pub struct Choice {
     /// Only items of this rule
     #[arg(long, value_name = "RULE")]
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
     /// Only items that were judged so: mismatch, rejected, wrong-key, malformed, missing
     #[arg(long, value_name = "REASON", value_parser = reason)]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// `quarantine recheck`
@@ -82,13 +82,13 @@ pub struct Choice {
 pub struct Recheck {
     /// The items
     #[arg(value_name = "ID", required_unless_present = "all")]
-    pub ids: Vec<String>,
+    pub(crate) ids: Vec<String>,
     /// Every item
     #[arg(long, conflicts_with = "ids")]
-    pub all: bool,
+    pub(crate) all: bool,
     /// Which store, and how to answer
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub(crate) store: StoreArgs,
 }
 
 /// `quarantine release`
@@ -109,16 +109,16 @@ Examples:
 pub struct Release {
     /// The items
     #[arg(value_name = "ID", required = true)]
-    pub ids: Vec<String>,
+    pub(crate) ids: Vec<String>,
     /// Put the files into this directory instead, which must be there
     #[arg(long, value_name = "DIR")]
-    pub to: Option<PathBuf>,
+    pub(crate) to: Option<PathBuf>,
     /// Do not verify: release the content that was judged invalid, and no other
     #[arg(long)]
-    pub force: bool,
+    pub(crate) force: bool,
     /// Which store, and how to answer
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub(crate) store: StoreArgs,
 }
 
 /// `quarantine purge`
@@ -130,19 +130,19 @@ Examples:
 pub struct Purge {
     /// The items
     #[arg(value_name = "ID", required_unless_present_any = ["older_than", "rule"])]
-    pub ids: Vec<String>,
+    pub(crate) ids: Vec<String>,
     /// Every item that was put away longer ago than this, such as 90days
     #[arg(long, value_name = "AGE", conflicts_with = "ids", value_parser = age)]
-    pub older_than: Option<Duration>,
+    pub(crate) older_than: Option<Duration>,
     /// Every item of this rule
     #[arg(long, value_name = "RULE", conflicts_with = "ids")]
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
     /// Do it; without this, items that are not named by id are only counted
     #[arg(long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Which store, and how to answer
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub(crate) store: StoreArgs,
 }
 
 fn age(text: &str) -> Result<Duration, String> {

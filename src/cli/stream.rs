@@ -10,7 +10,7 @@ use crate::signature::Suffix;
 
 /// A file, or the standard stream that `-` stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// `-`
     Standard,
     /// Anything else.
@@ -29,7 +29,7 @@ impl From<OsString> for Stream {
 
 impl Stream {
     /// The signature's place where none is named: beside the file, or the standard stream for one.
-    pub fn beside(&self, suffix: Suffix) -> Self {
+    pub(crate) fn beside(&self, suffix: Suffix) -> Self {
         match self {
             Self::Standard => Self::Standard,
             Self::File(path) => Self::File(suffix.signature_of(path.as_os_str()).into()),
@@ -37,12 +37,12 @@ impl Stream {
     }
 
     /// Its name in messages, where it is read.
-    pub fn as_input(&self) -> String {
+    pub(crate) fn as_input(&self) -> String {
         self.shown("standard input")
     }
 
     /// Its name in messages, where it is written.
-    pub fn as_output(&self) -> String {
+    pub(crate) fn as_output(&self) -> String {
         self.shown("standard output")
     }
 

@@ -16,7 +16,7 @@ const MOST: usize = 20;
 ///
 /// # Errors
 /// The daemon cannot be asked.
-pub fn run(arguments: &BacklogCommand) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &BacklogCommand) -> Result<Exit, Failure> {
     let mut target = format!("/backlog?held={}", arguments.held);
     for (name, value) in [("rule", &arguments.rule), ("cause", &arguments.cause)] {
         if let Some(value) = value {

@@ -31,7 +31,7 @@ use report::{Report, Section};
 ///
 /// # Errors
 /// The faults of the policy, all of them.
-pub fn run(arguments: &Check, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &Check, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     let policy = match Policy::load(&arguments.policy.policy) {
         Err(faults) if arguments.json => {
             let exit = if faults.may_pass() { Exit::Unfinished } else { Exit::Usage };

@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The daemon cannot be asked; or the record is not that of the cursor.
-pub fn run(arguments: &EventsCommand) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &EventsCommand) -> Result<Exit, Failure> {
     let sockets = sockets(&arguments.daemon)?;
     block_on(async {
         // Who has dealt with no line yet has no cursor, and misses nothing from the first row on.

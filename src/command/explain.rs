@@ -29,7 +29,7 @@ use crate::state::reason::{self, DecisionReason};
 ///
 /// # Errors
 /// A bad policy; state cannot be read.
-pub fn run(arguments: &Explain) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &Explain) -> Result<Exit, Failure> {
     let policy = Policy::load(&arguments.policy.policy)?;
     let asked = Asked::new(&arguments.path).map_err(|error| FsError {
         action: "find the working directory for".into(),

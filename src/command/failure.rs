@@ -183,7 +183,7 @@ impl Failure {
     }
 
     /// What a person can do about it, where that is not plain from the message.
-    pub fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoKeyring(_) => format!("name it with --keyring FILE or {KEYRING_VARIABLE}"),
             Self::BothStandard => "name the signature: kms-sig verify - SIG".to_owned(),

@@ -30,7 +30,7 @@ use crate::state::link::{Head, Judged, Point, Row};
 use crate::state::reader::{Expected, Filter, History, HistoryError, JudgedFilter, NameFilter};
 use crate::state::reason;
 use crate::terminal::{self, Palette, progress};
-pub use failure::HistoryFailure;
+pub(crate) use failure::HistoryFailure;
 
 /// Seals that `--online` opens: the newest. Each binds all rows before it.
 const OPENED: usize = 8;
@@ -39,7 +39,7 @@ const OPENED: usize = 8;
 ///
 /// # Errors
 /// A bad policy or argument; the record cannot be read.
-pub fn run(arguments: &HistoryCommand, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &HistoryCommand, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     let policy = arguments.policy.as_deref().map(Policy::load).transpose()?;
     match (&policy, arguments.verify, arguments.export) {
         (policy, true, _) => verify(arguments, policy.as_ref(), keyring),

@@ -42,7 +42,7 @@ pub enum ReadError {
 
 /// An open payload.
 #[derive(Debug)]
-pub struct Payload {
+pub(crate) struct Payload {
     file: File,
     shown: String,
     opened: Metadata,
@@ -53,7 +53,7 @@ impl Payload {
     ///
     /// # Errors
     /// `Payload`, also for a directory.
-    pub fn open(from: &Stream) -> Result<Self, ReadError> {
+    pub(crate) fn open(from: &Stream) -> Result<Self, ReadError> {
         let shown = from.as_input();
         let failed = |source| ReadError::Payload { file: shown.clone(), source };
         let file = open(from).map_err(failed)?;
@@ -65,12 +65,12 @@ impl Payload {
     }
 
     /// Its name in messages.
-    pub fn shown(&self) -> &str {
+    pub(crate) fn shown(&self) -> &str {
         &self.shown
     }
 
     /// Whether `other` is the same regular file.
-    pub fn is(&self, other: &Metadata) -> bool {
+    pub(crate) fn is(&self, other: &Metadata) -> bool {
         self.opened.is_file() && (self.opened.dev(), self.opened.ino()) == (other.dev(), other.ino())
     }
 
@@ -79,7 +79,7 @@ impl Payload {
     ///
     /// # Errors
     /// `Payload`.
-    pub fn hash(&mut self, request: DigestRequest) -> Result<DigestSet, ReadError> {
+    pub(crate) fn hash(&mut self, request: DigestRequest) -> Result<DigestSet, ReadError> {
         let reading = self.reading();
         stream::hash(request, |piece| {
             loop {
@@ -107,7 +107,7 @@ impl Payload {
     ///
     /// # Errors
     /// `Payload`, `Changed`.
-    pub fn hash_unchanged(&mut self, request: DigestRequest) -> Result<DigestSet, ReadError> {
+    pub(crate) fn hash_unchanged(&mut self, request: DigestRequest) -> Result<DigestSet, ReadError> {
         let digests = self.hash(request)?;
         self.check_unchanged().map(|()| digests)
     }
@@ -118,7 +118,7 @@ impl Payload {
     ///
     /// # Errors
     /// `Payload`, `Changed`.
-    pub fn check_unchanged(&self) -> Result<(), ReadError> {
+    pub(crate) fn check_unchanged(&self) -> Result<(), ReadError> {
         let failed = |source| ReadError::Payload { file: self.shown.clone(), source };
         let is_changed = is_changed(&self.file, &self.opened).map_err(failed)?;
         if is_changed { Err(ReadError::Changed { file: self.shown.clone() }) } else { Ok(()) }
@@ -141,7 +141,7 @@ fn state(metadata: &Metadata) -> [i64; 5] {
 ///
 /// # Errors
 /// `Signature`, `Changed`.
-pub fn signature(from: &Stream) -> Result<Option<Vec<u8>>, ReadError> {
+pub(crate) fn signature(from: &Stream) -> Result<Option<Vec<u8>>, ReadError> {
     let failed = |source| ReadError::Signature { file: from.as_input(), source };
     let file = match open(from) {
         Ok(file) => file,

@@ -12,7 +12,7 @@ use crate::kms::local::Keyring;
 ///
 /// # Errors
 /// [`Failure`]; the keyring is then as it was.
-pub fn run(arguments: &Key, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &Key, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     match arguments {
         Key::Create { key } => {
             let key = local(key)?;

@@ -50,7 +50,7 @@ impl fmt::Display for Stranger {
 ///
 /// # Errors
 /// What is there cannot be read. That it is no signature of ours is the inner error.
-pub fn replaceable(place: &Place) -> io::Result<Result<Over, Stranger>> {
+pub(crate) fn replaceable(place: &Place) -> io::Result<Result<Over, Stranger>> {
     let Some(Occupant { file, identity }) = place.occupant()? else { return Ok(Ok(Over::Nothing)) };
     let mut bytes = Vec::with_capacity(MAX_LEN + 1);
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;

@@ -9,7 +9,7 @@ use crate::exit::Exit;
 ///
 /// # Errors
 /// It cannot be asked, or does not take orders from this user.
-pub fn rescan(arguments: &RescanCommand) -> Result<Exit, Failure> {
+pub(crate) fn rescan(arguments: &RescanCommand) -> Result<Exit, Failure> {
     let of_rule = arguments.rule.as_ref().map(|rule| format!("?rule={}", encoded(rule)));
     let outcome = asked::order(&arguments.daemon, &format!("/rescan{}", of_rule.unwrap_or_default()))?;
     answer(&outcome.message)?;
@@ -20,7 +20,7 @@ pub fn rescan(arguments: &RescanCommand) -> Result<Exit, Failure> {
 ///
 /// # Errors
 /// As [`rescan`]; or it refuses the policy.
-pub fn reload(arguments: &ReloadCommand) -> Result<Exit, Failure> {
+pub(crate) fn reload(arguments: &ReloadCommand) -> Result<Exit, Failure> {
     let outcome = asked::order(&arguments.daemon, "/reload")?;
     answer(&outcome.message)?;
     Ok(Exit::Done)

@@ -20,13 +20,13 @@ use crate::cli::Quarantine;
 use crate::exit::Exit;
 use item_trouble::ItemTrouble;
 use store::Store;
-pub use store_trouble::StoreTrouble;
+pub(crate) use store_trouble::StoreTrouble;
 
 /// Does what was asked for.
 ///
 /// # Errors
 /// [`Failure`]; single items that resist are told and are none.
-pub fn run(arguments: &Quarantine, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &Quarantine, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     match arguments {
         Quarantine::List { store, choice } => show::list(&Store::open(&store.policy)?, choice, store.json),
         Quarantine::Show { id, store } => show::show(&Store::open(&store.policy)?, id, store.json),

@@ -22,7 +22,7 @@ const OF_AWS: &str = "AWS KMS or a service like it";
 ///
 /// # Errors
 /// `Read`, `Output`.
-pub fn run(arguments: &Show) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &Show) -> Result<Exit, Failure> {
     let Some(bytes) = input::signature(&arguments.sig)? else {
         complain_missing(&arguments.sig);
         return Ok(Exit::Invalid);

@@ -27,7 +27,7 @@ const FORMAT: Format = Format::Kms;
 ///
 /// # Errors
 /// [`Failure`]; then nothing was written.
-pub fn run(arguments: &Sign, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &Sign, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     let key: KeyId = arguments.key.parse()?;
     let context = Context::parse(&arguments.context.pairs)?;
     need_keyring(std::slice::from_ref(&key), keyring.is_some())?;

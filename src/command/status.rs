@@ -15,7 +15,7 @@ use crate::terminal::{self, Meaning, Palette};
 ///
 /// # Errors
 /// The daemon cannot be asked.
-pub fn run(arguments: &StatusCommand) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &StatusCommand) -> Result<Exit, Failure> {
     let status: StatusReport = asked::get(&arguments.daemon, "/status")?;
     if arguments.json {
         answer(&export::json(&status))?;

@@ -23,7 +23,7 @@ use crate::terminal::{self, progress};
 ///
 /// # Errors
 /// [`Failure`]: no verdict was possible.
-pub fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     let trusted: Vec<KeyId> = arguments.keys.iter().map(|key| key.parse()).collect::<Result<_, _>>()?;
     let context = Context::parse(&arguments.context.pairs)?;
     let sig = arguments.sig.clone().unwrap_or_else(|| arguments.file.beside(Format::Kms.suffix()));

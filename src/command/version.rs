@@ -7,7 +7,7 @@ use crate::exit::Exit;
 ///
 /// # Errors
 /// `Output`.
-pub fn run() -> Result<Exit, Failure> {
+pub(crate) fn run() -> Result<Exit, Failure> {
     answer(concat!(
         "version: ",
         env!("CARGO_PKG_VERSION"),

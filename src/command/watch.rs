@@ -32,7 +32,7 @@ use crate::terminal::progress::{self, Drawn, Files};
 ///
 /// # Errors
 /// A bad policy; what the daemon cannot start with.
-pub fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Result<Exit, Failure> {
     let notifier = Notifier::from_environment(); // first: there is one thread as yet
     let policy = Policy::load(&arguments.policy.policy)?;
     let options =

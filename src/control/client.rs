@@ -63,7 +63,7 @@ fn shown(paths: &[PathBuf]) -> String {
 
 impl ControlError {
     /// The exit code it ends the process with.
-    pub const fn exit(&self) -> Exit {
+    pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::Refused(_) => Exit::Usage,
             Self::NoDaemon(_)
@@ -76,7 +76,7 @@ impl ControlError {
     }
 
     /// What a person can do about it.
-    pub const fn hint(&self) -> Option<&'static str> {
+    pub(crate) const fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoDaemon(_) => Some(
                 "see whether it runs (systemctl status kms-sig); --policy or --socket say which daemon is meant",
@@ -91,7 +91,7 @@ impl ControlError {
 
 /// A daemon that answers.
 #[derive(Debug)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     path: PathBuf,
     stream: UnixStream,
 }
@@ -101,7 +101,7 @@ impl Daemon {
     ///
     /// # Errors
     /// `NoDaemon`, `Denied`.
-    pub async fn at(sockets: &[PathBuf]) -> Result<Self, ControlError> {
+    pub(crate) async fn at(sockets: &[PathBuf]) -> Result<Self, ControlError> {
         let mut denied = None;
         for path in sockets {
             match connect(path).await {
@@ -119,7 +119,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn get<T: DeserializeOwned>(self, target: &str) -> Result<T, ControlError> {
+    pub(crate) async fn get<T: DeserializeOwned>(self, target: &str) -> Result<T, ControlError> {
         let path = self.path.clone();
         let broken = |what: String| ControlError::Broken { path: path.clone(), what };
         let body = self.text(Method::GET, target).await?;
@@ -130,7 +130,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn order(self, target: &str) -> Result<Outcome, ControlError> {
+    pub(crate) async fn order(self, target: &str) -> Result<Outcome, ControlError> {
         let path = self.path.clone();
         let body = self.text(Method::POST, target).await?;
         serde_json::from_slice(&body).map_err(|error| ControlError::Broken { path, what: error.to_string() })
@@ -158,7 +158,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn ask(self, method: Method, target: &str) -> Result<Response<Incoming>, ControlError> {
+    pub(crate) async fn ask(self, method: Method, target: &str) -> Result<Response<Incoming>, ControlError> {
         let Self { path, stream } = self;
         let broken =
             |error: &hyper::Error| ControlError::Broken { path: path.clone(), what: error.to_string() };

@@ -96,7 +96,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`BindError`].
-    pub fn bind(path: &Path) -> Result<Self, BindError> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, BindError> {
         trust::check(path.parent().unwrap_or(path))?;
         let failed = |source: io::Error| BindError::Io { path: path.to_owned(), source };
         let (dir, name) = split(path).map_err(failed)?;
@@ -129,7 +129,7 @@ impl Socket {
     }
 
     /// What has the socket removed once it is dropped.
-    pub fn place(&self) -> Arc<Place> {
+    pub(crate) fn place(&self) -> Arc<Place> {
         Arc::clone(&self.place)
     }
 }
@@ -165,7 +165,7 @@ impl Loopback {
     ///
     /// # Errors
     /// The operating system's.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         Ok(Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) })
     }

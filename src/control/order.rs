@@ -2,7 +2,7 @@
 
 /// What who asks may have the daemon do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// Read the policy anew, as SIGHUP has it.
     Reload,
 }

@@ -17,239 +17,239 @@ use crate::kms::caller::Caller;
 
 /// `GET /status`
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StatusReport {
+pub(crate) struct StatusReport {
     /// The daemon's version.
-    pub version: String,
+    pub(crate) version: String,
     /// Its process.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// When this was so.
-    pub time: String,
+    pub(crate) time: String,
     /// When it started.
-    pub started: String,
+    pub(crate) started: String,
     /// `starting`, `ready`, `reloading` or `stopping`.
-    pub phase: String,
+    pub(crate) phase: String,
     /// The policy in force, once there is one.
-    pub policy: Option<PolicyStatus>,
+    pub(crate) policy: Option<PolicyStatus>,
     /// What a person should know of or do, the worst first. Empty: all is well.
-    pub concerns: Vec<Concern>,
+    pub(crate) concerns: Vec<Concern>,
     /// The rules, in the order of the policy.
-    pub rules: Vec<RuleStatus>,
+    pub(crate) rules: Vec<RuleStatus>,
     /// How it stands with KMS.
-    pub kms: KmsStatus,
+    pub(crate) kms: KmsStatus,
 }
 
 /// The policy in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PolicyStatus {
+pub(crate) struct PolicyStatus {
     /// Its file, escaped.
-    pub file: String,
+    pub(crate) file: String,
     /// Which one since the start, from 1.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// Since when.
-    pub since: String,
+    pub(crate) since: String,
     /// Why the last reload was refused, if it was.
-    pub refused: Option<String>,
+    pub(crate) refused: Option<String>,
 }
 
 /// Something that a person should know of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Concern {
+pub(crate) struct Concern {
     /// In a word: the cause of a hold, or `rule-held`, `no-events`, `kms-silent`, `brake`,
     /// `reload-refused`, `unresponsive`.
-    pub kind: String,
+    pub(crate) kind: String,
     /// The rule, if it is about one.
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
     /// How many files it is about.
-    pub files: Option<usize>,
+    pub(crate) files: Option<usize>,
     /// Since when, where it is known.
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// In full.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What to do.
-    pub hint: String,
+    pub(crate) hint: String,
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
-    pub needs_operator: bool,
+    pub(crate) needs_operator: bool,
 }
 
 /// One rule.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RuleStatus {
+pub(crate) struct RuleStatus {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// `sign` or `verify`.
-    pub mode: String,
+    pub(crate) mode: String,
     /// The watched directory, escaped.
-    pub path: String,
+    pub(crate) path: String,
     /// `opening`, `watched` (events and scans), `scanned` (scans alone) or `held` (it cannot work).
-    pub state: String,
+    pub(crate) state: String,
     /// Why it is `scanned` or `held`.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Files in memory that something is still to be done about.
-    pub waiting: usize,
+    pub(crate) waiting: usize,
     /// Those of them that are held.
-    pub held: usize,
+    pub(crate) held: usize,
     /// Those of them that are being tried.
-    pub trying: usize,
+    pub(crate) trying: usize,
     /// Still more lie in the directory.
-    pub more: bool,
+    pub(crate) more: bool,
     /// What they wait for.
-    pub causes: Vec<CauseStatus>,
+    pub(crate) causes: Vec<CauseStatus>,
     /// The one that has waited longest.
-    pub oldest: Option<OldestStatus>,
+    pub(crate) oldest: Option<OldestStatus>,
     /// Files dealt with since the daemon started, by outcome.
-    pub outcomes: BTreeMap<String, u64>,
+    pub(crate) outcomes: BTreeMap<String, u64>,
     /// The mass-failure brake is on.
-    pub brake: bool,
+    pub(crate) brake: bool,
     /// When the last scan ended.
-    pub last_scan: Option<String>,
+    pub(crate) last_scan: Option<String>,
     /// How long it took, in seconds.
-    pub last_scan_seconds: f64,
+    pub(crate) last_scan_seconds: f64,
     /// Watchers built anew since the daemon started.
-    pub watcher_rebuilds: u64,
+    pub(crate) watcher_rebuilds: u64,
     /// Bytes hashed since the daemon started.
-    pub hashed_bytes: u64,
+    pub(crate) hashed_bytes: u64,
 }
 
 /// Files that wait for one cause.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CauseStatus {
+pub(crate) struct CauseStatus {
     /// In a word.
-    pub cause: String,
+    pub(crate) cause: String,
     /// How many.
-    pub files: usize,
+    pub(crate) files: usize,
     /// Whether they are held.
-    pub held: bool,
+    pub(crate) held: bool,
     /// Since when the one that has waited longest.
-    pub since: String,
+    pub(crate) since: String,
     /// What that one says.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What to do.
-    pub hint: String,
+    pub(crate) hint: String,
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
-    pub needs_operator: bool,
+    pub(crate) needs_operator: bool,
     /// When the first of them is tried next.
-    pub next_try: Option<String>,
+    pub(crate) next_try: Option<String>,
 }
 
 /// The file that has waited longest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct OldestStatus {
+pub(crate) struct OldestStatus {
     /// Its path below the rule's directory, escaped.
-    pub file: String,
+    pub(crate) file: String,
     /// Since when it is there: its change time.
-    pub since: String,
+    pub(crate) since: String,
     /// How long that is, in seconds.
-    pub age_seconds: f64,
+    pub(crate) age_seconds: f64,
     /// What it waits for.
-    pub cause: String,
+    pub(crate) cause: String,
 }
 
 /// How it stands with KMS.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct KmsStatus {
+pub(crate) struct KmsStatus {
     /// Calls under way.
-    pub in_flight: usize,
+    pub(crate) in_flight: usize,
     /// Calls that may start in a second: the policy's, or fewer while KMS throttles.
-    pub calls_per_second: f64,
+    pub(crate) calls_per_second: f64,
     /// Calls since the daemon started, by operation and result.
-    pub calls: BTreeMap<String, BTreeMap<String, u64>>,
+    pub(crate) calls: BTreeMap<String, BTreeMap<String, u64>>,
     /// As whom AWS was asked last under the policy in force, as far as the credentials say it.
     #[serde(default)]
-    pub caller: Option<CallerStatus>,
+    pub(crate) caller: Option<CallerStatus>,
     /// The accounts of the keys of AWS that answered under the policy in force.
     #[serde(default)]
-    pub accounts: Vec<String>,
+    pub(crate) accounts: Vec<String>,
     /// Keys under which it does not answer: they are not asked but for a probe now and then.
-    pub silent: Vec<SilentStatus>,
+    pub(crate) silent: Vec<SilentStatus>,
 }
 
 /// As whom AWS is asked. Never a secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CallerStatus {
+pub(crate) struct CallerStatus {
     /// Where the credentials come from: the profile, the kind of source, the role.
-    pub source: String,
+    pub(crate) source: String,
     /// Their access key id.
-    pub access_key_id: String,
+    pub(crate) access_key_id: String,
     /// Their account, where they name it.
-    pub account: Option<String>,
+    pub(crate) account: Option<String>,
 }
 
 /// A key under which KMS does not answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SilentStatus {
+pub(crate) struct SilentStatus {
     /// The key.
-    pub key: String,
+    pub(crate) key: String,
     /// `Encrypt` or `Decrypt`.
-    pub operation: String,
+    pub(crate) operation: String,
     /// Since when.
-    pub since: String,
+    pub(crate) since: String,
     /// What it said last.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// `GET /backlog`
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     /// When this was so.
-    pub time: String,
+    pub(crate) time: String,
     /// The files, those that have waited longest first within each rule.
-    pub files: Vec<WaitingFile>,
+    pub(crate) files: Vec<WaitingFile>,
     /// What else there is to say of each rule that was asked.
-    pub rules: Vec<RuleBacklog>,
+    pub(crate) rules: Vec<RuleBacklog>,
 }
 
 /// What is not in the list of a rule's files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RuleBacklog {
+pub(crate) struct RuleBacklog {
     /// The rule.
-    pub rule: String,
+    pub(crate) rule: String,
     /// How many files there are that were asked for.
-    pub total: usize,
+    pub(crate) total: usize,
     /// Still more lie in the directory, for which there was no room in memory.
-    pub more: bool,
+    pub(crate) more: bool,
     /// Why it did not answer, if it did not.
-    pub unanswered: Option<String>,
+    pub(crate) unanswered: Option<String>,
 }
 
 /// A file that something is still to be done about.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WaitingFile {
+pub(crate) struct WaitingFile {
     /// The rule.
-    pub rule: String,
+    pub(crate) rule: String,
     /// Its path below the rule's directory, escaped.
-    pub file: String,
+    pub(crate) file: String,
     /// The bytes of that, in hexadecimal.
-    pub path_hex: String,
+    pub(crate) path_hex: String,
     /// In a word: the cause of a hold, or what it waits for.
-    pub cause: String,
+    pub(crate) cause: String,
     /// Whether it is held.
-    pub held: bool,
+    pub(crate) held: bool,
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
-    pub needs_operator: bool,
+    pub(crate) needs_operator: bool,
     /// In full.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What to do.
-    pub hint: String,
+    pub(crate) hint: String,
     /// Since when it is there: its change time.
-    pub since: String,
+    pub(crate) since: String,
     /// Tries that ended in a hold.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// When it is looked at next; `null` for when something happens to it.
-    pub next_try: Option<String>,
+    pub(crate) next_try: Option<String>,
     /// Its size in bytes, if it is there.
-    pub size: Option<u64>,
+    pub(crate) size: Option<u64>,
 }
 
 /// The answer to an order, or why there is none.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// What was done, or why not.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl StatusReport {
     /// All of it, now.
-    pub fn of(status: &Status) -> Self {
+    pub(crate) fn of(status: &Status) -> Self {
         let (reading, clocks) = (status.read(), status.clock.read());
         let plan = reading.plan.as_deref();
         let silent = reading.silent_keys.iter().map(|((key, operation), silent)| SilentStatus {

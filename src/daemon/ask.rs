@@ -14,7 +14,7 @@ use crate::fs::RelPath;
 
 /// What a driver may be asked.
 #[derive(Debug)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// The pairs that wait, those that have waited longest first, at most so many.
     Backlog {
         /// Which.
@@ -30,54 +30,54 @@ pub enum Ask {
 
 /// Which pairs are meant.
 #[derive(Debug, Clone, Default)]
-pub struct Which {
+pub(crate) struct Which {
     /// Only those that wait for this cause.
-    pub cause: Option<String>,
+    pub(crate) cause: Option<String>,
     /// Only those that are held.
-    pub held_only: bool,
+    pub(crate) held_only: bool,
     /// Only this one, by its path below the root, byte for byte.
-    pub path: Option<Vec<u8>>,
+    pub(crate) path: Option<Vec<u8>>,
 }
 
 /// Pairs that wait.
 #[derive(Debug, Default)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     /// The first of them.
-    pub pairs: Vec<Waiting>,
+    pub(crate) pairs: Vec<Waiting>,
     /// How many there are that were asked for.
-    pub total: usize,
+    pub(crate) total: usize,
     /// Still more lie in the directory, for which there was no room in memory.
-    pub more: bool,
+    pub(crate) more: bool,
 }
 
 /// A pair that something is still to be done about.
 #[derive(Debug, Clone)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The payload below the root.
-    pub path: RelPath,
+    pub(crate) path: RelPath,
     /// In a word: the cause of a hold, or what it waits for.
-    pub cause: &'static str,
+    pub(crate) cause: &'static str,
     /// Whether it is held.
-    pub is_held: bool,
+    pub(crate) is_held: bool,
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
-    pub needs_operator: bool,
+    pub(crate) needs_operator: bool,
     /// In full.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What a person can do.
-    pub hint: String,
+    pub(crate) hint: String,
     /// Since when, since the epoch.
-    pub since: Duration,
+    pub(crate) since: Duration,
     /// Tries that ended in a hold.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// When it is looked at next; `None` for when something happens to it.
-    pub next_try: Option<Moment>,
+    pub(crate) next_try: Option<Moment>,
     /// The payload's size in bytes, if there is one.
-    pub size: Option<u64>,
+    pub(crate) size: Option<u64>,
 }
 
 /// Why a driver does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unanswered {
+pub(crate) enum Unanswered {
     /// It is not there: it starts, or ends.
     Gone,
     /// It is asked too much already.

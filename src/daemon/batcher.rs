@@ -20,7 +20,7 @@ use crate::signing::{Signed, SignedBatch, Signer};
 
 /// The batches of one rule.
 #[derive(Debug)]
-pub struct Batcher {
+pub(crate) struct Batcher {
     batching: Batching,
     /// The one that files still join.
     open: Mutex<Option<Arc<Gathering>>>,
@@ -31,15 +31,15 @@ pub struct Batcher {
 
 /// What is signed, and for whom.
 #[derive(Debug)]
-pub struct Job<'a, K> {
+pub(crate) struct Job<'a, K> {
     /// Who signs.
-    pub signer: Signer<'a, K>,
+    pub(crate) signer: Signer<'a, K>,
     /// What KMS is given of the context. The same for all files of the rule.
-    pub shared: &'a Context,
+    pub(crate) shared: &'a Context,
     /// Which keys of the context it is not given.
-    pub leaf_keys: &'a LeafKeys,
+    pub(crate) leaf_keys: &'a LeafKeys,
     /// The file's leaf.
-    pub leaf: Node,
+    pub(crate) leaf: Node,
 }
 
 /// What KMS said of a batch, once it is known.
@@ -64,7 +64,7 @@ struct Member {
 
 impl Batcher {
     /// A rule's batches, of which there are none yet.
-    pub fn new(batching: Batching) -> Self {
+    pub(crate) fn new(batching: Batching) -> Self {
         Self {
             batching,
             open: Mutex::new(None),
@@ -74,7 +74,7 @@ impl Batcher {
     }
 
     /// How many files may wait for a batch at the same time.
-    pub const fn max_files(&self) -> usize {
+    pub(crate) const fn max_files(&self) -> usize {
         self.batching.max_files
     }
 
@@ -84,7 +84,10 @@ impl Batcher {
     /// # Errors
     /// `Hold`, when KMS does not sign: then for all of them. `Changed`, when who was to ask KMS was
     /// called off.
-    pub async fn sign<K: Kms>(&self, job: Job<'_, K>) -> Result<(Signed, SemaphorePermit<'_>), AttemptError> {
+    pub(crate) async fn sign<K: Kms>(
+        &self,
+        job: Job<'_, K>,
+    ) -> Result<(Signed, SemaphorePermit<'_>), AttemptError> {
         let Member { gathering, index, teller } = self.join(job.leaf);
         if let Some(teller) = teller {
             let first = First { batcher: self, gathering: &gathering };
@@ -103,19 +106,19 @@ impl Batcher {
     }
 
     /// How many wait in the batch that files still join.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.open().as_ref().map_or(0, |gathering| lock(&gathering.leaves).len())
     }
 
     /// Has those who wait wait for nobody else.
-    pub fn hurry(&self) {
+    pub(crate) fn hurry(&self) {
         if let Some(gathering) = self.open().as_ref() {
             gathering.enough.notify_one();
         }
     }
 
     /// Has nobody wait for others from now on: what is gathered is signed at once.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.hurry();
     }

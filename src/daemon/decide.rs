@@ -9,7 +9,7 @@ use crate::source::Bringers;
 /// What to do with a pair that was judged. `P` is the proof that it is valid, which only a verdict
 /// gives; who foretells has none.
 #[derive(Debug)]
-pub enum Verified<P> {
+pub(crate) enum Verified<P> {
     /// Deliver the private copy.
     Deliver(P),
     /// Put on record that it is valid where it lies.
@@ -26,7 +26,7 @@ pub enum Verified<P> {
 
 /// Why a bad verdict has no effect although it is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
+pub(crate) enum Doubt {
     /// Too much fails alike to be the senders' doing.
     Brake,
     /// One user could have spoilt the other's pair.
@@ -35,7 +35,7 @@ pub enum Doubt {
 
 impl Doubt {
     /// The hold that it is.
-    pub const fn hold(self, reason: Reason) -> Hold {
+    pub(crate) const fn hold(self, reason: Reason) -> Hold {
         match self {
             Self::Brake => Hold::Brake(reason),
             Self::MixedOwners => Hold::MixedOwners(reason),
@@ -45,7 +45,7 @@ impl Doubt {
 
 /// Decides for a verify rule. `braked` is whether the mass-failure brake is on. Neither that nor
 /// who brought the pair ever stops what is valid.
-pub fn verified<P>(
+pub(crate) fn verified<P>(
     rule: &VerifyRule,
     verdict: Result<P, Reason>,
     finality: Finality,
@@ -80,7 +80,7 @@ pub fn verified<P>(
 /// Whether a mistake in the policy would look like this: a wrong key, a wrong context, or an
 /// `accept_batch` that is missing. `is_batch` says that the signature has the form of one of a
 /// batch.
-pub const fn looks_like_our_mistake(reason: Reason, is_batch: bool) -> bool {
+pub(crate) const fn looks_like_our_mistake(reason: Reason, is_batch: bool) -> bool {
     match reason {
         Reason::Rejected | Reason::WrongKey => true,
         Reason::Malformed => is_batch,
@@ -90,7 +90,7 @@ pub const fn looks_like_our_mistake(reason: Reason, is_batch: bool) -> bool {
 
 /// What to do with valid content under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Edition {
+pub(crate) enum Edition {
     /// Accept it.
     Accept,
     /// Accept it, and tell an operator.
@@ -101,7 +101,7 @@ pub enum Edition {
 
 /// Decides about valid content. `is_superseded` is whether other content was accepted under its
 /// name since it was.
-pub const fn edition(rollback: Rollback, is_superseded: bool) -> Edition {
+pub(crate) const fn edition(rollback: Rollback, is_superseded: bool) -> Edition {
     match (rollback, is_superseded) {
         (Rollback::Off, _) | (_, false) => Edition::Accept,
         (Rollback::Alert, true) => Edition::Alert,
@@ -111,7 +111,7 @@ pub const fn edition(rollback: Rollback, is_superseded: bool) -> Edition {
 
 /// What lies at `NAME.sig` of a file to be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
+pub(crate) enum Existing {
     /// Nothing.
     Nothing,
     /// Ours, for this content, key and context.
@@ -128,7 +128,7 @@ pub enum Existing {
 
 /// What to do with a file to be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signing {
+pub(crate) enum Signing {
     /// Make a signature.
     Sign,
     /// It is signed.
@@ -149,7 +149,7 @@ pub enum Signing {
 
 /// What state says of the signature beside a file to be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recalled {
+pub(crate) enum Recalled {
     /// Nothing.
     Nothing,
     /// It is ours, and was about to be replaced when the process was killed.
@@ -167,7 +167,7 @@ pub enum Recalled {
 
 /// What a signature beside a file is, by what state says. `None`: KMS has to be asked. `fits` is
 /// whether the rule wants signatures of its format.
-pub const fn recalled(recalled: Recalled, fits: bool) -> Option<Existing> {
+pub(crate) const fn recalled(recalled: Recalled, fits: bool) -> Option<Existing> {
     match recalled {
         Recalled::Nothing => None,
         Recalled::Intended => Some(Existing::Stale),
@@ -183,7 +183,7 @@ pub const fn recalled(recalled: Recalled, fits: bool) -> Option<Existing> {
 
 /// What a signature beside a file is that KMS was asked about, or that is bad whatever KMS says.
 /// `is_genuine` is whether the rule's key made it, for whatever content.
-pub const fn opened(is_valid: bool, is_genuine: bool, fits: bool) -> Existing {
+pub(crate) const fn opened(is_valid: bool, is_genuine: bool, fits: bool) -> Existing {
     match (is_valid, is_genuine) {
         (true, _) if fits => Existing::Valid,
         (true, _) | (false, true) => Existing::Stale,
@@ -192,7 +192,7 @@ pub const fn opened(is_valid: bool, is_genuine: bool, fits: bool) -> Existing {
 }
 
 /// Decides for a sign rule.
-pub const fn signing(existing: Existing, on_stale: OnStale) -> Signing {
+pub(crate) const fn signing(existing: Existing, on_stale: OnStale) -> Signing {
     match (existing, on_stale) {
         (Existing::Nothing, _) => Signing::Sign,
         (Existing::Current, _) => Signing::Done,
@@ -211,7 +211,7 @@ pub const fn signing(existing: Existing, on_stale: OnStale) -> Signing {
 /// Looks at the last final verdicts. Only they move it: a sender who floods a rule with bad pairs
 /// gets them held instead of moved, and nothing else changes for anyone.
 #[derive(Debug, Default)]
-pub struct Brake {
+pub(crate) struct Brake {
     /// The last verdicts, newest last: whether each looked like a mistake of ours.
     window: std::collections::VecDeque<bool>,
 }
@@ -223,7 +223,7 @@ impl Brake {
     const MIN: usize = 10;
 
     /// Takes a final verdict: whether it looked like a mistake of ours.
-    pub fn saw(&mut self, mistake: bool) {
+    pub(crate) fn saw(&mut self, mistake: bool) {
         if self.window.len() == Self::WINDOW {
             self.window.pop_front();
         }
@@ -231,7 +231,7 @@ impl Brake {
     }
 
     /// Whether it is on: at least nine in ten of at least ten.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         let bad = self.window.iter().filter(|bad| **bad).count();
         self.window.len() >= Self::MIN && bad * 10 >= self.window.len() * 9
     }

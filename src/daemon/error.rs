@@ -55,7 +55,7 @@ impl From<JoinError> for DaemonError {
 
 impl DaemonError {
     /// The exit code it ends the process with.
-    pub const fn exit(&self) -> Exit {
+    pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::Trust(TrustError::Io(_)) | Self::Store(StoreError::Trust(TrustError::Io(_))) => {
                 Exit::Unfinished

@@ -14,13 +14,13 @@ const REMOTE: usize = 4;
 
 /// The places that all rules share.
 #[derive(Debug)]
-pub struct FairSemaphore {
+pub(crate) struct FairSemaphore {
     places: Semaphore,
 }
 
 /// One rule's queue.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     /// Held by the first in the queue. Fair: first come, first served.
     first: Mutex<()>,
     own: Option<Semaphore>,
@@ -28,19 +28,19 @@ pub struct Queue {
 
 impl Queue {
     /// A queue that nobody is in.
-    pub fn new(is_remote: bool) -> Self {
+    pub(crate) fn new(is_remote: bool) -> Self {
         Self { first: Mutex::new(()), own: is_remote.then(|| Semaphore::new(REMOTE)) }
     }
 }
 
 impl FairSemaphore {
     /// So many places.
-    pub fn new(places: usize) -> Self {
+    pub(crate) fn new(places: usize) -> Self {
         Self { places: Semaphore::new(places) }
     }
 
     /// Waits for a place; `None` once there are no more.
-    pub async fn take<'a>(&'a self, queue: &'a Queue) -> Option<SemaphorePermit<'a>> {
+    pub(crate) async fn take<'a>(&'a self, queue: &'a Queue) -> Option<SemaphorePermit<'a>> {
         if let Some(own) = &queue.own {
             return own.acquire().await.ok();
         }
@@ -50,7 +50,7 @@ impl FairSemaphore {
 
     /// Sends everybody in this queue away, and everybody who waits for a place that is shared. Who
     /// has a place keeps it.
-    pub fn close(&self, queue: Option<&Queue>) {
+    pub(crate) fn close(&self, queue: Option<&Queue>) {
         self.places.close();
         if let Some(own) = queue.and_then(|queue| queue.own.as_ref()) {
             own.close();

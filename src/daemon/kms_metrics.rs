@@ -13,11 +13,11 @@ use crate::kms::{KmsError, Operation};
 
 /// Upper bounds of the classes of latency, in milliseconds: from a fast answer nearby to the
 /// operation's timeout.
-pub const BOUNDS_MS: [u64; 11] = [5, 10, 20, 50, 100, 200, 500, 1_000, 2_500, 5_000, 20_000];
+pub(crate) const BOUNDS_MS: [u64; 11] = [5, 10, 20, 50, 100, 200, 500, 1_000, 2_500, 5_000, 20_000];
 
 /// The calls of a daemon.
 #[derive(Debug, Default)]
-pub struct KmsMetrics {
+pub(crate) struct KmsMetrics {
     calls: Mutex<BTreeMap<(Operation, &'static str), Calls>>,
     in_flight: AtomicUsize,
     /// Nanoseconds between calls, once one was answered.
@@ -26,28 +26,28 @@ pub struct KmsMetrics {
 
 /// Calls that came to the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Calls {
+pub(crate) struct Calls {
     /// How many.
-    pub count: u64,
+    pub(crate) count: u64,
     /// How long they took together.
-    pub time: Duration,
+    pub(crate) time: Duration,
     /// How many fell into each class of [`BOUNDS_MS`], and above the last.
-    pub classes: [u64; BOUNDS_MS.len() + 1],
+    pub(crate) classes: [u64; BOUNDS_MS.len() + 1],
 }
 
 impl KmsMetrics {
     /// A call leaves.
-    pub fn call_began(&self) {
+    pub(crate) fn call_began(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It is over, whatever came of it.
-    pub fn call_over(&self) {
+    pub(crate) fn call_over(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A call came back.
-    pub fn count(&self, call: &CallEnd<'_>) {
+    pub(crate) fn count(&self, call: &CallEnd<'_>) {
         let result = match call.answer {
             Ok(_) => "ok",
             Err(KmsError::Rejected) => "rejected",
@@ -65,12 +65,12 @@ impl KmsMetrics {
     }
 
     /// The time that passes between two calls at the present rate, which falls when KMS throttles.
-    pub fn set_interval(&self, interval: Duration) {
+    pub(crate) fn set_interval(&self, interval: Duration) {
         self.interval.store(interval.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Calls that may start in a second, as far as it is known to differ from the policy's.
-    pub fn rate(&self) -> Option<f64> {
+    pub(crate) fn rate(&self) -> Option<f64> {
         match self.interval.load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos).as_secs_f64().recip()),
@@ -78,12 +78,12 @@ impl KmsMetrics {
     }
 
     /// How many came to what.
-    pub fn calls(&self) -> BTreeMap<(Operation, &'static str), Calls> {
+    pub(crate) fn calls(&self) -> BTreeMap<(Operation, &'static str), Calls> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Calls under way.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 }

@@ -9,7 +9,7 @@ const QUIET: Duration = Duration::from_secs(15);
 
 /// Gives the system back what is free: at once, and once more what the threads had that did the
 /// work.
-pub async fn give_back() {
+pub(crate) async fn give_back() {
     for wait in [Duration::ZERO, QUIET] {
         tokio::time::sleep(wait).await;
         tokio::task::spawn_blocking(trim).await.unwrap_or_default(); // the runtime is going down

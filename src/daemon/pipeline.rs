@@ -41,45 +41,45 @@ const VALID: &str = "valid";
 const INVALID: &str = "invalid";
 
 /// What all rules share.
-pub struct Pipeline<K> {
+pub(crate) struct Pipeline<K> {
     /// The key management service, behind its limits.
-    pub kms: ThrottledKms<K, Status>,
+    pub(crate) kms: ThrottledKms<K, Status>,
     /// What was decided.
-    pub state: State,
+    pub(crate) state: State,
     /// Places for hashing.
-    pub hashing: FairSemaphore,
+    pub(crate) hashing: FairSemaphore,
     /// This host's name, for contexts.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// Where it is shown what goes on.
-    pub status: Arc<Status>,
+    pub(crate) status: Arc<Status>,
     /// The daemon's clock.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Whether to change nothing.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 /// A signature that was opened before, for as long as its pair waits.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub(crate) struct Known {
     signature: Signature,
     opened: OpenedSignature,
 }
 
 /// One pass of one pair.
-pub struct Attempt<V> {
+pub(crate) struct Attempt<V> {
     /// The payload below the root.
-    pub path: RelPath,
+    pub(crate) path: RelPath,
     /// The versions to be tried; others start over.
-    pub versions: PairVersion<V>,
+    pub(crate) versions: PairVersion<V>,
     /// How much the verdict counts.
-    pub finality: Finality,
+    pub(crate) finality: Finality,
     /// What an earlier try learned of the signature.
-    pub known: Option<Known>,
+    pub(crate) known: Option<Known>,
 }
 
 /// How a try ended.
 #[derive(Debug)]
-pub enum AttemptOutcome {
+pub(crate) enum AttemptOutcome {
     /// It is dealt with.
     Settled(Settled),
     /// It changed, or was being written.
@@ -92,11 +92,11 @@ pub enum AttemptOutcome {
 
 /// What became of a pair.
 #[derive(Debug, Clone)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// What.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// Why, where that says more.
-    pub reason: Option<DecisionReason>,
+    pub(crate) reason: Option<DecisionReason>,
 }
 
 impl Settled {
@@ -111,23 +111,23 @@ impl Settled {
 
 /// A file that is not handled as it is.
 #[derive(Debug)]
-pub struct Refusal<V> {
+pub(crate) struct Refusal<V> {
     /// The payload below the root, or what has its place.
-    pub path: RelPath,
+    pub(crate) path: RelPath,
     /// The versions it is about.
-    pub versions: PairVersion<V>,
+    pub(crate) versions: PairVersion<V>,
     /// Why.
-    pub reason: RefusalReason,
+    pub(crate) reason: RefusalReason,
 }
 
 /// A try and what came of it.
-pub struct AttemptResult {
+pub(crate) struct AttemptResult {
     /// The payload below the root.
-    pub path: RelPath,
+    pub(crate) path: RelPath,
     /// How it ended.
-    pub outcome: AttemptOutcome,
+    pub(crate) outcome: AttemptOutcome,
     /// What was learned of the signature.
-    pub known: Option<Known>,
+    pub(crate) known: Option<Known>,
 }
 
 impl<K: Kms> Pipeline<K> {

@@ -17,7 +17,7 @@ const RECORDED: Quota = Quota::new(1000, Duration::from_secs(60 * 60));
 
 /// What was refused of late in a rule.
 #[derive(Debug)]
-pub struct Refusals {
+pub(crate) struct Refusals {
     told: Mutex<Quota>,
     recorded: Mutex<Recorded>,
 }
@@ -38,17 +38,17 @@ impl Default for Refusals {
 
 impl Refusals {
     /// Whether one more is told.
-    pub fn may_tell(&self) -> bool {
+    pub(crate) fn may_tell(&self) -> bool {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).admits()
     }
 
     /// How many were not told, when it is time to say so.
-    pub fn untold(&self, now: Moment) -> Option<usize> {
+    pub(crate) fn untold(&self, now: Moment) -> Option<usize> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).turn(now)
     }
 
     /// Whether one more, of this file, is put on record.
-    pub fn may_record(&self, path: &RelPath) -> bool {
+    pub(crate) fn may_record(&self, path: &RelPath) -> bool {
         let mut recorded = self.recorded();
         let admitted = recorded.quota.admits();
         if !admitted {
@@ -59,7 +59,7 @@ impl Refusals {
 
     /// How many were not put on record, and the last of them, when it is time to say so; at the end
     /// it is.
-    pub fn unrecorded(&self, now: Moment, is_end: bool) -> Option<(usize, RelPath)> {
+    pub(crate) fn unrecorded(&self, now: Moment, is_end: bool) -> Option<(usize, RelPath)> {
         let mut recorded = self.recorded();
         let count = if is_end { recorded.quota.end() } else { recorded.quota.turn(now) };
         count.zip(recorded.last.take_if(|_| count.is_some()))

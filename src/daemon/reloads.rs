@@ -15,10 +15,10 @@ use crate::policy::Policy;
 use crate::sink::directory::quarantine::store::Store;
 
 /// A policy that can take over, with its quarantine store.
-pub type Next = (Policy, Option<Arc<Store>>);
+pub(crate) type Next = (Policy, Option<Arc<Store>>);
 
 /// The policies to come. Of several the last takes over.
-pub struct Reloads {
+pub(crate) struct Reloads {
     first: Policy,
     options: Options,
     status: Arc<Status>,
@@ -30,7 +30,7 @@ pub struct Reloads {
 
 impl Reloads {
     /// None as yet, after the policy that the daemon was started with.
-    pub fn new(first: &Policy, options: Options, status: &Arc<Status>) -> Self {
+    pub(crate) fn new(first: &Policy, options: Options, status: &Arc<Status>) -> Self {
         let status = Arc::clone(status);
         Self {
             first: first.clone(),
@@ -43,13 +43,13 @@ impl Reloads {
     }
 
     /// A store that is in use.
-    pub fn hold(&mut self, store: Option<&Arc<Store>>) {
+    pub(crate) fn hold(&mut self, store: Option<&Arc<Store>>) {
         self.stores.retain(|store| store.strong_count() > 0);
         self.stores.extend(store.map(Arc::downgrade));
     }
 
     /// Has one looked at.
-    pub fn offer(&mut self, policy: Box<Policy>) {
+    pub(crate) fn offer(&mut self, policy: Box<Policy>) {
         if !self.accepting.is_empty() {
             if self.waiting.replace(policy).is_some() {
                 self.status.reload_superseded();
@@ -66,7 +66,7 @@ impl Reloads {
     ///
     /// # Errors
     /// A panic.
-    pub async fn next(&mut self) -> Result<Next, DaemonError> {
+    pub(crate) async fn next(&mut self) -> Result<Next, DaemonError> {
         loop {
             let Some(accepted) = self.accepting.join_next().await else {
                 return std::future::pending().await;

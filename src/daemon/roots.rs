@@ -26,7 +26,7 @@ const MOST: usize = 64;
 
 /// The roots of one rule under one policy.
 #[derive(Debug, Default)]
-pub struct Roots(Mutex<HashMap<Name, Entry>>);
+pub(crate) struct Roots(Mutex<HashMap<Name, Entry>>);
 
 /// Which question it was: SHA-512 of the keys in their order, the encryption context and the
 /// ciphertext, each after its length.
@@ -60,7 +60,7 @@ impl Roots {
     ///
     /// # Errors
     /// [`Trouble`]: no verdict is possible now.
-    pub async fn ask<K: Kms>(
+    pub(crate) async fn ask<K: Kms>(
         &self,
         verifier: &Verifier<'_, K>,
         request: &DecryptRequest<'_>,

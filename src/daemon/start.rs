@@ -17,7 +17,7 @@ use crate::state::{Found, State};
 ///
 /// # Errors
 /// `Root`, `Trust`.
-pub fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
+pub(crate) fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
     if rustix::process::geteuid().is_root() && !(policy.allow_root || options.allow_root) {
         return Err(DaemonError::Root);
     }

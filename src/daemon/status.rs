@@ -30,14 +30,14 @@ const MAX_REQUESTS: usize = 16;
 #[derive(Debug)]
 pub struct Status {
     /// The clock of every moment on it.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// When that clock began, since the epoch. The same for as long as the daemon runs, wherever
     /// the host's clock goes.
-    pub started: Duration,
+    pub(crate) started: Duration,
     /// Whether its loops turn.
-    pub watchdog: Watchdog,
+    pub(crate) watchdog: Watchdog,
     /// Calls of KMS.
-    pub kms_metrics: KmsMetrics,
+    pub(crate) kms_metrics: KmsMetrics,
     /// Changes when the record may have more rows; there once state is open.
     commits: OnceLock<watch::Receiver<u64>>,
     life: watch::Sender<Life>,
@@ -53,28 +53,28 @@ pub struct Status {
 
 /// The policy in force.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The policy.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// Which one since the daemon started, from 1.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// Since when.
-    pub since: Moment,
+    pub(crate) since: Moment,
 }
 
 /// Where the daemon is between start and end.
 #[derive(Debug, Clone, Default)]
-pub struct Life {
+pub(crate) struct Life {
     /// Where.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// How many reloads have been asked for.
-    pub reloads: u64,
+    pub(crate) reloads: u64,
     /// When the last one was, by `CLOCK_MONOTONIC`.
-    pub reload_asked: Duration,
+    pub(crate) reload_asked: Duration,
     /// Reloads that were asked for and have come to no end yet, good or bad.
-    pub under_way: u64,
+    pub(crate) under_way: u64,
     /// Why the last one was refused, if it was.
-    pub refused: Option<String>,
+    pub(crate) refused: Option<String>,
     /// It has been ready since it started.
     was_ready: bool,
 }
@@ -93,7 +93,7 @@ impl Life {
 
 /// Phases of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Before the first scan of every rule is queued.
     #[default]
     Starting,
@@ -107,7 +107,7 @@ pub enum Phase {
 
 /// What one rule shows.
 #[derive(Debug)]
-pub struct RuleStatus {
+pub(crate) struct RuleStatus {
     figures: Mutex<Figures>,
     /// Where its driver takes questions.
     requests: Mutex<Option<mpsc::Sender<Ask>>>,
@@ -116,83 +116,83 @@ pub struct RuleStatus {
 
 /// The figures of a rule.
 #[derive(Debug, Clone, Default)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// Files dealt with since the daemon started, by outcome. Only ever grows.
-    pub outcomes: BTreeMap<&'static str, u64>,
+    pub(crate) outcomes: BTreeMap<&'static str, u64>,
     /// How often files were held since the daemon started, by cause. Only ever grows.
-    pub holds: BTreeMap<&'static str, u64>,
+    pub(crate) holds: BTreeMap<&'static str, u64>,
     /// Bytes of files hashed since the daemon started.
-    pub hashed: u64,
+    pub(crate) hashed: u64,
     /// Scans ended since the daemon started, and how long they took together.
-    pub scans: u64,
+    pub(crate) scans: u64,
     /// See `scans`.
-    pub scanning: Duration,
+    pub(crate) scanning: Duration,
     /// Watchers built since the daemon started, but for the first.
-    pub rebuilds: u64,
+    pub(crate) rebuilds: u64,
     /// Files known when [`Figures::now`] was shown: dealt with by then, or waiting.
-    pub known: u64,
+    pub(crate) known: u64,
     /// What is so now.
-    pub now: Now,
+    pub(crate) now: Now,
 }
 
 /// What is so in a rule now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Now {
+pub(crate) struct Now {
     /// How it stands with its directory.
-    pub root: Root,
+    pub(crate) root: Root,
     /// Pairs that are held or wait for something, by cause.
-    pub causes: BTreeMap<&'static str, Cause>,
+    pub(crate) causes: BTreeMap<&'static str, Cause>,
     /// Pairs that something is still to be done about, those held included.
-    pub waiting: usize,
+    pub(crate) waiting: usize,
     /// Pairs that are held; the rest of those that wait only need time.
-    pub held: usize,
+    pub(crate) held: usize,
     /// Pairs that are being tried.
-    pub trying: usize,
+    pub(crate) trying: usize,
     /// The one that has waited longest.
-    pub oldest: Option<Oldest>,
+    pub(crate) oldest: Option<Oldest>,
     /// The mass-failure brake is on.
-    pub braked: bool,
+    pub(crate) braked: bool,
     /// More wait in the directory than are counted here.
-    pub more: bool,
+    pub(crate) more: bool,
     /// When the last scan ended.
-    pub last_scan: Option<Moment>,
+    pub(crate) last_scan: Option<Moment>,
     /// How long it took.
-    pub last_scan_took: Duration,
+    pub(crate) last_scan_took: Duration,
 }
 
 /// Pairs that wait for one cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
+pub(crate) struct Cause {
     /// How many.
-    pub count: usize,
+    pub(crate) count: usize,
     /// Whether they are held, and not only waiting for something that is bound to come.
-    pub is_held: bool,
+    pub(crate) is_held: bool,
     /// Since when the one that has waited longest.
-    pub since: Moment,
+    pub(crate) since: Moment,
     /// What that one says, in full.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What a person can do.
-    pub hint: String,
+    pub(crate) hint: String,
     /// Whether a person is needed.
-    pub needs_operator: bool,
+    pub(crate) needs_operator: bool,
     /// When the first of them is looked at next.
-    pub next_try: Option<Moment>,
+    pub(crate) next_try: Option<Moment>,
 }
 
 /// The pair that has waited longest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Oldest {
+pub(crate) struct Oldest {
     /// The payload below the root, escaped.
-    pub file: String,
+    pub(crate) file: String,
     /// Since when, since the epoch: its change time, or when it was first seen if that was before.
-    pub since: Duration,
+    pub(crate) since: Duration,
     /// What it waits for.
-    pub cause: &'static str,
+    pub(crate) cause: &'static str,
 }
 
 /// How it stands with a rule's directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Root {
+pub(crate) enum Root {
     /// It is being opened. For long only where a file system does not answer.
     #[default]
     Opening,
@@ -206,7 +206,7 @@ pub enum Root {
 
 impl Root {
     /// The word for it, for status and metrics.
-    pub const fn as_str(&self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Opening => "opening",
             Self::Watched => "watched",
@@ -218,20 +218,20 @@ impl Root {
 
 /// A key under which KMS does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SilentKey {
+pub(crate) struct SilentKey {
     /// Since when it is not asked but for a probe now and then.
-    pub since: Moment,
+    pub(crate) since: Moment,
     /// What it said last.
-    pub trouble: Trouble,
+    pub(crate) trouble: Trouble,
 }
 
 /// As whom AWS was asked under the policy in force, and who answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// The caller of the last call.
-    pub caller: Option<Caller>,
+    pub(crate) caller: Option<Caller>,
     /// The accounts of the keys that answered.
-    pub accounts: BTreeSet<String>,
+    pub(crate) accounts: BTreeSet<String>,
 }
 
 /// The most accounts that are remembered. A policy names its keys; who answers could name any.
@@ -239,17 +239,17 @@ const MAX_ACCOUNTS: usize = 16;
 
 /// The whole status at one moment.
 #[derive(Debug, Clone)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// Where the daemon is.
-    pub life: Life,
+    pub(crate) life: Life,
     /// The policy in force, once there is one.
-    pub plan: Option<Arc<Plan>>,
+    pub(crate) plan: Option<Arc<Plan>>,
     /// Each rule's figures, by name.
-    pub rules: BTreeMap<String, Figures>,
+    pub(crate) rules: BTreeMap<String, Figures>,
     /// Keys under which KMS does not answer.
-    pub silent_keys: BTreeMap<(String, Operation), SilentKey>,
+    pub(crate) silent_keys: BTreeMap<(String, Operation), SilentKey>,
     /// As whom AWS was asked.
-    pub asked: Asked,
+    pub(crate) asked: Asked,
 }
 
 impl Default for Status {
@@ -260,7 +260,7 @@ impl Default for Status {
 
 impl Status {
     /// An empty status.
-    pub fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
             started: clock::since_epoch().saturating_sub(clock.now()),
@@ -278,33 +278,33 @@ impl Status {
     }
 
     /// State is open. Only the first is taken: a daemon has one state.
-    pub fn opened(&self, commits: watch::Receiver<u64>) {
+    pub(crate) fn opened(&self, commits: watch::Receiver<u64>) {
         self.commits.get_or_init(|| commits);
     }
 
     /// Changes when the record may have more rows.
-    pub fn commits(&self) -> Option<watch::Receiver<u64>> {
+    pub(crate) fn commits(&self) -> Option<watch::Receiver<u64>> {
         self.commits.get().cloned()
     }
 
     /// Somebody is going to open a control socket: the daemon is not ready before they have tried.
-    pub fn expect_control(&self) {
+    pub(crate) fn expect_control(&self) {
         self.control_ready.send_replace(false);
     }
 
     /// They have tried.
-    pub fn control_was_tried(&self) {
+    pub(crate) fn control_was_tried(&self) {
         self.control_ready.send_replace(true);
     }
 
     /// Waits until a control socket was tried, if one is expected.
-    pub async fn control(&self) {
+    pub(crate) async fn control(&self) {
         // The sender is this status's own.
         self.control_ready.subscribe().wait_for(|tried| *tried).await.map(drop).unwrap_or_default();
     }
 
     /// A policy is in force from now on.
-    pub fn adopt(&self, policy: &Policy) {
+    pub(crate) fn adopt(&self, policy: &Policy) {
         let since = self.clock.now();
         self.plan.send_modify(|plan| {
             let generation = plan.as_ref().map_or(0, |old| old.generation) + 1;
@@ -315,7 +315,7 @@ impl Status {
 
     /// Takes the rules of a policy: new ones begin, those of the same name go on, others are taken
     /// off. What was known of keys is asked anew.
-    pub fn set_rules<'a>(&self, names: impl Iterator<Item = &'a str>) {
+    pub(crate) fn set_rules<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let mut rules = lock(&self.rules);
         let mut old = std::mem::take(&mut *rules);
         for name in names {
@@ -331,12 +331,12 @@ impl Status {
 
     /// The rule_status of a rule, for its driver; a new one if the rule is not among those that
     /// were set.
-    pub fn rule(&self, name: &str) -> Arc<RuleStatus> {
+    pub(crate) fn rule(&self, name: &str) -> Arc<RuleStatus> {
         Arc::clone(lock(&self.rules).entry(name.to_owned()).or_insert_with(|| self.new_rule()))
     }
 
     /// The panels of all rules, by name.
-    pub fn rule_statuses(&self) -> BTreeMap<String, Arc<RuleStatus>> {
+    pub(crate) fn rule_statuses(&self) -> BTreeMap<String, Arc<RuleStatus>> {
         lock(&self.rules).clone()
     }
 
@@ -361,12 +361,12 @@ impl Status {
 
     /// Every rule has its first scan queued, or is held, by the policy that the daemon was started
     /// with.
-    pub fn is_ready(&self) {
+    pub(crate) fn is_ready(&self) {
         self.live(|life| life.was_ready = true);
     }
 
     /// A reload was asked for.
-    pub fn reload_asked(&self) {
+    pub(crate) fn reload_asked(&self) {
         self.live(|life| {
             life.reloads += 1;
             life.under_way += 1;
@@ -375,7 +375,7 @@ impl Status {
     }
 
     /// One has come to its end: as [`Status::is_ready`], by its policy.
-    pub fn reloaded(&self) {
+    pub(crate) fn reloaded(&self) {
         self.live(|life| {
             life.was_ready = true;
             life.under_way = life.under_way.saturating_sub(1);
@@ -384,12 +384,12 @@ impl Status {
     }
 
     /// One has come to nothing, as another came after it.
-    pub fn reload_superseded(&self) {
+    pub(crate) fn reload_superseded(&self) {
         self.live(|life| life.under_way = life.under_way.saturating_sub(1));
     }
 
     /// One was refused, and the policy before it goes on.
-    pub fn reload_refused(&self, why: String) {
+    pub(crate) fn reload_refused(&self, why: String) {
         self.live(|life| {
             life.under_way = life.under_way.saturating_sub(1);
             life.refused = Some(why);
@@ -404,27 +404,27 @@ impl Status {
     }
 
     /// The daemon was told to end.
-    pub fn is_stopping(&self) {
+    pub(crate) fn is_stopping(&self) {
         self.life.send_modify(|life| life.phase = Phase::Stopping);
     }
 
     /// Changes with every change of [`Life`].
-    pub fn life(&self) -> watch::Receiver<Life> {
+    pub(crate) fn life(&self) -> watch::Receiver<Life> {
         self.life.subscribe()
     }
 
     /// Changes with the policy in force.
-    pub fn plan(&self) -> watch::Receiver<Option<Arc<Plan>>> {
+    pub(crate) fn plan(&self) -> watch::Receiver<Option<Arc<Plan>>> {
         self.plan.subscribe()
     }
 
     /// Changes with the figures.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
     /// All of it, now.
-    pub fn read(&self) -> Reading {
+    pub(crate) fn read(&self) -> Reading {
         let rules =
             lock(&self.rules).iter().map(|(name, rule_status)| (name.clone(), rule_status.read())).collect();
         Reading {
@@ -443,7 +443,7 @@ impl Status {
 
 impl Figures {
     /// How many files were dealt with since the daemon started.
-    pub fn dealt_with(&self) -> u64 {
+    pub(crate) fn dealt_with(&self) -> u64 {
         self.outcomes.values().sum()
     }
 }
@@ -451,35 +451,35 @@ impl Figures {
 impl RuleStatus {
     /// Counts a file that was dealt with. Shown with the next [`RuleStatus::show`], or to who reads
     /// before.
-    pub fn count(&self, outcome: Outcome) {
+    pub(crate) fn count(&self, outcome: Outcome) {
         *lock(&self.figures).outcomes.entry(outcome.as_str()).or_default() += 1;
     }
 
     /// Counts a file that is held, for this cause.
-    pub fn count_hold(&self, cause: &'static str) {
+    pub(crate) fn count_hold(&self, cause: &'static str) {
         *lock(&self.figures).holds.entry(cause).or_default() += 1;
     }
 
     /// Counts what was hashed, in bytes.
-    pub fn count_hashed(&self, bytes: u64) {
+    pub(crate) fn count_hashed(&self, bytes: u64) {
         let mut figures = lock(&self.figures);
         figures.hashed = figures.hashed.saturating_add(bytes);
     }
 
     /// Counts a scan that took so long.
-    pub fn count_scan(&self, took: Duration) {
+    pub(crate) fn count_scan(&self, took: Duration) {
         let mut figures = lock(&self.figures);
         figures.scans += 1;
         figures.scanning += took;
     }
 
     /// Counts a watcher that took another one's place.
-    pub fn count_rebuild(&self) {
+    pub(crate) fn count_rebuild(&self) {
         lock(&self.figures).rebuilds += 1;
     }
 
     /// Questions for the driver, from now on the caller.
-    pub fn take_requests(&self) -> mpsc::Receiver<Ask> {
+    pub(crate) fn take_requests(&self) -> mpsc::Receiver<Ask> {
         let (asks, questions) = mpsc::channel(MAX_REQUESTS);
         *lock(&self.requests) = Some(asks);
         questions
@@ -489,7 +489,7 @@ impl RuleStatus {
     ///
     /// # Errors
     /// It is not there, or is asked too much already.
-    pub fn ask(&self, ask: Ask) -> Result<(), Unanswered> {
+    pub(crate) fn ask(&self, ask: Ask) -> Result<(), Unanswered> {
         let requests = lock(&self.requests).clone().ok_or(Unanswered::Gone)?;
         requests.try_send(ask).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Unanswered::Busy,
@@ -498,7 +498,7 @@ impl RuleStatus {
     }
 
     /// Shows what is so now, and wakes who waits for changes.
-    pub fn show(&self, now: Now) {
+    pub(crate) fn show(&self, now: Now) {
         let mut figures = lock(&self.figures);
         figures.known = figures.dealt_with() + now.waiting as u64;
         figures.now = now;
@@ -507,7 +507,7 @@ impl RuleStatus {
     }
 
     /// The figures, now.
-    pub fn read(&self) -> Figures {
+    pub(crate) fn read(&self) -> Figures {
         lock(&self.figures).clone()
     }
 }

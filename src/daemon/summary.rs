@@ -25,16 +25,16 @@ pub struct Summary {
 
 /// Something that was not dealt with.
 #[derive(Debug, Clone)]
-pub struct Left {
+pub(crate) struct Left {
     /// Which file; `None` for the rule as a whole.
-    pub path: Option<RelPath>,
+    pub(crate) path: Option<RelPath>,
     /// Why, in one line.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 impl Summary {
     /// Of a rule that has done nothing yet. `lists` is whether single files will be listed.
-    pub fn new(rule: &str, lists: bool) -> Self {
+    pub(crate) fn new(rule: &str, lists: bool) -> Self {
         Self {
             rule: rule.to_owned(),
             counts: BTreeMap::new(),
@@ -50,19 +50,19 @@ impl Summary {
     }
 
     /// Counts a file that was dealt with now.
-    pub fn settled(&mut self, settled: &Settled, path: &RelPath) {
+    pub(crate) fn settled(&mut self, settled: &Settled, path: &RelPath) {
         *self.counts.entry(settled.outcome.as_str()).or_default() += 1;
         self.judge(settled.outcome, settled.reason.as_ref(), path);
     }
 
     /// Counts a file that was dealt with before and has not changed.
-    pub fn already(&mut self, outcome: Outcome, reason: Option<&DecisionReason>, path: &RelPath) {
+    pub(crate) fn already(&mut self, outcome: Outcome, reason: Option<&DecisionReason>, path: &RelPath) {
         *self.counts.entry("unchanged").or_default() += 1;
         self.judge(outcome, reason, path);
     }
 
     /// Lists a file that was not dealt with.
-    pub fn left(&mut self, left: Left) {
+    pub(crate) fn left(&mut self, left: Left) {
         self.exit = self.exit.and(Exit::Unfinished);
         self.left.push(left);
     }
@@ -73,7 +73,7 @@ impl Summary {
     }
 
     /// In words and colours: what was done, and a line for each file that is worth one.
-    pub fn shown(&self, colours: Palette) -> String {
+    pub(crate) fn shown(&self, colours: Palette) -> String {
         let mut counts: Vec<String> = self
             .counts
             .iter()

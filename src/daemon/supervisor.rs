@@ -45,22 +45,22 @@ const ABANDON_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What outlives a supervisor: the channel of orders, the status, and workers that were abandoned.
-pub struct Daemon {
+pub(crate) struct Daemon {
     /// Live status of all rules, read by the control socket and the metrics.
-    pub status: Arc<Status>,
+    pub(crate) status: Arc<Status>,
     /// Fires when the first supervisor is ready.
-    pub ready: Option<oneshot::Sender<()>>,
+    pub(crate) ready: Option<oneshot::Sender<()>>,
     /// Orders to stop or to reload.
-    pub orders: mpsc::Receiver<Order>,
+    pub(crate) orders: mpsc::Receiver<Order>,
     /// Reloads that are being prepared.
-    pub reloads: Reloads,
+    pub(crate) reloads: Reloads,
     /// The workers of all generations.
-    pub workers: Workers,
+    pub(crate) workers: Workers,
 }
 
 /// The workers of this generation, and those of earlier ones that have not ended.
 #[derive(Default)]
-pub struct Workers {
+pub(crate) struct Workers {
     tasks: JoinSet<(WorkerId, Result<Summary, Hold>)>,
     running: Vec<WorkerId>,
 }
@@ -75,7 +75,7 @@ struct WorkerId {
 
 impl Workers {
     /// Whether none is running, of any generation.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
 
@@ -109,7 +109,7 @@ impl Workers {
 }
 
 /// The workers of one policy and its maintenance tasks.
-pub struct Supervisor<K, B> {
+pub(crate) struct Supervisor<K, B> {
     generation: u64,
     pipeline: Arc<Pipeline<K>>,
     backend: Arc<B>,
@@ -126,7 +126,7 @@ pub struct Supervisor<K, B> {
 }
 
 /// Why a supervisor ended.
-pub enum SupervisorExit {
+pub(crate) enum SupervisorExit {
     /// Everything is done (`--once`).
     Finished(Vec<Summary>),
     /// It was ordered to stop, and what was in hand is done.
@@ -137,7 +137,7 @@ pub enum SupervisorExit {
 
 impl<K: Kms, B: Backend> Supervisor<K, B> {
     /// Starts the workers of a policy. Generations are numbered from 1.
-    pub fn start(
+    pub(crate) fn start(
         generation: u64,
         pipeline: &Arc<Pipeline<K>>,
         backend: &Arc<B>,
@@ -189,7 +189,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
     ///
     /// # Errors
     /// What ends the daemon.
-    pub async fn run(mut self, daemon: &mut Daemon) -> Result<SupervisorExit, DaemonError> {
+    pub(crate) async fn run(mut self, daemon: &mut Daemon) -> Result<SupervisorExit, DaemonError> {
         let attached = std::mem::take(&mut self.attached);
         let status = Arc::clone(&daemon.status);
         let all_attached = async {

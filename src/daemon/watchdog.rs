@@ -19,7 +19,7 @@ use crate::clock::{Clock, Moment};
 
 /// The event loops of a daemon.
 #[derive(Debug)]
-pub struct Watchdog {
+pub(crate) struct Watchdog {
     clock: Clock,
     requests: watch::Sender<u64>,
     loops: Arc<Mutex<Vec<Arc<Loop>>>>,
@@ -52,24 +52,24 @@ enum Elsewhere {
 }
 
 /// The name of state's loop.
-pub const STATE: &str = "state";
+pub(crate) const STATE: &str = "state";
 /// The name of the quarantine store's maintenance task.
-pub const QUARANTINE: &str = "quarantine";
+pub(crate) const QUARANTINE: &str = "quarantine";
 /// The name of the task that prunes and seals the record.
-pub const RECORD: &str = "record";
+pub(crate) const RECORD: &str = "record";
 
 /// A loop whose answer is overdue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Silent {
+pub(crate) struct Silent {
     /// Which: the rule of a worker, [`STATE`], [`QUARANTINE`] or [`RECORD`].
-    pub name: String,
+    pub(crate) name: String,
     /// Whether it waits for a file system, and does not hang itself.
-    pub at_disk: bool,
+    pub(crate) at_disk: bool,
 }
 
 /// What a loop answers with. Once it is dropped, the loop is not asked any more.
 #[derive(Debug)]
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     clock: Clock,
     requests: watch::Receiver<u64>,
     own: Arc<Loop>,
@@ -78,12 +78,12 @@ pub struct Heartbeat {
 
 impl Watchdog {
     /// A watchdog without loops.
-    pub fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self { clock, requests: watch::Sender::new(0), loops: Arc::default() }
     }
 
     /// Adds a loop, which owes nothing before the next request.
-    pub fn register(&self, name: &str) -> Heartbeat {
+    pub(crate) fn register(&self, name: &str) -> Heartbeat {
         let requests = self.requests.subscribe();
         let since = Since { answered: *requests.borrow(), ..Since::default() };
         let own = Arc::new(Loop { name: name.to_owned(), now: Mutex::new(since) });
@@ -92,7 +92,7 @@ impl Watchdog {
     }
 
     /// Asks every loop.
-    pub fn ask(&self) {
+    pub(crate) fn ask(&self) {
         let now = self.clock.now();
         for one in lock(&self.loops).iter() {
             lock(&one.now).owes.get_or_insert(now);
@@ -102,7 +102,7 @@ impl Watchdog {
 
     /// The loops that have owed an answer for so long. Whoever waits for state is among them only
     /// together with state.
-    pub fn silent(&self, allowance: Duration) -> Vec<Silent> {
+    pub(crate) fn silent(&self, allowance: Duration) -> Vec<Silent> {
         let now = self.clock.now();
         let mut silent = Vec::new();
         let mut at_state = Vec::new();
@@ -122,7 +122,7 @@ impl Watchdog {
     }
 
     /// Whether the loop of this name has waited for a file system for so long.
-    pub fn is_at_disk(&self, name: &str, at_least: Duration) -> bool {
+    pub(crate) fn is_at_disk(&self, name: &str, at_least: Duration) -> bool {
         let now = self.clock.now();
         lock(&self.loops).iter().filter(|one| one.name == name).any(|one| match lock(&one.now).waits {
             Some((Elsewhere::Disk, since)) => now.saturating_sub(since) >= at_least,
@@ -133,7 +133,7 @@ impl Watchdog {
 
 impl Heartbeat {
     /// Answers, once in each iteration of the loop. Returns whether there was a request.
-    pub fn beat(&mut self) -> bool {
+    pub(crate) fn beat(&mut self) -> bool {
         let request = *self.requests.borrow_and_update();
         let mut since = lock(&self.own.now);
         since.owes = None;
@@ -141,7 +141,7 @@ impl Heartbeat {
     }
 
     /// Waits for a request.
-    pub async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         if self.requests.changed().await.is_err() {
             std::future::pending().await // the watchdog is gone
         }
@@ -149,7 +149,7 @@ impl Heartbeat {
 
     /// Does work that waits for others, and answers meanwhile: as long as it is polled, its loop
     /// responds.
-    pub async fn answering<T>(&mut self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn answering<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -164,7 +164,7 @@ impl Heartbeat {
     /// Runs work on files, which may wait for a disk or a file server, where that stops no other
     /// task. However little the work is: a call that never returns would keep one of the few
     /// threads that all tasks share.
-    pub fn at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
         tokio::task::block_in_place(|| {
             let _visit = self.visit(Elsewhere::Disk);
             work()
@@ -172,19 +172,19 @@ impl Heartbeat {
     }
 
     /// Waits for what a source or a sink does, which may take as long as [`Self::at_disk`].
-    pub async fn at_source<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn at_source<T>(&self, work: impl Future<Output = T>) -> T {
         let _visit = self.visit(Elsewhere::Disk);
         work.await
     }
 
     /// Waits for what state has to answer.
-    pub async fn at_state<T>(&self, answer: impl Future<Output = T>) -> T {
+    pub(crate) async fn at_state<T>(&self, answer: impl Future<Output = T>) -> T {
         let _visit = self.visit(Elsewhere::State);
         answer.await
     }
 
     /// The loop ends: it is not asked any more.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         lock(&self.all).retain(|one| !Arc::ptr_eq(one, &self.own));
     }
 

@@ -33,7 +33,7 @@ use crate::daemon::status::{Now, Root, RuleStatus};
 use crate::daemon::summary::{Left, Summary};
 use crate::daemon::watchdog::Heartbeat;
 use crate::daemon::worker::turn::MAX_PAIRS;
-pub use crate::daemon::worker::wait::waits;
+pub(crate) use crate::daemon::worker::wait::waits;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::hold::{Announced, Hold};
@@ -66,7 +66,7 @@ const ONCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the supervisor wants a worker to proceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShutdownMode {
+pub(crate) enum ShutdownMode {
     /// Go on.
     Run,
     /// Finish what is in hand, then end.
@@ -76,7 +76,7 @@ pub enum ShutdownMode {
 }
 
 /// The worker of one rule.
-pub struct Worker<K, B: Backend> {
+pub(crate) struct Worker<K, B: Backend> {
     pipeline: Arc<Pipeline<K>>,
     rule: Arc<Rule>,
     timing: Timing,
@@ -198,7 +198,7 @@ pub(crate) const fn want(rule: &Rule) -> Want {
 impl<K: Kms, B: Backend> Worker<K, B> {
     /// A worker that has not started. `ready` fires when the watch is up and the first scan under
     /// way, or when they failed for now.
-    pub fn new(
+    pub(crate) fn new(
         pipeline: Arc<Pipeline<K>>,
         backend: Arc<B>,
         rule: Arc<Rule>,
@@ -260,7 +260,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     ///
     /// # Errors
     /// A failure after which nothing may be published: what was to be durable may not be.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<ShutdownMode>) -> Result<Summary, Hold> {
+    pub(crate) async fn run(mut self, mut shutdown: watch::Receiver<ShutdownMode>) -> Result<Summary, Hold> {
         while *shutdown.borrow() == ShutdownMode::Run && self.fatal.is_none() {
             let now = self.pipeline.clock.now();
             if self.heartbeat.beat() {

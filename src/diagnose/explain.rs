@@ -22,10 +22,10 @@ use crate::context::{Context, ContextError, Filling};
 use crate::daemon::site::attach::{Directories, DirectorySite};
 use crate::daemon::site::decided::{is_of, is_stray};
 use crate::daemon::worker::want;
-pub use crate::diagnose::explain::ending::Ending;
-pub use crate::diagnose::explain::prospect::{Prospect, What};
+pub(crate) use crate::diagnose::explain::ending::Ending;
+pub(crate) use crate::diagnose::explain::prospect::Prospect;
 use crate::diagnose::explain::scene::{Scene, Unseen};
-pub use crate::diagnose::explain::scene::{SignatureThere, Terms};
+pub(crate) use crate::diagnose::explain::scene::{SignatureThere, Terms};
 use crate::escape::quoted;
 use crate::fs::lease::Writer;
 use crate::fs::{Kind, RelPath, Stat};
@@ -43,14 +43,14 @@ use crate::state::reason::RefusalReason;
 
 /// A path that is asked about: as it is written, and where it really leads.
 #[derive(Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     written: PathBuf,
     real: PathBuf,
 }
 
 /// Why a rule has nothing to do with a path.
 #[derive(Debug, thiserror::Error)]
-pub enum WhyNot<'r> {
+pub(crate) enum WhyNot<'r> {
     /// It lies elsewhere.
     #[error("it is not in {}", quoted(.0))]
     Outside(&'r Path),
@@ -89,7 +89,7 @@ pub enum WhyNot<'r> {
 
 impl WhyNot<'_> {
     /// The code, for programs.
-    pub const fn as_str(&self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Outside(_) => "outside",
             Self::Root => "watched-directory",
@@ -107,7 +107,7 @@ impl WhyNot<'_> {
     }
 
     /// What comes of the path in this rule.
-    pub fn ending(&self) -> Ending {
+    pub(crate) fn ending(&self) -> Ending {
         match self {
             Self::Unsignable { reason, is_there: true } => Ending::refused(reason),
             Self::Unsignable { is_there: false, .. }
@@ -125,26 +125,26 @@ impl WhyNot<'_> {
 
 /// What a rule that applies makes of a path.
 #[derive(Debug)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// The payload below the rule's directory.
-    pub path: RelPath,
+    pub(crate) path: RelPath,
     /// The whole context: for a plain signature, exactly what KMS would get.
-    pub context: Result<Context, ContextError>,
+    pub(crate) context: Result<Context, ContextError>,
     /// What KMS would get of it.
-    pub sent: Sent,
+    pub(crate) sent: Sent,
     /// The keys, in the order in which they would be asked.
-    pub keys: Vec<KeyId>,
+    pub(crate) keys: Vec<KeyId>,
     /// What state remembers about it.
-    pub remembered: Option<Remembered>,
+    pub(crate) remembered: Option<Remembered>,
     /// The newest row of the record about it.
-    pub row: Option<Row>,
+    pub(crate) row: Option<Row>,
     /// What lies there, or why the rule cannot work now.
-    pub now: Result<Now, String>,
+    pub(crate) now: Result<Now, String>,
 }
 
 /// What KMS gets of a file's context.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sent {
+pub(crate) enum Sent {
     /// All of it.
     Whole,
     /// What the files of a batch share.
@@ -155,16 +155,16 @@ pub enum Sent {
 
 /// A context as it is split for a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Split {
+pub(crate) struct Split {
     /// Exactly what KMS gets.
-    pub shared: Context,
+    pub(crate) shared: Context,
     /// The pairs that are in the leaf alone.
-    pub leaf: Vec<(String, String)>,
+    pub(crate) leaf: Vec<(String, String)>,
 }
 
 impl Sent {
     /// The split, if there may be one.
-    pub const fn split(&self) -> Option<&Split> {
+    pub(crate) const fn split(&self) -> Option<&Split> {
         match self {
             Self::Whole => None,
             Self::Shared(split) | Self::Either(split) => Some(split),
@@ -174,19 +174,19 @@ impl Sent {
 
 /// What lies at a path now, and what comes of it.
 #[derive(Debug)]
-pub struct Now {
+pub(crate) struct Now {
     /// The payload, or what has its place.
-    pub payload: Option<Stat>,
+    pub(crate) payload: Option<Stat>,
     /// What has the signature's name.
-    pub signature: Option<SignatureThere>,
+    pub(crate) signature: Option<SignatureThere>,
     /// Why it is not handled as it is.
-    pub unfit: Option<String>,
+    pub(crate) unfit: Option<String>,
     /// Whether somebody has it open for writing, where it was asked.
-    pub writer: Option<Writer>,
+    pub(crate) writer: Option<Writer>,
     /// Whether what is remembered is about exactly what lies there, under the rule as it is.
-    pub is_of_this: bool,
+    pub(crate) is_of_this: bool,
     /// What would happen.
-    pub prospect: Prospect,
+    pub(crate) prospect: Prospect,
 }
 
 impl Asked {
@@ -194,7 +194,7 @@ impl Asked {
     ///
     /// # Errors
     /// There is no working directory for it to be relative to.
-    pub fn new(path: &Path) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path) -> io::Result<Self> {
         let written = std::path::absolute(path)?;
         // Not through the last name itself: a link there is what is asked about.
         let real = match (written.parent(), written.file_name()) {
@@ -205,7 +205,7 @@ impl Asked {
     }
 
     /// The path as it is written, from the root.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.written
     }
 
@@ -225,7 +225,7 @@ impl Asked {
 ///
 /// # Errors
 /// State cannot be read. That the rule does not apply is the inner error.
-pub fn explain<'r>(
+pub(crate) fn explain<'r>(
     rule: &'r Arc<Rule>,
     asked: &Asked,
     terms: Terms<'_>,

@@ -14,8 +14,8 @@ use crate::daemon::site::attach::{AttachError, Directories, DirectorySite, batch
 use crate::daemon::site::mounts;
 use crate::daemon::worker::timing;
 use crate::diagnose::inspect::finding::{CHECK_READING, words};
-pub use crate::diagnose::inspect::finding::{Depth, Finding, Level};
-pub use crate::diagnose::inspect::places::{inspect_policy, once_each};
+pub(crate) use crate::diagnose::inspect::finding::{Depth, Finding, Level};
+pub(crate) use crate::diagnose::inspect::places::{inspect_policy, once_each};
 use crate::diagnose::inspect::places::{own, space, unopened};
 use crate::diagnose::survey::{Survey, survey};
 use crate::escape::quoted;
@@ -31,7 +31,7 @@ use crate::state::reader::Decisions;
 
 /// How many files of a rule may wait for their batch with a copy of theirs open, where the process
 /// may have `limit` files open (`None`: any number).
-pub fn copies_waiting(rule: &Rule, limit: Option<u64>) -> u64 {
+pub(crate) fn copies_waiting(rule: &Rule, limit: Option<u64>) -> u64 {
     let batching = rule.delivery().and_then(|_| batching(rule, limit));
     batching.map_or(0, |batching| batching.max_files as u64)
 }
@@ -43,21 +43,26 @@ const CAP_LEASE: u32 = 28;
 const NAMES: usize = 512;
 
 /// What findings about the files of a rule are about.
-pub const FILES: &str = "files";
+pub(crate) const FILES: &str = "files";
 
 /// What findings about its directory are about.
-pub const DIRECTORY: &str = "directory";
+pub(crate) const DIRECTORY: &str = "directory";
 
 /// What was found about one rule.
-pub struct Inspection {
+pub(crate) struct Inspection {
     /// In the order in which it is told.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     /// Directories that the rule would have watched; none if it cannot work.
-    pub directories: usize,
+    pub(crate) directories: usize,
 }
 
 /// Inspects one rule of a policy.
-pub fn inspect(policy: &Policy, rule: &Arc<Rule>, decisions: Option<&Decisions>, depth: Depth) -> Inspection {
+pub(crate) fn inspect(
+    policy: &Policy,
+    rule: &Arc<Rule>,
+    decisions: Option<&Decisions>,
+    depth: Depth,
+) -> Inspection {
     let site = match Directories::for_a_look().open(rule) {
         Ok(site) => site,
         Err(error) => return Inspection { findings: unattached(rule, &error, depth), directories: 0 },

@@ -14,13 +14,13 @@ const NAMES: usize = 512;
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// Files that state has no decision about.
-    pub waiting: usize,
+    pub(crate) waiting: usize,
     /// Directories that the daemon would watch, the rule's own among them.
-    pub directories: usize,
+    pub(crate) directories: usize,
     /// Directories that cannot be read, and why.
-    pub unread: Vec<FsError>,
+    pub(crate) unread: Vec<FsError>,
     /// Whether there are more directories than are watched, or deeper ones.
-    pub capped: bool,
+    pub(crate) capped: bool,
 }
 
 /// Walks the directory of a rule that is attached. What state remembers is in `decisions`; without

@@ -5,7 +5,7 @@ use std::fmt;
 /// What was being done, as in "cannot ACTION PATH". What is decided by is a variant of its own;
 /// nothing is decided by words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Anything else.
     Other(&'static str),
     /// Flushing a directory, after whose failure nobody knows what is on the disk.

@@ -32,11 +32,11 @@ const MAX_LINKS: usize = 40;
 const MAX_NAMES: usize = 8;
 
 /// What every temporary name begins with. Names that begin so are never taken for payloads (P6).
-pub const TEMPORARY_PREFIX: &str = ".kms-sig-";
+pub(crate) const TEMPORARY_PREFIX: &str = ".kms-sig-";
 
 /// Who may read a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Whomever the umask lets: mode 0666 without its bits.
     Umask,
     /// The owner alone: mode 0600.
@@ -90,21 +90,12 @@ pub enum Suspicion {
     Writable(u32),
 }
 
-/// Writes `bytes` to what `path` means to a shell that redirects to it, replacing what regular file
-/// is there.
-///
-/// # Errors
-/// [`WriteError`].
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    Place::find(path)?.write(bytes, Over::Anything)
-}
-
 /// Replaces whatever is named `path`, or makes it; a symbolic link there is itself replaced. The
 /// parent directory must exist.
 ///
 /// # Errors
 /// [`WriteError`].
-pub fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), WriteError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), WriteError> {
     let failed = |source| WriteError::Write { path: path.to_owned(), source };
     let name = path.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
     let dir = Directory::open(parent(path)).map_err(|e| failed(e.into()))?;
@@ -112,7 +103,7 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), WriteErr
 }
 
 /// The directory that holds `path`'s name: never empty, so that it can be opened.
-pub fn parent(path: &Path) -> &Path {
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         Some(_) | None => Path::new("."),
@@ -125,7 +116,7 @@ pub fn parent(path: &Path) -> &Path {
 /// is replaced. A pipe, a device or an open descriptor (`/dev/stdout`) has no name to replace, and
 /// is written to as it is.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// As the caller named it.
     path: PathBuf,
     dir: Directory,
@@ -145,7 +136,7 @@ enum Target {
 
 /// What may be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub(crate) enum Over {
     /// Nothing: there was no such name.
     Nothing,
     /// This version of this file.
@@ -156,11 +147,11 @@ pub enum Over {
 
 /// A regular file that has the place.
 #[derive(Debug)]
-pub struct Occupant {
+pub(crate) struct Occupant {
     /// Open for reading.
-    pub file: File,
+    pub(crate) file: File,
     /// Which version of which file.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
 }
 
 impl Place {
@@ -169,7 +160,7 @@ impl Place {
     /// # Errors
     /// [`WriteError`]: the directory is not there, a directory is there, or a link is not to be
     /// followed.
-    pub fn find(path: &Path) -> Result<Self, WriteError> {
+    pub(crate) fn find(path: &Path) -> Result<Self, WriteError> {
         Walk { path, links: 0 }.find().map_err(|lost| match lost {
             Lost::System(source) => WriteError::Write { path: path.to_owned(), source },
             Lost::Planted(link, why) => WriteError::Planted { link, why },
@@ -180,7 +171,7 @@ impl Place {
     ///
     /// # Errors
     /// What the operating system says; a file that may not be read is one.
-    pub fn occupant(&self) -> io::Result<Option<Occupant>> {
+    pub(crate) fn occupant(&self) -> io::Result<Option<Occupant>> {
         if self.target != Target::Name {
             return Ok(None);
         }
@@ -203,7 +194,7 @@ impl Place {
     ///
     /// # Errors
     /// [`WriteError`]. `Changed` if what is there is not what may be replaced.
-    pub fn write(&self, bytes: &[u8], over: Over) -> Result<(), WriteError> {
+    pub(crate) fn write(&self, bytes: &[u8], over: Over) -> Result<(), WriteError> {
         match self.target {
             Target::Name => {
                 let put = put(&self.dir, &self.name, bytes, Access::Umask, over);

@@ -14,26 +14,26 @@ use crate::fs::{Dir, FsError, Stat};
 
 /// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// User id.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Group id.
-    pub gid: u32,
+    pub(crate) gid: u32,
 }
 
 impl Owner {
     /// Who this process is, as far as the kernel asks (the effective ids).
-    pub fn current() -> Self {
+    pub(crate) fn current() -> Self {
         Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
     }
 
     /// Whose a file is.
-    pub const fn of(stat: &Stat) -> Self {
+    pub(crate) const fn of(stat: &Stat) -> Self {
         Self { uid: stat.uid, gid: stat.gid }
     }
 
     /// Whether this process may do what that user may.
-    pub fn is_served(self) -> bool {
+    pub(crate) fn is_served(self) -> bool {
         let me = Self::current().uid;
         me == 0 || me == self.uid
     }
@@ -43,7 +43,7 @@ impl Owner {
     ///
     /// # Errors
     /// What fchown(2) says.
-    pub fn take_file(self, file: &File, dir: &Dir) -> Result<(), FsError> {
+    pub(crate) fn take_file(self, file: &File, dir: &Dir) -> Result<(), FsError> {
         self.take(file, dir.path(), dir.stat()?.mode & 0o2000 != 0)
     }
 
@@ -51,7 +51,7 @@ impl Owner {
     ///
     /// # Errors
     /// What fchown(2) says.
-    pub fn take_dir(self, dir: &Dir, parent: &Dir) -> Result<(), FsError> {
+    pub(crate) fn take_dir(self, dir: &Dir, parent: &Dir) -> Result<(), FsError> {
         self.take(dir, dir.path(), parent.stat()?.mode & 0o2000 != 0)
     }
 

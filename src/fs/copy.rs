@@ -18,11 +18,11 @@ use crate::digest::{Digest, stream};
 #[derive(Debug, Clone)]
 pub struct Hashed {
     /// SHA-512 of all of it: what state, records and deliveries know content by.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// All that was asked for, and that one.
-    pub digests: DigestSet,
+    pub(crate) digests: DigestSet,
     /// How many bytes it had.
-    pub size: u64,
+    pub(crate) size: u64,
 }
 
 /// One read of an open file, from where it stands to its end.
@@ -42,13 +42,13 @@ impl<'a> Pass<'a> {
 
     /// Computes these digests as well.
     #[must_use]
-    pub const fn with_digests(self, request: DigestRequest) -> Self {
+    pub(crate) const fn with_digests(self, request: DigestRequest) -> Self {
         Self { digests: self.digests.and(request), ..self }
     }
 
     /// Tells `count` how many bytes each read gave.
     #[must_use]
-    pub const fn counted(self, count: &'a dyn Fn(usize)) -> Self {
+    pub(crate) const fn counted(self, count: &'a dyn Fn(usize)) -> Self {
         Self { count, ..self }
     }
 
@@ -65,7 +65,7 @@ impl<'a> Pass<'a> {
     ///
     /// # Errors
     /// As [`Pass::hash`], and of write(2).
-    pub fn copy(self, file: &File, staging: &Staging) -> Result<Hashed, OpenError> {
+    pub(crate) fn copy(self, file: &File, staging: &Staging) -> Result<Hashed, OpenError> {
         if rustix::fs::ioctl_ficlone(staging.file(), file).is_ok() {
             return self.hash(staging.file());
         }

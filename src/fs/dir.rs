@@ -75,7 +75,7 @@ impl Dir {
     ///
     /// # Errors
     /// What mkdir(2), fsync(2) or open(2) says.
-    pub fn create(path: &Path, mode: u32) -> Result<Self> {
+    pub(crate) fn create(path: &Path, mode: u32) -> Result<Self> {
         match Self::open(path) {
             Err(e) if e.is_not_found() => {}
             done => return done,
@@ -90,7 +90,7 @@ impl Dir {
     }
 
     /// Where it was when it was opened, for messages.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -110,7 +110,7 @@ impl Dir {
 
     /// As far towards `below` as there are directories that can be opened, all of it inside this
     /// one.
-    pub fn descend_while_there(&self, below: &Path) -> Self {
+    pub(crate) fn descend_while_there(&self, below: &Path) -> Self {
         let mut dir = self.clone();
         for component in below.components() {
             match dir.descend(Path::new(component.as_os_str())) {
@@ -125,7 +125,7 @@ impl Dir {
     ///
     /// # Errors
     /// As there, and of mkdir(2) and fsync(2).
-    pub fn descend_creating(&self, below: &Path) -> Result<Self> {
+    pub(crate) fn descend_creating(&self, below: &Path) -> Result<Self> {
         self.descend_creating_with(below, |_made, _parent| Ok(()))
     }
 
@@ -134,7 +134,7 @@ impl Dir {
     ///
     /// # Errors
     /// As there, and of `made`.
-    pub fn descend_creating_with(
+    pub(crate) fn descend_creating_with(
         &self,
         below: &Path,
         made: impl Fn(&Self, &Self) -> Result<()>,
@@ -186,7 +186,7 @@ impl Dir {
     ///
     /// # Errors
     /// What statx(2) says, but for `ENOENT`.
-    pub fn is_at_its_path(&self) -> Result<bool> {
+    pub(crate) fn is_at_its_path(&self) -> Result<bool> {
         let there = stat_path(&self.path)?;
         Ok(there.is_some_and(|there| self.stat().is_ok_and(|here| here.is_same_place(&there))))
     }
@@ -220,7 +220,7 @@ impl Dir {
     ///
     /// # Errors
     /// What getdents(2) says.
-    pub fn names(&self) -> Result<Names> {
+    pub(crate) fn names(&self) -> Result<Names> {
         let failed = |e| FsError::new("list", &*self.path, e);
         // A descriptor of its own: the position is shared between clones.
         let entries = self.open_inside(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC);
@@ -232,7 +232,7 @@ impl Dir {
     ///
     /// # Errors
     /// What mkdir(2) says, but for `EEXIST`.
-    pub fn make_dir(&self, name: &OsStr, mode: u32) -> Result<()> {
+    pub(crate) fn make_dir(&self, name: &OsStr, mode: u32) -> Result<()> {
         match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(e) => Err(FsError::new("create directory", self.path.join(name), e)),
@@ -244,7 +244,7 @@ impl Dir {
     ///
     /// # Errors
     /// What mkdir(2) says, `EEXIST` among it.
-    pub fn make_new_dir(&self, name: &OsStr, mode: u32) -> Result<Self> {
+    pub(crate) fn make_new_dir(&self, name: &OsStr, mode: u32) -> Result<Self> {
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
             .map_err(|e| FsError::new("create directory", self.path.join(name), e))?;
         let opened = self.descend(Path::new(name)).and_then(|made| made.set_mode(mode).map(|()| made));
@@ -269,7 +269,7 @@ impl Dir {
     ///
     /// # Errors
     /// As [`Dir::rename`].
-    pub fn rename_to_ours(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<()> {
+    pub(crate) fn rename_to_ours(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<()> {
         let failed = |e| FsError::new("move", self.path.join(name), e);
         match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
             // The file system cannot refuse to replace; but nothing comes there between this look
@@ -285,7 +285,7 @@ impl Dir {
     ///
     /// # Errors
     /// `EEXIST`, `ENOENT`, `EXDEV`, and what else rename(2) says.
-    pub fn rename(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<()> {
+    pub(crate) fn rename(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<()> {
         let failed = |e| FsError::new("move", self.path.join(name), e);
         match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
             // The file system cannot refuse to replace: link, which never replaces, then unlink.
@@ -301,7 +301,7 @@ impl Dir {
     ///
     /// # Errors
     /// `ENOENT` if either is missing; `EINVAL` where the file system cannot.
-    pub fn exchange_with(&self, name: &OsStr, with: &Self, its_name: &OsStr) -> Result<()> {
+    pub(crate) fn exchange_with(&self, name: &OsStr, with: &Self, its_name: &OsStr) -> Result<()> {
         rustix::fs::renameat_with(&with.fd, its_name, &self.fd, name, RenameFlags::EXCHANGE)
             .map_err(|e| FsError::new("exchange", self.path.join(name), e))
     }
@@ -310,7 +310,7 @@ impl Dir {
     ///
     /// # Errors
     /// What unlink(2) says, but for `ENOENT`.
-    pub fn unlink(&self, name: &OsStr) -> Result<()> {
+    pub(crate) fn unlink(&self, name: &OsStr) -> Result<()> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(FsError::new("remove", self.path.join(name), e)),
@@ -321,7 +321,7 @@ impl Dir {
     ///
     /// # Errors
     /// What rmdir(2) says, but for `ENOENT`; `ENOTEMPTY` for one that is not empty.
-    pub fn remove_dir(&self, name: &OsStr) -> Result<()> {
+    pub(crate) fn remove_dir(&self, name: &OsStr) -> Result<()> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(FsError::new("remove directory", self.path.join(name), e)),
@@ -332,12 +332,12 @@ impl Dir {
     ///
     /// # Errors
     /// What fsync(2) says. Then nothing is known of what is on the disk.
-    pub fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         self.written().flush()
     }
 
     /// Its entries, to be made durable.
-    pub fn written(&self) -> Written<'_> {
+    pub(crate) fn written(&self) -> Written<'_> {
         Written::new(&self.fd, Action::SyncDirectory, &self.path)
     }
 
@@ -345,7 +345,7 @@ impl Dir {
     ///
     /// # Errors
     /// What statvfs(2) says.
-    pub fn free_space(&self) -> Result<u64> {
+    pub(crate) fn free_space(&self) -> Result<u64> {
         let stat = rustix::fs::fstatvfs(&self.fd).map_err(|e| FsError::new("examine", &*self.path, e))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
@@ -355,7 +355,7 @@ impl Dir {
     ///
     /// # Errors
     /// `EACCES`, `EROFS`, and what else faccessat2(2) says, by the effective ids.
-    pub fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         let (access, flags) = (Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
         rustix::fs::accessat(&self.fd, ".", access, flags)
             .map_err(|e| FsError::new("write to", &*self.path, e))
@@ -366,7 +366,7 @@ impl Dir {
     ///
     /// # Errors
     /// What flock(2) says, but for `EWOULDBLOCK`.
-    pub fn lock(&self) -> Result<bool> {
+    pub(crate) fn lock(&self) -> Result<bool> {
         match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),

@@ -12,11 +12,11 @@ use crate::escape::quoted;
 #[error("cannot {action} {}", quoted(path))]
 pub struct FsError {
     /// What was being done.
-    pub action: Action,
+    pub(crate) action: Action,
     /// What it was done to.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// What the kernel said.
-    pub source: Errno,
+    pub(crate) source: Errno,
 }
 
 impl FsError {
@@ -25,18 +25,18 @@ impl FsError {
     }
 
     /// Whether the thing is simply not there.
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         self.source == Errno::NOENT
     }
 
     /// Whether something else stands where a directory was to be opened: a file, or a symlink,
     /// which is not followed.
-    pub fn is_no_directory(&self) -> bool {
+    pub(crate) fn is_no_directory(&self) -> bool {
         matches!(self.source, Errno::NOTDIR | Errno::LOOP)
     }
 
     /// Whether the disk or a quota is full.
-    pub fn is_no_space(&self) -> bool {
+    pub(crate) fn is_no_space(&self) -> bool {
         matches!(self.source, Errno::NOSPC | Errno::DQUOT)
     }
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-pub use super::written::Written;
+pub(crate) use super::written::Written;
 use super::{Dir, FsError, Result};
 
 /// From how many on one syncfs(2) is quicker. Seen on ext4 and XFS; a pair is two.

@@ -12,7 +12,7 @@ use std::sync::Once;
 
 /// What the kernel says about writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writer {
+pub(crate) enum Writer {
     /// Nobody has it open for writing, nor mapped.
     Absent,
     /// Somebody has.
@@ -24,7 +24,7 @@ pub enum Writer {
 impl Writer {
     /// Both files of a pair together: one writer is enough, one unknown leaves it open.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub(crate) const fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Present, _) | (_, Self::Present) => Self::Present,
             (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
@@ -34,7 +34,7 @@ impl Writer {
 }
 
 /// Asks about a file that is open read-only.
-pub fn probe(file: &File) -> Writer {
+pub(crate) fn probe(file: &File) -> Writer {
     ignore_breaks();
     let fd = file.as_raw_fd();
     // SAFETY: `fd` is open for as long as `file` is borrowed; F_SETLEASE takes an int and keeps

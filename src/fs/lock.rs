@@ -13,7 +13,7 @@ use super::{Dir, FsError, Kind, Result};
 
 /// A lock file that is locked, for as long as this lives.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     fd: OwnedFd,
     path: PathBuf,
 }
@@ -23,7 +23,7 @@ impl Lock {
     ///
     /// # Errors
     /// What pread(2), pwrite(2), ftruncate(2) and fsync(2) say.
-    pub fn hold(&self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn hold(&self, bytes: &[u8]) -> Result<()> {
         let failed = |e| FsError::new("write", &*self.path, e);
         let mut there = vec![0; bytes.len() + 1];
         let read = rustix::io::pread(&self.fd, &mut *there, 0).map_err(failed)?;
@@ -46,7 +46,7 @@ impl Dir {
     /// # Errors
     /// What openat2(2) and flock(2) say, but for `EWOULDBLOCK`; `EPERM` for a file that others may
     /// open.
-    pub fn lock_file(&self, name: &OsStr) -> Result<Option<Lock>> {
+    pub(crate) fn lock_file(&self, name: &OsStr) -> Result<Option<Lock>> {
         let path = || self.path().join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::openat2(self.as_fd(), name, flags, Mode::RUSR | Mode::WUSR, INSIDE)

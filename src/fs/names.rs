@@ -8,19 +8,19 @@ use std::sync::Arc;
 use super::{FsError, Result};
 
 /// The names in a directory, as they are read.
-pub struct Names {
+pub(crate) struct Names {
     entries: rustix::fs::Dir,
     path: Arc<Path>,
 }
 
 /// A name as the directory has it.
 #[derive(Debug)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// The name.
-    pub name: OsString,
+    pub(crate) name: OsString,
     /// Whether a directory may have it: as the file system says while it lists, or yes where it
     /// does not say.
-    pub may_be_directory: bool,
+    pub(crate) may_be_directory: bool,
 }
 
 impl Names {
@@ -29,7 +29,7 @@ impl Names {
     }
 
     /// The next name, with what listing tells about it.
-    pub fn next_listed(&mut self) -> Option<Result<Listed>> {
+    pub(crate) fn next_listed(&mut self) -> Option<Result<Listed>> {
         loop {
             match self.entries.next()? {
                 Ok(entry) => match entry.file_name().to_bytes() {

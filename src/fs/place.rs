@@ -29,14 +29,14 @@ impl FsError {
     }
 
     /// Whether a directory had been moved away before anything was done in it.
-    pub fn is_moved(&self) -> bool {
+    pub(crate) fn is_moved(&self) -> bool {
         self.action == Action::ChangeMoved
     }
 }
 
 /// A directory below a root, open, with the way that leads to it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Place {
     root: Dir,
     below: Arc<Path>,
     dir: Dir,
@@ -50,7 +50,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Dir::descend`]; `ENOENT` for what is in a private folder.
-    pub fn open(root: &Dir, below: &Path) -> Result<Self> {
+    pub(crate) fn open(root: &Dir, below: &Path) -> Result<Self> {
         let dir = private::descend(root, below)?;
         Self::of(root, below, dir)
     }
@@ -59,7 +59,7 @@ impl Place {
     ///
     /// # Errors
     /// What statx(2) says.
-    pub fn of(root: &Dir, below: &Path, dir: Dir) -> Result<Self> {
+    pub(crate) fn of(root: &Dir, below: &Path, dir: Dir) -> Result<Self> {
         let is = dir.stat()?;
         Ok(Self { root: root.clone(), below: below.into(), dir, is })
     }
@@ -70,7 +70,7 @@ impl Place {
     /// # Errors
     /// What openat2(2) and statx(2) say, but for what says that something else stands there, or
     /// nothing.
-    pub fn is_in_place(&self) -> Result<bool> {
+    pub(crate) fn is_in_place(&self) -> Result<bool> {
         if !self.root.is_at_its_path()? {
             return Ok(false);
         }
@@ -89,7 +89,7 @@ impl Place {
     ///
     /// # Errors
     /// As of [`Place::is_in_place`]; [`FsError::is_moved`].
-    pub fn confirm(&self) -> Result<()> {
+    pub(crate) fn confirm(&self) -> Result<()> {
         if self.is_in_place()? { Ok(()) } else { Err(FsError::moved(self.dir.path())) }
     }
 
@@ -99,7 +99,7 @@ impl Place {
     ///
     /// # Errors
     /// As there.
-    pub fn stat_of(&self, name: &OsStr) -> Result<Option<Stat>> {
+    pub(crate) fn stat_of(&self, name: &OsStr) -> Result<Option<Stat>> {
         self.dir.stat_of(name)
     }
 
@@ -107,7 +107,11 @@ impl Place {
     ///
     /// # Errors
     /// As there.
-    pub fn open_file(&self, name: &OsStr, fitness: &Fitness) -> std::result::Result<(File, Stat), OpenError> {
+    pub(crate) fn open_file(
+        &self,
+        name: &OsStr,
+        fitness: &Fitness,
+    ) -> std::result::Result<(File, Stat), OpenError> {
         self.dir.open_file(name, fitness)
     }
 
@@ -115,32 +119,32 @@ impl Place {
     ///
     /// # Errors
     /// As there.
-    pub fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         self.dir.check_writable()
     }
 
     /// What the directory was when it was opened.
-    pub const fn stat(&self) -> &Stat {
+    pub(crate) const fn stat(&self) -> &Stat {
         &self.is
     }
 
     /// Its path below the root, as it was opened.
-    pub fn below(&self) -> &Path {
+    pub(crate) fn below(&self) -> &Path {
         &self.below
     }
 
     /// Where it was when it was opened, for messages.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// For reading only: see the module.
-    pub const fn looking(&self) -> &Dir {
+    pub(crate) const fn looking(&self) -> &Dir {
         &self.dir
     }
 
     /// Its entries, to be made durable.
-    pub fn written(&self) -> Written<'_> {
+    pub(crate) fn written(&self) -> Written<'_> {
         self.dir.written()
     }
 
@@ -151,7 +155,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Staging::new`].
-    pub fn stage(&self) -> Result<Option<Staging>> {
+    pub(crate) fn stage(&self) -> Result<Option<Staging>> {
         Staging::nameless(&self.dir)
     }
 
@@ -159,7 +163,7 @@ impl Place {
     ///
     /// # Errors
     /// As there.
-    pub fn give_group(&self, staging: &Staging) -> Result<()> {
+    pub(crate) fn give_group(&self, staging: &Staging) -> Result<()> {
         staging.take_group(&self.dir)
     }
 
@@ -167,7 +171,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Staging::publish`]; [`FsError::is_moved`].
-    pub fn publish(&self, staging: &Staging, name: &OsStr) -> Result<Publish> {
+    pub(crate) fn publish(&self, staging: &Staging, name: &OsStr) -> Result<Publish> {
         self.confirm()?;
         staging.publish(&self.dir, name)
     }
@@ -176,7 +180,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Dir::rename_to_ours`]; [`FsError::is_moved`].
-    pub fn take(&self, name: &OsStr, to: &Dir, new_name: &OsStr) -> Result<()> {
+    pub(crate) fn take(&self, name: &OsStr, to: &Dir, new_name: &OsStr) -> Result<()> {
         self.confirm()?;
         self.dir.rename_to_ours(name, to, new_name)
     }
@@ -186,7 +190,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Dir::exchange_with`]; [`FsError::is_moved`].
-    pub fn swap(&self, name: &OsStr, with: &Dir, its_name: &OsStr) -> Result<()> {
+    pub(crate) fn swap(&self, name: &OsStr, with: &Dir, its_name: &OsStr) -> Result<()> {
         self.confirm()?;
         self.dir.exchange_with(name, with, its_name)
     }
@@ -195,7 +199,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Dir::rename`]; [`FsError::is_moved`].
-    pub fn put(&self, from: &Dir, its_name: &OsStr, name: &OsStr) -> Result<()> {
+    pub(crate) fn put(&self, from: &Dir, its_name: &OsStr, name: &OsStr) -> Result<()> {
         self.confirm()?;
         from.rename(its_name, &self.dir, name)
     }
@@ -207,7 +211,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Dir::rename`].
-    pub fn put_back(&self, from: &Dir, its_name: &OsStr, name: &OsStr) -> Result<()> {
+    pub(crate) fn put_back(&self, from: &Dir, its_name: &OsStr, name: &OsStr) -> Result<()> {
         from.rename(its_name, &self.dir, name)
     }
 
@@ -215,7 +219,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Dir::rename_to_ours`].
-    pub fn take_back(&self, name: &OsStr, to: &Dir, new_name: &OsStr) -> Result<()> {
+    pub(crate) fn take_back(&self, name: &OsStr, to: &Dir, new_name: &OsStr) -> Result<()> {
         self.dir.rename_to_ours(name, to, new_name)
     }
 
@@ -223,7 +227,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Dir::exchange_with`].
-    pub fn swap_back(&self, name: &OsStr, with: &Dir, its_name: &OsStr) -> Result<()> {
+    pub(crate) fn swap_back(&self, name: &OsStr, with: &Dir, its_name: &OsStr) -> Result<()> {
         self.dir.exchange_with(name, with, its_name)
     }
 
@@ -233,7 +237,7 @@ impl Place {
     ///
     /// # Errors
     /// What statx(2) and unlink(2) say.
-    pub fn remove_own(&self, name: &OsStr, own: &Stat) -> Result<bool> {
+    pub(crate) fn remove_own(&self, name: &OsStr, own: &Stat) -> Result<bool> {
         let (me, now) = (rustix::process::geteuid().as_raw(), self.dir.stat()?);
         if ![0, me].contains(&now.uid) || now.mode & 0o022 != 0 {
             return Ok(false);

@@ -31,7 +31,7 @@ const MAGIC: &str = "kms-sig private folder 1 ";
 
 /// What a directory is to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kinship {
+pub(crate) enum Kinship {
     /// Somebody's.
     Stranger,
     /// A copy of a private folder, made by whoever may read one. Not to be read, and nothing in it
@@ -51,10 +51,9 @@ pub struct Private {
 /// It, open and locked. Who works in it keeps this until done: then nobody takes what lies there
 /// for a leftover.
 #[derive(Debug)]
-pub struct Folder {
+pub(crate) struct Folder {
     dir: Dir,
     is: Stat,
-    root: Dir,
     making: Mutex<()>,
     #[expect(dead_code, reason = "what keeps it locked")]
     lock: Lock,
@@ -67,7 +66,7 @@ impl Private {
     }
 
     /// The watched directory.
-    pub const fn root(&self) -> &Dir {
+    pub(crate) const fn root(&self) -> &Dir {
         &self.root
     }
 
@@ -76,12 +75,12 @@ impl Private {
     ///
     /// # Errors
     /// It cannot be made, or is another's.
-    pub fn lock(&self) -> Result<bool> {
+    pub(crate) fn lock(&self) -> Result<bool> {
         Ok(self.try_open()?.is_some())
     }
 
     /// Whether this process has its lock.
-    pub fn is_locked(&self) -> bool {
+    pub(crate) fn is_locked(&self) -> bool {
         self.held().is_some()
     }
 
@@ -90,13 +89,13 @@ impl Private {
     ///
     /// # Errors
     /// As [`Private::lock`]; `EWOULDBLOCK` if another process has it.
-    pub fn open(&self) -> Result<Arc<Folder>> {
+    pub(crate) fn open(&self) -> Result<Arc<Folder>> {
         let path = || self.root.path().join(RESERVED_PREFIX);
         self.try_open()?.ok_or_else(|| FsError::new("lock", path(), Errno::WOULDBLOCK))
     }
 
     /// The one that is locked, wherever it is by now.
-    pub fn current(&self) -> Option<Arc<Folder>> {
+    pub(crate) fn current(&self) -> Option<Arc<Folder>> {
         self.held().clone()
     }
 
@@ -122,7 +121,7 @@ impl Private {
         let Some(lock) = dir.lock_file(OsStr::new(LOCK))? else { return Ok(None) };
         // That of an earlier version, or out of a backup, says nothing or of another folder.
         lock.hold(mark(&is).as_bytes())?;
-        let folder = Folder { dir, is, root: self.root.clone(), making: Mutex::new(()), lock };
+        let folder = Folder { dir, is, making: Mutex::new(()), lock };
         Ok(Some(Arc::clone(held.insert(Arc::new(folder)))))
     }
 
@@ -133,17 +132,12 @@ impl Private {
 
 impl Folder {
     /// Its directory.
-    pub const fn dir(&self) -> &Dir {
+    pub(crate) const fn dir(&self) -> &Dir {
         &self.dir
     }
 
-    /// The watched directory.
-    pub const fn root(&self) -> &Dir {
-        &self.root
-    }
-
     /// For as long as a directory is made in it that is to be locked at once.
-    pub fn making(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn making(&self) -> MutexGuard<'_, ()> {
         self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -157,7 +151,7 @@ fn mark(folder: &Stat) -> String {
 ///
 /// # Errors
 /// What statx(2) says.
-pub fn is_there(root: &Dir) -> Result<bool> {
+pub(crate) fn is_there(root: &Dir) -> Result<bool> {
     Ok(root.stat_of(OsStr::new(RESERVED_PREFIX))?.is_some())
 }
 
@@ -165,7 +159,7 @@ pub fn is_there(root: &Dir) -> Result<bool> {
 ///
 /// # Errors
 /// What is there cannot be used.
-pub fn check(root: &Dir) -> Result<()> {
+pub(crate) fn check(root: &Dir) -> Result<()> {
     match trusted(root) {
         Err(error) if error.is_not_found() => Ok(()),
         checked => checked.map(drop),
@@ -186,7 +180,7 @@ fn trusted(root: &Dir) -> Result<(Dir, Stat)> {
 }
 
 /// Whether a directory is one that nobody but this process's user, and root, can get at.
-pub fn is_private(stat: &Stat) -> bool {
+pub(crate) fn is_private(stat: &Stat) -> bool {
     stat.kind == Kind::Directory && stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o077 == 0
 }
 
@@ -194,7 +188,7 @@ pub fn is_private(stat: &Stat) -> bool {
 ///
 /// # Errors
 /// What statx(2) says.
-pub fn kinship(dir: &Dir) -> Result<Kinship> {
+pub(crate) fn kinship(dir: &Dir) -> Result<Kinship> {
     let stat = dir.stat()?;
     if !is_private(&stat) {
         return Ok(Kinship::Stranger);
@@ -214,7 +208,7 @@ pub fn kinship(dir: &Dir) -> Result<Kinship> {
 ///
 /// # Errors
 /// As [`Dir::descend`]; `ENOENT` for what is in such a folder.
-pub fn descend(root: &Dir, below: &Path) -> Result<Dir> {
+pub(crate) fn descend(root: &Dir, below: &Path) -> Result<Dir> {
     let mut dir = root.clone();
     for component in below.components() {
         dir = dir.descend(Path::new(component.as_os_str()))?;

@@ -32,7 +32,7 @@ pub fn open(path: &Path) -> Result<Dir, TrustError> {
 ///
 /// # Errors
 /// As there.
-pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
+pub(crate) fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
     walk(path, me, TrustPolicy::Watched, Missing::Refuse)?.open(path)
 }
 
@@ -40,7 +40,7 @@ pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
 ///
 /// # Errors
 /// As there; also when a directory would have to be made where others can write.
-pub fn create(path: &Path) -> Result<Dir, TrustError> {
+pub(crate) fn create(path: &Path) -> Result<Dir, TrustError> {
     walk(path, Owner::current(), TrustPolicy::Watched, Missing::Make(0o755))?.open(path)
 }
 

@@ -18,7 +18,7 @@ use super::{Dir, FsError, Kind, Result, proc_path, stat_file};
 
 /// What names of our own begin with: staging files and the directory of claims. Never candidates
 /// (P6).
-pub const RESERVED_PREFIX: &str = ".kms-sig";
+pub(crate) const RESERVED_PREFIX: &str = ".kms-sig";
 
 /// A file being written, in the directory where it will be published.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Staging {
 
 /// How publishing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publish {
+pub(crate) enum Publish {
     /// The name now shows this file.
     Done,
     /// Something has the name already; nothing changed.
@@ -43,7 +43,7 @@ impl Staging {
     ///
     /// # Errors
     /// What open(2) says: `ENOSPC`, `EROFS`, `EACCES`, `EMFILE`.
-    pub fn new(dir: &Dir) -> Result<Self> {
+    pub(crate) fn new(dir: &Dir) -> Result<Self> {
         Self::nameless(dir)?.map_or_else(|| Self::named(dir), Ok)
     }
 
@@ -52,7 +52,7 @@ impl Staging {
     ///
     /// # Errors
     /// As there.
-    pub fn nameless(dir: &Dir) -> Result<Option<Self>> {
+    pub(crate) fn nameless(dir: &Dir) -> Result<Option<Self>> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => Ok(Some(Self { file: fd.into(), dir: dir.clone(), name: None })),
@@ -66,7 +66,7 @@ impl Staging {
     ///
     /// # Errors
     /// As [`Staging::new`].
-    pub fn below(root: &Dir, below: &Path) -> Result<Self> {
+    pub(crate) fn below(root: &Dir, below: &Path) -> Result<Self> {
         let dir = root.descend_while_there(below);
         // A stand-in name lies where it is swept.
         Self::nameless(&dir)?.map_or_else(|| Self::named(root), Ok)
@@ -92,7 +92,7 @@ impl Staging {
     ///
     /// # Errors
     /// Of write(2).
-    pub fn and_holding(mut self, bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn and_holding(mut self, bytes: &[u8]) -> Result<Self> {
         self.file.write_all(bytes).map_err(|e| self.failed("write a file in", &e))?;
         Ok(self)
     }
@@ -102,7 +102,7 @@ impl Staging {
     ///
     /// # Errors
     /// What fchown(2) says: `EPERM` to who is not in that group.
-    pub fn take_group(&self, dir: &Dir) -> Result<()> {
+    pub(crate) fn take_group(&self, dir: &Dir) -> Result<()> {
         let (file, dir) = (stat_file(&self.file, self.dir.path())?, dir.stat()?);
         if dir.mode & 0o2000 == 0 || file.gid == dir.gid {
             return Ok(());
@@ -115,17 +115,17 @@ impl Staging {
     ///
     /// # Errors
     /// What statx(2) says.
-    pub fn stat(&self) -> Result<super::Stat> {
+    pub(crate) fn stat(&self) -> Result<super::Stat> {
         stat_file(&self.file, self.dir.path())
     }
 
     /// The file, to write to and read from.
-    pub const fn file(&self) -> &File {
+    pub(crate) const fn file(&self) -> &File {
         &self.file
     }
 
     /// The directory it will appear in.
-    pub const fn dir(&self) -> &Dir {
+    pub(crate) const fn dir(&self) -> &Dir {
         &self.dir
     }
 
@@ -133,7 +133,7 @@ impl Staging {
     ///
     /// # Errors
     /// What read(2) says.
-    pub fn read_back(&self, limit: u64) -> Result<Vec<u8>> {
+    pub(crate) fn read_back(&self, limit: u64) -> Result<Vec<u8>> {
         let mut file = &self.file;
         let mut bytes = Vec::new();
         file.rewind()
@@ -148,7 +148,7 @@ impl Staging {
     ///
     /// # Errors
     /// What fchmod(2) and fsync(2) say.
-    pub fn seal(&self, mode: u32) -> Result<()> {
+    pub(crate) fn seal(&self, mode: u32) -> Result<()> {
         self.set_mode(mode)?;
         self.written().flush()
     }
@@ -157,7 +157,7 @@ impl Staging {
     ///
     /// # Errors
     /// What fchmod(2) says.
-    pub fn set_mode(&self, mode: u32) -> Result<()> {
+    pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))
             .map_err(|e| FsError::new("set the mode of a file in", self.dir.path(), e))
     }
@@ -172,7 +172,7 @@ impl Staging {
     ///
     /// # Errors
     /// What link(2) says, but for `EEXIST`.
-    pub fn publish(&self, dir: &Dir, name: &OsStr) -> Result<Publish> {
+    pub(crate) fn publish(&self, dir: &Dir, name: &OsStr) -> Result<Publish> {
         let linked = match &self.name {
             None => {
                 let own = proc_path(self.file.as_fd());
@@ -202,12 +202,12 @@ impl Drop for Staging {
 }
 
 /// A name that nobody else uses: the reserved prefix and 96 random bits.
-pub fn fresh_name() -> OsString {
+pub(crate) fn fresh_name() -> OsString {
     OsString::from(format!("{RESERVED_PREFIX}-{}", random_hex()))
 }
 
 /// 24 random hexadecimal digits.
-pub fn random_hex() -> String {
+pub(crate) fn random_hex() -> String {
     let mut bytes = [0_u8; 12];
     // Cannot fail for so few bytes once the kernel is up (getrandom(2)).
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap_or_default();
@@ -218,7 +218,7 @@ pub fn random_hex() -> String {
 ///
 /// # Errors
 /// What listing or removing says.
-pub fn sweep(dir: &Dir) -> Result<()> {
+pub(crate) fn sweep(dir: &Dir) -> Result<()> {
     let me = rustix::process::geteuid().as_raw();
     for name in dir.names()? {
         let name = name?;

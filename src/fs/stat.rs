@@ -31,7 +31,7 @@ pub struct Identity {
 impl Identity {
     /// The same file with the same content, as far as a rename lets one tell: a rename changes the
     /// ctime.
-    pub fn is_renamed_from(&self, before: &Self) -> bool {
+    pub(crate) fn is_renamed_from(&self, before: &Self) -> bool {
         (self.dev, self.ino, self.size, self.mtime) == (before.dev, before.ino, before.size, before.mtime)
     }
 }
@@ -94,10 +94,10 @@ pub enum Irregular {
 
 impl Irregular {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Directory, Self::Symlink, Self::MountPoint, Self::Special];
+    pub(crate) const ALL: [Self; 4] = [Self::Directory, Self::Symlink, Self::MountPoint, Self::Special];
 
     /// The code used in state.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Directory => "directory",
             Self::Symlink => "symlink",
@@ -107,7 +107,7 @@ impl Irregular {
     }
 
     /// What a code of [`Irregular::as_str`] stands for.
-    pub fn parse(code: &str) -> Option<Self> {
+    pub(crate) fn parse(code: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|what| what.as_str() == code)
     }
 }
@@ -158,7 +158,7 @@ impl Fitness {
     ///
     /// # Errors
     /// The first reason why not.
-    pub fn check(&self, stat: &Stat) -> std::result::Result<(), Unfit> {
+    pub(crate) fn check(&self, stat: &Stat) -> std::result::Result<(), Unfit> {
         match stat.kind {
             Kind::File => {}
             Kind::Directory => return Err(Unfit::NotRegular(Irregular::Directory)),
@@ -224,7 +224,7 @@ pub(super) fn statx(dir: BorrowedFd<'_>, name: &OsStr, flags: AtFlags) -> rustix
 
 impl Stat {
     /// Whether both are one directory, seen on the same mount.
-    pub fn is_same_place(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         (self.identity.dev, self.identity.ino, self.mount)
             == (other.identity.dev, other.identity.ino, other.mount)
     }

@@ -16,7 +16,7 @@ use super::{Dir, FsError, Result, proc_path};
 
 /// The type of a file system, as statfs(2) tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileSystem(u64);
+pub(crate) struct FileSystem(u64);
 
 /// Names of types (linux/magic.h, and the magic numbers of statfs(2)), and whether changes can be
 /// made there that the kernel does not tell about: network, FUSE and overlay file systems
@@ -50,13 +50,13 @@ impl FileSystem {
     }
 
     /// Whether changes can be made there that the kernel does not tell about.
-    pub fn is_remote(self) -> bool {
+    pub(crate) fn is_remote(self) -> bool {
         self.entry().is_some_and(|(.., told_by_nobody)| *told_by_nobody)
     }
 
     /// Whether its syncfs(2) is known to make durable all that fsync(2) of each file and directory
     /// would.
-    pub const fn flushes_whole(self) -> bool {
+    pub(crate) const fn flushes_whole(self) -> bool {
         matches!(self.0, 0xef53 | 0x5846_5342 | 0x9123_683e) // ext4, XFS, btrfs
     }
 }
@@ -72,7 +72,7 @@ impl fmt::Display for FileSystem {
 
 /// Whether the file system has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Support {
+pub(crate) enum Support {
     /// It has.
     Yes,
     /// It has not.
@@ -86,7 +86,7 @@ impl Dir {
     ///
     /// # Errors
     /// What statfs(2) says.
-    pub fn file_system(&self) -> Result<FileSystem> {
+    pub(crate) fn file_system(&self) -> Result<FileSystem> {
         let stat = rustix::fs::fstatfs(self).map_err(|e| FsError::new("examine", self.path(), e))?;
         Ok(FileSystem(stat.f_type as u64 & 0xffff_ffff))
     }
@@ -95,12 +95,12 @@ impl Dir {
     ///
     /// # Errors
     /// What statfs(2) says.
-    pub fn is_remote(&self) -> Result<bool> {
+    pub(crate) fn is_remote(&self) -> Result<bool> {
         Ok(self.file_system()?.is_remote())
     }
 
     /// Whether files can be made without a name.
-    pub fn has_nameless_files(&self) -> Support {
+    pub(crate) fn has_nameless_files(&self) -> Support {
         match nameless(self) {
             Ok(_) => Support::Yes,
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Support::No,
@@ -109,7 +109,7 @@ impl Dir {
     }
 
     /// Whether a read lease is granted on a file of this process's own.
-    pub fn has_leases(&self) -> Support {
+    pub(crate) fn has_leases(&self) -> Support {
         let Ok(file) = nameless(self) else { return Support::Unknown };
         // To be told of no writer, there must be none: opened again for reading, then closed for
         // writing.
@@ -125,7 +125,7 @@ impl Dir {
     }
 
     /// Whether files of `from` can be copied here by sharing their blocks (ioctl_ficlone(2)).
-    pub fn shares_blocks_with(&self, from: &Self) -> Support {
+    pub(crate) fn shares_blocks_with(&self, from: &Self) -> Support {
         let (Ok(source), Ok(copy)) = (nameless(from), nameless(self)) else { return Support::Unknown };
         // Nothing would be shared of an empty file.
         if rustix::io::write(&source, &[1; 4096]).is_err() {

@@ -12,8 +12,9 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-pub use ownership::{TrustError, check_mode, check_owner};
+pub use ownership::TrustError;
 pub(super) use ownership::{check_above, check_root};
+pub(crate) use ownership::{check_mode, check_owner};
 
 use super::{Dir, FsError, Kind};
 use crate::fs::chown::Owner;
@@ -31,7 +32,7 @@ pub fn check(path: &Path) -> Result<(), TrustError> {
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn check_for(path: &Path, me: Owner) -> Result<(), TrustError> {
+pub(crate) fn check_for(path: &Path, me: Owner) -> Result<(), TrustError> {
     reach(path, me, Missing::Refuse).map(drop)
 }
 
@@ -39,7 +40,7 @@ pub fn check_for(path: &Path, me: Owner) -> Result<(), TrustError> {
 ///
 /// # Errors
 /// [`TrustError`], naming the component at fault.
-pub fn open(path: &Path) -> Result<Dir, TrustError> {
+pub(crate) fn open(path: &Path) -> Result<Dir, TrustError> {
     open_for(path, Owner::current())
 }
 
@@ -47,7 +48,7 @@ pub fn open(path: &Path) -> Result<Dir, TrustError> {
 ///
 /// # Errors
 /// As there.
-pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
+pub(crate) fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
     reach(path, me, Missing::Refuse)?.open(path)
 }
 
@@ -56,7 +57,7 @@ pub fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
 ///
 /// # Errors
 /// As there.
-pub fn create(path: &Path, mode: u32) -> Result<Dir, TrustError> {
+pub(crate) fn create(path: &Path, mode: u32) -> Result<Dir, TrustError> {
     reach(path, Owner::current(), Missing::Make(mode))?.open(path)
 }
 
@@ -64,7 +65,7 @@ pub fn create(path: &Path, mode: u32) -> Result<Dir, TrustError> {
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn open_private(path: &Path) -> Result<Dir, TrustError> {
+pub(crate) fn open_private(path: &Path) -> Result<Dir, TrustError> {
     open_private_for(path, Owner::current())
 }
 
@@ -72,7 +73,7 @@ pub fn open_private(path: &Path) -> Result<Dir, TrustError> {
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn open_private_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
+pub(crate) fn open_private_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
     let way = reach(path, me, Missing::Refuse)?;
     check_closed(path, &way)?;
     way.open(path)
@@ -82,7 +83,7 @@ pub fn open_private_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn create_private(path: &Path) -> Result<Dir, TrustError> {
+pub(crate) fn create_private(path: &Path) -> Result<Dir, TrustError> {
     let way = reach(path, Owner::current(), Missing::Make(0o700))?;
     check_closed(path, &way)?;
     way.open(path)
@@ -106,7 +107,7 @@ fn check_closed(path: &Path, way: &WalkedPath) -> Result<(), TrustError> {
 ///
 /// # Errors
 /// [`TrustError`], but for `Missing`.
-pub fn check_if_there(path: &Path) -> Result<(), TrustError> {
+pub(crate) fn check_if_there(path: &Path) -> Result<(), TrustError> {
     match check(path) {
         Err(TrustError::Missing(_)) => Ok(()),
         checked => checked,

@@ -38,8 +38,8 @@ use crate::kms::caller::Caller;
 use crate::kms::{Asked, AwsSettings, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
 use explain::with_request;
 use refresh::{Held, Keeper};
+pub use surroundings::AwsError;
 use surroundings::Surroundings;
-pub use surroundings::{AwsError, EndpointOrigin};
 use wire::{OPERATION_TIMEOUT, Peer};
 
 /// What messages call it.
@@ -241,7 +241,7 @@ mod tests {
         let settings =
             AwsSettings { endpoint_url: Some("http://kms.example.com".to_owned()), ..Default::default() };
         let refused = connect(&settings).await.unwrap_err();
-        let origin = EndpointOrigin::Settings;
+        let origin = surroundings::EndpointOrigin::Settings;
         assert!(
             matches!(refused, AwsError::Endpoint { origin: o, source: EndpointError::PlainHttp } if o == origin),
             "{refused:?}"

@@ -5,18 +5,18 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// Where the credentials come from: the profile, the kind of source, the role that is assumed.
-    pub source: String,
+    pub(crate) source: String,
     /// The access key id, which CloudTrail shows beside each call.
-    pub access_key_id: String,
+    pub(crate) access_key_id: String,
     /// The account, where the credentials name it.
-    pub account: Option<String>,
+    pub(crate) account: Option<String>,
 }
 
 /// What STS says of the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Confirmed {
+pub(crate) struct Confirmed {
     /// The account.
-    pub account: String,
+    pub(crate) account: String,
     /// The user, or the role with the name of its session.
-    pub arn: String,
+    pub(crate) arn: String,
 }

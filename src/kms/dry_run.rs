@@ -12,7 +12,7 @@ use crate::key::KeyId;
 use crate::kms::{Operation, Trouble};
 
 /// A provider that can be asked what it would allow.
-pub trait DryRun: Send + Sync + 'static {
+pub(crate) trait DryRun: Send + Sync + 'static {
     /// Asks whether the caller may do this under `key` with `context`.
     ///
     /// # Errors
@@ -27,7 +27,7 @@ pub trait DryRun: Send + Sync + 'static {
 
 /// How far a rehearsal came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DryRunResult {
+pub(crate) enum DryRunResult {
     /// The call would be allowed.
     Allowed,
     /// The key's keeper looked at the made-up ciphertext and refused that. Who may not use the key
@@ -37,7 +37,7 @@ pub enum DryRunResult {
 
 /// How far this host's clock is from that of KMS, as its last answer told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClockError {
+pub(crate) enum ClockError {
     /// This clock is behind by so much, to the second.
     Behind(Duration),
     /// This clock is ahead by so much.
@@ -46,13 +46,14 @@ pub enum ClockError {
 
 impl ClockError {
     /// From two readings at one moment, in seconds since the epoch.
-    pub const fn between(ours: i64, theirs: i64) -> Self {
+    #[cfg_attr(not(any(feature = "aws", test)), expect(dead_code, reason = "only AWS tells the time"))]
+    pub(crate) const fn between(ours: i64, theirs: i64) -> Self {
         let off = Duration::from_secs(ours.abs_diff(theirs));
         if ours < theirs { Self::Behind(off) } else { Self::Ahead(off) }
     }
 
     /// How much it is, either way.
-    pub const fn size(self) -> Duration {
+    pub(crate) const fn size(self) -> Duration {
         match self {
             Self::Behind(off) | Self::Ahead(off) => off,
         }

@@ -46,7 +46,7 @@ pub enum EndpointError {
 
 /// How a request travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
+pub(crate) enum Scheme {
     /// `http`: readable by whoever is on the path.
     Http,
     /// `https`.
@@ -55,7 +55,7 @@ pub enum Scheme {
 
 /// How far a request travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub(crate) enum Reach {
     /// It stays on this machine.
     Loopback,
     /// To where AWS hands out credentials to instances and containers.
@@ -85,7 +85,8 @@ pub fn check_endpoint(url: &str) -> Result<(), EndpointError> {
 ///
 /// # Errors
 /// [`EndpointError`].
-pub fn check_credentials_url(url: &str) -> Result<(), EndpointError> {
+#[cfg_attr(not(any(feature = "aws", test)), expect(dead_code, reason = "only AWS asks for credentials"))]
+pub(crate) fn check_credentials_url(url: &str) -> Result<(), EndpointError> {
     match destination(url)? {
         (Scheme::Https, _) | (Scheme::Http, Reach::Loopback | Reach::Metadata) => Ok(()),
         (Scheme::Http, Reach::Network) => Err(EndpointError::PlainHttpCredentials),
@@ -96,7 +97,7 @@ pub fn check_credentials_url(url: &str) -> Result<(), EndpointError> {
 ///
 /// # Errors
 /// [`EndpointError`], but neither of those about plain HTTP.
-pub fn destination(url: &str) -> Result<(Scheme, Reach), EndpointError> {
+pub(crate) fn destination(url: &str) -> Result<(Scheme, Reach), EndpointError> {
     let (scheme, rest) = scheme(url)?;
     if rest.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control()) {
         return Err(EndpointError::Part("a backslash, blank or control character"));

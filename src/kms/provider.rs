@@ -16,7 +16,7 @@ use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble,
 
 /// Both providers, as one.
 #[derive(Debug)]
-pub struct Providers {
+pub(crate) struct Providers {
     aws: Remote,
     local: Option<Local>,
 }
@@ -24,18 +24,18 @@ pub struct Providers {
 impl Providers {
     /// Providers with these settings. Touches neither AWS nor the keyring yet. Without a keyring,
     /// asking for a `local:` key is trouble.
-    pub fn new(aws: AwsSettings, keyring: Option<PathBuf>) -> Self {
+    pub(crate) fn new(aws: AwsSettings, keyring: Option<PathBuf>) -> Self {
         Self { aws: Remote::new(aws), local: keyring.map(Local::new) }
     }
 
     /// The same, for root on behalf of this user: the keyring may be theirs.
     #[must_use]
-    pub fn serving(self, uid: u32) -> Self {
+    pub(crate) fn serving(self, uid: u32) -> Self {
         Self { local: self.local.map(|local| local.serving(uid)), ..self }
     }
 
     /// How far this host's clock is from that of KMS, if KMS has answered and told the time.
-    pub fn clock_error(&self) -> Option<ClockError> {
+    pub(crate) fn clock_error(&self) -> Option<ClockError> {
         self.aws.clock_error()
     }
 
@@ -43,7 +43,7 @@ impl Providers {
     ///
     /// # Errors
     /// What somebody must edit before any key of AWS can be used.
-    pub async fn check_aws(&self) -> Result<(), Trouble> {
+    pub(crate) async fn check_aws(&self) -> Result<(), Trouble> {
         self.aws.check().await
     }
 
@@ -52,7 +52,7 @@ impl Providers {
     ///
     /// # Errors
     /// AWS cannot be asked as anybody.
-    pub async fn confirm(
+    pub(crate) async fn confirm(
         &self,
         key: &KeyId,
     ) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {

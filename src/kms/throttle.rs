@@ -6,5 +6,5 @@ mod breaker;
 mod observer;
 mod throttled_kms;
 
-pub use observer::{CallEnd, Observer};
-pub use throttled_kms::ThrottledKms;
+pub(crate) use observer::{CallEnd, Observer};
+pub(crate) use throttled_kms::ThrottledKms;

@@ -32,9 +32,9 @@ pub struct SignRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batching {
     /// How long the first file waits for others, 10 ms to a minute.
-    pub window: Duration,
+    pub(crate) window: Duration,
     /// How many files are signed at once, 2 to 65,536.
-    pub max_files: usize,
+    pub(crate) max_files: usize,
 }
 
 /// `mode = "verify"`.
@@ -119,7 +119,7 @@ pub enum Rollback {
 
 impl Mode {
     /// The word in the policy.
-    pub const fn as_str(&self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Sign(_) => "sign",
             Self::Verify(_) => "verify",
@@ -127,7 +127,7 @@ impl Mode {
     }
 
     /// The keys that it uses, in the order in which they are asked.
-    pub fn keys(&self) -> Vec<KeyId> {
+    pub(crate) fn keys(&self) -> Vec<KeyId> {
         match self {
             Self::Sign(sign) => vec![sign.key.clone()],
             Self::Verify(verify) => verify.trusted_keys.iter().map(KeyArn::to_key_id).collect(),
@@ -135,7 +135,7 @@ impl Mode {
     }
 
     /// Whether anything of it may ever go to quarantine.
-    pub const fn quarantines(&self) -> bool {
+    pub(crate) const fn quarantines(&self) -> bool {
         match self {
             Self::Sign(sign) => matches!(sign.on_stale, OnStale::Quarantine),
             Self::Verify(verify) => {

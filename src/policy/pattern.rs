@@ -88,7 +88,7 @@ impl Patterns {
     }
 
     /// The first pattern that a file name matches, as the policy writes it.
-    pub fn matching(&self, name: &OsStr) -> Option<&str> {
+    pub(crate) fn matching(&self, name: &OsStr) -> Option<&str> {
         let first = self.set.matches(name).into_iter().min()?;
         self.sources.get(first).map(String::as_str)
     }
@@ -101,7 +101,7 @@ impl Patterns {
 
 /// Why a rule does not mean a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Exclusion<'r> {
+pub(crate) enum Exclusion<'r> {
     /// A pattern of `exclude` matches it.
     #[error("its name matches \"{}\" of exclude", Escaped::text(.0))]
     Pattern(&'r str),

@@ -38,18 +38,18 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// How long rows are kept. `None`: for ever. Default 400 days.
-    pub keep: Option<Duration>,
+    pub(crate) keep: Option<Duration>,
     /// How its head is sealed, if it is.
-    pub seal: Option<Sealing>,
+    pub(crate) seal: Option<Sealing>,
 }
 
 /// How the head of the record is sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealing {
     /// The key: one that no rule uses.
-    pub key: KeyId,
+    pub(crate) key: KeyId,
     /// How often, if there is anything new.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
 }
 
 /// `[control]`.
@@ -65,19 +65,19 @@ pub struct ControlSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// KMS calls at the same time, 1 to 1,024. Default 64.
-    pub max_in_flight: usize,
+    pub(crate) max_in_flight: usize,
     /// KMS calls per second, 1 to 100,000. Default 50.
-    pub kms_per_second: u32,
+    pub(crate) kms_per_second: u32,
     /// Files hashed at the same time, 1 to 256. Default: the number of processors.
-    pub hash_threads: usize,
+    pub(crate) hash_threads: usize,
     /// Bytes that must stay free on a file system that is written to. Default 64 MiB.
-    pub min_free_space: u64,
+    pub(crate) min_free_space: u64,
 }
 
 impl Limits {
     /// How many files of a rule are in hand at the same time: those that are hashed, that KMS is
     /// asked about, and as many as keep a disk busy with what KMS has answered.
-    pub const fn in_hand(&self) -> usize {
+    pub(crate) const fn in_hand(&self) -> usize {
         self.hash_threads + self.max_in_flight + FINISHING
     }
 }

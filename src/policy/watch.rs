@@ -57,7 +57,7 @@ impl Rule {
     }
 
     /// Why a payload of this name is not meant, if it is not.
-    pub fn exclusion(&self, name: &OsStr) -> Option<Exclusion<'_>> {
+    pub(crate) fn exclusion(&self, name: &OsStr) -> Option<Exclusion<'_>> {
         if let Some(pattern) = self.exclude.as_ref().and_then(|patterns| patterns.matching(name)) {
             return Some(Exclusion::Pattern(pattern));
         }
@@ -80,18 +80,18 @@ impl Rule {
     }
 
     /// Whether it may ever move files away: to quarantine, or as the source of a delivery.
-    pub const fn moves_files(&self) -> bool {
+    pub(crate) const fn moves_files(&self) -> bool {
         self.delivery().is_some() || self.mode.quarantines()
     }
 
     /// Whether it ever writes to its own directory: a `.sig` beside the payload, or files moved
     /// away.
-    pub const fn writes_to_root(&self) -> bool {
+    pub(crate) const fn writes_to_root(&self) -> bool {
         matches!(self.mode, Mode::Sign(_)) || self.moves_files()
     }
 
     /// What the signatures of its payloads are named by.
-    pub const fn suffix(&self) -> Suffix {
+    pub(crate) const fn suffix(&self) -> Suffix {
         Format::Kms.suffix() // the formats that a rule can have share it
     }
 
@@ -101,7 +101,7 @@ impl Rule {
     }
 
     /// The path of the signature beside a payload; `None` if that cannot have one.
-    pub fn signature_path(&self, payload: &RelPath) -> Option<RelPath> {
+    pub(crate) fn signature_path(&self, payload: &RelPath) -> Option<RelPath> {
         RelPath::new(payload.parent().join(self.signature_name(payload.name())))
     }
 
@@ -110,7 +110,7 @@ impl Rule {
     ///
     /// A sign rule knows a signature of its key in any format; whether it is the one to have is
     /// another matter.
-    pub const fn formats<'a>(&self, leaf_keys: &'a LeafKeys) -> Formats<'a> {
+    pub(crate) const fn formats<'a>(&self, leaf_keys: &'a LeafKeys) -> Formats<'a> {
         match &self.mode {
             Mode::Sign(_) | Mode::Verify(VerifyRule { accept_batch: AcceptBatch::Yes, .. }) => {
                 Formats::Batch(leaf_keys)
@@ -127,12 +127,12 @@ impl Rule {
 
     /// What the fingerprint would be if the rule had batches and has none, or the other way round:
     /// a decision under it differs from this rule's in the format alone.
-    pub fn fingerprint_but_for_format(&self) -> String {
+    pub(crate) fn fingerprint_but_for_format(&self) -> String {
         self.fingerprint_with(!self.has_batches())
     }
 
     /// Whether it signs batches, or takes them.
-    pub fn has_batches(&self) -> bool {
+    pub(crate) fn has_batches(&self) -> bool {
         match &self.mode {
             Mode::Sign(sign) => sign.batch.is_some(),
             Mode::Verify(verify) => verify.accept_batch == AcceptBatch::Yes,

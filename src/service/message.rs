@@ -122,6 +122,6 @@ pub const ALL: &[(&str, u128)] = &[
 ];
 
 /// The number of a message. One at DEBUG has none.
-pub fn id(message: &str) -> Option<u128> {
+pub(crate) fn id(message: &str) -> Option<u128> {
     ALL.iter().find(|(words, _)| *words == message).map(|(_, id)| *id)
 }

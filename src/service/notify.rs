@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// One thing to tell.
 #[derive(Debug, Clone, Copy)]
-pub enum State<'a> {
+pub(crate) enum State<'a> {
     /// Started, or done with a reload.
     Ready,
     /// Told to reload.
@@ -49,7 +49,7 @@ impl fmt::Display for State<'_> {
 
 /// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     way: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
@@ -63,7 +63,7 @@ impl Notifier {
     /// Takes what the service manager says in the environment, and removes it there, so that a
     /// process we start (a credential process) does not speak for us. To be called while there is
     /// one thread; later it takes the variables and leaves them.
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let socket = std::env::var_os(SOCKET).filter(|value| !value.is_empty());
         let limit = std::env::var(WATCHDOG_LIMIT).ok();
         let process = std::env::var(WATCHDOG_PROCESS).ok();
@@ -79,17 +79,17 @@ impl Notifier {
     }
 
     /// Whether there is a service manager to tell.
-    pub fn is_listened_to(&self) -> bool {
+    pub(crate) fn is_listened_to(&self) -> bool {
         self.way.is_some()
     }
 
     /// Within which time it wants to be told that all is well, if it does.
-    pub fn watchdog(&self) -> Option<Duration> {
+    pub(crate) fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
     /// Tells something, and whether that got through. Where nobody listens everything does.
-    pub fn send(&self, states: &[State<'_>]) -> bool {
+    pub(crate) fn send(&self, states: &[State<'_>]) -> bool {
         let Some((socket, address)) = &self.way else { return true };
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
         socket.send_to_addr(message.as_bytes(), address).is_ok()

@@ -108,7 +108,6 @@ fn tell(story: &Story) -> Result<(), String> {
             }
             Event { ended: Some(ended), .. } => {
                 let ended = match ended.split_once(' ').unwrap_or((ended, "")) {
-                    ("done", _) => Ended::Done,
                     ("changed", _) => Ended::Changed,
                     ("not-yet", _) => Ended::NotYet,
                     ("hold", until) => Ended::Hold(time(until)),

@@ -2,13 +2,13 @@
 //!
 //! Every function does one step whole, or leaves things so that doing it again is right (P4).
 
-pub mod deliver;
-pub mod exchange;
+pub(crate) mod deliver;
+pub(crate) mod exchange;
 pub mod quarantine;
 pub mod removal;
 pub(crate) mod remover;
-pub mod sign;
+pub(crate) mod sign;
 mod sink;
 mod tree;
 
-pub use sink::DirectorySink;
+pub(crate) use sink::DirectorySink;

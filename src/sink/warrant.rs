@@ -7,19 +7,19 @@ use crate::signing::{Signed, Valid};
 /// What allows delivery: a digest, and the signature that vouches for it. Only a valid verdict or a
 /// signature just made gives one (P1).
 #[derive(Debug, Clone)]
-pub struct Warrant {
+pub(crate) struct Warrant {
     digest: Digest,
     signature: Signature,
 }
 
 impl Warrant {
     /// From a valid verdict on this signature.
-    pub fn verified(valid: &Valid, signature: &Signature) -> Self {
+    pub(crate) fn verified(valid: &Valid, signature: &Signature) -> Self {
         Self { digest: valid.digest().clone(), signature: signature.clone() }
     }
 
     /// From a signature just made for this digest.
-    pub fn signed(digest: &Digest, signed: &Signed) -> Self {
+    pub(crate) fn signed(digest: &Digest, signed: &Signed) -> Self {
         Self { digest: digest.clone(), signature: signed.signature.clone() }
     }
 
@@ -30,12 +30,12 @@ impl Warrant {
     }
 
     /// What may be delivered.
-    pub const fn digest(&self) -> &Digest {
+    pub(crate) const fn digest(&self) -> &Digest {
         &self.digest
     }
 
     /// What vouches for it.
-    pub const fn signature(&self) -> &Signature {
+    pub(crate) const fn signature(&self) -> &Signature {
         &self.signature
     }
 }

@@ -3,11 +3,10 @@
 //! Nothing here changes anything in the directory.
 
 mod feed;
-pub mod folder;
+pub(crate) mod folder;
 mod hint;
 pub mod scan;
-pub mod signature_file;
+pub(crate) mod signature_file;
 mod source;
 
-pub use feed::DirectoryFeed;
-pub use source::{DirectorySource, Origin};
+pub(crate) use source::DirectorySource;

@@ -12,27 +12,27 @@ use crate::hold::{AttemptError, Hold};
 
 /// What is taken out.
 #[derive(Debug, Default)]
-pub struct Space {
+pub(crate) struct Space {
     /// Bytes, by device.
     taken: Mutex<HashMap<u64, u64>>,
 }
 
 /// A file that a private copy is about to be written to, and the room for it.
 #[derive(Debug)]
-pub struct Stage {
+pub(crate) struct Stage {
     /// The file.
-    pub staging: Staging,
+    pub(crate) staging: Staging,
     room: Room,
 }
 
 impl Stage {
     /// An empty file with room for a copy.
-    pub const fn new(staging: Staging, room: Room) -> Self {
+    pub(crate) const fn new(staging: Staging, room: Room) -> Self {
         Self { staging, room }
     }
 
     /// The copy is there: the kernel counts its blocks from now on.
-    pub fn filled(self) -> Staging {
+    pub(crate) fn filled(self) -> Staging {
         drop(self.room);
         self.staging
     }
@@ -40,7 +40,7 @@ impl Stage {
 
 /// Room for one copy.
 #[derive(Debug)]
-pub struct Room {
+pub(crate) struct Room {
     space: Arc<Space>,
     device: u64,
     size: u64,
@@ -51,7 +51,7 @@ impl Space {
     ///
     /// # Errors
     /// There is too little; or it cannot be told.
-    pub fn take(self: &Arc<Self>, dir: &Dir, size: u64, floor: u64) -> Result<Room, AttemptError> {
+    pub(crate) fn take(self: &Arc<Self>, dir: &Dir, size: u64, floor: u64) -> Result<Room, AttemptError> {
         let device = dir.stat()?.identity.dev;
         let mut taken = self.taken();
         let free = dir.free_space()?;

@@ -20,7 +20,7 @@ const PREFIX: &[u8] = b"kms-sig:head:";
 ///
 /// # Errors
 /// [`Trouble`], also when another key answered, or nothing that can be a ciphertext came back.
-pub async fn seal<K: Kms>(kms: &K, key: &KeyId, head: &Head) -> Result<(Vec<u8>, KeyArn), Trouble> {
+pub(crate) async fn seal<K: Kms>(kms: &K, key: &KeyId, head: &Head) -> Result<(Vec<u8>, KeyArn), Trouble> {
     let answer = signing::encrypt(kms, key, &context(head), &plaintext(head)).await?;
     if !(1..=MAX_CIPHERTEXT).contains(&answer.ciphertext.len()) {
         let message = "Encrypt answered with what can be no ciphertext";
@@ -31,7 +31,7 @@ pub async fn seal<K: Kms>(kms: &K, key: &KeyId, head: &Head) -> Result<(Vec<u8>,
 
 /// What a ciphertext that should be the seal of a head turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenedSeal {
+pub(crate) enum OpenedSeal {
     /// Its seal.
     Genuine,
     /// No seal of this head: of another one, or damaged.
@@ -44,7 +44,7 @@ pub enum OpenedSeal {
 ///
 /// # Errors
 /// [`Trouble`]: KMS did not say.
-pub async fn open<K: Kms>(
+pub(crate) async fn open<K: Kms>(
     kms: &K,
     key: &KeyId,
     ciphertext: &[u8],
@@ -78,7 +78,7 @@ fn context(head: &Head) -> Context {
 }
 
 /// The context of a seal as a rehearsal has it: of a head that no record has.
-pub fn example_context() -> Context {
+pub(crate) fn example_context() -> Context {
     let link = Link::new([0; LEN]);
     context(&Head { chain: link, point: Point { seq: 0, link } })
 }

@@ -10,15 +10,15 @@ use super::link::{Genesis, Head, Link, Point, Row};
 
 /// What a record says about itself, to be proven by its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// How it began.
-    pub genesis: Genesis,
+    pub(crate) genesis: Genesis,
     /// Its id.
-    pub chain: Link,
+    pub(crate) chain: Link,
     /// The last row that retention removed, or the beginning: the chain continues from here.
-    pub checkpoint: Point,
+    pub(crate) checkpoint: Point,
     /// The last row.
-    pub head: Point,
+    pub(crate) head: Point,
 }
 
 /// What is wrong with a record.
@@ -90,7 +90,7 @@ pub enum Break {
 
 impl Break {
     /// The first bad row, where it is one.
-    pub const fn row(&self) -> Option<i64> {
+    pub(crate) const fn row(&self) -> Option<i64> {
         match self {
             Self::Genesis | Self::Checkpoint { .. } => None,
             Self::Missing(seq)
@@ -122,7 +122,7 @@ pub struct Unbroken {
 }
 
 /// A record being proven.
-pub struct Audit {
+pub(crate) struct Audit {
     claims: Claims,
     /// The last row that was good.
     last: Point,
@@ -137,7 +137,7 @@ impl Audit {
     ///
     /// # Errors
     /// It contradicts itself.
-    pub fn begin(claims: Claims) -> Result<Self, Break> {
+    pub(crate) fn begin(claims: Claims) -> Result<Self, Break> {
         let Claims { genesis, chain, checkpoint, head } = &claims;
         if genesis.link() != *chain {
             return Err(Break::Genesis);
@@ -155,7 +155,7 @@ impl Audit {
     ///
     /// # Errors
     /// That can be told at once not to be so.
-    pub fn expect(&mut self, point: Point, whose: String) -> Result<(), Break> {
+    pub(crate) fn expect(&mut self, point: Point, whose: String) -> Result<(), Break> {
         let Claims { chain, checkpoint, head, .. } = &self.claims;
         let known = match point.seq {
             seq if seq > head.seq => {
@@ -182,7 +182,7 @@ impl Audit {
     ///
     /// # Errors
     /// That can be told at once not to be so.
-    pub fn expect_head(&mut self, head: &Head, whose: String) -> Result<(), Break> {
+    pub(crate) fn expect_head(&mut self, head: &Head, whose: String) -> Result<(), Break> {
         if head.chain != self.claims.chain {
             let how = format!("that chain is {}, this one {}", head.chain, self.claims.chain);
             return Err(Break::Foreign { whose, seq: head.point.seq, how });
@@ -194,7 +194,7 @@ impl Audit {
     ///
     /// # Errors
     /// The row is not the next one, or not what was recorded.
-    pub fn row(&mut self, row: &Row, link: &Link) -> Result<(), Break> {
+    pub(crate) fn row(&mut self, row: &Row, link: &Link) -> Result<(), Break> {
         let (seq, first) = (row.seq, self.claims.checkpoint.seq + 1);
         let next = self.last.seq + 1;
         if seq < first {
@@ -220,7 +220,7 @@ impl Audit {
     }
 
     /// The last row that was good.
-    pub const fn last(&self) -> Point {
+    pub(crate) const fn last(&self) -> Point {
         self.last
     }
 
@@ -228,7 +228,7 @@ impl Audit {
     ///
     /// # Errors
     /// The record goes on according to itself, or ends otherwise.
-    pub fn end(self) -> Result<Unbroken, Break> {
+    pub(crate) fn end(self) -> Result<Unbroken, Break> {
         let Claims { chain, checkpoint, head, .. } = self.claims;
         if self.last.seq < head.seq {
             return Err(Break::Missing(self.last.seq + 1));

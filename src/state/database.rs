@@ -93,7 +93,7 @@ impl State {
     }
 
     /// Changes when something was written: perhaps the record has more rows.
-    pub fn commits(&self) -> watch::Receiver<u64> {
+    pub(crate) fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
     }
 
@@ -102,7 +102,7 @@ impl State {
     ///
     /// # Errors
     /// `Broken`: it has ended.
-    pub async fn echo(&self) -> Result<(), StateError> {
+    pub(crate) async fn echo(&self) -> Result<(), StateError> {
         let (answer, wait) = oneshot::channel();
         self.requests.send(Request::Echo(answer)).map_err(|_| self.has_ended())?;
         wait.await.map_err(|_| self.has_ended())
@@ -172,7 +172,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn record_item(&self, decision: Decision) -> Result<(), StateError> {
+    pub(crate) async fn record_item(&self, decision: Decision) -> Result<(), StateError> {
         self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &decision).map(drop))).await
     }
 
@@ -180,7 +180,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn record_sum(&self, sum: Decision) -> Result<(), StateError> {
+    pub(crate) async fn record_sum(&self, sum: Decision) -> Result<(), StateError> {
         self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &sum).map(drop))).await
     }
 
@@ -188,7 +188,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn record_departure(&self, departure: QuarantineExit) -> Result<(), StateError> {
+    pub(crate) async fn record_departure(&self, departure: QuarantineExit) -> Result<(), StateError> {
         self.call(move |db| departure::append(db, &departure)).await
     }
 
@@ -214,7 +214,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn forget_items(&self, present: Vec<String>) -> Result<(), StateError> {
+    pub(crate) async fn forget_items(&self, present: Vec<String>) -> Result<(), StateError> {
         self.call(move |db| whole(db, |db| ledger::forget_items(db, &present))).await
     }
 
@@ -222,7 +222,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn prune(&self, before: String, most: u32) -> Result<Pruned, StateError> {
+    pub(crate) async fn prune(&self, before: String, most: u32) -> Result<Pruned, StateError> {
         self.call(move |db| whole(db, |db| ledger::prune(db, &before, most))).await
     }
 
@@ -230,7 +230,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn unsealed(&self) -> Result<Option<Head>, StateError> {
+    pub(crate) async fn unsealed(&self) -> Result<Option<Head>, StateError> {
         self.call(ledger::unsealed).await
     }
 
@@ -238,7 +238,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn keep_seal(&self, seal: Seal) -> Result<(), StateError> {
+    pub(crate) async fn keep_seal(&self, seal: Seal) -> Result<(), StateError> {
         self.call(move |db| ledger::keep_seal(db, &seal)).await
     }
 
@@ -255,7 +255,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn note_all(&self, decisions: Vec<Decision>) -> Result<(), StateError> {
+    pub(crate) async fn note_all(&self, decisions: Vec<Decision>) -> Result<(), StateError> {
         if decisions.is_empty() {
             return Ok(());
         }
@@ -279,7 +279,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn intend_to_replace(
+    pub(crate) async fn intend_to_replace(
         &self,
         rule: &str,
         path: &RelPath,
@@ -320,7 +320,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn knows_signature(&self, rule: &str, digest: &Digest) -> Result<bool, StateError> {
+    pub(crate) async fn knows_signature(&self, rule: &str, digest: &Digest) -> Result<bool, StateError> {
         let (rule, digest) = (rule.to_owned(), digest.to_string());
         self.call(move |db| {
             db.prepare_cached(
@@ -365,7 +365,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn forget_edition(
+    pub(crate) async fn forget_edition(
         &self,
         rule: &str,
         path: &RelPath,

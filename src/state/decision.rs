@@ -76,12 +76,12 @@ pub struct Remembered {
 
 impl Remembered {
     /// Whether it is about a payload of this digest.
-    pub fn is_of_payload(&self, digest: &Digest) -> bool {
+    pub(crate) fn is_of_payload(&self, digest: &Digest) -> bool {
         self.digest.as_ref().is_some_and(|mine| mine.matches(digest.as_bytes()))
     }
 
     /// Whether it is about this signature.
-    pub fn is_of_signature(&self, signature: &Signature) -> bool {
+    pub(crate) fn is_of_signature(&self, signature: &Signature) -> bool {
         let digest = signature.digest();
         self.signature_digest.as_ref().is_some_and(|mine| mine.matches(digest.as_bytes()))
     }

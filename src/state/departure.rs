@@ -21,27 +21,27 @@ use crate::fs::RelPath;
 
 /// One row about an item that leaves.
 #[derive(Debug, Clone)]
-pub struct QuarantineExit {
+pub(crate) struct QuarantineExit {
     /// How.
-    pub how: ExitKind,
+    pub(crate) how: ExitKind,
     /// The rule that had quarantined it.
-    pub rule: String,
+    pub(crate) rule: String,
     /// The payload, below that rule's root.
-    pub path: RelPath,
+    pub(crate) path: RelPath,
     /// Who did it and how, in words.
-    pub why: String,
+    pub(crate) why: String,
     /// SHA-512 of what was released, or of what was judged before it was purged.
-    pub digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
     /// SHA-512 of the signature.
-    pub signature_digest: Option<Digest>,
+    pub(crate) signature_digest: Option<Digest>,
     /// The key that vouched for what was released.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// The folder in the quarantine store.
-    pub item: String,
+    pub(crate) item: String,
 }
 
 /// History, and what else of state a release must know, opened by a command.
-pub struct Journal {
+pub(crate) struct Journal {
     db: Connection,
     path: PathBuf,
 }
@@ -51,7 +51,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`]; among them that no daemon has begun it yet.
-    pub fn open(dir: &Path) -> Result<Self, StateError> {
+    pub(crate) fn open(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(FILE);
         match schema::open_beside(&path) {
             Ok(db) => Ok(Self { db, path }),
@@ -67,7 +67,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn record(&mut self, departure: &QuarantineExit) -> Result<(), StateError> {
+    pub(crate) fn record(&mut self, departure: &QuarantineExit) -> Result<(), StateError> {
         self.put(|db| append(db, departure))
     }
 
@@ -75,7 +75,12 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn is_superseded(&self, rule: &str, path: &RelPath, digest: &Digest) -> Result<bool, StateError> {
+    pub(crate) fn is_superseded(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        digest: &Digest,
+    ) -> Result<bool, StateError> {
         let found = memory::is_superseded(&self.db, rule, path.as_bytes(), digest);
         found.map_err(|error| state_error(&self.path, &error))
     }
@@ -84,7 +89,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn remember_edition(
+    pub(crate) fn remember_edition(
         &mut self,
         rule: &str,
         path: &RelPath,
@@ -97,7 +102,12 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn forget_edition(&mut self, rule: &str, path: &RelPath, digest: &Digest) -> Result<(), StateError> {
+    pub(crate) fn forget_edition(
+        &mut self,
+        rule: &str,
+        path: &RelPath,
+        digest: &Digest,
+    ) -> Result<(), StateError> {
         self.put(|db| memory::forget_edition(db, rule, path.as_bytes(), digest))
     }
 

@@ -78,7 +78,7 @@ pub enum ExportError {
 }
 
 /// The first line of an export.
-pub fn first_line(claims: &Claims) -> String {
+pub(crate) fn first_line(claims: &Claims) -> String {
     json(&Line::Chain {
         format: FORMAT,
         chain: claims.chain.to_string(),
@@ -90,7 +90,7 @@ pub fn first_line(claims: &Claims) -> String {
 }
 
 /// The line of a row.
-pub fn row_line(row: &Row, link: &Link) -> String {
+pub(crate) fn row_line(row: &Row, link: &Link) -> String {
     json(&Line::Row(RowLine {
         seq: row.seq,
         at: row.at.clone(),
@@ -108,26 +108,26 @@ pub fn row_line(row: &Row, link: &Link) -> String {
 }
 
 /// The line of a row for who follows the record: as in an export, with the cursor to go on from.
-pub fn event_line(row: &Row, link: &Link) -> String {
+pub(crate) fn event_line(row: &Row, link: &Link) -> String {
     let line = row_line(row, link);
     let open = line.strip_suffix('}').unwrap_or(&line);
     format!("{open},\"cursor\":\"{link}:{}\"}}", row.seq)
 }
 
 /// The last line of an export, made at `at`.
-pub fn head_line(head: &Head, at: String) -> String {
+pub(crate) fn head_line(head: &Head, at: String) -> String {
     let Head { chain, point } = head;
     json(&Line::Head { chain: chain.to_string(), seq: point.seq, hash: point.link.to_string(), at })
 }
 
 /// A path as it may be shown.
-pub fn escaped(path: &[u8]) -> String {
+pub(crate) fn escaped(path: &[u8]) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     Escaped::new(std::ffi::OsStr::from_bytes(path)).to_string()
 }
 
 /// One line of JSON in ASCII: whatever a field holds, no terminal acts on it (P9).
-pub fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     // Types of this program: string keys, and nothing that refuses to be written.
     let text = serde_json::to_string(value).unwrap_or_default();
     let mut ascii = String::with_capacity(text.len());
@@ -145,18 +145,18 @@ pub fn json(value: &impl Serialize) -> String {
 }
 
 /// What an export was found to be.
-pub struct Proven {
+pub(crate) struct Proven {
     /// The proof, or what is wrong with the rows.
-    pub proof: Result<Unbroken, Break>,
+    pub(crate) proof: Result<Unbroken, Break>,
     /// The head on its last line.
-    pub head: Head,
+    pub(crate) head: Head,
 }
 
 /// Proves an export from its lines alone, and that the points in `expected` are on its chain.
 ///
 /// # Errors
 /// [`ExportError`]: it is none, or not whole.
-pub fn verify(file: &Path, expected: Vec<Expected>) -> Result<Proven, ExportError> {
+pub(crate) fn verify(file: &Path, expected: Vec<Expected>) -> Result<Proven, ExportError> {
     let mut lines = Lines::open(file)?;
     let Some(Line::Chain { format: FORMAT, chain, nonce, begun, pruned_seq, pruned_hash }) = lines.next()?
     else {
@@ -204,7 +204,7 @@ pub fn verify(file: &Path, expected: Vec<Expected>) -> Result<Proven, ExportErro
 ///
 /// # Errors
 /// [`ExportError`].
-pub fn last_line(file: &Path) -> Result<Head, ExportError> {
+pub(crate) fn last_line(file: &Path) -> Result<Head, ExportError> {
     let mut lines = Lines::open(file)?;
     let mut head = None;
     while let Some(line) = lines.next()? {

@@ -54,23 +54,23 @@ pub(super) const TABLES: &str = "
 
 /// A head that KMS has encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seal {
+pub(crate) struct Seal {
     /// When, as RFC 3339 in UTC.
-    pub at: String,
+    pub(crate) at: String,
     /// What was sealed.
-    pub point: Point,
+    pub(crate) point: Point,
     /// The key that sealed it.
-    pub key: String,
+    pub(crate) key: String,
     /// What KMS answered.
-    pub ciphertext: Vec<u8>,
+    pub(crate) ciphertext: Vec<u8>,
 }
 
 /// A row and the hash stored with it, as read from where somebody may have tampered with them.
-pub type Read = Result<(Row, Link), Break>;
+pub(crate) type Read = Result<(Row, Link), Break>;
 
 /// What a step of retention came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pruned {
+pub(crate) enum Pruned {
     /// So many rows were removed; fewer than asked means that no more are old enough.
     Rows(i64),
     /// The rows to be removed are not what was recorded. Removing them would hide it, so they stay.
@@ -93,7 +93,7 @@ pub(super) fn begin(db: &Connection, nonce: [u8; LEN], at: String) -> rusqlite::
 ///
 /// # Errors
 /// SQLite's. The caller must then roll back: a row without its head is a broken record.
-pub fn append(db: &Connection, at: String, decision: &Decision) -> rusqlite::Result<Head> {
+pub(crate) fn append(db: &Connection, at: String, decision: &Decision) -> rusqlite::Result<Head> {
     append_with(db, |seq| Row::new(seq, at, decision))
 }
 

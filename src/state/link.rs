@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 /// Bytes of a link. SHA-512 cut in half: 128 bits against collisions, half the room in every row,
 /// and a head that fits on a line.
-pub const LEN: usize = 32;
+pub(crate) const LEN: usize = 32;
 
 /// What the beginning of a chain is hashed with, so that it can pass for nothing else.
 const GENESIS: &[u8] = b"kms-sig history 1: genesis\0";
@@ -23,15 +23,15 @@ const ROW: &[u8] = b"kms-sig history 1: row\0";
 
 /// A hash of the chain: that of its beginning, which is the chain's id, or that of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Link([u8; LEN]);
+pub(crate) struct Link([u8; LEN]);
 
 /// Where a chain stands: the link of its row `seq`, or of its beginning for 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     /// The row's number.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// Its link.
-    pub link: Link,
+    pub(crate) link: Link,
 }
 
 /// A point, and the chain it is on: all that need be kept elsewhere to notice a record that was
@@ -39,49 +39,49 @@ pub struct Point {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// The chain's id.
-    pub chain: Link,
+    pub(crate) chain: Link,
     /// Its last row.
-    pub point: Point,
+    pub(crate) point: Point,
 }
 
 /// How a chain began. Random, so that no two begin alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Genesis {
+pub(crate) struct Genesis {
     /// Random bytes.
-    pub nonce: [u8; LEN],
+    pub(crate) nonce: [u8; LEN],
     /// When, as RFC 3339 in UTC.
-    pub begun: String,
+    pub(crate) begun: String,
 }
 
 /// A row of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub(crate) struct Row {
     /// Its number, from 1.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// When it was written, as RFC 3339 in UTC.
-    pub at: String,
+    pub(crate) at: String,
     /// The rule's name.
-    pub rule: String,
+    pub(crate) rule: String,
     /// The payload, below the rule's root, byte for byte.
-    pub path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     /// What became of it; one of [`Outcome::words`].
-    pub outcome: String,
+    pub(crate) outcome: String,
     /// Why, where that says more: the text of [`DecisionReason::to_record`], or of an earlier
     /// version's sentence.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// SHA-512 of the payload, in hexadecimal.
-    pub digest: Option<String>,
+    pub(crate) digest: Option<String>,
     /// SHA-512 of the signature, in hexadecimal.
-    pub signature_digest: Option<String>,
+    pub(crate) signature_digest: Option<String>,
     /// The key that signed or vouched.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// The folder in the quarantine store.
-    pub item: Option<String>,
+    pub(crate) item: Option<String>,
 }
 
 /// What a row says about a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judged {
+pub(crate) enum Judged {
     /// Valid.
     Valid,
     /// Invalid, and why.
@@ -90,17 +90,12 @@ pub enum Judged {
 
 impl Link {
     /// Of these bytes.
-    pub const fn new(bytes: [u8; LEN]) -> Self {
+    pub(crate) const fn new(bytes: [u8; LEN]) -> Self {
         Self(bytes)
     }
 
-    /// Of bytes that should be a link.
-    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
-    }
-
     /// The bytes.
-    pub const fn as_bytes(&self) -> &[u8; LEN] {
+    pub(crate) const fn as_bytes(&self) -> &[u8; LEN] {
         &self.0
     }
 }
@@ -130,11 +125,11 @@ impl FromStr for Link {
 /// Text that is no link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is no hash of the record; one has 64 hexadecimal digits")]
-pub struct NoLink;
+pub(crate) struct NoLink;
 
 impl Genesis {
     /// The chain's id, which is what its first row follows.
-    pub fn link(&self) -> Link {
+    pub(crate) fn link(&self) -> Link {
         let mut hash = Hashed::new(GENESIS);
         hash.bytes(&self.nonce);
         hash.field(self.begun.as_bytes());
@@ -144,7 +139,7 @@ impl Genesis {
 
 impl Row {
     /// The row that a decision becomes.
-    pub fn new(seq: i64, at: String, decision: &Decision) -> Self {
+    pub(crate) fn new(seq: i64, at: String, decision: &Decision) -> Self {
         Self {
             seq,
             at,
@@ -164,7 +159,7 @@ impl Row {
     /// the order of this type. A field is a byte 1, its length in eight bytes and itself; a field
     /// that is absent is a byte 0. Numbers are big endian. So no two different rows, at no two
     /// different places, are hashed alike.
-    pub fn link(&self, chain: &Link, before: &Link) -> Link {
+    pub(crate) fn link(&self, chain: &Link, before: &Link) -> Link {
         let mut hash = Hashed::new(ROW);
         hash.bytes(&chain.0);
         hash.bytes(&before.0);
@@ -189,7 +184,7 @@ impl Row {
     }
 
     /// The verdict it tells of, if it tells of one. Signing and refusing are none.
-    pub fn judged(&self) -> Option<Judged> {
+    pub(crate) fn judged(&self) -> Option<Judged> {
         match Outcome::parse(&self.outcome)? {
             Outcome::Adopted | Outcome::Valid | Outcome::Delivered => Some(Judged::Valid),
             // A signature of ours that is out of date can be quarantined too; that is no verdict.

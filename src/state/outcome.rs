@@ -25,7 +25,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Signing,
         Self::Signed,
         Self::Adopted,
@@ -51,18 +51,18 @@ impl Outcome {
     }
 
     /// The words of the outcomes that a file ends with.
-    pub fn ended() -> impl Iterator<Item = &'static str> {
+    pub(crate) fn ended() -> impl Iterator<Item = &'static str> {
         Self::ALL.into_iter().filter(|outcome| *outcome != Self::Signing).map(Self::as_str)
     }
 
     /// The words of all outcomes on record, those of items that left quarantine included.
-    pub fn words() -> impl Iterator<Item = &'static str> {
+    pub(crate) fn words() -> impl Iterator<Item = &'static str> {
         let departed = [ExitKind::Released, ExitKind::Purged].map(ExitKind::as_str);
         Self::ALL.into_iter().map(Self::as_str).chain(departed)
     }
 
     /// Whether the `.sig` beside the payload is ours, or counts as ours.
-    pub const fn is_signed_in_place(self) -> bool {
+    pub(crate) const fn is_signed_in_place(self) -> bool {
         matches!(self, Self::Signing | Self::Signed | Self::Adopted)
     }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Outcome {
 
 /// How an item left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitKind {
+pub(crate) enum ExitKind {
     /// To where its files are wanted.
     Released,
     /// For good.
@@ -88,7 +88,7 @@ pub enum ExitKind {
 
 impl ExitKind {
     /// The word used as outcome in history.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Released => "released",
             Self::Purged => "purged",

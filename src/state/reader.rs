@@ -8,6 +8,7 @@ mod decided;
 mod filter;
 mod history;
 
-pub use decided::Decisions;
-pub use filter::{Filter, JudgedFilter, NameFilter};
-pub use history::{Expected, History, HistoryError};
+pub(crate) use decided::Decisions;
+pub(crate) use filter::{Filter, JudgedFilter, NameFilter};
+pub use history::History;
+pub(crate) use history::{Expected, HistoryError};

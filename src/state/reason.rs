@@ -60,7 +60,7 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Whether it holds only as long as the files are found unfit again.
-    pub const fn is_unfit(&self) -> bool {
+    pub(crate) const fn is_unfit(&self) -> bool {
         match self {
             Self::Payload(_) | Self::Signature(_) => true,
             Self::NameTooLong { .. }
@@ -74,7 +74,7 @@ impl RefusalReason {
     }
 
     /// The code used in state, the record and logs.
-    pub const fn as_str(&self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Payload(Unfit::NotRegular(_)) => "not-regular",
             Self::Payload(Unfit::Links { .. }) => "hard-links",
@@ -97,7 +97,7 @@ impl RefusalReason {
     }
 
     /// What the sentence needs beside the code.
-    pub fn details(&self) -> Option<String> {
+    pub(crate) fn details(&self) -> Option<String> {
         match self {
             Self::Payload(unfit) | Self::Signature(unfit) => match unfit {
                 Unfit::NotRegular(what) => Some(format!("type={}", what.as_str())),
@@ -118,7 +118,7 @@ impl RefusalReason {
 
     /// The reason that a code and its details stand for; `None` for any that this version does not
     /// write.
-    pub fn parse(code: &str, details: Option<&str>) -> Option<Self> {
+    pub(crate) fn parse(code: &str, details: Option<&str>) -> Option<Self> {
         let of = Details(details.unwrap_or_default());
         let reason = match code {
             "name-too-long" => Self::NameTooLong { max: of.number("max")? },
@@ -194,7 +194,7 @@ impl fmt::Display for RefusalReason {
 
 impl DecisionReason {
     /// The code used in state, the record and logs.
-    pub const fn as_str(&self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Verdict(reason) => reason.as_str(),
             Self::Refusal(reason) => reason.as_str(),
@@ -203,7 +203,7 @@ impl DecisionReason {
     }
 
     /// What the sentence needs beside the code.
-    pub fn details(&self) -> Option<String> {
+    pub(crate) fn details(&self) -> Option<String> {
         match self {
             Self::Verdict(_) => None,
             Self::Refusal(reason) => reason.details(),
@@ -213,7 +213,7 @@ impl DecisionReason {
 
     /// The reason that a code and its details stand for. `None` for any that this version does not
     /// write: that equals no reason, so what was decided for it is decided again.
-    pub fn parse(code: &str, details: Option<&str>) -> Option<Self> {
+    pub(crate) fn parse(code: &str, details: Option<&str>) -> Option<Self> {
         if let (Some(reason), None) = (Reason::parse(code), details) {
             return Some(Self::Verdict(reason));
         }
@@ -224,7 +224,7 @@ impl DecisionReason {
     }
 
     /// As one text, which is what the record has: the code, and the details after a space.
-    pub fn to_record(&self) -> String {
+    pub(crate) fn to_record(&self) -> String {
         match self.details() {
             Some(details) => format!("{} {details}", self.as_str()),
             None => self.as_str().to_owned(),
@@ -256,7 +256,7 @@ impl fmt::Display for DecisionReason {
 }
 
 /// The reason of a row of the record, as people read it: also that of a row of an earlier version.
-pub fn shown(recorded: &str) -> String {
+pub(crate) fn shown(recorded: &str) -> String {
     DecisionReason::from_record(recorded).map_or_else(|| recorded.to_owned(), |reason| reason.to_string())
 }
 

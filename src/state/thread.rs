@@ -31,9 +31,9 @@ pub(super) type Work = Box<dyn FnOnce(Result<&Connection, StateError>) -> Done +
 
 /// A piece of work that is done, and not yet committed.
 pub(super) struct Done {
-    pub failed: Option<StateError>,
+    pub(crate) failed: Option<StateError>,
     /// To be told how the commit went.
-    pub reply: Box<dyn FnOnce(Result<(), StateError>) + Send>,
+    pub(crate) reply: Box<dyn FnOnce(Result<(), StateError>) + Send>,
 }
 
 pub(super) enum Request {
@@ -44,9 +44,9 @@ pub(super) enum Request {
 
 /// Where the database is.
 pub(super) struct Place {
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The file that was opened; none in a rehearsal.
-    pub file: Option<Stat>,
+    pub(crate) file: Option<Stat>,
 }
 
 impl Place {

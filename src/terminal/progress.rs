@@ -36,7 +36,7 @@ static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// A line that is drawn for as long as this lives.
 #[derive(Debug)]
-pub struct Drawn {
+pub(crate) struct Drawn {
     stop: Option<Sender<Infallible>>,
     drawer: Option<JoinHandle<()>>,
 }
@@ -116,11 +116,11 @@ impl Write for Stderr {
 
 /// Bytes that are being read, shown if that takes a while.
 #[derive(Debug)]
-pub struct Reading(Option<(Arc<AtomicU64>, Drawn)>);
+pub(crate) struct Reading(Option<(Arc<AtomicU64>, Drawn)>);
 
 impl Reading {
     /// Of so many bytes; `None` where nobody knows how many will come.
-    pub fn of(size: Option<u64>) -> Self {
+    pub(crate) fn of(size: Option<u64>) -> Self {
         let read = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&read);
         let drawn = Drawn::begin(PATIENCE, move |bar| {
@@ -132,12 +132,12 @@ impl Reading {
     }
 
     /// That nobody is shown.
-    pub const fn unseen() -> Self {
+    pub(crate) const fn unseen() -> Self {
         Self(None)
     }
 
     /// Counts bytes that were read.
-    pub fn add(&self, len: usize) {
+    pub(crate) fn add(&self, len: usize) {
         if let Some((read, _)) = &self.0 {
             read.fetch_add(len as u64, Ordering::Relaxed);
         }
@@ -146,24 +146,24 @@ impl Reading {
 
 /// Says that KMS is asked, if it takes its time. For as long as what it returns lives.
 #[must_use]
-pub fn asking_kms() -> Option<Drawn> {
+pub(crate) fn asking_kms() -> Option<Drawn> {
     Drawn::begin(PATIENCE_WITH_KMS, |_| "asking KMS".to_owned())
 }
 
 /// Files of a run, as they are dealt with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Files {
+pub(crate) struct Files {
     /// Dealt with.
-    pub done: u64,
+    pub(crate) done: u64,
     /// Known so far, those dealt with included.
-    pub known: u64,
+    pub(crate) known: u64,
     /// Held, and so dealt with nobody knows when.
-    pub held: u64,
+    pub(crate) held: u64,
 }
 
 /// Shows how many files are dealt with. For as long as what it returns lives.
 #[must_use]
-pub fn dealing(mut figures: impl FnMut() -> Files + Send + 'static) -> Option<Drawn> {
+pub(crate) fn dealing(mut figures: impl FnMut() -> Files + Send + 'static) -> Option<Drawn> {
     Drawn::begin(PATIENCE, move |bar| {
         let now = figures();
         bar.set_position(now.done);

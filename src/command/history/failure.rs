@@ -29,7 +29,7 @@ pub enum HistoryFailure {
 
 impl HistoryFailure {
     /// The exit code it ends the process with.
-    pub const fn exit(&self) -> Exit {
+    pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::Record(_) | Self::Export(_) => Exit::Unfinished,
             Self::Time(_) | Self::Head(_) | Self::NoSeal(_) => Exit::Usage,
@@ -37,7 +37,7 @@ impl HistoryFailure {
     }
 
     /// What a person can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Record(HistoryError::Missing(_)) => {
                 Some("start the daemon, which makes it, or name the policy that it runs by")

@@ -53,7 +53,7 @@ pub enum StoreTrouble {
 impl StoreTrouble {
     /// The exit code it ends the process with: in each case the command line or what it names must
     /// be changed.
-    pub const fn exit(&self) -> Exit {
+    pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::Trust(TrustError::Io(_)) | Self::To(TrustError::Io(_)) => Exit::Unfinished,
             Self::NoStore
@@ -68,7 +68,7 @@ impl StoreTrouble {
     }
 
     /// What a person can do about it.
-    pub fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoStore => "name the policy of the daemon whose quarantine is meant",
             Self::Foreign { .. } => "run this as that user, or as root",

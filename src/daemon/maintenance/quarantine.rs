@@ -25,20 +25,20 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const LOOK: Duration = Duration::from_secs(2);
 
 /// What it needs.
-pub struct QuarantineMaintenance {
+pub(crate) struct QuarantineMaintenance {
     /// The store.
-    pub store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     /// Where purges are put on record.
-    pub state: State,
+    pub(crate) state: State,
     /// The rules of the policy.
-    pub rules: Vec<Arc<Rule>>,
+    pub(crate) rules: Vec<Arc<Rule>>,
     /// The daemon's clock.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
 }
 
 impl QuarantineMaintenance {
     /// Keeps it for as long as it is polled. `heartbeat` is its own.
-    pub async fn run(self, mut heartbeat: Heartbeat) -> Infallible {
+    pub(crate) async fn run(self, mut heartbeat: Heartbeat) -> Infallible {
         let mut next_purge = Moment::ZERO;
         let mut is_told = false;
         loop {
@@ -66,7 +66,7 @@ impl QuarantineMaintenance {
     }
 
     /// Purges every item that its rule keeps no longer.
-    pub async fn purge(&self, heartbeat: &Heartbeat) {
+    pub(crate) async fn purge(&self, heartbeat: &Heartbeat) {
         if self.rules.iter().all(|rule| rule.quarantine_keep.is_none()) {
             return;
         }

@@ -25,7 +25,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 const BATCH: u32 = 500;
 
 /// The record's keeper.
-pub struct RecordMaintenance<K> {
+pub(crate) struct RecordMaintenance<K> {
     pipeline: Arc<Pipeline<K>>,
     record: Record,
     /// Tries to seal that failed since the last that did not.
@@ -38,12 +38,12 @@ pub struct RecordMaintenance<K> {
 
 impl<K: Kms> RecordMaintenance<K> {
     /// Of the record behind `pipeline`.
-    pub fn new(pipeline: Arc<Pipeline<K>>, record: Record) -> Self {
+    pub(crate) fn new(pipeline: Arc<Pipeline<K>>, record: Record) -> Self {
         Self { pipeline, record, attempts: 0, failing_since: None, announced: Announced::default() }
     }
 
     /// Works until it is dropped, or until nothing more may be written; then says why.
-    pub async fn run(mut self) -> Hold {
+    pub(crate) async fn run(mut self) -> Hold {
         let (mut prune_at, mut seal_at) = (Moment::ZERO, Moment::ZERO);
         let mut heartbeat = self.pipeline.status.watchdog.register(watchdog::RECORD);
         loop {
@@ -77,7 +77,7 @@ impl<K: Kms> RecordMaintenance<K> {
     ///
     /// # Errors
     /// Nothing more may be written.
-    pub async fn once(mut self) -> Result<(), Hold> {
+    pub(crate) async fn once(mut self) -> Result<(), Hold> {
         self.prune().await?;
         match self.record.seal.clone() {
             Some(sealing) => self.seal(&sealing).await.or_else(unless_fatal),

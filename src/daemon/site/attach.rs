@@ -33,7 +33,7 @@ const OPEN_SHARE: u64 = 16;
 
 /// Why a rule cannot work now.
 #[derive(Debug, thiserror::Error)]
-pub enum AttachError {
+pub(crate) enum AttachError {
     /// A directory is missing or may not be trusted.
     #[error(transparent)]
     Trust(#[from] TrustError),

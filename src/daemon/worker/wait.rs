@@ -18,7 +18,7 @@ pub(crate) enum Wait {
 }
 
 /// The words for what a file may wait for, but for the causes of holds.
-pub fn waits() -> impl Iterator<Item = &'static str> {
+pub(crate) fn waits() -> impl Iterator<Item = &'static str> {
     Wait::ALL.into_iter().map(Wait::cause).chain([NAME_TAKEN])
 }
 

@@ -7,7 +7,7 @@ use crate::state::reason::{DecisionReason, RefusalReason};
 
 /// A way in which a file may end, or what keeps it from its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// Nothing comes of it.
     Nothing,
     /// It is not yet time: it settles, or waits for its other half, for a writer or for grace.
@@ -36,7 +36,7 @@ impl Ending {
     }
 
     /// The word of the outcome.
-    pub const fn as_str(&self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Waiting => "waiting",
@@ -46,7 +46,7 @@ impl Ending {
     }
 
     /// The code of the reason, where the outcome has one.
-    pub fn reason(&self) -> Option<&'static str> {
+    pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Nothing | Self::Waiting => None,
             Self::Settled(_, reason) => reason.as_ref().map(DecisionReason::as_str),

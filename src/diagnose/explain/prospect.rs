@@ -32,18 +32,18 @@ use crate::state::reason::{DecisionReason, RefusalReason};
 
 /// What would happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prospect {
+pub(crate) struct Prospect {
     /// In one word.
-    pub what: What,
+    pub(crate) what: What,
     /// Every way in which it may end; more than one where KMS would be asked, or contents compared.
-    pub endings: Vec<Ending>,
+    pub(crate) endings: Vec<Ending>,
     /// In a sentence.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 /// What would happen, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub(crate) enum What {
     /// Nothing lies there.
     Nothing,
     /// Everything is done.
@@ -64,7 +64,7 @@ pub enum What {
 
 impl What {
     /// The word, for programs.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Done => "done",

@@ -13,11 +13,11 @@ use crate::state::reader::{Decisions, HistoryError};
 
 /// What has a signature's name.
 #[derive(Debug)]
-pub struct SignatureThere {
+pub(crate) struct SignatureThere {
     /// What it is.
-    pub stat: Stat,
+    pub(crate) stat: Stat,
     /// What it holds; for what cannot be read, why not.
-    pub content: Result<Result<Signature, Malformed>, String>,
+    pub(crate) content: Result<Result<Signature, Malformed>, String>,
 }
 
 impl SignatureThere {
@@ -29,11 +29,11 @@ impl SignatureThere {
 
 /// What explaining needs to know beside the rule.
 #[derive(Clone, Copy)]
-pub struct Terms<'a> {
+pub(crate) struct Terms<'a> {
     /// What state remembers, where there is any.
-    pub decisions: Option<&'a Decisions>,
+    pub(crate) decisions: Option<&'a Decisions>,
     /// Bytes to leave free where something is delivered.
-    pub min_free_space: u64,
+    pub(crate) min_free_space: u64,
 }
 
 /// Why it cannot be told what lies there.

@@ -7,7 +7,7 @@ use crate::fs::FsError;
 
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     /// As it should be.
     Fine,
     /// Worth knowing; the daemon works so.
@@ -20,7 +20,7 @@ pub enum Level {
 
 impl Level {
     /// The word, for tables and for programs.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Fine => "fine",
             Self::Note => "note",
@@ -30,7 +30,7 @@ impl Level {
     }
 
     /// The exit code that it leads to.
-    pub const fn exit(self) -> Exit {
+    pub(crate) const fn exit(self) -> Exit {
         match self {
             Self::Fine | Self::Note => Exit::Done,
             Self::Fix => Exit::Usage,
@@ -41,35 +41,35 @@ impl Level {
 
 /// One thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What it is about, in one word for programs.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
     /// How it is.
-    pub level: Level,
+    pub(crate) level: Level,
     /// How it is, in words.
-    pub says: String,
+    pub(crate) says: String,
     /// What to do, where the words do not say that themselves.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
 }
 
 impl Finding {
     /// As it should be.
-    pub fn fine(about: &'static str, says: impl Into<String>) -> Self {
+    pub(crate) fn fine(about: &'static str, says: impl Into<String>) -> Self {
         Self::new(about, Level::Fine, says, "")
     }
 
     /// Worth knowing. An empty hint is none.
-    pub fn note(about: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn note(about: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(about, Level::Note, says, hint)
     }
 
     /// To be changed.
-    pub fn fix(about: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn fix(about: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(about, Level::Fix, says, hint)
     }
 
     /// Not to be told.
-    pub fn unknown(about: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn unknown(about: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(about, Level::Unknown, says, hint)
     }
 
@@ -81,7 +81,7 @@ impl Finding {
 
 /// How much to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
+pub(crate) enum Depth {
     /// What would keep the daemon or a rule from working.
     Start,
     /// Also how well it would work.

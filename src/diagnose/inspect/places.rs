@@ -16,7 +16,7 @@ use crate::policy::Policy;
 const TRUST: &str = "trust";
 
 /// Inspects what a policy names for all of its rules.
-pub fn inspect_policy(policy: &Policy, depth: Depth) -> Vec<Finding> {
+pub(crate) fn inspect_policy(policy: &Policy, depth: Depth) -> Vec<Finding> {
     let floor = match depth {
         Depth::Start => None,
         Depth::Whole => Some(policy.limits.min_free_space),
@@ -108,7 +108,7 @@ pub(crate) fn space(about: &'static str, dir: &Dir, state: &str, floor: u64) -> 
 
 /// Leaves of findings that say the same the first: several places often lie in the one that is at
 /// fault.
-pub fn once_each(findings: Vec<Finding>) -> Vec<Finding> {
+pub(crate) fn once_each(findings: Vec<Finding>) -> Vec<Finding> {
     let mut told: Vec<Finding> = Vec::new();
     for finding in findings {
         if finding.level == Level::Fine || !told.iter().any(|other| other.says == finding.says) {

@@ -13,6 +13,10 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    Place::find(path)?.write(bytes, Over::Anything)
+}
+
 #[test]
 fn a_new_file_holds_the_bytes_and_nothing_else_stays() {
     let dir = tempfile::tempdir().unwrap();

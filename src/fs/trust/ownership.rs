@@ -93,7 +93,7 @@ pub(in crate::fs) fn check_above(path: &Path, stat: &Stat, root: &Stat, me: Owne
 ///
 /// # Errors
 /// `Owner`.
-pub fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), TrustError> {
+pub(crate) fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), TrustError> {
     if stat.uid == 0 || stat.uid == me.uid {
         Ok(())
     } else {
@@ -106,7 +106,7 @@ pub fn check_owner(path: &Path, stat: &Stat, me: Owner) -> Result<(), TrustError
 ///
 /// # Errors
 /// `Writable`.
-pub fn check_mode(path: &Path, stat: &Stat, me: Owner, is_ancestor: bool) -> Result<(), TrustError> {
+pub(crate) fn check_mode(path: &Path, stat: &Stat, me: Owner, is_ancestor: bool) -> Result<(), TrustError> {
     let sticky = is_ancestor && stat.mode & 0o1000 != 0;
     let others = stat.mode & 0o002 != 0;
     let group = stat.mode & 0o020 != 0 && stat.gid != 0 && stat.gid != me.gid;

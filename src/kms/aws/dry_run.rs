@@ -60,7 +60,7 @@ impl DryRun for Aws {
 
 impl Aws {
     /// How far this host's clock is from that of KMS, if an answer came and had a date.
-    pub fn clock_error(&self) -> Option<ClockError> {
+    pub(crate) fn clock_error(&self) -> Option<ClockError> {
         self.0.surroundings.transport().dates().last()
     }
 }

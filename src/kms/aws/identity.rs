@@ -15,7 +15,7 @@ use crate::kms::{KmsError, Trouble, TroubleKind};
 
 impl Aws {
     /// As whom it asks, if credentials were loaded.
-    pub fn caller(&self) -> Option<Caller> {
+    pub(crate) fn caller(&self) -> Option<Caller> {
         self.0.credentials.held().map(|held| caller(&held))
     }
 
@@ -25,7 +25,7 @@ impl Aws {
     ///
     /// # Errors
     /// There are no credentials. That STS does not answer is no error: nothing but this needs it.
-    pub async fn confirm(
+    pub(crate) async fn confirm(
         &self,
         key: &KeyId,
     ) -> Result<(Caller, Option<Result<Confirmed, Trouble>>), Trouble> {

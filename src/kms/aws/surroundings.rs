@@ -59,7 +59,7 @@ pub enum AwsError {
 
 impl AwsError {
     /// Whether its words end with what a person can do.
-    pub fn says_what_to_do(&self) -> bool {
+    pub(crate) fn says_what_to_do(&self) -> bool {
         match self {
             Self::Endpoint { .. } | Self::FipsEndpoint(_) | Self::Proxy(_) => true,
             Self::Profile(error) => !matches!(error, ProfileError::Load(_)),

@@ -36,7 +36,7 @@ enum BundleFault {
 
 impl CaBundleError {
     /// Whether its words end with what a person can do.
-    pub fn says_what_to_do(&self) -> bool {
+    pub(crate) fn says_what_to_do(&self) -> bool {
         match self.source {
             BundleFault::Read(_) => false,
             BundleFault::Empty | BundleFault::Damaged(_) => true,

@@ -154,7 +154,7 @@ pub enum KeyringError {
 
 impl KeyringError {
     /// Whether its words end with what a person can do.
-    pub const fn says_what_to_do(&self) -> bool {
+    pub(crate) const fn says_what_to_do(&self) -> bool {
         match self {
             Self::Link(_)
             | Self::Open { .. }
@@ -173,7 +173,7 @@ impl KeyringError {
     }
 
     /// What a person can do, where the message does not say so.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
                 Some("kms-sig key create local:NAME makes a keyring")
@@ -211,7 +211,7 @@ impl Keyring {
     ///
     /// # Errors
     /// As there.
-    pub fn open_for(path: &Path, caller: u32) -> Result<Self, KeyringError> {
+    pub(crate) fn open_for(path: &Path, caller: u32) -> Result<Self, KeyringError> {
         let (mut file, metadata) = open_trusted(path, caller)?;
         let mut text = Zeroizing::new(String::with_capacity(capacity(&metadata)));
         let mut bounded = (&mut file).take(MAX_LEN + 1);

@@ -12,7 +12,7 @@ use crate::clock::Moment;
 
 /// A token bucket.
 #[derive(Debug)]
-pub struct AdaptiveRate {
+pub(crate) struct AdaptiveRate {
     /// Time between tokens at the policy's rate.
     normal: Duration,
     /// Time between tokens now.
@@ -34,7 +34,7 @@ impl AdaptiveRate {
     const SLOWEST: Duration = Duration::from_secs(2);
 
     /// So many calls a second, at most.
-    pub fn new(per_second: u32) -> Self {
+    pub(crate) fn new(per_second: u32) -> Self {
         let normal = Duration::from_secs(1) / per_second.max(1);
         Self {
             normal,
@@ -47,7 +47,7 @@ impl AdaptiveRate {
     }
 
     /// Time between calls now.
-    pub const fn interval(&self) -> Duration {
+    pub(crate) const fn interval(&self) -> Duration {
         self.interval
     }
 
@@ -55,7 +55,7 @@ impl AdaptiveRate {
     ///
     /// # Errors
     /// When the next one will be, unless the rate changes meanwhile.
-    pub fn take(&mut self, now: Moment) -> Result<(), Moment> {
+    pub(crate) fn take(&mut self, now: Moment) -> Result<(), Moment> {
         let good = self.next.max(now.saturating_sub(Self::BURST));
         if good > now {
             return Err(good);
@@ -65,7 +65,7 @@ impl AdaptiveRate {
     }
 
     /// KMS throttled a call that began then.
-    pub fn throttled(&mut self, began: Moment, now: Moment) {
+    pub(crate) fn throttled(&mut self, began: Moment, now: Moment) {
         if began < self.halved {
             return;
         }
@@ -79,7 +79,7 @@ impl AdaptiveRate {
     }
 
     /// KMS answered a call that began then.
-    pub fn answered(&mut self, began: Moment, now: Moment) {
+    pub(crate) fn answered(&mut self, began: Moment, now: Moment) {
         self.is_answering |= began >= self.halved;
         self.interval = match self.interval > self.careful {
             true => (self.interval / 2).max(self.careful),

@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// What KMS did, as far as a breaker cares.
 #[derive(Debug, Clone)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// It answered; whatever the answer.
     Answer,
     /// It did not.
@@ -25,7 +25,7 @@ pub enum Heard {
 
 impl Heard {
     /// What trouble tells about reaching KMS.
-    pub fn of(trouble: &Trouble) -> Self {
+    pub(crate) fn of(trouble: &Trouble) -> Self {
         match trouble.kind {
             TroubleKind::Internal
             | TroubleKind::Network
@@ -46,7 +46,7 @@ impl Heard {
 
 /// The breaker.
 #[derive(Debug, Default)]
-pub struct Breaker {
+pub(crate) struct Breaker {
     silences: u32,
     /// While open: until when, and what KMS said last.
     open: Option<(Moment, Trouble)>,
@@ -54,7 +54,7 @@ pub struct Breaker {
 
 /// What a change of the breaker means for who waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub(crate) enum Turn {
     /// Nothing new.
     Same,
     /// It opened.
@@ -68,7 +68,7 @@ impl Breaker {
     ///
     /// # Errors
     /// Why not: what KMS said last.
-    pub fn admit(&mut self, now: Moment) -> Result<(), Trouble> {
+    pub(crate) fn admit(&mut self, now: Moment) -> Result<(), Trouble> {
         match &mut self.open {
             Some((until, trouble)) if now < *until => Err(trouble.clone()),
             Some((until, _)) => {
@@ -80,12 +80,12 @@ impl Breaker {
     }
 
     /// Whether a call would be refused now. Changes nothing.
-    pub fn refusal(&self, now: Moment) -> Option<Trouble> {
+    pub(crate) fn refusal(&self, now: Moment) -> Option<Trouble> {
         self.open.as_ref().filter(|(until, _)| now < *until).map(|(_, trouble)| trouble.clone())
     }
 
     /// Takes the outcome of a call.
-    pub fn heard(&mut self, now: Moment, heard: Heard) -> Turn {
+    pub(crate) fn heard(&mut self, now: Moment, heard: Heard) -> Turn {
         match heard {
             Heard::Answer => {
                 self.silences = 0;

@@ -7,7 +7,7 @@ use crate::kms::caller::Caller;
 use crate::kms::{KmsError, Operation, Trouble};
 
 /// Is told what happens. Called while a call is made, so it must be quick; it decides nothing.
-pub trait Observer: Send + Sync + 'static {
+pub(crate) trait Observer: Send + Sync + 'static {
     /// A call leaves for KMS.
     fn call_began(&self);
 
@@ -29,13 +29,13 @@ pub trait Observer: Send + Sync + 'static {
 
 /// What came of a call.
 #[derive(Debug)]
-pub struct CallEnd<'a> {
+pub(crate) struct CallEnd<'a> {
     /// What was asked for.
-    pub operation: Operation,
+    pub(crate) operation: Operation,
     /// The key that answered, or why there is no answer.
-    pub answer: Result<&'a KeyArn, &'a KmsError>,
+    pub(crate) answer: Result<&'a KeyArn, &'a KmsError>,
     /// How long it took.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// As whom it was asked, as far as that is known.
-    pub caller: Option<Caller>,
+    pub(crate) caller: Option<Caller>,
 }

@@ -24,7 +24,7 @@ const LAST_TOKENS: Duration = Duration::from_secs(3);
 
 /// A provider behind the limits of the policy. Tells an [`Observer`] what happens.
 #[derive(Debug)]
-pub struct ThrottledKms<K, O> {
+pub(crate) struct ThrottledKms<K, O> {
     inner: K,
     in_flight: Semaphore,
     pace: Mutex<AdaptiveRate>,
@@ -61,7 +61,7 @@ impl<O: Observer> Drop for InFlight<'_, O> {
 impl<K, O: Observer> ThrottledKms<K, O> {
     /// Limits `inner` to `in_flight` calls at a time and `per_second` calls a second, with a burst
     /// of a tenth of a second's worth.
-    pub fn new(inner: K, in_flight: usize, per_second: u32, clock: Clock, observer: Arc<O>) -> Self {
+    pub(crate) fn new(inner: K, in_flight: usize, per_second: u32, clock: Clock, observer: Arc<O>) -> Self {
         let pace = AdaptiveRate::new(per_second);
         observer.interval_is(pace.interval()); // what an earlier policy's calls led to is over
         Self {
@@ -79,19 +79,19 @@ impl<K, O: Observer> ThrottledKms<K, O> {
     }
 
     /// Why a call would be refused now, if it would. Saves reading a file for nothing.
-    pub fn refusal(&self, key: &KeyId, operation: Operation) -> Option<Trouble> {
+    pub(crate) fn refusal(&self, key: &KeyId, operation: Operation) -> Option<Trouble> {
         let now = self.clock.now();
         lock(&self.breakers).get(&(key.clone(), operation)).and_then(|breaker| breaker.refusal(now))
     }
 
     /// Changes whenever a breaker closes.
-    pub fn reopened(&self) -> watch::Receiver<u64> {
+    pub(crate) fn reopened(&self) -> watch::Receiver<u64> {
         self.reopened.subscribe()
     }
 
     /// Has nobody wait for a token much longer: what did not get its turn by then is not in hand,
     /// and is held.
-    pub fn end_soon(&self) {
+    pub(crate) fn end_soon(&self) {
         lock(&self.until).get_or_insert(self.clock.now() + LAST_TOKENS);
         self.sooner.notify_one();
     }

@@ -23,7 +23,7 @@ use crate::source::directory::signature_file::read_open;
 ///
 /// # Errors
 /// Any step's. Then nothing new shows, or the signature alone, which the next try takes up.
-pub fn deliver(
+pub(crate) fn deliver(
     root: &Dir,
     path: &RelPath,
     staging: &Staging,
@@ -128,7 +128,12 @@ fn open_place(root: &Dir, below: &Path) -> Result<Place, FsError> {
 ///
 /// # Errors
 /// What opening and reading what is there says.
-pub fn obstacle(root: &Dir, path: &RelPath, hashed: &Hashed, mode: u32) -> Result<Option<Conflict>, FsError> {
+pub(crate) fn obstacle(
+    root: &Dir,
+    path: &RelPath,
+    hashed: &Hashed,
+    mode: u32,
+) -> Result<Option<Conflict>, FsError> {
     let wanted = Wanted { owner: Owner::current(), mode };
     Ok(match destination(root, path)? {
         Destination::Missing => None,
@@ -139,17 +144,17 @@ pub fn obstacle(root: &Dir, path: &RelPath, hashed: &Hashed, mode: u32) -> Resul
 
 /// A pair that may be published, as far as it is known without reading its payload.
 #[derive(Debug, Clone, Copy)]
-pub struct Prospective<'a> {
+pub(crate) struct Prospective<'a> {
     /// Where, below the destination.
-    pub path: &'a RelPath,
+    pub(crate) path: &'a RelPath,
     /// The size of the payload.
-    pub size: u64,
+    pub(crate) size: u64,
     /// What the signature would be called.
-    pub signature_name: &'a OsStr,
+    pub(crate) signature_name: &'a OsStr,
     /// The signature, unless it is still to be made.
-    pub signature: Option<&'a Signature>,
+    pub(crate) signature: Option<&'a Signature>,
     /// The mode that the payload would have.
-    pub mode: u32,
+    pub(crate) mode: u32,
 }
 
 /// Every way in which publishing a pair below `root` may go, as things stand; more than one where
@@ -157,7 +162,7 @@ pub struct Prospective<'a> {
 ///
 /// # Errors
 /// What opening and reading what is there says.
-pub fn foresee(root: &Dir, pair: Prospective<'_>) -> Result<Vec<Delivered>, FsError> {
+pub(crate) fn foresee(root: &Dir, pair: Prospective<'_>) -> Result<Vec<Delivered>, FsError> {
     let dir = match destination(root, pair.path)? {
         Destination::Missing => return Ok(vec![Delivered::Done]),
         Destination::NoWay => return Ok(vec![Delivered::Conflict(Conflict::NoWay)]),
@@ -211,7 +216,7 @@ fn destination(root: &Dir, path: &RelPath) -> Result<Destination, FsError> {
 ///
 /// # Errors
 /// Any step's.
-pub fn remove_orphan(root: &Dir, path: &RelPath, known: &Signature) -> Result<bool, FsError> {
+pub(crate) fn remove_orphan(root: &Dir, path: &RelPath, known: &Signature) -> Result<bool, FsError> {
     let place = Place::open(root, path.parent())?;
     let name = known.name_beside(path.name());
     let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };

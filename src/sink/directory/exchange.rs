@@ -215,7 +215,7 @@ fn give(removable: &Removable, from: &Dir, name: &OsStr, to: &Place) -> Result<(
 ///
 /// # Errors
 /// Any step's.
-pub fn dissolve(private: &Private, path: &RelPath, ours: Option<&Digest>) -> Result<(), FsError> {
+pub(crate) fn dissolve(private: &Private, path: &RelPath, ours: Option<&Digest>) -> Result<(), FsError> {
     let place = Place::open(private.root(), path.parent())?;
     let work = Work::new(private, ours.map(Removable::one).unwrap_or_default())?;
     let to = work.mirror(path)?;
@@ -236,7 +236,7 @@ fn recovered_name(stand_in: &OsStr) -> OsString {
 
 /// The digest of what has a stand-in name, if it is a file of our own user and no longer than any
 /// signature.
-pub fn digest_of_stand_in(private: &Private, path: &RelPath) -> Option<Digest> {
+pub(crate) fn digest_of_stand_in(private: &Private, path: &RelPath) -> Option<Digest> {
     let owners = Some(vec![rustix::process::geteuid().as_raw()]);
     let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners };
     let place = Place::open(private.root(), path.parent()).ok()?;

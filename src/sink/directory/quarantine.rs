@@ -19,10 +19,9 @@ pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use folder::{PAYLOAD, SIGNATURE};
-pub use folder::{ids, is_id, record_of};
-pub use item::{Entry, Item, ItemError, Locked, ReadError, entries, sweep};
+pub use folder::{PAYLOAD, SIGNATURE, ids, is_id, record_of};
+pub(crate) use item::{Entry, Item, ItemError, Locked, ReadError, entries, sweep};
 pub use put_away::{Case, can_be_copied, put_away};
 pub use record::{PartRecord, Record};
 pub use recovery::recover;
-pub use release::{Changed, Licence, Occupied, PackError, Parcel, Published};
+pub(crate) use release::{Changed, Licence, Occupied, PackError, Parcel, Published};

@@ -36,16 +36,16 @@ const MAX_NAMED: usize = 1000;
 
 /// One file of a source: where it lies and which version was judged.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub(crate) struct Part {
     /// Its path below the root.
-    pub path: RelPath,
+    pub(crate) path: RelPath,
     /// The version that may be removed.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
 }
 
 /// Removes sources from one watched directory, many in one transaction.
 #[derive(Debug)]
-pub struct Removal {
+pub(crate) struct Removal {
     private: Arc<Private>,
     /// Never held while the disk works.
     ready: Mutex<Ready>,
@@ -63,25 +63,25 @@ struct Ready {
 
 /// Held by whoever may remove something. With the last guard, the prepared folder goes away.
 #[derive(Debug)]
-pub struct RemovalGuard(Option<Arc<Removal>>);
+pub(crate) struct RemovalGuard(Option<Arc<Removal>>);
 
 /// A prepared folder that no guard needs any more. Removed when this is dropped, which may wait for
 /// the disk; the next [`recover`] removes what is left of it.
 #[derive(Debug)]
-pub struct UnusedFolder {
+pub(crate) struct UnusedFolder {
     removal: Arc<Removal>,
     id: OsString,
 }
 
 impl Removal {
     /// With transactions in this private folder.
-    pub fn new(private: Arc<Private>) -> Arc<Self> {
+    pub(crate) fn new(private: Arc<Private>) -> Arc<Self> {
         Arc::new(Self { private, ready: Mutex::default(), preparing: Mutex::default() })
     }
 
     /// A guard, to be taken before [`Removal::prepare`] and kept until after [`Removal::remove`].
     /// Waits for no disk.
-    pub fn guard(self: &Arc<Self>) -> RemovalGuard {
+    pub(crate) fn guard(self: &Arc<Self>) -> RemovalGuard {
         self.ready().guards += 1;
         RemovalGuard(Some(Arc::clone(self)))
     }
@@ -93,7 +93,7 @@ impl Removal {
     /// # Errors
     /// The parts could not be moved: no room for the folder, no permission, another's `.kms-sig`,
     /// or a sticky directory ([`Action::MoveOutOfSticky`]).
-    pub fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
+    pub(crate) fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
         for part in parts {
             check_movable(&Place::open(self.private.root(), part.path.parent())?, part.path.name())?;
         }
@@ -112,7 +112,7 @@ impl Removal {
     /// # Errors
     /// Any step's before the commit; then the parts are back, or the next [`recover`] puts them
     /// back.
-    pub fn remove(&self, sources: &[Vec<Part>]) -> Vec<Result<Removed, FsError>> {
+    pub(crate) fn remove(&self, sources: &[Vec<Part>]) -> Vec<Result<Removed, FsError>> {
         let ready = self.ready().id.take();
         let folder = self.private.open().and_then(|folder| {
             let there = match ready {
@@ -133,7 +133,7 @@ impl Removal {
     ///
     /// # Errors
     /// As there.
-    pub fn remove_one(&self, parts: Vec<Part>) -> Result<Removed, FsError> {
+    pub(crate) fn remove_one(&self, parts: Vec<Part>) -> Result<Removed, FsError> {
         self.remove(&[parts]).pop().unwrap_or(Ok(Removed::Changed)) // as many answers as sources
     }
 
@@ -145,7 +145,7 @@ impl Removal {
 impl RemovalGuard {
     /// Releases the guard without waiting for a disk. The last one gets the folder, to be dropped
     /// where that may wait.
-    pub fn release(mut self) -> Option<UnusedFolder> {
+    pub(crate) fn release(mut self) -> Option<UnusedFolder> {
         self.0.take().and_then(Self::release_one)
     }
 
@@ -276,7 +276,7 @@ pub(crate) fn check_movable(parent: &Place, name: &OsStr) -> Result<(), FsError>
 ///
 /// # Errors
 /// Any step's; then it is still where it was.
-pub fn set_aside(private: &Private, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(), FsError> {
+pub(crate) fn set_aside(private: &Private, path: &RelPath, from: &Dir, name: &OsStr) -> Result<(), FsError> {
     let folder = private.open()?;
     let id = OsString::from(random_hex() + BACK);
     let to = folder.dir().make_new_dir(&id, 0o700)?.descend_creating(path.parent())?;
@@ -290,7 +290,7 @@ pub fn set_aside(private: &Private, path: &RelPath, from: &Dir, name: &OsStr) ->
 ///
 /// # Errors
 /// The private folder cannot be listed.
-pub fn bring_back(private: &Private) -> Result<NameTaken, FsError> {
+pub(crate) fn bring_back(private: &Private) -> Result<NameTaken, FsError> {
     let mut waiting = NameTaken::default();
     if !private::is_there(private.root())? {
         return Ok(waiting);
@@ -429,7 +429,7 @@ fn recover_one(root: &Dir, folder: &Dir, id: &OsStr) -> Result<bool, FsError> {
 ///
 /// # Errors
 /// Any step's; then the next scan comes upon it again.
-pub fn adopt(private: &Private, path: &RelPath) -> Result<Option<Vec<RelPath>>, FsError> {
+pub(crate) fn adopt(private: &Private, path: &RelPath) -> Result<Option<Vec<RelPath>>, FsError> {
     let place = Place::open(private.root(), path.parent())?;
     let moved = place.looking().descend(Path::new(path.name()))?;
     if private::kinship(&moved)? != Kinship::Own {

@@ -14,7 +14,7 @@ use crate::sink::directory::removal::{Part, Removal};
 
 /// What removes the sources of one rule.
 #[derive(Debug)]
-pub struct Remover {
+pub(crate) struct Remover {
     removal: Arc<Removal>,
     queue: Mutex<Queue>,
 }
@@ -30,12 +30,12 @@ type Waiting = (Vec<Part>, oneshot::Sender<Result<Removed, FsError>>);
 
 impl Remover {
     /// For the rule's directory.
-    pub fn new(removal: Arc<Removal>) -> Self {
+    pub(crate) fn new(removal: Arc<Removal>) -> Self {
         Self { removal, queue: Mutex::default() }
     }
 
     /// See [`Removal::guard`].
-    pub fn guard(&self) -> RemovalGuard {
+    pub(crate) fn guard(&self) -> RemovalGuard {
         RemovalGuard(Some(self.removal.guard()))
     }
 
@@ -43,7 +43,7 @@ impl Remover {
     ///
     /// # Errors
     /// As there.
-    pub fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
+    pub(crate) fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
         self.removal.prepare(parts)
     }
 
@@ -51,7 +51,7 @@ impl Remover {
     ///
     /// # Errors
     /// See [`Removal::remove`]. `Changed` when the runtime goes down.
-    pub async fn remove(self: &Arc<Self>, parts: Vec<Part>) -> Result<Removed, AttemptError> {
+    pub(crate) async fn remove(self: &Arc<Self>, parts: Vec<Part>) -> Result<Removed, AttemptError> {
         let (done, result) = oneshot::channel();
         let is_first = {
             let mut queue = self.queue();
@@ -90,7 +90,7 @@ impl Remover {
 
 /// [`removal::RemovalGuard`] for a task that must not wait for a disk.
 #[derive(Debug)]
-pub struct RemovalGuard(Option<removal::RemovalGuard>);
+pub(crate) struct RemovalGuard(Option<removal::RemovalGuard>);
 
 impl Drop for RemovalGuard {
     fn drop(&mut self) {

@@ -16,20 +16,20 @@ use crate::sink::directory::exchange::{Removable, Work};
 
 /// A `.sig` is for everyone to read: what is in it says nothing about the payload to who may not
 /// use the key.
-pub const MODE: u32 = 0o644;
+pub(crate) const MODE: u32 = 0o644;
 
 /// Where a signature goes, and for how long that is right.
-pub struct Spot<'a> {
+pub(crate) struct Spot<'a> {
     /// The private folder of the watched directory.
-    pub private: &'a Private,
+    pub(crate) private: &'a Private,
     /// The directory it goes to.
-    pub place: &'a Place,
+    pub(crate) place: &'a Place,
     /// Its path below the watched directory.
-    pub path: &'a RelPath,
+    pub(crate) path: &'a RelPath,
     /// Whether the payload is still what was signed. Asked before and after each step that shows.
-    pub still: &'a dyn Fn() -> Result<bool, FsError>,
+    pub(crate) still: &'a dyn Fn() -> Result<bool, FsError>,
     /// What flushes there.
-    pub disk: &'a Flusher,
+    pub(crate) disk: &'a Flusher,
 }
 
 /// Writes a signature under a name that nothing has. Durable when this returns what it is; `None`
@@ -37,7 +37,7 @@ pub struct Spot<'a> {
 ///
 /// # Errors
 /// Any step's; then nothing shows, as far as that can be undone.
-pub fn write(spot: &Spot<'_>, signature: &Signature) -> Result<Option<Stat>, FsError> {
+pub(crate) fn write(spot: &Spot<'_>, signature: &Signature) -> Result<Option<Stat>, FsError> {
     let removable = || Removable::of(&[signature]);
     let (staging, work) = match spot.place.stage()? {
         Some(staging) => (staging, None),
@@ -112,7 +112,11 @@ fn take_back(spot: &Spot<'_>, signature: &Signature) -> Result<(), FsError> {
 ///
 /// # Errors
 /// Any step's; then the old or the new signature shows, whole, if the file system can swap names.
-pub fn replace(spot: &Spot<'_>, old: &Old<Identity>, signature: &Signature) -> Result<Option<Stat>, FsError> {
+pub(crate) fn replace(
+    spot: &Spot<'_>,
+    old: &Old<Identity>,
+    signature: &Signature,
+) -> Result<Option<Stat>, FsError> {
     let name = spot.path.name();
     if spot.place.stat_of(name)?.is_none_or(|stat| stat.identity != old.version) {
         return Ok(None);

@@ -33,24 +33,24 @@ use crate::state::State;
 
 /// The directories that a rule writes to.
 #[derive(Debug, Clone)]
-pub struct DirectorySink {
+pub(crate) struct DirectorySink {
     /// The rule.
-    pub rule: Arc<Rule>,
+    pub(crate) rule: Arc<Rule>,
     /// The private folder in the watched directory. Locked, where this daemon writes there, which
     /// keeps other daemons out.
-    pub private: Arc<Private>,
+    pub(crate) private: Arc<Private>,
     /// The destination, for rules that deliver, and the mode of what goes there.
-    pub destination: Option<(Dir, u32)>,
+    pub(crate) destination: Option<(Dir, u32)>,
     /// Flushes what it publishes.
-    pub disk: Arc<Flusher>,
+    pub(crate) disk: Arc<Flusher>,
     /// Removes what it delivered from the watched directory.
-    pub remover: Arc<Remover>,
+    pub(crate) remover: Arc<Remover>,
     /// The quarantine store, where there is one.
-    pub quarantine: Option<Arc<Store>>,
+    pub(crate) quarantine: Option<Arc<Store>>,
     /// Room for the copies that are being made.
-    pub space: Arc<Space>,
+    pub(crate) space: Arc<Space>,
     /// Bytes to leave free.
-    pub min_free_space: u64,
+    pub(crate) min_free_space: u64,
 }
 
 impl DirectorySink {

@@ -21,7 +21,7 @@ const COOKIE: Duration = Duration::from_secs(10);
 const LATE: Duration = Duration::from_secs(1);
 
 /// Events and scans of one directory.
-pub struct DirectoryFeed {
+pub(crate) struct DirectoryFeed {
     folder: Folder,
     /// Where files are made whose events prove that events arrive.
     cookies: Option<Dir>,

@@ -21,13 +21,13 @@ use crate::state::reason::RefusalReason;
 
 /// A rule's directory.
 #[derive(Debug, Clone)]
-pub struct Folder {
+pub(crate) struct Folder {
     /// The rule.
-    pub rule: Arc<Rule>,
+    pub(crate) rule: Arc<Rule>,
     /// The directory.
-    pub root: Dir,
+    pub(crate) root: Dir,
     /// Whether events cannot be relied on there.
-    pub is_remote: bool,
+    pub(crate) is_remote: bool,
 }
 
 impl Version for Identity {
@@ -46,7 +46,7 @@ impl Version for Identity {
 
 impl Folder {
     /// What a payload of this rule must be.
-    pub fn fitness(&self) -> Fitness {
+    pub(crate) fn fitness(&self) -> Fitness {
         Fitness { max_size: self.rule.max_size, max_links: self.rule.max_links, owners: self.owners() }
     }
 
@@ -62,7 +62,7 @@ impl Folder {
 
     /// What a signature must be: as a payload, but for a `max_size` that no signature fits in.
     /// Beside a file to be signed it is the daemon's own, whoever may bring payloads.
-    pub fn signature_fitness(&self) -> Fitness {
+    pub(crate) fn signature_fitness(&self) -> Fitness {
         let owners = match &self.rule.mode {
             Mode::Sign(_) => None,
             Mode::Verify(_) => self.owners(),
@@ -75,7 +75,7 @@ impl Folder {
     ///
     /// # Errors
     /// `Changed` if it went, or became a link: the file is not where it was.
-    pub fn parent_of(&self, path: &RelPath) -> Result<Place, AttemptError> {
+    pub(crate) fn parent_of(&self, path: &RelPath) -> Result<Place, AttemptError> {
         Place::open(&self.root, path.parent()).map_err(|e| {
             if e.is_not_found() || e.is_no_directory() { AttemptError::Changed } else { e.into() }
         })
@@ -86,7 +86,7 @@ impl Folder {
     ///
     /// # Errors
     /// What opening the directory and looking there says.
-    pub fn look(&self, path: &RelPath) -> Result<Observation<Identity>, FsError> {
+    pub(crate) fn look(&self, path: &RelPath) -> Result<Observation<Identity>, FsError> {
         let dir = match private::descend(&self.root, path.parent()) {
             Ok(dir) => dir,
             Err(e) if e.is_not_found() || e.is_no_directory() => return Ok(Observation::NOTHING),
@@ -115,13 +115,13 @@ impl Folder {
     ///
     /// # Errors
     /// What opening the directory and looking there says.
-    pub fn version_of(&self, path: &RelPath) -> Result<Option<Identity>, FsError> {
+    pub(crate) fn version_of(&self, path: &RelPath) -> Result<Option<Identity>, FsError> {
         let stat = self.root.descend(path.parent())?.stat_of(path.name())?;
         Ok(stat.filter(|stat| stat.kind != Kind::Directory).map(|stat| stat.identity))
     }
 
     /// Whether a directory lies there.
-    pub fn is_directory(&self, below: &Path) -> bool {
+    pub(crate) fn is_directory(&self, below: &Path) -> bool {
         let Some((parent, name)) = below.parent().zip(below.file_name()) else { return false };
         let stat = self.root.descend(parent).and_then(|dir| dir.stat_of(name));
         stat.is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == Kind::Directory))
@@ -129,7 +129,7 @@ impl Folder {
 
     /// Asks the lease about both files of a pair. What cannot be opened is unknown here; the try
     /// will say why.
-    pub fn probe(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Writer {
+    pub(crate) fn probe(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Writer {
         let Ok(dir) = private::descend(&self.root, path.parent()) else { return Writer::Unknown };
         let ask = |name: &OsStr, fitness: Fitness| match dir.open_file(name, &fitness) {
             Ok((file, _)) => lease::probe(&file),
@@ -150,7 +150,7 @@ impl Folder {
 /// payload and signature, whatever it is. With the sticky bit neither of two users can take away
 /// what the other put under the name that was meant for his own; without it, people may replace
 /// each other's files anyway.
-pub const fn bringers(mode: u32, payload: u32, signature: Option<u32>) -> Bringers {
+pub(crate) const fn bringers(mode: u32, payload: u32, signature: Option<u32>) -> Bringers {
     match signature {
         Some(signature) if signature != payload && mode & 0o1000 != 0 => Bringers::Two,
         Some(_) | None => Bringers::One,

@@ -20,13 +20,13 @@ const MAX_NAMES: usize = 10_000;
 
 /// What may have changed since it was last taken.
 #[derive(Debug, Default)]
-pub struct Dirty {
+pub(crate) struct Dirty {
     /// Absolute paths that something happened to.
-    pub paths: HashSet<PathBuf>,
+    pub(crate) paths: HashSet<PathBuf>,
     /// Something may have happened anywhere: scan.
-    pub everything: bool,
+    pub(crate) everything: bool,
     /// The watcher itself is no longer to be relied on: build a new one.
-    pub broken: bool,
+    pub(crate) broken: bool,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl Shared {
 }
 
 /// A watcher of one rule's directories.
-pub struct Hints {
+pub(crate) struct Hints {
     shared: Arc<Shared>,
     /// There until it is dropped.
     watcher: Option<RecommendedWatcher>,
@@ -54,7 +54,7 @@ pub struct Hints {
 
 /// Why there are no hints. The rule then lives by scanning alone.
 #[derive(Debug, thiserror::Error)]
-pub enum HintError {
+pub(crate) enum HintError {
     /// `max_user_instances` or `max_user_watches` is used up.
     #[error(
         "the inotify limit is reached; raise fs.inotify.max_user_watches and fs.inotify.max_user_instances"
@@ -86,7 +86,7 @@ impl Hints {
     ///
     /// # Errors
     /// [`HintError`]; `Limit` when the user has no inotify instance left.
-    pub fn new() -> Result<Self, HintError> {
+    pub(crate) fn new() -> Result<Self, HintError> {
         let shared = Arc::new(Shared::default());
         let handler = {
             let shared = Arc::clone(&shared);
@@ -109,7 +109,7 @@ impl Hints {
     ///
     /// # Errors
     /// [`HintError`].
-    pub fn watch(&mut self, dir: &Path) -> Result<(), HintError> {
+    pub(crate) fn watch(&mut self, dir: &Path) -> Result<(), HintError> {
         match &mut self.watcher {
             Some(watcher) => {
                 // A sender may have put a link in its place by now: what happens where it leads is
@@ -127,7 +127,7 @@ impl Hints {
     ///
     /// # Errors
     /// [`HintError`].
-    pub fn watch_once(&mut self, dir: &Path) -> Result<(), HintError> {
+    pub(crate) fn watch_once(&mut self, dir: &Path) -> Result<(), HintError> {
         if !self.once.contains(dir) {
             self.watch(dir)?;
             self.once.insert(dir.to_owned());
@@ -136,13 +136,13 @@ impl Hints {
     }
 
     /// Takes what has gathered.
-    pub fn take(&self) -> Dirty {
+    pub(crate) fn take(&self) -> Dirty {
         std::mem::take(&mut *self.shared.dirty.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits until there is something to take; returns at once if something came since the last
     /// wait.
-    pub async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         self.shared.bell.notified().await;
     }
 }

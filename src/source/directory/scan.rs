@@ -18,12 +18,12 @@ use crate::source::Batch;
 use crate::state::reason::RefusalReason;
 
 /// How deep directories are followed, and how many (A12). Beyond that a sender is playing games.
-pub const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_DEPTH: usize = 64;
 /// How many directories of one rule are watched at most.
-pub const MAX_DIRS: usize = 100_000;
+pub(crate) const MAX_DIRS: usize = 100_000;
 /// How many bytes the path of a directory below the root has at most. A sender could give it 4,095,
 /// and so each of the thousands of pairs that wait in it (P10).
-pub const MAX_DIR_PATH: usize = 1024;
+pub(crate) const MAX_DIR_PATH: usize = 1024;
 /// How many bytes all of them have together at most, 160 each if there are as many as may be: the
 /// watcher keeps them, twice.
 const MAX_DIR_BYTES: usize = 16 << 20;
@@ -46,7 +46,7 @@ pub enum Meaning {
 
 /// Why a name means nothing to a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Overlooked<'r> {
+pub(crate) enum Overlooked<'r> {
     /// A name of this program's own.
     #[error("names that begin with {RESERVED_PREFIX} are kms-sig's own")]
     Reserved,
@@ -57,7 +57,7 @@ pub enum Overlooked<'r> {
 
 /// What a name is, to a rule that it means something to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part<'n> {
+pub(crate) enum Part<'n> {
     /// A payload, or in a verify rule the signature of one; the payload's name.
     Of(&'n OsStr),
     /// In a sign rule, the signature of this payload.
@@ -104,7 +104,7 @@ pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
 ///
 /// # Errors
 /// Why it is nothing to it.
-pub fn part<'n, 'r>(rule: &'r Rule, name: &'n OsStr) -> Result<Part<'n>, Overlooked<'r>> {
+pub(crate) fn part<'n, 'r>(rule: &'r Rule, name: &'n OsStr) -> Result<Part<'n>, Overlooked<'r>> {
     if is_reserved(name) {
         return Err(Overlooked::Reserved);
     }
@@ -122,18 +122,18 @@ pub fn part<'n, 'r>(rule: &'r Rule, name: &'n OsStr) -> Result<Part<'n>, Overloo
 }
 
 /// Whether a name is of this program's own, and neither a payload nor a directory to walk.
-pub fn is_reserved(name: &OsStr) -> bool {
+pub(crate) fn is_reserved(name: &OsStr) -> bool {
     name.as_bytes().starts_with(RESERVED_PREFIX.as_bytes())
 }
 
 /// Whether a directory, by its path below the root, is too deep or its path too long to be walked.
-pub fn is_too_far(below: &Path) -> bool {
+pub(crate) fn is_too_far(below: &Path) -> bool {
     below.components().count() > MAX_DEPTH || below.as_os_str().len() > MAX_DIR_PATH
 }
 
 /// What an earlier run may have left in a watched directory.
 #[derive(Debug)]
-pub enum Leftover {
+pub(crate) enum Leftover {
     /// The private folder, which somebody has moved to this path.
     PrivateFolder(RelPath),
     /// A name of ours for what was about to be put in place; nobody makes these any more.
@@ -142,7 +142,7 @@ pub enum Leftover {
 
 /// A walk through a rule's directory, a few names at a time: a directory of a million files needs
 /// no more memory than a small one (P10), and whoever walks can do something else in between (A11).
-pub struct Walk {
+pub(crate) struct Walk {
     rule: Arc<Rule>,
     /// Directories to be walked.
     open: Vec<PathBuf>,
@@ -153,12 +153,12 @@ pub struct Walk {
     /// The one being read.
     listing: Option<(Dir, PathBuf, Names)>,
     /// Whether it left out directories, because there are too many or they lie too deep.
-    pub capped: bool,
+    pub(crate) capped: bool,
 }
 
 impl Walk {
     /// A walk that has read nothing yet.
-    pub fn new(rule: &Arc<Rule>) -> Self {
+    pub(crate) fn new(rule: &Arc<Rule>) -> Self {
         Self {
             rule: Arc::clone(rule),
             open: vec![PathBuf::new()],
@@ -175,7 +175,7 @@ impl Walk {
     ///
     /// # Errors
     /// The root itself cannot be listed. The walk is over then.
-    pub fn next(
+    pub(crate) fn next(
         &mut self,
         root: &Dir,
         limit: usize,

@@ -12,18 +12,18 @@ use crate::signature::{MAX_LEN, Malformed, Signature};
 
 /// What was read of it.
 #[derive(Debug)]
-pub struct SignatureFile {
+pub(crate) struct SignatureFile {
     /// SHA-512 of the file; `None` if it is longer than any signature, and was not read to its end.
-    pub digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
     /// The signature, if it can be one.
-    pub parsed: Result<Signature, Malformed>,
+    pub(crate) parsed: Result<Signature, Malformed>,
 }
 
 /// Reads an open file that may be a signature: never more than one byte past the limit.
 ///
 /// # Errors
 /// What read(2) says.
-pub fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<SignatureFile, OpenError> {
+pub(crate) fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<SignatureFile, OpenError> {
     let mut bytes = Vec::with_capacity(MAX_LEN + 1);
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| FsError {
         action: "read".into(),

@@ -21,7 +21,7 @@ use crate::state::reason::RefusalReason;
 
 /// A directory that a rule watches.
 #[derive(Debug, Clone)]
-pub struct DirectorySource {
+pub(crate) struct DirectorySource {
     folder: Folder,
     /// Where files are made whose events prove that events arrive.
     cookies: Option<Dir>,
@@ -29,13 +29,13 @@ pub struct DirectorySource {
 
 /// Where a payload that was read lies.
 #[derive(Debug, Clone)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The directory it lies in, unless it was let go of for a wait: descriptors are few.
     pub(crate) parent: Option<Place>,
     /// What the payload was.
-    pub payload: Stat,
+    pub(crate) payload: Stat,
     /// What the signature was.
-    pub signature: Option<Stat>,
+    pub(crate) signature: Option<Stat>,
 }
 
 impl Origin {
@@ -43,7 +43,7 @@ impl Origin {
     ///
     /// # Errors
     /// It was let go of and not taken up again.
-    pub fn parent(&self) -> Result<&Place, AttemptError> {
+    pub(crate) fn parent(&self) -> Result<&Place, AttemptError> {
         self.parent.as_ref().ok_or(AttemptError::bug("a snapshot that rests was not taken up again"))
     }
 
@@ -52,7 +52,7 @@ impl Origin {
     ///
     /// # Errors
     /// What statx(2) says.
-    pub fn is_in(&self, parent: &Place, name: &OsStr) -> Result<bool, FsError> {
+    pub(crate) fn is_in(&self, parent: &Place, name: &OsStr) -> Result<bool, FsError> {
         let now = parent.stat_of(name)?;
         Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
     }
@@ -78,12 +78,12 @@ impl Origin {
 
 impl DirectorySource {
     /// Of a directory that is open and trusted.
-    pub const fn new(folder: Folder, cookies: Option<Dir>) -> Self {
+    pub(crate) const fn new(folder: Folder, cookies: Option<Dir>) -> Self {
         Self { folder, cookies }
     }
 
     /// The directory.
-    pub const fn folder(&self) -> &Folder {
+    pub(crate) const fn folder(&self) -> &Folder {
         &self.folder
     }
 }

@@ -19,7 +19,7 @@ use crate::state::memory::{remembered, remembered_before_codes};
 use crate::state::{Remembered, schema};
 
 /// The decisions of a state directory, at one moment.
-pub struct Decisions {
+pub(crate) struct Decisions {
     history: History,
     version: i64,
 }
@@ -29,7 +29,7 @@ impl Decisions {
     ///
     /// # Errors
     /// [`HistoryError`]; never `Missing` or `Earlier`.
-    pub fn open(dir: &Path) -> Result<Option<Self>, HistoryError> {
+    pub(crate) fn open(dir: &Path) -> Result<Option<Self>, HistoryError> {
         let (history, version) = match History::connect(dir) {
             Err(HistoryError::Missing(_)) => return Ok(None),
             connected => connected?,
@@ -45,7 +45,7 @@ impl Decisions {
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub fn remembered(&self, rule: &str, path: &RelPath) -> Result<Option<Remembered>, HistoryError> {
+    pub(crate) fn remembered(&self, rule: &str, path: &RelPath) -> Result<Option<Remembered>, HistoryError> {
         let remembered = if self.version < schema::CODES { remembered_before_codes } else { remembered };
         remembered(&self.history.db, rule, path.as_bytes()).map_err(|e| self.history.failed(&e))
     }
@@ -54,7 +54,7 @@ impl Decisions {
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub fn was_intended(
+    pub(crate) fn was_intended(
         &self,
         rule: &str,
         path: &RelPath,
@@ -70,7 +70,7 @@ impl Decisions {
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub fn newest_row(&self, rule: &str, path: &RelPath) -> Result<Option<Row>, HistoryError> {
+    pub(crate) fn newest_row(&self, rule: &str, path: &RelPath) -> Result<Option<Row>, HistoryError> {
         if self.version < schema::CHAINED {
             return Ok(None); // the rows of earlier versions are the record of no chain
         }
@@ -87,7 +87,7 @@ impl Decisions {
     ///
     /// # Errors
     /// `Changed`, as [`History::done`].
-    pub fn done(&self) -> Result<(), HistoryError> {
+    pub(crate) fn done(&self) -> Result<(), HistoryError> {
         self.history.done()
     }
 }

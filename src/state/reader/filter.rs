@@ -10,25 +10,25 @@ use crate::state::link::{Judged, Row};
 
 /// Which rows are meant. What is not given is not asked for.
 #[derive(Debug, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// The rule's name.
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
     /// The word of an outcome.
-    pub outcome: Option<String>,
+    pub(crate) outcome: Option<String>,
     /// Written then or later (RFC 3339, UTC, as in the record).
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Written before.
-    pub until: Option<String>,
+    pub(crate) until: Option<String>,
     /// The file's name.
-    pub name: Option<NameFilter>,
+    pub(crate) name: Option<NameFilter>,
     /// What was said of the signature.
-    pub judged: Option<JudgedFilter>,
+    pub(crate) judged: Option<JudgedFilter>,
 }
 
 /// Which names are meant: those a pattern matches, or the one that is written (or shown) exactly
 /// so.
 #[derive(Debug)]
-pub struct NameFilter {
+pub(crate) struct NameFilter {
     exact: Vec<u8>,
     pattern: Option<GlobMatcher>,
     /// A pattern with a `/` is about the whole path below the rule's root.
@@ -37,7 +37,7 @@ pub struct NameFilter {
 
 /// Which verdicts are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JudgedFilter {
+pub(crate) enum JudgedFilter {
     /// This one.
     Exactly(Judged),
     /// Invalid, for whatever reason.
@@ -46,7 +46,7 @@ pub enum JudgedFilter {
 
 impl NameFilter {
     /// Reads what was asked for: a name byte for byte, a name as it is shown, or a pattern.
-    pub fn new(asked: &OsStr) -> Self {
+    pub(crate) fn new(asked: &OsStr) -> Self {
         let glob = |text| GlobBuilder::new(text).literal_separator(true).build().ok();
         Self {
             exact: asked.as_bytes().to_vec(),

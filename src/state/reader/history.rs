@@ -95,7 +95,7 @@ impl History {
     ///
     /// # Errors
     /// `Changed`: what was read without locks may be of no one moment.
-    pub fn done(&self) -> Result<(), HistoryError> {
+    pub(crate) fn done(&self) -> Result<(), HistoryError> {
         match self.unlocked && has_log(&self.path) {
             true => Err(HistoryError::Changed(self.path.clone())),
             false => Ok(()),
@@ -106,7 +106,7 @@ impl History {
     ///
     /// # Errors
     /// It is not to be read; or, inside, it is no record.
-    pub fn claims(&self) -> Result<Result<Claims, Break>, HistoryError> {
+    pub(crate) fn claims(&self) -> Result<Result<Claims, Break>, HistoryError> {
         match ledger::claims(&self.db) {
             Ok(claims) => Ok(Ok(claims)),
             Err(error) => self.broken(&error, 0).map(Err),
@@ -117,7 +117,7 @@ impl History {
     ///
     /// # Errors
     /// Of `each`; or the record is not to be read.
-    pub fn each<E: From<HistoryError>>(
+    pub(crate) fn each<E: From<HistoryError>>(
         &self,
         filter: &Filter,
         mut each: impl FnMut(Read) -> Result<(), E>,
@@ -145,7 +145,7 @@ impl History {
     ///
     /// # Errors
     /// The record is not to be read.
-    pub fn newest(&self, filter: &Filter, most: usize) -> Result<Vec<Read>, HistoryError> {
+    pub(crate) fn newest(&self, filter: &Filter, most: usize) -> Result<Vec<Read>, HistoryError> {
         let sql = format!("SELECT {COLUMNS} FROM history WHERE {CONDITIONS} ORDER BY seq DESC");
         let mut query = self.db.prepare(&sql).map_err(|e| self.failed(&e))?;
         let mut rows = query.query(conditions(filter)).map_err(|e| self.failed(&e))?;
@@ -169,7 +169,7 @@ impl History {
     ///
     /// # Errors
     /// The record is not to be read.
-    pub fn after(&self, seq: i64, most: usize) -> Result<Vec<Read>, HistoryError> {
+    pub(crate) fn after(&self, seq: i64, most: usize) -> Result<Vec<Read>, HistoryError> {
         let sql = format!("SELECT {COLUMNS} FROM history WHERE seq > ?1 ORDER BY seq LIMIT ?2");
         let mut query = self.db.prepare(&sql).map_err(|e| self.failed(&e))?;
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
@@ -191,7 +191,7 @@ impl History {
     ///
     /// # Errors
     /// The record is not to be read.
-    pub fn seals(&self) -> Result<Vec<Seal>, HistoryError> {
+    pub(crate) fn seals(&self) -> Result<Vec<Seal>, HistoryError> {
         let mut query = self
             .db
             .prepare("SELECT at, seq, hash, key, ciphertext FROM seal ORDER BY seq")
@@ -271,11 +271,11 @@ impl History {
 #[derive(Debug, Clone)]
 pub struct Expected {
     /// The chain's id, where it is known.
-    pub chain: Option<Link>,
+    pub(crate) chain: Option<Link>,
     /// The point.
-    pub point: Point,
+    pub(crate) point: Point,
     /// Whose it is, in messages: "the head of row 7".
-    pub whose: String,
+    pub(crate) whose: String,
 }
 
 /// Why reading stopped before the end.

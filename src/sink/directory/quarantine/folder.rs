@@ -10,9 +10,11 @@ use crate::fs::staging::random_hex;
 use crate::fs::{Dir, FsError};
 use crate::signature::Format;
 
-pub(crate) const PAYLOAD: &str = "payload";
+/// The payload.
+pub const PAYLOAD: &str = "payload";
 
-pub(crate) const SIGNATURE: &str = "payload.sig";
+/// Its signature.
+pub const SIGNATURE: &str = "payload.sig";
 
 /// The name of the signature of a payload. Records name no format: those that there are share it.
 pub(super) fn signature_name(payload: &OsStr) -> OsString {

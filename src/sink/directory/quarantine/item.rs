@@ -27,7 +27,7 @@ const GONE: &str = ".gone";
 
 /// Why there is no item.
 #[derive(Debug, thiserror::Error)]
-pub enum ItemError {
+pub(crate) enum ItemError {
     /// There is none of this name, or no longer.
     #[error("it is not in quarantine")]
     Gone,
@@ -47,7 +47,7 @@ pub enum ItemError {
 
 /// Why a file of an item is not read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// It is longer or shorter than what was judged. Who still has it open can make it as long as
     /// they like, at no cost (A10).
     #[error("its content changed since it was judged ({was} bytes then, {now} now)")]
@@ -85,7 +85,7 @@ impl ReadError {
 
 /// An item as it was found.
 #[derive(Debug)]
-pub struct Item {
+pub(crate) struct Item {
     dir: Dir,
     record: Record,
     path: RelPath,
@@ -94,25 +94,27 @@ pub struct Item {
 
 /// What is known of an item when many are looked at. Holds no descriptor: a process may have few.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its record.
-    pub record: Record,
+    pub(crate) record: Record,
     /// The payload's path below its root: the one to use.
-    pub path: RelPath,
+    pub(crate) path: RelPath,
     /// [`Item::size`].
-    pub size: u64,
+    pub(crate) size: u64,
 }
 
 /// An item that no other process works on.
 #[derive(Debug)]
-pub struct Locked(Item);
+pub(crate) struct Locked(Item);
 
 /// Every item of the store, or why it is none, in no order. Items that are being brought in are
 /// left out.
 ///
 /// # Errors
 /// The store cannot be listed.
-pub fn entries(store: &Dir) -> Result<impl Iterator<Item = (String, Result<Entry, ItemError>)>, FsError> {
+pub(crate) fn entries(
+    store: &Dir,
+) -> Result<impl Iterator<Item = (String, Result<Entry, ItemError>)>, FsError> {
     Ok(ids(store)?.into_iter().filter_map(|id| match Item::find(store, &id) {
         Err(ItemError::Gone | ItemError::Unfinished) => None,
         Ok(item) => {
@@ -127,7 +129,7 @@ pub fn entries(store: &Dir) -> Result<impl Iterator<Item = (String, Result<Entry
 ///
 /// # Errors
 /// The store cannot be listed. What resists is left.
-pub fn sweep(store: &Dir) -> Result<(), FsError> {
+pub(crate) fn sweep(store: &Dir) -> Result<(), FsError> {
     for name in store.names()?.collect::<Result<Vec<_>, _>>()? {
         let id = name.to_str().and_then(|name| name.strip_suffix(GONE));
         if !id.is_some_and(is_id) {
@@ -147,7 +149,7 @@ impl Item {
     ///
     /// # Errors
     /// [`ItemError`], but for `Busy`.
-    pub fn find(store: &Dir, id: &str) -> Result<Self, ItemError> {
+    pub(crate) fn find(store: &Dir, id: &str) -> Result<Self, ItemError> {
         Self::read(Self::open(store, id)?, id)
     }
 
@@ -183,35 +185,35 @@ impl Item {
     }
 
     /// Its record. The path in it is for reading; [`Item::path`] is the one to use.
-    pub const fn record(&self) -> &Record {
+    pub(crate) const fn record(&self) -> &Record {
         &self.record
     }
 
     /// Its id.
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.record.id
     }
 
     /// The payload's path below its root.
-    pub const fn path(&self) -> &RelPath {
+    pub(crate) const fn path(&self) -> &RelPath {
         &self.path
     }
 
     /// Bytes that its files had when they were put away. What they have now, a sender who still has
     /// one open may have changed.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         // What is longer than any signature may have been left where it was.
         let signature = self.record.signature.as_ref().filter(|_| self.signature.is_some());
         self.record.payload.size.saturating_add(signature.map_or(0, |was| was.size))
     }
 
     /// Bytes that its signature has now, if there is one.
-    pub fn signature_size(&self) -> Option<u64> {
+    pub(crate) fn signature_size(&self) -> Option<u64> {
         self.signature.map(|stat| stat.identity.size)
     }
 
     /// Whether what is in place of its signature is longer than any.
-    pub fn has_overlong_signature(&self) -> bool {
+    pub(crate) fn has_overlong_signature(&self) -> bool {
         self.signature_size().is_some_and(|size| size > MAX_LEN as u64)
     }
 
@@ -229,7 +231,11 @@ impl Item {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn hash_payload(&self, digests: DigestRequest, count: &dyn Fn(usize)) -> Result<Hashed, ReadError> {
+    pub(crate) fn hash_payload(
+        &self,
+        digests: DigestRequest,
+        count: &dyn Fn(usize),
+    ) -> Result<Hashed, ReadError> {
         let (file, was) = (self.payload()?, self.record.payload.size);
         let pass = Pass::new(self.folder(), was).with_digests(digests).counted(count);
         let hashed = pass.hash(&file).map_err(|error| ReadError::within(was, error))?;
@@ -250,7 +256,7 @@ impl Item {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn read_signature(&self) -> Result<Option<SignatureFile>, OpenError> {
+    pub(crate) fn read_signature(&self) -> Result<Option<SignatureFile>, OpenError> {
         let overlong = || SignatureFile { digest: None, parsed: Err(Malformed::TooLong) };
         match self.signature() {
             Ok(Some(file)) => read_open(&file, &self.dir, OsStr::new(SIGNATURE)).map(Some),
@@ -261,7 +267,7 @@ impl Item {
     }
 
     /// The row for history, should it leave as it is.
-    pub fn departure(&self, how: ExitKind, why: String) -> QuarantineExit {
+    pub(crate) fn departure(&self, how: ExitKind, why: String) -> QuarantineExit {
         let record = &self.record;
         QuarantineExit {
             how,
@@ -276,7 +282,7 @@ impl Item {
     }
 
     /// Its folder, for messages.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
     }
 }
@@ -290,7 +296,7 @@ impl Locked {
     ///
     /// # Errors
     /// [`ItemError`].
-    pub fn take(store: &Dir, id: &str) -> Result<Self, ItemError> {
+    pub(crate) fn take(store: &Dir, id: &str) -> Result<Self, ItemError> {
         let dir = Item::open(store, id)?;
         if !dir.lock()? {
             return Err(ItemError::Busy);
@@ -306,7 +312,7 @@ impl Locked {
     }
 
     /// The item.
-    pub const fn item(&self) -> &Item {
+    pub(crate) const fn item(&self) -> &Item {
         &self.0
     }
 
@@ -315,7 +321,7 @@ impl Locked {
     ///
     /// # Errors
     /// What rename(2) or fsync(2) say.
-    pub fn remove(self, store: &Dir) -> Result<(), FsError> {
+    pub(crate) fn remove(self, store: &Dir) -> Result<(), FsError> {
         let id = OsStr::new(self.0.id());
         let gone = OsString::from(format!("{}{GONE}", self.0.id()));
         rustix::fs::renameat(store, id, store, &gone).map_err(|source| FsError {

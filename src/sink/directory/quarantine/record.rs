@@ -59,19 +59,19 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartRecord {
     /// Size in bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Owner.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// Permission bits, octal.
-    pub mode: String,
+    pub(crate) mode: String,
     /// Last modification.
-    pub modified: String,
+    pub(crate) modified: String,
     /// Last change of the inode.
-    pub changed: String,
+    pub(crate) changed: String,
     /// Inode number.
-    pub inode: u64,
+    pub(crate) inode: u64,
 }
 
 impl From<&Stat> for PartRecord {
@@ -109,7 +109,7 @@ impl Record {
     }
 
     /// The watched directory it came from, byte-exact; `None` if the record does not hold one.
-    pub fn root_path(&self) -> Option<PathBuf> {
+    pub(crate) fn root_path(&self) -> Option<PathBuf> {
         path_of(&self.root_hex).filter(|root| root.is_absolute())
     }
 }
@@ -157,18 +157,18 @@ impl Record {
 
     /// Whether it was put away longer ago than that, by the wall clock. One whose time cannot be
     /// read is not.
-    pub fn is_older_than(&self, age: Duration) -> bool {
+    pub(crate) fn is_older_than(&self, age: Duration) -> bool {
         let at = humantime::parse_rfc3339(&self.quarantined_at).ok();
         at.is_some_and(|at| clock::system_time().duration_since(at).is_ok_and(|gone| gone > age))
     }
 
     /// The rule's name as it may be shown: it is our own, but so is the record that says so.
-    pub fn shown_rule(&self) -> String {
+    pub(crate) fn shown_rule(&self) -> String {
         Escaped::text(&self.rule).to_string()
     }
 
     /// The reason as it may be shown.
-    pub fn shown_reason(&self) -> String {
+    pub(crate) fn shown_reason(&self) -> String {
         Escaped::text(&self.reason).to_string()
     }
 }
@@ -176,12 +176,12 @@ impl Record {
 impl PartRecord {
     /// The permission bits that may be given back: none of set-id or sticky, and no right for
     /// others to write. What was verified must not be theirs to change.
-    pub fn safe_mode(&self) -> u32 {
+    pub(crate) fn safe_mode(&self) -> u32 {
         u32::from_str_radix(&self.mode, 8).map_or(0o600, |mode| mode & 0o755)
     }
 
     /// The time of last modification, if the record holds one.
-    pub fn modified_at(&self) -> Option<FileTime> {
+    pub(crate) fn modified_at(&self) -> Option<FileTime> {
         if let Some(seconds) = self.modified.strip_suffix("s since the epoch") {
             return Some(FileTime { seconds: seconds.parse().ok()?, nanos: 0 });
         }

@@ -24,7 +24,7 @@ use crate::sink::directory::quarantine::{Item, PartRecord, ReadError};
 
 /// What allows an item's files to be published.
 #[derive(Debug)]
-pub enum Licence<'a> {
+pub(crate) enum Licence<'a> {
     /// A valid verdict on this copy.
     Verified(&'a Valid),
     /// An operator's word for payload and signature that were judged; no others are released by it.
@@ -33,7 +33,7 @@ pub enum Licence<'a> {
 
 /// How publishing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
+pub(crate) enum Published {
     /// Everything is there, durably.
     Done,
     /// Something else has one of the names. Nothing was changed.
@@ -44,7 +44,7 @@ pub enum Published {
 
 /// What has a name that is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Occupied {
+pub(crate) enum Occupied {
     /// The same as for a delivery.
     #[error(transparent)]
     Conflict(#[from] Conflict),
@@ -58,7 +58,7 @@ pub enum Occupied {
 
 /// What is not as it was when it was judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Changed {
+pub(crate) enum Changed {
     /// The payload.
     #[error("its content changed since it was judged")]
     Payload,
@@ -72,7 +72,7 @@ pub enum Changed {
 
 /// Why no copies were made.
 #[derive(Debug, thiserror::Error)]
-pub enum PackError {
+pub(crate) enum PackError {
     /// The item cannot be read, or is no longer what was judged.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -83,7 +83,7 @@ pub enum PackError {
 
 /// Copies of an item's files, made at their destination and not yet to be seen there.
 #[derive(Debug)]
-pub struct Parcel {
+pub(crate) struct Parcel {
     payload: Part,
     signature: Option<Part>,
     /// SHA-512 of payload and signature as they were judged, as the record has them.
@@ -108,7 +108,7 @@ impl Parcel {
     /// # Errors
     /// [`PackError`]; a payload that has not the size that was judged is not read, nor a signature
     /// longer than any.
-    pub fn pack(
+    pub(crate) fn pack(
         item: &Item,
         destination: &Dir,
         below: &Path,
@@ -152,17 +152,17 @@ impl Parcel {
     }
 
     /// All digests of the copy that were asked for.
-    pub const fn digests(&self) -> &DigestSet {
+    pub(crate) const fn digests(&self) -> &DigestSet {
         &self.payload.hashed.digests
     }
 
     /// The digest of the copy.
-    pub const fn digest(&self) -> &Digest {
+    pub(crate) const fn digest(&self) -> &Digest {
         &self.payload.hashed.digest
     }
 
     /// The digest of the signature's copy.
-    pub fn signature_digest(&self) -> Option<&Digest> {
+    pub(crate) fn signature_digest(&self) -> Option<&Digest> {
         Some(&self.signature.as_ref()?.hashed.digest)
     }
 
@@ -179,7 +179,7 @@ impl Parcel {
     ///
     /// # Errors
     /// What read(2) says.
-    pub fn signature(&self) -> Result<Option<Result<Signature, Malformed>>, FsError> {
+    pub(crate) fn signature(&self) -> Result<Option<Result<Signature, Malformed>>, FsError> {
         let Some(part) = &self.signature else { return Ok(None) };
         let bytes = part.staging.read_back(MAX_LEN as u64 + 1)?;
         Ok(Some(Signature::parse(&bytes)))
@@ -190,7 +190,7 @@ impl Parcel {
     ///
     /// # Errors
     /// Any step's. Then nothing new shows, or the signature alone, which the next try takes up.
-    pub fn publish(
+    pub(crate) fn publish(
         &self,
         destination: &Dir,
         path: &RelPath,

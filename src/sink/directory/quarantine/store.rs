@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// The store.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     dir: Dir,
     /// What keeps it locked: a directory that nobody else can open. Shared with the store of an
     /// earlier policy.
@@ -56,7 +56,7 @@ struct Shares {
 
 /// Room for one item on its way into the store.
 #[derive(Debug)]
-pub struct Room<'a> {
+pub(crate) struct Room<'a> {
     store: &'a Store,
     rule: String,
     size: u64,
@@ -83,7 +83,7 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be trusted, written to or listed, or is another daemon's.
-    pub fn open(path: &Path, held: &[Arc<Self>]) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, held: &[Arc<Self>]) -> Result<Self, StoreError> {
         let dir = trust::create_private(path)?;
         dir.check_writable()?;
         let mut lock = None;
@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// Its directory.
-    pub const fn dir(&self) -> &Dir {
+    pub(crate) const fn dir(&self) -> &Dir {
         &self.dir
     }
 
@@ -117,7 +117,7 @@ impl Store {
     ///
     /// # Errors
     /// There is too little; whoever tends the store is told.
-    pub fn reserve(&self, rule: &Rule, size: u64) -> Result<Room<'_>, AttemptError> {
+    pub(crate) fn reserve(&self, rule: &Rule, size: u64) -> Result<Room<'_>, AttemptError> {
         let mut shares = self.shares();
         let taken = |of: &HashMap<String, u64>| of.get(&rule.name).copied().unwrap_or_default();
         let used = taken(&shares.used).saturating_add(taken(&shares.reserved));
@@ -132,17 +132,17 @@ impl Store {
     }
 
     /// Changes when items have gone, so that what is held for want of room may be tried again.
-    pub fn room(&self) -> watch::Receiver<u64> {
+    pub(crate) fn room(&self) -> watch::Receiver<u64> {
         self.room.subscribe()
     }
 
     /// Waits until somebody finds no room.
-    pub async fn falls_short(&self) {
+    pub(crate) async fn falls_short(&self) {
         self.short.notified().await;
     }
 
     /// Whether somebody found no room since the last that was made.
-    pub fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         self.shares().is_short
     }
 
@@ -150,7 +150,7 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be listed.
-    pub fn count_if_changed(&self) -> Result<(), FsError> {
+    pub(crate) fn count_if_changed(&self) -> Result<(), FsError> {
         let now = self.dir.stat()?.identity.mtime;
         if self.shares().counted == Some(now) { Ok(()) } else { self.count() }
     }
@@ -160,7 +160,7 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be listed. Then the shares are as they were.
-    pub fn count(&self) -> Result<(), FsError> {
+    pub(crate) fn count(&self) -> Result<(), FsError> {
         let stamp = self.dir.stat()?.identity.mtime;
         self.shares().meanwhile = Some(HashMap::new());
         let walked = self.walk();
@@ -199,7 +199,7 @@ impl Store {
 
 impl Room<'_> {
     /// The item is in the store.
-    pub fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.kept = true;
     }
 }
@@ -237,7 +237,7 @@ mod tests {
              on_invalid = \"quarantine\"\non_missing = \"log\"\nquarantine_max_size = {max}\n"
         );
         let file = temp.path().join("policy.toml");
-        crate::fs::atomic_write::write(&file, text.as_bytes()).unwrap();
+        std::fs::write(&file, text).unwrap();
         std::sync::Arc::clone(&Policy::load(&file).unwrap().rules[0])
     }
 
