@@ -151,20 +151,33 @@ fn standing(rule: &Rule, waiting: usize) -> String {
 }
 
 fn events(site: &DirectorySite) -> Finding {
-    match site.folder().root.file_system() {
-        Err(error) => Finding::unknown("events", words(&error), CHECK_READING),
-        Ok(kind) if site.folder().is_remote => Finding::note(
+    let file_system = &site.folder().file_system;
+    match file_system.is_remote() {
+        true => Finding::note(
             "events",
-            format!("{kind}: events cannot be relied on there, and the directory is scanned often instead"),
+            format!(
+                "{file_system}: events cannot be relied on there, and the directory is scanned often instead"
+            ),
             "watch a directory on a local file system, if that is too slow",
         ),
-        Ok(kind) => Finding::fine("events", format!("{kind}: events can be relied on")),
+        false => Finding::fine("events", format!("{file_system}: events can be relied on")),
     }
 }
 
 // Leases
 
 fn leases(site: &DirectorySite) -> Finding {
+    let file_system = &site.folder().file_system;
+    if !file_system.tells_writers() {
+        return Finding::note(
+            "lease",
+            format!(
+                "{file_system}: who has a file open for writing elsewhere is not known there; {}",
+                without_leases(site, "")
+            ),
+            "have files renamed or linked into the directory when they are complete",
+        );
+    }
     let tried = match site.folder().root.check_writable() {
         Ok(()) => site.folder().root.has_leases(),
         Err(_) => Support::Unknown,
@@ -178,7 +191,7 @@ fn leases(site: &DirectorySite) -> Finding {
             "lease",
             format!(
                 "the file system does not tell who has a file open for writing; {}",
-                without_leases(site)
+                without_leases(site, "")
             ),
             "have files renamed or linked into the directory when they are complete",
         ),
@@ -198,23 +211,23 @@ fn leases(site: &DirectorySite) -> Finding {
             "lease",
             format!(
                 "the kernel tells who has a file open for writing of the daemon's own files only; {}",
-                without_leases(site)
+                without_leases(site, " of others")
             ),
             "give the daemon CAP_LEASE (AmbientCapabilities=CAP_LEASE in its unit)",
         ),
     }
 }
 
-/// What goes without leases, for files of others.
-fn without_leases(site: &DirectorySite) -> String {
+/// What goes without leases, for files of whom.
+fn without_leases(site: &DirectorySite, whose: &str) -> String {
     match &site.rule.mode {
         Mode::Sign(_) => {
             let settle = humantime::format_duration(site.rule.settle);
-            format!("a file of others counts as complete when it has been unchanged for {settle}")
+            format!("a file{whose} counts as complete when it has been unchanged for {settle}")
         }
         Mode::Verify(_) => {
             let grace = humantime::format_duration(timing(&site.rule).grace_unleased);
-            format!("invalid pairs of others wait for a grace of {grace}")
+            format!("invalid pairs{whose} wait for a grace of {grace}")
         }
     }
 }

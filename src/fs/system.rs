@@ -13,61 +13,77 @@ use rustix::io::Errno;
 
 use super::lease::{self, Writer};
 use super::{Dir, FsError, Result, proc_path};
+use crate::escape::Escaped;
 
-/// The type of a file system, as statfs(2) tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileSystem(u64);
+/// The mounts that this process can reach.
+const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// Names of types (linux/magic.h, and the magic numbers of statfs(2)), and whether changes can be
-/// made there that the kernel does not tell about: network, FUSE and overlay file systems
-/// (inotify(7), "Limitations and caveats").
-const TYPES: [(u64, &str, bool); 20] = [
-    (0x6969, "nfs", true),
-    (0xff53_4d42, "cifs", true),
-    (0xfe53_4d42, "smb2", true),
-    (0x517b, "smb", true),
-    (0x6573_5546, "fuse", true),
-    (0x794c_7630, "overlayfs", true),
-    (0x0102_1997, "9p", true),
-    (0x00c3_6400, "ceph", true),
-    (0x5346_414f, "afs", true),
-    (0x0116_1970, "gfs2", true),
-    (0x7461_636f, "ocfs2", true),
-    (0x0bd0_0bd0, "lustre", true),
-    (0xef53, "ext4", false), // and ext2 and ext3
-    (0x5846_5342, "xfs", false),
-    (0x9123_683e, "btrfs", false),
-    (0x2fc1_2fc1, "zfs", false),
-    (0x0102_1994, "tmpfs", false),
-    (0xf2f5_2010, "f2fs", false),
-    (0xca45_1a4e, "bcachefs", false),
-    (0xf15f, "ecryptfs", false),
+/// The type of a file system, as mountinfo names it (proc_pid_mountinfo(5)): `ext4`, `fuse.sshfs`.
+///
+/// Not the number that statfs(2) gives: a file server may hand on that of its own disk, as QEMU's
+/// 9p does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileSystem(Option<Box<str>>);
+
+/// Types where changes can be made that the kernel does not tell about: the other writers are on
+/// another machine, in a server of this one, or at another mount (inotify(7), "Limitations and
+/// caveats"). So are all of FUSE.
+const REMOTE: [&str; 26] = [
+    "9p", "acfs", "afs", "aufs", "beegfs", "ceph", "cifs", "coda", "fuse", "fuseblk", "gfs2", "gpfs",
+    "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "overlay", "panfs", "prl_fs", "pvfs2", "smb3",
+    "smbfs", "vboxsf", "virtiofs",
 ];
 
+/// Types whose every writer is known to the kernel that is asked: only of these a granted lease
+/// says that there is none. Overlay file systems grant it while a file is mapped for writing, and
+/// know nothing of who writes to the directories they are made of.
+const TELLS_WRITERS: [&str; 9] = ["btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "tmpfs", "xfs", "zfs"];
+
 impl FileSystem {
-    fn entry(self) -> Option<&'static (u64, &'static str, bool)> {
-        TYPES.iter().find(|(magic, ..)| *magic == self.0)
+    /// Whether changes can be made there that the kernel does not tell about.
+    pub(crate) fn is_remote(&self) -> bool {
+        let kind = self.0.as_deref().unwrap_or_default();
+        REMOTE.contains(&kind) || kind.starts_with("fuse.")
     }
 
-    /// Whether changes can be made there that the kernel does not tell about.
-    pub(crate) fn is_remote(self) -> bool {
-        self.entry().is_some_and(|(.., told_by_nobody)| *told_by_nobody)
+    /// Whether a granted lease says that nobody has the file open for writing.
+    pub(crate) fn tells_writers(&self) -> bool {
+        TELLS_WRITERS.contains(&self.0.as_deref().unwrap_or_default())
     }
 
     /// Whether its syncfs(2) is known to make durable all that fsync(2) of each file and directory
     /// would.
-    pub(crate) const fn flushes_whole(self) -> bool {
-        matches!(self.0, 0xef53 | 0x5846_5342 | 0x9123_683e) // ext4, XFS, btrfs
+    pub(crate) fn flushes_whole(&self) -> bool {
+        matches!(self.0.as_deref(), Some("ext2" | "ext3" | "ext4" | "xfs" | "btrfs"))
+    }
+
+    /// Asks about the writers of a file that lies there and is open read-only. A writer that the
+    /// lease tells of is one anywhere; that there is none is believed only where it can be.
+    pub(crate) fn probe(&self, file: &File) -> Writer {
+        match lease::probe(file) {
+            Writer::Absent if !self.tells_writers() => Writer::Unknown,
+            answer => answer,
+        }
     }
 }
 
 impl fmt::Display for FileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.entry() {
-            Some((_, name, _)) => f.write_str(name),
-            None => write!(f, "a file system of type {:#x}", self.0),
+        match &self.0 {
+            Some(kind) => write!(f, "{}", Escaped::new(&**kind)),
+            None => f.write_str("a file system of unknown type"),
         }
     }
+}
+
+/// The type of a mount, from the text of mountinfo. It has none of a mount that this process
+/// cannot reach from its root directory, as after chroot(2).
+fn type_of(mount: u64, mountinfo: &str) -> Option<&str> {
+    let line = mountinfo
+        .lines()
+        .find(|line| line.split(' ').next().and_then(|id| id.parse().ok()) == Some(mount))?;
+    // The fields before the separator are a variable number; a space in a path is escaped.
+    line.split_once(" - ")?.1.split(' ').next()
 }
 
 /// Whether the file system has it.
@@ -85,18 +101,13 @@ impl Dir {
     /// The type of its file system.
     ///
     /// # Errors
-    /// What statfs(2) says.
+    /// What statx(2) says, or reading mountinfo.
     pub(crate) fn file_system(&self) -> Result<FileSystem> {
-        let stat = rustix::fs::fstatfs(self).map_err(|e| FsError::new("examine", self.path(), e))?;
-        Ok(FileSystem(stat.f_type as u64 & 0xffff_ffff))
-    }
-
-    /// Whether changes can be made to this directory that the kernel does not tell about.
-    ///
-    /// # Errors
-    /// What statfs(2) says.
-    pub(crate) fn is_remote(&self) -> Result<bool> {
-        Ok(self.file_system()?.is_remote())
+        let mount = self.stat()?.mount;
+        let mountinfo = std::fs::read(MOUNTINFO)
+            .map_err(|e| FsError::new("read", MOUNTINFO, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+        let mountinfo = String::from_utf8_lossy(&mountinfo); // paths may be any bytes
+        Ok(FileSystem(type_of(mount, &mountinfo).map(Into::into)))
     }
 
     /// Whether files can be made without a name.
@@ -151,13 +162,49 @@ mod tests {
     use super::super::tests::{as_user, users};
     use super::*;
 
+    fn of_type(kind: &str) -> FileSystem {
+        FileSystem(Some(kind.into()))
+    }
+
     #[test]
-    fn what_events_cannot_be_relied_on_for_is_known_by_name() {
-        assert!(FileSystem(0x6969).is_remote());
-        assert!(!FileSystem(0xef53).is_remote());
-        assert!(!FileSystem(7).is_remote());
-        let names = [0x6969, 0xef53, 7].map(|magic| FileSystem(magic).to_string());
-        assert_eq!(names, ["nfs", "ext4", "a file system of type 0x7"]);
+    fn w10_what_events_cannot_be_relied_on_for_is_known_by_name() {
+        for (kind, is_remote) in [
+            ("nfs4", true),
+            ("9p", true),
+            ("fuse.sshfs", true),
+            ("fuseblk", true),
+            ("virtiofs", true),
+            ("ext4", false),
+            ("vfat", false),
+            ("never-heard-of", false),
+        ] {
+            assert_eq!(of_type(kind).is_remote(), is_remote, "{kind}");
+        }
+    }
+
+    #[test]
+    fn s2_no_writer_is_believed_only_where_all_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let writer = File::create(&path).unwrap();
+        let reader = File::open(&path).unwrap();
+        let everywhere = ["ext4", "xfs", "tmpfs", "overlay", "fuse.bindfs", "never-heard-of"];
+        // One that the lease tells of is one wherever it is.
+        assert!(everywhere.iter().all(|kind| of_type(kind).probe(&reader) == Writer::Present));
+        assert_eq!(FileSystem(None).probe(&reader), Writer::Present);
+        drop(writer);
+        let answers = everywhere.map(|kind| of_type(kind).probe(&reader) == Writer::Absent);
+        assert_eq!(answers, [true, true, true, false, false, false]);
+        assert_eq!(FileSystem(None).probe(&reader), Writer::Unknown);
+    }
+
+    #[test]
+    fn the_type_of_a_mount_is_that_of_its_line() {
+        let mountinfo = "36 35 98:0 / /mnt rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
+                         136 36 0:50 /a\\040-\\040b /in rw shared:2 master:1 propagate_from:2 - fuse.sshfs h: rw\n\
+                         37 36 0:51 / /out rw - 9p share rw\n";
+        let types = [36, 136, 37, 3].map(|mount| type_of(mount, mountinfo));
+        assert_eq!(types, [Some("ext3"), Some("fuse.sshfs"), Some("9p"), None]);
     }
 
     #[test]
@@ -173,7 +220,6 @@ mod tests {
         let proc = Dir::open(std::path::Path::new("/proc")).unwrap();
         assert_ne!(proc.has_nameless_files(), Support::Yes);
         assert_eq!(proc.has_leases(), Support::Unknown);
-        assert_eq!(proc.file_system().unwrap(), FileSystem(0x9fa0)); // PROC_SUPER_MAGIC
-        assert!(!proc.is_remote().unwrap());
+        assert_eq!(proc.file_system().unwrap().to_string(), "proc");
     }
 }

@@ -79,11 +79,12 @@ fn show_says_whether_the_content_changed_since() {
     let shown = |content: &str| {
         format!(
             "id: {id}\nquarantined: {}\nrule: verify\nreason: mismatch\nfile: f\nfrom: \"{}\"\n\
-             keys asked: local:demo\nlease: granted\nsize: 4 bytes\nowner: {}:{}\nmode: 0750\n\
+             keys asked: local:demo\nlease: {}\nsize: 4 bytes\nowner: {}:{}\nmode: 0750\n\
              modified: 2001-09-09T01:46:40.123456789Z\njudged sha512: {}\n{content}\
              signature: {} bytes, sha512 {}\nfolder: \"{}\"\n",
             text("quarantined_at"),
             at.join("in").display(),
+            text("lease"),
             uid(),
             rustix::process::getgid().as_raw(),
             text("digest"),

@@ -100,7 +100,7 @@ impl Backend for Directories {
             | AttachError::Locked(_)
             | AttachError::Sticky { .. }) => Unattached::Held(explained(&error, rule)),
         })?;
-        if site.folder().is_remote {
+        if site.folder().file_system.is_remote() {
             let every = humantime::format_duration(POLL);
             tracing::info!(rule = rule.name, %every, "events cannot be relied on there; scanning often instead");
         }
@@ -199,7 +199,8 @@ impl Directories {
         }
         let disk = Arc::new(Flusher::new(destination.as_ref().map_or(&root, |(dir, _)| dir))?);
         let remover = Arc::new(Remover::new(Removal::new(Arc::clone(&private))));
-        let is_remote = root.is_remote()?;
+        let file_system = root.file_system()?;
+        let is_remote = file_system.is_remote();
         let sink = DirectorySink {
             rule: Arc::clone(rule),
             private,
@@ -210,7 +211,7 @@ impl Directories {
             space: Arc::clone(&self.space),
             min_free_space: self.min_free_space,
         };
-        let folder = Folder { rule: Arc::clone(rule), root, is_remote };
+        let folder = Folder { rule: Arc::clone(rule), root, file_system };
         let batcher = batching(rule, getrlimit(Resource::Nofile).current).map(Batcher::new);
         Ok(Site::new(rule, DirectorySource::new(folder, self.cookies.clone()), sink, batcher, is_remote))
     }

@@ -196,7 +196,7 @@ impl Feed for DirectoryFeed {
     }
 
     fn probe_events(&mut self, now: Moment) {
-        let is_relied_on = !self.folder.is_remote && self.fault != Some(EventFault::Silent);
+        let is_relied_on = !self.folder.file_system.is_remote() && self.fault != Some(EventFault::Silent);
         if is_relied_on && self.cookie_due.is_none() && self.walk.is_none() {
             self.send_cookie(now);
         }
@@ -230,7 +230,7 @@ impl Feed for DirectoryFeed {
     }
 
     fn fault(&self) -> Option<EventFault> {
-        if self.folder.is_remote { Some(EventFault::Remote) } else { self.fault.clone() }
+        if self.folder.file_system.is_remote() { Some(EventFault::Remote) } else { self.fault.clone() }
     }
 
     fn watchers_built(&mut self) -> usize {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::fs::lease::{self, Writer};
+use crate::fs::lease::Writer;
+use crate::fs::system::FileSystem;
 use crate::fs::{Dir, Fitness, FsError, Identity, Kind, OpenError, Place, RelPath, private};
 use crate::hold::AttemptError;
 use crate::policy::{Mode, Rule};
@@ -26,8 +27,8 @@ pub(crate) struct Folder {
     pub(crate) rule: Arc<Rule>,
     /// The directory.
     pub(crate) root: Dir,
-    /// Whether events cannot be relied on there.
-    pub(crate) is_remote: bool,
+    /// What it lies on, and with it all that is below: no mount is entered.
+    pub(crate) file_system: FileSystem,
 }
 
 impl Version for Identity {
@@ -132,7 +133,7 @@ impl Folder {
     pub(crate) fn probe(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Writer {
         let Ok(dir) = private::descend(&self.root, path.parent()) else { return Writer::Unknown };
         let ask = |name: &OsStr, fitness: Fitness| match dir.open_file(name, &fitness) {
-            Ok((file, _)) => lease::probe(&file),
+            Ok((file, _)) => self.file_system.probe(&file),
             Err(OpenError::Io(e)) if e.source == Errno::WOULDBLOCK => Writer::Present,
             Err(OpenError::Gone | OpenError::Unfit(_) | OpenError::Io(_)) => Writer::Unknown,
         };

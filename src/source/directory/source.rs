@@ -7,7 +7,7 @@ use tokio::task::block_in_place;
 use crate::blocking::blocking;
 use crate::digest::set::DigestRequest;
 use crate::fs::copy::Pass;
-use crate::fs::lease::{self, Writer};
+use crate::fs::lease::Writer;
 use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, stat_file};
 use crate::hold::AttemptError;
 use crate::settle::PairVersion;
@@ -173,7 +173,7 @@ fn read(
         Some(expected) => Some(read_signature(folder, &parent, path, expected)?),
     };
     let shown = parent.path().join(path.name());
-    let before = lease::probe(&file);
+    let before = folder.file_system.probe(&file);
     // No further than the size it had: what grows meanwhile has changed (A10).
     let size = payload.identity.size;
     let pass = Pass::new(&shown, size).with_digests(digests);
@@ -185,7 +185,7 @@ fn read(
         OpenError::Unfit(_) | OpenError::Gone => AttemptError::Changed, // it grew
         OpenError::Io(e) => e.into(),
     })?;
-    let writer = before.and(lease::probe(&file));
+    let writer = before.and(folder.file_system.probe(&file));
     if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != size {
         return Err(AttemptError::Changed);
     }

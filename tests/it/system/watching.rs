@@ -67,6 +67,25 @@ fn w10_an_overlay_is_scanned_without_being_told() {
     assert!(place.path("upper/f.sig").exists());
 }
 
+/// The lease is granted on an overlay although somebody writes to the file in the directory below
+/// it; on the disk itself it tells of them.
+#[test]
+fn s2_w10_no_writer_is_believed_where_others_may_write_past_the_mount() {
+    for (over, said) in [
+        ("-t overlay overlay -o lowerdir=lower,upperdir=back,workdir=work", "unavailable"),
+        ("--bind back", "granted"),
+    ] {
+        let place = place(SIGN);
+        for dir in ["lower", "back", "work"] {
+            fs::create_dir(place.path(dir)).unwrap();
+        }
+        let daemon = start_in(&place, &["--mount"], &format!("mount {over} in && exec \"$@\""));
+        daemon.waits_for("ready");
+        place.write("back/f", "content");
+        assert_eq!(daemon.waits_for("signed")["lease"], said, "{over}");
+    }
+}
+
 #[test]
 fn w9_a_mount_over_the_root_is_noticed_and_what_it_hid_is_done_later() {
     let place = place(SIGN);
