@@ -16,6 +16,7 @@ mod error;
 pub mod flush;
 pub(crate) mod lease;
 mod lock;
+mod mount;
 mod names;
 mod path_walk;
 pub(crate) mod place;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{DaemonError, Options};
 use crate::escape::quoted;
 use crate::fs::Lock;
+use crate::fs::chown::Owner;
 use crate::fs::trust;
 use crate::policy::Policy;
 use crate::sink::directory::quarantine::store::Store;
@@ -21,7 +22,7 @@ pub(crate) fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError
     if rustix::process::geteuid().is_root() && !(policy.allow_root || options.allow_root) {
         return Err(DaemonError::Root);
     }
-    trust::check(&policy.file)?;
+    trust::check_where_it_leads(&policy.file, Owner::current())?;
     Ok(policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there)?)
 }
 

@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::fs::chown::Owner;
+use crate::fs::mount;
 use crate::fs::stat::stat_fd;
 use crate::fs::trust;
 use crate::fs::trust::TrustError;
@@ -40,7 +41,15 @@ pub(super) enum Missing {
     Make(u32),
 }
 
-/// Walks to where a path leads. Its last component is no symlink.
+/// What to do with a symlink that the path ends in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LastLink {
+    Refuse,
+    /// As with those on the way.
+    Follow,
+}
+
+/// Walks to where a path leads.
 ///
 /// # Errors
 /// [`TrustError`], naming the component at fault.
@@ -49,6 +58,7 @@ pub(super) fn walk(
     me: Owner,
     terms: TrustPolicy,
     missing: Missing,
+    last: LastLink,
 ) -> Result<WalkedPath, TrustError> {
     let absolute = std::path::absolute(path)
         .map_err(|e| FsError::new("resolve", path, Errno::from_io_error(&e).unwrap_or(Errno::INVAL)))?;
@@ -67,7 +77,9 @@ pub(super) fn walk(
             Step::Into(name) => match way.enter(&name, missing)? {
                 Found::Place => {}
                 Found::Nothing => return Err(TrustError::Missing(path.to_owned())),
-                Found::Link(_) if todo.is_empty() => return Err(TrustError::Symlink(path.to_owned())),
+                Found::Link(_) if todo.is_empty() && last == LastLink::Refuse => {
+                    return Err(TrustError::Symlink(path.to_owned()));
+                }
                 Found::Link(target) => {
                     links += 1;
                     if links > MAX_LINKS {
@@ -128,6 +140,16 @@ struct Place {
     fd: OwnedFd,
     path: PathBuf,
     stat: Stat,
+}
+
+impl Place {
+    /// That others may not write to it: by its mode, or because nobody can.
+    fn check_mode(&self, shown: &Path, me: Owner, is_ancestor: bool) -> Result<(), TrustError> {
+        match trust::check_mode(shown, &self.stat, me, is_ancestor) {
+            Err(_) if mount::is_read_only_for_all(&self.fd, self.stat.mount) => Ok(()),
+            checked => checked,
+        }
+    }
 }
 
 impl WalkedPath {
@@ -215,14 +237,14 @@ impl WalkedPath {
 
     fn check_ours(&self, place: &Place) -> Result<(), TrustError> {
         trust::check_owner(&place.path, &place.stat, self.me)?;
-        trust::check_mode(&place.path, &place.stat, self.me, true)
+        place.check_mode(&place.path, self.me, true)
     }
 
     /// Checks where the walk has come, which is no ancestor any more.
     fn check_end(&self, path: &Path) -> Result<(), TrustError> {
         let end = self.here();
         if self.terms == TrustPolicy::Ours {
-            return trust::check_mode(path, &end.stat, self.me, false);
+            return end.check_mode(path, self.me, false);
         }
         trust::check_root(path, &end.stat)?;
         let mut above = self.places().take(self.below.len());
@@ -252,7 +274,7 @@ mod tests {
     use super::*;
 
     fn ours(path: &Path, missing: Missing) -> Result<WalkedPath, TrustError> {
-        walk(path, Owner::current(), TrustPolicy::Ours, missing)
+        walk(path, Owner::current(), TrustPolicy::Ours, missing, LastLink::Refuse)
     }
 
     #[test]

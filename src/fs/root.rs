@@ -13,7 +13,7 @@ use std::path::Path;
 use super::Dir;
 use super::trust::TrustError;
 use crate::fs::chown::Owner;
-use crate::fs::path_walk::{Missing, TrustPolicy, walk};
+use crate::fs::path_walk::{LastLink, Missing, TrustPolicy, walk};
 
 /// Opens the directory that a rule watches.
 ///
@@ -33,7 +33,7 @@ pub fn open(path: &Path) -> Result<Dir, TrustError> {
 /// # Errors
 /// As there.
 pub(crate) fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
-    walk(path, me, TrustPolicy::Watched, Missing::Refuse)?.open(path)
+    walk(path, me, TrustPolicy::Watched, Missing::Refuse, LastLink::Refuse)?.open(path)
 }
 
 /// As [`open`], making what is missing of the way (mode 0755, synced).
@@ -41,7 +41,7 @@ pub(crate) fn open_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
 /// # Errors
 /// As there; also when a directory would have to be made where others can write.
 pub(crate) fn create(path: &Path) -> Result<Dir, TrustError> {
-    walk(path, Owner::current(), TrustPolicy::Watched, Missing::Make(0o755))?.open(path)
+    walk(path, Owner::current(), TrustPolicy::Watched, Missing::Make(0o755), LastLink::Refuse)?.open(path)
 }
 
 #[cfg(test)]

@@ -12,11 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::lease::{self, Writer};
-use super::{Dir, FsError, Result, proc_path};
+use super::mount;
+use super::{Dir, Result, proc_path};
 use crate::escape::Escaped;
-
-/// The mounts that this process can reach.
-const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// The type of a file system, as mountinfo names it (proc_pid_mountinfo(5)): `ext4`, `fuse.sshfs`.
 ///
@@ -76,16 +74,6 @@ impl fmt::Display for FileSystem {
     }
 }
 
-/// The type of a mount, from the text of mountinfo. It has none of a mount that this process
-/// cannot reach from its root directory, as after chroot(2).
-fn type_of(mount: u64, mountinfo: &str) -> Option<&str> {
-    let line = mountinfo
-        .lines()
-        .find(|line| line.split(' ').next().and_then(|id| id.parse().ok()) == Some(mount))?;
-    // The fields before the separator are a variable number; a space in a path is escaped.
-    line.split_once(" - ")?.1.split(' ').next()
-}
-
 /// Whether the file system has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Support {
@@ -103,11 +91,7 @@ impl Dir {
     /// # Errors
     /// What statx(2) says, or reading mountinfo.
     pub(crate) fn file_system(&self) -> Result<FileSystem> {
-        let mount = self.stat()?.mount;
-        let mountinfo = std::fs::read(MOUNTINFO)
-            .map_err(|e| FsError::new("read", MOUNTINFO, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
-        let mountinfo = String::from_utf8_lossy(&mountinfo); // paths may be any bytes
-        Ok(FileSystem(type_of(mount, &mountinfo).map(Into::into)))
+        Ok(FileSystem(mount::find(self.stat()?.mount)?.map(|mount| mount.kind)))
     }
 
     /// Whether files can be made without a name.
@@ -196,15 +180,6 @@ mod tests {
         let answers = everywhere.map(|kind| of_type(kind).probe(&reader) == Writer::Absent);
         assert_eq!(answers, [true, true, true, false, false, false]);
         assert_eq!(FileSystem(None).probe(&reader), Writer::Unknown);
-    }
-
-    #[test]
-    fn the_type_of_a_mount_is_that_of_its_line() {
-        let mountinfo = "36 35 98:0 / /mnt rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
-                         136 36 0:50 /a\\040-\\040b /in rw shared:2 master:1 propagate_from:2 - fuse.sshfs h: rw\n\
-                         37 36 0:51 / /out rw - 9p share rw\n";
-        let types = [36, 136, 37, 3].map(|mount| type_of(mount, mountinfo));
-        assert_eq!(types, [Some("ext3"), Some("fuse.sshfs"), Some("9p"), None]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) use ownership::{check_mode, check_owner};
 
 use super::{Dir, FsError, Kind};
 use crate::fs::chown::Owner;
-use crate::fs::path_walk::{Missing, TrustPolicy, WalkedPath, walk};
+use crate::fs::path_walk::{LastLink, Missing, TrustPolicy, WalkedPath, walk};
 
 /// Checks a path that must be safe from others, with all its ancestors. It must exist.
 ///
@@ -89,8 +89,16 @@ pub(crate) fn create_private(path: &Path) -> Result<Dir, TrustError> {
     way.open(path)
 }
 
+/// As [`check_for`]; a symlink at the end of the path is followed, as those on the way are.
+///
+/// # Errors
+/// [`TrustError`].
+pub(crate) fn check_where_it_leads(path: &Path, me: Owner) -> Result<(), TrustError> {
+    walk(path, me, TrustPolicy::Ours, Missing::Refuse, LastLink::Follow).map(drop)
+}
+
 fn reach(path: &Path, me: Owner, missing: Missing) -> Result<WalkedPath, TrustError> {
-    walk(path, me, TrustPolicy::Ours, missing)
+    walk(path, me, TrustPolicy::Ours, missing, LastLink::Refuse)
 }
 
 fn check_closed(path: &Path, way: &WalkedPath) -> Result<(), TrustError> {

@@ -92,13 +92,14 @@ pub const CHECK: &str = "kms-sig check --policy /etc/kms-sig/policy.toml";
 /// How values are written, and what may be named. Paragraphs.
 pub const FORM: &str = "Run it as the daemon's user: it says what that user may trust. After an edit, \
      `systemctl reload kms-sig` (or SIGHUP) makes a running daemon take the file over; if it has a fault, the old policy \
-     stays in force.\n\n\
+     stays in force. Symbolic links on the way to it (`current/policy.toml`, a ConfigMap's `..data`) are followed anew \
+     each time.\n\n\
      Durations are written `\"500ms\"`, `\"2s\"`, `\"10m\"`, `\"1h 30m\"`; sizes `\"64MiB\"`, `\"100MB\"`, or as a number of \
      bytes. Relative paths begin at the policy's folder; `~` and variables are not expanded.\n\n\
      The policy, the keyring, `[state] dir`, `[quarantine] dir`, `deliver_to` and everything above them must belong to root \
      or to the daemon's user, and nobody else may write there. So must every symbolic link above them, and every directory \
      that such a link leads through. Sticky directories above them, such as /tmp, are accepted, and so is the daemon's own \
-     primary group. For watched directories, see `path`.\n\n\
+     primary group. So is what a container is given read-only from elsewhere (a ConfigMap, a Secret), whatever its mode. For watched directories, see `path`.\n\n\
      A policy has at most 1,000 rules and one megabyte, and a pattern of `include` or `exclude` at most 1,024 bytes.";
 
 /// What placeholders are for.

@@ -12,7 +12,8 @@ use crate::kms::AwsSettings;
 /// A checked policy. All paths are absolute.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// The file it was read from.
+    /// The file it was read from: absolute, and otherwise as it was named. Links in it are followed
+    /// anew each time that it is read.
     pub file: PathBuf,
     /// Whether the daemon may run as root.
     pub allow_root: bool,

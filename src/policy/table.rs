@@ -85,7 +85,7 @@ impl Policy {
 fn load(file: &Path) -> Result<Policy, Faults> {
     let source = read(file)?;
     let base = folder_of(file).map_err(|error| unreadable(file, &error))?;
-    let whole_path = base.join(file.file_name().unwrap_or_default());
+    let named = std::path::absolute(file).map_err(|error| unreadable(file, &error))?;
 
     let mut report = Report::new(&source);
     let (tree, errors) = DeTable::parse_recoverable(&source);
@@ -95,7 +95,7 @@ fn load(file: &Path) -> Result<Policy, Faults> {
         let line = report.line(span.start);
         report.broken(line, syntax(error.message(), text));
     }
-    let policy = policy(tree.get_ref(), whole_path, &base, &report);
+    let policy = policy(tree.get_ref(), named, &base, &report);
     drop(tree);
     report.conclude(file, policy)
 }

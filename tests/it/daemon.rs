@@ -878,6 +878,42 @@ fn o1_a_good_policy_is_swapped_in_and_a_bad_one_refused() {
     assert_eq!(daemon.stop().code(), Some(0));
 }
 
+/// As Kubernetes lays out a ConfigMap, and as releases of a directory are switched.
+#[test]
+fn o1_a_policy_behind_links_is_read_where_they_lead_now() {
+    let place = place(SIGN);
+    let old = String::from_utf8(place.read("policy.toml")).unwrap();
+    fs::create_dir(place.path("new")).unwrap();
+    let new = format!("{old}{}", with(&with(SIGN, "name = \"second\""), "path = \"new\""));
+    for (version, text) in [("..1", &old), ("..2", &new)] {
+        fs::create_dir(place.path(version)).unwrap();
+        place.write(format!("{version}/policy.toml"), text);
+    }
+    fs::remove_file(place.path("policy.toml")).unwrap();
+    symlink("..1", place.path("..data")).unwrap();
+    symlink("..data/policy.toml", place.path("policy.toml")).unwrap();
+    let daemon = Daemon::start(&place);
+
+    symlink("..2", place.path("..next")).unwrap();
+    fs::rename(place.path("..next"), place.path("..data")).unwrap();
+    fs::remove_dir_all(place.path("..1")).unwrap();
+    daemon.hang_up();
+    daemon.waits_for("policy reloaded");
+    place.write("new/f", "content");
+    daemon.waits_for("signed");
+
+    // Where the links lead is looked at again as well (P7).
+    fs::set_permissions(place.path("..2"), Permissions::from_mode(0o777)).unwrap();
+    daemon.hang_up();
+    let refused = daemon.waits_for("reload refused; the old policy stays");
+    let why =
+        format!("{}/..2\" can be written by others (mode 0777); chmod go-w it", place.path("").display());
+    assert!(
+        refused["reason"].as_str().unwrap().replace("//", "/").contains(&why.replace("//", "/")),
+        "{refused}"
+    );
+}
+
 #[test]
 fn o3_reloading_all_the_time_loses_nothing() {
     let place = place(SIGN);

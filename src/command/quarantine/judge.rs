@@ -34,7 +34,7 @@ impl<'p> Judge<'p> {
         owner: Owner,
         keyring: Option<PathBuf>,
     ) -> Result<Self, StoreTrouble> {
-        trust::check_for(&policy.file, owner)?;
+        trust::check_where_it_leads(&policy.file, owner)?;
         if let Some(keyring) = policy.keyring.as_deref().filter(|keyring| keyring.exists()) {
             trust::check_for(keyring, owner)?;
         }

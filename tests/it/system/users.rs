@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::process::Command;
 
 use crate::support::place::PROGRAM;
-use crate::support::policy::{VERIFY, place, with};
+use crate::support::policy::{SIGN, VERIFY, place, with};
 use crate::support::site::{Leases, Site, quick, write};
 use crate::support::user::{DAEMON, OTHER, SENDER};
 
@@ -384,5 +384,38 @@ fn a_lock_that_others_hold_keeps_no_rule_and_no_daemon_from_its_work() {
             }
             fs::remove_dir(site.path("in/.kms-sig")).unwrap_err();
         });
+    }
+}
+
+/// A ConfigMap of Kubernetes is a directory that everybody may write to, mounted read-only.
+#[test]
+fn p7_what_is_mounted_read_only_from_elsewhere_is_nobodys_to_write() {
+    let place = place(SIGN);
+    fs::create_dir_all(place.path("given/map")).unwrap();
+    fs::create_dir(place.path("etc")).unwrap();
+    let text = String::from_utf8(place.read("policy.toml")).unwrap();
+    let absolute = |name: &str| format!("\"{}\"", place.path(name).display());
+    let text = ["keyring", "state", "q", "in"]
+        .into_iter()
+        .fold(text, |text, name| text.replace(&format!("= \"{name}\""), &format!("= {}", absolute(name))));
+    place.write("given/map/policy.toml", text);
+    fs::set_permissions(place.path("given/map"), Permissions::from_mode(0o777)).unwrap();
+    let read_only =
+        |from: &str, at: &str| format!("mount --bind {from} {at} && mount -o remount,bind,ro {at}");
+    let refused = |path: &str| format!("{path}\" can be written by others (mode 0777)");
+    for (mount, policy, exit, said) in [
+        (read_only("given/map", "etc"), "etc/policy.toml", 0, "1 signed".to_owned()),
+        ("mount --bind given/map etc".to_owned(), "etc/policy.toml", 2, refused("etc")),
+        // As a sandbox does it, outside of which the same directory is everybody's.
+        (read_only("given", "given"), "given/map/policy.toml", 2, refused("map")),
+    ] {
+        place.write("in/f", "content");
+        let script = format!("{mount} && exec {PROGRAM} watch --policy {policy} --once");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]);
+        let run = place.prepare(command).output().unwrap();
+        let all = String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned();
+        assert_eq!(run.status.code(), Some(exit), "{mount}: {all}");
+        assert!(all.contains(&said), "{mount}: {all}");
     }
 }
