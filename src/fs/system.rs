@@ -60,7 +60,7 @@ impl FileSystem {
     pub(crate) fn probe(&self, file: &File) -> Writer {
         match lease::probe(file) {
             Writer::Absent if !self.tells_writers() => Writer::Unknown,
-            answer => answer,
+            answer @ (Writer::Absent | Writer::Present | Writer::Unknown) => answer,
         }
     }
 }
