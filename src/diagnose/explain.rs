@@ -99,9 +99,11 @@ impl WhyNot<'_> {
             Self::NoDirectory => "no-directory",
             Self::Directory => "directory",
             Self::Overlooked(Overlooked::Reserved) => "reserved",
-            Self::Overlooked(Overlooked::Excluded(Exclusion::Pattern(_))) => "excluded",
-            Self::Overlooked(Overlooked::Excluded(Exclusion::NotIncluded)) => "not-included",
-            Self::Overlooked(Overlooked::Excluded(Exclusion::Unfinished(_))) => "unfinished",
+            Self::Overlooked(Overlooked::Excluded(why) | Overlooked::Below(why)) => match why {
+                Exclusion::Pattern(_) => "excluded",
+                Exclusion::NotIncluded => "not-included",
+                Exclusion::Unfinished(_) => "unfinished",
+            },
             Self::Unsignable { reason, .. } => reason.as_str(),
         }
     }
@@ -318,6 +320,7 @@ fn named<'r>(rule: &'r Rule, asked: &Asked) -> Result<NamedPath, WhyNot<'r>> {
     if !rule.recursive && !parent.as_os_str().is_empty() {
         return Err(WhyNot::NotRecursive);
     }
+    scan::enter(rule, parent).map_err(WhyNot::Overlooked)?;
     if scan::is_too_far(parent) {
         return Err(WhyNot::TooFar);
     }

@@ -123,7 +123,8 @@ pub const ENCODING: &str = "A brace is written twice. `%`, control characters an
 
 /// What is never picked up.
 pub const UNFINISHED: &str = "Never picked up, unless a pattern of `include` says so itself (`*.tmp`, not `*`): dotfiles, \
-     `*~`, `*.part`, `*.partial`, `*.crdownload`, `*.filepart`, `*.tmp` and `*.swp`. A name that ends in .sig is never a \
+     `*~`, `*.part`, `*.partial`, `*.crdownload`, `*.filepart`, `*.tmp`, `*.swp`, `*.part.minio`, `*_.gstmp`, `dir-put-blob*`, \
+     and what downloaders note beside a file: `*.aria2`, `*.aria2__temp` and `*.lftp-pget-status`. A name that ends in .sig is never a \
      payload.";
 
 /// A small policy that does everything.
@@ -422,13 +423,14 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "exclude",
                 Words("none"),
                 "No file whose name matches one of these patterns, even if `include` has it.",
-                "What matches is not looked at, and stays where it is.",
+                "What matches is not looked at, and stays where it is. A directory whose name matches is not entered.",
             ),
             entry(
                 "recursive",
                 Value("false"),
                 "Whether directories below are watched too.",
-                "Other mounts are not entered. It goes at most 64 directories deep and watches at most 100,000 of them, with \
+                "Other mounts are not entered, nor dot directories, where uploads under way may have their final names \
+                 (rsync), unless a pattern of `include` says so itself (`.*`). It goes at most 64 directories deep and watches at most 100,000 of them, with \
                  at most 1,024 bytes for the path of one and 16 MiB for all. Deliveries keep their place below \
                  `deliver_to`.",
             ),

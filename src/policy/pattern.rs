@@ -126,12 +126,25 @@ impl Mark {
             Self::Start(mark) | Self::End(mark) => mark,
         }
     }
+
+    fn is_of(self, name: &OsStr) -> bool {
+        let name = name.as_encoded_bytes();
+        match self {
+            Self::Start(mark) => name.starts_with(mark.as_bytes()),
+            Self::End(mark) => name.ends_with(mark.as_bytes()),
+        }
+    }
 }
 
+/// What marks a private name.
+const DOT: Mark = Mark::Start(".");
+
 /// How programs mark files that are not (yet) for others: dotfiles, editors' backups and swap
-/// files, and downloads and uploads under way (browsers, curl, rsync, FileZilla, WinSCP).
-const MARKS: [Mark; 8] = [
-    Mark::Start("."),
+/// files, and downloads and uploads under way (browsers, curl, rsync, FileZilla, WinSCP, skopeo,
+/// gsutil, MinIO's client), also what they note about them beside them (aria2, lftp).
+const MARKS: [Mark; 14] = [
+    DOT,
+    Mark::Start("dir-put-blob"),
     Mark::End("~"),
     Mark::End(".part"),
     Mark::End(".partial"),
@@ -139,15 +152,21 @@ const MARKS: [Mark; 8] = [
     Mark::End(".filepart"),
     Mark::End(".tmp"),
     Mark::End(".swp"),
+    Mark::End(".part.minio"),
+    Mark::End("_.gstmp"),
+    Mark::End(".aria2"),
+    Mark::End(".aria2__temp"),
+    Mark::End(".lftp-pget-status"),
 ];
 
 /// What marks this name, if anything does.
 pub(super) fn unfinished_mark(name: &OsStr) -> Option<Mark> {
-    let name = name.as_encoded_bytes();
-    MARKS.into_iter().find(|mark| match mark {
-        Mark::Start(mark) => name.starts_with(mark.as_bytes()),
-        Mark::End(mark) => name.ends_with(mark.as_bytes()),
-    })
+    MARKS.into_iter().find(|mark| mark.is_of(name))
+}
+
+/// The dot of a private name, if it is one.
+pub(super) fn dot_mark(name: &OsStr) -> Option<Mark> {
+    DOT.is_of(name).then_some(DOT)
 }
 
 /// Whether one pattern may stand in `list`.

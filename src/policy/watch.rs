@@ -70,6 +70,19 @@ impl Rule {
         }
     }
 
+    /// Why what lies in a directory of this name is not meant, if it is not. Uploads under way have
+    /// their final names in dot directories (rsync's `--partial-dir`, `--delay-updates`).
+    pub(crate) fn directory_exclusion(&self, name: &OsStr) -> Option<Exclusion<'_>> {
+        if let Some(pattern) = self.exclude.as_ref().and_then(|patterns| patterns.matching(name)) {
+            return Some(Exclusion::Pattern(pattern));
+        }
+        let is_included =
+            |mark| self.include.as_ref().is_some_and(|patterns| patterns.matches_naming(name, mark));
+        pattern::dot_mark(name)
+            .filter(|mark| !is_included(*mark))
+            .map(|mark| Exclusion::Unfinished(mark.as_str()))
+    }
+
     /// Where this rule delivers to, if it does.
     pub const fn delivery(&self) -> Option<&Delivery> {
         match &self.mode {

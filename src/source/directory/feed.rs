@@ -12,7 +12,7 @@ use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Staging};
 use crate::source::directory::folder::Folder;
 use crate::source::directory::hint::Hints;
-use crate::source::directory::scan::{Leftover, Meaning, Walk, meaning};
+use crate::source::directory::scan::{Leftover, Meaning, Walk, enter, meaning};
 use crate::source::{Batch, EventFault, Feed, News, Urgency};
 
 /// How long the event of our own file may take.
@@ -81,7 +81,8 @@ impl DirectoryFeed {
             Meaning::Signature(_) | Meaning::Nothing => {}
         }
         // What is in a new directory, and watching it, is the scan's.
-        if self.folder.rule.recursive && self.folder.is_directory(below) {
+        let rule = &self.folder.rule;
+        if rule.recursive && enter(rule, below).is_ok() && self.folder.is_directory(below) {
             news.scan_soon();
         }
     }

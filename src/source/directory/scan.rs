@@ -53,6 +53,9 @@ pub(crate) enum Overlooked<'r> {
     /// The rule's patterns leave it out.
     #[error("{0}")]
     Excluded(Exclusion<'r>),
+    /// The same of a directory above it.
+    #[error("it lies in a directory that is not entered: {0}")]
+    Below(Exclusion<'r>),
 }
 
 /// What a name is, to a rule that it means something to.
@@ -90,7 +93,7 @@ impl From<Unsignable> for RefusalReason {
 /// What `name`, in the directory `below` the rule's root, means.
 pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
     let path = |name: &OsStr| RelPath::new(below.join(name));
-    match part(rule, name) {
+    match enter(rule, below).and_then(|()| part(rule, name)) {
         Err(_) => Meaning::Nothing,
         Ok(Part::Of(payload)) => path(payload).map_or(Meaning::Nothing, Meaning::Pair),
         Ok(Part::SignatureOf(payload)) => path(payload).map_or(Meaning::Nothing, Meaning::Signature),
@@ -98,6 +101,15 @@ pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
             path(name).map_or(Meaning::Nothing, |path| Meaning::Unsignable(path, why))
         }
     }
+}
+
+/// Whether a rule means what lies in a directory.
+///
+/// # Errors
+/// Why it does not.
+pub(crate) fn enter<'r>(rule: &'r Rule, below: &Path) -> Result<(), Overlooked<'r>> {
+    let why = below.components().find_map(|component| rule.directory_exclusion(component.as_os_str()));
+    why.map_or(Ok(()), |why| Err(Overlooked::Below(why)))
 }
 
 /// What a name is to a rule, whatever directory it is in.
@@ -251,6 +263,9 @@ impl Walk {
             Some(Kinship::Copy) => return,
         }
         if self.rule.recursive && found.is_some() {
+            if self.rule.directory_exclusion(name).is_some() {
+                return;
+            }
             let path = below.join(name);
             let len = path.as_os_str().len();
             if is_too_far(&path) || len > self.room || self.begun + self.open.len() >= MAX_DIRS {
