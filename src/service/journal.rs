@@ -128,6 +128,7 @@ fn entry(metadata: &Metadata<'_>, words: Words) -> Vec<u8> {
     put(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
     if let Some(message) = Message::from_code(metadata.name()) {
         put(&mut entry, "MESSAGE_ID", &format!("{:032x}", message.id()));
+        put(&mut entry, "KMSSIG_CODE", message.code());
     }
     let mut line = words.message + &words.tail;
     line.truncate(line.floor_char_boundary(2 * LONGEST));
@@ -195,6 +196,7 @@ mod tests {
             log!(Quarantined, rule = "in", file = %"f", verdict = "invalid", size = 6);
         });
         let expected = [
+            ("KMSSIG_CODE", "quarantined"),
             ("KMSSIG_FILE", "f"),
             ("KMSSIG_RULE", "in"),
             ("KMSSIG_SIZE", "6"),
