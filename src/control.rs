@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use crate::chain;
 use crate::daemon::status::Status;
 use crate::escape::quoted;
+use crate::message::log;
 use crate::policy::Policy;
 use listen::{Loopback, Socket};
 pub(crate) use order::Order;
@@ -82,11 +83,7 @@ async fn serve_socket(status: &Status, path: &Path, routes: &Arc<app::Routes>) -
             Err(error) => Some(chain::one_line(&error)),
         };
         let reason = error.unwrap_or_default();
-        tracing::error!(
-            socket = %quoted(path),
-            reason,
-            "no control socket; status and its like cannot be asked"
-        );
+        log!(ControlSocketUnavailable, socket = %quoted(path), reason);
         tokio::time::sleep(RETRY).await;
     }
 }
@@ -121,7 +118,7 @@ async fn serve_metrics_at(address: SocketAddr, routes: &Arc<app::Routes>) -> Inf
             Err(error) => Some(error),
         };
         let reason = error.map(|error| chain::one_line(&error)).unwrap_or_default();
-        tracing::error!(%address, reason, "metrics listener unavailable; see [control] metrics");
+        log!(MetricsUnavailable, %address, reason);
         tokio::time::sleep(RETRY).await;
     }
 }

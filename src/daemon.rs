@@ -42,6 +42,7 @@ use crate::fs::{Dir, FsError};
 pub(crate) use crate::hold::causes;
 use crate::kms::Kms;
 use crate::kms::throttle::ThrottledKms;
+use crate::message::log;
 use crate::policy::{Policy, Rule};
 use crate::sink::directory::quarantine;
 use crate::sink::directory::quarantine::store::Store;
@@ -221,7 +222,7 @@ async fn serve<K: Kms>(
             SupervisorExit::Stopped(summaries) => return Ok(in_order(summaries, &policy.rules)),
             SupervisorExit::Replaced(next) => {
                 (policy, quarantine) = *next;
-                tracing::info!(rules = policy.rules.len(), "policy reloaded");
+                log!(PolicyReloaded, rules = policy.rules.len());
             }
         }
     }

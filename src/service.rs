@@ -7,7 +7,6 @@
 pub mod environment;
 pub mod human;
 pub mod journal;
-pub mod message;
 pub(crate) mod notify;
 
 use std::collections::BTreeSet;
@@ -18,6 +17,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::daemon::status::{Phase, Reading, Root, Status};
 use crate::escape::Escaped;
+use crate::message::log;
 use notify::{Notifier, State};
 
 /// The shortest time between two status lines, and before one that could not be sent is sent again.
@@ -170,14 +170,14 @@ impl SystemdNotifier {
         for one in silent.iter().filter(|one| !self.silent.contains(&one.name)) {
             let part = &one.name;
             if one.at_disk {
-                tracing::error!(part, "the file system does not answer; only this part waits for it");
+                log!(FileSystemUnresponsive, part);
             } else {
-                tracing::error!(part, "event loop unresponsive; the watchdog is not notified");
+                log!(LoopUnresponsive, part);
             }
         }
         let names: BTreeSet<String> = silent.iter().map(|one| one.name.clone()).collect();
         for part in self.silent.difference(&names) {
-            tracing::info!(part, "event loop responsive again");
+            log!(LoopResponsive, part);
         }
         self.silent = names;
         if silent.iter().all(|one| one.at_disk) {

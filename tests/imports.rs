@@ -31,6 +31,7 @@ const ROOMS: &[&str] = &[
     "clock",
     "escape",
     "exit",
+    "message",
     "digest",
     "key",
     "context", // ground
@@ -55,7 +56,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// What everybody may import, drawn as one.
-const GROUND: &[&str] = &["chain", "clock", "escape", "exit", "digest", "key", "context"];
+const GROUND: &[&str] = &["chain", "clock", "escape", "exit", "message", "digest", "key", "context"];
 
 /// A path of modules below the crate: `["fs", "staging"]`.
 type ModPath = Vec<String>;

@@ -20,6 +20,7 @@ use crate::fs::atomic_write::WriteError;
 use crate::key::{KeyArn, KeyError, Provider};
 use crate::kms::Trouble;
 use crate::kms::local::KeyringError;
+use crate::message::log;
 use crate::policy::Faults;
 use crate::state::StateError;
 
@@ -243,11 +244,11 @@ impl Failure {
         if let Self::Policy(faults) = self {
             for fault in faults {
                 let (file, line, fault) = (quoted(faults.file()), fault.line, &fault.message);
-                tracing::error!(%file, line, fault, "the policy has a fault");
+                log!(PolicyFault, %file, line, fault);
             }
             return;
         }
-        tracing::error!(reason = chain::one_line(self), hint = self.hint(), "ended by an error");
+        log!(EndedByError, reason = chain::one_line(self), hint = self.hint());
     }
 
     /// On standard error: one line, and one with the hint.

@@ -20,6 +20,7 @@ use crate::fs::Dir;
 use crate::key::KeyId;
 use crate::kms::local::{Keyring, KeyringError};
 use crate::kms::provider::Providers;
+use crate::message::log;
 use crate::policy::{Faults, Mode, OnInvalid, Place, Policy, Rule};
 use crate::service::SystemdNotifier;
 use crate::service::notify::Notifier;
@@ -200,9 +201,9 @@ impl Reading<'_> {
             Ok(Err(faults)) => {
                 for fault in &faults {
                     let (line, fault) = (fault.line, &fault.message);
-                    tracing::error!(file = %quoted(self.file), line, fault, "the new policy has a fault");
+                    log!(NewPolicyFault, file = %quoted(self.file), line, fault);
                 }
-                tracing::error!("reload refused; the old policy stays");
+                log!(ReloadRefused);
                 let why = "the policy has faults; see the log, or ask kms-sig check";
                 self.status.reload_refused(why.to_owned());
                 None
@@ -214,7 +215,7 @@ impl Reading<'_> {
 
 fn stop(signal: &str, status: &Status) -> Order {
     status.is_stopping();
-    tracing::info!(signal, "stopping; files in hand are finished first");
+    log!(Stopping, signal);
     Order::Stop
 }
 
@@ -235,10 +236,7 @@ fn create_keys(policy: &Policy, keyring: Option<&PathBuf>) -> Result<(), Failure
     };
     let wanted = keys_to_make(policy, Some(path));
     if wanted.is_empty() {
-        tracing::error!(
-            keyring = %quoted(path),
-            "the keyring is missing although there is state; put it back, or remove the state to begin again"
-        );
+        log!(KeyringMissing, keyring = %quoted(path));
         return Ok(()); // its keys are held until it is back
     }
     if let Some(parent) = path.parent() {
@@ -246,7 +244,7 @@ fn create_keys(policy: &Policy, keyring: Option<&PathBuf>) -> Result<(), Failure
     }
     for key in wanted {
         match Keyring::create_key(path, key) {
-            Ok(_) => tracing::info!(key = %key, keyring = %quoted(path), "local key made"),
+            Ok(_) => log!(LocalKeyCreated, key = %key, keyring = %quoted(path)),
             Err(KeyringError::Exists { .. }) => {} // two rules with one key
             Err(error) => return Err(error.into()),
         }

@@ -25,6 +25,7 @@ use super::report::{Backlog, Outcome, Silence, StatusReport};
 use super::{Order, events, metrics};
 use crate::daemon::ask::{self, Ask, Which};
 use crate::daemon::status::{Phase, Plan};
+use crate::message::log;
 use crate::policy::Policy;
 
 /// How long a driver may take to come to a question: longer than a scan takes from one batch to the
@@ -151,7 +152,7 @@ async fn rescan(
         }
     }
     if late.is_empty() {
-        tracing::info!(rules = begun.join(","), "scanning, as requested");
+        log!(ScanRequested, rules = begun.join(","));
         let message = format!("scanning, and trying again what is held: {}", begun.join(", "));
         return Json(Outcome { message }).into_response();
     }

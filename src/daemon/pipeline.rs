@@ -25,6 +25,7 @@ use crate::hold::{AttemptError, Conflict, Hold};
 use crate::key::KeyId;
 use crate::kms::throttle::ThrottledKms;
 use crate::kms::{Kms, Operation, Trouble};
+use crate::message::log;
 use crate::policy::SignRule;
 use crate::settle::{Finality, PairVersion};
 use crate::signature::Signature;
@@ -183,7 +184,7 @@ impl<K: Kms> Pipeline<K> {
         for Refusal { path, versions, reason } in refusals {
             if site.may_tell(self.clock.now()) {
                 let (file, cause) = (Escaped::new(path.as_path()), reason.as_str());
-                tracing::warn!(rule = site.rule.name, %file, cause, %reason, "refused");
+                log!(Refused, rule = site.rule.name, %file, cause, %reason);
             }
             let reason = Some(DecisionReason::Refusal(reason));
             let settled = Settled { outcome: Outcome::Refused, reason };
@@ -255,13 +256,13 @@ impl<K: Kms> Pipeline<K> {
         match site.sink.quarantine(&work.path, taken, reason).await? {
             PutAway::Changed => Ok(AttemptOutcome::Changed),
             PutAway::Done(item) => {
-                tracing::error!(
+                log!(
+                    Quarantined,
                     rule = site.rule.name,
                     file = %Escaped::new(work.path.as_path()),
                     verdict = INVALID,
                     reason = reason.as_str(),
-                    item,
-                    "quarantined"
+                    item
                 );
                 let facts = Facts { item: Some(item), ..facts(taken, None) };
                 self.settle(site, &work.path, &work.versions, settled, facts).await
@@ -397,7 +398,7 @@ impl<K: Kms> Pipeline<K> {
 
     fn say_would<B: Backend>(&self, site: &Site<B>, path: &RelPath, action: &str, reason: Option<Reason>) {
         let reason = reason.map(Reason::as_str);
-        tracing::info!(rule = site.rule.name, file = %Escaped::new(path.as_path()), action, reason, "dry run: would");
+        log!(DryRunAction, rule = site.rule.name, file = %Escaped::new(path.as_path()), action, reason);
     }
 }
 

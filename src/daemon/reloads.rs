@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::{DaemonError, Options, admit, prepare};
 use crate::chain;
 use crate::daemon::status::Status;
+use crate::message::log;
 use crate::policy::Policy;
 use crate::sink::directory::quarantine::store::Store;
 
@@ -90,7 +91,7 @@ impl Reloads {
 
 fn refuse(status: &Status, error: &DaemonError) {
     let reason = chain::one_line(error);
-    tracing::error!(reason, "reload refused; the old policy stays");
+    log!(ReloadRefused, reason);
     status.reload_refused(reason);
 }
 

@@ -16,6 +16,7 @@ use crate::daemon::decide::Brake;
 use crate::daemon::fair_semaphore::Queue;
 use crate::daemon::quota::Refusals;
 use crate::daemon::roots::Roots;
+use crate::message::log;
 use crate::policy::{Mode, Rule};
 use crate::sink::Sink;
 use crate::source::Source;
@@ -139,11 +140,7 @@ impl<B: Backend> Site<B> {
     /// Tells how many were not told, when it is time to.
     pub(crate) fn tell_untold(&self, now: Moment) {
         if let Some(count) = self.refusals.untold(now) {
-            tracing::warn!(
-                rule = self.rule.name,
-                count,
-                "more files were refused in a minute than are logged"
-            );
+            log!(RefusalsNotLogged, rule = self.rule.name, count);
         }
     }
 

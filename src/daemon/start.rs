@@ -9,6 +9,7 @@ use crate::escape::quoted;
 use crate::fs::Lock;
 use crate::fs::chown::Owner;
 use crate::fs::trust;
+use crate::message::log;
 use crate::policy::Policy;
 use crate::sink::directory::quarantine::store::Store;
 use crate::state::{Found, State};
@@ -48,11 +49,8 @@ pub(super) fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Loc
     let (state, found) = State::open(dir)?;
     match found {
         Found::Whole => {}
-        Found::New => tracing::info!(dir = %quoted(dir), "state begun"),
-        Found::SetAside(aside) => tracing::error!(
-            aside = %quoted(&aside),
-            "state was damaged and is set aside; every file will be looked at anew, history begins again"
-        ),
+        Found::New => log!(StateCreated, dir = %quoted(dir)),
+        Found::SetAside(aside) => log!(StateSetAside, aside = %quoted(&aside)),
     }
     Ok((state, Some(lock)))
 }

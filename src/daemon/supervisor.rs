@@ -27,6 +27,7 @@ use crate::daemon::worker::{ShutdownMode, Worker};
 use crate::daemon::{DaemonError, Options, Order};
 use crate::hold::Hold;
 use crate::kms::Kms;
+use crate::message::log;
 use crate::policy::{Policy, Rule};
 
 /// How long files in hand may take when the daemon ends or changes its policy: enough for a call of
@@ -208,7 +209,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
                 attached = &mut all_attached, if !is_attached => {
                     is_attached = true;
                     if attached.is_err() {
-                        tracing::error!("the directories of a rule neither open nor fail to; not waiting for them");
+                        log!(DirectoriesUnresponsive);
                     }
                     self.report_ready(daemon);
                 }
@@ -254,7 +255,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
             daemon.status.is_ready();
         }
         if let Some(ready) = daemon.ready.take() {
-            tracing::info!("ready");
+            log!(Ready);
             ready.send(()).ok(); // nobody need be waiting
         }
     }
@@ -265,7 +266,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
             return;
         }
         for rule in self.waiting.extract_if(.., |rule| rule.path == path).collect::<Vec<_>>() {
-            tracing::info!(rule = rule.name, "the rule continues, under the policy in force");
+            log!(RuleResumed, rule = rule.name);
             self.start_worker(&rule, workers);
         }
     }
@@ -339,10 +340,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
             }
         }
         for rule in daemon.workers.of(self.generation) {
-            tracing::error!(
-                rule = rule.name,
-                "abandoned by the reload: its file system does not answer; the rule continues when it does"
-            );
+            log!(RuleAbandoned, rule = rule.name);
         }
         Ok(())
     }

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::message;
 use crate::escape::word;
+use crate::message::Message;
 
 /// Where journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -77,7 +77,7 @@ impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut words = Words::default();
         event.record(&mut words);
-        let entry = entry(*event.metadata().level(), event.metadata().target(), words);
+        let entry = entry(event.metadata(), words);
         // Who cannot log has nowhere to say so; it must not stop the work.
         self.socket.send_to(&entry, &self.to).unwrap_or_default();
     }
@@ -116,9 +116,9 @@ impl Words {
 }
 
 /// An entry as journald reads it.
-fn entry(level: Level, target: &str, words: Words) -> Vec<u8> {
+fn entry(metadata: &Metadata<'_>, words: Words) -> Vec<u8> {
     let mut entry = Vec::with_capacity(512);
-    let priority = match level {
+    let priority = match *metadata.level() {
         Level::ERROR => "3",
         Level::WARN => "4",
         Level::INFO => "6",
@@ -126,13 +126,14 @@ fn entry(level: Level, target: &str, words: Words) -> Vec<u8> {
     };
     put(&mut entry, "PRIORITY", priority);
     put(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
-    if let Some(id) = message::id(&words.message) {
-        put(&mut entry, "MESSAGE_ID", &format!("{id:032x}"));
+    if let Some(message) = Message::from_code(metadata.name()) {
+        put(&mut entry, "MESSAGE_ID", &format!("{:032x}", message.id()));
+        put(&mut entry, "KMSSIG_CODE", message.code());
     }
     let mut line = words.message + &words.tail;
     line.truncate(line.floor_char_boundary(2 * LONGEST));
     put(&mut entry, "MESSAGE", &line);
-    put(&mut entry, "KMSSIG_TARGET", target);
+    put(&mut entry, "KMSSIG_TARGET", metadata.target());
     for (name, value) in words.fields {
         put(&mut entry, &format!("{PREFIX}{}", name.to_ascii_uppercase()), &value);
     }
@@ -159,6 +160,7 @@ mod tests {
 
     use super::*;
     use crate::escape::Escaped;
+    use crate::message::log;
 
     /// Reads an entry as journald does.
     fn parsed(mut rest: &[u8]) -> BTreeMap<String, String> {
@@ -191,9 +193,10 @@ mod tests {
     #[test]
     fn an_entry_has_its_fields_and_can_be_found_by_them() {
         let entry = logged(|| {
-            tracing::error!(rule = "in", file = %"f", verdict = "invalid", size = 6, "quarantined");
+            log!(Quarantined, rule = "in", file = %"f", verdict = "invalid", size = 6);
         });
         let expected = [
+            ("KMSSIG_CODE", "quarantined"),
             ("KMSSIG_FILE", "f"),
             ("KMSSIG_RULE", "in"),
             ("KMSSIG_SIZE", "6"),
@@ -205,7 +208,7 @@ mod tests {
         ];
         let mut entry = entry;
         let id = entry.remove("MESSAGE_ID").unwrap();
-        assert_eq!(u128::from_str_radix(&id, 16).ok(), message::id("quarantined"));
+        assert_eq!(id, "155857381a8e4249bc6cece5196d3028");
         assert_eq!(entry, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
     }
 
@@ -213,12 +216,12 @@ mod tests {
     fn a13_no_name_begins_a_field_of_its_own() {
         let name = OsStr::from_bytes(b"f\nPRIORITY=0\n\xff\x1b[31m");
         let shown = Escaped::new(name);
-        let entry = logged(|| tracing::info!(file = %shown, "valid"));
+        let entry = logged(|| log!(Valid, file = %shown));
         assert_eq!(entry["KMSSIG_FILE"], "f\\x0aPRIORITY=0\\x0a\\xff\\x1b[31m");
         assert_eq!(entry["PRIORITY"], "6");
         assert!(!entry["MESSAGE"].contains('\n'));
         // And if one slipped through unescaped, its length still holds it together.
-        let entry = logged(|| tracing::info!(file = "f\nPRIORITY=0", "valid"));
+        let entry = logged(|| log!(Valid, file = "f\nPRIORITY=0"));
         assert_eq!((entry["KMSSIG_FILE"].as_str(), entry["PRIORITY"].as_str()), ("f\nPRIORITY=0", "6"));
         assert!(!entry["MESSAGE"].contains('\n'));
     }
@@ -227,7 +230,7 @@ mod tests {
     fn p10_the_longest_names_fit_and_longer_values_are_cut() {
         let longest = OsStr::from_bytes(&[0xff; 4096]);
         let huge = "\u{fc}".repeat(1_000_000);
-        let entry = logged(|| tracing::warn!(file = %Escaped::new(longest), reason = huge, "refused"));
+        let entry = logged(|| log!(Refused, file = %Escaped::new(longest), reason = huge));
         assert_eq!(entry["KMSSIG_FILE"].len(), 4 * 4096);
         assert_eq!(entry["KMSSIG_REASON"].len(), LONGEST);
     }

@@ -13,6 +13,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use super::environment::forget;
+use crate::message::log;
 
 /// How long a message may take where the service manager does not read.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -71,7 +72,7 @@ impl Notifier {
         let way = socket.and_then(|socket| match open(&socket) {
             Ok(way) => Some(way),
             Err(error) => {
-                tracing::warn!(%error, "cannot notify the service manager");
+                log!(NotifyFailed, %error);
                 None
             }
         });

@@ -5,11 +5,11 @@
 
 mod faults;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kms_sig::service::message::ALL;
+use kms_sig::message::Message;
 
 use crate::support::document::{document, section, sources};
 use crate::support::place::Place;
@@ -177,9 +177,14 @@ fn docs_mention_every_command_and_no_other() {
 #[test]
 fn docs_list_messages_and_causes_that_the_program_uses() {
     let code = code();
-    for cell in first_cells(&section("docs/operations.md", "## The log")) {
-        for message in quoted(&cell) {
-            assert!(code.contains(&format!("\"{message}\"")), "nothing logs {message:?}");
+    let log = section("docs/operations.md", "## The log");
+    let log = log.split("\n### ").next().unwrap();
+    for row in log.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let (messages, rest) = row.split_once(" | ").unwrap();
+        for words in quoted(&format!("`{messages}")) {
+            let message = Message::ALL.iter().find(|message| message.words() == words);
+            let message = message.unwrap_or_else(|| panic!("nothing logs {words:?}"));
+            assert!(rest.starts_with(message.level().as_str()), "{words}: {} | {rest}", message.level());
         }
     }
     let told: BTreeSet<String> = first_cells(&section("docs/operations.md", "## When something is held"))
@@ -198,63 +203,74 @@ fn docs_list_messages_and_causes_that_the_program_uses() {
     assert_eq!(told, causes);
 }
 
-/// The last text literal of each `tracing::info!`, `warn!` and `error!` of the sources: their
-/// messages.
-fn messages() -> BTreeSet<String> {
+/// The first names in the calls of `log!`: which messages are logged.
+fn logged() -> BTreeSet<String> {
+    let is_of_a_name = |c: char| c.is_alphanumeric() || c == '_';
     let code = code();
-    let mut messages = BTreeSet::new();
-    for call in ["tracing::info!(", "tracing::warn!(", "tracing::error!("] {
-        for rest in code.split(call).skip(1) {
-            let (mut depth, mut chars, mut message) = (1, rest.chars(), None);
-            while depth > 0 {
-                match chars.next().unwrap() {
-                    '(' => depth += 1,
-                    ')' => depth -= 1,
-                    '"' => {
-                        let mut text = String::new();
-                        while let Some(c) = chars.next().filter(|c| *c != '"') {
-                            text.push(if c == '\\' { chars.next().unwrap() } else { c });
-                        }
-                        message = Some(text);
-                    }
-                    _ => {}
-                }
-            }
-            messages.insert(message.unwrap_or_else(|| panic!("no message: {}", &rest[..80])));
-        }
-    }
-    // Made up by the tests of the journal's own code.
-    assert!(messages.len() > 40);
-    messages
+    let calls = code.split("log!(").skip(1).map(str::trim_start);
+    calls.map(|call| call.chars().take_while(|c| is_of_a_name(*c)).collect()).collect()
 }
 
-/// A number for a message that has none yet: a UUID, as journald likes them, made from its words.
-fn new_id(message: &str) -> u128 {
-    let digest = <sha2::Sha512 as sha2::Digest>::digest(message);
-    let id = u128::from_be_bytes(digest[..16].try_into().unwrap());
-    id & !(0xf << 76) & !(0b11 << 62) | 0x4 << 76 | 0b10 << 62
+/// A call without a variant would have no `MESSAGE_ID`.
+#[test]
+fn docs_every_message_is_logged_by_its_variant() {
+    let mut wrong = String::new();
+    for path in rust_sources().iter().filter(|path| path.starts_with("src") && !path.ends_with("message.rs"))
+    {
+        let text = fs::read_to_string(sources().join(path)).unwrap();
+        for (i, line) in text.lines().enumerate() {
+            if ["info!", "warn!", "error!", "event!"].iter().any(|call| line.contains(call)) {
+                wrong += &format!("{}:{}: {}\n", path.display(), i + 1, line.trim());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "what is not DEBUG is logged by log! of src/message.rs:\n{wrong}");
+    let logged = logged();
+    let unused: Vec<_> = Message::ALL.iter().filter(|m| !logged.contains(&format!("{m:?}"))).collect();
+    assert!(unused.is_empty(), "nothing logs {unused:?}");
 }
 
 #[test]
-fn docs_list_the_number_of_every_message_and_none_is_used_twice() {
-    let listed: BTreeMap<&str, u128> = ALL.iter().copied().collect();
-    let numbers: BTreeSet<u128> = listed.values().copied().collect();
-    assert_eq!((listed.len(), numbers.len()), (ALL.len(), ALL.len()), "each message and each number once");
-    let used = messages();
-    let gone: Vec<_> = listed.keys().filter(|message| !used.contains(**message)).collect();
-    assert!(gone.is_empty(), "nothing logs {gone:?}; if it was reworded, keep its number with the new words");
-    let missing: Vec<_> = used.iter().filter(|message| !listed.contains_key(message.as_str())).collect();
-    let rows: String =
-        missing.iter().map(|message| format!("    ({message:?}, {:#034x}),\n", new_id(message))).collect();
-    assert!(missing.is_empty(), "put into src/service/message.rs, in its order:\n{rows}");
-    let section = section("docs/operations.md", "### Numbers of messages");
-    let told: BTreeSet<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
-    let expected: Vec<String> =
-        ALL.iter().map(|(message, id)| format!("| `{message}` | `{id:032x}` |")).collect();
-    let rows: String =
-        expected.iter().filter(|row| !told.contains(row.as_str())).map(|row| format!("{row}\n")).collect();
-    assert!(rows.is_empty(), "put into the table of numbers in docs/operations.md, in its order:\n{rows}");
-    assert_eq!(told.len(), ALL.len(), "docs/operations.md lists numbers that are no longer");
+fn docs_every_message_has_words_and_a_code_of_its_own() {
+    let codes: Vec<&str> = Message::ALL.iter().map(|message| message.code()).collect();
+    assert!(codes.is_sorted(), "src/message.rs lists messages in the order of their codes");
+    let words: BTreeSet<&str> = Message::ALL.iter().map(|message| message.words()).collect();
+    assert_eq!(words.len(), Message::ALL.len(), "two messages have the same words");
+    for message in Message::ALL {
+        let (code, id) = (message.code(), message.id());
+        assert!(code.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{code}");
+        // What systemd-id128(1) makes: a version 4 UUID. One made up by hand may be somebody's.
+        assert_eq!((id >> 76 & 0xf, id >> 62 & 0b11), (4, 0b10), "{code} has an id that is not random");
+    }
+}
+
+/// `KMS_SIG_BLESS=1 cargo test --test it -- docs` writes the list anew.
+#[test]
+fn docs_list_the_code_and_id_of_every_message() {
+    let (file, begin, end) = ("docs/operations.md", "<!-- messages:begin -->\n", "<!-- messages:end -->");
+    let mut list = String::from("\n| code | `MESSAGE_ID` | message |\n| --- | --- | --- |\n");
+    for message in Message::ALL {
+        list += &format!("| `{}` | `{:032x}` | `{}` |\n", message.code(), message.id(), message.words());
+    }
+    list.push('\n');
+    let text = document(file);
+    let (before, rest) = text.split_once(begin).unwrap();
+    let (told, after) = rest.split_once(end).unwrap();
+    if std::env::var_os("KMS_SIG_BLESS").is_some() {
+        // In one step: other tests read it at the same time.
+        let made = sources().join(format!("{file}.new"));
+        fs::write(&made, format!("{before}{begin}{list}{end}{after}")).unwrap();
+        fs::rename(made, sources().join(file)).unwrap();
+        return;
+    }
+    let (told, now): (Vec<_>, Vec<_>) = (told.lines().collect(), list.lines().collect());
+    let gone: Vec<_> = told.iter().filter(|line| !now.contains(line)).collect();
+    let new: Vec<_> = now.iter().filter(|line| !told.contains(line)).collect();
+    assert!(
+        told == now,
+        "{file} is not up to date:\n  it has {gone:#?}\n  now    {new:#?}\n\
+         make it anew: KMS_SIG_BLESS=1 cargo test --test it -- docs"
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::clock::{Clock, Moment};
 use crate::daemon::watchdog::Heartbeat;
 use crate::escape::Escaped;
 use crate::fs::FsError;
+use crate::message::log;
 use crate::policy::Rule;
 use crate::sink::directory::quarantine;
 use crate::sink::directory::quarantine::store::Store;
@@ -96,7 +97,7 @@ impl QuarantineMaintenance {
             Ok(locked) if self.is_old(locked.item().record()) => locked,
             Ok(_) | Err(ItemError::Gone | ItemError::Unfinished | ItemError::Busy) => return false,
             Err(error @ (ItemError::Odd(_) | ItemError::Fs(_))) => {
-                tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
+                log!(PurgeFailed, item = id, error = chain::one_line(&error));
                 return false;
             }
         };
@@ -107,16 +108,16 @@ impl QuarantineMaintenance {
         let file = locked.item().path().clone();
         let departure = locked.item().departure(ExitKind::Purged, "quarantine_keep".to_owned());
         if let Err(error) = heartbeat.at_state(self.state.record_departure(departure)).await {
-            tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
+            log!(PurgeFailed, item = id, error = chain::one_line(&error));
             return false;
         }
         if let Err(error) = heartbeat.at_disk(|| locked.remove(self.store.dir())) {
-            tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
+            log!(PurgeFailed, item = id, error = chain::one_line(&error));
             return false;
         }
         let (rule, at) = (Escaped::text(&rule), Escaped::text(&at));
         let file = Escaped::new(file.as_path());
-        tracing::info!(%rule, %file, item = id, quarantined_at = %at, "purged from quarantine");
+        log!(Purged, %rule, %file, item = id, quarantined_at = %at);
         true
     }
 
@@ -128,6 +129,6 @@ impl QuarantineMaintenance {
 
 fn tell(done: Result<(), FsError>) {
     if let Err(error) = done {
-        tracing::error!(error = chain::one_line(&error), "cannot read the quarantine store");
+        log!(QuarantineUnreadable, error = chain::one_line(&error));
     }
 }

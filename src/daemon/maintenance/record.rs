@@ -13,6 +13,7 @@ use crate::daemon::watchdog;
 use crate::daemon::worker::jitter;
 use crate::hold::{Announced, Announcement, Hold, back_off};
 use crate::kms::{Kms, Trouble};
+use crate::message::log;
 use crate::policy::{Record, Sealing};
 use crate::state::StateError;
 use crate::state::attestation;
@@ -100,19 +101,19 @@ impl<K: Kms> RecordMaintenance<K> {
                 }
                 Ok(Pruned::Broken(broken)) => {
                     let reason = broken.to_string();
-                    tracing::error!(reason, "the record is broken; nothing is pruned");
+                    log!(RecordBroken, reason);
                     break;
                 }
                 Err(error) => {
                     let hold = Hold::State(error);
-                    tracing::warn!(reason = %hold, "the record cannot be pruned; will be tried again");
+                    log!(RecordNotPruned, reason = %hold);
                     unless_fatal(hold)?;
                     break;
                 }
             }
         }
         if removed > 0 {
-            tracing::info!(rows = removed, before, "record pruned");
+            log!(RecordPruned, rows = removed, before);
         }
         Ok(())
     }
@@ -129,7 +130,7 @@ impl<K: Kms> RecordMaintenance<K> {
                 self.attempts = 0;
                 self.failing_since = None;
                 if self.announced.clear().count() > 0 {
-                    tracing::info!(key = %sealing.key, "the head of the record is sealed again");
+                    log!(HeadSealed, key = %sealing.key);
                 }
             }
             Err(hold) => {
@@ -159,10 +160,10 @@ fn tell(sealing: &Sealing, hold: &Hold, announcement: Announcement) {
     let (key, cause, reason, hint) = (sealing.key.as_str(), hold.as_str(), hold.to_string(), hold.hint());
     match announcement {
         Announcement::Alarm => {
-            tracing::error!(key, cause, reason, hint, "the head of the record is not sealed");
+            log!(HeadNotSealed, key, cause, reason, hint);
         }
         Announcement::Passing => {
-            tracing::warn!(key, cause, reason, hint, "the head of the record is not sealed");
+            log!(HeadNotSealed at WARN, key, cause, reason, hint);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::fs::lease::Writer;
 use crate::hold::{AttemptError, Conflict, Hold};
 use crate::kms::Operation;
 use crate::kms::{Kms, TroubleKind};
+use crate::message::log;
 use crate::policy::SignRule;
 use crate::signature::Signature;
 use crate::signing::{Signed, Verdict};
@@ -63,20 +64,12 @@ impl<K: Kms> Pipeline<K> {
             }
             Signing::Done => self.remember(site, work, &taken, Outcome::Signed).await,
             Signing::Record => {
-                tracing::info!(
-                    rule = site.rule.name,
-                    file = %Escaped::new(work.path.as_path()),
-                    "signed before the last shutdown; now on record"
-                );
+                log!(SignedBeforeShutdown, rule = site.rule.name, file = %Escaped::new(work.path.as_path()));
                 let facts = facts(&taken, Some(rule.key.to_string()));
                 self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Signed), facts).await
             }
             Signing::Adopt => {
-                tracing::info!(
-                    rule = site.rule.name,
-                    file = %Escaped::new(work.path.as_path()),
-                    "a valid signature was there; adopted"
-                );
+                log!(Adopted, rule = site.rule.name, file = %Escaped::new(work.path.as_path()));
                 let facts = facts(&taken, Some(rule.key.to_string()));
                 self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Adopted), facts).await
             }
@@ -168,13 +161,13 @@ impl<K: Kms> Pipeline<K> {
         let facts = facts(Some(written.stored()));
         let settled = Settled::plain(Outcome::Signed);
         let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await?;
-        tracing::info!(
+        log!(
+            Signed,
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
             key = %signed.key,
             size = taken.hashed.size,
-            lease = lease_word(taken.writer),
-            "signed"
+            lease = lease_word(taken.writer)
         );
         Ok(outcome)
     }
@@ -224,13 +217,13 @@ impl<K: Kms> Pipeline<K> {
         };
         let settled = Settled::plain(Outcome::Delivered);
         let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await?;
-        tracing::info!(
+        log!(
+            SignedAndDelivered,
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
             key = %signed.key,
             size = taken.hashed.size,
-            lease = lease_word(taken.writer),
-            "signed and delivered"
+            lease = lease_word(taken.writer)
         );
         self.remove(site, &work.path, &taken.versions(), outcome).await
     }

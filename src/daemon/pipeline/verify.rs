@@ -14,6 +14,7 @@ use crate::hold::{AttemptError, Conflict, Hold};
 use crate::key::KeyId;
 use crate::kms::Kms;
 use crate::kms::Operation;
+use crate::message::log;
 use crate::policy::{Place, Rollback, VerifyRule};
 use crate::settle::Finality;
 use crate::signature::Signature;
@@ -81,7 +82,7 @@ impl<K: Kms> Pipeline<K> {
             (&verdict, is_batch, work.finality)
         {
             let file = Escaped::new(work.path.as_path());
-            tracing::warn!(rule = site.rule.name, %file, "a batch signature, and the rule has no accept_batch = true");
+            log!(BatchNotAccepted, rule = site.rule.name, %file);
         }
         let verdict = match verdict {
             Verdict::Valid(valid) => Ok(valid),
@@ -97,12 +98,12 @@ impl<K: Kms> Pipeline<K> {
             }
             Verified::Quarantine(reason) => self.quarantine(site, work, &taken, reason).await,
             Verified::Leave(reason) => {
-                tracing::error!(
+                log!(
+                    Invalid,
                     rule = site.rule.name,
                     file = %Escaped::new(work.path.as_path()),
                     verdict = INVALID,
-                    reason = reason.as_str(),
-                    "invalid"
+                    reason = reason.as_str()
                 );
                 let settled = Settled::judged(Outcome::Invalid, reason);
                 self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await
@@ -139,13 +140,13 @@ impl<K: Kms> Pipeline<K> {
     ) -> Result<AttemptOutcome, AttemptError> {
         self.check_rollback(site, rule, work, valid).await?;
         self.remember_edition(site, rule, work, valid).await?;
-        tracing::info!(
+        log!(
+            Valid,
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
             verdict = VALID,
             key = %valid.key(),
-            size = taken.hashed.size,
-            "valid"
+            size = taken.hashed.size
         );
         let facts = facts(taken, Some(valid.key().to_string()));
         self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Valid), facts).await
@@ -195,13 +196,13 @@ impl<K: Kms> Pipeline<K> {
         }
         let settled = Settled::plain(Outcome::Delivered);
         let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await?;
-        tracing::info!(
+        log!(
+            Delivered,
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
             verdict = VALID,
             key = %valid.key(),
-            size,
-            "delivered"
+            size
         );
         self.remove(site, &work.path, &taken.versions(), outcome).await
     }
@@ -259,7 +260,7 @@ impl<K: Kms> Pipeline<K> {
             Edition::Hold => Err(AttemptError::Hold(Hold::Rollback)),
             Edition::Alert => {
                 let file = Escaped::new(work.path.as_path());
-                tracing::error!(rule = site.rule.name, %file, %digest, "superseded content is accepted again");
+                log!(SupersededAccepted, rule = site.rule.name, %file, %digest);
                 Ok(())
             }
         }

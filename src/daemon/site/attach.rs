@@ -17,6 +17,7 @@ use crate::fs::flush::Flusher;
 use crate::fs::private::{self, Private};
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FsError, root, staging};
+use crate::message::log;
 use crate::policy::{Batching, Mode, Rule};
 use crate::sink::directory::DirectorySink;
 use crate::sink::directory::quarantine::store::Store;
@@ -102,7 +103,7 @@ impl Backend for Directories {
         })?;
         if site.folder().file_system.is_remote() {
             let every = humantime::format_duration(POLL);
-            tracing::info!(rule = rule.name, %every, "events cannot be relied on there; scanning often instead");
+            log!(EventsUnreliable, rule = rule.name, %every);
         }
         if let Some(store) = &self.quarantine {
             mounts::tell(rule, &site.folder().root, store.dir());
@@ -187,11 +188,7 @@ impl Directories {
                 return Err(AttachError::Locked(rule.path.clone()));
             }
             for error in removal::recover(&private)? {
-                tracing::error!(
-                    rule = rule.name,
-                    error = chain::one_line(&error),
-                    "files that an earlier run was removing are not restored; see .kms-sig in the watched directory"
-                );
+                log!(RemovalsNotRestored, rule = rule.name, error = chain::one_line(&error));
             }
         }
         if let (false, Some((dir, _))) = (dry_run, &destination) {

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::chain;
 use crate::escape::quoted;
 use crate::fs::{Dir, FsError};
+use crate::message::log;
 use crate::policy::Rule;
 
 /// Says so if a rule's directory and quarantine are one disk and two mounts.
@@ -24,12 +25,12 @@ pub(crate) fn tell(rule: &Rule, root: &Dir, store: &Dir) {
     }
     // Who cannot be asked is in trouble that shows by itself.
     if let Ok(Reach::Split(hint)) = reach(root, store) {
-        tracing::warn!(
+        log!(
+            QuarantineOnOtherMount,
             rule = rule.name,
             path = %quoted(root.path()),
             quarantine = %quoted(store.path()),
-            hint,
-            "quarantine is on another mount of the same disk; files are copied there instead of moved"
+            hint
         );
     }
 }

@@ -12,6 +12,7 @@ use crate::escape::quoted;
 use crate::fs::FsError;
 use crate::hold::Hold;
 use crate::kms::Kms;
+use crate::message::log;
 use crate::source::Source as _;
 
 impl<K: Kms, B: Backend> Worker<K, B> {
@@ -20,7 +21,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         match self.heartbeat.at_disk(|| self.backend.attach(&self.rule)) {
             Ok(mut site) => {
                 if self.attach_error.take().is_some() {
-                    tracing::info!(rule = self.rule.name, "the directories are there again");
+                    log!(DirectoriesAvailable, rule = self.rule.name);
                 }
                 self.feed = Some(site.source.feed(!self.once));
                 site.refusals = Arc::clone(&self.refusals);
@@ -28,7 +29,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 self.next_scan = now;
             }
             Err(Unattached::WouldCreate(path)) => {
-                tracing::info!(rule = self.rule.name, path = %quoted(&path), "dry run: would create");
+                log!(DryRunCreate, rule = self.rule.name, path = %quoted(&path));
                 self.next_attach = now + REATTACH;
             }
             Err(Unattached::Held(reason)) => self.cannot_work(reason, now),
@@ -39,7 +40,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     /// attempt.
     fn cannot_work(&mut self, reason: String, now: Moment) {
         if self.attach_error.as_ref() != Some(&reason) {
-            tracing::error!(rule = self.rule.name, reason, "held: the rule cannot work");
+            log!(RuleHeld, rule = self.rule.name, reason);
             self.attach_error = Some(reason);
         }
         self.next_attach = now + REATTACH;
@@ -58,19 +59,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 return true;
             }
             Detached::Replaced(Role::Source, path) => {
-                tracing::error!(
-                    rule = self.rule.name,
-                    path = %quoted(&path),
-                    "the watched directory was replaced or removed; holding until it is there"
-                );
+                log!(WatchedDirectoryReplaced, rule = self.rule.name, path = %quoted(&path));
                 "the watched directory was replaced or removed"
             }
             Detached::Replaced(Role::Destination, path) => {
-                tracing::error!(
-                    rule = self.rule.name,
-                    path = %quoted(&path),
-                    "the destination was replaced or removed; holding until it is there"
-                );
+                log!(DestinationReplaced, rule = self.rule.name, path = %quoted(&path));
                 "the destination was replaced or removed"
             }
         };
@@ -80,7 +73,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     pub(crate) fn detach(&mut self, error: &FsError) {
         let error = Hold::Fs(error.clone()).to_string();
-        tracing::error!(rule = self.rule.name, error, "the watched directory cannot be read");
+        log!(WatchedDirectoryUnreadable, rule = self.rule.name, error);
         self.let_go();
         // It could be opened and not read, and may be so again at once.
         self.next_attach = self.pipeline.clock.now() + REATTACH;

@@ -18,6 +18,7 @@ use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::hold::{Announcement, Hold, back_off};
 use crate::kms::Kms;
+use crate::message::log;
 use crate::policy::Mode;
 use crate::settle::{Ended, Next, PairVersion, Worry};
 use crate::sink::Sink as _;
@@ -78,7 +79,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         match entry.pair.worry(now, &self.timing) {
             Some(Worry::NeverSettles) => {
                 let file = Escaped::new(path.as_path());
-                tracing::error!(rule = self.rule.name, %file, "has been changing for an hour; still waiting");
+                log!(StillChanging, rule = self.rule.name, %file);
             }
             Some(Worry::Orphan) => {
                 // Remembered rather than kept in memory; its payload's arrival is a new version.
@@ -216,10 +217,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let (rule, cause, hint) = (&self.rule.name, hold.as_str(), hold.hint());
         match self.announced.announce(&hold, lasted) {
             Some(Announcement::Alarm) => {
-                tracing::error!(rule, %file, cause, reason = %hold, hint, "held")
+                log!(Held, rule, %file, cause, reason = %hold, hint)
             }
             Some(Announcement::Passing) => {
-                tracing::warn!(rule, %file, cause, reason = %hold, hint, "held; will be tried again")
+                log!(HeldRetrying, rule, %file, cause, reason = %hold, hint)
             }
             None => tracing::debug!(rule, %file, cause, reason = %hold, "held"),
         }
@@ -260,11 +261,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         if self.pairs.values().all(|entry| entry.hold.is_none()) {
             let causes: Vec<_> = self.announced.clear().collect();
-            tracing::info!(
-                rule = self.rule.name,
-                causes = causes.join(","),
-                "held files are processed again"
-            );
+            log!(HoldsEnded, rule = self.rule.name, causes = causes.join(","));
         }
     }
 

@@ -18,6 +18,7 @@ use crate::daemon::worker::{MAX_PAIRS, Worker, jitter, set_timer};
 use crate::fs::RelPath;
 use crate::hold::Hold;
 use crate::kms::Kms;
+use crate::message::log;
 use crate::settle::PairVersion;
 use crate::sink::Sink as _;
 use crate::source::directory::scan::{Meaning, meaning};
@@ -101,7 +102,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             for error in batch.failed {
                 let error = Hold::Fs(error);
                 if site.may_tell(now) {
-                    tracing::warn!(rule = self.rule.name, %error, "directory skipped");
+                    log!(DirectorySkipped, rule = self.rule.name, %error);
                 }
                 if self.once {
                     self.summary.left(Left { path: None, why: error.to_string() });
@@ -149,11 +150,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let waiting = self.heartbeat.at_source(site.sink.bring_back()).await;
         let count = waiting.count;
         if count > std::mem::replace(&mut self.name_taken, waiting).count {
-            tracing::warn!(
-                rule = self.rule.name,
-                count,
-                "files wait in .kms-sig until they can go back to their names"
-            );
+            log!(RestorePending, rule = self.rule.name, count);
         }
         let ended = self.pipeline.clock.now();
         self.is_first_scan = false;
@@ -165,10 +162,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             let capped = self.heartbeat.at_disk(|| feed.end(ended));
             listening = feed.fault().is_none();
             if std::mem::replace(&mut self.capped, capped) != capped && capped {
-                tracing::error!(
-                    rule = self.rule.name,
-                    "too many or too deep directories; the rest is not watched"
-                );
+                log!(TooManyDirectories, rule = self.rule.name);
             }
         }
         let pause = match (self.once, listening) {
@@ -187,7 +181,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let remembered = match self.heartbeat.at_state(asked).await {
             Ok(remembered) => remembered,
             Err(error) => {
-                tracing::error!(rule = self.rule.name, %error, "state cannot be read");
+                log!(StateUnreadable, rule = self.rule.name, %error);
                 paths.into_iter().map(|path| (path, None)).collect()
             }
         };
@@ -243,7 +237,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let (pipeline, site, rule) = (Arc::clone(&self.pipeline), Arc::clone(site), Arc::clone(&self.rule));
         self.background.spawn(async move {
             if let Err(error) = forget_gone(&pipeline.state, &site).await {
-                tracing::warn!(rule = rule.name, %error, "state was not pruned");
+                log!(StateNotPruned, rule = rule.name, %error);
             }
         });
     }

@@ -19,6 +19,7 @@ use super::explain;
 use super::source::Source;
 use crate::clock::{self, Clock, Moment};
 use crate::kms::Trouble;
+use crate::message::log;
 
 /// The longest that a source may take, a credential process that waits for a person's touch
 /// included.
@@ -133,7 +134,7 @@ impl Keeper {
         }
         desk.next_ahead = self.clock.now() + PAUSE;
         self.load(&mut desk).await.unwrap_or_else(|trouble| {
-            tracing::warn!(reason = %trouble, "no new credentials yet; the old ones are still good");
+            log!(CredentialsNotRefreshed, reason = %trouble);
             old
         })
     }
@@ -163,11 +164,7 @@ impl Keeper {
         let origin = (self.open)().await;
         match load(&origin).await {
             Ok(new) if is_other(&new, &refused.credentials) => {
-                tracing::info!(
-                    old,
-                    new = new.access_key_id(),
-                    "KMS does not know the credentials; there are new ones"
-                );
+                log!(CredentialsReplaced, old, new = new.access_key_id());
                 let held = self.hold(new, &origin);
                 (desk.origin, desk.failed) = (Some(origin), None);
                 Some(held)
@@ -177,7 +174,7 @@ impl Keeper {
                 None
             }
             Err(trouble) => {
-                tracing::warn!(old, reason = %trouble, "KMS does not know the credentials, and new ones cannot be had");
+                log!(CredentialsRejected, old, reason = %trouble);
                 None
             }
         }

@@ -17,6 +17,7 @@ use crate::clock::{Clock, Moment};
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
+use crate::message::log;
 
 /// How long what waits for a token still may when the daemon ends, or another policy is to take
 /// over.
@@ -178,13 +179,13 @@ impl<K, O: Observer> ThrottledKms<K, O> {
         match turn {
             Turn::Same => {}
             Turn::Opened => {
-                tracing::error!(%key, ?operation, "KMS does not answer; asking again every half minute");
+                log!(KmsUnresponsive, %key, ?operation);
                 if let Some(trouble) = trouble {
                     self.observer.key_fell_silent(key, operation, trouble);
                 }
             }
             Turn::Closed => {
-                tracing::info!(%key, ?operation, "KMS answers again");
+                log!(KmsResponsive, %key, ?operation);
                 self.observer.key_answers(key, operation);
                 self.reopened.send_modify(|n| *n += 1);
             }

@@ -13,6 +13,7 @@ use crate::fs::lease::Writer;
 use crate::fs::private::Private;
 use crate::fs::{Dir, Identity, RelPath, Staging};
 use crate::hold::{AttemptError, Conflict};
+use crate::message::log;
 use crate::policy::Rule;
 use crate::settle::PairVersion;
 use crate::signature::Signature;
@@ -94,17 +95,13 @@ impl DirectorySink {
         let (rule, folder) = (&self.rule.name, Escaped::new(path.as_path()));
         match removal::adopt(&self.private, path) {
             Ok(Some(paths)) => {
-                tracing::warn!(
-                    rule,
-                    %folder,
-                    "the daemon's own folder was moved there; what lay in it is finished"
-                );
+                log!(PrivateFolderRecovered, rule, %folder);
                 paths
             }
             Ok(None) => Vec::new(), // somebody works in it; the next scan
             Err(error) => {
                 let error = chain::one_line(&error);
-                tracing::warn!(rule, %folder, error, "the daemon's own folder was moved there");
+                log!(PrivateFolderMoved, rule, %folder, error);
                 Vec::new()
             }
         }
@@ -124,12 +121,8 @@ impl DirectorySink {
         let (rule, file) = (&self.rule.name, Escaped::new(path.as_path()));
         match done.map_err(|error| chain::one_line(&error)) {
             Ok(()) if ours.is_some() => {}
-            Ok(()) => tracing::warn!(
-                rule,
-                %file,
-                "an earlier version had kept somebody's file there; it is now kms-sig-recovered-… beside it"
-            ),
-            Err(error) => tracing::warn!(rule, %file, error, "left by an earlier version"),
+            Ok(()) => log!(LegacyFileRecovered, rule, %file),
+            Err(error) => log!(LegacyFileLeft, rule, %file, error),
         }
     }
 }

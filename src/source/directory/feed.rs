@@ -10,6 +10,7 @@ use tokio::task::block_in_place;
 use crate::clock::Moment;
 use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Staging};
+use crate::message::log;
 use crate::source::directory::folder::Folder;
 use crate::source::directory::hint::Hints;
 use crate::source::directory::scan::{Leftover, Meaning, Walk, enter, meaning};
@@ -108,7 +109,7 @@ impl DirectoryFeed {
                 self.hints = Some(hints);
             }
             Err(error) => {
-                tracing::error!(rule = self.rule(), %error, "no events; scanning often instead");
+                log!(EventsUnavailable, rule = self.rule(), %error);
                 self.fault = Some(EventFault::Refused(error.to_string()));
             }
         }
@@ -137,7 +138,7 @@ impl DirectoryFeed {
             }
         });
         if let Some(error) = unwatched {
-            tracing::error!(rule = self.rule(), %error, "not all directories are watched; scanning often instead");
+            log!(WatchIncomplete, rule = self.rule(), %error);
             self.hints = None;
             self.fault = Some(EventFault::Refused(error.to_string()));
         }
@@ -158,7 +159,7 @@ impl Feed for DirectoryFeed {
         let mut news = News::default();
         let changes = self.hints.as_ref().map(Hints::take).unwrap_or_default();
         if changes.broken {
-            tracing::warn!(rule = self.rule(), "events were lost; watching anew and scanning");
+            log!(EventsLost, rule = self.rule());
             self.hints = None;
         }
         if changes.everything {
@@ -176,7 +177,7 @@ impl Feed for DirectoryFeed {
             }
         }
         if self.is_silent(now) {
-            tracing::error!(rule = self.rule(), "events no longer arrive; watching anew and scanning often");
+            log!(EventsStopped, rule = self.rule());
             self.cookie_due = None;
             self.fault = Some(EventFault::Silent);
             self.hints = None;

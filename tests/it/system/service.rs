@@ -333,7 +333,7 @@ fn the_journal_finds_what_was_invalid() {
         "$KMS_SIG" watch --policy policy.toml --once --log-format journal || [ $? = 1 ]
         flush
         find -t kms-sig KMSSIG_VERDICT=invalid -o cat >by-verdict
-        find MESSAGE_ID=155857381a8e4249bc6cece5196d3028 -o json >by-id
+        find MESSAGE_ID=155857381a8e4249bc6cece5196d3028 KMSSIG_CODE=quarantined -o json >by-id
         "#,
     );
     let found = String::from_utf8(place.read("by-verdict")).unwrap();
