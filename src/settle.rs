@@ -95,7 +95,7 @@ pub enum Next {
 
 /// How a try ended, as far as settling goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum AttemptEnd {
     /// It changed meanwhile, or was being written: start over.
     Changed,
     /// Invalid, but provisionally.
@@ -134,7 +134,7 @@ enum Step {
     /// Waiting to become quiet.
     Settling,
     /// Being tried; the versions may change meanwhile.
-    Trying(Finality),
+    Attempting(Finality),
     /// Tried in vain; waiting for grace.
     Doubted,
     /// Held until a moment; then tried again.
@@ -162,9 +162,9 @@ impl<V: Clone + PartialEq> Pair<V> {
     }
 
     /// How much the verdict of the try under way counts, if one is.
-    pub(crate) const fn trying(&self) -> Option<Finality> {
+    pub(crate) const fn attempt(&self) -> Option<Finality> {
         match self.step {
-            Step::Trying(finality) => Some(finality),
+            Step::Attempting(finality) => Some(finality),
             Step::Settling | Step::Doubted | Step::Held(..) => None,
         }
     }
@@ -194,7 +194,7 @@ impl<V: Clone + PartialEq> Pair<V> {
     pub(crate) fn probed(&mut self, now: Moment, writer: Writer, timing: &Timing) -> Next {
         self.writer = writer;
         match (self.step, self.want, writer) {
-            (Step::Trying(_), _, _) => Next::Rest,
+            (Step::Attempting(_), _, _) => Next::Rest,
             // A signature under way never vouches for what a writer may still change.
             (Step::Settling | Step::Held(..), Want::Sign, Writer::Present)
             | (Step::Doubted, _, Writer::Present) => {
@@ -206,13 +206,13 @@ impl<V: Clone + PartialEq> Pair<V> {
                 Next::LookAt(now + timing.settle)
             }
             (Step::Settling, Want::Sign, Writer::Absent | Writer::Unknown) => {
-                self.try_now(now, Finality::Final)
+                self.attempt_now(now, Finality::Final)
             }
             (Step::Settling, Want::Verify, _) if self.versions.signature.is_some() => {
                 if writer == Writer::Present {
                     self.since = now; // grace counts from the last writer seen
                 }
-                self.try_now(now, Finality::Provisional)
+                self.attempt_now(now, Finality::Provisional)
             }
             (Step::Settling | Step::Doubted, Want::Verify, _) => {
                 if writer == Writer::Present {
@@ -220,26 +220,26 @@ impl<V: Clone + PartialEq> Pair<V> {
                     return Next::LookAt(now + timing.settle);
                 }
                 let due = self.since + self.patience(timing);
-                if now >= due { self.try_now(now, Finality::Final) } else { Next::LookAt(due) }
+                if now >= due { self.attempt_now(now, Finality::Final) } else { Next::LookAt(due) }
             }
-            (Step::Doubted, Want::Sign, _) => self.try_now(now, Finality::Final),
+            (Step::Doubted, Want::Sign, _) => self.attempt_now(now, Finality::Final),
             (Step::Held(_, finality), _, _) => {
                 // A writer seen now: no verdict of this try may be final.
                 let finality = if writer == Writer::Present { Finality::Provisional } else { finality };
-                self.try_now(now, finality)
+                self.attempt_now(now, finality)
             }
         }
     }
 
     /// Takes the end of a try. `now` is when it ended.
-    pub(crate) fn ended(&mut self, now: Moment, ended: Ended, timing: &Timing) -> Next {
-        let Step::Trying(finality) = self.step else {
+    pub(crate) fn ended(&mut self, now: Moment, ended: AttemptEnd, timing: &Timing) -> Next {
+        let Step::Attempting(finality) = self.step else {
             return self.next(now, timing); // the versions changed meanwhile; the try was of the old ones
         };
         match ended {
-            Ended::Changed => self.restart(now),
-            Ended::NotYet => self.step = Step::Doubted,
-            Ended::Hold(until) => self.step = Step::Held(until, finality),
+            AttemptEnd::Changed => self.restart(now),
+            AttemptEnd::NotYet => self.step = Step::Doubted,
+            AttemptEnd::Hold(until) => self.step = Step::Held(until, finality),
         }
         self.next(now, timing)
     }
@@ -278,7 +278,7 @@ impl<V: Clone + PartialEq> Pair<V> {
     /// pairs whose age already exceeds the wait).
     pub(crate) fn hurry(&mut self, now: Moment) -> Next {
         match (self.step, &self.versions.payload) {
-            (Step::Settling | Step::Doubted, Some(_)) => self.try_now(now, Finality::Final),
+            (Step::Settling | Step::Doubted, Some(_)) => self.attempt_now(now, Finality::Final),
             _ => Next::Rest,
         }
     }
@@ -291,7 +291,7 @@ impl<V: Clone + PartialEq> Pair<V> {
                 Step::Doubted => true,
                 Step::Settling if self.versions.payload.is_none() => self.versions.signature.is_some(),
                 Step::Settling => self.is_quiet(now, timing) && self.versions.signature.is_none(),
-                Step::Trying(_) | Step::Held(..) => false,
+                Step::Attempting(_) | Step::Held(..) => false,
             }
     }
 
@@ -302,8 +302,8 @@ impl<V: Clone + PartialEq> Pair<V> {
         self.writer = Writer::Unknown;
     }
 
-    fn try_now(&mut self, now: Moment, finality: Finality) -> Next {
-        self.step = Step::Trying(finality);
+    fn attempt_now(&mut self, now: Moment, finality: Finality) -> Next {
+        self.step = Step::Attempting(finality);
         self.restless_since = now;
         self.worried = false;
         Next::Attempt(finality)
@@ -327,7 +327,7 @@ impl<V: Clone + PartialEq> Pair<V> {
         let has_payload = self.versions.payload.is_some();
         let has_signature = self.versions.signature.is_some();
         match self.step {
-            Step::Trying(_) => Next::Rest,
+            Step::Attempting(_) => Next::Rest,
             _ if !has_payload && (!has_signature || self.want == Want::Sign) => Next::Gone,
             // An orphan signature: its payload may come at any time.
             _ if !has_payload => {

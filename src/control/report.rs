@@ -89,7 +89,7 @@ pub(crate) struct RuleStatus {
     /// Those of them that are held.
     pub(crate) held: usize,
     /// Those of them that are being tried.
-    pub(crate) trying: usize,
+    pub(crate) running_attempts: usize,
     /// Still more lie in the directory.
     pub(crate) more: bool,
     /// What they wait for.
@@ -327,7 +327,7 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
             reason,
             waiting: shown.waiting,
             held: shown.held,
-            trying: shown.trying,
+            running_attempts: shown.running_attempts,
             more: shown.more,
             causes: shown
                 .causes

@@ -43,13 +43,13 @@ pub(crate) struct Job<'a, K> {
 }
 
 /// What KMS said of a batch, once it is known.
-type Told = Result<Arc<SignedBatch>, Trouble>;
+type BatchResult = Result<Arc<SignedBatch>, Trouble>;
 
 /// A batch that is not signed yet.
 #[derive(Debug)]
 struct Gathering {
     leaves: Mutex<Vec<Node>>,
-    told: watch::Receiver<Option<Told>>,
+    result: watch::Receiver<Option<BatchResult>>,
     /// Wakes the first file before the window is over.
     enough: Notify,
 }
@@ -59,7 +59,7 @@ struct Member {
     gathering: Arc<Gathering>,
     index: u64,
     /// Of the first: it asks KMS, and tells the others.
-    teller: Option<watch::Sender<Option<Told>>>,
+    sender: Option<watch::Sender<Option<BatchResult>>>,
 }
 
 impl Batcher {
@@ -88,15 +88,15 @@ impl Batcher {
         &self,
         job: Job<'_, K>,
     ) -> Result<(Signed, SemaphorePermit<'_>), AttemptError> {
-        let Member { gathering, index, teller } = self.join(job.leaf);
-        if let Some(teller) = teller {
+        let Member { gathering, index, sender } = self.join(job.leaf);
+        if let Some(sender) = sender {
             let first = First { batcher: self, gathering: &gathering };
             first.wait().await;
             let leaves = first.ends();
-            teller.send_replace(Some(Box::pin(ask(job, leaves)).await));
+            sender.send_replace(Some(Box::pin(ask(job, leaves)).await));
         }
-        let mut told = gathering.told.clone();
-        let signed = match told.wait_for(Option::is_some).await.as_deref() {
+        let mut result = gathering.result.clone();
+        let signed = match result.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(Ok(batch))) => batch.signed(index),
             Ok(Some(Err(trouble))) => return Err(trouble.clone().into()),
             Ok(None) | Err(_) => None,
@@ -125,12 +125,12 @@ impl Batcher {
 
     fn join(&self, leaf: Node) -> Member {
         let mut open = self.open();
-        let (gathering, teller) = match open.as_ref() {
+        let (gathering, sender) = match open.as_ref() {
             Some(gathering) => (Arc::clone(gathering), None),
             None => {
-                let (teller, told) = watch::channel(None);
-                let gathering = Gathering { leaves: Mutex::default(), told, enough: Notify::new() };
-                (Arc::clone(open.insert(Arc::new(gathering))), Some(teller))
+                let (sender, result) = watch::channel(None);
+                let gathering = Gathering { leaves: Mutex::default(), result, enough: Notify::new() };
+                (Arc::clone(open.insert(Arc::new(gathering))), Some(sender))
             }
         };
         let mut leaves = lock(&gathering.leaves);
@@ -144,7 +144,7 @@ impl Batcher {
         if is_full || self.closed.load(Ordering::Acquire) {
             gathering.enough.notify_one();
         }
-        Member { gathering, index, teller }
+        Member { gathering, index, sender }
     }
 
     fn open(&self) -> MutexGuard<'_, Option<Arc<Gathering>>> {
@@ -184,7 +184,7 @@ impl Drop for First<'_> {
     }
 }
 
-async fn ask<K: Kms>(job: Job<'_, K>, leaves: Vec<Node>) -> Told {
+async fn ask<K: Kms>(job: Job<'_, K>, leaves: Vec<Node>) -> BatchResult {
     // Tens of thousands of leaves take a while.
     let tree = tokio::task::spawn_blocking(move || Tree::new(leaves)).await.ok().flatten();
     let Some(tree) = tree else {

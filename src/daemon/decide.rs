@@ -90,7 +90,7 @@ pub(crate) const fn looks_like_our_mistake(reason: Reason, is_batch: bool) -> bo
 
 /// What to do with valid content under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Edition {
+pub(crate) enum RollbackAction {
     /// Accept it.
     Accept,
     /// Accept it, and tell an operator.
@@ -101,11 +101,11 @@ pub(crate) enum Edition {
 
 /// Decides about valid content. `is_superseded` is whether other content was accepted under its
 /// name since it was.
-pub(crate) const fn edition(rollback: Rollback, is_superseded: bool) -> Edition {
+pub(crate) const fn rollback(rollback: Rollback, is_superseded: bool) -> RollbackAction {
     match (rollback, is_superseded) {
-        (Rollback::Off, _) | (_, false) => Edition::Accept,
-        (Rollback::Alert, true) => Edition::Alert,
-        (Rollback::Deny, true) => Edition::Hold,
+        (Rollback::Off, _) | (_, false) => RollbackAction::Accept,
+        (Rollback::Alert, true) => RollbackAction::Alert,
+        (Rollback::Deny, true) => RollbackAction::Hold,
     }
 }
 
@@ -351,11 +351,11 @@ mod tests {
     #[test]
     fn superseded_content_is_held_only_where_the_rule_denies_it() {
         for rollback in [Rollback::Off, Rollback::Alert, Rollback::Deny] {
-            assert_eq!(edition(rollback, false), Edition::Accept);
+            assert_eq!(super::rollback(rollback, false), RollbackAction::Accept);
         }
         let superseded =
-            [Rollback::Off, Rollback::Alert, Rollback::Deny].map(|rollback| edition(rollback, true));
-        assert_eq!(superseded, [Edition::Accept, Edition::Alert, Edition::Hold]);
+            [Rollback::Off, Rollback::Alert, Rollback::Deny].map(|rollback| super::rollback(rollback, true));
+        assert_eq!(superseded, [RollbackAction::Accept, RollbackAction::Alert, RollbackAction::Hold]);
     }
 
     #[test]

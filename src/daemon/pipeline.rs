@@ -299,7 +299,7 @@ impl<K: Kms> Pipeline<K> {
         let conflict = |what| Err(AttemptError::Hold(site.conflict(path, what)));
         let mut delivered = attempt().await?;
         if let Delivered::Orphan(other) = &delivered
-            && self.state.was_intended(&site.rule.name, path, other).await?
+            && self.state.is_pending_publish(&site.rule.name, path, other).await?
             && site.sink.remove_orphan(path, other).await?
         {
             delivered = attempt().await?;

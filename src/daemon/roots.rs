@@ -34,12 +34,12 @@ pub(crate) struct Roots(Mutex<HashMap<Name, Entry>>);
 struct Name([u8; LEN]);
 
 /// What KMS said, if it said anything.
-type Told = Result<DecryptReply, Trouble>;
+type KmsReply = Result<DecryptReply, Trouble>;
 
 #[derive(Debug)]
 enum Entry {
     /// Somebody asks KMS.
-    Asked(watch::Receiver<Option<Told>>),
+    Asked(watch::Receiver<Option<KmsReply>>),
     /// A trusted key opened it; asked at this moment.
     Open(DecryptReply, Moment),
 }
@@ -49,9 +49,9 @@ enum Turn {
     /// Nothing: the answer is known.
     Known(DecryptReply),
     /// Wait for who asks.
-    Wait(watch::Receiver<Option<Told>>),
+    Wait(watch::Receiver<Option<KmsReply>>),
     /// Ask, and tell.
-    Ask(watch::Sender<Option<Told>>),
+    Ask(watch::Sender<Option<KmsReply>>),
 }
 
 impl Roots {
@@ -74,18 +74,18 @@ impl Roots {
                 Turn::Wait(other) => other,
                 Turn::Ask(sender) => {
                     let asking = Asking { roots: self, name };
-                    let told = verifier.ask(request).await;
-                    asking.ends(&told, now);
-                    sender.send_replace(Some(told.clone()));
-                    return told;
+                    let reply = verifier.ask(request).await;
+                    asking.ends(&reply, now);
+                    sender.send_replace(Some(reply.clone()));
+                    return reply;
                 }
             };
             // Nothing is told if who asked has been called off: then it is for one of those who
             // wait.
-            if let Ok(told) = other.wait_for(Option::is_some).await
-                && let Some(told) = told.clone()
+            if let Ok(reply) = other.wait_for(Option::is_some).await
+                && let Some(reply) = reply.clone()
             {
-                return told;
+                return reply;
             }
         }
     }
@@ -116,8 +116,8 @@ struct Asking<'r> {
 
 impl Asking<'_> {
     /// Keeps what may be kept of what KMS said.
-    fn ends(self, told: &Told, since: Moment) {
-        let Some(answer) = told.as_ref().ok().filter(|reply| reply.is_opened()) else { return };
+    fn ends(self, reply: &KmsReply, since: Moment) {
+        let Some(answer) = reply.as_ref().ok().filter(|reply| reply.is_opened()) else { return };
         let mut entries = self.roots.entries();
         entries.insert(self.name, Entry::Open(answer.clone(), since));
         let mut open: Vec<(Moment, Name)> = entries
@@ -284,10 +284,10 @@ mod tests {
             ("IncorrectKeyException", "wrong-key"),
         ] {
             let (roots, kms) = (Arc::new(Roots::default()), Script::new([Err(code), Ok(plaintext.clone())]));
-            assert!(all(&roots, &kms, &signatures).await.iter().all(|told| told == said), "{code}");
+            assert!(all(&roots, &kms, &signatures).await.iter().all(|reply| reply == said), "{code}");
             assert_eq!(kms.asked(), 1, "{code}");
             assert!(roots.entries().is_empty(), "{code}");
-            assert!(all(&roots, &kms, &signatures).await.iter().all(|told| told == "valid"), "{code}");
+            assert!(all(&roots, &kms, &signatures).await.iter().all(|reply| reply == "valid"), "{code}");
             assert_eq!(kms.asked(), 2, "{code}");
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn prepare(
 /// Opens state and takes its lock.
 pub(super) fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Lock>), DaemonError> {
     if dry_run {
-        return Ok((State::rehearsal(dir)?, None));
+        return Ok((State::dry_run(dir)?, None));
     }
     let lock = trust::create(dir, 0o700)?.lock_file(OsStr::new("lock"))?;
     let lock = lock.ok_or_else(|| DaemonError::Locked(dir.to_owned()))?;

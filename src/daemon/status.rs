@@ -147,7 +147,7 @@ pub(crate) struct Now {
     /// Pairs that are held; the rest of those that wait only need time.
     pub(crate) held: usize,
     /// Pairs that are being tried.
-    pub(crate) trying: usize,
+    pub(crate) running_attempts: usize,
     /// The one that has waited longest.
     pub(crate) oldest: Option<Oldest>,
     /// The mass-failure brake is on.

@@ -24,8 +24,8 @@ use crate::daemon::site::decided::{is_of, is_stray};
 use crate::daemon::worker::want;
 pub(crate) use crate::diagnose::explain::ending::Ending;
 pub(crate) use crate::diagnose::explain::prospect::Prospect;
+pub(crate) use crate::diagnose::explain::scene::{ExplainInputs, SignatureThere};
 use crate::diagnose::explain::scene::{Scene, Unseen};
-pub(crate) use crate::diagnose::explain::scene::{SignatureThere, Terms};
 use crate::escape::quoted;
 use crate::fs::lease::Writer;
 use crate::fs::{Kind, RelPath, Stat};
@@ -228,7 +228,7 @@ impl Asked {
 pub(crate) fn explain<'r>(
     rule: &'r Arc<Rule>,
     asked: &Asked,
-    terms: Terms<'_>,
+    inputs: ExplainInputs<'_>,
 ) -> Result<Result<Applied, WhyNot<'r>>, HistoryError> {
     let named = match named(rule, asked) {
         Ok(named) => named,
@@ -245,16 +245,16 @@ pub(crate) fn explain<'r>(
     let filling =
         Filling { relpath: path.as_path(), watch: &rule.name, hostname: &crate::daemon::hostname() };
     let context = rule.context.expand(filling);
-    let remembered = terms.decisions.map_or(Ok(None), |d| d.remembered(&rule.name, &path))?;
-    let row = terms.decisions.map_or(Ok(None), |d| d.newest_row(&rule.name, &path))?;
+    let remembered = inputs.decisions.map_or(Ok(None), |d| d.remembered(&rule.name, &path))?;
+    let row = inputs.decisions.map_or(Ok(None), |d| d.newest_row(&rule.name, &path))?;
     let now = match site {
         Err(error) => Err(chain::one_line(&error)),
         Ok(site) => {
-            if let Some(why) = way(&site, &path, &named.itself, remembered.as_ref()) {
+            if let Some(why) = obstacle(&site, &path, &named.itself, remembered.as_ref()) {
                 return Ok(Err(why));
             }
             let scene =
-                Scene { site: &site, path: &path, context: &context, row: remembered.as_ref(), terms };
+                Scene { site: &site, path: &path, context: &context, row: remembered.as_ref(), inputs };
             match scene.now() {
                 Ok(now) => Ok(now),
                 Err(Unseen::State(error)) => return Err(error),
@@ -337,7 +337,7 @@ fn is_file(site: &DirectorySite, path: &RelPath) -> bool {
 
 /// What keeps the daemon from ever coming to a file of this payload, or to what was asked about
 /// itself.
-fn way(
+fn obstacle(
     site: &DirectorySite,
     payload: &RelPath,
     itself: &RelPath,

@@ -40,8 +40,8 @@ impl Flusher {
     /// What open(2) and statfs(2) say.
     pub fn new(dir: &Dir) -> Result<Self> {
         let uname = rustix::system::uname();
-        let tells_failures = tells_failures_to_syncfs(uname.release().to_bytes());
-        let can_be_whole = dir.file_system()?.flushes_whole() && tells_failures;
+        let reports_failures = syncfs_reports_failures(uname.release().to_bytes());
+        let can_be_whole = dir.file_system()?.flushes_whole() && reports_failures;
         // Opened, not cloned: failures are told once to each open file description.
         let whole = if can_be_whole { Some(dir.descend(Path::new("."))?) } else { None };
         Ok(Self { whole, rounds: Rounds::default() })
@@ -65,7 +65,7 @@ impl Flusher {
 
 /// Linux 5.8 and later: errors of earlier writes are reported (syncfs(2), "RETURN VALUE").
 /// `release` as in uname(2).
-fn tells_failures_to_syncfs(release: &[u8]) -> bool {
+fn syncfs_reports_failures(release: &[u8]) -> bool {
     let mut numbers = std::str::from_utf8(release).unwrap_or_default().split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|n| n.parse().ok()).unwrap_or(0);
     (number(), number()) >= (5_u32, 8_u32)
@@ -90,15 +90,15 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Round {
     turn: Condvar,
-    told: OnceLock<Told>,
+    outcome: OnceLock<RoundOutcome>,
 }
 
-/// What the first of a round tells the others.
+/// How a round was flushed: decided by its first member, read by the others.
 #[derive(Debug, Clone, Copy)]
-enum Told {
+enum RoundOutcome {
     /// They are durable.
     Durable,
-    /// Each is to see to itself.
+    /// Not flushed together: each member flushes for itself.
     Each,
 }
 
@@ -119,12 +119,12 @@ impl Rounds {
         let mut queue = self.queue();
         queue.size += size;
         let round = Arc::clone(&queue.next);
-        while queue.is_flushing && round.told.get().is_none() {
+        while queue.is_flushing && round.outcome.get().is_none() {
             queue = round.turn.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        match round.told.get() {
-            Some(Told::Durable) => return Ok(()),
-            Some(Told::Each) => {
+        match round.outcome.get() {
+            Some(RoundOutcome::Durable) => return Ok(()),
+            Some(RoundOutcome::Each) => {
                 drop(queue);
                 return each();
             }
@@ -140,7 +140,7 @@ impl Rounds {
         queue.size = 0;
         queue.next = Arc::default();
         if !are_many {
-            round.tell(Told::Each);
+            round.resolve(RoundOutcome::Each);
             drop(queue);
             let done = each();
             self.queue().end();
@@ -150,7 +150,7 @@ impl Rounds {
         let done = whole();
         let mut queue = self.queue();
         queue.is_trusted = done.is_ok();
-        round.tell(if done.is_ok() { Told::Durable } else { Told::Each });
+        round.resolve(if done.is_ok() { RoundOutcome::Durable } else { RoundOutcome::Each });
         queue.end();
         drop(queue);
         done.or_else(|_| each())
@@ -170,8 +170,8 @@ impl Queue {
 }
 
 impl Round {
-    fn tell(&self, told: Told) {
-        self.told.get_or_init(|| told);
+    fn resolve(&self, outcome: RoundOutcome) {
+        self.outcome.get_or_init(|| outcome);
         self.turn.notify_all();
     }
 }
@@ -274,10 +274,10 @@ mod tests {
     #[test]
     fn c7_kernels_whose_syncfs_keeps_failures_to_itself_are_known() {
         for told in ["5.8", "5.8.0-rc1", "5.10.0-28-amd64", "6.0", "6.1.0", "10.1.2"] {
-            assert!(tells_failures_to_syncfs(told.as_bytes()), "{told}");
+            assert!(syncfs_reports_failures(told.as_bytes()), "{told}");
         }
         for kept in ["5.7.19", "4.19.0-26-amd64", "4.8.0", "3.10", "5", "5.x8", "", "linux", "\u{665}.8"] {
-            assert!(!tells_failures_to_syncfs(kept.as_bytes()), "{kept}");
+            assert!(!syncfs_reports_failures(kept.as_bytes()), "{kept}");
         }
     }
 

@@ -47,12 +47,12 @@ pub(super) enum Missing {
 pub(super) fn walk(
     path: &Path,
     me: Owner,
-    terms: TrustPolicy,
+    policy: TrustPolicy,
     missing: Missing,
 ) -> Result<WalkedPath, TrustError> {
     let absolute = std::path::absolute(path)
         .map_err(|e| FsError::new("resolve", path, Errno::from_io_error(&e).unwrap_or(Errno::INVAL)))?;
-    let mut way = WalkedPath::from_root(me, terms)?;
+    let mut walked = WalkedPath::from_root(me, policy)?;
     let mut links = 0;
     let mut todo = Vec::new();
     push(&mut todo, &absolute);
@@ -62,9 +62,9 @@ pub(super) fn walk(
             Missing::Make(_) | Missing::Refuse => missing,
         };
         match step {
-            Step::Top => way.start_over(),
-            Step::Up => way.up(),
-            Step::Into(name) => match way.enter(&name, missing)? {
+            Step::Top => walked.start_over(),
+            Step::Up => walked.up(),
+            Step::Into(name) => match walked.enter(&name, missing)? {
                 Found::Place => {}
                 Found::Nothing => return Err(TrustError::Missing(path.to_owned())),
                 Found::Link(_) if todo.is_empty() => return Err(TrustError::Symlink(path.to_owned())),
@@ -78,8 +78,8 @@ pub(super) fn walk(
             },
         }
     }
-    way.check_end(path)?;
-    Ok(way)
+    walked.check_end(path)?;
+    Ok(walked)
 }
 
 /// One step of a way.
@@ -121,7 +121,7 @@ pub(super) struct WalkedPath {
     below: Vec<Place>,
     /// Whom it must be safe for.
     me: Owner,
-    terms: TrustPolicy,
+    policy: TrustPolicy,
 }
 
 struct Place {
@@ -131,17 +131,17 @@ struct Place {
 }
 
 impl WalkedPath {
-    fn from_root(me: Owner, terms: TrustPolicy) -> Result<Self, TrustError> {
+    fn from_root(me: Owner, policy: TrustPolicy) -> Result<Self, TrustError> {
         let top = Path::new("/");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(top, flags, Mode::empty())
             .map_err(|e| FsError::new("open directory", top, e))?;
         let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", top, e))?;
-        let way = Self { top: Place { fd, path: top.to_owned(), stat }, below: Vec::new(), me, terms };
-        if terms == TrustPolicy::Ours {
-            way.check_ours(&way.top)?;
+        let walked = Self { top: Place { fd, path: top.to_owned(), stat }, below: Vec::new(), me, policy };
+        if policy == TrustPolicy::Ours {
+            walked.check_ours(&walked.top)?;
         }
-        Ok(way)
+        Ok(walked)
     }
 
     fn here(&self) -> &Place {
@@ -196,7 +196,7 @@ impl WalkedPath {
         }
         // What is no directory can only be where the way ends: the kernel opens nothing in it.
         let place = Place { fd, path, stat };
-        if self.terms == TrustPolicy::Ours {
+        if self.policy == TrustPolicy::Ours {
             self.check_ours(&place)?;
         }
         self.below.push(place);
@@ -221,7 +221,7 @@ impl WalkedPath {
     /// Checks where the walk has come, which is no ancestor any more.
     fn check_end(&self, path: &Path) -> Result<(), TrustError> {
         let end = self.here();
-        if self.terms == TrustPolicy::Ours {
+        if self.policy == TrustPolicy::Ours {
             return trust::check_mode(path, &end.stat, self.me, false);
         }
         trust::check_root(path, &end.stat)?;
@@ -259,14 +259,14 @@ mod tests {
     fn a_way_is_held_for_no_other_program_and_opened_for_listing_only_at_its_end() {
         let temp = tempfile::tempdir().unwrap();
         fs::create_dir(temp.path().join("below")).unwrap();
-        let way = ours(&temp.path().join("below"), Missing::Refuse).unwrap();
-        for place in way.places() {
+        let walked = ours(&temp.path().join("below"), Missing::Refuse).unwrap();
+        for place in walked.places() {
             let flags = rustix::fs::fcntl_getfl(&place.fd).unwrap();
             let closed = rustix::io::fcntl_getfd(&place.fd).unwrap();
             assert!(flags.contains(OFlags::PATH), "{}", place.path.display());
             assert!(closed.contains(rustix::io::FdFlags::CLOEXEC), "{}", place.path.display());
         }
-        let dir = way.open(temp.path()).unwrap();
+        let dir = walked.open(temp.path()).unwrap();
         assert_eq!(opened_in(temp.path()), [("below".to_owned(), OFlags::CLOEXEC)]);
         drop(dir);
     }

@@ -17,7 +17,7 @@ pub(crate) trait DryRun: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why not, or why it cannot be told.
-    fn rehearse(
+    fn dry_run(
         &self,
         operation: Operation,
         key: &KeyId,

@@ -96,15 +96,15 @@ impl Kms for Providers {
 }
 
 impl DryRun for Providers {
-    async fn rehearse(
+    async fn dry_run(
         &self,
         operation: Operation,
         key: &KeyId,
         context: &Context,
     ) -> Result<DryRunResult, Trouble> {
         match key.provider() {
-            Provider::Aws => self.aws.rehearse(operation, key, context).await,
-            Provider::Local => self.local()?.rehearse(operation, key, context).await,
+            Provider::Aws => self.aws.dry_run(operation, key, context).await,
+            Provider::Local => self.local()?.dry_run(operation, key, context).await,
         }
     }
 }
@@ -192,13 +192,13 @@ mod connected {
     }
 
     impl DryRun for Remote {
-        async fn rehearse(
+        async fn dry_run(
             &self,
             operation: Operation,
             key: &KeyId,
             context: &Context,
         ) -> Result<DryRunResult, Trouble> {
-            self.aws().await?.rehearse(operation, key, context).await
+            self.aws().await?.dry_run(operation, key, context).await
         }
     }
 }
@@ -252,7 +252,7 @@ mod left_out {
     }
 
     impl DryRun for Remote {
-        async fn rehearse(&self, _: Operation, _: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
+        async fn dry_run(&self, _: Operation, _: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
             Err(left_out())
         }
     }

@@ -50,7 +50,7 @@ impl fmt::Display for State<'_> {
 /// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
-    way: Option<(UnixDatagram, SocketAddr)>,
+    socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
 
@@ -68,19 +68,19 @@ impl Notifier {
         let limit = std::env::var(WATCHDOG_LIMIT).ok();
         let process = std::env::var(WATCHDOG_PROCESS).ok();
         forget(&[SOCKET, WATCHDOG_LIMIT, WATCHDOG_PROCESS]);
-        let way = socket.and_then(|socket| match open(&socket) {
-            Ok(way) => Some(way),
+        let socket = socket.and_then(|socket| match open(&socket) {
+            Ok(socket) => Some(socket),
             Err(error) => {
                 tracing::warn!(%error, "cannot notify the service manager");
                 None
             }
         });
-        Self { way, watchdog: watchdog(limit.as_deref(), process.as_deref(), std::process::id()) }
+        Self { socket, watchdog: watchdog(limit.as_deref(), process.as_deref(), std::process::id()) }
     }
 
     /// Whether there is a service manager to tell.
     pub(crate) fn is_listened_to(&self) -> bool {
-        self.way.is_some()
+        self.socket.is_some()
     }
 
     /// Within which time it wants to be told that all is well, if it does.
@@ -90,7 +90,7 @@ impl Notifier {
 
     /// Tells something, and whether that got through. Where nobody listens everything does.
     pub(crate) fn send(&self, states: &[State<'_>]) -> bool {
-        let Some((socket, address)) = &self.way else { return true };
+        let Some((socket, address)) = &self.socket else { return true };
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
         socket.send_to_addr(message.as_bytes(), address).is_ok()
     }
@@ -153,7 +153,7 @@ mod tests {
     fn an_address_after_an_at_sign_is_abstract() {
         let name = format!("kms-sig-test-{}", std::process::id());
         let here = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        let notifier = Notifier { way: Some(open(&format!("@{name}").into()).unwrap()), watchdog: None };
+        let notifier = Notifier { socket: Some(open(&format!("@{name}").into()).unwrap()), watchdog: None };
         assert!(notifier.send(&[State::Ready, State::Status("well")]));
         let mut buffer = [0; 64];
         let length = here.recv(&mut buffer).unwrap();

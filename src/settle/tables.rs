@@ -40,7 +40,7 @@ struct Event {
     ended: Option<String>,
     /// `hurry`, as `--once` does.
     hurry: Option<bool>,
-    /// `gone`, `look 1s` (at that moment), `probe`, `try provisional`, `try final`, `rest`.
+    /// `gone`, `look 1s` (at that moment), `probe`, `attempt provisional`, `attempt final`, `rest`.
     next: String,
     /// `never-settles` or `orphan`.
     worry: Option<String>,
@@ -79,8 +79,8 @@ fn shown(next: Next) -> String {
         Next::Gone => "gone".into(),
         Next::LookAt(at) => format!("look {}", humantime::format_duration(at)),
         Next::Probe => "probe".into(),
-        Next::Attempt(Finality::Provisional) => "try provisional".into(),
-        Next::Attempt(Finality::Final) => "try final".into(),
+        Next::Attempt(Finality::Provisional) => "attempt provisional".into(),
+        Next::Attempt(Finality::Final) => "attempt final".into(),
         Next::Rest => "rest".into(),
     }
 }
@@ -108,9 +108,9 @@ fn tell(story: &Story) -> Result<(), String> {
             }
             Event { ended: Some(ended), .. } => {
                 let ended = match ended.split_once(' ').unwrap_or((ended, "")) {
-                    ("changed", _) => Ended::Changed,
-                    ("not-yet", _) => Ended::NotYet,
-                    ("hold", until) => Ended::Hold(time(until)),
+                    ("changed", _) => AttemptEnd::Changed,
+                    ("not-yet", _) => AttemptEnd::NotYet,
+                    ("hold", until) => AttemptEnd::Hold(time(until)),
                     (other, _) => return Err(format!("ended = {other:?}")),
                 };
                 pair.ended(at, ended, &timing)

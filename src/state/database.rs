@@ -12,11 +12,12 @@ use super::file::FILE;
 use super::ledger::{Pruned, Seal};
 use super::link::Head;
 use super::memory::{
-    forget_edition, forget_intents, intend, is_superseded, remember, remember_edition, remembered,
+    add_pending_publish, forget_delivered_version, forget_pending_publishes, is_superseded, remember,
+    remember_delivered_version, remembered,
 };
 use super::thread::{Done, Place, Request, Work, serve, whole};
 use super::{Decision, Outcome, QuarantineExit, Remembered, StateError, Version};
-use super::{departure, ledger, schema};
+use super::{ledger, quarantine_exit, schema};
 use crate::chain;
 use crate::clock;
 use crate::digest::Digest;
@@ -74,7 +75,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn rehearsal(dir: &Path) -> Result<Self, StateError> {
+    pub fn dry_run(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(FILE);
         let connection = schema::in_memory(&path).map_err(|e| e.into_state_error(&path))?;
         Ok(Self::serve(connection, path, None))
@@ -157,7 +158,7 @@ impl State {
                 for decision in decisions {
                     remember(db, &decision)?;
                     if decision.outcome == Outcome::Delivered {
-                        forget_intents(db, &decision.rule, decision.path.as_bytes())?;
+                        forget_pending_publishes(db, &decision.rule, decision.path.as_bytes())?;
                     }
                     ledger::append(db, clock::timestamp(), &decision)?;
                 }
@@ -188,8 +189,8 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) async fn record_departure(&self, departure: QuarantineExit) -> Result<(), StateError> {
-        self.call(move |db| departure::append(db, &departure)).await
+    pub(crate) async fn record_quarantine_exit(&self, exit: QuarantineExit) -> Result<(), StateError> {
+        self.call(move |db| quarantine_exit::append(db, &exit)).await
     }
 
     /// Which of these folders of the quarantine store are not on record.
@@ -268,10 +269,15 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn intend(&self, rule: &str, path: &RelPath, signature: &Signature) -> Result<(), StateError> {
+    pub async fn add_pending_publish(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        signature: &Signature,
+    ) -> Result<(), StateError> {
         let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
         let digest = signature.digest();
-        self.call(move |db| intend(db, &rule, &path, &digest)).await
+        self.call(move |db| add_pending_publish(db, &rule, &path, &digest)).await
     }
 
     /// Remembers that the signature of ours beside a payload is about to be replaced. It is the
@@ -279,7 +285,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) async fn intend_to_replace(
+    pub(crate) async fn replace_pending_publish(
         &self,
         rule: &str,
         path: &RelPath,
@@ -289,8 +295,8 @@ impl State {
         let digest = signature.digest();
         self.call(move |db| {
             whole(db, |db| {
-                forget_intents(db, &rule, &path)?;
-                intend(db, &rule, &path, &digest)
+                forget_pending_publishes(db, &rule, &path)?;
+                add_pending_publish(db, &rule, &path, &digest)
             })
         })
         .await
@@ -300,7 +306,7 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn was_intended(
+    pub async fn is_pending_publish(
         &self,
         rule: &str,
         path: &RelPath,
@@ -343,7 +349,7 @@ impl State {
         path: &RelPath,
         digest: &Digest,
     ) -> Result<bool, StateError> {
-        self.on_edition(rule, path, digest, is_superseded).await
+        self.on_delivered_version(rule, path, digest, is_superseded).await
     }
 
     /// Remembers a digest as the newest one under this path; whether it was not remembered before.
@@ -352,26 +358,26 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn remember_edition(
+    pub async fn remember_delivered_version(
         &self,
         rule: &str,
         path: &RelPath,
         digest: &Digest,
     ) -> Result<bool, StateError> {
-        self.on_edition(rule, path, digest, remember_edition).await
+        self.on_delivered_version(rule, path, digest, remember_delivered_version).await
     }
 
     /// Forgets a digest that was not delivered after all: what came before it is not superseded.
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) async fn forget_edition(
+    pub(crate) async fn forget_delivered_version(
         &self,
         rule: &str,
         path: &RelPath,
         digest: &Digest,
     ) -> Result<(), StateError> {
-        self.on_edition(rule, path, digest, forget_edition).await
+        self.on_delivered_version(rule, path, digest, forget_delivered_version).await
     }
 
     /// Some of the paths of a rule that have decisions, each with the version of its payload: those
@@ -419,7 +425,7 @@ impl State {
                     .optional()?;
                 // What was about to be delivered may still lie at the destination.
                 if was.as_deref().and_then(Outcome::parse).is_some_and(Outcome::is_signed_in_place) {
-                    forget_intents(db, &rule, path)?;
+                    forget_pending_publishes(db, &rule, path)?;
                 }
             }
             Ok(())
@@ -428,7 +434,7 @@ impl State {
     }
 
     /// Does something about one digest of a path.
-    async fn on_edition<T: Send + 'static>(
+    async fn on_delivered_version<T: Send + 'static>(
         &self,
         rule: &str,
         path: &RelPath,

@@ -109,7 +109,7 @@ pub(super) fn is_superseded(
     .exists(params![rule, path, digest.to_string()])
 }
 
-pub(super) fn remember_edition(
+pub(super) fn remember_delivered_version(
     db: &Connection,
     rule: &str,
     path: &[u8],
@@ -120,7 +120,7 @@ pub(super) fn remember_edition(
         .map(|rows| rows > 0)
 }
 
-pub(super) fn forget_edition(
+pub(super) fn forget_delivered_version(
     db: &Connection,
     rule: &str,
     path: &[u8],
@@ -131,13 +131,18 @@ pub(super) fn forget_edition(
         .map(drop)
 }
 
-pub(super) fn intend(db: &Connection, rule: &str, path: &[u8], signature: &Digest) -> rusqlite::Result<()> {
+pub(super) fn add_pending_publish(
+    db: &Connection,
+    rule: &str,
+    path: &[u8],
+    signature: &Digest,
+) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR IGNORE INTO intent (rule, path, signature_digest) VALUES (?1, ?2, ?3)")?
         .execute(params![rule, path, signature.to_string()])
         .map(drop)
 }
 
-pub(super) fn forget_intents(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<()> {
+pub(super) fn forget_pending_publishes(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM intent WHERE rule = ?1 AND path = ?2")?
         .execute(params![rule, path])
         .map(drop)

@@ -181,7 +181,7 @@ fn waiting(place: &Place, daemon: &Daemon, count: u64) {
     let bytes: usize = files(count).map(|(_, content)| content.len()).sum();
     daemon.until("waiting", || {
         let rule = &status(place)["rules"][0];
-        rule["trying"] == count && rule["hashed_bytes"] == bytes
+        rule["running_attempts"] == count && rule["hashed_bytes"] == bytes
     });
 }
 

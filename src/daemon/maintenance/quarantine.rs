@@ -105,8 +105,8 @@ impl QuarantineMaintenance {
             (record.rule.clone(), record.quarantined_at.clone())
         };
         let file = locked.item().path().clone();
-        let departure = locked.item().departure(ExitKind::Purged, "quarantine_keep".to_owned());
-        if let Err(error) = heartbeat.at_state(self.state.record_departure(departure)).await {
+        let exit = locked.item().exit(ExitKind::Purged, "quarantine_keep".to_owned());
+        if let Err(error) = heartbeat.at_state(self.state.record_quarantine_exit(exit)).await {
             tracing::error!(item = id, error = chain::one_line(&error), "cannot purge from quarantine");
             return false;
         }

@@ -57,7 +57,7 @@ impl<K: Kms> Pipeline<K> {
                 if let Some(old) = &old {
                     // The row will be about the new one before the old one is gone: a signer who
                     // may not Decrypt would not know it for ours after a kill in between.
-                    self.state.intend_to_replace(&site.rule.name, &work.path, &old.signature).await?;
+                    self.state.replace_pending_publish(&site.rule.name, &work.path, &old.signature).await?;
                 }
                 Box::pin(self.write(site, rule, work, &context, taken, old)).await
             }
@@ -111,7 +111,7 @@ impl<K: Kms> Pipeline<K> {
         });
         let recalled = match decided {
             Some(recalled) => recalled,
-            None if self.state.was_intended(&site.rule.name, &work.path, signature).await? => {
+            None if self.state.is_pending_publish(&site.rule.name, &work.path, signature).await? => {
                 Recalled::Intended
             }
             None => Recalled::Nothing,
@@ -211,7 +211,7 @@ impl<K: Kms> Pipeline<K> {
             return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before a call is spent on it
         }
         let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
-        self.state.intend(&site.rule.name, &work.path, &signed.signature).await?;
+        self.state.add_pending_publish(&site.rule.name, &work.path, &signed.signature).await?;
         let _guard = site.sink.removal_guard();
         let taken = Arc::new(taken);
         let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &signed)).await?;
@@ -264,7 +264,7 @@ impl<K: Kms> Pipeline<K> {
         taken: &Snapshot<B::Source>,
         signature: &Signature,
     ) -> Result<bool, AttemptError> {
-        if self.state.was_intended(&site.rule.name, path, signature).await? {
+        if self.state.is_pending_publish(&site.rule.name, path, signature).await? {
             return Ok(true);
         }
         let remembered = self.state.remembered(&site.rule.name, path).await?;

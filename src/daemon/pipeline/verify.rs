@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::context::Context;
 use crate::daemon::decide;
-use crate::daemon::decide::{Edition, Verified};
+use crate::daemon::decide::{RollbackAction, Verified};
 use crate::daemon::pipeline::{Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, VALID, facts};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
@@ -138,7 +138,7 @@ impl<K: Kms> Pipeline<K> {
         valid: &Valid,
     ) -> Result<AttemptOutcome, AttemptError> {
         self.check_rollback(site, rule, work, valid).await?;
-        self.remember_edition(site, rule, work, valid).await?;
+        self.remember_delivered_version(site, rule, work, valid).await?;
         tracing::info!(
             rule = site.rule.name,
             file = %Escaped::new(work.path.as_path()),
@@ -181,14 +181,14 @@ impl<K: Kms> Pipeline<K> {
                 return Err(AttemptError::Hold(site.conflict(&work.path, what)));
             }
         }
-        self.state.intend(&site.rule.name, &work.path, &signature).await?;
-        let is_new = self.remember_edition(site, rule, work, &valid).await?;
+        self.state.add_pending_publish(&site.rule.name, &work.path, &signature).await?;
+        let is_new = self.remember_delivered_version(site, rule, work, &valid).await?;
         let taken = Arc::new(taken);
         let warrant = Warrant::verified(&valid, &signature);
         match self.publish_verified(site, work, &taken, &warrant, keys, context).await {
             Ok(()) => {}
             Err(Failed::Surely(stop)) if is_new => {
-                self.state.forget_edition(&site.rule.name, &work.path, valid.digest()).await?;
+                self.state.forget_delivered_version(&site.rule.name, &work.path, valid.digest()).await?;
                 return Err(stop);
             }
             Err(Failed::Surely(stop) | Failed::Perhaps(stop)) => return Err(stop),
@@ -229,7 +229,7 @@ impl<K: Kms> Pipeline<K> {
 
     /// Remembers what is about to be accepted, where the rule asks for it; whether that was not
     /// remembered before.
-    async fn remember_edition<B: Backend>(
+    async fn remember_delivered_version<B: Backend>(
         &self,
         site: &Site<B>,
         rule: &VerifyRule,
@@ -239,7 +239,7 @@ impl<K: Kms> Pipeline<K> {
         if rule.rollback == Rollback::Off {
             return Ok(false);
         }
-        Ok(self.state.remember_edition(&site.rule.name, &work.path, valid.digest()).await?)
+        Ok(self.state.remember_delivered_version(&site.rule.name, &work.path, valid.digest()).await?)
     }
 
     async fn check_rollback<B: Backend>(
@@ -254,10 +254,10 @@ impl<K: Kms> Pipeline<K> {
         }
         let digest = valid.digest();
         let is_superseded = self.state.is_superseded(&site.rule.name, &work.path, digest).await?;
-        match decide::edition(rule.rollback, is_superseded) {
-            Edition::Accept => Ok(()),
-            Edition::Hold => Err(AttemptError::Hold(Hold::Rollback)),
-            Edition::Alert => {
+        match decide::rollback(rule.rollback, is_superseded) {
+            RollbackAction::Accept => Ok(()),
+            RollbackAction::Hold => Err(AttemptError::Hold(Hold::Rollback)),
+            RollbackAction::Alert => {
                 let file = Escaped::new(work.path.as_path());
                 tracing::error!(rule = site.rule.name, %file, %digest, "superseded content is accepted again");
                 Ok(())

@@ -19,7 +19,7 @@ use crate::fs::RelPath;
 use crate::hold::{Announcement, Hold, back_off};
 use crate::kms::Kms;
 use crate::policy::Mode;
-use crate::settle::{Ended, Next, PairVersion, Worry};
+use crate::settle::{AttemptEnd, Next, PairVersion, Worry};
 use crate::sink::Sink as _;
 use crate::source::Source as _;
 use crate::state::reason::{DecisionReason, RefusalReason};
@@ -132,7 +132,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         while self.jobs.len() < max_jobs {
             let Some(path) = self.ready.pop_front() else { return };
             let Some(entry) = self.pairs.get_mut(&path) else { continue };
-            let Some(finality) = entry.pair.trying() else {
+            let Some(finality) = entry.pair.attempt() else {
                 entry.running = false; // or nobody would look at it again
                 self.hold(&path, Hold::Internal("a file has its turn that is not ready"));
                 return;
@@ -176,8 +176,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 }
                 return;
             }
-            AttemptOutcome::Changed => Ended::Changed,
-            AttemptOutcome::NotYet => Ended::NotYet,
+            AttemptOutcome::Changed => AttemptEnd::Changed,
+            AttemptOutcome::NotYet => AttemptEnd::NotYet,
             AttemptOutcome::Hold(hold) => {
                 self.hold(&result.path, hold);
                 if touched {
@@ -231,8 +231,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         let until = now + back_off(entry.attempts, jitter::uniform());
         // One that could not even be looked at has not ended a try.
-        let next = match entry.pair.trying() {
-            Some(_) => entry.pair.ended(now, Ended::Hold(until), &self.timing),
+        let next = match entry.pair.attempt() {
+            Some(_) => entry.pair.ended(now, AttemptEnd::Hold(until), &self.timing),
             None => Next::LookAt(until),
         };
         if self.once && entry.attempts >= 2 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::daemon::decide;
-use crate::daemon::decide::{Doubt, Edition, Existing, Recalled, Signing, Verified};
+use crate::daemon::decide::{Doubt, Existing, Recalled, RollbackAction, Signing, Verified};
 use crate::daemon::site::decided::{fits, is_decided, recalled, was_delivered};
 use crate::daemon::worker::{is_old_enough, timing, want};
 use crate::diagnose::explain::ending::{Ending, once_each};
@@ -262,7 +262,7 @@ impl Scene<'_> {
         let decided: Vec<_> = contents.iter().filter_map(of_row).collect();
         let recalled = if !decided.is_empty() {
             decided
-        } else if self.was_intended(signature)? {
+        } else if self.is_pending_publish(signature)? {
             vec![Recalled::Intended]
         } else {
             vec![Recalled::Nothing]
@@ -270,9 +270,9 @@ impl Scene<'_> {
         Ok(recalled.into_iter().map(|recalled| decide::recalled(recalled, fits)).collect())
     }
 
-    fn was_intended(&self, signature: &Signature) -> Result<bool, Unseen> {
-        let Some(decisions) = self.terms.decisions else { return Ok(false) };
-        Ok(decisions.was_intended(&self.site.rule.name, self.path, signature)?)
+    fn is_pending_publish(&self, signature: &Signature) -> Result<bool, Unseen> {
+        let Some(decisions) = self.inputs.decisions else { return Ok(false) };
+        Ok(decisions.is_pending_publish(&self.site.rule.name, self.path, signature)?)
     }
 
     /// What comes of a signature that is the first of these, unless the content shows it to be
@@ -413,14 +413,14 @@ impl Scene<'_> {
     /// What comes of a pair that KMS vouches for.
     fn accepted(&self, rule: &VerifyRule, ways: &[Delivered]) -> Result<Vec<Ending>, Unseen> {
         let mut endings = Vec::new();
-        let editions: &[bool] = if rule.rollback == Rollback::Off { &[false] } else { &[false, true] };
-        for is_superseded in editions {
-            match (decide::edition(rule.rollback, *is_superseded), &rule.place) {
-                (Edition::Hold, _) => endings.push(Ending::held(&Hold::Rollback)),
-                (Edition::Accept | Edition::Alert, Place::InPlace) => {
+        let superseded: &[bool] = if rule.rollback == Rollback::Off { &[false] } else { &[false, true] };
+        for is_superseded in superseded {
+            match (decide::rollback(rule.rollback, *is_superseded), &rule.place) {
+                (RollbackAction::Hold, _) => endings.push(Ending::held(&Hold::Rollback)),
+                (RollbackAction::Accept | RollbackAction::Alert, Place::InPlace) => {
                     endings.push(Ending::plain(Outcome::Valid));
                 }
-                (Edition::Accept | Edition::Alert, Place::Deliver(_)) => {
+                (RollbackAction::Accept | RollbackAction::Alert, Place::Deliver(_)) => {
                     endings.extend(self.published(ways)?)
                 }
             }
@@ -501,7 +501,7 @@ impl Scene<'_> {
     /// What holds a file that is copied to its destination before anything is known of it.
     fn no_room(&self, payload: &Identity) -> Result<Option<Prospect>, FsError> {
         let Some(root) = self.site.destination() else { return Ok(None) };
-        match Arc::new(Space::default()).take(root, payload.size, self.terms.min_free_space) {
+        match Arc::new(Space::default()).take(root, payload.size, self.inputs.min_free_space) {
             Ok(_) => Ok(None),
             Err(stop) => Ok(Some(Prospect::stopped(&stop))),
         }
@@ -527,7 +527,7 @@ impl Scene<'_> {
                 // State or KMS may vouch for it.
                 Delivered::Beside(_) => endings.extend([DELIVERED, conflict(Conflict::OtherSignature)]),
                 // It is removed, if that can be done without risk.
-                Delivered::Orphan(there) if self.was_intended(there)? => {
+                Delivered::Orphan(there) if self.is_pending_publish(there)? => {
                     endings.extend([DELIVERED, conflict(Conflict::StraySignature)]);
                 }
                 Delivered::Orphan(_) => endings.push(conflict(Conflict::StraySignature)),

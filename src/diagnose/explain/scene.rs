@@ -29,7 +29,7 @@ impl SignatureThere {
 
 /// What explaining needs to know beside the rule.
 #[derive(Clone, Copy)]
-pub(crate) struct Terms<'a> {
+pub(crate) struct ExplainInputs<'a> {
     /// What state remembers, where there is any.
     pub(crate) decisions: Option<&'a Decisions>,
     /// Bytes to leave free where something is delivered.
@@ -60,7 +60,7 @@ pub(super) struct Scene<'a> {
     pub(super) path: &'a RelPath,
     pub(super) context: &'a Result<Context, ContextError>,
     pub(super) row: Option<&'a Remembered>,
-    pub(super) terms: Terms<'a>,
+    pub(super) inputs: ExplainInputs<'a>,
 }
 
 impl Scene<'_> {

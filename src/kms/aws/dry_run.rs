@@ -20,7 +20,7 @@ const PLAINTEXT: &[u8] = b"kms-sig: rehearsal";
 const CIPHERTEXT: &[u8] = b"kms-sig: rehearsal";
 
 impl DryRun for Aws {
-    async fn rehearse(
+    async fn dry_run(
         &self,
         operation: Operation,
         key: &KeyId,

@@ -267,7 +267,7 @@ impl Item {
     }
 
     /// The row for history, should it leave as it is.
-    pub(crate) fn departure(&self, how: ExitKind, why: String) -> QuarantineExit {
+    pub(crate) fn exit(&self, how: ExitKind, why: String) -> QuarantineExit {
         let record = &self.record;
         QuarantineExit {
             how,
