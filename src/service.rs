@@ -264,7 +264,7 @@ mod tests {
             reason: String::new(),
             hint: String::new(),
             needs_operator: false,
-            next_try: None,
+            next_attempt: None,
         };
         status.rule("incoming").show(Now {
             root: Root::Watched,

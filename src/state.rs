@@ -1,11 +1,11 @@
 //! State: what was decided for which version of which file, in SQLite.
 //!
-//! Remembers, so that a restart does no work twice; never the only place where a file is known, so
-//! losing it loses speed and history and nothing else. A row saves work for sign rules and never
-//! replaces verification before delivery (C13).
+//! It saves a restart from repeating work. It is never the only place where a file is known: losing
+//! it loses speed and history and nothing else. A row saves work for sign rules and never replaces
+//! verification before delivery (C13).
 //!
 //! One thread owns the connection. Requests that arrive while it commits are committed together, so
-//! that one fsync serves many files; nobody gets an answer before what they wrote is durable.
+//! that one fsync serves many files; a caller gets its answer only when what it wrote is durable.
 //! Commands may append to the record beside it, by a [`Journal`].
 
 pub(crate) mod attestation;

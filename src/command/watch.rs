@@ -111,7 +111,7 @@ fn show_progress(status: &Arc<Status>) -> Option<Drawn> {
     progress::dealing(move || {
         let mut files = Files::default();
         for rule in status.read().rules.values() {
-            let done = rule.dealt_with();
+            let done = rule.handled();
             files.done += done;
             files.known += rule.known.max(done); // which is shown a moment later
             files.held += rule.now.held as u64;

@@ -128,7 +128,7 @@ pub(crate) struct CauseStatus {
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub(crate) needs_operator: bool,
     /// When the first of them is tried next.
-    pub(crate) next_try: Option<String>,
+    pub(crate) next_attempt: Option<String>,
 }
 
 /// The file that has waited longest.
@@ -235,7 +235,7 @@ pub(crate) struct WaitingFile {
     /// Tries that ended in a hold.
     pub(crate) attempts: u32,
     /// When it is looked at next; `null` for when something happens to it.
-    pub(crate) next_try: Option<String>,
+    pub(crate) next_attempt: Option<String>,
     /// Its size in bytes, if it is there.
     pub(crate) size: Option<u64>,
 }
@@ -340,7 +340,7 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
                     reason: of.reason,
                     hint: of.hint,
                     needs_operator: of.needs_operator,
-                    next_try: of.next_try.map(|at| clocks.stamp(at)),
+                    next_attempt: of.next_attempt.map(|at| clocks.stamp(at)),
                 })
                 .collect(),
             oldest: shown.oldest.map(|oldest| OldestStatus {
@@ -493,7 +493,7 @@ fn waiting(rule: &str, pair: Waiting, clocks: Clocks) -> WaitingFile {
         hint: pair.hint,
         since: clock::timestamp_at(pair.since),
         attempts: pair.attempts,
-        next_try: pair.next_try.map(|at| clocks.stamp(at)),
+        next_attempt: pair.next_attempt.map(|at| clocks.stamp(at)),
         size: pair.size,
     }
 }

@@ -255,7 +255,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
         }
         if let Some(ready) = daemon.ready.take() {
             tracing::info!("ready");
-            ready.send(()).ok(); // nobody need be waiting
+            ready.send(()).ok(); // the receiver may be gone
         }
     }
 
@@ -292,7 +292,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
                     }
                 }
                 Some(order) = daemon.orders.recv() => match order {
-                    Order::Stop if next.take().is_some() => {} // it finishes as before, and no policy follows
+                    Order::Stop if next.take().is_some() => {} // drain as before, but then stop instead of reload
                     Order::Stop => return Err(DaemonError::Unfinished),
                     Order::Reload(policy) => daemon.reloads.offer(policy),
                 },

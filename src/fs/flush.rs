@@ -1,15 +1,14 @@
-//! Making durable what was written, for many with one turn of the disk.
+//! Group flush: makes the writes of many files durable with one flush of the disk.
 //!
-//! Who comes while a flush is under way waits for its end, and is then flushed together with all
-//! who came meanwhile: the slower the disk, the more share its turns. A few are flushed at once and
-//! one by one (fsync(2)). Many wait a moment for more, and are flushed by one syncfs(2), which
-//! writes the blocks that they share once. It writes what others wrote to the same file system as
-//! well, and so is not for a few.
+//! Callers that arrive during a flush wait for its end and are then flushed together, in one round:
+//! the slower the disk, the larger the rounds. A few files are flushed one by one (fsync(2)). Many
+//! wait a moment for more and are flushed by one syncfs(2), which writes shared blocks once. It
+//! also writes other processes' data on the file system, so it is not used for a few.
 //!
-//! Both promise the same. The syncfs(2) of Linux 5.8 and later tells of every failed write to the
-//! file system since the descriptor was opened, which is before anything is written here. Whoever
-//! is told of one takes it for everybody's: from then on each is flushed by itself, and told of its
-//! own.
+//! Both promise the same. The syncfs(2) of Linux 5.8 and later reports every failed write to the
+//! file system since the descriptor was opened, which is before anything is written here. A
+//! reported failure may be about any of the files: from then on each is flushed by itself and gets
+//! its own result.
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -42,7 +41,7 @@ impl Flusher {
         let uname = rustix::system::uname();
         let reports_failures = syncfs_reports_failures(uname.release().to_bytes());
         let can_be_whole = dir.file_system()?.flushes_whole() && reports_failures;
-        // Opened, not cloned: failures are told once to each open file description.
+        // Opened, not cloned: failures are reported once to each open file description.
         let whole = if can_be_whole { Some(dir.descend(Path::new("."))?) } else { None };
         Ok(Self { whole, rounds: Rounds::default() })
     }
@@ -56,8 +55,8 @@ impl Flusher {
         let Some(dir) = &self.whole else { return each() };
         self.rounds.flush(written.len(), each, || {
             rustix::fs::syncfs(dir.as_fd()).map_err(|e| FsError::new("sync", dir.path(), e))?;
-            // Kernels before 5.17 keep from syncfs(2) that the file system has stopped; and ext4
-            // without a journal tells the disk to empty its cache before it writes the last blocks.
+            // Kernels before 5.17 do not report to syncfs(2) that the file system was shut down;
+            // and ext4 without a journal flushes the disk's cache before it writes the last blocks.
             dir.sync()
         })
     }
@@ -71,13 +70,13 @@ fn syncfs_reports_failures(release: &[u8]) -> bool {
     (number(), number()) >= (5_u32, 8_u32)
 }
 
-/// Who is flushed with whom.
+/// The round that callers join, and the state of the disk.
 #[derive(Debug)]
 struct Rounds(Mutex<Queue>);
 
 #[derive(Debug)]
 struct Queue {
-    /// The round that whoever comes joins.
+    /// The round that new callers join.
     next: Arc<Round>,
     /// How much there is to flush in it.
     size: usize,
@@ -86,7 +85,7 @@ struct Queue {
     is_trusted: bool,
 }
 
-/// Those who are flushed together.
+/// Callers that are flushed together.
 #[derive(Debug, Default)]
 struct Round {
     turn: Condvar,
@@ -109,7 +108,8 @@ impl Default for Rounds {
 }
 
 impl Rounds {
-    /// Comes back when `size` more are durable: by `each`, or by somebody's `whole`.
+    /// Returns when this caller's `size` files are durable: by `each`, or by the `whole` of the
+    /// round's first caller.
     fn flush(
         &self,
         size: usize,
@@ -128,7 +128,7 @@ impl Rounds {
                 drop(queue);
                 return each();
             }
-            None => {} // the first to see that the disk is free
+            None => {} // this caller is the first of its round
         }
         queue.is_flushing = true;
         let are_many = queue.size >= MANY && queue.is_trusted;
@@ -162,7 +162,7 @@ impl Rounds {
 }
 
 impl Queue {
-    /// Lets one of those who came meanwhile flush.
+    /// Wakes one caller of the next round, which then flushes.
     fn end(&mut self) {
         self.is_flushing = false;
         self.next.turn.notify_one();

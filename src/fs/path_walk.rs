@@ -2,9 +2,9 @@
 //! is followed by hand, and what is checked is what was opened.
 //!
 //! The kernel follows symlinks where it finds them, and a second one may lie in a directory that
-//! neither the path as written nor the place it leads to shows: `a -> theirs/b`,
-//! `theirs/b -> real`. Here each directory and each symlink on the way is looked at, so whoever
-//! could change where it leads is noticed.
+//! neither the path as written nor the place it leads to shows: `a -> theirs/b`, `theirs/b ->
+//! real`. Here each directory and each symlink of the path is checked, so that anybody who could
+//! change where it leads is noticed.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -20,19 +20,19 @@ use crate::fs::trust;
 use crate::fs::trust::TrustError;
 use crate::fs::{Dir, FsError, Kind, Stat};
 
-/// How many symlinks may be on the way, as in path_resolution(7).
+/// How many symlinks one path may lead through, as in path_resolution(7).
 const MAX_LINKS: usize = 40;
 
-/// Whose what is on the way may be.
+/// Who may own the components of a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TrustPolicy {
-    /// Nobody's but root's and ours, at every step.
+    /// Only root and the daemon's user, at every component.
     Ours,
-    /// Also its owner's, as far as a watched directory's may be; symlinks as for `Ours`.
+    /// As a watched directory may be: also its own owner. Symlinks as for `Ours`.
     Watched,
 }
 
-/// What to do where the way ends.
+/// What to do with a missing component.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
     Refuse,
@@ -82,7 +82,7 @@ pub(super) fn walk(
     Ok(walked)
 }
 
-/// One step of a way.
+/// One step of a walk.
 enum Step {
     /// `/`.
     Top,
@@ -106,9 +106,9 @@ fn push(todo: &mut Vec<Step>, path: &Path) {
 
 /// What a step led to.
 enum Found {
-    /// The way ends here.
+    /// Nothing has this name.
     Nothing,
-    /// The way goes on in it, or ends well.
+    /// A directory, or the file at the end.
     Place,
     /// A symlink that may be followed, to this.
     Link(PathBuf),
@@ -119,7 +119,7 @@ enum Found {
 pub(super) struct WalkedPath {
     top: Place,
     below: Vec<Place>,
-    /// Whom it must be safe for.
+    /// The user that the path must be safe for.
     me: Owner,
     policy: TrustPolicy,
 }
@@ -194,7 +194,7 @@ impl WalkedPath {
                 .map_err(|e| FsError::new("read link", &path, e))?;
             return Ok(Found::Link(PathBuf::from(OsString::from_vec(target.into_bytes()))));
         }
-        // What is no directory can only be where the way ends: the kernel opens nothing in it.
+        // Only the last component can be no directory: the kernel opens nothing in it.
         let place = Place { fd, path, stat };
         if self.policy == TrustPolicy::Ours {
             self.check_ours(&place)?;
@@ -203,7 +203,7 @@ impl WalkedPath {
         Ok(Found::Place)
     }
 
-    /// `/` and what is below it on the way.
+    /// `/` and the directories below it on the path.
     fn places(&self) -> impl Iterator<Item = &Place> {
         std::iter::once(&self.top).chain(&self.below)
     }

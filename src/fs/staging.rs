@@ -162,7 +162,8 @@ impl Staging {
             .map_err(|e| FsError::new("set the mode of a file in", self.dir.path(), e))
     }
 
-    /// Content and mode, to be made durable. After a failure as with [`Staging::set_mode_and_sync`].
+    /// Content and mode, to be made durable. After an error the file must be dropped, as for
+    /// [`Staging::set_mode_and_sync`].
     pub fn written(&self) -> Written<'_> {
         Written::new(&self.file, "sync a file in", self.dir.path())
     }

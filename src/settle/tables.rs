@@ -1,5 +1,5 @@
-//! The state machine against its tables: each file of `tests/settle/` is one story, told in steps
-//! with times.
+//! The state machine against its tables: each file of `tests/settle/` is one case, a list of timed
+//! steps.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ struct Story {
     step: Vec<Event>,
 }
 
-/// The waits of a story; small round numbers where it does not say.
+/// The waits of a case. Those that it leaves out have the defaults of [`timing`].
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Waits {
@@ -27,12 +27,12 @@ struct Waits {
     never_settles: Option<String>,
 }
 
-/// One step: at a time something is seen, probed or ended, and this follows.
+/// One step: an event at a time, and what the state machine must answer.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Event {
     at: String,
-    /// Versions: `{ payload = 1, signature = 1 }`; a missing one is not there.
+    /// Versions: `{ payload = 1, signature = 1 }`; a file that does not exist is left out.
     see: Option<Versions>,
     /// `absent`, `present`, `unknown`.
     probe: Option<String>,

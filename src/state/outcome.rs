@@ -1,4 +1,4 @@
-//! What became of a file, and how an item left quarantine: the words of state, record and log.
+//! The outcome of a file, and how an item left quarantine: codes for state, record and log.
 
 use std::fmt;
 
@@ -50,7 +50,7 @@ impl Outcome {
         }
     }
 
-    /// The words of the outcomes that a file ends with.
+    /// The codes of final outcomes.
     pub(crate) fn ended() -> impl Iterator<Item = &'static str> {
         Self::ALL.into_iter().filter(|outcome| *outcome != Self::Signing).map(Self::as_str)
     }
@@ -80,7 +80,7 @@ impl fmt::Display for Outcome {
 /// How an item left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitKind {
-    /// To where its files are wanted.
+    /// Released to a destination.
     Released,
     /// For good.
     Purged,

@@ -1,11 +1,11 @@
 //! Items that leave quarantine: released by a person, or purged.
 //!
-//! What is released to where a rule delivers is an edition as any that the daemon delivers, so that
-//! what it supersedes is known.
+//! A payload released into a rule's destination counts as a delivered version, so that `rollback`
+//! knows what it supersedes.
 //!
 //! The row is written before the item goes, so that nothing goes unrecorded. A kill between the two
-//! leaves the item, and another row when it is let go again. Commands write theirs beside a daemon
-//! that runs; they never make, migrate or mend the database, which is the daemon's.
+//! leaves the item, and the next attempt adds another row. Commands write their rows while a daemon
+//! runs; only the daemon creates, migrates or repairs the database.
 
 use std::path::{Path, PathBuf};
 
@@ -111,8 +111,7 @@ impl Journal {
         self.put(|db| memory::forget_delivered_version(db, rule, path.as_bytes(), digest))
     }
 
-    /// Does something to the record in a transaction of its own; the busy timeout waits for the
-    /// daemon's.
+    /// Runs work in a transaction of its own; the busy timeout waits for the daemon's.
     pub(super) fn put<T>(
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -179,11 +178,11 @@ mod tests {
             let before = rows(db);
             let command = std::thread::spawn(move || {
                 let recorded = journal.record(&exit("command"));
-                done.send(()).ok(); // nobody waits for it any more
+                done.send(()).ok(); // the receiver may be gone
                 recorded
             });
-            // Gives the command its chance to come in between. It must not; how long it is given
-            // decides nothing.
+            // Gives the command time to write in between, which it must not. The length of the wait
+            // does not decide the test.
             is_done.recv_timeout(Duration::from_millis(100)).unwrap_err();
             append(db, &exit("daemon"))?;
             Ok((before, command))

@@ -1,4 +1,4 @@
-//! Sign rules: make a signature, unless there is a good one; never touch one that is not ours (P8).
+//! Sign rules: make a signature unless a good one exists; never touch one that is not ours (P8).
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl<K: Kms> Pipeline<K> {
         }
         let taken = Box::pin(self.take(site, work, rule.deliver_to.is_some())).await?;
         if taken.writer == Writer::Present {
-            return Err(AttemptError::Changed); // never vouch for what someone may still change
+            return Err(AttemptError::Changed); // never sign what a writer may still change
         }
         if rule.deliver_to.is_some() {
             return Box::pin(self.sign_and_deliver(site, rule, work, &context, taken)).await;
@@ -55,8 +55,9 @@ impl<K: Kms> Pipeline<K> {
                     Some(Old { version: file.version.clone(), signature })
                 });
                 if let Some(old) = &old {
-                    // The row will be about the new one before the old one is gone: a signer who
-                    // may not Decrypt would not know it for ours after a kill in between.
+                    // The row describes the new signature before the old one is gone. After a kill
+                    // in between, a signer without the right to Decrypt would not recognise the old
+                    // one as ours.
                     self.state.replace_pending_publish(&site.rule.name, &work.path, &old.signature).await?;
                 }
                 Box::pin(self.write(site, rule, work, &context, taken, old)).await
@@ -86,7 +87,7 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// What the `.sig` beside the payload is. Asks KMS only about one that state does not know.
+    /// Classifies the `.sig` beside the payload. Asks KMS only about one that state does not know.
     async fn existing<B: Backend>(
         &self,
         site: &Site<B>,
@@ -96,7 +97,7 @@ impl<K: Kms> Pipeline<K> {
         taken: &Snapshot<B::Source>,
     ) -> Result<Existing, AttemptError> {
         let Some(file) = &taken.signature else {
-            // Something that can be no signature may still have the name.
+            // A file that cannot be a signature may still have the name.
             return Ok(match site.source.is_signature_name_free(&work.path, taken).await? {
                 true => Existing::Nothing,
                 false => Existing::Foreign,
@@ -112,7 +113,7 @@ impl<K: Kms> Pipeline<K> {
         let recalled = match decided {
             Some(recalled) => recalled,
             None if self.state.is_pending_publish(&site.rule.name, &work.path, signature).await? => {
-                Recalled::Intended
+                Recalled::PendingPublish
             }
             None => Recalled::Nothing,
         };
@@ -120,7 +121,7 @@ impl<K: Kms> Pipeline<K> {
             return Ok(existing);
         }
         if self.dry_run {
-            // A dry run asks KMS nothing for sign rules; report is what leaves everything as it is.
+            // A dry run makes no KMS call for sign rules; `Foreign` leaves everything as it is.
             return Ok(Existing::Foreign);
         }
         let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));
@@ -160,7 +161,8 @@ impl<K: Kms> Pipeline<K> {
             item: None,
             signature,
         };
-        // Before it is written, so that a restart after a kill at any point knows it for ours.
+        // Committed before it is written, so that a restart after a kill at any point recognises it
+        // as ours.
         let signing =
             site.decision(&work.path, &work.versions, &Settled::plain(Outcome::Signing), facts(None));
         self.state.note(signing).await?;
@@ -179,8 +181,8 @@ impl<K: Kms> Pipeline<K> {
         Ok(outcome)
     }
 
-    /// Notes the present versions of a file that was signed before, so that the next scan need not
-    /// read it.
+    /// Remembers the present versions of a file that was signed before, so that the next scan need
+    /// not read it.
     async fn remember<B: Backend>(
         &self,
         site: &Site<B>,
@@ -208,7 +210,7 @@ impl<K: Kms> Pipeline<K> {
             return self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await;
         }
         if let Some(what) = site.sink.obstacle(&work.path, &taken).await? {
-            return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before a call is spent on it
+            return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before the KMS call, which would be wasted
         }
         let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
         self.state.add_pending_publish(&site.rule.name, &work.path, &signed.signature).await?;
@@ -235,8 +237,8 @@ impl<K: Kms> Pipeline<K> {
         self.remove(site, &work.path, &taken.versions(), outcome).await
     }
 
-    /// Publishes the pair. Returns the signature that stands at the destination then: after a
-    /// restart that may be the one of an earlier try.
+    /// Publishes the pair. Returns the signature at the destination: after a restart that may be
+    /// the one of an earlier attempt.
     async fn publish_signed<B: Backend>(
         &self,
         site: &Site<B>,
@@ -249,7 +251,8 @@ impl<K: Kms> Pipeline<K> {
         let warrant = Warrant::signed(&taken.hashed.digest, signed);
         match self.publish(site, &work.path, taken, &warrant).await? {
             None => Ok(signed.signature.clone()),
-            // Delivered before, by us if state says so, by someone with the key if KMS does.
+            // Delivered before: by us, according to state, or by another holder of the key,
+            // according to KMS.
             Some(other) if self.is_ours(site, rule, &work.path, context, taken, &other).await? => Ok(other),
             Some(_) => Err(AttemptError::Hold(site.conflict(&work.path, Conflict::OtherSignature))),
         }

@@ -40,7 +40,7 @@ impl<K: Kms> Pipeline<K> {
             self.ask_breaker(&keys, Operation::Decrypt)?;
         }
         let private = matches!(rule.place, Place::Deliver(_));
-        let context = self.context(site, &work.path)?; // first: what can have no context need not be copied
+        let context = self.context(site, &work.path)?; // first: without a valid context the copy would be wasted
         let taken = self.take(site, work, private).await?;
         let verdict = match &taken.signature {
             None => Verdict::Invalid(Reason::Missing),
@@ -53,14 +53,14 @@ impl<K: Kms> Pipeline<K> {
             }
         };
         let bringers = match &verdict {
-            Verdict::Valid(_) => Bringers::One, // it makes no difference
-            // A bad verdict may be about what is no longer there.
+            Verdict::Valid(_) => Bringers::One, // owners matter only to an invalid pair
+            // An invalid verdict counts only if the files have not changed since.
             Verdict::Invalid(_) => site.source.bringers(&work.path, &taken).await?,
         };
         if let (Verdict::Invalid(_), Finality::Final, Writer::Present) =
             (&verdict, work.finality, taken.writer)
         {
-            return Err(AttemptError::Changed); // a writer came while it waited for its turn: the grace begins again
+            return Err(AttemptError::Changed); // a writer came while it was queued: `grace` starts again
         }
         let is_batch = taken.signature.as_ref().and_then(|file| file.parsed.as_ref()?.batch()).is_some();
         let mistake = match &verdict {
@@ -69,8 +69,8 @@ impl<K: Kms> Pipeline<K> {
         };
         let braked = {
             let mut brake = site.brake();
-            // A pair that one user may have spoilt for another says nothing about the policy, and
-            // is tried many times.
+            // A pair of two owners says nothing about the policy: one may have spoilt it for the
+            // other. It is also attempted many times.
             let counts = work.finality == Finality::Final && bringers == Bringers::One;
             if matches!(verdict, Verdict::Valid(_)) || counts {
                 brake.saw(mistake);
@@ -111,7 +111,7 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// Opens a signature, once for as long as its pair waits.
+    /// Opens a signature, once for as long as the pair waits.
     async fn open<B: Backend>(
         &self,
         site: &Site<B>,
@@ -175,7 +175,7 @@ impl<K: Kms> Pipeline<K> {
         let size = taken.hashed.size;
         let _guard = site.sink.removal_guard();
         if rule.rollback != Rollback::Off {
-            // Before it counts as an edition.
+            // Before it counts as a delivered version.
             site.sink.prepare_removal(&work.path, &taken.versions()).await?;
             if let Some(what) = site.sink.obstacle(&work.path, &taken).await? {
                 return Err(AttemptError::Hold(site.conflict(&work.path, what)));
@@ -206,7 +206,7 @@ impl<K: Kms> Pipeline<K> {
         self.remove(site, &work.path, &taken.versions(), outcome).await
     }
 
-    /// Publishes the pair. A valid signature that is there already is as good as another.
+    /// Publishes the pair. Another valid signature that is already there is success.
     async fn publish_verified<B: Backend>(
         &self,
         site: &Site<B>,
@@ -227,8 +227,8 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// Remembers what is about to be accepted, where the rule asks for it; whether that was not
-    /// remembered before.
+    /// Remembers a digest as delivered before it is accepted, if the rule has `rollback`. Returns
+    /// whether it was new.
     async fn remember_delivered_version<B: Backend>(
         &self,
         site: &Site<B>,
@@ -266,8 +266,8 @@ impl<K: Kms> Pipeline<K> {
     }
 }
 
-/// Why something was not published, and whether that is known. What is not counts as published:
-/// somebody may have it.
+/// Why publishing failed, and whether it is certain that nothing was published. If not, it counts
+/// as published: somebody may have taken it.
 enum Failed {
     Surely(AttemptError),
     Perhaps(AttemptError),
@@ -277,7 +277,7 @@ impl From<AttemptError> for Failed {
     fn from(stop: AttemptError) -> Self {
         match &stop {
             AttemptError::Hold(Hold::Conflict { .. }) => Self::Surely(stop),
-            // The payload has its name by then, if it is the last one.
+            // The directory is synced after the payload was linked, so it may be public already.
             AttemptError::Hold(Hold::Fs(error)) if error.action != Action::SyncDirectory => {
                 Self::Surely(stop)
             }

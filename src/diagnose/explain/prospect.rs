@@ -263,7 +263,7 @@ impl Scene<'_> {
         let recalled = if !decided.is_empty() {
             decided
         } else if self.is_pending_publish(signature)? {
-            vec![Recalled::Intended]
+            vec![Recalled::PendingPublish]
         } else {
             vec![Recalled::Nothing]
         };
