@@ -58,7 +58,7 @@ impl WatchdogPace {
 struct Sent {
     ready: bool,
     reloads: u64,
-    /// It was told of the last reload, and not yet of its end.
+    /// It was notified of the last reload, and not yet of its end.
     reloading: bool,
     stopping: bool,
     status: String,

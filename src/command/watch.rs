@@ -220,7 +220,7 @@ fn stop(signal: &str, status: &Status) -> Order {
 
 /// Allows as many open files as may be allowed. The soft limit is for programs with select(2)
 /// (getrlimit(2); systemd, "File Descriptor Limits"), and this is none. What finds no descriptor
-/// free is held and tried again.
+/// free is held and attempted again.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap_or_default();

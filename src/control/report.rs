@@ -88,7 +88,7 @@ pub(crate) struct RuleStatus {
     pub(crate) waiting: usize,
     /// Those of them that are held.
     pub(crate) held: usize,
-    /// Those of them that are being tried.
+    /// Those of them with a running attempt.
     pub(crate) running_attempts: usize,
     /// Still more lie in the directory.
     pub(crate) more: bool,
@@ -96,7 +96,7 @@ pub(crate) struct RuleStatus {
     pub(crate) causes: Vec<CauseStatus>,
     /// The one that has waited longest.
     pub(crate) oldest: Option<OldestStatus>,
-    /// Files dealt with since the daemon started, by outcome.
+    /// Files decided since the daemon started, by outcome.
     pub(crate) outcomes: BTreeMap<String, u64>,
     /// The mass-failure brake is on.
     pub(crate) brake: bool,
@@ -127,7 +127,7 @@ pub(crate) struct CauseStatus {
     pub(crate) hint: String,
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub(crate) needs_operator: bool,
-    /// When the first of them is tried next.
+    /// When the first of them is looked at next.
     pub(crate) next_attempt: Option<String>,
 }
 
@@ -418,8 +418,8 @@ fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> 
     all
 }
 
-/// A loop that owes its answer for so long is told. They are asked by a watchdog, and when somebody
-/// looks.
+/// A loop that has not responded for this long is reported. The loops are asked by a watchdog, and
+/// when somebody looks.
 pub(super) const NOT_TURNING: Duration = Duration::from_secs(10);
 
 fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> {
@@ -465,7 +465,7 @@ fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> 
 }
 
 impl Backlog {
-    /// What the drivers answered, each with its rule.
+    /// The answers of the workers, each with its rule.
     pub(super) fn of(status: &Status, answers: Vec<(String, Result<Pairs, Silence>)>) -> Self {
         let clocks = status.clock.read();
         let (mut files, mut rules) = (Vec::new(), Vec::new());
@@ -498,7 +498,7 @@ fn waiting(rule: &str, pair: Waiting, clocks: Clocks) -> WaitingFile {
     }
 }
 
-/// Why a driver did not say what waits.
+/// Why a worker did not list its backlog.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Silence {
     /// It was not there.

@@ -275,7 +275,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
-    async fn what_comes_within_the_window_is_one_batch() {
+    async fn files_within_the_window_make_one_batch() {
         let bench = bench(Duration::from_secs(1), 1000);
         let first: Vec<_> = (0..200).map(|n| bench.sign(n)).collect();
         settle().await;
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p2_an_outage_holds_all_of_them() {
+    async fn p2_an_outage_holds_all_files_of_a_batch() {
         let bench = bench(Duration::from_millis(100), 1000);
         bench.kms.fails.store(true, Ordering::Relaxed);
         let tasks: Vec<_> = (0..20).map(|n| bench.sign(n)).collect();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn c17_at_the_end_nobody_waits_for_others() {
+    async fn c17_at_shutdown_nobody_waits_for_the_window() {
         let bench = bench(LONG, 1000);
         let tasks: Vec<_> = (0..5).map(|n| bench.sign(n)).collect();
         settle().await;
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_the_first_the_others_start_over() {
+    async fn when_the_first_member_is_cancelled_the_others_start_over() {
         let bench = bench(LONG, 1000);
         let first = bench.sign(0);
         settle().await;
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_no_longer_wants_a_signature_keeps_nobody_from_theirs() {
+    async fn a_cancelled_member_does_not_stop_the_others() {
         let bench = bench(Duration::from_millis(100), 1000);
         let first = bench.sign(0);
         settle().await;

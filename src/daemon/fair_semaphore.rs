@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_answer_holds_up_nobody_else() {
+    async fn a_hanging_server_blocks_no_other_rule() {
         let turns = FairSemaphore::new(1);
         let (remote, local) = (Queue::new(true), Queue::new(false));
         let mut hung = Vec::new();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn c17_who_waits_is_sent_away_at_the_end() {
+    async fn c17_closing_ends_all_waits() {
         for is_remote in [false, true] {
             let (turns, queue) = (Arc::new(FairSemaphore::new(1)), Arc::new(Queue::new(is_remote)));
             let mut taken = Vec::new();

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p2_what_is_no_answer_is_told_to_who_waits_and_never_kept() {
+    async fn p2_trouble_reaches_all_waiters_and_is_never_cached() {
         let (signatures, plaintext) = batch(9, 1);
         for (code, said) in [
             ("ThrottlingException", "hold throttled"),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_may_be_called_off() {
+    async fn a_cancelled_call_is_made_again_by_a_waiter() {
         let (signatures, plaintext) = batch(2, 1);
         let (roots, kms) = (Arc::new(Roots::default()), Script::new([Ok(plaintext)]));
         let first = {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p10_no_more_are_kept_than_there_is_room_for_and_none_for_long() {
+    async fn p10_the_cache_is_bounded_in_size_and_age() {
         let all: Vec<_> = (0..100).map(|n| batch(1, n)).collect();
         let kms = Script::new(all.iter().map(|(_, plaintext)| Ok(plaintext.clone())));
         kms.let_go.add_permits(1000);

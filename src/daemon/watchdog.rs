@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn o4_who_does_not_answer_is_named_and_nobody_before_a_question() {
+    fn o4_a_loop_is_silent_only_after_an_unanswered_request() {
         let watchdog = Watchdog::new(Clock::start());
         let (mut responds, hangs) = (watchdog.register("responds"), watchdog.register("hangs"));
         assert_eq!(watchdog.silent(AT_ONCE), []);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn o4_who_waits_for_a_file_system_is_not_to_blame() {
+    fn o4_a_loop_waiting_for_a_file_system_is_marked_as_such() {
         let watchdog = Watchdog::new(Clock::start());
         let mut heartbeat = watchdog.register("rule");
         watchdog.ask();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn o4_who_waits_for_state_is_to_blame_as_state_is() {
+    fn o4_a_loop_waiting_for_state_is_silent_only_with_state() {
         let watchdog = Watchdog::new(Clock::start());
         let (mut state, heartbeat) = (watchdog.register(STATE), watchdog.register("rule"));
         watchdog.ask();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_question_wakes_and_one_is_enough() {
+    async fn a_request_wakes_a_loop_once() {
         let watchdog = Watchdog::new(Clock::start());
         let mut heartbeat = watchdog.register("rule");
         watchdog.ask();

@@ -65,10 +65,10 @@ pub(crate) enum WhyNot<'r> {
         "it lies too deep: directories are followed {MAX_DEPTH} deep, with paths of at most {MAX_DIR_PATH} bytes"
     )]
     TooFar,
-    /// Another file system is on the way.
+    /// Another file system is mounted on the path.
     #[error("another file system is mounted on the way, and mounts are not crossed")]
     Mount,
-    /// A link or a file is on the way.
+    /// A symlink or a file is a component of the path.
     #[error("a symbolic link or a file is on the way, and links are not followed")]
     NoDirectory,
     /// A directory is there.
@@ -335,8 +335,8 @@ fn is_file(site: &DirectorySite, path: &RelPath) -> bool {
     site.folder().version_of(path).is_ok_and(|version| version.is_some())
 }
 
-/// What keeps the daemon from ever coming to a file of this payload, or to what was asked about
-/// itself.
+/// What keeps the daemon from ever reaching a file of this payload, or the path that was asked
+/// about.
 fn obstacle(
     site: &DirectorySite,
     payload: &RelPath,

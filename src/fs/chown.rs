@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_serves_everybody_and_everybody_else_themselves() {
+    fn root_acts_for_any_user_and_others_only_for_themselves() {
         let is_served = || {
             let me = Owner::current();
             assert!(me.is_served());

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn many_who_come_meanwhile_are_flushed_at_once_and_a_few_each() {
+    fn many_waiting_callers_are_flushed_together_and_a_few_one_by_one() {
         let rounds = Rounds::default();
         assert_eq!(meet(&rounds, MANY, true, true), [0, 1, 0]);
         assert_eq!(meet(&rounds, 100, true, true), [0, 1, 0]);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_alone_waits_for_nobody() {
+    fn a_single_caller_is_flushed_at_once() {
         let rounds = Rounds::default();
         for _ in 0..3 {
             rounds.flush(MANY - 1, || Ok(()), || panic!("not many")).unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_a_failure_of_the_whole_is_told_to_those_it_is_about_and_never_forgotten() {
+    fn c7_after_a_failed_syncfs_each_file_is_flushed_by_itself() {
         let rounds = Rounds::default();
         assert_eq!(meet(&rounds, MANY, true, false), [MANY, 1, 0], "somebody else's");
         assert_eq!(meet(&rounds, MANY, true, true), [MANY, 0, 0], "it may have been about these");
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_kernels_whose_syncfs_keeps_failures_to_itself_are_known() {
+    fn c7_kernels_whose_syncfs_hides_failures_are_recognised() {
         for told in ["5.8", "5.8.0-rc1", "5.10.0-28-amd64", "6.0", "6.1.0", "10.1.2"] {
             assert!(syncfs_reports_failures(told.as_bytes()), "{told}");
         }

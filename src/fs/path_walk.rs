@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_is_held_for_no_other_program_and_opened_for_listing_only_at_its_end() {
+    fn walked_directories_are_close_on_exec_and_only_the_last_is_readable() {
         let temp = tempfile::tempdir().unwrap();
         fs::create_dir(temp.path().join("below")).unwrap();
         let walked = ours(&temp.path().join("below"), Missing::Refuse).unwrap();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_links_are_followed_as_the_kernel_follows() {
+    fn the_limit_of_symlinks_is_that_of_the_kernel() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: usize| temp.path().join(name.to_string());
         fs::create_dir_all(at(0).join("end")).unwrap();
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_makes_meanwhile_is_as_good_and_what_cannot_be_made_is_told() {
+    fn a_directory_made_by_another_is_used_and_a_failure_to_make_one_is_an_error() {
         let temp = users();
         let make = |name: &str| ours(&temp.path().join(name), Missing::Make(0o700)).map(drop);
         for made in as_user(|| at_once(|round| make(&round.to_string()))) {

@@ -2,7 +2,7 @@
 //!
 //! `local:` names go to the keyring, everything else to AWS. AWS is connected to when it is first
 //! needed, so that who uses local keys only never reads AWS configuration; a connection or a
-//! keyring that fails is trouble for that call, and the next call tries again.
+//! keyring that fails is trouble for that call, and the next call opens it again.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ impl Providers {
         Self { local: self.local.map(|local| local.serving(uid)), ..self }
     }
 
-    /// How far this host's clock is from that of KMS, if KMS has answered and told the time.
+    /// How far this host's clock is from that of KMS, if KMS has answered with a date.
     pub(crate) fn clock_error(&self) -> Option<ClockError> {
         self.aws.clock_error()
     }

@@ -1,6 +1,6 @@
 //! Reads one `[[watch]]` table.
 //!
-//! What concerns several rules or other tables is left in [`CrossChecks`], so that an incomplete rule
+//! What concerns several rules or other tables goes to [`CrossChecks`], so that an incomplete rule
 //! still takes part in those checks. Never touches the directories that a rule names.
 
 use std::collections::HashSet;

@@ -22,12 +22,12 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(crate) enum State<'a> {
     /// Started, or done with a reload.
     Ready,
-    /// Told to reload.
+    /// Reloading was ordered.
     Reloading {
         /// When, by `CLOCK_MONOTONIC`; without it systemd 253 and later take the reload for failed.
         asked: Duration,
     },
-    /// Told to end.
+    /// Stopping was ordered.
     Stopping,
     /// How it stands, on one line.
     Status(&'a str),
@@ -47,7 +47,7 @@ impl fmt::Display for State<'_> {
     }
 }
 
-/// The way to the service manager, if there is one.
+/// The socket of the service manager, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
     socket: Option<(UnixDatagram, SocketAddr)>,
@@ -78,17 +78,18 @@ impl Notifier {
         Self { socket, watchdog: watchdog(limit.as_deref(), process.as_deref(), std::process::id()) }
     }
 
-    /// Whether there is a service manager to tell.
+    /// Whether there is a service manager to notify.
     pub(crate) fn is_listened_to(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// Within which time it wants to be told that all is well, if it does.
+    /// The limit of its watchdog, if it has one.
     pub(crate) fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// Tells something, and whether that got through. Where nobody listens everything does.
+    /// Sends a notification; returns whether it was sent. Without a service manager it always
+    /// succeeds.
     pub(crate) fn send(&self, states: &[State<'_>]) -> bool {
         let Some((socket, address)) = &self.socket else { return true };
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();

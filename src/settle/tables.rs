@@ -9,7 +9,7 @@ use crate::settle::*;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Story {
+struct Case {
     want: String,
     #[serde(default)]
     timing: Waits,
@@ -85,15 +85,15 @@ fn shown(next: Next) -> String {
     }
 }
 
-fn tell(story: &Story) -> Result<(), String> {
-    let want = match story.want.as_str() {
+fn run(case: &Case) -> Result<(), String> {
+    let want = match case.want.as_str() {
         "sign" => Want::Sign,
         "verify" => Want::Verify,
         other => return Err(format!("want = {other:?}")),
     };
-    let timing = timing(&story.timing);
+    let timing = timing(&case.timing);
     let mut pair = Pair::new(want, Duration::ZERO, PairVersion::<u64>::NONE);
-    for event in &story.step {
+    for event in &case.step {
         let at = time(&event.at);
         let next = match event {
             Event { see: Some(versions), .. } => pair.seen(at, &versions.seen(), &timing),
@@ -137,19 +137,19 @@ fn tell(story: &Story) -> Result<(), String> {
 }
 
 #[test]
-fn every_story_goes_as_told() {
+fn every_case_answers_as_listed() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/settle");
     let mut failed = String::new();
-    let mut told = 0;
+    let mut ran = 0;
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        let story: Story = toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        if let Err(why) = tell(&story) {
+        let case: Case = toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        if let Err(why) = run(&case) {
             failed.push_str(&format!("\n{}: {why}", path.file_name().unwrap().display()));
         }
-        told += 1;
+        ran += 1;
     }
     assert!(failed.is_empty(), "{failed}");
-    assert!(told >= 15, "only {told} stories found");
+    assert!(ran >= 15, "only {ran} cases found");
 }

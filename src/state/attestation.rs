@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_no_digest_and_its_context_tells_all() {
+    fn a_seal_is_no_digest_and_its_context_names_the_head() {
         let bytes = plaintext(&head(258, 7));
         assert_eq!(bytes.len(), 85);
         assert_ne!(bytes.len(), digest::LEN);

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_go_come_or_change_places_are_named() {
+    fn missing_added_and_moved_rows_are_named() {
         let (claims, rows) = record(9, 2);
         let with = |change: &dyn Fn(&mut Rows)| {
             let mut rows = rows.clone();
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_record_says_of_itself_must_be_so() {
+    fn a_record_whose_claims_do_not_match_its_rows_is_broken() {
         let (claims, rows) = record(9, 4);
         let other = Link::new([9; 32]);
         let with = |change: &dyn Fn(&mut Claims)| {

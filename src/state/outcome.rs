@@ -57,8 +57,8 @@ impl Outcome {
 
     /// The words of all outcomes on record, those of items that left quarantine included.
     pub(crate) fn words() -> impl Iterator<Item = &'static str> {
-        let departed = [ExitKind::Released, ExitKind::Purged].map(ExitKind::as_str);
-        Self::ALL.into_iter().map(Self::as_str).chain(departed)
+        let exits = [ExitKind::Released, ExitKind::Purged].map(ExitKind::as_str);
+        Self::ALL.into_iter().map(Self::as_str).chain(exits)
     }
 
     /// Whether the `.sig` beside the payload is ours, or counts as ours.

@@ -18,7 +18,7 @@ const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
 
 #[test]
-fn metrics_are_told_over_the_socket_and_over_loopback_in_the_form_that_is_asked_for() {
+fn metrics_are_served_over_the_socket_and_loopback_in_the_requested_format() {
     let observed = observed_daemon();
     let answer = observed.over_socket();
     assert_eq!((answer.status, answer.kind.as_str()), (200, OPENMETRICS));

@@ -192,11 +192,11 @@ impl<'s> Releases<'s> {
         parcel: &Parcel,
         valid: Option<&Valid>,
     ) -> Result<(), ItemTrouble> {
-        let edition = target.rule.filter(|rule| {
+        let remembered = target.rule.filter(|rule| {
             valid.is_some() && target.place == Place::Delivered && rollback(rule) != Rollback::Off
         });
         let digest = parcel.digest();
-        let edition = match edition {
+        let remembered = match remembered {
             Some(rule) if self.journal.remember_delivered_version(&rule.name, &target.known, digest)? => {
                 Some(rule)
             }
@@ -210,7 +210,7 @@ impl<'s> Releases<'s> {
             // The payload has its name by then.
             Err(FsError { action, .. }) => *action == Action::SyncDirectory,
         };
-        if let Some(rule) = edition.filter(|_| !is_there) {
+        if let Some(rule) = remembered.filter(|_| !is_there) {
             self.journal.forget_delivered_version(&rule.name, &target.known, digest)?;
         }
         let published = published.map_err(|error| match is_there {

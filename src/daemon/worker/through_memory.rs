@@ -361,7 +361,7 @@ fn p8_somebody_who_was_first_with_something_else_keeps_it_and_the_source_stays()
 }
 
 #[test]
-fn a_claim_that_is_lost_to_another_worker_harms_nothing() {
+fn a_source_taken_by_another_worker_is_no_error() {
     let mut world = World::new(VERIFY);
     let destination = world.destination.clone();
     // What this worker reads another one has delivered and removed before this one publishes.

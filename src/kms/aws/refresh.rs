@@ -23,17 +23,17 @@ use crate::kms::Trouble;
 /// The longest that a source may take, a credential process that waits for a person's touch
 /// included.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// A failure is everybody's for so long: a thousand held files are one question to the source.
+/// A failure is cached for this long, so that a thousand held files cost one request to the source.
 const FAILURE_LASTS: Duration = Duration::from_secs(1);
-/// Credentials that end so soon are not used: they might end on the way.
+/// Credentials that expire this soon are not used: they might expire before the request arrives.
 const MARGIN: Duration = Duration::from_secs(10);
-/// New ones are asked for so long before the old ones end, which then still bridge an outage of
-/// their source. The metadata services have them by then (Amazon EC2 user guide, "Retrieve security
-/// credentials from instance metadata").
+/// New ones are requested this long before the old ones expire, which then still bridge an outage
+/// of their source. The metadata services have them by then (Amazon EC2 user guide, "Retrieve
+/// security credentials from instance metadata").
 const AHEAD: Duration = Duration::from_secs(5 * 60);
-/// What names no end is asked for again after this long, as the SDK does.
+/// Credentials without an expiry are requested again after this long, as the SDK does.
 const UNLIMITED: Duration = Duration::from_secs(15 * 60);
-/// Between two questions for what is not urgent.
+/// Time between two requests that are not urgent.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Where credentials come from, opened anew: files are read and clients built again.
@@ -44,9 +44,9 @@ pub(super) type Opening = Pin<Box<dyn Future<Output = Origin> + Send>>;
 /// A source of credentials, as it was configured when it was opened.
 #[derive(Debug)]
 pub(super) struct Origin {
-    /// What hands them out.
+    /// The SDK's provider.
     pub(super) provider: SharedCredentialsProvider,
-    /// What is said of it.
+    /// Which source it is, for messages.
     pub(super) source: Source,
 }
 
@@ -58,13 +58,13 @@ pub(super) struct Held {
     loaded: Moment,
 }
 
-/// The credentials of one configuration.
+/// The credentials of one configuration, cached until they expire or KMS refuses them.
 pub(super) struct CredentialCache {
     open: Open,
     clock: Clock,
-    /// Those in use. Changed by who has the refresh.
+    /// Those in use. Changed only while `refresh` is locked.
     held: Mutex<Option<Arc<Held>>>,
-    /// Had by the one who asks the source. The others wait for what comes of that.
+    /// Locked by the call that requests new credentials. The others wait for its result.
     refresh: tokio::sync::Mutex<Refresh>,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Debug for CredentialCache {
 }
 
 impl CredentialCache {
-    /// Keeps the credentials of what `open` opens. Opens nothing yet.
+    /// An empty cache for the source that `open` opens when it is first needed.
     pub(super) fn new(open: Open) -> Self {
         Self { open, clock: Clock::start(), held: Mutex::default(), refresh: tokio::sync::Mutex::default() }
     }
@@ -110,7 +110,7 @@ impl CredentialCache {
         }
         let mut refresh = self.refresh.lock().await;
         let now = self.clock.now();
-        // Somebody else may have asked meanwhile.
+        // Another call may have loaded them meanwhile.
         if let Some(held) = self.held().filter(|held| held.state(now, clock::system_time()) != State::Over) {
             return Ok(held);
         }
@@ -124,8 +124,8 @@ impl CredentialCache {
         loaded
     }
 
-    /// New credentials before the old ones end; the old ones if there are none yet, or somebody
-    /// else asks already.
+    /// New credentials before the old ones expire; the old ones if there are none yet, or another
+    /// call is requesting them.
     async fn load_ahead(&self, old: Arc<Held>) -> Arc<Held> {
         let Ok(mut refresh) = self.refresh.try_lock() else { return old };
         if self.clock.now() < refresh.next_ahead {
@@ -138,7 +138,7 @@ impl CredentialCache {
         })
     }
 
-    /// Asks the source, which is opened if it is not.
+    /// Requests credentials from the source, which is opened if it is not.
     async fn load(&self, refresh: &mut Refresh) -> Result<Arc<Held>, Trouble> {
         let origin = match &mut refresh.origin {
             Some(origin) => origin,
@@ -151,7 +151,7 @@ impl CredentialCache {
     /// anew and asked, though not too often. `None`: there are no others, and the old ones stay.
     pub(super) async fn renew(&self, refused: &Arc<Held>) -> Option<Arc<Held>> {
         let mut refresh = self.refresh.lock().await;
-        // Of many calls that were refused at the same time, the first asks for all.
+        // Of several calls that were refused at the same time, the first renews for all.
         let held = self.held();
         let old = refused.credentials.access_key_id();
         if held.as_ref().is_some_and(|held| is_other(&held.credentials, &refused.credentials)) {

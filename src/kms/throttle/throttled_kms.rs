@@ -42,7 +42,7 @@ pub(crate) struct ThrottledKms<K, O> {
     clock: Clock,
 }
 
-/// A call under way.
+/// A call in flight.
 struct InFlight<'a, O: Observer>(&'a O);
 
 impl<'a, O: Observer> InFlight<'a, O> {
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_call_is_told_with_its_answer_and_the_rate_that_it_leads_to() {
+    async fn each_call_is_observed_with_its_answer_and_the_new_rate() {
         let (kms, recorder, key) = throttled(Some(TroubleKind::Throttled));
         kms.encrypt(&key, b"digest", &Context::default()).await.unwrap();
         assert_eq!(recorder.take(), ["began", "1ms", "Encrypt ok", "over"]);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_is_given_up_is_over() {
+    async fn a_cancelled_call_is_counted_as_over() {
         let (kms, recorder, key) = throttled(None);
         let nothing = Context::default();
         let call = kms.decrypt(Asked::Key(&key), b"signature", &nothing);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn k19_a_key_is_told_silent_once_and_is_then_not_asked() {
+    async fn k19_a_silent_key_is_reported_once_and_then_not_asked() {
         let (kms, recorder, key) = throttled(Some(TroubleKind::Network));
         for _ in 0..7 {
             kms.decrypt(Asked::Key(&key), b"signature", &Context::default()).await.map(drop).unwrap_err();

@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn publishing_goes_as_foreseen_or_one_of_the_ways_that_are() {
+    fn publishing_has_one_of_the_foreseen_results() {
         for (path, payload, signature) in [
             ("f", None, None),
             ("f", Some("content"), None),

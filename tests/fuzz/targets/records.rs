@@ -391,7 +391,8 @@ static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
         item: Some("item".to_owned()),
     };
     wait(state.record(decision)).expect("a row");
-    wait(state.add_pending_publish("rule", &path, &Signature::parse(b"s").expect("a signature"))).expect("a row");
+    wait(state.add_pending_publish("rule", &path, &Signature::parse(b"s").expect("a signature")))
+        .expect("a row");
     wait(state.remember_delivered_version("rule", &path, &Digest::of(b"payload"))).expect("a row");
     drop(state);
     // The thread of the state closes the database, which brings all of it into the one file.

@@ -266,7 +266,7 @@ impl Item {
         }
     }
 
-    /// The row for history, should it leave as it is.
+    /// The row to record when the item leaves the store unchanged.
     pub(crate) fn exit(&self, how: ExitKind, why: String) -> QuarantineExit {
         let record = &self.record;
         QuarantineExit {
