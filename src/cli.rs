@@ -1,7 +1,7 @@
 //! The command line: what can be written there, and what its help says.
 //!
-//! Types only. What an argument means beyond its shape (is this a key? a context?) is told by the
-//! types of the library, when the command runs.
+//! Types only. What an argument means beyond its shape (is this a key? a context?) is decided by
+//! the types of the library, when the command runs.
 
 mod check;
 mod control;

@@ -1,9 +1,9 @@
 //! The control socket: what a running daemon answers to who may ask, and metrics.
 //!
-//! HTTP/1.1 over a Unix socket of mode 0660. It reads the status, asks the drivers what waits and
+//! HTTP/1.1 over a Unix socket of mode 0660. It reads the status, asks the workers what waits and
 //! reads the record; it holds no file, decides nothing, and cannot be made to read one. Two orders
 //! change what the daemon does next, `rescan` and `reload`, and only the daemon's own user and root
-//! may give them. A socket that cannot be made is told and tried again, and stops nothing else.
+//! may give them. A socket that cannot be opened is logged and retried, and stops nothing else.
 
 mod app;
 pub(crate) mod client;
@@ -37,7 +37,7 @@ const NAME: &str = "control.sock";
 /// Where the package's unit has it.
 pub(crate) const SYSTEM_SOCKET: &str = "/run/kms-sig/control.sock";
 
-/// Time between tries to make what could not be made.
+/// Time between attempts to open a socket.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Where a daemon of this policy makes its socket: where the policy says, else in the directory

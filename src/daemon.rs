@@ -1,7 +1,7 @@
-//! The daemon: opens what the policy names, runs a driver for each rule, ends when told.
+//! The daemon: opens what the policy names, runs a worker for each rule, and ends when ordered to.
 //!
-//! Wiring only. A driver that ends early or panics ends the daemon, loudly: a rule that nobody
-//! works for must not look like a quiet one.
+//! Wiring only. A worker that ends early or panics ends the daemon with an error: a rule without a
+//! worker must not look like an idle one.
 
 pub(crate) mod ask;
 pub(crate) mod batcher;
@@ -57,13 +57,13 @@ pub(crate) use start::admit;
 use start::{open_state, prepare};
 pub use summary::Summary;
 
-/// Runs until told to stop, or with `once` until everything present is dealt with or left. `ready`
-/// fires when every rule watches its directory and its first scan is under way, or is held for a
-/// reason that was told; what goes on from there is on the status. A new policy takes the place of
-/// the old one when nothing is in hand, so that no verdict mixes the two; one that cannot is
-/// refused, and the old one goes on (P7).
+/// Runs until ordered to stop, or with `once` until every file present is decided or left. `ready`
+/// fires when each rule either watches its directory and has its first scan queued, or is held for
+/// a logged reason; `status` shows the state from then on. A new policy replaces the old one when
+/// nothing is in hand, so that no verdict mixes the two. A policy that cannot take over is refused,
+/// and the old one stays in force (P7).
 ///
-/// Signs what lies in a folder, and ends:
+/// Signs the files of a directory, then ends:
 ///
 /// ```
 /// use std::fs;
@@ -112,7 +112,8 @@ pub use summary::Summary;
 /// ```
 ///
 /// # Errors
-/// [`DaemonError`]; nothing is half done then, only undone.
+/// [`DaemonError`]. No file is left half done: work that was not finished is repeated at the next
+/// start.
 pub async fn run<K: Kms>(
     policy: Policy,
     kms: impl Fn(&Policy) -> K,
@@ -137,13 +138,13 @@ pub async fn run<K: Kms>(
     }
 }
 
-/// Answers for state's thread whenever somebody asks whether it turns.
+/// Answers the watchdog for the state thread, by a round trip through its queue.
 async fn answer_for_state(state: State, status: Arc<Status>) -> Infallible {
     let mut heartbeat = status.watchdog.register(watchdog::STATE);
     loop {
         heartbeat.asked().await;
         if state.echo().await.is_err() {
-            return std::future::pending().await; // whoever needs it ends the daemon
+            return std::future::pending().await; // the workers that need state end the daemon
         }
         heartbeat.beat();
     }
@@ -218,7 +219,7 @@ async fn serve<K: Kms>(
                 }
                 return Ok(in_order(summaries, &policy.rules));
             }
-            // Who says stop does not wait for the record to be sealed; the next start sees to it.
+            // A stop does not wait for the record to be sealed; the next start seals it.
             SupervisorExit::Stopped(summaries) => return Ok(in_order(summaries, &policy.rules)),
             SupervisorExit::Replaced(next) => {
                 (policy, quarantine) = *next;
@@ -226,7 +227,7 @@ async fn serve<K: Kms>(
             }
         }
     }
-    Ok(Vec::new()) // nobody lives to see 2^64 policies
+    Ok(Vec::new()) // unreachable: 2^64 policies
 }
 
 enum StoreCheck {
@@ -234,9 +235,9 @@ enum StoreCheck {
     Stopped,
 }
 
-/// Brings the quarantine store into order before a crew begins. Only then, when nothing is in hand,
-/// as what looks half done could be on its way; so if an earlier crew left somebody behind, that
-/// waits for the next time.
+/// Recovers the quarantine store before a supervisor starts. Only while no worker runs: an item
+/// that looks half done may be one that a worker is writing. If a worker of an earlier generation
+/// was abandoned and still runs, recovery waits for the next reload or start.
 async fn prepare_store(
     store: &Arc<Store>,
     state: &State,
@@ -262,7 +263,7 @@ async fn prepare_store(
     }
 }
 
-/// Works on the quarantine store, for as long as its disk takes, where that stops nothing else.
+/// Runs work on the quarantine store on a thread where a slow disk blocks nothing else.
 async fn at_store<T: Send + 'static>(
     store: &Arc<Store>,
     work: impl FnOnce(&Store) -> Result<T, FsError> + Send + 'static,
@@ -272,19 +273,19 @@ async fn at_store<T: Send + 'static>(
     Ok(done.map_err(|error| DaemonError::Worker(format!("the quarantine's: {error}")))??)
 }
 
-/// This host's name, as contexts have it.
+/// This host's name, for `{hostname}` in encryption contexts.
 pub(crate) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Summaries in the order of the policy: the rules end in any order.
+/// Sorts summaries into the order of the policy; rules end in any order.
 fn in_order(mut summaries: Vec<Summary>, rules: &[Arc<Rule>]) -> Vec<Summary> {
     summaries.sort_by_key(|s| rules.iter().position(|rule| rule.name == s.rule()));
     summaries
 }
 
-/// Puts on record what lies in quarantine and is not: a kill came between the two, or state was
-/// lost.
+/// Records items of the store that have no row: the process was killed between the two steps, or
+/// state was lost.
 async fn record_items(state: &State, store: &Arc<Store>) -> Result<(), DaemonError> {
     let ids = at_store(store, |store| quarantine::ids(store.dir())).await?;
     state.forget_items(ids.clone()).await?;

@@ -1,5 +1,5 @@
-//! What would happen to a file, and what would keep the daemon from working, told without changing
-//! anything.
+//! Predicts what would happen to a file, and what would keep the daemon from working, without
+//! changing anything.
 
 pub(crate) mod explain;
 pub(crate) mod inspect;

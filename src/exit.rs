@@ -12,9 +12,9 @@ pub enum Exit {
     Done,
     /// 1: some signature is invalid or missing.
     Invalid,
-    /// 2: usage or policy; a human must edit something before another try makes sense.
+    /// 2: usage or policy; a human must edit something before another attempt makes sense.
     Usage,
-    /// 3: could not tell, or not finished: KMS, credentials, I/O. Another try may succeed.
+    /// 3: could not tell, or not finished: KMS, credentials, I/O. Another attempt may succeed.
     Unfinished,
 }
 

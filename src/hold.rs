@@ -1,4 +1,4 @@
-//! Holds: why no verdict or no effect is possible now. The file stays and is tried again.
+//! Holds: why no verdict or no effect is possible now. The file stays and is attempted again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -44,7 +44,7 @@ pub enum Hold {
     Conflict {
         /// The destination of the payload.
         path: PathBuf,
-        /// What is in the way.
+        /// The conflict.
         what: Conflict,
     },
     /// A directory of the policy is not at its path any more: what went into it would be found by
@@ -276,12 +276,12 @@ impl fmt::Display for Hold {
     }
 }
 
-/// The causes of holds that were told, so that ten thousand held files are one message; two, if
+/// The causes of holds that were logged, so that ten thousand held files are one message; two, if
 /// what may pass by itself lasts.
 #[derive(Debug, Default)]
 pub(crate) struct Announced(HashMap<&'static str, Announcement>);
 
-/// How a hold is told.
+/// At which level a hold is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Announcement {
     /// It may pass by itself.
@@ -291,7 +291,7 @@ pub(crate) enum Announcement {
 }
 
 impl Announced {
-    /// How this hold, which has lasted so long, is to be told. `None`: its cause was told before.
+    /// How to log this hold, which has lasted this long. `None`: its cause was logged before.
     pub(crate) fn announce(&mut self, hold: &Hold, lasted: Duration) -> Option<Announcement> {
         let now = match hold.needs_operator(lasted) {
             true => Announcement::Alarm,
@@ -305,7 +305,7 @@ impl Announced {
         Some(now)
     }
 
-    /// Whether nothing was told that has not been taken back.
+    /// Whether no logged cause is still in force.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -316,7 +316,7 @@ impl Announced {
     }
 }
 
-/// Why a try stopped before its end.
+/// Why an attempt stopped before its end.
 #[derive(Debug)]
 pub(crate) enum AttemptError {
     /// The file changed, is gone or is being written: start over.
@@ -328,7 +328,7 @@ pub(crate) enum AttemptError {
 }
 
 impl AttemptError {
-    /// What cannot be, and is: the file is held where everybody sees it, never tried again without
+    /// A broken invariant: the file is held where everybody sees it, never attempted again without
     /// a word.
     pub(crate) const fn bug(what: &'static str) -> Self {
         Self::Hold(Hold::Internal(what))
@@ -393,11 +393,11 @@ impl From<crate::fs::OpenError> for AttemptError {
     }
 }
 
-/// The shortest and longest wait between tries of a held file.
+/// The shortest and longest wait between attempts of a held file.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
-/// How long to wait before try number `attempt` (from 1) is repeated: full jitter, so that many
+/// How long to wait before attempt number `attempt` (from 1) is repeated: full jitter, so that many
 /// held files do not come back at once. `jitter` is uniform in 0..1.
 pub(crate) fn back_off(attempt: u32, jitter: f64) -> Duration {
     let ceiling = FIRST.saturating_mul(1_u32.checked_shl(attempt.min(20)).unwrap_or(u32::MAX)).min(LONGEST);

@@ -212,7 +212,8 @@ impl TroubleKind {
         Self::Request,
     ];
 
-    /// Whether a person is needed, once it has lasted so long. Such trouble is told once, loudly.
+    /// Whether a person is needed, once it has lasted so long. Such trouble is logged once, as an
+    /// error.
     pub fn needs_operator(self, lasted: Duration) -> bool {
         self.patience().is_some_and(|patience| lasted >= patience)
     }

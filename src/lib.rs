@@ -41,9 +41,9 @@
 //! [`daemon`] is the pipeline itself; [`fs`] is how files are touched, [`sink`] all that changes
 //! them, [`state`] what is remembered and on record, and how KMS vouches for that record;
 //! [`diagnose`] what would happen; [`cli`] and [`command`] are what a person asks for, [`terminal`]
-//! what is shown to people only, [`service`] what the host is told, [`message`] what is logged,
-//! [`control`] what a running daemon answers. ARCHITECTURE.md has the order in which they may
-//! import each other.
+//! what is shown to people only, [`service`] what the host is notified of, [`message`] what is
+//! logged, [`control`] what a running daemon answers. ARCHITECTURE.md has the order in which they
+//! may import each other.
 //!
 //! # As a library
 //!

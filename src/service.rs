@@ -58,7 +58,7 @@ impl WatchdogPace {
 struct Sent {
     ready: bool,
     reloads: u64,
-    /// It was told of the last reload, and not yet of its end.
+    /// It was notified of the last reload, and not yet of its end.
     reloading: bool,
     stopping: bool,
     status: String,
@@ -264,7 +264,7 @@ mod tests {
             reason: String::new(),
             hint: String::new(),
             needs_operator: false,
-            next_try: None,
+            next_attempt: None,
         };
         status.rule("incoming").show(Now {
             root: Root::Watched,

@@ -5,11 +5,11 @@
 //!
 //! - A file is quiet when two samples at least `settle` apart show the same identity.
 //! - To be signed it must be quiet and have no writer.
-//! - A pair to be verified is tried once per quiet identity, writer or not, because a valid
+//! - A pair to be verified is attempted once per quiet identity, writer or not, because a valid
 //!   signature is the best proof of completeness. That it does not verify is final only after the
 //!   pair stayed unchanged, with no writer seen, for `grace`; a missing signature is final after
 //!   `signature_timeout`.
-//! - Nothing is given up: what never settles is reported, and watched on.
+//! - Nothing is given up: a pair that never settles is reported and stays watched.
 
 use std::time::Duration;
 
@@ -23,15 +23,15 @@ pub struct Timing {
     pub settle: Duration,
     /// How long an invalid pair must stay unchanged where the lease says that nobody writes.
     pub grace_leased: Duration,
-    /// The same where the kernel cannot say.
+    /// The same where the kernel cannot say who writes.
     pub grace_unleased: Duration,
     /// How long a payload waits for its signature.
     pub signature_timeout: Duration,
-    /// After how long without a quiet moment the pair is reported.
+    /// A pair that has not been quiet for this long is reported.
     pub never_settles: Duration,
 }
 
-/// What is wanted of the pair.
+/// What the rule does with a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// A signature for the payload; a `.sig` beside it is not this module's business.
@@ -41,7 +41,7 @@ pub enum Want {
 }
 
 impl Want {
-    /// What of a pair settling looks at.
+    /// The versions that settling depends on.
     pub(crate) fn versions<V>(self, versions: PairVersion<V>) -> PairVersion<V> {
         match self {
             Self::Sign => PairVersion { signature: None, ..versions },
@@ -69,10 +69,10 @@ impl<V> PairVersion<V> {
     }
 }
 
-/// How much a verdict of the coming try counts.
+/// Whether an invalid verdict of an attempt is final, or the pair may still be arriving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Finality {
-    /// Valid counts; anything else may still be an upload under way.
+    /// Only a valid verdict counts; an invalid one may be an upload in progress.
     Provisional,
     /// Any verdict counts.
     Final,
@@ -93,18 +93,19 @@ pub enum Next {
     Rest,
 }
 
-/// How a try ended, as far as settling goes.
+/// How an attempt ended, as far as settling is concerned. A pair that is done leaves the state
+/// machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum AttemptEnd {
     /// It changed meanwhile, or was being written: start over.
     Changed,
     /// Invalid, but provisionally.
     NotYet,
-    /// No verdict possible; try again at this moment.
+    /// No verdict was possible; attempt it again at this moment.
     Hold(Moment),
 }
 
-/// Something an operator should hear once.
+/// A condition that is reported to an operator once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Worry {
     /// It has been changing for `never_settles`.
@@ -113,14 +114,14 @@ pub(crate) enum Worry {
     Orphan,
 }
 
-/// One name of a rule, while there is something to do about it.
+/// The state of one payload name of a rule, until it is decided.
 #[derive(Debug, Clone)]
 pub struct Pair<V> {
     want: Want,
     versions: PairVersion<V>,
     /// When the present versions were first seen, or a writer was last seen.
     since: Moment,
-    /// When it was last known to be quiet, or first seen.
+    /// When it was last known to be quiet, or was first seen. For [`Worry::NeverSettles`].
     restless_since: Moment,
     /// Whether a second sample has confirmed the versions.
     confirmed: bool,
@@ -133,11 +134,11 @@ pub struct Pair<V> {
 enum Step {
     /// Waiting to become quiet.
     Settling,
-    /// Being tried; the versions may change meanwhile.
-    Trying(Finality),
-    /// Tried in vain; waiting for grace.
+    /// An attempt is running; the versions may change meanwhile.
+    Attempting(Finality),
+    /// An attempt found it invalid, provisionally; waiting for grace.
     Doubted,
-    /// Held until a moment; then tried again.
+    /// Held until a moment; then attempted again.
     Held(Moment, Finality),
 }
 
@@ -161,10 +162,10 @@ impl<V: Clone + PartialEq> Pair<V> {
         &self.versions
     }
 
-    /// How much the verdict of the try under way counts, if one is.
-    pub(crate) const fn trying(&self) -> Option<Finality> {
+    /// The finality of the running attempt, if there is one.
+    pub(crate) const fn attempt(&self) -> Option<Finality> {
         match self.step {
-            Step::Trying(finality) => Some(finality),
+            Step::Attempting(finality) => Some(finality),
             Step::Settling | Step::Doubted | Step::Held(..) => None,
         }
     }
@@ -174,7 +175,7 @@ impl<V: Clone + PartialEq> Pair<V> {
         self.writer
     }
 
-    /// Whether it was tried in vain and waits for grace.
+    /// Whether an attempt found it invalid, provisionally, and it waits for grace.
     pub(crate) const fn is_doubted(&self) -> bool {
         matches!(self.step, Step::Doubted)
     }
@@ -194,8 +195,8 @@ impl<V: Clone + PartialEq> Pair<V> {
     pub(crate) fn probed(&mut self, now: Moment, writer: Writer, timing: &Timing) -> Next {
         self.writer = writer;
         match (self.step, self.want, writer) {
-            (Step::Trying(_), _, _) => Next::Rest,
-            // A signature under way never vouches for what a writer may still change.
+            (Step::Attempting(_), _, _) => Next::Rest,
+            // Nothing is signed that a writer may still change.
             (Step::Settling | Step::Held(..), Want::Sign, Writer::Present)
             | (Step::Doubted, _, Writer::Present) => {
                 self.since = now;
@@ -206,13 +207,13 @@ impl<V: Clone + PartialEq> Pair<V> {
                 Next::LookAt(now + timing.settle)
             }
             (Step::Settling, Want::Sign, Writer::Absent | Writer::Unknown) => {
-                self.try_now(now, Finality::Final)
+                self.attempt_now(now, Finality::Final)
             }
             (Step::Settling, Want::Verify, _) if self.versions.signature.is_some() => {
                 if writer == Writer::Present {
                     self.since = now; // grace counts from the last writer seen
                 }
-                self.try_now(now, Finality::Provisional)
+                self.attempt_now(now, Finality::Provisional)
             }
             (Step::Settling | Step::Doubted, Want::Verify, _) => {
                 if writer == Writer::Present {
@@ -220,34 +221,34 @@ impl<V: Clone + PartialEq> Pair<V> {
                     return Next::LookAt(now + timing.settle);
                 }
                 let due = self.since + self.patience(timing);
-                if now >= due { self.try_now(now, Finality::Final) } else { Next::LookAt(due) }
+                if now >= due { self.attempt_now(now, Finality::Final) } else { Next::LookAt(due) }
             }
-            (Step::Doubted, Want::Sign, _) => self.try_now(now, Finality::Final),
+            (Step::Doubted, Want::Sign, _) => self.attempt_now(now, Finality::Final),
             (Step::Held(_, finality), _, _) => {
-                // A writer seen now: no verdict of this try may be final.
+                // With a writer present, no verdict of this attempt may be final.
                 let finality = if writer == Writer::Present { Finality::Provisional } else { finality };
-                self.try_now(now, finality)
+                self.attempt_now(now, finality)
             }
         }
     }
 
-    /// Takes the end of a try. `now` is when it ended.
-    pub(crate) fn ended(&mut self, now: Moment, ended: Ended, timing: &Timing) -> Next {
-        let Step::Trying(finality) = self.step else {
-            return self.next(now, timing); // the versions changed meanwhile; the try was of the old ones
+    /// Takes the end of an attempt. `now` is when it ended.
+    pub(crate) fn ended(&mut self, now: Moment, ended: AttemptEnd, timing: &Timing) -> Next {
+        let Step::Attempting(finality) = self.step else {
+            return self.next(now, timing); // the versions changed meanwhile; the attempt was of the old ones
         };
         match ended {
-            Ended::Changed => self.restart(now),
-            Ended::NotYet => self.step = Step::Doubted,
-            Ended::Hold(until) => self.step = Step::Held(until, finality),
+            AttemptEnd::Changed => self.restart(now),
+            AttemptEnd::NotYet => self.step = Step::Doubted,
+            AttemptEnd::Hold(until) => self.step = Step::Held(until, finality),
         }
         self.next(now, timing)
     }
 
-    /// Something an operator should hear, once for each time the pair becomes quiet.
+    /// What to report to an operator: at most one condition until the pair is attempted.
     pub(crate) fn worry(&mut self, now: Moment, timing: &Timing) -> Option<Worry> {
-        // To be signed it must be tried before it counts as quiet: a writer may have it open all
-        // along.
+        // A pair to be signed counts as quiet only when it is attempted: until then a writer may
+        // have it open.
         if self.want == Want::Verify && self.is_quiet(now, timing) {
             self.restless_since = now;
         }
@@ -267,31 +268,31 @@ impl<V: Clone + PartialEq> Pair<V> {
         Some(worry)
     }
 
-    /// Ends the wait of a held pair: what held it is over.
+    /// Ends the wait of a held pair, because the cause of the hold is over.
     pub(crate) fn retry_now(&mut self, now: Moment) {
         if let Step::Held(until, _) = &mut self.step {
             *until = (*until).min(now);
         }
     }
 
-    /// Lets a pair that waits for grace or a signature be tried for good at once (`--once`, for
-    /// pairs whose age already exceeds the wait).
+    /// Makes the final attempt at once on a pair that waits for grace or a signature. For `--once`,
+    /// when the age of the pair already exceeds the wait.
     pub(crate) fn hurry(&mut self, now: Moment) -> Next {
         match (self.step, &self.versions.payload) {
-            (Step::Settling | Step::Doubted, Some(_)) => self.try_now(now, Finality::Final),
+            (Step::Settling | Step::Doubted, Some(_)) => self.attempt_now(now, Finality::Final),
             _ => Next::Rest,
         }
     }
 
-    /// Whether it only waits: quiet, for grace or for a signature; or for the file that a signature
-    /// belongs to.
+    /// Whether only time or a missing file is waited for: a quiet pair waits for grace or its
+    /// signature, or a signature waits for its payload.
     pub(crate) fn waits_for_time(&self, now: Moment, timing: &Timing) -> bool {
         self.want == Want::Verify
             && match self.step {
                 Step::Doubted => true,
                 Step::Settling if self.versions.payload.is_none() => self.versions.signature.is_some(),
                 Step::Settling => self.is_quiet(now, timing) && self.versions.signature.is_none(),
-                Step::Trying(_) | Step::Held(..) => false,
+                Step::Attempting(_) | Step::Held(..) => false,
             }
     }
 
@@ -302,8 +303,8 @@ impl<V: Clone + PartialEq> Pair<V> {
         self.writer = Writer::Unknown;
     }
 
-    fn try_now(&mut self, now: Moment, finality: Finality) -> Next {
-        self.step = Step::Trying(finality);
+    fn attempt_now(&mut self, now: Moment, finality: Finality) -> Next {
+        self.step = Step::Attempting(finality);
         self.restless_since = now;
         self.worried = false;
         Next::Attempt(finality)
@@ -314,7 +315,7 @@ impl<V: Clone + PartialEq> Pair<V> {
         self.confirmed && now >= self.since + timing.settle
     }
 
-    /// How long the present pair may still turn out to be an upload under way.
+    /// For how long an invalid or missing signature may be an upload in progress.
     fn patience(&self, timing: &Timing) -> Duration {
         match (&self.versions.signature, self.writer) {
             (None, _) => timing.signature_timeout,
@@ -327,7 +328,7 @@ impl<V: Clone + PartialEq> Pair<V> {
         let has_payload = self.versions.payload.is_some();
         let has_signature = self.versions.signature.is_some();
         match self.step {
-            Step::Trying(_) => Next::Rest,
+            Step::Attempting(_) => Next::Rest,
             _ if !has_payload && (!has_signature || self.want == Want::Sign) => Next::Gone,
             // An orphan signature: its payload may come at any time.
             _ if !has_payload => {

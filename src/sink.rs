@@ -34,14 +34,13 @@ pub(crate) enum Delivered {
     /// Only a signature that is not ours to remove, unless the caller knows it for a leftover of
     /// its own.
     Orphan(Signature),
-    /// Something else has one of the names. Nothing was changed.
+    /// Another file has one of the names. Nothing was changed.
     Conflict(Conflict),
-    /// The warrant is for other bytes than these. Nothing was changed. No caller pairs a copy with
-    /// another copy's verdict.
+    /// The warrant is for other bytes. Nothing was changed. Only a bug in the caller leads here.
     NotWarranted,
 }
 
-/// How putting away ended.
+/// How moving to quarantine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PutAway {
     /// It is in the store, in this folder.
@@ -81,10 +80,10 @@ pub(crate) struct NameTaken {
 
 /// Where the results of one rule go.
 pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
-    /// Keeps ready what many removals have in common.
+    /// Keeps resources ready that several removals share.
     type Guard: Send + 'static;
 
-    /// Whoever may soon remove something says so first, and keeps what this returns until then.
+    /// A guard to take before work that may end in a removal, and to keep until it has.
     fn removal_guard(&self) -> Self::Guard;
 
     /// Where the private copy of a payload of this size goes, for a rule that delivers; `None`
@@ -129,7 +128,7 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
         known: &Signature,
     ) -> impl Future<Output = Result<bool, AttemptError>> + Send;
 
-    /// Whether this is the path of where it delivers to.
+    /// Whether this is the path of the destination.
     fn is_destination(&self, path: &Path) -> bool;
 
     /// Where a payload goes, for messages.
@@ -143,25 +142,23 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
         reason: Reason,
     ) -> impl Future<Output = Result<PutAway, AttemptError>> + Send;
 
-    /// Sees to it that a source can be removed, before it is delivered.
+    /// Checks, before delivery, that the source can be removed afterwards.
     fn prepare_removal(
         &self,
         path: &RelPath,
         versions: &PairVersion<S::Version>,
     ) -> impl Future<Output = Result<(), AttemptError>> + Send;
 
-    /// Removes a source that is delivered and on record.
+    /// Removes a source that was delivered and recorded.
     fn remove(
         &self,
         path: &RelPath,
         versions: &PairVersion<S::Version>,
     ) -> impl Future<Output = Result<Removed, AttemptError>> + Send;
 
-    /// Sees to what earlier runs left, which a scan came upon. Returns names that may be at their
-    /// places again.
+    /// Recovers what earlier runs left and a scan found. Returns names that may be back.
     fn tidy(&self, leftovers: Vec<S::Leftover>, state: &State) -> impl Future<Output = Vec<RelPath>> + Send;
 
-    /// Puts back what waits for its name to be free, as far as it goes by now. Returns what still
-    /// waits.
+    /// Puts back files whose names are free again. Returns those that still wait.
     fn bring_back(&self) -> impl Future<Output = NameTaken> + Send;
 }

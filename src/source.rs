@@ -42,7 +42,7 @@ pub trait Version: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
 
 /// A place that payloads come from, for one rule.
 ///
-/// What cannot be told now is an [`AttemptError::Hold`], never an answer (P2).
+/// If an answer is not possible now, that is an [`AttemptError::Hold`] (P2).
 pub(crate) trait Source: Sized + Send + Sync + 'static {
     /// How it tells versions apart.
     type Version: Version;
@@ -117,7 +117,7 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
         snapshot: &mut Snapshot<Self>,
     ) -> impl Future<Output = Result<(), AttemptError>> + Send;
 
-    /// Tells it that an entry is dealt with, durably, or gone.
+    /// Acknowledges an entry: it is decided, durably, or gone.
     fn acknowledge(&self, path: &RelPath) -> impl Future<Output = ()> + Send;
 }
 

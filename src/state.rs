@@ -1,11 +1,11 @@
 //! State: what was decided for which version of which file, in SQLite.
 //!
-//! Remembers, so that a restart does no work twice; never the only place where a file is known, so
-//! losing it loses speed and history and nothing else. A row saves work for sign rules and never
-//! replaces verification before delivery (C13).
+//! It saves a restart from repeating work. It is never the only place where a file is known: losing
+//! it loses speed and history and nothing else. A row saves work for sign rules and never replaces
+//! verification before delivery (C13).
 //!
 //! One thread owns the connection. Requests that arrive while it commits are committed together, so
-//! that one fsync serves many files; nobody gets an answer before what they wrote is durable.
+//! that one fsync serves many files; a caller gets its answer only when what it wrote is durable.
 //! Commands may append to the record beside it, by a [`Journal`].
 
 pub(crate) mod attestation;
@@ -14,7 +14,6 @@ pub(crate) mod audit;
 mod cases;
 mod database;
 mod decision;
-mod departure;
 mod error;
 pub(crate) mod export;
 mod file;
@@ -22,6 +21,7 @@ pub(crate) mod ledger;
 pub(crate) mod link;
 mod memory;
 mod outcome;
+mod quarantine_exit;
 pub mod reader;
 pub mod reason;
 mod schema;
@@ -31,8 +31,8 @@ pub(crate) use database::Found;
 pub use database::State;
 pub use decision::Decision;
 pub use decision::{Remembered, Version};
-pub(crate) use departure::{Journal, QuarantineExit};
 pub use error::StateError;
 pub use file::FILE;
 pub(crate) use outcome::ExitKind;
 pub use outcome::Outcome;
+pub(crate) use quarantine_exit::{Journal, QuarantineExit};

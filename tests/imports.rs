@@ -377,7 +377,7 @@ fn no_circle_of_files() {
         edges.entry(from).or_default().insert(to);
     }
     let circles = circles(&edges);
-    let told: Vec<String> = circles
+    let listed: Vec<String> = circles
         .iter()
         .map(|circle| {
             let is_inside = |(from, to): &(PathBuf, PathBuf)| {
@@ -393,7 +393,7 @@ fn no_circle_of_files() {
             format!("{} files:\n{}", circle.len(), lines.join("\n"))
         })
         .collect();
-    assert!(circles.is_empty(), "{} circles of files:\n{}", circles.len(), told.join("\n"));
+    assert!(circles.is_empty(), "{} circles of files:\n{}", circles.len(), listed.join("\n"));
 }
 
 #[test]

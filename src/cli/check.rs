@@ -29,8 +29,8 @@ pub struct Check {
     pub(crate) online: bool,
     /// Fail only for what a daemon would refuse as a whole, as is asked before a reload
     ///
-    /// What would hold single rules is told, and the exit code is 0: the others are to get the new
-    /// policy all the same.
+    /// What would hold single rules is reported, and the exit code is 0: the others are to get the
+    /// new policy all the same.
     #[arg(long)]
     pub(crate) reload: bool,
     /// One JSON object with everything, for programs

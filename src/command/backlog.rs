@@ -67,7 +67,7 @@ fn entry(file: &WaitingFile, now: &str, colours: Palette) -> String {
         1 => ", tried once".to_owned(),
         n => format!(", tried {n} times"),
     };
-    let next = match &file.next_try {
+    let next = match &file.next_attempt {
         Some(at) => format!(", next look {}", until(at, now)),
         None => ", looked at again when something happens to it".to_owned(),
     };

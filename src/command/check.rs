@@ -63,7 +63,7 @@ fn inspect(
     let decisions = match Decisions::open(&policy.state_dir) {
         Ok(decisions) => decisions,
         Err(error) => {
-            // Where the directory is no good, that is what is told.
+            // A fault of the directory is reported instead.
             if findings.iter().all(|finding| finding.level != Level::Fix) {
                 findings.push(unread_state(&error));
             }

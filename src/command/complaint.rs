@@ -11,7 +11,7 @@ pub(super) fn complain(line: &str) {
     progress::stderr().write_all(line.as_bytes()).ok();
 }
 
-/// `sig`'s absence, told once for all commands.
+/// The message about a missing `.sig`, shared by all commands.
 pub(super) fn complain_missing(sig: &Stream) {
     complain(&format!("no signature: {} does not exist", sig.as_input()));
 }

@@ -20,7 +20,7 @@ use crate::exit::Exit;
 /// The cursor before the first row.
 const BEGINNING: &str = "0";
 
-/// Time between tries to reach a daemon that went away.
+/// Time between attempts to reach a daemon that went away.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Prints lines, until there are no more or for ever.
@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(crate) fn run(arguments: &EventsCommand) -> Result<Exit, Failure> {
     let sockets = sockets(&arguments.daemon)?;
     block_on(async {
-        // Who has dealt with no line yet has no cursor, and misses nothing from the first row on.
+        // Without a line yet there is no cursor: start at the first row, so that nothing is missed.
         let after = arguments.after.as_ref();
         let cursor =
             after.map(|cursor| if cursor.is_empty() { BEGINNING.to_owned() } else { cursor.clone() });

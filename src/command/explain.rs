@@ -14,7 +14,9 @@ use crate::cli::Explain;
 use crate::clock;
 use crate::context::Context;
 use crate::diagnose::explain;
-use crate::diagnose::explain::{Applied, Asked, Ending, Now, Sent, SignatureThere, Split, Terms, WhyNot};
+use crate::diagnose::explain::{
+    Applied, Asked, Ending, ExplainInputs, Now, Sent, SignatureThere, Split, WhyNot,
+};
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::lease::Writer;
@@ -37,10 +39,11 @@ pub(crate) fn run(arguments: &Explain) -> Result<Exit, Failure> {
         source: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::NOENT),
     })?;
     let decisions = Decisions::open(&policy.state_dir).map_err(HistoryFailure::from)?;
-    let terms = Terms { decisions: decisions.as_ref(), min_free_space: policy.limits.min_free_space };
+    let inputs =
+        ExplainInputs { decisions: decisions.as_ref(), min_free_space: policy.limits.min_free_space };
     let mut answers = Vec::new();
     for rule in &policy.rules {
-        answers.push((&**rule, explain::explain(rule, &asked, terms).map_err(HistoryFailure::from)?));
+        answers.push((&**rule, explain::explain(rule, &asked, inputs).map_err(HistoryFailure::from)?));
     }
     decisions.map_or(Ok(()), |decisions| decisions.done()).map_err(HistoryFailure::from)?;
     if arguments.json {

@@ -1,4 +1,4 @@
-//! Why a command came to no answer: its exit code, its hint, and how it is told.
+//! Why a command failed: its exit code, its hint and its message.
 
 use std::io;
 

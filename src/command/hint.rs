@@ -71,7 +71,7 @@ const fn others(errno: Errno) -> &'static str {
     }
 }
 
-/// The kernel's number for it; some errors are told before the kernel is asked.
+/// The kernel's number for it; some errors are found before a system call.
 fn errno(error: &Error) -> Errno {
     let told = if error.kind() == ErrorKind::IsADirectory { Errno::ISDIR } else { Errno::IO };
     Errno::from_io_error(error).unwrap_or(told)

@@ -25,7 +25,7 @@ pub(crate) use store_trouble::StoreTrouble;
 /// Does what was asked for.
 ///
 /// # Errors
-/// [`Failure`]; single items that resist are told and are none.
+/// [`Failure`]; single items that fail are reported and are no failure.
 pub(crate) fn run(arguments: &Quarantine, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
     match arguments {
         Quarantine::List { store, choice } => show::list(&Store::open(&store.policy)?, choice, store.json),

@@ -12,7 +12,7 @@ use crate::signature::batch::Batch;
 use crate::signature::ciphertext::{self, Form};
 use crate::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
 
-/// What a ciphertext is, where it can be told.
+/// What a ciphertext is, if it can be recognised.
 const OF_A_KEYRING: &str = ", ciphertext of a kms-sig keyring";
 /// AWS documents nothing of what its ciphertexts look like.
 const SILENT: &str = "; the ciphertext says nothing of itself";

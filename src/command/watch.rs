@@ -112,7 +112,7 @@ fn show_progress(status: &Arc<Status>) -> Option<Drawn> {
     progress::dealing(move || {
         let mut files = Files::default();
         for rule in status.read().rules.values() {
-            let done = rule.dealt_with();
+            let done = rule.handled();
             files.done += done;
             files.known += rule.known.max(done); // which is shown a moment later
             files.held += rule.now.held as u64;
@@ -221,7 +221,7 @@ fn stop(signal: &str, status: &Status) -> Order {
 
 /// Allows as many open files as may be allowed. The soft limit is for programs with select(2)
 /// (getrlimit(2); systemd, "File Descriptor Limits"), and this is none. What finds no descriptor
-/// free is held and tried again.
+/// free is held and attempted again.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap_or_default();

@@ -39,9 +39,9 @@ impl Routes {
         }
     }
 
-    /// Asks the loops whether they turn, as a watchdog does; what comes of it is told to who looks
-    /// next. However often somebody looks, as anybody on this host may, they are not asked more
-    /// often than so.
+    /// Asks the loops to respond, as a watchdog does; the result is shown to whoever looks next.
+    /// However often somebody looks, as anybody on this host may, they are not asked more often
+    /// than so.
     pub(super) fn ask_loops(&self) {
         let now = self.status.clock.now();
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);

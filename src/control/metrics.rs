@@ -187,7 +187,12 @@ fn of_rules(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Res
         None,
         by_cause(&stuck),
     )?;
-    page.gauges("trying_files", "Files that are being tried now", None, each(&|f| count(f.now.trying)))?;
+    page.gauges(
+        "running_attempts",
+        "Attempts that are running now",
+        None,
+        each(&|f| count(f.now.running_attempts)),
+    )?;
     page.gauges(
         "more_waiting",
         "1 if more files lie in the directory than there is room for in memory",

@@ -88,15 +88,15 @@ pub(crate) struct RuleStatus {
     pub(crate) waiting: usize,
     /// Those of them that are held.
     pub(crate) held: usize,
-    /// Those of them that are being tried.
-    pub(crate) trying: usize,
+    /// Those of them with a running attempt.
+    pub(crate) running_attempts: usize,
     /// Still more lie in the directory.
     pub(crate) more: bool,
     /// What they wait for.
     pub(crate) causes: Vec<CauseStatus>,
     /// The one that has waited longest.
     pub(crate) oldest: Option<OldestStatus>,
-    /// Files dealt with since the daemon started, by outcome.
+    /// Files decided since the daemon started, by outcome.
     pub(crate) outcomes: BTreeMap<String, u64>,
     /// The mass-failure brake is on.
     pub(crate) brake: bool,
@@ -127,8 +127,8 @@ pub(crate) struct CauseStatus {
     pub(crate) hint: String,
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub(crate) needs_operator: bool,
-    /// When the first of them is tried next.
-    pub(crate) next_try: Option<String>,
+    /// When the first of them is looked at next.
+    pub(crate) next_attempt: Option<String>,
 }
 
 /// The file that has waited longest.
@@ -235,7 +235,7 @@ pub(crate) struct WaitingFile {
     /// Tries that ended in a hold.
     pub(crate) attempts: u32,
     /// When it is looked at next; `null` for when something happens to it.
-    pub(crate) next_try: Option<String>,
+    pub(crate) next_attempt: Option<String>,
     /// Its size in bytes, if it is there.
     pub(crate) size: Option<u64>,
 }
@@ -327,7 +327,7 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
             reason,
             waiting: shown.waiting,
             held: shown.held,
-            trying: shown.trying,
+            running_attempts: shown.running_attempts,
             more: shown.more,
             causes: shown
                 .causes
@@ -340,7 +340,7 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
                     reason: of.reason,
                     hint: of.hint,
                     needs_operator: of.needs_operator,
-                    next_try: of.next_try.map(|at| clocks.stamp(at)),
+                    next_attempt: of.next_attempt.map(|at| clocks.stamp(at)),
                 })
                 .collect(),
             oldest: shown.oldest.map(|oldest| OldestStatus {
@@ -418,8 +418,8 @@ fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> 
     all
 }
 
-/// A loop that owes its answer for so long is told. They are asked by a watchdog, and when somebody
-/// looks.
+/// A loop that has not responded for this long is reported. The loops are asked by a watchdog, and
+/// when somebody looks.
 pub(super) const NOT_TURNING: Duration = Duration::from_secs(10);
 
 fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> {
@@ -465,7 +465,7 @@ fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> 
 }
 
 impl Backlog {
-    /// What the drivers answered, each with its rule.
+    /// The answers of the workers, each with its rule.
     pub(super) fn of(status: &Status, answers: Vec<(String, Result<Pairs, Silence>)>) -> Self {
         let clocks = status.clock.read();
         let (mut files, mut rules) = (Vec::new(), Vec::new());
@@ -493,12 +493,12 @@ fn waiting(rule: &str, pair: Waiting, clocks: Clocks) -> WaitingFile {
         hint: pair.hint,
         since: clock::timestamp_at(pair.since),
         attempts: pair.attempts,
-        next_try: pair.next_try.map(|at| clocks.stamp(at)),
+        next_attempt: pair.next_attempt.map(|at| clocks.stamp(at)),
         size: pair.size,
     }
 }
 
-/// Why a driver did not say what waits.
+/// Why a worker did not list its backlog.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Silence {
     /// It was not there.

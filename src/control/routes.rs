@@ -28,7 +28,7 @@ use crate::daemon::status::{Phase, Plan};
 use crate::message::log;
 use crate::policy::Policy;
 
-/// How long a driver may take to come to a question: longer than a scan takes from one batch to the
+/// How long a worker may take to answer a request: longer than a scan takes from one batch to the
 /// next.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -58,7 +58,7 @@ pub(super) fn metrics_only(routes: Arc<Routes>) -> Router {
 
 async fn status(State(routes): State<Arc<Routes>>) -> Json<StatusReport> {
     let status = StatusReport::of(&routes.status);
-    routes.status.watchdog.ask(); // who owes the answer when somebody looks again is told then
+    routes.status.watchdog.ask(); // loops that do not answer are shown at the next request
     Json(status)
 }
 

@@ -1,9 +1,7 @@
-//! Questions to a rule's driver, which alone knows its pairs: what waits, and why. And one order:
-//! scan now.
+//! Requests to a rule's worker: list the pairs that wait, or scan now.
 //!
-//! A driver answers between two steps of its work, so that nobody who asks can make it do two
-//! things at once. Who asks waits for as long as they like; a driver that waits for a file server
-//! answers when that does.
+//! A worker answers between two steps of its work. The caller chooses its own timeout: a worker
+//! that waits for a file server answers only when the server does.
 
 use std::time::Duration;
 
@@ -12,23 +10,23 @@ use tokio::sync::oneshot;
 use crate::clock::Moment;
 use crate::fs::RelPath;
 
-/// What a driver may be asked.
+/// A request to a worker.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    /// The pairs that wait, those that have waited longest first, at most so many.
+    /// List the pairs that wait, longest first, up to a limit.
     Backlog {
-        /// Which.
+        /// Which pairs.
         which: Which,
-        /// How many.
+        /// The limit.
         most: usize,
-        /// Where to.
+        /// Receives the answer.
         answer: oneshot::Sender<Backlog>,
     },
-    /// Scan the directory now, and try again what is held.
+    /// Scan the directory now, and attempt held pairs again.
     Rescan(oneshot::Sender<()>),
 }
 
-/// Which pairs are meant.
+/// A filter on pairs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Which {
     /// Only those that wait for this cause.
@@ -44,42 +42,42 @@ pub(crate) struct Which {
 pub(crate) struct Backlog {
     /// The first of them.
     pub(crate) pairs: Vec<Waiting>,
-    /// How many there are that were asked for.
+    /// How many pairs match.
     pub(crate) total: usize,
-    /// Still more lie in the directory, for which there was no room in memory.
+    /// The directory has more files than fit in memory.
     pub(crate) more: bool,
 }
 
-/// A pair that something is still to be done about.
+/// A pair that is not decided yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     /// The payload below the root.
     pub(crate) path: RelPath,
-    /// In a word: the cause of a hold, or what it waits for.
+    /// The code of what it waits for: the cause of a hold, or a wait.
     pub(crate) cause: &'static str,
     /// Whether it is held.
     pub(crate) is_held: bool,
     /// Whether a person is needed: only a person can end it, or it has lasted too long.
     pub(crate) needs_operator: bool,
-    /// In full.
+    /// The reason as a sentence.
     pub(crate) reason: String,
     /// What a person can do.
     pub(crate) hint: String,
-    /// Since when, since the epoch.
+    /// When the wait began, since the Unix epoch.
     pub(crate) since: Duration,
-    /// Tries that ended in a hold.
+    /// How many attempts ended in a hold.
     pub(crate) attempts: u32,
-    /// When it is looked at next; `None` for when something happens to it.
-    pub(crate) next_try: Option<Moment>,
+    /// When it is looked at next; `None`: only when it changes.
+    pub(crate) next_attempt: Option<Moment>,
     /// The payload's size in bytes, if there is one.
     pub(crate) size: Option<u64>,
 }
 
-/// Why a driver does not answer.
+/// Why a worker does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unanswered {
-    /// It is not there: it starts, or ends.
+    /// It is not running: it is starting or ending.
     Gone,
-    /// It is asked too much already.
+    /// Its queue of requests is full.
     Busy,
 }

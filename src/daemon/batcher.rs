@@ -1,9 +1,9 @@
-//! Gathers files that are to be signed at about the same time, so that one Encrypt signs them all.
+//! Gathers files that are ready to be signed at about the same time, so that one Encrypt signs all.
 //!
 //! The first file of a batch waits for others: until the window is over, the batch is full, or the
-//! daemon ends. It then asks KMS for all of them, and each takes its own signature from the answer.
-//! What has a signature to write goes on a few at a time. Knows no file and no name; who no longer
-//! wants its signature just does not write it.
+//! daemon ends. Its task then makes the KMS call for all of them, and each takes its own signature
+//! from the reply. At most [`FINISHING`] files write their signatures at the same time. A file that
+//! is called off meanwhile just does not take its signature.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,34 +22,34 @@ use crate::signing::{Signed, SignedBatch, Signer};
 #[derive(Debug)]
 pub(crate) struct Batcher {
     batching: Batching,
-    /// The one that files still join.
+    /// The batch that files can still join.
     open: Mutex<Option<Arc<Gathering>>>,
     finishing: Semaphore,
-    /// Whether nobody waits for others any more.
+    /// Set at shutdown: batches are signed at once.
     closed: AtomicBool,
 }
 
-/// What is signed, and for whom.
+/// One file to be signed.
 #[derive(Debug)]
 pub(crate) struct Job<'a, K> {
-    /// Who signs.
+    /// The signer for the rule's key.
     pub(crate) signer: Signer<'a, K>,
-    /// What KMS is given of the context. The same for all files of the rule.
+    /// The part of the context that KMS gets. The same for all files of the rule.
     pub(crate) shared: &'a Context,
-    /// Which keys of the context it is not given.
+    /// The keys of the context that only the leaf has.
     pub(crate) leaf_keys: &'a LeafKeys,
     /// The file's leaf.
     pub(crate) leaf: Node,
 }
 
-/// What KMS said of a batch, once it is known.
-type Told = Result<Arc<SignedBatch>, Trouble>;
+/// The signed batch, or why KMS did not sign it.
+type BatchResult = Result<Arc<SignedBatch>, Trouble>;
 
 /// A batch that is not signed yet.
 #[derive(Debug)]
 struct Gathering {
     leaves: Mutex<Vec<Node>>,
-    told: watch::Receiver<Option<Told>>,
+    result: watch::Receiver<Option<BatchResult>>,
     /// Wakes the first file before the window is over.
     enough: Notify,
 }
@@ -58,12 +58,12 @@ struct Gathering {
 struct Member {
     gathering: Arc<Gathering>,
     index: u64,
-    /// Of the first: it asks KMS, and tells the others.
-    teller: Option<watch::Sender<Option<Told>>>,
+    /// Only the first member has it: it makes the KMS call and publishes the result.
+    sender: Option<watch::Sender<Option<BatchResult>>>,
 }
 
 impl Batcher {
-    /// A rule's batches, of which there are none yet.
+    /// No batches yet.
     pub(crate) fn new(batching: Batching) -> Self {
         Self {
             batching,
@@ -78,25 +78,25 @@ impl Batcher {
         self.batching.max_files
     }
 
-    /// Signs a leaf together with others, and waits for its turn to be written. The place is given
-    /// back when it is.
+    /// Signs a leaf together with others, then waits for a permit to write the signature. The
+    /// caller drops the permit when it is written.
     ///
     /// # Errors
-    /// `Hold`, when KMS does not sign: then for all of them. `Changed`, when who was to ask KMS was
-    /// called off.
+    /// `Hold`, for all members, when KMS does not sign. `Changed`, when the member that was to call
+    /// KMS was called off.
     pub(crate) async fn sign<K: Kms>(
         &self,
         job: Job<'_, K>,
     ) -> Result<(Signed, SemaphorePermit<'_>), AttemptError> {
-        let Member { gathering, index, teller } = self.join(job.leaf);
-        if let Some(teller) = teller {
+        let Member { gathering, index, sender } = self.join(job.leaf);
+        if let Some(sender) = sender {
             let first = First { batcher: self, gathering: &gathering };
             first.wait().await;
             let leaves = first.ends();
-            teller.send_replace(Some(Box::pin(ask(job, leaves)).await));
+            sender.send_replace(Some(Box::pin(ask(job, leaves)).await));
         }
-        let mut told = gathering.told.clone();
-        let signed = match told.wait_for(Option::is_some).await.as_deref() {
+        let mut result = gathering.result.clone();
+        let signed = match result.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(Ok(batch))) => batch.signed(index),
             Ok(Some(Err(trouble))) => return Err(trouble.clone().into()),
             Ok(None) | Err(_) => None,
@@ -105,19 +105,19 @@ impl Batcher {
         Ok((signed.ok_or(AttemptError::Changed)?, place))
     }
 
-    /// How many wait in the batch that files still join.
+    /// How many files wait in the open batch.
     pub(crate) fn waiting(&self) -> usize {
         self.open().as_ref().map_or(0, |gathering| lock(&gathering.leaves).len())
     }
 
-    /// Has those who wait wait for nobody else.
+    /// Signs the open batch now, without waiting for the window.
     pub(crate) fn hurry(&self) {
         if let Some(gathering) = self.open().as_ref() {
             gathering.enough.notify_one();
         }
     }
 
-    /// Has nobody wait for others from now on: what is gathered is signed at once.
+    /// Signs the open batch now, and later ones as soon as they have a file.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.hurry();
@@ -125,12 +125,12 @@ impl Batcher {
 
     fn join(&self, leaf: Node) -> Member {
         let mut open = self.open();
-        let (gathering, teller) = match open.as_ref() {
+        let (gathering, sender) = match open.as_ref() {
             Some(gathering) => (Arc::clone(gathering), None),
             None => {
-                let (teller, told) = watch::channel(None);
-                let gathering = Gathering { leaves: Mutex::default(), told, enough: Notify::new() };
-                (Arc::clone(open.insert(Arc::new(gathering))), Some(teller))
+                let (sender, result) = watch::channel(None);
+                let gathering = Gathering { leaves: Mutex::default(), result, enough: Notify::new() };
+                (Arc::clone(open.insert(Arc::new(gathering))), Some(sender))
             }
         };
         let mut leaves = lock(&gathering.leaves);
@@ -144,7 +144,7 @@ impl Batcher {
         if is_full || self.closed.load(Ordering::Acquire) {
             gathering.enough.notify_one();
         }
-        Member { gathering, index, teller }
+        Member { gathering, index, sender }
     }
 
     fn open(&self) -> MutexGuard<'_, Option<Arc<Gathering>>> {
@@ -152,8 +152,8 @@ impl Batcher {
     }
 }
 
-/// The first file of a batch, while it waits for others. If it is called off, nobody joins any
-/// more.
+/// The first file of a batch, while it waits for others. When dropped, the batch accepts no more
+/// members.
 struct First<'b> {
     batcher: &'b Batcher,
     gathering: &'b Arc<Gathering>,
@@ -167,7 +167,7 @@ impl First<'_> {
         }
     }
 
-    /// Lets nobody else join.
+    /// Closes the batch and returns its leaves.
     fn ends(self) -> Vec<Node> {
         let gathering = self.gathering;
         drop(self);
@@ -184,17 +184,17 @@ impl Drop for First<'_> {
     }
 }
 
-async fn ask<K: Kms>(job: Job<'_, K>, leaves: Vec<Node>) -> Told {
-    // Tens of thousands of leaves take a while.
+async fn ask<K: Kms>(job: Job<'_, K>, leaves: Vec<Node>) -> BatchResult {
+    // Hashing tens of thousands of leaves would block the runtime.
     let tree = tokio::task::spawn_blocking(move || Tree::new(leaves)).await.ok().flatten();
     let Some(tree) = tree else {
-        return Err(Trouble::new(TroubleKind::Internal, "shutting down")); // it has at least the leaf of the first
+        return Err(Trouble::new(TroubleKind::Internal, "shutting down")); // the tree is never empty, so the task was cancelled
     };
     job.signer.sign_batch(job.shared, job.leaf_keys.clone(), tree).await.map(Arc::new)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is kept here is right after every single step.
+    // Every update leaves the data consistent, so a poisoned lock is safe to use.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -208,7 +208,7 @@ mod tests {
     use crate::kms::{Asked, Decrypted, Encrypted, KmsError, classify};
     use crate::signature::batch as form;
 
-    /// Encrypts by doing nothing, and remembers the plaintexts.
+    /// Returns the plaintext as the ciphertext, and records it.
     #[derive(Default)]
     struct Script {
         fails: AtomicBool,
@@ -244,7 +244,7 @@ mod tests {
     }
 
     impl Bench {
-        /// Has a file signed; what KMS signed must stand for it.
+        /// Signs file `n` and checks that its signature leads to what KMS signed.
         fn sign(&self, n: usize) -> tokio::task::JoinHandle<Result<u64, AttemptError>> {
             let (kms, batcher) = (Arc::clone(&self.kms), Arc::clone(&self.batcher));
             tokio::spawn(async move {
@@ -265,7 +265,7 @@ mod tests {
         }
     }
 
-    /// Lets every task go on as far as it can without time passing.
+    /// Runs every task as far as it can go without time passing.
     async fn settle() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -275,7 +275,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
-    async fn what_comes_within_the_window_is_one_batch() {
+    async fn files_within_the_window_make_one_batch() {
         let bench = bench(Duration::from_secs(1), 1000);
         let first: Vec<_> = (0..200).map(|n| bench.sign(n)).collect();
         settle().await;
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p2_an_outage_holds_all_of_them() {
+    async fn p2_an_outage_holds_all_files_of_a_batch() {
         let bench = bench(Duration::from_millis(100), 1000);
         bench.kms.fails.store(true, Ordering::Relaxed);
         let tasks: Vec<_> = (0..20).map(|n| bench.sign(n)).collect();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn c17_at_the_end_nobody_waits_for_others() {
+    async fn c17_at_shutdown_nobody_waits_for_the_window() {
         let bench = bench(LONG, 1000);
         let tasks: Vec<_> = (0..5).map(|n| bench.sign(n)).collect();
         settle().await;
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_the_first_the_others_start_over() {
+    async fn when_the_first_member_is_cancelled_the_others_start_over() {
         let bench = bench(LONG, 1000);
         let first = bench.sign(0);
         settle().await;
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_no_longer_wants_a_signature_keeps_nobody_from_theirs() {
+    async fn a_cancelled_member_does_not_stop_the_others() {
         let bench = bench(Duration::from_millis(100), 1000);
         let first = bench.sign(0);
         settle().await;

@@ -1,4 +1,4 @@
-//! What a verdict leads to. Pure and total: every combination has its line here, and its test.
+//! What a verdict leads to. Pure and total: every combination is listed here and tested.
 
 use crate::hold::Hold;
 use crate::policy::{OnInvalid, OnStale, Place, Rollback, VerifyRule};
@@ -6,19 +6,19 @@ use crate::settle::Finality;
 use crate::signing::Reason;
 use crate::source::Bringers;
 
-/// What to do with a pair that was judged. `P` is the proof that it is valid, which only a verdict
-/// gives; who foretells has none.
+/// What to do with a pair that has a verdict. `P` is the proof of validity, which only a verdict
+/// gives; `explain` predicts without one and uses `()`.
 #[derive(Debug)]
 pub(crate) enum Verified<P> {
     /// Deliver the private copy.
     Deliver(P),
-    /// Put on record that it is valid where it lies.
+    /// Record that it is valid where it lies.
     Accept(P),
-    /// Nothing yet: it may still be arriving.
+    /// Wait: it may still be arriving.
     Wait(Reason),
     /// Quarantine it.
     Quarantine(Reason),
-    /// Put on record that it is invalid, and leave it.
+    /// Record that it is invalid, and leave it.
     Leave(Reason),
     /// Hold it.
     Hold(Doubt, Reason),
@@ -27,14 +27,14 @@ pub(crate) enum Verified<P> {
 /// Why a bad verdict has no effect although it is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Doubt {
-    /// Too much fails alike to be the senders' doing.
+    /// The mass-failure brake is on: so many failures look like a fault of the policy.
     Brake,
-    /// One user could have spoilt the other's pair.
+    /// The two files have different owners, and one could have spoilt the other's pair.
     MixedOwners,
 }
 
 impl Doubt {
-    /// The hold that it is.
+    /// The hold for this doubt.
     pub(crate) const fn hold(self, reason: Reason) -> Hold {
         match self {
             Self::Brake => Hold::Brake(reason),
@@ -43,8 +43,8 @@ impl Doubt {
     }
 }
 
-/// Decides for a verify rule. `braked` is whether the mass-failure brake is on. Neither that nor
-/// who brought the pair ever stops what is valid.
+/// Decides for a verify rule. `braked` is whether the mass-failure brake is on. Neither the brake
+/// nor the owners ever stop a valid pair.
 pub(crate) fn verified<P>(
     rule: &VerifyRule,
     verdict: Result<P, Reason>,
@@ -68,7 +68,7 @@ pub(crate) fn verified<P>(
     match (finality, action, bringers) {
         (Finality::Provisional, _, _) => Verified::Wait(reason),
         (Finality::Final, OnInvalid::Quarantine, _) if braked => Verified::Hold(Doubt::Brake, reason),
-        // To be put on record as invalid would be one user's file on another's account, too.
+        // A record of the pair as invalid would also let one user's file discredit another's.
         (Finality::Final, OnInvalid::Quarantine | OnInvalid::Log, Bringers::Two) => {
             Verified::Hold(Doubt::MixedOwners, reason)
         }
@@ -78,8 +78,7 @@ pub(crate) fn verified<P>(
 }
 
 /// Whether a mistake in the policy would look like this: a wrong key, a wrong context, or an
-/// `accept_batch` that is missing. `is_batch` says that the signature has the form of one of a
-/// batch.
+/// `accept_batch` that is missing. `is_batch`: the signature has the batch format.
 pub(crate) const fn looks_like_our_mistake(reason: Reason, is_batch: bool) -> bool {
     match reason {
         Reason::Rejected | Reason::WrongKey => true,
@@ -88,24 +87,23 @@ pub(crate) const fn looks_like_our_mistake(reason: Reason, is_batch: bool) -> bo
     }
 }
 
-/// What to do with valid content under a name.
+/// What to do with valid content, given the rule's rollback policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Edition {
+pub(crate) enum RollbackAction {
     /// Accept it.
     Accept,
-    /// Accept it, and tell an operator.
+    /// Accept it, and alert an operator.
     Alert,
     /// Hold it.
     Hold,
 }
 
-/// Decides about valid content. `is_superseded` is whether other content was accepted under its
-/// name since it was.
-pub(crate) const fn edition(rollback: Rollback, is_superseded: bool) -> Edition {
+/// Decides about valid content. `is_superseded`: newer content was accepted under its name before.
+pub(crate) const fn rollback(rollback: Rollback, is_superseded: bool) -> RollbackAction {
     match (rollback, is_superseded) {
-        (Rollback::Off, _) | (_, false) => Edition::Accept,
-        (Rollback::Alert, true) => Edition::Alert,
-        (Rollback::Deny, true) => Edition::Hold,
+        (Rollback::Off, _) | (_, false) => RollbackAction::Accept,
+        (Rollback::Alert, true) => RollbackAction::Alert,
+        (Rollback::Deny, true) => RollbackAction::Hold,
     }
 }
 
@@ -116,9 +114,9 @@ pub(crate) enum Existing {
     Nothing,
     /// Ours, for this content, key and context.
     Current,
-    /// The same, but a kill came before it was put on record.
+    /// The same, but the process was killed before it was recorded.
     Unrecorded,
-    /// Vouched for by the rule's key for this content, though not in state.
+    /// Valid under the rule's key for this content, but unknown to state.
     Valid,
     /// Ours, for other content, another key or another context.
     Stale,
@@ -133,7 +131,7 @@ pub(crate) enum Signing {
     Sign,
     /// It is signed.
     Done,
-    /// It is signed; put that on record.
+    /// It is signed; record that.
     Record,
     /// It is signed; remember the signature as ours.
     Adopt,
@@ -152,25 +150,25 @@ pub(crate) enum Signing {
 pub(crate) enum Recalled {
     /// Nothing.
     Nothing,
-    /// It is ours, and was about to be replaced when the process was killed.
-    Intended,
+    /// It is a pending publish: ours, and the process was killed before it was recorded.
+    PendingPublish,
     /// The last decision is about it.
     Decided {
-        /// Whether about the content that is there now, too.
+        /// Whether that decision is about the present content.
         same_content: bool,
-        /// Whether under the rule as it is, whatever the format.
+        /// Whether it was made under the present rule, whatever the format.
         same_rule: bool,
-        /// Whether that it was written is on record.
+        /// Whether the signature was recorded as written.
         is_recorded: bool,
     },
 }
 
-/// What a signature beside a file is, by what state says. `None`: KMS has to be asked. `fits` is
-/// whether the rule wants signatures of its format.
+/// Classifies a signature beside a file by state alone. `None`: KMS has to be asked. `fits`: the
+/// signature has the rule's format.
 pub(crate) const fn recalled(recalled: Recalled, fits: bool) -> Option<Existing> {
     match recalled {
         Recalled::Nothing => None,
-        Recalled::Intended => Some(Existing::Stale),
+        Recalled::PendingPublish => Some(Existing::Stale),
         Recalled::Decided { same_content, same_rule, is_recorded } => {
             Some(match (same_content && same_rule && fits, is_recorded) {
                 (true, true) => Existing::Current,
@@ -181,8 +179,8 @@ pub(crate) const fn recalled(recalled: Recalled, fits: bool) -> Option<Existing>
     }
 }
 
-/// What a signature beside a file is that KMS was asked about, or that is bad whatever KMS says.
-/// `is_genuine` is whether the rule's key made it, for whatever content.
+/// Classifies a signature beside a file by its verdict. `is_genuine`: the rule's key made it, for
+/// this or other content.
 pub(crate) const fn opened(is_valid: bool, is_genuine: bool, fits: bool) -> Existing {
     match (is_valid, is_genuine) {
         (true, _) if fits => Existing::Valid,
@@ -205,24 +203,24 @@ pub(crate) const fn signing(existing: Existing, on_stale: OnStale) -> Signing {
     }
 }
 
-/// Stops quarantining in a rule when nearly everything fails as a mistake of the policy would make
-/// it fail.
+/// The mass-failure brake: stops quarantining in a rule when nearly every pair fails as it would
+/// under a wrong policy.
 ///
-/// Looks at the last final verdicts. Only they move it: a sender who floods a rule with bad pairs
-/// gets them held instead of moved, and nothing else changes for anyone.
+/// Counts the last final verdicts only. A sender who floods a rule with bad pairs gets them held
+/// instead of moved; valid pairs are not affected.
 #[derive(Debug, Default)]
 pub(crate) struct Brake {
-    /// The last verdicts, newest last: whether each looked like a mistake of ours.
+    /// The last verdicts, newest last: whether each looked like a fault of the policy.
     window: std::collections::VecDeque<bool>,
 }
 
 impl Brake {
-    /// Verdicts looked at.
+    /// How many verdicts count.
     const WINDOW: usize = 20;
-    /// Fewer than this say nothing.
+    /// With fewer verdicts than this the brake stays off.
     const MIN: usize = 10;
 
-    /// Takes a final verdict: whether it looked like a mistake of ours.
+    /// Counts a final verdict. `mistake`: it looked like a fault of the policy.
     pub(crate) fn saw(&mut self, mistake: bool) {
         if self.window.len() == Self::WINDOW {
             self.window.pop_front();
@@ -274,8 +272,8 @@ mod tests {
                 {
                     let decide =
                         |rule, finality| verified::<()>(rule, Err(reason), finality, braked, bringers);
-                    let told = format!("{reason} {action:?} {braked} {bringers:?}");
-                    assert!(matches!(decide(&rule, Provisional), Verified::Wait(r) if r == reason), "{told}");
+                    let case = format!("{reason} {action:?} {braked} {bringers:?}");
+                    assert!(matches!(decide(&rule, Provisional), Verified::Wait(r) if r == reason), "{case}");
                     let is_right = match (decide(&rule, Final), action, braked, bringers) {
                         (Verified::Hold(Doubt::Brake, r), Quarantine, true, _)
                         | (Verified::Quarantine(r), Quarantine, false, Bringers::One)
@@ -284,14 +282,14 @@ mod tests {
                         | (Verified::Hold(Doubt::MixedOwners, r), Log, _, Bringers::Two) => r == reason,
                         _ => false,
                     };
-                    assert!(is_right, "{told}: {:?}", decide(&rule, Final));
+                    assert!(is_right, "{case}: {:?}", decide(&rule, Final));
                     // The other action is never taken for it.
                     let is_left = matches!(
                         (decide(&other, Final), bringers),
                         (Verified::Leave(_), Bringers::One)
                             | (Verified::Hold(Doubt::MixedOwners, _), Bringers::Two)
                     );
-                    assert!(is_left, "{told}");
+                    assert!(is_left, "{case}");
                 }
             }
         }
@@ -329,7 +327,7 @@ mod tests {
     fn p8_only_what_state_knows_or_kms_vouches_for_is_ours() {
         for fits in [false, true] {
             assert_eq!(recalled(Recalled::Nothing, fits), None);
-            assert_eq!(recalled(Recalled::Intended, fits), Some(Existing::Stale));
+            assert_eq!(recalled(Recalled::PendingPublish, fits), Some(Existing::Stale));
             for (same_content, same_rule, is_recorded) in
                 (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0))
             {
@@ -351,11 +349,11 @@ mod tests {
     #[test]
     fn superseded_content_is_held_only_where_the_rule_denies_it() {
         for rollback in [Rollback::Off, Rollback::Alert, Rollback::Deny] {
-            assert_eq!(edition(rollback, false), Edition::Accept);
+            assert_eq!(super::rollback(rollback, false), RollbackAction::Accept);
         }
         let superseded =
-            [Rollback::Off, Rollback::Alert, Rollback::Deny].map(|rollback| edition(rollback, true));
-        assert_eq!(superseded, [Edition::Accept, Edition::Alert, Edition::Hold]);
+            [Rollback::Off, Rollback::Alert, Rollback::Deny].map(|rollback| super::rollback(rollback, true));
+        assert_eq!(superseded, [RollbackAction::Accept, RollbackAction::Alert, RollbackAction::Hold]);
     }
 
     #[test]

@@ -15,13 +15,13 @@ use crate::state::StateError;
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// Running as root, unasked.
+    /// Running as root without permission to.
     #[error("refusing to run as root; run it as a user of its own, or set allow_root = true")]
     Root,
-    /// Something that the policy names may not be trusted.
+    /// A path that the policy names is not safe from others.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// Another daemon has the state.
+    /// Another process holds the lock on the state directory.
     #[error("another kms-sig is using the state in {}; stop it, or name another state.dir", quoted(.0))]
     Locked(PathBuf),
     /// The quarantine store cannot be used.
@@ -33,16 +33,16 @@ pub enum DaemonError {
     /// The file system refused.
     #[error(transparent)]
     Fs(#[from] FsError),
-    /// Publishing had to stop.
+    /// Durability of published files can no longer be guaranteed.
     #[error("nothing more can be published: {0}")]
     Fatal(Hold),
-    /// A new policy changes what a running daemon cannot.
+    /// A new policy changes a setting that needs a restart.
     #[error("{0} cannot change while the daemon runs; restart it")]
     Fixed(&'static str),
-    /// Files in hand were not finished in time, or nobody wanted to wait.
+    /// Files in hand were not finished in time, or a second stop order came.
     #[error("ended with files in hand; the next start takes them up")]
     Unfinished,
-    /// A part of it panicked, or ended unasked: the driver of a rule, if no other is named.
+    /// A task panicked or ended early; its name and cause.
     #[error("BUG: a part of the daemon ended: {0}")]
     Worker(String),
 }

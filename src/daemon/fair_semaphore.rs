@@ -1,18 +1,17 @@
-//! Places for reading files, given to the rules in turn.
+//! A semaphore that is fair between rules: permits for reading files, given to the rules in turn.
 //!
-//! Processors and disks are shared by all rules, and whoever can write to a folder could fill any
-//! one queue. So each rule queues by itself, and only the first of each queue waits for the next
-//! place: a rule with thousands of files delays another one's by one file, not by thousands. Knows
-//! nothing of files.
+//! Processors and disks are shared by all rules, and a sender could fill a single queue. So each
+//! rule has its own queue, and only its first entry waits for the next permit: a rule with
+//! thousands of files delays another rule by one file, not by thousands.
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
-/// Places of its own for a rule whose files come over a network or from FUSE: a server that does
-/// not answer holds up nobody else's files. They wait more than they compute, so they are not
-/// counted with the others.
+/// Permits of its own for a rule whose files come over a network or from FUSE, so that a server
+/// that does not answer blocks no other rule. Such reads wait more than they compute, so they do
+/// not count against the shared permits.
 const REMOTE: usize = 4;
 
-/// The places that all rules share.
+/// The permits that all rules share.
 #[derive(Debug)]
 pub(crate) struct FairSemaphore {
     places: Semaphore,
@@ -27,19 +26,19 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// A queue that nobody is in.
+    /// An empty queue.
     pub(crate) fn new(is_remote: bool) -> Self {
         Self { first: Mutex::new(()), own: is_remote.then(|| Semaphore::new(REMOTE)) }
     }
 }
 
 impl FairSemaphore {
-    /// So many places.
+    /// A semaphore with this many permits.
     pub(crate) fn new(places: usize) -> Self {
         Self { places: Semaphore::new(places) }
     }
 
-    /// Waits for a place; `None` once there are no more.
+    /// Waits for a permit; `None` once it is closed.
     pub(crate) async fn take<'a>(&'a self, queue: &'a Queue) -> Option<SemaphorePermit<'a>> {
         if let Some(own) = &queue.own {
             return own.acquire().await.ok();
@@ -48,8 +47,8 @@ impl FairSemaphore {
         self.places.acquire().await.ok()
     }
 
-    /// Sends everybody in this queue away, and everybody who waits for a place that is shared. Who
-    /// has a place keeps it.
+    /// Ends the wait of everybody in this queue, and of everybody who waits for a shared permit.
+    /// Permits that were given stay valid.
     pub(crate) fn close(&self, queue: Option<&Queue>) {
         self.places.close();
         if let Some(own) = queue.and_then(|queue| queue.own.as_ref()) {
@@ -64,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// Lets every task go on as far as it can.
+    /// Runs every task as far as it can go.
     async fn settle() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_answer_holds_up_nobody_else() {
+    async fn a_hanging_server_blocks_no_other_rule() {
         let turns = FairSemaphore::new(1);
         let (remote, local) = (Queue::new(true), Queue::new(false));
         let mut hung = Vec::new();
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn c17_who_waits_is_sent_away_at_the_end() {
+    async fn c17_closing_ends_all_waits() {
         for is_remote in [false, true] {
             let (turns, queue) = (Arc::new(FairSemaphore::new(1)), Arc::new(Queue::new(is_remote)));
             let mut taken = Vec::new();

@@ -1,7 +1,7 @@
-//! Calls of KMS, counted: how many came to what, and how long they took.
+//! Metrics of KMS calls: counts by result, and latency.
 //!
-//! Counts what left the host, probes included; what a breaker or the rate kept back is no call.
-//! Local keys are not counted.
+//! Counts calls that left the host, probes included. Calls that the breaker or the rate limit held
+//! back and calls to local keys are not counted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,42 +11,42 @@ use std::time::Duration;
 use crate::kms::throttle::CallEnd;
 use crate::kms::{KmsError, Operation};
 
-/// Upper bounds of the classes of latency, in milliseconds: from a fast answer nearby to the
-/// operation's timeout.
+/// Upper bounds of the latency histogram's buckets, in milliseconds: from a fast reply in the same
+/// Region to the operation's timeout.
 pub(crate) const BOUNDS_MS: [u64; 11] = [5, 10, 20, 50, 100, 200, 500, 1_000, 2_500, 5_000, 20_000];
 
-/// The calls of a daemon.
+/// The KMS calls of a daemon.
 #[derive(Debug, Default)]
 pub(crate) struct KmsMetrics {
     calls: Mutex<BTreeMap<(Operation, &'static str), Calls>>,
     in_flight: AtomicUsize,
-    /// Nanoseconds between calls, once one was answered.
+    /// Nanoseconds between calls; 0 before the first reply.
     interval: AtomicU64,
 }
 
-/// Calls that came to the same.
+/// Calls with the same result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Calls {
     /// How many.
     pub(crate) count: u64,
-    /// How long they took together.
+    /// The sum of their latencies.
     pub(crate) time: Duration,
-    /// How many fell into each class of [`BOUNDS_MS`], and above the last.
+    /// The count of each bucket of [`BOUNDS_MS`], and of those above the last.
     pub(crate) classes: [u64; BOUNDS_MS.len() + 1],
 }
 
 impl KmsMetrics {
-    /// A call leaves.
+    /// A call begins.
     pub(crate) fn call_began(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It is over, whatever came of it.
+    /// A call is over, with or without a reply.
     pub(crate) fn call_over(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A call came back.
+    /// Counts a call that got a reply or an error.
     pub(crate) fn count(&self, call: &CallEnd<'_>) {
         let result = match call.answer {
             Ok(_) => "ok",
@@ -64,12 +64,12 @@ impl KmsMetrics {
         }
     }
 
-    /// The time that passes between two calls at the present rate, which falls when KMS throttles.
+    /// Sets the time between two calls at the present rate, which falls when KMS throttles.
     pub(crate) fn set_interval(&self, interval: Duration) {
         self.interval.store(interval.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Calls that may start in a second, as far as it is known to differ from the policy's.
+    /// Calls per second that may start now; `None` before the first reply.
     pub(crate) fn rate(&self) -> Option<f64> {
         match self.interval.load(Ordering::Relaxed) {
             0 => None,
@@ -77,12 +77,12 @@ impl KmsMetrics {
         }
     }
 
-    /// How many came to what.
+    /// Calls by operation and result.
     pub(crate) fn calls(&self) -> BTreeMap<(Operation, &'static str), Calls> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Calls under way.
+    /// Calls in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }

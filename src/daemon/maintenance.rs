@@ -1,4 +1,4 @@
-//! What is done now and then beside the work: old rows and items removed, the record sealed.
+//! Maintenance tasks: remove old rows and quarantined items, seal the record.
 
 pub(crate) mod quarantine;
 pub(crate) mod record;

@@ -1,14 +1,13 @@
-//! Memory that was needed for many files, and is not any more.
+//! Returns memory to the system after many files were processed.
 
 #![expect(unsafe_code, reason = "no safe wrapper of malloc_trim exists")]
 
 use std::time::Duration;
 
-/// After so long without work, the threads that did it have ended.
+/// After this long without work, tokio's blocking threads have ended.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// Gives the system back what is free: at once, and once more what the threads had that did the
-/// work.
+/// Returns free memory to the system: at once, and again when the blocking threads have ended.
 pub(crate) async fn give_back() {
     for wait in [Duration::ZERO, QUIET] {
         tokio::time::sleep(wait).await;
@@ -16,11 +15,11 @@ pub(crate) async fn give_back() {
     }
 }
 
-/// The C library keeps what is free, for as long as a little of what was taken after it is in use
-/// (malloc_trim(3)). Takes some milliseconds.
+/// The C library keeps free memory that lies below an allocation in use (malloc_trim(3)). Takes
+/// some milliseconds.
 fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it changes nothing that is in use, and may be called by any thread at any time
+    // SAFETY: it changes no memory in use, and may be called by any thread at any time
     // (malloc_trim(3), "ATTRIBUTES").
     unsafe {
         libc::malloc_trim(0);

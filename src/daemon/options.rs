@@ -3,10 +3,10 @@
 /// How to run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Deal with what is there, then end.
+    /// Process the files that are present, then end.
     pub once: bool,
-    /// Say what would be done, and change nothing.
+    /// Report what would be done, and change nothing.
     pub dry_run: bool,
-    /// Run as root although the policy does not say so.
+    /// Run as root even if the policy does not allow it.
     pub allow_root: bool,
 }

@@ -1,12 +1,12 @@
-//! What a running daemon is told.
+//! Orders to a running daemon.
 
 use crate::policy::Policy;
 
-/// What a running daemon is told.
+/// Orders to a running daemon.
 #[derive(Debug)]
 pub enum Order {
-    /// End, after the files in hand; told again, end at once.
+    /// Finish the files in hand, then end. A second one ends at once.
     Stop,
-    /// Go on under this policy, which has been checked.
+    /// Continue under this policy, which has been checked.
     Reload(Box<Policy>),
 }

@@ -1,8 +1,8 @@
-//! The line that one file passes: snapshot, hash, KMS, decide, effect, state.
+//! The pipeline that a pair passes: snapshot, hash, KMS, decide, sink, state.
 //!
 //! [`Pipeline`] holds what all rules share; [`Site`] what one rule has while it is attached to its
-//! places. A [`Attempt`] takes one pair down the line once. Hashing waits behind its own limit;
-//! nothing here waits for a file to become anything.
+//! places. An [`Attempt`] takes one pair through it once. Hashing has its own limit. Nothing here
+//! waits for a file to settle.
 
 mod sign;
 mod verify;
@@ -45,13 +45,13 @@ const INVALID: &str = "invalid";
 pub(crate) struct Pipeline<K> {
     /// The key management service, behind its limits.
     pub(crate) kms: ThrottledKms<K, Status>,
-    /// What was decided.
+    /// The database of decisions.
     pub(crate) state: State,
-    /// Places for hashing.
+    /// Permits for hashing.
     pub(crate) hashing: FairSemaphore,
     /// This host's name, for contexts.
     pub(crate) hostname: String,
-    /// Where it is shown what goes on.
+    /// Live status of all rules, read by the control socket and the metrics.
     pub(crate) status: Arc<Status>,
     /// The daemon's clock.
     pub(crate) clock: Clock,
@@ -66,37 +66,37 @@ pub(crate) struct Known {
     opened: OpenedSignature,
 }
 
-/// One pass of one pair.
+/// One pass of a pair through the pipeline.
 pub(crate) struct Attempt<V> {
     /// The payload below the root.
     pub(crate) path: RelPath,
-    /// The versions to be tried; others start over.
+    /// The versions that settled. If others lie there, the pair starts over.
     pub(crate) versions: PairVersion<V>,
-    /// How much the verdict counts.
+    /// Whether an invalid verdict is final or the pair may still be arriving.
     pub(crate) finality: Finality,
-    /// What an earlier try learned of the signature.
+    /// The signature as an earlier attempt opened it.
     pub(crate) known: Option<Known>,
 }
 
-/// How a try ended.
+/// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum AttemptOutcome {
-    /// It is dealt with.
+    /// It is decided.
     Settled(Settled),
     /// It changed, or was being written.
     Changed,
     /// Invalid, but it may still be arriving.
     NotYet,
-    /// Not now.
+    /// It is held.
     Hold(Hold),
 }
 
-/// What became of a pair.
+/// The decision about a pair.
 #[derive(Debug, Clone)]
 pub(crate) struct Settled {
     /// What.
     pub(crate) outcome: Outcome,
-    /// Why, where that says more.
+    /// Why, where the outcome alone does not say.
     pub(crate) reason: Option<DecisionReason>,
 }
 
@@ -110,29 +110,29 @@ impl Settled {
     }
 }
 
-/// A file that is not handled as it is.
+/// A file that is refused in its present version.
 #[derive(Debug)]
 pub(crate) struct Refusal<V> {
-    /// The payload below the root, or what has its place.
+    /// The payload below the root, or what stands under its name.
     pub(crate) path: RelPath,
-    /// The versions it is about.
+    /// The versions that are refused.
     pub(crate) versions: PairVersion<V>,
     /// Why.
     pub(crate) reason: RefusalReason,
 }
 
-/// A try and what came of it.
+/// The result of an attempt.
 pub(crate) struct AttemptResult {
     /// The payload below the root.
     pub(crate) path: RelPath,
     /// How it ended.
     pub(crate) outcome: AttemptOutcome,
-    /// What was learned of the signature.
+    /// The signature as opened, for a later attempt.
     pub(crate) known: Option<Known>,
 }
 
 impl<K: Kms> Pipeline<K> {
-    /// Takes one pair down the line.
+    /// Takes one pair through the pipeline.
     pub(crate) async fn run<B: Backend>(
         self: Arc<Self>,
         site: Arc<Site<B>>,
@@ -141,8 +141,7 @@ impl<K: Kms> Pipeline<K> {
         let path = work.path.clone();
         let mut known = work.known.clone();
         let ended = match &site.rule.mode {
-            // Thousands may wait for one call of KMS: each has only what it needs for the step that
-            // it is at.
+            // Boxed, to keep futures small: thousands may wait for one KMS call.
             crate::policy::Mode::Sign(sign) => Box::pin(self.sign(&site, sign, &work)).await,
             crate::policy::Mode::Verify(verify) => {
                 Box::pin(self.verify(&site, verify, &work, &mut known)).await
@@ -169,11 +168,10 @@ impl<K: Kms> Pipeline<K> {
         AttemptResult { path, outcome, known }
     }
 
-    /// Reports files that are not handled as they are, and remembers these versions so that they
-    /// are reported once.
+    /// Reports refused files and remembers their versions, so that each is reported once.
     ///
     /// # Errors
-    /// State cannot take it; then those that are not remembered are reported again.
+    /// State cannot be written; files that were not remembered are reported again.
     pub(crate) async fn refuse<B: Backend>(
         &self,
         site: &Site<B>,
@@ -182,7 +180,7 @@ impl<K: Kms> Pipeline<K> {
         self.sum_up(site, false).await?;
         let (mut recorded, mut noted, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for Refusal { path, versions, reason } in refusals {
-            if site.may_tell(self.clock.now()) {
+            if site.may_log(self.clock.now()) {
                 let (file, cause) = (Escaped::new(path.as_path()), reason.as_str());
                 log!(Refused, rule = site.rule.name, %file, cause, %reason);
             }
@@ -197,10 +195,11 @@ impl<K: Kms> Pipeline<K> {
         Ok(all)
     }
 
-    /// Puts on record how many refusals are not, when it is time to; at the end it is.
+    /// Records the count of refusals that exceeded the quota, when the window is over or at the
+    /// end.
     ///
     /// # Errors
-    /// State cannot take it.
+    /// State cannot be written.
     pub(crate) async fn sum_up<B: Backend>(&self, site: &Site<B>, is_end: bool) -> Result<(), Hold> {
         let Some((count, last)) = site.refusals.unrecorded(self.clock.now(), is_end) else { return Ok(()) };
         let reason = Some(DecisionReason::MoreRefused(count));
@@ -209,7 +208,7 @@ impl<K: Kms> Pipeline<K> {
         self.state.record_sum(sum).await.map_err(Hold::State)
     }
 
-    /// Puts a decision on record.
+    /// Records a decision.
     async fn settle<B: Backend>(
         &self,
         site: &Site<B>,
@@ -229,7 +228,7 @@ impl<K: Kms> Pipeline<K> {
         work: &Attempt<VersionOf<B>>,
         delivers: bool,
     ) -> Result<Snapshot<B::Source>, AttemptError> {
-        let _place = self.hashing.take(&site.queue).await.ok_or(AttemptError::Changed)?; // none when the daemon stops
+        let _place = self.hashing.take(&site.queue).await.ok_or(AttemptError::Changed)?; // none at shutdown
         let stage = match work.versions.payload.as_ref().filter(|_| delivers && !self.dry_run) {
             Some(payload) => site.sink.stage(&work.path, payload.size()).await?,
             None => None,
@@ -240,7 +239,7 @@ impl<K: Kms> Pipeline<K> {
         Ok(taken)
     }
 
-    /// Moves a pair to quarantine and puts that on record.
+    /// Moves a pair to quarantine and records that.
     async fn quarantine<B: Backend>(
         &self,
         site: &Site<B>,
@@ -270,7 +269,7 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// Whether state says that these very versions were delivered.
+    /// Whether these versions were delivered, according to state.
     async fn was_delivered<B: Backend>(
         &self,
         site: &Site<B>,
@@ -283,9 +282,9 @@ impl<K: Kms> Pipeline<K> {
         Ok(row.is_some_and(|row| was_delivered(site, &row, &work.versions)))
     }
 
-    /// Publishes what was read. A signature that a delivery of ours has left without its payload
-    /// makes way. Returns the other signature that stands there, if an equal payload did already:
-    /// whether that is as good is the caller's to judge.
+    /// Publishes the snapshot. Removes a signature at the destination that a delivery of ours left
+    /// without its payload. If an equal payload with another signature is already there, returns
+    /// that signature; the caller judges whether it is valid too.
     async fn publish<B: Backend>(
         &self,
         site: &Site<B>,
@@ -300,12 +299,12 @@ impl<K: Kms> Pipeline<K> {
         let conflict = |what| Err(AttemptError::Hold(site.conflict(path, what)));
         let mut delivered = attempt().await?;
         if let Delivered::Orphan(other) = &delivered
-            && self.state.was_intended(&site.rule.name, path, other).await?
+            && self.state.is_pending_publish(&site.rule.name, path, other).await?
             && site.sink.remove_orphan(path, other).await?
         {
             delivered = attempt().await?;
             if let Delivered::Beside(_) | Delivered::Orphan(_) = delivered {
-                return Err(AttemptError::Changed); // somebody else is at it
+                return Err(AttemptError::Changed); // another process has just changed it
             }
         }
         match delivered {
@@ -319,8 +318,8 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// Removes a source that is delivered and on record; `outcome` is what came of it. A signature
-    /// beside a file to be signed is none of it.
+    /// Removes a source whose decision is recorded; `outcome` is that decision. In a sign rule the
+    /// signature beside the payload stays.
     async fn remove<B: Backend>(
         &self,
         site: &Site<B>,
@@ -334,7 +333,7 @@ impl<K: Kms> Pipeline<K> {
         })
     }
 
-    /// Opens a signature. What KMS says of a batch is asked for once, and serves all its files.
+    /// Opens a signature. Files of one batch share one Decrypt.
     async fn open_signature<B: Backend>(
         &self,
         site: &Site<B>,
@@ -355,8 +354,8 @@ impl<K: Kms> Pipeline<K> {
         Ok(request.opened(reply))
     }
 
-    /// Signs what was hashed: alone, or with others where the rule has batches. Whoever waits for
-    /// others keeps no directory open meanwhile.
+    /// Signs the digests, alone or in a batch. A file that waits for its batch keeps no directory
+    /// open.
     async fn make_signature<'p, B: Backend>(
         &self,
         site: &'p Site<B>,
@@ -367,8 +366,8 @@ impl<K: Kms> Pipeline<K> {
     ) -> Result<(Signed, Option<SemaphorePermit<'p>>), AttemptError> {
         let signer = Signer::new(&self.kms, &rule.key);
         let Some(batcher) = &site.batcher else {
-            // Boxed, as is all that calls KMS: thousands that wait for others would have room for
-            // the call.
+            // Boxed, as is all that calls KMS, to keep futures small: thousands may wait for their
+            // batch.
             let signed = Box::pin(signer.sign(context, &taken.hashed.digests)).await?;
             return Ok((signed, None));
         };
@@ -381,7 +380,7 @@ impl<K: Kms> Pipeline<K> {
         Ok((signed, Some(place)))
     }
 
-    /// Stops a try before its file is read if KMS would be asked under none of its keys anyway.
+    /// Holds the pair before it is read if the breaker is open for all of its keys.
     fn ask_breaker(&self, keys: &[KeyId], operation: Operation) -> Result<(), AttemptError> {
         let refusals: Option<Vec<_>> = keys.iter().map(|key| self.kms.refusal(key, operation)).collect();
         match refusals.and_then(|refusals| refusals.into_iter().next()) {
@@ -403,8 +402,7 @@ impl<K: Kms> Pipeline<K> {
 }
 
 impl<B: Backend> Site<B> {
-    /// What of a pair goes when it is removed. A signature beside a file to be signed is none of
-    /// it.
+    /// The versions to remove with a source. In a sign rule the signature beside the payload stays.
     fn source_of(&self, versions: &PairVersion<VersionOf<B>>) -> PairVersion<VersionOf<B>> {
         let signature = versions.signature.clone().filter(|_| !self.leaves_signature());
         PairVersion { payload: versions.payload.clone(), signature }
@@ -437,7 +435,7 @@ impl<B: Backend> Site<B> {
     }
 }
 
-/// What is known beside the outcome.
+/// Fields of a decision that not every outcome has.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     digest: Option<Digest>,
@@ -445,11 +443,11 @@ pub(crate) struct Facts {
     key: Option<String>,
     /// The folder in the quarantine store.
     item: Option<String>,
-    /// The signature's version, where it is another than the one in versions.
+    /// The signature's version, if it is not the one in the pair's versions.
     signature: Option<state::Version>,
 }
 
-/// What is known of a pair that was read.
+/// The fields known once a pair was read.
 fn facts<S: Source>(taken: &Snapshot<S>, key: Option<String>) -> Facts {
     Facts {
         digest: Some(taken.hashed.digest.clone()),

@@ -1,7 +1,6 @@
-//! How many of a rule's refusals are told and put on record one by one: a sender brings about as
-//! many as they like. A log that is full of them hides what an operator must see, and a record that
-//! is, fills the disk of all rules. What exceeds the quota is counted, and the count told and put
-//! on record.
+//! Quotas on the refusals of a rule that are logged and recorded one by one. A sender can cause any
+//! number of them: a flooded log hides what an operator must see, and a flooded record fills the
+//! disk of all rules. Refusals above the quota are counted, and the count is logged and recorded.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,45 +8,44 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::fs::RelPath;
 
-/// A hundred in a minute are told one by one.
-const TOLD: Quota = Quota::new(100, Duration::from_secs(60));
-/// A thousand in an hour are put on record one by one: 12 MB a day at most, of about 500 bytes
-/// each.
+/// A hundred in a minute are logged one by one.
+const LOGGED: Quota = Quota::new(100, Duration::from_secs(60));
+/// A thousand in an hour are recorded one by one: 12 MB a day at most, at about 500 bytes each.
 const RECORDED: Quota = Quota::new(1000, Duration::from_secs(60 * 60));
 
-/// What was refused of late in a rule.
+/// The recent refusals of a rule.
 #[derive(Debug)]
 pub(crate) struct Refusals {
-    told: Mutex<Quota>,
+    logged: Mutex<Quota>,
     recorded: Mutex<Recorded>,
 }
 
 #[derive(Debug)]
 struct Recorded {
     quota: Quota,
-    /// The last that was not put on record.
+    /// The last one that was not recorded.
     last: Option<RelPath>,
 }
 
 impl Default for Refusals {
     fn default() -> Self {
         let recorded = Recorded { quota: RECORDED, last: None };
-        Self { told: Mutex::new(TOLD), recorded: Mutex::new(recorded) }
+        Self { logged: Mutex::new(LOGGED), recorded: Mutex::new(recorded) }
     }
 }
 
 impl Refusals {
-    /// Whether one more is told.
-    pub(crate) fn may_tell(&self) -> bool {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).admits()
+    /// Whether one more may be logged. Counts it otherwise.
+    pub(crate) fn may_log(&self) -> bool {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner).admits()
     }
 
-    /// How many were not told, when it is time to say so.
-    pub(crate) fn untold(&self, now: Moment) -> Option<usize> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).turn(now)
+    /// How many were not logged, when the window is over.
+    pub(crate) fn suppressed(&self, now: Moment) -> Option<usize> {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner).turn(now)
     }
 
-    /// Whether one more, of this file, is put on record.
+    /// Whether one more, of this file, may be recorded. Counts it otherwise.
     pub(crate) fn may_record(&self, path: &RelPath) -> bool {
         let mut recorded = self.recorded();
         let admitted = recorded.quota.admits();
@@ -57,8 +55,7 @@ impl Refusals {
         admitted
     }
 
-    /// How many were not put on record, and the last of them, when it is time to say so; at the end
-    /// it is.
+    /// How many were not recorded, and the last of them, when the window is over or at the end.
     pub(crate) fn unrecorded(&self, now: Moment, is_end: bool) -> Option<(usize, RelPath)> {
         let mut recorded = self.recorded();
         let count = if is_end { recorded.quota.end() } else { recorded.quota.turn(now) };
@@ -66,16 +63,16 @@ impl Refusals {
     }
 
     fn recorded(&self) -> MutexGuard<'_, Recorded> {
-        // Right after every single step.
+        // Every update leaves the data consistent, so a poisoned lock is safe to use.
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// So many in a window of time, and a count of the others.
+/// A limit for each window of time, and a count of what exceeds it.
 #[derive(Debug)]
 struct Quota {
     most: usize,
-    /// How long before the counting begins anew.
+    /// The length of a window.
     window: Duration,
     /// When the window began.
     since: Option<Moment>,
@@ -88,14 +85,15 @@ impl Quota {
         Self { most, window, since: None, admitted: 0, others: 0 }
     }
 
-    /// Whether this one is within it. It is counted if not.
+    /// Whether one more is within the limit. Counts it otherwise.
     const fn admits(&mut self) -> bool {
         let admitted = self.admitted < self.most;
         *(if admitted { &mut self.admitted } else { &mut self.others }) += 1;
         admitted
     }
 
-    /// Begins a new window if it is time, and returns how many exceeded the one before, if any did.
+    /// Begins a new window when the last one is over, and returns how many exceeded that, if any
+    /// did.
     fn turn(&mut self, now: Moment) -> Option<usize> {
         if self.since.is_some_and(|since| now < since + self.window) {
             return None;
@@ -105,7 +103,7 @@ impl Quota {
         self.end()
     }
 
-    /// How many exceeded this window so far, if any did; they are counted no more.
+    /// Takes the count of those that exceeded this window so far, if any did.
     fn end(&mut self) -> Option<usize> {
         let others = std::mem::take(&mut self.others);
         (others > 0).then_some(others)
@@ -118,15 +116,15 @@ mod tests {
 
     #[test]
     fn a11_what_exceeds_the_quota_is_counted_and_the_count_told_once() {
-        let Quota { most, window, .. } = TOLD;
-        let mut quota = TOLD;
+        let Quota { most, window, .. } = LOGGED;
+        let mut quota = LOGGED;
         assert_eq!(quota.turn(Duration::ZERO), None);
         assert_eq!((0..1_000_000).filter(|_| quota.admits()).count(), most);
         assert_eq!(quota.turn(window / 2), None);
         assert!(!quota.admits());
         assert_eq!(quota.turn(window), Some(1_000_001 - most));
         assert!(quota.admits());
-        assert_eq!(quota.turn(window * 2), None, "all were told");
+        assert_eq!(quota.turn(window * 2), None, "all were logged");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Policies that are to come: whether a running daemon can go on under them, found out while it
-//! works.
+//! Reloads in preparation: checks in the background whether a running daemon can continue under a
+//! new policy.
 //!
-//! To open the quarantine store of a new policy may take as long as its disk does. The daemon obeys
+//! Opening the quarantine store of a new policy may wait for a slow disk. The daemon takes orders
 //! meanwhile.
 
 use std::sync::{Arc, Weak};
@@ -18,19 +18,19 @@ use crate::sink::directory::quarantine::store::Store;
 /// A policy that can take over, with its quarantine store.
 pub(crate) type Next = (Policy, Option<Arc<Store>>);
 
-/// The policies to come. Of several the last takes over.
+/// New policies that are being checked. Of several the last takes over.
 pub(crate) struct Reloads {
     first: Policy,
     options: Options,
     status: Arc<Status>,
     accepting: JoinSet<Result<Next, DaemonError>>,
-    /// Quarantine stores that were opened: one in use cannot be opened again, but by who has it.
+    /// Quarantine stores in use. They hold their lock, so they are shared and not opened again.
     stores: Vec<Weak<Store>>,
     waiting: Option<Box<Policy>>,
 }
 
 impl Reloads {
-    /// None as yet, after the policy that the daemon was started with.
+    /// No reloads yet; `first` is the policy that the daemon was started with.
     pub(crate) fn new(first: &Policy, options: Options, status: &Arc<Status>) -> Self {
         let status = Arc::clone(status);
         Self {
@@ -43,13 +43,13 @@ impl Reloads {
         }
     }
 
-    /// A store that is in use.
+    /// Adds a store that is in use.
     pub(crate) fn hold(&mut self, store: Option<&Arc<Store>>) {
         self.stores.retain(|store| store.strong_count() > 0);
         self.stores.extend(store.map(Arc::downgrade));
     }
 
-    /// Has one looked at.
+    /// Begins to check a new policy.
     pub(crate) fn offer(&mut self, policy: Box<Policy>) {
         if !self.accepting.is_empty() {
             if self.waiting.replace(policy).is_some() {
@@ -62,8 +62,7 @@ impl Reloads {
         self.accepting.spawn_blocking(move || accept(&first, *policy, options, &held));
     }
 
-    /// Waits for one that can take over; those that cannot are refused. Loses nothing if it is no
-    /// longer polled.
+    /// Waits for a policy that can take over, and refuses those that cannot. Cancel safe.
     ///
     /// # Errors
     /// A panic.
@@ -95,7 +94,7 @@ fn refuse(status: &Status, error: &DaemonError) {
     status.reload_refused(reason);
 }
 
-/// Whether a running daemon can go on under another policy.
+/// Whether a running daemon can continue under another policy.
 fn accept(first: &Policy, next: Policy, options: Options, held: &[Arc<Store>]) -> Result<Next, DaemonError> {
     if first.state_dir != next.state_dir {
         return Err(DaemonError::Fixed("state.dir"));

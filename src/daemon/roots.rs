@@ -1,9 +1,9 @@
-//! Opened roots of batches: what KMS made of a ciphertext that many files share.
+//! A cache of opened batch roots: KMS's reply for a ciphertext that many files share.
 //!
-//! Each rule has its own, and a new policy begins with none. Files that ask about the same batch
-//! while KMS is being asked wait for that one answer, whatever it is; what is kept is only what a
-//! trusted key opened, and that for five minutes at most. Trouble is never kept, nor is it kept
-//! that nobody opened it: whoever comes later asks again.
+//! Each rule has its own cache, and a new policy starts with an empty one. Files that need the same
+//! root while a call is in flight share its reply, whatever it is. Only a root that a trusted key
+//! opened is cached, for five minutes at most. Trouble and refusals are never cached: a later file
+//! asks again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,46 +17,45 @@ use crate::key::KeyId;
 use crate::kms::{Kms, Trouble};
 use crate::signing::{DecryptReply, DecryptRequest, Verifier};
 
-/// How long a root stays open: no longer than it may take until a key that is disabled counts for
-/// nothing.
+/// How long a root is cached. A key that was disabled may count for this much longer.
 const KEEP: Duration = Duration::from_secs(5 * 60);
 
-/// How many stay open in one rule. Files of one batch come together.
+/// How many roots a rule caches. Files of one batch arrive together.
 const MOST: usize = 64;
 
-/// The roots of one rule under one policy.
+/// The cache of one rule under one policy.
 #[derive(Debug, Default)]
 pub(crate) struct Roots(Mutex<HashMap<Name, Entry>>);
 
-/// Which question it was: SHA-512 of the keys in their order, the encryption context and the
-/// ciphertext, each after its length.
+/// The cache key of a request: SHA-512 of the key ids in their order, the encryption context and
+/// the ciphertext, each preceded by its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Name([u8; LEN]);
 
-/// What KMS said, if it said anything.
-type Told = Result<DecryptReply, Trouble>;
+/// KMS's reply, or why there is none.
+type KmsReply = Result<DecryptReply, Trouble>;
 
 #[derive(Debug)]
 enum Entry {
-    /// Somebody asks KMS.
-    Asked(watch::Receiver<Option<Told>>),
-    /// A trusted key opened it; asked at this moment.
+    /// A call is in flight.
+    Asked(watch::Receiver<Option<KmsReply>>),
+    /// A trusted key opened it; the call began at this moment.
     Open(DecryptReply, Moment),
 }
 
-/// What there is to do about a question.
+/// What the caller has to do for a request.
 enum Turn {
-    /// Nothing: the answer is known.
+    /// Nothing: the reply is cached.
     Known(DecryptReply),
-    /// Wait for who asks.
-    Wait(watch::Receiver<Option<Told>>),
-    /// Ask, and tell.
-    Ask(watch::Sender<Option<Told>>),
+    /// Wait for the call in flight.
+    Wait(watch::Receiver<Option<KmsReply>>),
+    /// Make the call, and send its reply to those who wait.
+    Ask(watch::Sender<Option<KmsReply>>),
 }
 
 impl Roots {
-    /// The answer to a verifier's request: known, or what somebody is being told just now, or asked
-    /// for.
+    /// The reply to a verifier's request: from the cache, from a call in flight, or from a new
+    /// call.
     ///
     /// # Errors
     /// [`Trouble`]: no verdict is possible now.
@@ -74,18 +73,18 @@ impl Roots {
                 Turn::Wait(other) => other,
                 Turn::Ask(sender) => {
                     let asking = Asking { roots: self, name };
-                    let told = verifier.ask(request).await;
-                    asking.ends(&told, now);
-                    sender.send_replace(Some(told.clone()));
-                    return told;
+                    let reply = verifier.ask(request).await;
+                    asking.ends(&reply, now);
+                    sender.send_replace(Some(reply.clone()));
+                    return reply;
                 }
             };
-            // Nothing is told if who asked has been called off: then it is for one of those who
-            // wait.
-            if let Ok(told) = other.wait_for(Option::is_some).await
-                && let Some(told) = told.clone()
+            // The channel closes without a reply when the caller was cancelled. Then one of those
+            // who wait makes the call.
+            if let Ok(reply) = other.wait_for(Option::is_some).await
+                && let Some(reply) = reply.clone()
             {
-                return told;
+                return reply;
             }
         }
     }
@@ -103,21 +102,22 @@ impl Roots {
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Name, Entry>> {
-        // What is kept here is right after every single step.
+        // Every update leaves the data consistent, so a poisoned lock is safe to use.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Asking KMS, by one for all who wait. Called off when dropped.
+/// A call in flight, made by one task for all who wait. When dropped without a reply, the entry is
+/// removed.
 struct Asking<'r> {
     roots: &'r Roots,
     name: Name,
 }
 
 impl Asking<'_> {
-    /// Keeps what may be kept of what KMS said.
-    fn ends(self, told: &Told, since: Moment) {
-        let Some(answer) = told.as_ref().ok().filter(|reply| reply.is_opened()) else { return };
+    /// Caches the reply if a trusted key opened the root.
+    fn ends(self, reply: &KmsReply, since: Moment) {
+        let Some(answer) = reply.as_ref().ok().filter(|reply| reply.is_opened()) else { return };
         let mut entries = self.roots.entries();
         entries.insert(self.name, Entry::Open(answer.clone(), since));
         let mut open: Vec<(Moment, Name)> = entries
@@ -177,7 +177,8 @@ mod tests {
 
     const KEY: &str = "local:a";
 
-    /// Answers each Decrypt when it is let, with the next of its answers, and counts them.
+    /// Answers each Decrypt with the next scripted answer, once the semaphore allows it, and counts
+    /// calls.
     struct Script {
         let_go: Semaphore,
         answers: Mutex<Vec<Result<Vec<u8>, &'static str>>>,
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    /// The signatures of a batch, and what KMS makes of its ciphertext.
+    /// The signatures of a batch, and the plaintext of its ciphertext.
     fn batch(size: u64, ciphertext: u8) -> (Vec<Signature>, Vec<u8>) {
         let leaves = (0..size).map(|n| batch::leaf(&digest(n), &Context::default())).collect();
         let tree = Tree::new(leaves).unwrap();
@@ -240,7 +241,7 @@ mod tests {
         }
     }
 
-    /// Has every file of a batch judged at the same time.
+    /// Judges every file of a batch at the same time.
     async fn all(roots: &Arc<Roots>, kms: &Arc<Script>, signatures: &[Signature]) -> Vec<String> {
         let clock = Clock::start();
         let tasks: Vec<_> = (0..)
@@ -266,15 +267,15 @@ mod tests {
         let (signatures, plaintext) = batch(50, 1);
         let (roots, kms) = (Arc::new(Roots::default()), Script::new([Ok(plaintext)]));
         assert!(all(&roots, &kms, &signatures).await.iter().all(|said| said == "valid"));
-        // Whoever comes later knows; another file under one of these signatures is none of the
-        // batch.
+        // A later file is judged from the cache; another file with one of these signatures is not
+        // of the batch.
         assert_eq!(judged(&roots, &kms, &signatures[3], 3, Clock::start()).await, "valid");
         assert_eq!(judged(&roots, &kms, &signatures[3], 4, Clock::start()).await, "mismatch");
         assert_eq!(kms.asked(), 1);
     }
 
     #[tokio::test]
-    async fn p2_what_is_no_answer_is_told_to_who_waits_and_never_kept() {
+    async fn p2_trouble_reaches_all_waiters_and_is_never_cached() {
         let (signatures, plaintext) = batch(9, 1);
         for (code, said) in [
             ("ThrottlingException", "hold throttled"),
@@ -284,16 +285,16 @@ mod tests {
             ("IncorrectKeyException", "wrong-key"),
         ] {
             let (roots, kms) = (Arc::new(Roots::default()), Script::new([Err(code), Ok(plaintext.clone())]));
-            assert!(all(&roots, &kms, &signatures).await.iter().all(|told| told == said), "{code}");
+            assert!(all(&roots, &kms, &signatures).await.iter().all(|reply| reply == said), "{code}");
             assert_eq!(kms.asked(), 1, "{code}");
             assert!(roots.entries().is_empty(), "{code}");
-            assert!(all(&roots, &kms, &signatures).await.iter().all(|told| told == "valid"), "{code}");
+            assert!(all(&roots, &kms, &signatures).await.iter().all(|reply| reply == "valid"), "{code}");
             assert_eq!(kms.asked(), 2, "{code}");
         }
     }
 
     #[tokio::test]
-    async fn who_asks_may_be_called_off() {
+    async fn a_cancelled_call_is_made_again_by_a_waiter() {
         let (signatures, plaintext) = batch(2, 1);
         let (roots, kms) = (Arc::new(Roots::default()), Script::new([Ok(plaintext)]));
         let first = {
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p10_no_more_are_kept_than_there_is_room_for_and_none_for_long() {
+    async fn p10_the_cache_is_bounded_in_size_and_age() {
         let all: Vec<_> = (0..100).map(|n| batch(1, n)).collect();
         let kms = Script::new(all.iter().map(|(_, plaintext)| Ok(plaintext.clone())));
         kms.let_go.add_permits(1000);

@@ -1,4 +1,4 @@
-//! A rule at the places that it reads from and writes to.
+//! A rule attached to its source and its sink.
 
 pub(crate) mod attach;
 pub(crate) mod decided;
@@ -21,7 +21,7 @@ use crate::policy::{Mode, Rule};
 use crate::sink::Sink;
 use crate::source::Source;
 
-/// A kind of place: a source, the sink that goes with it, and how a rule is attached to both.
+/// A storage backend: a source, the sink that goes with it, and how a rule is attached to both.
 pub(crate) trait Backend: Sized + Send + Sync + 'static {
     /// Where payloads come from.
     type Source: Source;
@@ -31,41 +31,41 @@ pub(crate) trait Backend: Sized + Send + Sync + 'static {
     /// Attaches a rule.
     ///
     /// # Errors
-    /// Why it cannot work now.
+    /// Why the rule cannot work now.
     fn attach(&self, rule: &Arc<Rule>) -> Result<Site<Self>, Unattached>;
 
-    /// Whether what a rule was attached to is still what the policy names.
+    /// Checks that the rule is still attached to what the policy names.
     ///
     /// # Errors
-    /// Why it is to be let go.
+    /// Why the rule must be detached.
     fn check(&self, site: &Site<Self>) -> Result<(), Detached>;
 
-    /// Changes when somebody has made room where there was none, if there is such a place.
+    /// Changes when space was freed in a full quarantine, if there is one.
     fn room(&self) -> Option<watch::Receiver<u64>>;
 }
 
-/// How a kind of place tells versions apart.
+/// The version type of a backend's source.
 pub(crate) type VersionOf<B> = <<B as Backend>::Source as Source>::Version;
 
 /// Why a rule is not attached.
 #[derive(Debug)]
 pub(crate) enum Unattached {
-    /// It would be, but for the dry run, which makes no directory.
+    /// A dry run does not create this missing directory.
     WouldCreate(PathBuf),
-    /// This is in the way.
+    /// For this reason.
     Held(String),
 }
 
-/// Why a rule is attached no more.
+/// Why a rule was detached.
 #[derive(Debug)]
 pub(crate) enum Detached {
-    /// Another thing stands at this path, or nothing.
+    /// Another file or directory is at this path now, or none.
     Replaced(Role, PathBuf),
-    /// What stands there cannot be worked with.
+    /// The rule cannot work with it, for this reason.
     Held(String),
 }
 
-/// What a place is to a rule.
+/// Which of a rule's directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Where payloads come from.
@@ -80,28 +80,28 @@ pub(crate) struct Site<B: Backend> {
     pub(crate) rule: Arc<Rule>,
     /// Its fingerprint.
     pub(crate) fingerprint: String,
-    /// The one of decisions that differ from its own in the format alone.
+    /// The fingerprint of the same rule with the other format.
     pub(crate) other_format: String,
     /// Where payloads come from.
     pub(crate) source: B::Source,
     /// Where results go.
     pub(crate) sink: B::Sink,
-    /// Its files that wait to be hashed.
+    /// Queue of its files that wait to be hashed.
     pub(crate) queue: Queue,
     /// The mass-failure brake.
     brake: Mutex<Brake>,
-    /// Which keys of its context live only in the leaves of a batch.
+    /// The keys of its context that only a batch's leaves have.
     pub(crate) leaf_keys: LeafKeys,
-    /// What gathers files, for rules that sign batches.
+    /// Gathers files, for rules that sign batches.
     pub(crate) batcher: Option<Batcher>,
-    /// The roots of batches that were opened of late.
+    /// The cache of opened batch roots.
     pub(crate) roots: Roots,
-    /// What was refused of late, also before it was attached.
+    /// Quotas on refusals. They outlive an attachment.
     pub(crate) refusals: Arc<Refusals>,
 }
 
 impl<B: Backend> Site<B> {
-    /// A rule at places that are there. `is_remote` says that files may take long to read.
+    /// A rule at an opened source and sink. `is_remote`: reads may block on a server.
     pub(crate) fn new(
         rule: &Arc<Rule>,
         source: B::Source,
@@ -124,22 +124,21 @@ impl<B: Backend> Site<B> {
         }
     }
 
-    /// Whether a signature beside a source stays when the source goes: beside a file to be signed
-    /// it is none of it.
+    /// Whether the signature beside a payload stays when the payload is removed, as in a sign rule.
     pub(crate) fn leaves_signature(&self) -> bool {
         matches!(self.rule.mode, Mode::Sign(_))
     }
 
-    /// Whether one more thing that a sender did not do well is told; and how many were not, when it
-    /// is time to.
-    pub(crate) fn may_tell(&self, now: Moment) -> bool {
-        self.tell_untold(now);
-        self.refusals.may_tell()
+    /// Whether one more fault of a sender may be logged. Logs the number of suppressed ones when
+    /// the window is over.
+    pub(crate) fn may_log(&self, now: Moment) -> bool {
+        self.log_suppressed(now);
+        self.refusals.may_log()
     }
 
-    /// Tells how many were not told, when it is time to.
-    pub(crate) fn tell_untold(&self, now: Moment) {
-        if let Some(count) = self.refusals.untold(now) {
+    /// Logs the number of suppressed messages, when the window is over.
+    pub(crate) fn log_suppressed(&self, now: Moment) {
+        if let Some(count) = self.refusals.suppressed(now) {
             log!(RefusalsNotLogged, rule = self.rule.name, count);
         }
     }

@@ -1,4 +1,4 @@
-//! What is asked and opened before a daemon begins to work by a policy.
+//! What is checked and opened before a daemon starts to work under a policy.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -14,8 +14,9 @@ use crate::policy::Policy;
 use crate::sink::directory::quarantine::store::Store;
 use crate::state::{Found, State};
 
-/// Whether this process may work by this policy at all: not as root unasked, and not by a policy or
-/// keyring that others can write. To be asked before anything is made that the policy names.
+/// Checks that this process may run under this policy: not as root without permission to, and not
+/// with a policy or keyring that others can write. Call it before anything that the policy names is
+/// created.
 ///
 /// # Errors
 /// `Root`, `Trust`.
@@ -27,7 +28,7 @@ pub(crate) fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError
     Ok(policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there)?)
 }
 
-/// Opens what a policy names for all of its rules: the quarantine store.
+/// Opens the quarantine store, which all rules of a policy share.
 pub(super) fn prepare(
     policy: &Policy,
     options: Options,
@@ -42,7 +43,7 @@ pub(super) fn prepare(
 /// Opens state and takes its lock.
 pub(super) fn open_state(dir: &Path, dry_run: bool) -> Result<(State, Option<Lock>), DaemonError> {
     if dry_run {
-        return Ok((State::rehearsal(dir)?, None));
+        return Ok((State::dry_run(dir)?, None));
     }
     let lock = trust::create(dir, 0o700)?.lock_file(OsStr::new("lock"))?;
     let lock = lock.ok_or_else(|| DaemonError::Locked(dir.to_owned()))?;

@@ -1,8 +1,8 @@
-//! The status: what the daemon shows of itself while it runs, for whoever looks in from outside.
+//! Live status of the daemon, for observers outside of it.
 //!
-//! The one place of live figures: the service manager's status line reads it, and so do the control
-//! socket and metrics. Those who work write to it, cheaply and at most once a second for each rule;
-//! nobody who reads it can delay them. It decides nothing, and nothing is decided by it.
+//! The only place of live figures, read by the service manager's status line, the control socket
+//! and the metrics. Workers write to it, cheaply and at most once a second for each rule; readers
+//! cannot delay them. Nothing is decided here or by it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,31 +23,30 @@ use crate::policy::Policy;
 use crate::source::EventFault;
 use crate::state::Outcome;
 
-/// Questions that may wait for one driver.
+/// Requests that may be queued for one worker.
 const MAX_REQUESTS: usize = 16;
 
 /// The status of one daemon.
 #[derive(Debug)]
 pub struct Status {
-    /// The clock of every moment on it.
+    /// The clock of all moments here.
     pub(crate) clock: Clock,
-    /// When that clock began, since the epoch. The same for as long as the daemon runs, wherever
-    /// the host's clock goes.
+    /// When that clock began, since the Unix epoch. It stays the same if the host's clock is set.
     pub(crate) started: Duration,
-    /// Whether its loops turn.
+    /// Whether the event loops respond.
     pub(crate) watchdog: Watchdog,
-    /// Calls of KMS.
+    /// Metrics of KMS calls.
     pub(crate) kms_metrics: KmsMetrics,
-    /// Changes when the record may have more rows; there once state is open.
+    /// Changes when the record may have more rows. Set once state is open.
     commits: OnceLock<watch::Receiver<u64>>,
     life: watch::Sender<Life>,
     plan: watch::Sender<Option<Arc<Plan>>>,
-    /// Whether nobody is still to open a control socket.
+    /// False while a control socket is expected and not opened yet.
     control_ready: watch::Sender<bool>,
     rules: Mutex<BTreeMap<String, Arc<RuleStatus>>>,
     silent_keys: Mutex<BTreeMap<(String, Operation), SilentKey>>,
     asked: Mutex<Asked>,
-    /// Counts changes of figures.
+    /// Increases with every change of figures.
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -56,34 +55,34 @@ pub struct Status {
 pub(crate) struct Plan {
     /// The policy.
     pub(crate) policy: Policy,
-    /// Which one since the daemon started, from 1.
+    /// Its number since the daemon started, from 1.
     pub(crate) generation: u64,
-    /// Since when.
+    /// When it came into force.
     pub(crate) since: Moment,
 }
 
-/// Where the daemon is between start and end.
+/// The lifecycle of the daemon.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Life {
     /// Where.
     pub(crate) phase: Phase,
     /// How many reloads have been asked for.
     pub(crate) reloads: u64,
-    /// When the last one was, by `CLOCK_MONOTONIC`.
+    /// When the last one was asked for, by `CLOCK_MONOTONIC`.
     pub(crate) reload_asked: Duration,
-    /// Reloads that were asked for and have come to no end yet, good or bad.
+    /// Reloads that were asked for and neither succeeded nor failed yet.
     pub(crate) under_way: u64,
     /// Why the last one was refused, if it was.
     pub(crate) refused: Option<String>,
-    /// It has been ready since it started.
+    /// Whether it was ready at least once.
     was_ready: bool,
 }
 
 impl Life {
-    /// Where it is, by what else is known.
+    /// Sets the phase from the other fields.
     const fn settle(&mut self) {
         self.phase = match (self.phase, self.was_ready, self.under_way) {
-            (Phase::Stopping, _, _) => Phase::Stopping, // nothing leads back from there
+            (Phase::Stopping, _, _) => Phase::Stopping, // final
             (_, false, _) => Phase::Starting,           // a reload meanwhile is part of the start
             (_, true, 0) => Phase::Ready,
             (_, true, _) => Phase::Reloading,
@@ -101,15 +100,15 @@ pub(crate) enum Phase {
     Ready,
     /// A new policy is being read, or waits for the files in hand.
     Reloading,
-    /// Told to end; files in hand are finished.
+    /// Ordered to stop; files in hand are being finished.
     Stopping,
 }
 
-/// What one rule shows.
+/// The live status of one rule.
 #[derive(Debug)]
 pub(crate) struct RuleStatus {
     figures: Mutex<Figures>,
-    /// Where its driver takes questions.
+    /// Sends requests to its worker, while that runs.
     requests: Mutex<Option<mpsc::Sender<Ask>>>,
     changes: Arc<watch::Sender<u64>>,
 }
@@ -117,9 +116,9 @@ pub(crate) struct RuleStatus {
 /// The figures of a rule.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Figures {
-    /// Files dealt with since the daemon started, by outcome. Only ever grows.
+    /// Files decided since the daemon started, by outcome. Never decreases.
     pub(crate) outcomes: BTreeMap<&'static str, u64>,
-    /// How often files were held since the daemon started, by cause. Only ever grows.
+    /// How often files were held since the daemon started, by cause. Never decreases.
     pub(crate) holds: BTreeMap<&'static str, u64>,
     /// Bytes of files hashed since the daemon started.
     pub(crate) hashed: u64,
@@ -127,32 +126,32 @@ pub(crate) struct Figures {
     pub(crate) scans: u64,
     /// See `scans`.
     pub(crate) scanning: Duration,
-    /// Watchers built since the daemon started, but for the first.
+    /// Watchers rebuilt since the daemon started.
     pub(crate) rebuilds: u64,
-    /// Files known when [`Figures::now`] was shown: dealt with by then, or waiting.
+    /// Files known when [`Figures::now`] was shown: decided by then, or waiting.
     pub(crate) known: u64,
-    /// What is so now.
+    /// The present state.
     pub(crate) now: Now,
 }
 
-/// What is so in a rule now.
+/// The present state of a rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Now {
-    /// How it stands with its directory.
+    /// The state of its directory.
     pub(crate) root: Root,
     /// Pairs that are held or wait for something, by cause.
     pub(crate) causes: BTreeMap<&'static str, Cause>,
-    /// Pairs that something is still to be done about, those held included.
+    /// Pairs that are not decided yet, held ones included.
     pub(crate) waiting: usize,
     /// Pairs that are held; the rest of those that wait only need time.
     pub(crate) held: usize,
-    /// Pairs that are being tried.
-    pub(crate) trying: usize,
+    /// Attempts that are running.
+    pub(crate) running_attempts: usize,
     /// The one that has waited longest.
     pub(crate) oldest: Option<Oldest>,
     /// The mass-failure brake is on.
     pub(crate) braked: bool,
-    /// More wait in the directory than are counted here.
+    /// The directory has more files than fit in memory and are counted here.
     pub(crate) more: bool,
     /// When the last scan ended.
     pub(crate) last_scan: Option<Moment>,
@@ -165,18 +164,18 @@ pub(crate) struct Now {
 pub(crate) struct Cause {
     /// How many.
     pub(crate) count: usize,
-    /// Whether they are held, and not only waiting for something that is bound to come.
+    /// Whether they are held. Otherwise they wait for time or another file.
     pub(crate) is_held: bool,
-    /// Since when the one that has waited longest.
+    /// When the longest wait began.
     pub(crate) since: Moment,
-    /// What that one says, in full.
+    /// The reason of that wait as a sentence.
     pub(crate) reason: String,
     /// What a person can do.
     pub(crate) hint: String,
     /// Whether a person is needed.
     pub(crate) needs_operator: bool,
     /// When the first of them is looked at next.
-    pub(crate) next_try: Option<Moment>,
+    pub(crate) next_attempt: Option<Moment>,
 }
 
 /// The pair that has waited longest.
@@ -184,16 +183,16 @@ pub(crate) struct Cause {
 pub(crate) struct Oldest {
     /// The payload below the root, escaped.
     pub(crate) file: String,
-    /// Since when, since the epoch: its change time, or when it was first seen if that was before.
+    /// Its change time, or when it was first seen if that is earlier; since the Unix epoch.
     pub(crate) since: Duration,
     /// What it waits for.
     pub(crate) cause: &'static str,
 }
 
-/// How it stands with a rule's directory.
+/// The state of a rule's directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Root {
-    /// It is being opened. For long only where a file system does not answer.
+    /// It is being opened. That takes long only where a file system does not answer.
     #[default]
     Opening,
     /// Events arrive, and scans find what they miss.
@@ -219,13 +218,13 @@ impl Root {
 /// A key under which KMS does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SilentKey {
-    /// Since when it is not asked but for a probe now and then.
+    /// Since when only probes are sent.
     pub(crate) since: Moment,
-    /// What it said last.
+    /// The last error.
     pub(crate) trouble: Trouble,
 }
 
-/// As whom AWS was asked under the policy in force, and who answered.
+/// The caller and the accounts of the AWS calls made under the policy in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
     /// The caller of the last call.
@@ -234,13 +233,13 @@ pub(crate) struct Asked {
     pub(crate) accounts: BTreeSet<String>,
 }
 
-/// The most accounts that are remembered. A policy names its keys; who answers could name any.
+/// The most accounts that are remembered: a reply could name any.
 const MAX_ACCOUNTS: usize = 16;
 
 /// The whole status at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Reading {
-    /// Where the daemon is.
+    /// The lifecycle of the daemon.
     pub(crate) life: Life,
     /// The policy in force, once there is one.
     pub(crate) plan: Option<Arc<Plan>>,
@@ -248,7 +247,7 @@ pub(crate) struct Reading {
     pub(crate) rules: BTreeMap<String, Figures>,
     /// Keys under which KMS does not answer.
     pub(crate) silent_keys: BTreeMap<(String, Operation), SilentKey>,
-    /// As whom AWS was asked.
+    /// The AWS caller and accounts.
     pub(crate) asked: Asked,
 }
 
@@ -277,7 +276,7 @@ impl Status {
         }
     }
 
-    /// State is open. Only the first is taken: a daemon has one state.
+    /// State is open. Only the first call counts: a daemon has one state.
     pub(crate) fn opened(&self, commits: watch::Receiver<u64>) {
         self.commits.get_or_init(|| commits);
     }
@@ -287,19 +286,19 @@ impl Status {
         self.commits.get().cloned()
     }
 
-    /// Somebody is going to open a control socket: the daemon is not ready before they have tried.
+    /// A control socket will be opened: the daemon is not ready before that was tried.
     pub(crate) fn expect_control(&self) {
         self.control_ready.send_replace(false);
     }
 
-    /// They have tried.
+    /// Opening the control socket was tried.
     pub(crate) fn control_was_tried(&self) {
         self.control_ready.send_replace(true);
     }
 
     /// Waits until a control socket was tried, if one is expected.
     pub(crate) async fn control(&self) {
-        // The sender is this status's own.
+        // Cannot fail: the sender lives in `self`.
         self.control_ready.subscribe().wait_for(|tried| *tried).await.map(drop).unwrap_or_default();
     }
 
@@ -313,8 +312,8 @@ impl Status {
         self.set_rules(policy.rules.iter().map(|rule| rule.name.as_str()));
     }
 
-    /// Takes the rules of a policy: new ones begin, those of the same name go on, others are taken
-    /// off. What was known of keys is asked anew.
+    /// Sets the rules of a policy: new ones start at zero, those of the same name keep their
+    /// counts, others are removed. Forgets what was known of keys.
     pub(crate) fn set_rules<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let mut rules = lock(&self.rules);
         let mut old = std::mem::take(&mut *rules);
@@ -329,13 +328,12 @@ impl Status {
         self.changed();
     }
 
-    /// The rule_status of a rule, for its driver; a new one if the rule is not among those that
-    /// were set.
+    /// The status of a rule, for its worker. Added if the rule was not set.
     pub(crate) fn rule(&self, name: &str) -> Arc<RuleStatus> {
         Arc::clone(lock(&self.rules).entry(name.to_owned()).or_insert_with(|| self.new_rule()))
     }
 
-    /// The panels of all rules, by name.
+    /// The status of all rules, by name.
     pub(crate) fn rule_statuses(&self) -> BTreeMap<String, Arc<RuleStatus>> {
         lock(&self.rules).clone()
     }
@@ -345,7 +343,7 @@ impl Status {
         Arc::new(RuleStatus { figures: Mutex::default(), requests: Mutex::default(), changes })
     }
 
-    /// AWS was asked, as this caller as far as it is known, and this key answered if one did.
+    /// Records an AWS call: the caller, if known, and the key that answered, if one did.
     fn aws_was_asked(&self, caller: Option<Caller>, answered: Option<&KeyArn>) {
         let mut asked = lock(&self.asked);
         if caller.is_some() && asked.caller != caller {
@@ -359,8 +357,8 @@ impl Status {
         }
     }
 
-    /// Every rule has its first scan queued, or is held, by the policy that the daemon was started
-    /// with.
+    /// The daemon is ready: under its first policy every rule has its first scan queued, or is
+    /// held.
     pub(crate) fn is_ready(&self) {
         self.live(|life| life.was_ready = true);
     }
@@ -374,7 +372,7 @@ impl Status {
         });
     }
 
-    /// One has come to its end: as [`Status::is_ready`], by its policy.
+    /// A reload is done: the same as [`Status::is_ready`] under the new policy.
     pub(crate) fn reloaded(&self) {
         self.live(|life| {
             life.was_ready = true;
@@ -383,12 +381,12 @@ impl Status {
         });
     }
 
-    /// One has come to nothing, as another came after it.
+    /// A reload was replaced by a later one.
     pub(crate) fn reload_superseded(&self) {
         self.live(|life| life.under_way = life.under_way.saturating_sub(1));
     }
 
-    /// One was refused, and the policy before it goes on.
+    /// A reload was refused; the old policy stays in force.
     pub(crate) fn reload_refused(&self, why: String) {
         self.live(|life| {
             life.under_way = life.under_way.saturating_sub(1);
@@ -403,7 +401,7 @@ impl Status {
         });
     }
 
-    /// The daemon was told to end.
+    /// The daemon was ordered to stop.
     pub(crate) fn is_stopping(&self) {
         self.life.send_modify(|life| life.phase = Phase::Stopping);
     }
@@ -423,7 +421,7 @@ impl Status {
         self.changes.subscribe()
     }
 
-    /// All of it, now.
+    /// The whole status at this moment.
     pub(crate) fn read(&self) -> Reading {
         let rules =
             lock(&self.rules).iter().map(|(name, rule_status)| (name.clone(), rule_status.read())).collect();
@@ -442,53 +440,52 @@ impl Status {
 }
 
 impl Figures {
-    /// How many files were dealt with since the daemon started.
-    pub(crate) fn dealt_with(&self) -> u64 {
+    /// How many files were decided since the daemon started.
+    pub(crate) fn handled(&self) -> u64 {
         self.outcomes.values().sum()
     }
 }
 
 impl RuleStatus {
-    /// Counts a file that was dealt with. Shown with the next [`RuleStatus::show`], or to who reads
-    /// before.
+    /// Counts a decided file. Waiting readers are woken by the next [`RuleStatus::show`].
     pub(crate) fn count(&self, outcome: Outcome) {
         *lock(&self.figures).outcomes.entry(outcome.as_str()).or_default() += 1;
     }
 
-    /// Counts a file that is held, for this cause.
+    /// Counts a hold.
     pub(crate) fn count_hold(&self, cause: &'static str) {
         *lock(&self.figures).holds.entry(cause).or_default() += 1;
     }
 
-    /// Counts what was hashed, in bytes.
+    /// Counts hashed bytes.
     pub(crate) fn count_hashed(&self, bytes: u64) {
         let mut figures = lock(&self.figures);
         figures.hashed = figures.hashed.saturating_add(bytes);
     }
 
-    /// Counts a scan that took so long.
+    /// Counts a scan and how long it took.
     pub(crate) fn count_scan(&self, took: Duration) {
         let mut figures = lock(&self.figures);
         figures.scans += 1;
         figures.scanning += took;
     }
 
-    /// Counts a watcher that took another one's place.
+    /// Counts a rebuilt watcher.
     pub(crate) fn count_rebuild(&self) {
         lock(&self.figures).rebuilds += 1;
     }
 
-    /// Questions for the driver, from now on the caller.
+    /// The queue of requests, for the rule's worker. Replaces the one of an earlier worker.
     pub(crate) fn take_requests(&self) -> mpsc::Receiver<Ask> {
         let (asks, questions) = mpsc::channel(MAX_REQUESTS);
         *lock(&self.requests) = Some(asks);
         questions
     }
 
-    /// Asks the rule's driver.
+    /// Sends a request to the rule's worker.
     ///
     /// # Errors
-    /// It is not there, or is asked too much already.
+    /// The worker is not running, or its queue is full.
     pub(crate) fn ask(&self, ask: Ask) -> Result<(), Unanswered> {
         let requests = lock(&self.requests).clone().ok_or(Unanswered::Gone)?;
         requests.try_send(ask).map_err(|error| match error {
@@ -497,10 +494,10 @@ impl RuleStatus {
         })
     }
 
-    /// Shows what is so now, and wakes who waits for changes.
+    /// Sets the present state, and wakes those who wait for changes.
     pub(crate) fn show(&self, now: Now) {
         let mut figures = lock(&self.figures);
-        figures.known = figures.dealt_with() + now.waiting as u64;
+        figures.known = figures.handled() + now.waiting as u64;
         figures.now = now;
         drop(figures);
         self.changes.send_modify(|n| *n = n.wrapping_add(1));
@@ -543,7 +540,7 @@ impl Observer for Status {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is kept here is right after every single step.
+    // Every update leaves the data consistent, so a poisoned lock is safe to use.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -573,14 +570,14 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_known_were_dealt_with_or_wait_at_one_moment() {
+    fn known_files_are_handled_or_waiting_in_one_reading() {
         let status = Status::default();
         let rule_status = status.rule("a");
         rule_status.count(Outcome::Signed);
         rule_status.show(Now { waiting: 3, ..Now::default() });
         rule_status.count(Outcome::Quarantined); // one of the three
         let figures = rule_status.read();
-        assert_eq!((figures.dealt_with(), figures.known), (2, 4));
+        assert_eq!((figures.handled(), figures.known), (2, 4));
     }
 
     #[test]

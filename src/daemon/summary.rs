@@ -1,4 +1,4 @@
-//! What a run came to, for people and for the exit code of `--once`.
+//! The summary of a run, for people and for the exit code of `--once`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,13 +17,13 @@ pub struct Summary {
     rule: String,
     counts: BTreeMap<&'static str, usize>,
     left: Vec<Left>,
-    /// Files whose outcome is worth a line of its own. `None` for a run without an end, which would
-    /// gather them for ever (P10) and tell them to nobody.
+    /// Files whose outcome is worth a line of its own. `None` for a run without end, which would
+    /// gather them without limit (P10).
     notes: Option<Vec<(RelPath, Outcome, String)>>,
     exit: Exit,
 }
 
-/// Something that was not dealt with.
+/// Something that was left undecided.
 #[derive(Debug, Clone)]
 pub(crate) struct Left {
     /// Which file; `None` for the rule as a whole.
@@ -33,7 +33,7 @@ pub(crate) struct Left {
 }
 
 impl Summary {
-    /// Of a rule that has done nothing yet. `lists` is whether single files will be listed.
+    /// An empty summary. `lists`: single files will be listed.
     pub(crate) fn new(rule: &str, lists: bool) -> Self {
         Self {
             rule: rule.to_owned(),
@@ -49,19 +49,19 @@ impl Summary {
         &self.rule
     }
 
-    /// Counts a file that was dealt with now.
+    /// Counts a file that was decided in this run.
     pub(crate) fn settled(&mut self, settled: &Settled, path: &RelPath) {
         *self.counts.entry(settled.outcome.as_str()).or_default() += 1;
         self.judge(settled.outcome, settled.reason.as_ref(), path);
     }
 
-    /// Counts a file that was dealt with before and has not changed.
+    /// Counts a file that was decided in an earlier run and has not changed.
     pub(crate) fn already(&mut self, outcome: Outcome, reason: Option<&DecisionReason>, path: &RelPath) {
         *self.counts.entry("unchanged").or_default() += 1;
         self.judge(outcome, reason, path);
     }
 
-    /// Lists a file that was not dealt with.
+    /// Lists something that was left undecided.
     pub(crate) fn left(&mut self, left: Left) {
         self.exit = self.exit.and(Exit::Unfinished);
         self.left.push(left);
@@ -72,7 +72,7 @@ impl Summary {
         self.exit
     }
 
-    /// In words and colours: what was done, and a line for each file that is worth one.
+    /// The summary as text: the counts, and a line for each file that needs one.
     pub(crate) fn shown(&self, colours: Palette) -> String {
         let mut counts: Vec<String> = self
             .counts
@@ -125,7 +125,8 @@ impl fmt::Display for Summary {
     }
 }
 
-/// A name at the beginning of a line, as one word: what follows is not the sender's to write.
+/// A name at the beginning of a line, escaped to one word, so that a sender cannot forge the rest
+/// of the line.
 fn name(path: &RelPath) -> String {
     word(&Escaped::new(path.as_path()).to_string()).into_owned()
 }

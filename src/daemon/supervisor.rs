@@ -256,7 +256,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
         }
         if let Some(ready) = daemon.ready.take() {
             log!(Ready);
-            ready.send(()).ok(); // nobody need be waiting
+            ready.send(()).ok(); // the receiver may be gone
         }
     }
 
@@ -293,7 +293,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
                     }
                 }
                 Some(order) = daemon.orders.recv() => match order {
-                    Order::Stop if next.take().is_some() => {} // it finishes as before, and no policy follows
+                    Order::Stop if next.take().is_some() => {} // drain as before, but then stop instead of reload
                     Order::Stop => return Err(DaemonError::Unfinished),
                     Order::Reload(policy) => daemon.reloads.offer(policy),
                 },

@@ -38,16 +38,16 @@ struct Since {
     answered: u64,
     /// Since when an answer is owed.
     owes: Option<Moment>,
-    /// What it waits for that it is not to blame for, and since when.
+    /// What else it waits for, and since when.
     waits: Option<(Elsewhere, Moment)>,
 }
 
-/// Where a loop may wait without being to blame for it.
+/// What a loop may wait for without hanging itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Elsewhere {
-    /// In a system call on files.
+    /// A system call on files.
     Disk,
-    /// For state, whose own loop is [`STATE`].
+    /// State, whose own loop is [`STATE`].
     State,
 }
 
@@ -58,16 +58,16 @@ pub(crate) const QUARANTINE: &str = "quarantine";
 /// The name of the task that prunes and seals the record.
 pub(crate) const RECORD: &str = "record";
 
-/// A loop whose answer is overdue.
+/// A loop that has not acknowledged in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Silent {
     /// Which: the rule of a worker, [`STATE`], [`QUARANTINE`] or [`RECORD`].
     pub(crate) name: String,
-    /// Whether it waits for a file system, and does not hang itself.
+    /// Whether it waits for a file system.
     pub(crate) at_disk: bool,
 }
 
-/// What a loop answers with. Once it is dropped, the loop is not asked any more.
+/// The handle with which a loop acknowledges. Dropping it deregisters the loop.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     clock: Clock,
@@ -100,8 +100,8 @@ impl Watchdog {
         self.requests.send_modify(|n| *n += 1);
     }
 
-    /// The loops that have owed an answer for so long. Whoever waits for state is among them only
-    /// together with state.
+    /// The loops that have not acknowledged for this long. A loop that waits for state is listed
+    /// only if state is.
     pub(crate) fn silent(&self, allowance: Duration) -> Vec<Silent> {
         let now = self.clock.now();
         let mut silent = Vec::new();
@@ -143,12 +143,11 @@ impl Heartbeat {
     /// Waits for a request.
     pub(crate) async fn asked(&mut self) {
         if self.requests.changed().await.is_err() {
-            std::future::pending().await // the watchdog is gone
+            std::future::pending().await // there is no watchdog any more
         }
     }
 
-    /// Does work that waits for others, and answers meanwhile: as long as it is polled, its loop
-    /// responds.
+    /// Runs work and acknowledges requests meanwhile.
     pub(crate) async fn answering<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
@@ -161,9 +160,9 @@ impl Heartbeat {
         }
     }
 
-    /// Runs work on files, which may wait for a disk or a file server, where that stops no other
-    /// task. However little the work is: a call that never returns would keep one of the few
-    /// threads that all tasks share.
+    /// Runs work on files, which may wait for a disk or a file server, so that it blocks no other
+    /// task. However short the work is: a call that never returns would block one of the runtime's
+    /// few threads.
     pub(crate) fn at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
         tokio::task::block_in_place(|| {
             let _visit = self.visit(Elsewhere::Disk);
@@ -171,19 +170,19 @@ impl Heartbeat {
         })
     }
 
-    /// Waits for what a source or a sink does, which may take as long as [`Self::at_disk`].
+    /// Waits for a source or a sink, which may take as long as [`Self::at_disk`].
     pub(crate) async fn at_source<T>(&self, work: impl Future<Output = T>) -> T {
         let _visit = self.visit(Elsewhere::Disk);
         work.await
     }
 
-    /// Waits for what state has to answer.
+    /// Waits for state.
     pub(crate) async fn at_state<T>(&self, answer: impl Future<Output = T>) -> T {
         let _visit = self.visit(Elsewhere::State);
         answer.await
     }
 
-    /// The loop ends: it is not asked any more.
+    /// Deregisters the loop.
     pub(crate) fn retire(&self) {
         lock(&self.all).retain(|one| !Arc::ptr_eq(one, &self.own));
     }
@@ -194,14 +193,14 @@ impl Heartbeat {
     }
 }
 
-/// A system call on files or a few hundred, or a request to state.
+/// Marks the loop as waiting for files or state until it is dropped.
 struct Visit<'a>(&'a Heartbeat);
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
         let mut since = lock(&self.0.own.now);
         since.waits = None;
-        // A slow disk is work, too: that time does not count against the loop.
+        // Time on a slow disk does not count against the loop.
         since.owes = since.owes.map(|_| self.0.clock.now());
     }
 }
@@ -213,7 +212,7 @@ impl Drop for Heartbeat {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is kept here is right after every single step.
+    // Every update leaves the data consistent, so a poisoned lock is safe to use.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn o4_who_does_not_answer_is_named_and_nobody_before_a_question() {
+    fn o4_a_loop_is_silent_only_after_an_unanswered_request() {
         let watchdog = Watchdog::new(Clock::start());
         let (mut responds, hangs) = (watchdog.register("responds"), watchdog.register("hangs"));
         assert_eq!(watchdog.silent(AT_ONCE), []);
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn o4_who_waits_for_a_file_system_is_not_to_blame() {
+    fn o4_a_loop_waiting_for_a_file_system_is_marked_as_such() {
         let watchdog = Watchdog::new(Clock::start());
         let mut heartbeat = watchdog.register("rule");
         watchdog.ask();
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn o4_who_waits_for_state_is_to_blame_as_state_is() {
+    fn o4_a_loop_waiting_for_state_is_silent_only_with_state() {
         let watchdog = Watchdog::new(Clock::start());
         let (mut state, heartbeat) = (watchdog.register(STATE), watchdog.register("rule"));
         watchdog.ask();
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_question_wakes_and_one_is_enough() {
+    async fn a_request_wakes_a_loop_once() {
         let watchdog = Watchdog::new(Clock::start());
         let mut heartbeat = watchdog.register("rule");
         watchdog.ask();

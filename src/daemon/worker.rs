@@ -412,7 +412,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             causes,
             waiting: self.pairs.len() + self.name_taken.count,
             held,
-            trying: self.jobs.len(),
+            running_attempts: self.jobs.len(),
             oldest,
             braked: self.site.as_ref().is_some_and(|site| site.is_braked()),
             more: self.overflowed,

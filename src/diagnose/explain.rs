@@ -24,8 +24,8 @@ use crate::daemon::site::decided::{is_of, is_stray};
 use crate::daemon::worker::want;
 pub(crate) use crate::diagnose::explain::ending::Ending;
 pub(crate) use crate::diagnose::explain::prospect::Prospect;
+pub(crate) use crate::diagnose::explain::scene::{ExplainInputs, SignatureThere};
 use crate::diagnose::explain::scene::{Scene, Unseen};
-pub(crate) use crate::diagnose::explain::scene::{SignatureThere, Terms};
 use crate::escape::quoted;
 use crate::fs::lease::Writer;
 use crate::fs::{Kind, RelPath, Stat};
@@ -65,10 +65,10 @@ pub(crate) enum WhyNot<'r> {
         "it lies too deep: directories are followed {MAX_DEPTH} deep, with paths of at most {MAX_DIR_PATH} bytes"
     )]
     TooFar,
-    /// Another file system is on the way.
+    /// Another file system is mounted on the path.
     #[error("another file system is mounted on the way, and mounts are not crossed")]
     Mount,
-    /// A link or a file is on the way.
+    /// A symlink or a file is a component of the path.
     #[error("a symbolic link or a file is on the way, and links are not followed")]
     NoDirectory,
     /// A directory is there.
@@ -230,7 +230,7 @@ impl Asked {
 pub(crate) fn explain<'r>(
     rule: &'r Arc<Rule>,
     asked: &Asked,
-    terms: Terms<'_>,
+    inputs: ExplainInputs<'_>,
 ) -> Result<Result<Applied, WhyNot<'r>>, HistoryError> {
     let named = match named(rule, asked) {
         Ok(named) => named,
@@ -247,16 +247,16 @@ pub(crate) fn explain<'r>(
     let filling =
         Filling { relpath: path.as_path(), watch: &rule.name, hostname: &crate::daemon::hostname() };
     let context = rule.context.expand(filling);
-    let remembered = terms.decisions.map_or(Ok(None), |d| d.remembered(&rule.name, &path))?;
-    let row = terms.decisions.map_or(Ok(None), |d| d.newest_row(&rule.name, &path))?;
+    let remembered = inputs.decisions.map_or(Ok(None), |d| d.remembered(&rule.name, &path))?;
+    let row = inputs.decisions.map_or(Ok(None), |d| d.newest_row(&rule.name, &path))?;
     let now = match site {
         Err(error) => Err(chain::one_line(&error)),
         Ok(site) => {
-            if let Some(why) = way(&site, &path, &named.itself, remembered.as_ref()) {
+            if let Some(why) = obstacle(&site, &path, &named.itself, remembered.as_ref()) {
                 return Ok(Err(why));
             }
             let scene =
-                Scene { site: &site, path: &path, context: &context, row: remembered.as_ref(), terms };
+                Scene { site: &site, path: &path, context: &context, row: remembered.as_ref(), inputs };
             match scene.now() {
                 Ok(now) => Ok(now),
                 Err(Unseen::State(error)) => return Err(error),
@@ -338,9 +338,9 @@ fn is_file(site: &DirectorySite, path: &RelPath) -> bool {
     site.folder().version_of(path).is_ok_and(|version| version.is_some())
 }
 
-/// What keeps the daemon from ever coming to a file of this payload, or to what was asked about
-/// itself.
-fn way(
+/// What keeps the daemon from ever reaching a file of this payload, or the path that was asked
+/// about.
+fn obstacle(
     site: &DirectorySite,
     payload: &RelPath,
     itself: &RelPath,

@@ -140,7 +140,7 @@ fn files(rule: &Rule, survey: &Survey) -> Vec<Finding> {
     findings
 }
 
-/// How many files stand to be dealt with, in words.
+/// How many files would be processed, in words.
 fn standing(rule: &Rule, waiting: usize) -> String {
     let what = match rule.mode {
         Mode::Sign(_) => "to be signed",

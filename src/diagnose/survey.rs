@@ -24,7 +24,7 @@ pub(crate) struct Survey {
 }
 
 /// Walks the directory of a rule that is attached. What state remembers is in `decisions`; without
-/// any, every file stands to be dealt with. Changes nothing.
+/// any, every file would be processed. Changes nothing.
 ///
 /// # Errors
 /// The directory cannot be read.

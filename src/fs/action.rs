@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// What was being done, as in "cannot ACTION PATH". What is decided by is a variant of its own;
-/// nothing is decided by words.
+/// The operation, as in "cannot ACTION PATH". An operation that code branches on is a variant of
+/// its own; the words of `Other` are only shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Anything else.

@@ -1,8 +1,7 @@
-//! Whose a new file is, when root works on what belongs to the daemon.
+//! Ownership of new files when root works on the daemon's directories.
 //!
-//! A file of root's in the daemon's directories is one that the daemon can neither change nor
-//! remove. So what root makes there is given to the daemon's user before anybody sees it. For
-//! everybody else this does nothing.
+//! The daemon could neither change nor remove a file of root's there. So files that root creates
+//! are given to the daemon's user before they become visible. For other users this does nothing.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_serves_everybody_and_everybody_else_themselves() {
+    fn root_acts_for_any_user_and_others_only_for_themselves() {
         let is_served = || {
             let me = Owner::current();
             assert!(me.is_served());

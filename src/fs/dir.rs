@@ -115,7 +115,7 @@ impl Dir {
         for component in below.components() {
             match dir.descend(Path::new(component.as_os_str())) {
                 Ok(next) => dir = next,
-                Err(_) => break, // whoever wants to get further will say why not
+                Err(_) => break, // a caller that needs more gets the error itself
             }
         }
         dir
@@ -161,7 +161,7 @@ impl Dir {
         Ok(dir)
     }
 
-    /// What stands at `name`, if anything; a symlink is told as that.
+    /// The stat of `name`, if it exists; a symlink is not followed.
     ///
     /// # Errors
     /// What statx(2) says, but for `ENOENT`.
@@ -249,12 +249,12 @@ impl Dir {
             .map_err(|e| FsError::new("create directory", self.path.join(name), e))?;
         let opened = self.descend(Path::new(name)).and_then(|made| made.set_mode(mode).map(|()| made));
         opened.inspect_err(|_| {
-            self.remove_dir(name).unwrap_or_default(); // the first error is the one to tell
+            self.remove_dir(name).unwrap_or_default(); // the first error is the one to report
         })
     }
 
-    /// Not if it is right already: who is not in its group would take set-group-id away by it
-    /// (chmod(2)).
+    /// Skipped if the mode is right already: by a caller outside of its group chmod(2) would clear
+    /// set-group-id.
     pub(super) fn set_mode(&self, mode: u32) -> Result<()> {
         let is = self.stat()?.mode;
         if is & 0o777 == mode {

@@ -41,5 +41,5 @@ impl FsError {
     }
 }
 
-/// What the calls of this room come to.
+/// The result of this module's functions.
 pub(super) type Result<T> = std::result::Result<T, FsError>;

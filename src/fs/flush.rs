@@ -1,15 +1,14 @@
-//! Making durable what was written, for many with one turn of the disk.
+//! Group flush: makes the writes of many files durable with one flush of the disk.
 //!
-//! Who comes while a flush is under way waits for its end, and is then flushed together with all
-//! who came meanwhile: the slower the disk, the more share its turns. A few are flushed at once and
-//! one by one (fsync(2)). Many wait a moment for more, and are flushed by one syncfs(2), which
-//! writes the blocks that they share once. It writes what others wrote to the same file system as
-//! well, and so is not for a few.
+//! Callers that arrive during a flush wait for its end and are then flushed together, in one round:
+//! the slower the disk, the larger the rounds. A few files are flushed one by one (fsync(2)). Many
+//! wait a moment for more and are flushed by one syncfs(2), which writes shared blocks once. It
+//! also writes other processes' data on the file system, so it is not used for a few.
 //!
-//! Both promise the same. The syncfs(2) of Linux 5.8 and later tells of every failed write to the
-//! file system since the descriptor was opened, which is before anything is written here. Whoever
-//! is told of one takes it for everybody's: from then on each is flushed by itself, and told of its
-//! own.
+//! Both promise the same. The syncfs(2) of Linux 5.8 and later reports every failed write to the
+//! file system since the descriptor was opened, which is before anything is written here. A
+//! reported failure may be about any of the files: from then on each is flushed by itself and gets
+//! its own result.
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -40,9 +39,9 @@ impl Flusher {
     /// What open(2) and statfs(2) say.
     pub fn new(dir: &Dir) -> Result<Self> {
         let uname = rustix::system::uname();
-        let tells_failures = tells_failures_to_syncfs(uname.release().to_bytes());
-        let can_be_whole = dir.file_system()?.flushes_whole() && tells_failures;
-        // Opened, not cloned: failures are told once to each open file description.
+        let reports_failures = syncfs_reports_failures(uname.release().to_bytes());
+        let can_be_whole = dir.file_system()?.flushes_whole() && reports_failures;
+        // Opened, not cloned: failures are reported once to each open file description.
         let whole = if can_be_whole { Some(dir.descend(Path::new("."))?) } else { None };
         Ok(Self { whole, rounds: Rounds::default() })
     }
@@ -56,8 +55,8 @@ impl Flusher {
         let Some(dir) = &self.whole else { return each() };
         self.rounds.flush(written.len(), each, || {
             rustix::fs::syncfs(dir.as_fd()).map_err(|e| FsError::new("sync", dir.path(), e))?;
-            // Kernels before 5.17 keep from syncfs(2) that the file system has stopped; and ext4
-            // without a journal tells the disk to empty its cache before it writes the last blocks.
+            // Kernels before 5.17 do not report to syncfs(2) that the file system was shut down;
+            // and ext4 without a journal flushes the disk's cache before it writes the last blocks.
             dir.sync()
         })
     }
@@ -65,19 +64,19 @@ impl Flusher {
 
 /// Linux 5.8 and later: errors of earlier writes are reported (syncfs(2), "RETURN VALUE").
 /// `release` as in uname(2).
-fn tells_failures_to_syncfs(release: &[u8]) -> bool {
+fn syncfs_reports_failures(release: &[u8]) -> bool {
     let mut numbers = std::str::from_utf8(release).unwrap_or_default().split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|n| n.parse().ok()).unwrap_or(0);
     (number(), number()) >= (5_u32, 8_u32)
 }
 
-/// Who is flushed with whom.
+/// The round that callers join, and the state of the disk.
 #[derive(Debug)]
 struct Rounds(Mutex<Queue>);
 
 #[derive(Debug)]
 struct Queue {
-    /// The round that whoever comes joins.
+    /// The round that new callers join.
     next: Arc<Round>,
     /// How much there is to flush in it.
     size: usize,
@@ -86,19 +85,19 @@ struct Queue {
     is_trusted: bool,
 }
 
-/// Those who are flushed together.
+/// Callers that are flushed together.
 #[derive(Debug, Default)]
 struct Round {
     turn: Condvar,
-    told: OnceLock<Told>,
+    outcome: OnceLock<RoundOutcome>,
 }
 
-/// What the first of a round tells the others.
+/// How a round was flushed: decided by its first member, read by the others.
 #[derive(Debug, Clone, Copy)]
-enum Told {
+enum RoundOutcome {
     /// They are durable.
     Durable,
-    /// Each is to see to itself.
+    /// Not flushed together: each member flushes for itself.
     Each,
 }
 
@@ -109,7 +108,8 @@ impl Default for Rounds {
 }
 
 impl Rounds {
-    /// Comes back when `size` more are durable: by `each`, or by somebody's `whole`.
+    /// Returns when this caller's `size` files are durable: by `each`, or by the `whole` of the
+    /// round's first caller.
     fn flush(
         &self,
         size: usize,
@@ -119,16 +119,16 @@ impl Rounds {
         let mut queue = self.queue();
         queue.size += size;
         let round = Arc::clone(&queue.next);
-        while queue.is_flushing && round.told.get().is_none() {
+        while queue.is_flushing && round.outcome.get().is_none() {
             queue = round.turn.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        match round.told.get() {
-            Some(Told::Durable) => return Ok(()),
-            Some(Told::Each) => {
+        match round.outcome.get() {
+            Some(RoundOutcome::Durable) => return Ok(()),
+            Some(RoundOutcome::Each) => {
                 drop(queue);
                 return each();
             }
-            None => {} // the first to see that the disk is free
+            None => {} // this caller is the first of its round
         }
         queue.is_flushing = true;
         let are_many = queue.size >= MANY && queue.is_trusted;
@@ -140,7 +140,7 @@ impl Rounds {
         queue.size = 0;
         queue.next = Arc::default();
         if !are_many {
-            round.tell(Told::Each);
+            round.resolve(RoundOutcome::Each);
             drop(queue);
             let done = each();
             self.queue().end();
@@ -150,7 +150,7 @@ impl Rounds {
         let done = whole();
         let mut queue = self.queue();
         queue.is_trusted = done.is_ok();
-        round.tell(if done.is_ok() { Told::Durable } else { Told::Each });
+        round.resolve(if done.is_ok() { RoundOutcome::Durable } else { RoundOutcome::Each });
         queue.end();
         drop(queue);
         done.or_else(|_| each())
@@ -162,7 +162,7 @@ impl Rounds {
 }
 
 impl Queue {
-    /// Lets one of those who came meanwhile flush.
+    /// Wakes one caller of the next round, which then flushes.
     fn end(&mut self) {
         self.is_flushing = false;
         self.next.turn.notify_one();
@@ -170,8 +170,8 @@ impl Queue {
 }
 
 impl Round {
-    fn tell(&self, told: Told) {
-        self.told.get_or_init(|| told);
+    fn resolve(&self, outcome: RoundOutcome) {
+        self.outcome.get_or_init(|| outcome);
         self.turn.notify_all();
     }
 }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn many_who_come_meanwhile_are_flushed_at_once_and_a_few_each() {
+    fn many_waiting_callers_are_flushed_together_and_a_few_one_by_one() {
         let rounds = Rounds::default();
         assert_eq!(meet(&rounds, MANY, true, true), [0, 1, 0]);
         assert_eq!(meet(&rounds, 100, true, true), [0, 1, 0]);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_alone_waits_for_nobody() {
+    fn a_single_caller_is_flushed_at_once() {
         let rounds = Rounds::default();
         for _ in 0..3 {
             rounds.flush(MANY - 1, || Ok(()), || panic!("not many")).unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_a_failure_of_the_whole_is_told_to_those_it_is_about_and_never_forgotten() {
+    fn c7_after_a_failed_syncfs_each_file_is_flushed_by_itself() {
         let rounds = Rounds::default();
         assert_eq!(meet(&rounds, MANY, true, false), [MANY, 1, 0], "somebody else's");
         assert_eq!(meet(&rounds, MANY, true, true), [MANY, 0, 0], "it may have been about these");
@@ -272,12 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn c7_kernels_whose_syncfs_keeps_failures_to_itself_are_known() {
+    fn c7_kernels_whose_syncfs_hides_failures_are_recognised() {
         for told in ["5.8", "5.8.0-rc1", "5.10.0-28-amd64", "6.0", "6.1.0", "10.1.2"] {
-            assert!(tells_failures_to_syncfs(told.as_bytes()), "{told}");
+            assert!(syncfs_reports_failures(told.as_bytes()), "{told}");
         }
         for kept in ["5.7.19", "4.19.0-26-amd64", "4.8.0", "3.10", "5", "5.x8", "", "linux", "\u{665}.8"] {
-            assert!(!tells_failures_to_syncfs(kept.as_bytes()), "{kept}");
+            assert!(!syncfs_reports_failures(kept.as_bytes()), "{kept}");
         }
     }
 

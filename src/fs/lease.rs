@@ -1,8 +1,8 @@
-//! Does anyone have a file open for writing? The kernel knows, and a read lease asks it.
+//! Whether a file is open for writing, found out by a read lease.
 //!
 //! `fcntl(F_SETLEASE, F_RDLCK)` is refused with `EAGAIN` while a writable descriptor or mapping
 //! exists (fcntl(2), "Leases"). It needs ownership of the file or `CAP_LEASE`, and a local file
-//! system. The lease is asked for and given back at once: it is a question, not a lock.
+//! system. The lease is released at once: it is a probe, not a lock.
 
 #![expect(unsafe_code, reason = "no safe wrapper of F_SETLEASE exists")]
 

@@ -1,4 +1,4 @@
-//! Lock files: one process at a time has what they stand for.
+//! Lock files: exclusive use of a resource by one process.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -19,7 +19,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Has the file hold these few bytes, durably.
+    /// Writes these bytes to the file, durably.
     ///
     /// # Errors
     /// What pread(2), pwrite(2), ftruncate(2) and fsync(2) say.

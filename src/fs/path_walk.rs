@@ -2,9 +2,9 @@
 //! is followed by hand, and what is checked is what was opened.
 //!
 //! The kernel follows symlinks where it finds them, and a second one may lie in a directory that
-//! neither the path as written nor the place it leads to shows: `a -> theirs/b`,
-//! `theirs/b -> real`. Here each directory and each symlink on the way is looked at, so whoever
-//! could change where it leads is noticed.
+//! neither the path as written nor the place it leads to shows: `a -> theirs/b`, `theirs/b ->
+//! real`. Here each directory and each symlink of the path is checked, so that anybody who could
+//! change where it leads is noticed.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -21,19 +21,19 @@ use crate::fs::trust;
 use crate::fs::trust::TrustError;
 use crate::fs::{Dir, FsError, Kind, Stat};
 
-/// How many symlinks may be on the way, as in path_resolution(7).
+/// How many symlinks one path may lead through, as in path_resolution(7).
 const MAX_LINKS: usize = 40;
 
-/// Whose what is on the way may be.
+/// Who may own the components of a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TrustPolicy {
-    /// Nobody's but root's and ours, at every step.
+    /// Only root and the daemon's user, at every component.
     Ours,
-    /// Also its owner's, as far as a watched directory's may be; symlinks as for `Ours`.
+    /// As a watched directory may be: also its own owner. Symlinks as for `Ours`.
     Watched,
 }
 
-/// What to do where the way ends.
+/// What to do with a missing component.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
     Refuse,
@@ -56,13 +56,13 @@ pub(super) enum LastLink {
 pub(super) fn walk(
     path: &Path,
     me: Owner,
-    terms: TrustPolicy,
+    policy: TrustPolicy,
     missing: Missing,
     last: LastLink,
 ) -> Result<WalkedPath, TrustError> {
     let absolute = std::path::absolute(path)
         .map_err(|e| FsError::new("resolve", path, Errno::from_io_error(&e).unwrap_or(Errno::INVAL)))?;
-    let mut way = WalkedPath::from_root(me, terms)?;
+    let mut walked = WalkedPath::from_root(me, policy)?;
     let mut links = 0;
     let mut todo = Vec::new();
     push(&mut todo, &absolute);
@@ -72,9 +72,9 @@ pub(super) fn walk(
             Missing::Make(_) | Missing::Refuse => missing,
         };
         match step {
-            Step::Top => way.start_over(),
-            Step::Up => way.up(),
-            Step::Into(name) => match way.enter(&name, missing)? {
+            Step::Top => walked.start_over(),
+            Step::Up => walked.up(),
+            Step::Into(name) => match walked.enter(&name, missing)? {
                 Found::Place => {}
                 Found::Nothing => return Err(TrustError::Missing(path.to_owned())),
                 Found::Link(_) if todo.is_empty() && last == LastLink::Refuse => {
@@ -90,11 +90,11 @@ pub(super) fn walk(
             },
         }
     }
-    way.check_end(path)?;
-    Ok(way)
+    walked.check_end(path)?;
+    Ok(walked)
 }
 
-/// One step of a way.
+/// One step of a walk.
 enum Step {
     /// `/`.
     Top,
@@ -118,9 +118,9 @@ fn push(todo: &mut Vec<Step>, path: &Path) {
 
 /// What a step led to.
 enum Found {
-    /// The way ends here.
+    /// Nothing has this name.
     Nothing,
-    /// The way goes on in it, or ends well.
+    /// A directory, or the file at the end.
     Place,
     /// A symlink that may be followed, to this.
     Link(PathBuf),
@@ -131,9 +131,9 @@ enum Found {
 pub(super) struct WalkedPath {
     top: Place,
     below: Vec<Place>,
-    /// Whom it must be safe for.
+    /// The user that the path must be safe for.
     me: Owner,
-    terms: TrustPolicy,
+    policy: TrustPolicy,
 }
 
 struct Place {
@@ -153,17 +153,17 @@ impl Place {
 }
 
 impl WalkedPath {
-    fn from_root(me: Owner, terms: TrustPolicy) -> Result<Self, TrustError> {
+    fn from_root(me: Owner, policy: TrustPolicy) -> Result<Self, TrustError> {
         let top = Path::new("/");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(top, flags, Mode::empty())
             .map_err(|e| FsError::new("open directory", top, e))?;
         let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", top, e))?;
-        let way = Self { top: Place { fd, path: top.to_owned(), stat }, below: Vec::new(), me, terms };
-        if terms == TrustPolicy::Ours {
-            way.check_ours(&way.top)?;
+        let walked = Self { top: Place { fd, path: top.to_owned(), stat }, below: Vec::new(), me, policy };
+        if policy == TrustPolicy::Ours {
+            walked.check_ours(&walked.top)?;
         }
-        Ok(way)
+        Ok(walked)
     }
 
     fn here(&self) -> &Place {
@@ -216,16 +216,16 @@ impl WalkedPath {
                 .map_err(|e| FsError::new("read link", &path, e))?;
             return Ok(Found::Link(PathBuf::from(OsString::from_vec(target.into_bytes()))));
         }
-        // What is no directory can only be where the way ends: the kernel opens nothing in it.
+        // Only the last component can be no directory: the kernel opens nothing in it.
         let place = Place { fd, path, stat };
-        if self.terms == TrustPolicy::Ours {
+        if self.policy == TrustPolicy::Ours {
             self.check_ours(&place)?;
         }
         self.below.push(place);
         Ok(Found::Place)
     }
 
-    /// `/` and what is below it on the way.
+    /// `/` and the directories below it on the path.
     fn places(&self) -> impl Iterator<Item = &Place> {
         std::iter::once(&self.top).chain(&self.below)
     }
@@ -243,7 +243,7 @@ impl WalkedPath {
     /// Checks where the walk has come, which is no ancestor any more.
     fn check_end(&self, path: &Path) -> Result<(), TrustError> {
         let end = self.here();
-        if self.terms == TrustPolicy::Ours {
+        if self.policy == TrustPolicy::Ours {
             return end.check_mode(path, self.me, false);
         }
         trust::check_root(path, &end.stat)?;
@@ -278,23 +278,23 @@ mod tests {
     }
 
     #[test]
-    fn a_way_is_held_for_no_other_program_and_opened_for_listing_only_at_its_end() {
+    fn walked_directories_are_close_on_exec_and_only_the_last_is_readable() {
         let temp = tempfile::tempdir().unwrap();
         fs::create_dir(temp.path().join("below")).unwrap();
-        let way = ours(&temp.path().join("below"), Missing::Refuse).unwrap();
-        for place in way.places() {
+        let walked = ours(&temp.path().join("below"), Missing::Refuse).unwrap();
+        for place in walked.places() {
             let flags = rustix::fs::fcntl_getfl(&place.fd).unwrap();
             let closed = rustix::io::fcntl_getfd(&place.fd).unwrap();
             assert!(flags.contains(OFlags::PATH), "{}", place.path.display());
             assert!(closed.contains(rustix::io::FdFlags::CLOEXEC), "{}", place.path.display());
         }
-        let dir = way.open(temp.path()).unwrap();
+        let dir = walked.open(temp.path()).unwrap();
         assert_eq!(opened_in(temp.path()), [("below".to_owned(), OFlags::CLOEXEC)]);
         drop(dir);
     }
 
     #[test]
-    fn as_many_links_are_followed_as_the_kernel_follows() {
+    fn the_limit_of_symlinks_is_that_of_the_kernel() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: usize| temp.path().join(name.to_string());
         fs::create_dir_all(at(0).join("end")).unwrap();
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_makes_meanwhile_is_as_good_and_what_cannot_be_made_is_told() {
+    fn a_directory_made_by_another_is_used_and_a_failure_to_make_one_is_an_error() {
         let temp = users();
         let make = |name: &str| ours(&temp.path().join(name), Missing::Make(0o700)).map(drop);
         for made in as_user(|| at_once(|round| make(&round.to_string()))) {

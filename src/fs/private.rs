@@ -115,7 +115,7 @@ impl Private {
         if dir.stat_of(OsStr::new(LOCK))?.is_none() {
             // With what it says from the beginning: the folder may be moved at any moment.
             let staging = Staging::holding(&dir, mark(&is).as_bytes())?;
-            staging.seal(0o600)?;
+            staging.set_mode_and_sync(0o600)?;
             staging.publish(&dir, OsStr::new(LOCK))?;
         }
         let Some(lock) = dir.lock_file(OsStr::new(LOCK))? else { return Ok(None) };

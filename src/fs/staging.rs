@@ -148,7 +148,7 @@ impl Staging {
     ///
     /// # Errors
     /// What fchmod(2) and fsync(2) say.
-    pub(crate) fn seal(&self, mode: u32) -> Result<()> {
+    pub(crate) fn set_mode_and_sync(&self, mode: u32) -> Result<()> {
         self.set_mode(mode)?;
         self.written().flush()
     }
@@ -162,7 +162,8 @@ impl Staging {
             .map_err(|e| FsError::new("set the mode of a file in", self.dir.path(), e))
     }
 
-    /// Content and mode, to be made durable. After a failure as with [`Staging::seal`].
+    /// Content and mode, to be made durable. After an error the file must be dropped, as for
+    /// [`Staging::set_mode_and_sync`].
     pub fn written(&self) -> Written<'_> {
         Written::new(&self.file, "sync a file in", self.dir.path())
     }
@@ -256,13 +257,13 @@ mod tests {
             assert_eq!(
                 stat_file(&staging.file, temp.path()).unwrap().mode,
                 0o600,
-                "nobody else's until sealed"
+                "nobody else's until its mode is set"
             );
             let flags: Vec<_> = opened_in(temp.path()).into_iter().skip(1).map(|(_, flags)| flags).collect();
             assert_eq!(flags, [OFlags::RDWR | OFlags::CLOEXEC], "of no other program");
             staging.file.write_all(b"content").unwrap();
             assert!(!temp.path().join("out").exists());
-            staging.seal(0o640).unwrap();
+            staging.set_mode_and_sync(0o640).unwrap();
             assert_eq!(staging.publish(&dir, OsStr::new("out")).unwrap(), Publish::Done);
             assert_eq!(staging.publish(&dir, OsStr::new("out")).unwrap(), Publish::Exists);
             drop(staging);

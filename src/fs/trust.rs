@@ -74,9 +74,9 @@ pub(crate) fn open_private(path: &Path) -> Result<Dir, TrustError> {
 /// # Errors
 /// [`TrustError`].
 pub(crate) fn open_private_for(path: &Path, me: Owner) -> Result<Dir, TrustError> {
-    let way = reach(path, me, Missing::Refuse)?;
-    check_closed(path, &way)?;
-    way.open(path)
+    let walked = reach(path, me, Missing::Refuse)?;
+    check_closed(path, &walked)?;
+    walked.open(path)
 }
 
 /// As [`open_private`], making what is missing.
@@ -84,9 +84,9 @@ pub(crate) fn open_private_for(path: &Path, me: Owner) -> Result<Dir, TrustError
 /// # Errors
 /// [`TrustError`].
 pub(crate) fn create_private(path: &Path) -> Result<Dir, TrustError> {
-    let way = reach(path, Owner::current(), Missing::Make(0o700))?;
-    check_closed(path, &way)?;
-    way.open(path)
+    let walked = reach(path, Owner::current(), Missing::Make(0o700))?;
+    check_closed(path, &walked)?;
+    walked.open(path)
 }
 
 /// As [`check_for`]; a symlink at the end of the path is followed, as those on the way are.
@@ -101,11 +101,11 @@ fn reach(path: &Path, me: Owner, missing: Missing) -> Result<WalkedPath, TrustEr
     walk(path, me, TrustPolicy::Ours, missing, LastLink::Refuse)
 }
 
-fn check_closed(path: &Path, way: &WalkedPath) -> Result<(), TrustError> {
-    if way.stat().kind != Kind::Directory {
+fn check_closed(path: &Path, walked: &WalkedPath) -> Result<(), TrustError> {
+    if walked.stat().kind != Kind::Directory {
         return Err(FsError::new("open directory", path, Errno::NOTDIR).into()); // no chmod makes it one
     }
-    match way.stat().mode {
+    match walked.stat().mode {
         mode if mode & 0o077 == 0 => Ok(()),
         mode => Err(TrustError::Open { path: path.to_owned(), mode }),
     }

@@ -37,7 +37,7 @@ use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::Caller;
 use crate::kms::{Asked, AwsSettings, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
 use explain::with_request;
-use refresh::{Held, Keeper};
+use refresh::{CredentialCache, Held};
 pub use surroundings::AwsError;
 use surroundings::Surroundings;
 use wire::{OPERATION_TIMEOUT, Peer};
@@ -56,7 +56,7 @@ pub struct Aws(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     surroundings: Arc<Surroundings>,
-    credentials: Keeper,
+    credentials: CredentialCache,
     /// One client per Region, made when a key of that Region is first used, and anew for other
     /// credentials.
     clients: Mutex<HashMap<String, (Arc<Held>, Client)>>,
@@ -65,7 +65,7 @@ struct Shared {
 impl Aws {
     fn new(surroundings: Surroundings) -> Self {
         let surroundings = Arc::new(surroundings);
-        let credentials = Keeper::new(surroundings.opener());
+        let credentials = CredentialCache::new(surroundings.opener());
         Self(Arc::new(Shared { surroundings, credentials, clients: Mutex::default() }))
     }
 

@@ -16,8 +16,8 @@ pub(crate) trait DryRun: Send + Sync + 'static {
     /// Asks whether the caller may do this under `key` with `context`.
     ///
     /// # Errors
-    /// Why not, or why it cannot be told.
-    fn rehearse(
+    /// Why not, or why that is unknown.
+    fn dry_run(
         &self,
         operation: Operation,
         key: &KeyId,
@@ -25,17 +25,17 @@ pub(crate) trait DryRun: Send + Sync + 'static {
     ) -> impl Future<Output = Result<DryRunResult, Trouble>> + Send;
 }
 
-/// How far a rehearsal came.
+/// How far a dry run came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DryRunResult {
     /// The call would be allowed.
     Allowed,
-    /// The key's keeper looked at the made-up ciphertext and refused that. Who may not use the key
-    /// is refused for that instead.
+    /// KMS examined the made-up ciphertext and refused that. Who may not use the key is refused for
+    /// that instead.
     Answered,
 }
 
-/// How far this host's clock is from that of KMS, as its last answer told.
+/// How far this host's clock is from that of KMS, by the date of its last answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClockError {
     /// This clock is behind by so much, to the second.

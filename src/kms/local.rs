@@ -111,7 +111,7 @@ impl Kms for Local {
 
 impl DryRun for Local {
     /// Whether the keyring opens and has the key; whoever can read it may do everything with it.
-    async fn rehearse(&self, _: Operation, key: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
+    async fn dry_run(&self, _: Operation, key: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
         let keyring = self.keyring()?;
         match find(&keyring, key) {
             Ok(_) => Ok(DryRunResult::Allowed),

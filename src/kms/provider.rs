@@ -2,7 +2,7 @@
 //!
 //! `local:` names go to the keyring, everything else to AWS. AWS is connected to when it is first
 //! needed, so that who uses local keys only never reads AWS configuration; a connection or a
-//! keyring that fails is trouble for that call, and the next call tries again.
+//! keyring that fails is trouble for that call, and the next call opens it again.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ impl Providers {
         Self { local: self.local.map(|local| local.serving(uid)), ..self }
     }
 
-    /// How far this host's clock is from that of KMS, if KMS has answered and told the time.
+    /// How far this host's clock is from that of KMS, if KMS has answered with a date.
     pub(crate) fn clock_error(&self) -> Option<ClockError> {
         self.aws.clock_error()
     }
@@ -96,15 +96,15 @@ impl Kms for Providers {
 }
 
 impl DryRun for Providers {
-    async fn rehearse(
+    async fn dry_run(
         &self,
         operation: Operation,
         key: &KeyId,
         context: &Context,
     ) -> Result<DryRunResult, Trouble> {
         match key.provider() {
-            Provider::Aws => self.aws.rehearse(operation, key, context).await,
-            Provider::Local => self.local()?.rehearse(operation, key, context).await,
+            Provider::Aws => self.aws.dry_run(operation, key, context).await,
+            Provider::Local => self.local()?.dry_run(operation, key, context).await,
         }
     }
 }
@@ -192,13 +192,13 @@ mod connected {
     }
 
     impl DryRun for Remote {
-        async fn rehearse(
+        async fn dry_run(
             &self,
             operation: Operation,
             key: &KeyId,
             context: &Context,
         ) -> Result<DryRunResult, Trouble> {
-            self.aws().await?.rehearse(operation, key, context).await
+            self.aws().await?.dry_run(operation, key, context).await
         }
     }
 }
@@ -252,7 +252,7 @@ mod left_out {
     }
 
     impl DryRun for Remote {
-        async fn rehearse(&self, _: Operation, _: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
+        async fn dry_run(&self, _: Operation, _: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
             Err(left_out())
         }
     }

@@ -39,12 +39,12 @@ impl Faults {
         }
     }
 
-    /// A file that is there and could not be read: another try may succeed.
+    /// A file exists but could not be read: another attempt may succeed.
     pub(super) fn passing(self) -> Self {
         Self { passing: true, ..self }
     }
 
-    /// Whether another try may succeed although nobody edits anything.
+    /// Whether another attempt may succeed although nobody edits anything.
     pub const fn may_pass(&self) -> bool {
         self.passing
     }

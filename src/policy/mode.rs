@@ -111,9 +111,9 @@ pub enum OnInvalid {
 pub enum Rollback {
     /// Not looked at.
     Off,
-    /// Delivered, and an operator is told.
+    /// Delivered, and reported to an operator.
     Alert,
-    /// Held, and an operator is told.
+    /// Held, and reported to an operator.
     Deny,
 }
 

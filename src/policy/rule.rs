@@ -1,6 +1,6 @@
 //! Reads one `[[watch]]` table.
 //!
-//! What concerns several rules or other tables is left in [`Claims`], so that an incomplete rule
+//! What concerns several rules or other tables goes to [`CrossChecks`], so that an incomplete rule
 //! still takes part in those checks. Never touches the directories that a rule names.
 
 use std::collections::HashSet;
@@ -50,7 +50,7 @@ const MAX_NAME: usize = 64;
 
 /// What rules ask of the rest of the policy.
 #[derive(Default)]
-pub(super) struct Claims<'t> {
+pub(super) struct CrossChecks<'t> {
     /// Names, with the line of their rule.
     names: Vec<(&'t str, usize)>,
     /// Every place that a rule names.
@@ -68,7 +68,7 @@ struct Draft<'a, 't> {
     /// Its mode, or the one it probably has.
     mode: Option<ModeName>,
     base: &'a Path,
-    claims: &'a mut Claims<'t>,
+    cross_checks: &'a mut CrossChecks<'t>,
 }
 
 /// Reads a rule whose table begins on `line`. `base` is where relative paths begin.
@@ -77,12 +77,12 @@ pub(super) fn read<'t>(
     line: usize,
     base: &Path,
     report: &'t Report,
-    claims: &mut Claims<'t>,
+    cross_checks: &mut CrossChecks<'t>,
 ) -> Option<Rule> {
     let mode = mode_of(entries);
     let table = Table::open(&WATCH, entries, line, mode, report);
     let mode = mode.or_else(|| guess_mode(entries));
-    let mut draft = Draft { table, whose: Whose { name: None, line }, mode, base, claims };
+    let mut draft = Draft { table, whose: Whose { name: None, line }, mode, base, cross_checks };
     let name = draft.name();
     draft.whose.name = name.map(str::to_owned);
     let named_mode = draft.require("mode").and_then(|field| field.word(&MODES));
@@ -166,17 +166,17 @@ impl<'t> Draft<'_, 't> {
             ));
             return None;
         }
-        if let Some((_, line)) = self.claims.names.iter().find(|(other, _)| *other == name) {
+        if let Some((_, line)) = self.cross_checks.names.iter().find(|(other, _)| *other == name) {
             field.conflict(format!("\"{name}\" is the name of the rule on line {line} too; write another"));
         }
-        self.claims.names.push((name, self.table.line));
+        self.cross_checks.names.push((name, self.table.line));
         Some(name)
     }
 
     fn watched(&mut self) -> Option<PathBuf> {
         let field = self.require("path")?;
         let path = field.path(self.base)?;
-        self.claims.places.push(Place::new(Role::Watched(self.whose.clone()), field.line, &path));
+        self.cross_checks.places.push(Place::new(Role::Watched(self.whose.clone()), field.line, &path));
         Some(path)
     }
 
@@ -376,7 +376,7 @@ impl<'t> Draft<'_, 't> {
         };
         let mode = mode.and_then(|mode| deliver_mode(&mode)).unwrap_or(DELIVER_MODE);
         let dir = field.path(self.base)?;
-        self.claims.places.push(Place::new(Role::Delivery(self.whose.clone()), field.line, &dir));
+        self.cross_checks.places.push(Place::new(Role::Delivery(self.whose.clone()), field.line, &dir));
         Some(Delivery { dir, mode })
     }
 
@@ -399,12 +399,12 @@ impl<'t> Draft<'_, 't> {
     }
 
     fn wants_quarantine(&mut self, field: Field<'t>) {
-        self.claims.quarantine.get_or_insert((field, self.whose.clone()));
+        self.cross_checks.quarantine.get_or_insert((field, self.whose.clone()));
     }
 
     fn wants_keyring(&mut self, field: Field<'t>, provider: Provider) {
         if provider == Provider::Local {
-            self.claims.keyring.get_or_insert((field, self.whose.clone()));
+            self.cross_checks.keyring.get_or_insert((field, self.whose.clone()));
         }
     }
 }

@@ -58,7 +58,7 @@ pub struct Sealing {
 pub struct ControlSettings {
     /// The control socket; `None` for the usual place.
     pub socket: Option<PathBuf>,
-    /// Where metrics are told besides: an address of loopback.
+    /// A loopback address that serves the metrics as well.
     pub metrics: Option<SocketAddr>,
 }
 

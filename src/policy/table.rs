@@ -19,7 +19,7 @@ use super::grammar::{AWS, LIMITS, LOCAL, QUARANTINE, STATE, Section, TOP, add};
 use super::place::{self, Place, Role};
 use super::reader::{Field, Table};
 use super::record;
-use super::rule::{self, Claims};
+use super::rule::{self, CrossChecks};
 use super::{Limits, Policy, Rule};
 use crate::escape::Escaped;
 use crate::kms::AwsSettings;
@@ -161,30 +161,30 @@ fn policy<'t>(tree: &'t DeTable<'t>, file: PathBuf, base: &Path, report: &'t Rep
     let aws = top.section("aws", &AWS).map(|table| aws(&table)).unwrap_or_default();
     let limits = limits(top.section("limits", &LIMITS));
 
-    let mut claims = Claims::default();
-    let rules = rules(&top, base, &mut claims);
+    let mut cross_checks = CrossChecks::default();
+    let rules = rules(&top, base, &mut cross_checks);
 
     let mut place = |table, section: &'static Section, name, role| {
         let field = top.section(table, section)?.require(name, &section.title)?;
         let path = field.path(base)?;
-        claims.places.push(Place::new(role, field.line, &path));
+        cross_checks.places.push(Place::new(role, field.line, &path));
         Some(path)
     };
     let keyring = place("local", &LOCAL, "keyring", Role::Keyring);
     let state_dir = place("state", &STATE, "dir", Role::State);
     let quarantine_dir = place("quarantine", &QUARANTINE, "dir", Role::Quarantine);
-    let control = control::read(&top, base, &mut claims.places);
-    place::check(&claims.places, report);
+    let control = control::read(&top, base, &mut cross_checks.places);
+    place::check(&cross_checks.places, report);
     let record = record::read(&top, rules.as_deref().unwrap_or_default());
 
     if top.find("state").is_none() {
         report
             .fault_of_whole(top.line, format!("the policy does not say where state lives; {}", add(&STATE)));
     }
-    if let (Some((field, whose)), None) = (&claims.quarantine, top.find("quarantine")) {
+    if let (Some((field, whose)), None) = (&cross_checks.quarantine, top.find("quarantine")) {
         field.conflict(format!("{whose} quarantines, but nothing says where; {}", add(&QUARANTINE)));
     }
-    if let (Some((field, whose)), None) = (&claims.keyring, top.find("local")) {
+    if let (Some((field, whose)), None) = (&cross_checks.keyring, top.find("local")) {
         field.conflict(format!("{whose} uses a local key, but no keyring is named; {}", add(&LOCAL)));
     }
     Some(Policy {
@@ -202,7 +202,7 @@ fn policy<'t>(tree: &'t DeTable<'t>, file: PathBuf, base: &Path, report: &'t Rep
 }
 
 /// Every rule, or none if one of them is incomplete.
-fn rules<'t>(top: &Table<'t>, base: &Path, claims: &mut Claims<'t>) -> Option<Vec<Arc<Rule>>> {
+fn rules<'t>(top: &Table<'t>, base: &Path, cross_checks: &mut CrossChecks<'t>) -> Option<Vec<Arc<Rule>>> {
     let mut entries = match top.find("watch") {
         Some(field) => field.list()?,
         None => Vec::new(),
@@ -219,8 +219,9 @@ fn rules<'t>(top: &Table<'t>, base: &Path, claims: &mut Claims<'t>) -> Option<Ve
         ));
         entries.truncate(MAX_RULES);
     }
-    let read =
-        |entry: Field<'t>| Some(rule::read(entry.entries()?, entry.line, base, top.report, claims)?.into());
+    let read = |entry: Field<'t>| {
+        Some(rule::read(entry.entries()?, entry.line, base, top.report, cross_checks)?.into())
+    };
     // All are read before any is missed, so that all faults are found.
     let rules: Vec<Option<Arc<Rule>>> = entries.into_iter().map(read).collect();
     rules.into_iter().collect()

@@ -24,7 +24,7 @@ pub(super) fn forget<S: AsRef<OsStr>>(names: &[S]) {
 
 /// Makes an empty variable of AWS or of a proxy the same as none, as it is to the AWS CLI. The SDK
 /// takes an empty `AWS_ENDPOINT_URL_STS` for an endpoint and an empty `AWS_PROFILE` for a profile,
-/// and has no way to be told otherwise. To be called first in `main`.
+/// and has no setting for that. To be called first in `main`.
 pub fn forget_empty() {
     let empty = |value: &OsStr| value.as_bytes().iter().all(u8::is_ascii_whitespace);
     let names: Vec<_> = std::env::vars_os()

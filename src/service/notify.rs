@@ -23,12 +23,12 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(crate) enum State<'a> {
     /// Started, or done with a reload.
     Ready,
-    /// Told to reload.
+    /// Reloading was ordered.
     Reloading {
         /// When, by `CLOCK_MONOTONIC`; without it systemd 253 and later take the reload for failed.
         asked: Duration,
     },
-    /// Told to end.
+    /// Stopping was ordered.
     Stopping,
     /// How it stands, on one line.
     Status(&'a str),
@@ -48,10 +48,10 @@ impl fmt::Display for State<'_> {
     }
 }
 
-/// The way to the service manager, if there is one.
+/// The socket of the service manager, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
-    way: Option<(UnixDatagram, SocketAddr)>,
+    socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
 
@@ -69,29 +69,30 @@ impl Notifier {
         let limit = std::env::var(WATCHDOG_LIMIT).ok();
         let process = std::env::var(WATCHDOG_PROCESS).ok();
         forget(&[SOCKET, WATCHDOG_LIMIT, WATCHDOG_PROCESS]);
-        let way = socket.and_then(|socket| match open(&socket) {
-            Ok(way) => Some(way),
+        let socket = socket.and_then(|socket| match open(&socket) {
+            Ok(socket) => Some(socket),
             Err(error) => {
                 log!(NotifyFailed, %error);
                 None
             }
         });
-        Self { way, watchdog: watchdog(limit.as_deref(), process.as_deref(), std::process::id()) }
+        Self { socket, watchdog: watchdog(limit.as_deref(), process.as_deref(), std::process::id()) }
     }
 
-    /// Whether there is a service manager to tell.
+    /// Whether there is a service manager to notify.
     pub(crate) fn is_listened_to(&self) -> bool {
-        self.way.is_some()
+        self.socket.is_some()
     }
 
-    /// Within which time it wants to be told that all is well, if it does.
+    /// The limit of its watchdog, if it has one.
     pub(crate) fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// Tells something, and whether that got through. Where nobody listens everything does.
+    /// Sends a notification; returns whether it was sent. Without a service manager it always
+    /// succeeds.
     pub(crate) fn send(&self, states: &[State<'_>]) -> bool {
-        let Some((socket, address)) = &self.way else { return true };
+        let Some((socket, address)) = &self.socket else { return true };
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
         socket.send_to_addr(message.as_bytes(), address).is_ok()
     }
@@ -154,7 +155,7 @@ mod tests {
     fn an_address_after_an_at_sign_is_abstract() {
         let name = format!("kms-sig-test-{}", std::process::id());
         let here = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        let notifier = Notifier { way: Some(open(&format!("@{name}").into()).unwrap()), watchdog: None };
+        let notifier = Notifier { socket: Some(open(&format!("@{name}").into()).unwrap()), watchdog: None };
         assert!(notifier.send(&[State::Ready, State::Status("well")]));
         let mut buffer = [0; 64];
         let length = here.recv(&mut buffer).unwrap();

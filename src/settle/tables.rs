@@ -1,5 +1,5 @@
-//! The state machine against its tables: each file of `tests/settle/` is one story, told in steps
-//! with times.
+//! The state machine against its tables: each file of `tests/settle/` is one case, a list of timed
+//! steps.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use crate::settle::*;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Story {
+struct Case {
     want: String,
     #[serde(default)]
     timing: Waits,
     step: Vec<Event>,
 }
 
-/// The waits of a story; small round numbers where it does not say.
+/// The waits of a case. Those that it leaves out have the defaults of [`timing`].
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Waits {
@@ -27,12 +27,12 @@ struct Waits {
     never_settles: Option<String>,
 }
 
-/// One step: at a time something is seen, probed or ended, and this follows.
+/// One step: an event at a time, and what the state machine must answer.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Event {
     at: String,
-    /// Versions: `{ payload = 1, signature = 1 }`; a missing one is not there.
+    /// Versions: `{ payload = 1, signature = 1 }`; a file that does not exist is left out.
     see: Option<Versions>,
     /// `absent`, `present`, `unknown`.
     probe: Option<String>,
@@ -40,7 +40,7 @@ struct Event {
     ended: Option<String>,
     /// `hurry`, as `--once` does.
     hurry: Option<bool>,
-    /// `gone`, `look 1s` (at that moment), `probe`, `try provisional`, `try final`, `rest`.
+    /// `gone`, `look 1s` (at that moment), `probe`, `attempt provisional`, `attempt final`, `rest`.
     next: String,
     /// `never-settles` or `orphan`.
     worry: Option<String>,
@@ -79,21 +79,21 @@ fn shown(next: Next) -> String {
         Next::Gone => "gone".into(),
         Next::LookAt(at) => format!("look {}", humantime::format_duration(at)),
         Next::Probe => "probe".into(),
-        Next::Attempt(Finality::Provisional) => "try provisional".into(),
-        Next::Attempt(Finality::Final) => "try final".into(),
+        Next::Attempt(Finality::Provisional) => "attempt provisional".into(),
+        Next::Attempt(Finality::Final) => "attempt final".into(),
         Next::Rest => "rest".into(),
     }
 }
 
-fn tell(story: &Story) -> Result<(), String> {
-    let want = match story.want.as_str() {
+fn run(case: &Case) -> Result<(), String> {
+    let want = match case.want.as_str() {
         "sign" => Want::Sign,
         "verify" => Want::Verify,
         other => return Err(format!("want = {other:?}")),
     };
-    let timing = timing(&story.timing);
+    let timing = timing(&case.timing);
     let mut pair = Pair::new(want, Duration::ZERO, PairVersion::<u64>::NONE);
-    for event in &story.step {
+    for event in &case.step {
         let at = time(&event.at);
         let next = match event {
             Event { see: Some(versions), .. } => pair.seen(at, &versions.seen(), &timing),
@@ -108,9 +108,9 @@ fn tell(story: &Story) -> Result<(), String> {
             }
             Event { ended: Some(ended), .. } => {
                 let ended = match ended.split_once(' ').unwrap_or((ended, "")) {
-                    ("changed", _) => Ended::Changed,
-                    ("not-yet", _) => Ended::NotYet,
-                    ("hold", until) => Ended::Hold(time(until)),
+                    ("changed", _) => AttemptEnd::Changed,
+                    ("not-yet", _) => AttemptEnd::NotYet,
+                    ("hold", until) => AttemptEnd::Hold(time(until)),
                     (other, _) => return Err(format!("ended = {other:?}")),
                 };
                 pair.ended(at, ended, &timing)
@@ -137,19 +137,19 @@ fn tell(story: &Story) -> Result<(), String> {
 }
 
 #[test]
-fn every_story_goes_as_told() {
+fn every_case_answers_as_listed() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/settle");
     let mut failed = String::new();
-    let mut told = 0;
+    let mut ran = 0;
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        let story: Story = toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        if let Err(why) = tell(&story) {
+        let case: Case = toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        if let Err(why) = run(&case) {
             failed.push_str(&format!("\n{}: {why}", path.file_name().unwrap().display()));
         }
-        told += 1;
+        ran += 1;
     }
     assert!(failed.is_empty(), "{failed}");
-    assert!(told >= 15, "only {told} stories found");
+    assert!(ran >= 15, "only {ran} cases found");
 }

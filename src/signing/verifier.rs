@@ -162,16 +162,16 @@ mod tests {
     const B: &str = "arn:aws:kms:eu-west-1:111122223333:key/bbbb";
 
     /// Key and plaintext, or an error code.
-    type Told = Result<(&'static str, Vec<u8>), &'static str>;
+    type ScriptedReply = Result<(&'static str, Vec<u8>), &'static str>;
 
     /// Answers Decrypt from a script and remembers which keys were asked.
     struct Script {
-        decrypts: Mutex<VecDeque<Told>>,
+        decrypts: Mutex<VecDeque<ScriptedReply>>,
         asked: Mutex<Vec<Option<String>>>,
     }
 
     impl Script {
-        fn decrypts(answers: impl IntoIterator<Item = Told>) -> Self {
+        fn decrypts(answers: impl IntoIterator<Item = ScriptedReply>) -> Self {
             Self { decrypts: Mutex::new(answers.into_iter().collect()), asked: Mutex::default() }
         }
     }

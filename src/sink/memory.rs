@@ -1,5 +1,4 @@
-//! A sink in memory, for tests: conditional writes, one after the other, and nothing that makes
-//! several of them one.
+//! A sink in memory, for tests: conditional writes, without transactions over several of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +29,7 @@ impl MemorySink {
         self.rule.signature_path(path).unwrap()
     }
 
-    /// What of a pair is to be removed, by name.
+    /// The objects of a pair that are to be removed, by name.
     fn parts(&self, path: &RelPath, versions: &PairVersion<ObjectVersion>) -> Vec<(RelPath, ObjectVersion)> {
         let payload = versions.payload.clone().map(|version| (path.clone(), version));
         let signature = versions.signature.clone().map(|version| (self.beside(path), version));
@@ -141,7 +140,7 @@ impl Sink<MemorySource> for MemorySink {
         if self.source.get(path).map(|object| object.version) != Some(snapshot.version.clone()) {
             return Ok(PutAway::Changed);
         }
-        // The copy first: what is removed is there already.
+        // The copy first: nothing is removed before it exists elsewhere.
         let item = format!("{}-{:?}-{reason}", path.as_path().display(), snapshot.version.stored());
         self.quarantine.put(&crate::source::memory::path(&item.replace('/', "_")), &snapshot.origin);
         match self.source.remove_if(&self.parts(path, &snapshot.versions())) {

@@ -91,7 +91,7 @@ struct Objects {
     queue: VecDeque<RelPath>,
     /// Hints that somebody has taken, and when they come back.
     taken: Vec<(RelPath, Duration)>,
-    /// How often each hint is told.
+    /// How often each hint is delivered.
     copies: usize,
     meddlers: BTreeMap<RelPath, Meddler>,
 }

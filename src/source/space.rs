@@ -50,7 +50,7 @@ impl Space {
     /// Takes out room for `size` bytes where `dir` is, leaving `floor` bytes free.
     ///
     /// # Errors
-    /// There is too little; or it cannot be told.
+    /// There is too little, or it cannot be determined.
     pub(crate) fn take(self: &Arc<Self>, dir: &Dir, size: u64, floor: u64) -> Result<Room, AttemptError> {
         let device = dir.stat()?.identity.dev;
         let mut taken = self.taken();

@@ -1,10 +1,9 @@
-//! Sealing the head of the record: one Encrypt, so that the log of KMS remembers what the host
-//! could forget.
+//! Sealing the head of the record: one Encrypt call, which CloudTrail logs outside of this host.
 //!
-//! What counts is the context: CloudTrail logs it in clear, and nobody on the host can take it
-//! back. The ciphertext beside the record only saves looking there. Never opens or makes a
-//! signature of a file, and what is sealed can pass for none: it is longer than the 64 bytes of a
-//! digest.
+//! The proof is the encryption context: CloudTrail logs it in clear, and nobody on the host can
+//! delete that. The ciphertext beside the record only saves looking there. Never opens or makes a
+//! signature of a file, and a seal can pass for none: its plaintext is longer than the 64 bytes of
+//! a digest.
 
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
@@ -77,7 +76,7 @@ fn context(head: &Head) -> Context {
     ])
 }
 
-/// The context of a seal as a rehearsal has it: of a head that no record has.
+/// The context of a seal for a dry run: of a head that no record has.
 pub(crate) fn example_context() -> Context {
     let link = Link::new([0; LEN]);
     context(&Head { chain: link, point: Point { seq: 0, link } })
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_no_digest_and_its_context_tells_all() {
+    fn a_seal_is_no_digest_and_its_context_names_the_head() {
         let bytes = plaintext(&head(258, 7));
         assert_eq!(bytes.len(), 85);
         assert_ne!(bytes.len(), digest::LEN);

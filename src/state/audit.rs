@@ -1,8 +1,8 @@
-//! Whether a record is unbroken: recomputes every link, and names the first row that is not as it
-//! was written.
+//! Verifies that a record is unbroken: recomputes every link, and names the first row that was
+//! changed.
 //!
-//! Pure: rows come in one after the other, from the database or from an export. What it finds is a
-//! fact about these rows; that they could not be read at all is the reader's to tell.
+//! Pure: rows come in one after the other, from the database or from an export. The result is a
+//! fact about these rows; failures to read them are the reader's errors.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ pub enum Break {
     /// A row is not what its hash says.
     #[error("row {0} is not what was recorded, or does not follow the row before it as it is now")]
     Changed(i64),
-    /// A row holds what no row holds.
+    /// A row has a value that is never written.
     #[error("row {seq} is not what was recorded: its {column} cannot be read")]
     Unreadable {
         /// The row.
@@ -83,7 +83,7 @@ pub enum Break {
         whose: String,
         /// The head's row.
         seq: i64,
-        /// What gave it away.
+        /// How the two differ.
         how: String,
     },
 }
@@ -154,7 +154,7 @@ impl Audit {
     /// 7".
     ///
     /// # Errors
-    /// That can be told at once not to be so.
+    /// The point is known not to be on the chain.
     pub(crate) fn expect(&mut self, point: Point, whose: String) -> Result<(), Break> {
         let Claims { chain, checkpoint, head, .. } = &self.claims;
         let known = match point.seq {
@@ -181,7 +181,7 @@ impl Audit {
     /// [`Audit::expect`], with the chain's id as well.
     ///
     /// # Errors
-    /// That can be told at once not to be so.
+    /// The point is known not to be on the chain.
     pub(crate) fn expect_head(&mut self, head: &Head, whose: String) -> Result<(), Break> {
         if head.chain != self.claims.chain {
             let how = format!("that chain is {}, this one {}", head.chain, self.claims.chain);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_go_come_or_change_places_are_named() {
+    fn missing_added_and_moved_rows_are_named() {
         let (claims, rows) = record(9, 2);
         let with = |change: &dyn Fn(&mut Rows)| {
             let mut rows = rows.clone();
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_record_says_of_itself_must_be_so() {
+    fn a_record_whose_claims_do_not_match_its_rows_is_broken() {
         let (claims, rows) = record(9, 4);
         let other = Link::new([9; 32]);
         let with = |change: &dyn Fn(&mut Claims)| {
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(with(&|c| c.head.link = other), Break::Head(9));
         assert_eq!(with(&|c| c.head.seq = 8), Break::After { seq: 9, head: 8 });
         assert_eq!(with(&|c| c.head.seq = 10), Break::Missing(10));
-        // A whole chain of somebody's making is a chain; only a head kept elsewhere tells.
+        // A forged chain is a valid chain; only a head kept elsewhere reveals it.
         let genesis = Genesis { nonce: [2; 32], ..claims.genesis.clone() };
         let chain = genesis.link();
         assert_eq!(with(&|c| (c.genesis, c.chain) = (genesis.clone(), chain)), Break::Changed(5));

@@ -187,7 +187,7 @@ fn what_was_rolled_back_rewritten_or_replaced_as_a_whole_is_found_by_a_kept_head
 }
 
 #[test]
-fn whatever_byte_of_the_file_is_changed_no_other_record_passes() {
+fn changing_any_byte_of_the_file_never_yields_another_valid_record() {
     let dir = record(7);
     let good = verify(dir.path()).unwrap();
     let all = rows(dir.path(), &Filter::default());
@@ -272,7 +272,7 @@ async fn c_a_crash_in_the_middle_of_commits_or_of_pruning_leaves_an_unbroken_rec
 }
 
 #[tokio::test]
-async fn what_fails_half_way_leaves_nothing_and_takes_nobody_with_it() {
+async fn a_failed_request_leaves_nothing_and_fails_no_other() {
     let dir = record(3);
     let (state, _) = State::open(dir.path()).unwrap();
     let failing = state.call(|db| {
@@ -290,7 +290,7 @@ async fn what_fails_half_way_leaves_nothing_and_takes_nobody_with_it() {
 }
 
 #[test]
-fn a_lock_of_another_process_is_a_hold_and_no_end() {
+fn a_database_locked_by_another_process_is_a_hold() {
     let dir = record(1);
     let (one, two) = (db(dir.path()), db(dir.path()));
     two.busy_timeout(Duration::ZERO).unwrap();
@@ -588,7 +588,7 @@ fn o10_state_of_a_later_version_is_refused_by_all_and_left_as_it_is() {
 // Filters
 
 #[test]
-fn filters_find_what_they_say() {
+fn filters_return_matching_rows() {
     let dir = tempfile::tempdir().unwrap();
     let db = db(dir.path());
     db.execute_batch("BEGIN IMMEDIATE").unwrap();

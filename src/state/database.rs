@@ -1,4 +1,4 @@
-//! The handle of the state: what is asked of it and told to it.
+//! The handle of the state: its queries and updates.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -12,21 +12,22 @@ use super::file::FILE;
 use super::ledger::{Pruned, Seal};
 use super::link::Head;
 use super::memory::{
-    forget_edition, forget_intents, intend, is_superseded, remember, remember_edition, remembered,
+    add_pending_publish, forget_delivered_version, forget_pending_publishes, is_superseded, remember,
+    remember_delivered_version, remembered,
 };
 use super::thread::{Done, Place, Request, Work, serve, whole};
 use super::{Decision, Outcome, QuarantineExit, Remembered, StateError, Version};
-use super::{departure, ledger, schema};
+use super::{ledger, quarantine_exit, schema};
 use crate::chain;
 use crate::clock;
 use crate::digest::Digest;
 use crate::fs::{RelPath, Stat, stat_path};
 use crate::signature::Signature;
 
-/// Paths listed at a time, so that nobody waits long for state's thread.
+/// Paths listed at a time, so that other requests do not wait long for the state thread.
 const PAGE: i64 = 512;
 
-/// How opening found it.
+/// In which condition the database was when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// There was none: a first start, or it was lost.
@@ -69,12 +70,12 @@ impl State {
         Ok((Self::serve(connection, path, file), found))
     }
 
-    /// State that is forgotten at the end, begun from what a state directory holds if it holds any.
-    /// Changes nothing there.
+    /// State for a dry run: in memory, starting from a copy of the state directory's database if
+    /// there is one. Changes nothing there.
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn rehearsal(dir: &Path) -> Result<Self, StateError> {
+    pub fn dry_run(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(FILE);
         let connection = schema::in_memory(&path).map_err(|e| e.into_state_error(&path))?;
         Ok(Self::serve(connection, path, None))
@@ -87,7 +88,7 @@ impl State {
         // Ends when the last handle is dropped. A panic in it closes the channel, which every
         // caller sees.
         let thread = thread::Builder::new().name("state".into());
-        // Without a thread to be had, the first request fails as every later one would.
+        // If no thread can be started, the channel is closed and every request fails.
         drop(thread.spawn(move || serve(&connection, &queue, &place, &commit)));
         Self { requests, path, commits }
     }
@@ -97,8 +98,8 @@ impl State {
         self.commits.clone()
     }
 
-    /// Comes back when state's thread comes round. It waits for another process's lock no longer
-    /// than a moment at a time, and for its own disk as long as that takes.
+    /// A round trip through the state thread, for the watchdog. The thread answers while it waits
+    /// for another process's lock, but not while it waits for its own disk.
     ///
     /// # Errors
     /// `Broken`: it has ended.
@@ -157,7 +158,7 @@ impl State {
                 for decision in decisions {
                     remember(db, &decision)?;
                     if decision.outcome == Outcome::Delivered {
-                        forget_intents(db, &decision.rule, decision.path.as_bytes())?;
+                        forget_pending_publishes(db, &decision.rule, decision.path.as_bytes())?;
                     }
                     ledger::append(db, clock::timestamp(), &decision)?;
                 }
@@ -167,8 +168,8 @@ impl State {
         .await
     }
 
-    /// Puts on record what is in quarantine and is not on record: a kill came in between, or state
-    /// was lost.
+    /// Records an item of the quarantine store that has no row: the process was killed between the
+    /// two steps, or state was lost.
     ///
     /// # Errors
     /// [`StateError`].
@@ -176,7 +177,7 @@ impl State {
         self.call(move |db| whole(db, |db| ledger::append(db, clock::timestamp(), &decision).map(drop))).await
     }
 
-    /// Puts on record how many decisions of a kind are not, beside the last of them.
+    /// Records how many decisions of a kind were not recorded one by one, with the last of them.
     ///
     /// # Errors
     /// [`StateError`].
@@ -188,8 +189,8 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) async fn record_departure(&self, departure: QuarantineExit) -> Result<(), StateError> {
-        self.call(move |db| departure::append(db, &departure)).await
+    pub(crate) async fn record_quarantine_exit(&self, exit: QuarantineExit) -> Result<(), StateError> {
+        self.call(move |db| quarantine_exit::append(db, &exit)).await
     }
 
     /// Which of these folders of the quarantine store are not on record.
@@ -234,7 +235,7 @@ impl State {
         self.call(ledger::unsealed).await
     }
 
-    /// Keeps what KMS made of a head.
+    /// Stores the seal of a head.
     ///
     /// # Errors
     /// [`StateError`].
@@ -242,8 +243,8 @@ impl State {
         self.call(move |db| ledger::keep_seal(db, &seal)).await
     }
 
-    /// Remembers a decision without putting it on record: a step on the way, or something merely
-    /// seen again.
+    /// Remembers a decision without a row in the record: an intermediate step, or a version that
+    /// was only seen again.
     ///
     /// # Errors
     /// [`StateError`].
@@ -262,24 +263,29 @@ impl State {
         self.call(move |db| decisions.iter().try_for_each(|decision| remember(db, decision))).await
     }
 
-    /// Remembers that a signature is about to be published at a path. Until the delivery is
-    /// recorded, a signature of these bytes without payload at the destination is known to be left
-    /// over from us.
+    /// Remembers a pending publish: a signature that is about to be published at a path. Until the
+    /// delivery is recorded, a signature of these bytes without payload at the destination is known
+    /// to be our own leftover.
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn intend(&self, rule: &str, path: &RelPath, signature: &Signature) -> Result<(), StateError> {
+    pub async fn add_pending_publish(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        signature: &Signature,
+    ) -> Result<(), StateError> {
         let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
         let digest = signature.digest();
-        self.call(move |db| intend(db, &rule, &path, &digest)).await
+        self.call(move |db| add_pending_publish(db, &rule, &path, &digest)).await
     }
 
-    /// Remembers that the signature of ours beside a payload is about to be replaced. It is the
-    /// only one that can be there until another is, so that those before it are forgotten.
+    /// Remembers that our signature beside a payload is about to be replaced. Only this one can be
+    /// there until then, so earlier pending publishes of the path are forgotten.
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) async fn intend_to_replace(
+    pub(crate) async fn replace_pending_publish(
         &self,
         rule: &str,
         path: &RelPath,
@@ -289,18 +295,18 @@ impl State {
         let digest = signature.digest();
         self.call(move |db| {
             whole(db, |db| {
-                forget_intents(db, &rule, &path)?;
-                intend(db, &rule, &path, &digest)
+                forget_pending_publishes(db, &rule, &path)?;
+                add_pending_publish(db, &rule, &path, &digest)
             })
         })
         .await
     }
 
-    /// Whether publishing this signature at this path was once intended and not recorded as done.
+    /// Whether this signature is a pending publish at this path: noted, and not recorded as done.
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn was_intended(
+    pub async fn is_pending_publish(
         &self,
         rule: &str,
         path: &RelPath,
@@ -315,8 +321,8 @@ impl State {
         .await
     }
 
-    /// Whether this is the digest of a signature that a rule made, or was to replace, whatever it
-    /// lies at. Reads all that is remembered of the rule: for what is found once in a while.
+    /// Whether a rule made a signature with this digest, or was about to replace one, at any path.
+    /// Reads all rows of the rule, so it is for rare cases.
     ///
     /// # Errors
     /// [`StateError`].
@@ -332,8 +338,8 @@ impl State {
         .await
     }
 
-    /// Whether a digest was delivered, or about to be, under this path before and another one after
-    /// it.
+    /// Whether a digest is an older delivered version of this path: another one was delivered, or
+    /// about to be, after it.
     ///
     /// # Errors
     /// [`StateError`].
@@ -343,35 +349,36 @@ impl State {
         path: &RelPath,
         digest: &Digest,
     ) -> Result<bool, StateError> {
-        self.on_edition(rule, path, digest, is_superseded).await
+        self.on_delivered_version(rule, path, digest, is_superseded).await
     }
 
-    /// Remembers a digest as the newest one under this path; whether it was not remembered before.
-    /// To be called before it is delivered: a kill in between must not let an older one be taken
-    /// for the newest.
+    /// Remembers a digest as the newest delivered version of this path; returns whether it was new.
+    /// Call it before delivery: after a kill in between, an older version must not pass for the
+    /// newest.
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn remember_edition(
+    pub async fn remember_delivered_version(
         &self,
         rule: &str,
         path: &RelPath,
         digest: &Digest,
     ) -> Result<bool, StateError> {
-        self.on_edition(rule, path, digest, remember_edition).await
+        self.on_delivered_version(rule, path, digest, remember_delivered_version).await
     }
 
-    /// Forgets a digest that was not delivered after all: what came before it is not superseded.
+    /// Forgets a version that was not delivered after all, so that the one before it is not
+    /// superseded.
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) async fn forget_edition(
+    pub(crate) async fn forget_delivered_version(
         &self,
         rule: &str,
         path: &RelPath,
         digest: &Digest,
     ) -> Result<(), StateError> {
-        self.on_edition(rule, path, digest, forget_edition).await
+        self.on_delivered_version(rule, path, digest, forget_delivered_version).await
     }
 
     /// Some of the paths of a rule that have decisions, each with the version of its payload: those
@@ -390,7 +397,7 @@ impl State {
                 "SELECT path, payload FROM decided WHERE rule = ?1 AND path > ?2 ORDER BY path LIMIT ?3",
             )?
             .query_map(params![rule, last, PAGE], |row| {
-                // One that cannot be read equals none, and is not forgotten.
+                // An unreadable version equals no other and is not forgotten.
                 let version: Option<Vec<u8>> = row.get(1)?;
                 Ok((row.get(0)?, version.and_then(|bytes| bytes.try_into().ok()).map(Version)))
             })?
@@ -419,7 +426,7 @@ impl State {
                     .optional()?;
                 // What was about to be delivered may still lie at the destination.
                 if was.as_deref().and_then(Outcome::parse).is_some_and(Outcome::is_signed_in_place) {
-                    forget_intents(db, &rule, path)?;
+                    forget_pending_publishes(db, &rule, path)?;
                 }
             }
             Ok(())
@@ -427,8 +434,8 @@ impl State {
         .await
     }
 
-    /// Does something about one digest of a path.
-    async fn on_edition<T: Send + 'static>(
+    /// Runs a query on one delivered version of a path.
+    async fn on_delivered_version<T: Send + 'static>(
         &self,
         rule: &str,
         path: &RelPath,
@@ -450,7 +457,7 @@ impl State {
             let failed = done.as_ref().err().cloned();
             let reply = Box::new(move |committed: Result<(), StateError>| {
                 let result = committed.and(done);
-                // A caller that no longer waits was cut off by shutdown; what it asked for is done.
+                // The caller may be gone at shutdown; its request was done.
                 drop(answer.send(result));
             });
             Done { failed, reply }

@@ -264,7 +264,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_moves_from_field_to_field_changes_the_link() {
+    fn moving_a_value_to_another_field_changes_the_link() {
         let zero = Link([0; LEN]);
         let mut rows = vec![full(1), full(2)];
         for reason in [None, Some(String::new()), Some("mismatchd".into()), Some("mismatc".into())] {
@@ -292,7 +292,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_verdict_is_told_from_what_is_none() {
+    fn only_rows_about_verdicts_have_one() {
         let row = |outcome: Outcome, reason: Option<&str>| {
             Row { outcome: outcome.as_str().into(), reason: reason.map(Into::into), ..full(1) }.judged()
         };

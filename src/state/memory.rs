@@ -1,5 +1,4 @@
-//! What is remembered of each path: the last decision, what is about to be published, what was
-//! delivered.
+//! What is remembered of each path: the last decision, pending publishes, delivered versions.
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -17,7 +16,7 @@ pub(super) fn remembered(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::
     })
 }
 
-/// The same in a database of an earlier version, which nobody has migrated yet.
+/// The same in a database of an earlier version that was not migrated yet.
 pub(super) fn remembered_before_codes(
     db: &Connection,
     rule: &str,
@@ -41,16 +40,15 @@ fn remembered_by(
     reason: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<DecisionReason>>,
 ) -> rusqlite::Result<Option<Remembered>> {
     db.prepare_cached(sql)?
-        // A row of another version of this program, or one that a disk has spoilt, is a decision
-        // nobody here can rely on. As an error it would end the daemon, and the next one, until
-        // somebody removed it.
+        // A row of another version of this program, or a damaged one, counts as no decision. An
+        // error would end the daemon at each start until somebody removed the row.
         .query_row(params![rule, path], |row| Ok(decoded(row, reason).ok().flatten()))
         .optional()
         .map(Option::flatten)
 }
 
 /// A row of `remembered`; `None` for an outcome that this version does not know. A reason that it
-/// does not know is none: where that matters, the file is looked at again.
+/// does not know counts as none: where that matters, the file is examined again.
 fn decoded(
     row: &rusqlite::Row<'_>,
     reason: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<DecisionReason>>,
@@ -68,7 +66,7 @@ fn decoded(
     }))
 }
 
-/// A digest in a row. What is none is an error, as anything else that a disk has spoilt.
+/// A digest in a row. Text that is no digest is an error, like other damage.
 fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Digest>> {
     let text: Option<String> = row.get(column)?;
     let failed = |error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error));
@@ -109,7 +107,7 @@ pub(super) fn is_superseded(
     .exists(params![rule, path, digest.to_string()])
 }
 
-pub(super) fn remember_edition(
+pub(super) fn remember_delivered_version(
     db: &Connection,
     rule: &str,
     path: &[u8],
@@ -120,7 +118,7 @@ pub(super) fn remember_edition(
         .map(|rows| rows > 0)
 }
 
-pub(super) fn forget_edition(
+pub(super) fn forget_delivered_version(
     db: &Connection,
     rule: &str,
     path: &[u8],
@@ -131,13 +129,18 @@ pub(super) fn forget_edition(
         .map(drop)
 }
 
-pub(super) fn intend(db: &Connection, rule: &str, path: &[u8], signature: &Digest) -> rusqlite::Result<()> {
+pub(super) fn add_pending_publish(
+    db: &Connection,
+    rule: &str,
+    path: &[u8],
+    signature: &Digest,
+) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR IGNORE INTO intent (rule, path, signature_digest) VALUES (?1, ?2, ?3)")?
         .execute(params![rule, path, signature.to_string()])
         .map(drop)
 }
 
-pub(super) fn forget_intents(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<()> {
+pub(super) fn forget_pending_publishes(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM intent WHERE rule = ?1 AND path = ?2")?
         .execute(params![rule, path])
         .map(drop)

@@ -1,4 +1,4 @@
-//! What became of a file, and how an item left quarantine: the words of state, record and log.
+//! The outcome of a file, and how an item left quarantine: codes for state, record and log.
 
 use std::fmt;
 
@@ -50,15 +50,15 @@ impl Outcome {
         }
     }
 
-    /// The words of the outcomes that a file ends with.
+    /// The codes of final outcomes.
     pub(crate) fn ended() -> impl Iterator<Item = &'static str> {
         Self::ALL.into_iter().filter(|outcome| *outcome != Self::Signing).map(Self::as_str)
     }
 
     /// The words of all outcomes on record, those of items that left quarantine included.
     pub(crate) fn words() -> impl Iterator<Item = &'static str> {
-        let departed = [ExitKind::Released, ExitKind::Purged].map(ExitKind::as_str);
-        Self::ALL.into_iter().map(Self::as_str).chain(departed)
+        let exits = [ExitKind::Released, ExitKind::Purged].map(ExitKind::as_str);
+        Self::ALL.into_iter().map(Self::as_str).chain(exits)
     }
 
     /// Whether the `.sig` beside the payload is ours, or counts as ours.
@@ -80,7 +80,7 @@ impl fmt::Display for Outcome {
 /// How an item left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitKind {
-    /// To where its files are wanted.
+    /// Released to a destination.
     Released,
     /// For good.
     Purged,

@@ -23,21 +23,21 @@ const MANY: usize = 4;
 
 const MOMENT: Duration = Duration::from_millis(2);
 
-/// How long of that at a time, before whoever asks whether state's thread turns is answered.
+/// The longest single wait for another process's lock, after which the watchdog is answered.
 const BREATH: Duration = Duration::from_millis(200);
 
-/// Does its work, or is told why there is no transaction.
+/// A request: runs in the transaction, or gets the error why there is none.
 pub(super) type Work = Box<dyn FnOnce(Result<&Connection, StateError>) -> Done + Send>;
 
-/// A piece of work that is done, and not yet committed.
+/// A request that was run and is not committed yet.
 pub(super) struct Done {
     pub(crate) failed: Option<StateError>,
-    /// To be told how the commit went.
+    /// Receives the result of the commit.
     pub(crate) reply: Box<dyn FnOnce(Result<(), StateError>) + Send>,
 }
 
 pub(super) enum Request {
-    /// Whether the thread turns.
+    /// Answer the watchdog.
     Echo(oneshot::Sender<()>),
     Work(Work),
 }
@@ -45,12 +45,12 @@ pub(super) enum Request {
 /// Where the database is.
 pub(super) struct Place {
     pub(crate) path: PathBuf,
-    /// The file that was opened; none in a rehearsal.
+    /// The file that was opened; none in a dry run.
     pub(crate) file: Option<Stat>,
 }
 
 impl Place {
-    /// What is written to a file without a name is lost at the end, and nobody else can read it
+    /// Writes to an unlinked file are lost when it is closed, and no other process can read them
     /// (unlink(2)).
     fn check(&self) -> Result<(), StateError> {
         let Some(file) = &self.file else { return Ok(()) };
@@ -60,7 +60,7 @@ impl Place {
                 "the file was removed or replaced since it was opened; put it back before the next start, if you can"
                     .into(),
             )),
-            Ok(_) | Err(_) => Ok(()), // who cannot look does not know
+            Ok(_) | Err(_) => Ok(()), // an error here says nothing about the file
         }
     }
 }

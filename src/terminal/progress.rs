@@ -26,7 +26,7 @@ const PATIENCE_WITH_KMS: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_millis(100);
 /// Drawings in a second at most.
 const HZ: u8 = 10;
-/// Longer than this, time left is no longer told: it would be a guess.
+/// Above this, the time left is not shown: it would be a guess.
 const FORESEEABLE: f64 = 7.0 * 24.0 * 3600.0;
 /// What turns, and what remains of it: ASCII, as a terminal may know no more.
 const TURNING: [&str; 5] = ["-", "\\", "|", "/", " "];
@@ -150,18 +150,18 @@ pub(crate) fn asking_kms() -> Option<Drawn> {
     Drawn::begin(PATIENCE_WITH_KMS, |_| "asking KMS".to_owned())
 }
 
-/// Files of a run, as they are dealt with.
+/// The files of a run, as they are decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Files {
     /// Dealt with.
     pub(crate) done: u64,
-    /// Known so far, those dealt with included.
+    /// Known so far, decided ones included.
     pub(crate) known: u64,
-    /// Held, and so dealt with nobody knows when.
+    /// Held, so that their end cannot be estimated.
     pub(crate) held: u64,
 }
 
-/// Shows how many files are dealt with. For as long as what it returns lives.
+/// Shows how many files are decided, for as long as the returned value lives.
 #[must_use]
 pub(crate) fn dealing(mut figures: impl FnMut() -> Files + Send + 'static) -> Option<Drawn> {
     Drawn::begin(PATIENCE, move |bar| {
@@ -203,7 +203,7 @@ fn amount(bytes: u64) -> String {
     bytesize::ByteSize(bytes).display().iec().to_string()
 }
 
-/// How long the rest takes, where that can be told.
+/// How long the rest takes, if that can be estimated.
 fn left(rest: Option<u64>, rate: f64) -> String {
     let seconds = rest.map_or(f64::INFINITY, |rest| rest as f64 / rate);
     if seconds.is_nan() || seconds > FORESEEABLE {

@@ -18,7 +18,7 @@ use crate::support::place::Place;
 use crate::support::policy::{SIGN, place};
 use crate::support::proxy::{Fault, Proxy};
 
-/// The answer by which a rehearsal is allowed.
+/// The answer by which a dry run is allowed.
 const ALLOWED: Fault = Fault::Error(412, "DryRunOperationException");
 
 /// Every code by which KMS says that it does not know the credentials, or not any more.

@@ -181,7 +181,7 @@ fn waiting(place: &Place, daemon: &Daemon, count: u64) {
     let bytes: usize = files(count).map(|(_, content)| content.len()).sum();
     daemon.until("waiting", || {
         let rule = &status(place)["rules"][0];
-        rule["trying"] == count && rule["hashed_bytes"] == bytes
+        rule["running_attempts"] == count && rule["hashed_bytes"] == bytes
     });
 }
 
@@ -297,7 +297,7 @@ fn p4_a_kill_leaves_no_signature_or_a_whole_one() {
 }
 
 #[test]
-fn once_signs_what_is_there_and_a_rehearsal_signs_nothing() {
+fn once_signs_what_is_there_and_a_dry_run_signs_nothing() {
     let place = place(&signing("1s", 1000));
     write_files(&place, 30);
     let watch = ["watch", "--policy", "policy.toml", "--once", "--log-format", "json"];

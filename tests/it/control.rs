@@ -89,7 +89,7 @@ fn a_conflict_is_a_concern_with_its_hint_and_ends_as_one() {
     let [file] = asked(&place, "backlog --json").try_into().unwrap();
     assert_eq!((&file["file"], &file["path_hex"]), (&"f\\x0a".into(), &"660a".into()), "P9, and byte-exact");
     assert_eq!((&file["cause"], &file["held"]), (&"conflict".into(), &true.into()));
-    assert!(file["attempts"].as_u64().unwrap() >= 1 && file["next_try"].is_string(), "{file}");
+    assert!(file["attempts"].as_u64().unwrap() >= 1 && file["next_attempt"].is_string(), "{file}");
     assert!(file["reason"].as_str().unwrap().contains("out/f\\x0a"), "{file}");
     let words = place.run(["backlog", "--policy", "policy.toml"]).exits(3);
     let words = String::from_utf8_lossy(words.stdout()).into_owned();

@@ -473,7 +473,7 @@ fn watch_page() -> String {
         "Whoever is in the group `kms-sig-drop` may put files into the folders that the package makes, and nobody can \
          touch another's there. In releases, that means to have them signed.",
     );
-    page.subsection("What the service manager is told");
+    page.subsection("What systemd is notified of");
     page.text(
         "The daemon is ready when its policy is good, every rule watches its directory or is held for a reason that was \
          told, and the first scan is under way. `kms-sig status` says how it stands and what to do; `systemctl status kms-sig` shows a line of rules, files by outcome, and \

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::support::metrics::{OPENMETRICS, PLAIN, Page, matchers};
 use crate::support::monitoring::{DASHBOARD, alerts, panels, queries};
+use crate::support::observed_daemon::{KEY, observed_daemon};
 use crate::support::policy::set_policy;
-use crate::support::told::{KEY, told};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
@@ -18,37 +18,37 @@ const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
 
 #[test]
-fn metrics_are_told_over_the_socket_and_over_loopback_in_the_form_that_is_asked_for() {
-    let told = told();
-    let answer = told.over_socket();
+fn metrics_are_served_over_the_socket_and_loopback_in_the_requested_format() {
+    let observed = observed_daemon();
+    let answer = observed.over_socket();
     assert_eq!((answer.status, answer.kind.as_str()), (200, OPENMETRICS));
     let over_socket = Page::parse(&answer.body);
-    let answer = told.over_loopback("/metrics", "");
+    let answer = observed.over_loopback("/metrics", "");
     assert_eq!((answer.status, answer.kind.as_str()), (200, OPENMETRICS));
     assert_eq!(Page::parse(&answer.body).names(), over_socket.names());
     // As Prometheus asks, and as who knows only the older format.
     let prometheus =
         "Accept: application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5\r\n";
-    assert_eq!(told.over_loopback("/metrics", prometheus).kind, OPENMETRICS);
-    let answer = told.over_loopback("/metrics", "Accept: text/plain\r\n");
+    assert_eq!(observed.over_loopback("/metrics", prometheus).kind, OPENMETRICS);
+    let answer = observed.over_loopback("/metrics", "Accept: text/plain\r\n");
     assert_eq!((answer.status, answer.kind.as_str()), (200, PLAIN));
     assert!(!answer.body.contains("# EOF") && answer.body.contains("# TYPE kms_sig_files_total counter\n"));
     // What else there is at the socket is not for everybody on this host.
     for target in ["/status", "/backlog", "/events"] {
-        assert_eq!(told.over_loopback(target, "").status, 404, "{target}");
+        assert_eq!(observed.over_loopback(target, "").status, 404, "{target}");
     }
-    assert_eq!(told.daemon.stop().code(), Some(0));
+    assert_eq!(observed.daemon.stop().code(), Some(0));
 }
 
 #[test]
 fn metrics_count_what_happened() {
-    let told = told();
+    let observed = observed_daemon();
     // A first scan that is still under way has no end yet.
-    let has_scanned = || told.page().value("kms_sig_scans_total", &[("rule", "sign")]) >= 1.0;
-    told.daemon.until("scanned", || {
-        has_scanned() && told.page().value("kms_sig_last_scan_age_seconds", &[("rule", "sign")]) >= 0.0
+    let has_scanned = || observed.page().value("kms_sig_scans_total", &[("rule", "sign")]) >= 1.0;
+    observed.daemon.until("scanned", || {
+        has_scanned() && observed.page().value("kms_sig_last_scan_age_seconds", &[("rule", "sign")]) >= 0.0
     });
-    let page = told.page();
+    let page = observed.page();
     for (rule, outcome) in [("sign", "signed"), ("verify", "delivered"), ("verify", "quarantined")] {
         assert_eq!(page.value("kms_sig_files_total", &[("rule", rule), ("outcome", outcome)]), 1.0);
     }
@@ -72,18 +72,19 @@ fn metrics_count_what_happened() {
     assert_eq!(page.value("kms_sig_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
     // A restart would change it, and nothing else does.
     let start = page.value("kms_sig_start_time_seconds", &[]);
-    assert_eq!(told.page().value("kms_sig_start_time_seconds", &[]), start);
-    set_policy(&told.place, "zzzzzz = 1");
-    told.daemon.hang_up();
-    told.daemon.waits_for("reload refused; the old policy stays");
-    told.daemon
-        .until("the refusal is told", || told.now().value("kms_sig_policy_reload_refused", &[]) == 1.0);
+    assert_eq!(observed.page().value("kms_sig_start_time_seconds", &[]), start);
+    set_policy(&observed.place, "zzzzzz = 1");
+    observed.daemon.hang_up();
+    observed.daemon.waits_for("reload refused; the old policy stays");
+    observed
+        .daemon
+        .until("the refusal is told", || observed.now().value("kms_sig_policy_reload_refused", &[]) == 1.0);
 }
 
 #[test]
 fn metrics_tell_what_kms_answers_and_what_is_held_for_it() {
-    let told = told();
-    let page = told.page();
+    let observed = observed_daemon();
+    let page = observed.page();
     let held = [("rule", "away"), ("cause", "access-denied")];
     for name in ["kms_sig_held_files", "kms_sig_stuck_files", "kms_sig_waiting_files"] {
         assert_eq!(page.value(name, &held), 1.0, "{name}");
@@ -102,9 +103,9 @@ fn metrics_tell_what_kms_answers_and_what_is_held_for_it() {
     assert_eq!(bucket("+Inf"), count);
     assert!(bucket("0.005") <= bucket("20.0"), "they add up");
     // Over and done with, and still there: an alert on it ends.
-    fs::remove_file(told.place.path("away/f")).unwrap();
-    told.daemon.until("it is no longer held", || {
-        let page = told.now();
+    fs::remove_file(observed.place.path("away/f")).unwrap();
+    observed.daemon.until("it is no longer held", || {
+        let page = observed.now();
         ["kms_sig_held_files", "kms_sig_stuck_files", "kms_sig_waiting_files"]
             .iter()
             .all(|name| page.value(name, &held) == 0.0)
@@ -164,7 +165,7 @@ fn is_a_word_of_the_program(word: &str) -> bool {
 
 #[test]
 fn alerts_and_dashboard_ask_for_metrics_labels_and_values_that_there_are() {
-    let page = told().page();
+    let page = observed_daemon().page();
     let names = page.names();
     let check = |whose: &str, text: &str, used_labels: &str| {
         let (uses, mut labels) = uses(text);
@@ -304,8 +305,8 @@ fn the_documentation_explains_every_metric_with_its_labels_and_no_other() {
             (quoted(cells[0]).remove(0), quoted(cells[1]).into_iter().collect())
         })
         .collect();
-    let page = told().page();
-    let told: BTreeMap<String, BTreeSet<String>> = page
+    let page = observed_daemon().page();
+    let exposed: BTreeMap<String, BTreeSet<String>> = page
         .0
         .iter()
         .map(|(name, family)| {
@@ -314,9 +315,9 @@ fn the_documentation_explains_every_metric_with_its_labels_and_no_other() {
             (family.name(name), labels.map(str::to_owned).collect())
         })
         .collect();
-    assert_eq!(explained, told);
+    assert_eq!(explained, exposed);
     let names = page.names();
     for Use { name, .. } in uses(OPERATIONS).0 {
-        assert!(told.contains_key(&name) || names.contains_key(&name), "docs/operations.md names {name}");
+        assert!(exposed.contains_key(&name) || names.contains_key(&name), "docs/operations.md names {name}");
     }
 }

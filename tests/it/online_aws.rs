@@ -1,5 +1,5 @@
-//! `kms-sig check --online` with KMS: every call rehearsed once, whatever comes back told with what
-//! to do, and nothing ever signed.
+//! `kms-sig check --online` with KMS: every call made once as a dry run, whatever comes back told
+//! with what to do, and nothing ever signed.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use crate::support::moto::{Moto, REGION};
 use crate::support::policy::{SIGN, VERIFY, with};
 use crate::support::proxy::{Fault, Request};
 
-/// The code by which KMS allows what it is asked to rehearse (AWS KMS API reference).
+/// The code by which KMS allows a dry run (AWS KMS API reference).
 const ALLOWED: Fault = Fault::Error(412, "DryRunOperationException");
 
 /// Operation, key and context of each request, sorted.
@@ -27,7 +27,7 @@ fn calls(requests: &[Request]) -> Vec<(String, String, Value)> {
 }
 
 #[test]
-fn every_call_is_rehearsed_once_with_the_context_of_the_rule() {
+fn every_call_is_dry_run_once_with_the_context_of_the_rule() {
     let (place, proxy, key) = at_proxy();
     fs::create_dir(place.path("other")).unwrap();
     fs::create_dir(place.path("third")).unwrap();
@@ -67,7 +67,7 @@ fn every_call_is_rehearsed_once_with_the_context_of_the_rule() {
 }
 
 #[test]
-fn of_batches_the_context_is_rehearsed_that_kms_would_get() {
+fn a_batch_rule_is_dry_run_with_the_context_that_kms_would_get() {
     let (place, proxy, key) = at_proxy();
     fs::create_dir(place.path("other")).unwrap();
     let context = "context = { channel = \"stable\", file = \"{name}\" }";
@@ -82,10 +82,10 @@ fn of_batches_the_context_is_rehearsed_that_kms_would_get() {
     found.is("sign", &format!("Decrypt with {key} is allowed"), "fine");
     found.is("verify", &format!("Decrypt of batches with {key} is allowed"), "fine");
     found.is("verify", &format!("Decrypt with {key} is allowed"), "fine");
-    let rehearsed = calls(&proxy.requests());
+    let dry_run = calls(&proxy.requests());
     let call = |operation: &str, context| (operation.to_owned(), key.clone(), context);
     assert_eq!(
-        rehearsed,
+        dry_run,
         [
             call("Decrypt", json!({ "channel": "stable", "file": "example" })),
             call("Decrypt", json!({ "channel": "stable", "kms-sig:batch": "[file]" })),
@@ -94,12 +94,12 @@ fn of_batches_the_context_is_rehearsed_that_kms_would_get() {
             call("Encrypt", json!({ "channel": "stable", "kms-sig:batch": "[file]" })),
         ]
     );
-    // The daemon sends what was rehearsed.
+    // The daemon sends what the dry run sent.
     place.write("in/f", "content");
     proxy.always(None);
     place.run(["watch", "--policy", "policy.toml", "--once"]).exits(0);
-    let made = calls(&proxy.requests()[rehearsed.len()..]);
-    assert_eq!(made, rehearsed[4..]);
+    let made = calls(&proxy.requests()[dry_run.len()..]);
+    assert_eq!(made, dry_run[4..]);
     // A signer who may not open batches learns what that means.
     proxy.always(Some(Fault::ACCESS_DENIED));
     let found = Found::online(&place, 3);
@@ -109,7 +109,7 @@ fn of_batches_the_context_is_rehearsed_that_kms_would_get() {
 }
 
 #[test]
-fn a_service_that_knows_no_rehearsal_counts_as_reached() {
+fn a_service_without_dry_run_counts_as_reached() {
     let (place, proxy, key) = at_proxy();
     policy(&place, &proxy, &sign_rule(&key));
     let found = Found::online(&place, 0);
@@ -141,7 +141,7 @@ fn a_denied_key_is_told_with_what_to_do_and_the_others_are_not_its_victims() {
         (Fault::EXPIRED_TOKEN, "credentials"),
         (Fault::UNKNOWN, "unknown-error"),
         (Fault::Html, "malformed-reply"),
-        // Not from a service that means it: a rehearsal is refused, not answered with success.
+        // Not from a service that means it: a dry run is refused, not answered with success.
         (Fault::Error(200, "DryRunOperationException"), "malformed-reply"),
     ] {
         proxy.always(Some(fault));

@@ -417,7 +417,7 @@ fn a24_what_is_released_supersedes_what_was_delivered_before() {
     let place = place(&deny);
     deliver(&place, "f", "3");
     let id = good_after_all(&place, &deny, "4");
-    // What cannot be published is no edition.
+    // What cannot be published is no delivered version.
     place.write("out/f", "theirs");
     run(&place, &["release", &id]).exits(3).complains_of("another file has the name");
     fs::remove_file(place.path("out/f")).unwrap();

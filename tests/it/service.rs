@@ -1,4 +1,4 @@
-//! As a service: what the service manager is told, when, and what has it restart the daemon.
+//! As a service: what systemd is notified of, when, and what has it restart the daemon.
 //!
 //! The test plays the service manager: it binds the socket that `NOTIFY_SOCKET` names and reads
 //! what comes.

@@ -30,12 +30,12 @@ pub(crate) mod monitoring;
 #[cfg(feature = "aws")]
 pub(crate) mod moto;
 #[cfg(feature = "aws")]
+pub(crate) mod observed_daemon;
+#[cfg(feature = "aws")]
 pub(crate) mod proxy;
 #[cfg(feature = "aws")]
 pub(crate) mod python;
 pub(crate) mod service_manager;
-#[cfg(feature = "aws")]
-pub(crate) mod told;
 
 // Where the system tests run it
 #[cfg(feature = "system-tests")]

@@ -1,5 +1,5 @@
-//! Which keys a policy needs, for what, and whether their keepers would let it. Asks by rehearsal
-//! only.
+//! Which keys a policy needs, for what, and whether KMS or the keyring would allow it. Asks by dry
+//! run only.
 //!
 //! All calls are asked at the same time, within the policy's limit: where KMS does not answer, that
 //! costs the time of one call.
@@ -127,7 +127,7 @@ pub(super) fn seal_call(policy: &Policy) -> Option<Call> {
 /// The answers to calls, each asked once.
 pub(super) struct Answers(Vec<(Call, Result<DryRunResult, Trouble>)>);
 
-/// Rehearses all calls, at most `at_once` at a time.
+/// Makes all calls as dry runs, at most `at_once` at a time.
 pub(super) async fn ask<K: DryRun>(kms: Arc<K>, calls: Vec<Call>, at_once: usize) -> Answers {
     let places = Arc::new(Semaphore::new(at_once));
     let mut asked: Vec<Call> = Vec::new();
@@ -140,7 +140,7 @@ pub(super) async fn ask<K: DryRun>(kms: Arc<K>, calls: Vec<Call>, at_once: usize
         let (kms, places) = (Arc::clone(&kms), Arc::clone(&places));
         answers.spawn(async move {
             let _place = places.acquire().await;
-            let answer = kms.rehearse(call.operation, &call.key, &call.context).await;
+            let answer = kms.dry_run(call.operation, &call.key, &call.context).await;
             (call, answer)
         });
     }
@@ -233,10 +233,10 @@ mod tests {
 
     /// Answers by the key's name, and counts.
     #[derive(Default)]
-    struct Keeper(Mutex<Vec<(Operation, String)>>);
+    struct ScriptedDryRun(Mutex<Vec<(Operation, String)>>);
 
-    impl DryRun for Keeper {
-        async fn rehearse(
+    impl DryRun for ScriptedDryRun {
+        async fn dry_run(
             &self,
             operation: Operation,
             key: &KeyId,
@@ -261,13 +261,13 @@ mod tests {
 
     #[tokio::test]
     async fn each_call_is_asked_once_and_all_at_the_same_time() {
-        let keeper = Arc::new(Keeper::default());
+        let kms = Arc::new(ScriptedDryRun::default());
         let good = call(Operation::Encrypt, "alias/good");
         let denied = call(Operation::Decrypt, "alias/denied");
         let away = call(Operation::Decrypt, "alias/away");
         let calls = vec![good.clone(), denied.clone(), good.clone(), away.clone()];
-        let answers = ask(Arc::clone(&keeper), calls, 64).await;
-        assert_eq!(keeper.0.lock().unwrap().len(), 3);
+        let answers = ask(Arc::clone(&kms), calls, 64).await;
+        assert_eq!(kms.0.lock().unwrap().len(), 3);
         assert_eq!(
             answers.finding(&good, Need::Always, &[]),
             Finding::fine("key", "Encrypt with alias/good is allowed")

@@ -84,7 +84,7 @@ impl ItemTrouble {
         if let Self::Unrecorded { at, .. } | Self::Kept { at, .. } = self { Some(at) } else { None }
     }
 
-    /// Invalid is a fact; anything else may be otherwise at the next try.
+    /// Invalid is a fact; anything else may change by the next attempt.
     pub(super) const fn exit(&self) -> Exit {
         match self {
             Self::Invalid(_) | Self::Overlong { forced: false } => Exit::Invalid,

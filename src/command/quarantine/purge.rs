@@ -65,6 +65,6 @@ fn is_chosen(Entry { record, .. }: &Entry, arguments: &Purge) -> bool {
 fn purge(store: &Store, journal: &mut Journal, id: &str) -> Result<(), ItemTrouble> {
     let locked = store.take(id)?;
     let why = format!("by uid {}", rustix::process::getuid().as_raw());
-    journal.record(&locked.item().departure(ExitKind::Purged, why))?;
+    journal.record(&locked.item().exit(ExitKind::Purged, why))?;
     store.remove(locked)
 }

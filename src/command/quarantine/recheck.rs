@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Recheck, keyring: Option<PathBuf>) -> Result<Exit,
     })?
 }
 
-/// The answer about an item of which nothing can be told.
+/// The answer about an item without a verdict.
 fn unknown(id: &str, why: &str) -> Value {
     json!({ "id": id, "verdict": "unknown", "reason": null, "key": null, "why": why })
 }

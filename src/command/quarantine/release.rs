@@ -140,7 +140,7 @@ impl<'s> Releases<'s> {
         };
         self.check_rollback(&target, item.id(), &parcel)?;
         self.publish(&target, &parcel, valid.as_ref())?;
-        let recorded = self.journal.record(&departure(&locked, &parcel, valid.as_ref(), &at));
+        let recorded = self.journal.record(&quarantine_exit(&locked, &parcel, valid.as_ref(), &at));
         recorded.map_err(|source| ItemTrouble::Unrecorded { at: at.clone(), source })?;
         match self.store.remove(locked) {
             Ok(()) => Ok(at),
@@ -192,12 +192,14 @@ impl<'s> Releases<'s> {
         parcel: &Parcel,
         valid: Option<&Valid>,
     ) -> Result<(), ItemTrouble> {
-        let edition = target.rule.filter(|rule| {
+        let remembered = target.rule.filter(|rule| {
             valid.is_some() && target.place == Place::Delivered && rollback(rule) != Rollback::Off
         });
         let digest = parcel.digest();
-        let edition = match edition {
-            Some(rule) if self.journal.remember_edition(&rule.name, &target.known, digest)? => Some(rule),
+        let remembered = match remembered {
+            Some(rule) if self.journal.remember_delivered_version(&rule.name, &target.known, digest)? => {
+                Some(rule)
+            }
             Some(_) | None => None,
         };
         let licence = valid.map_or(Licence::Forced, Licence::Verified);
@@ -208,8 +210,8 @@ impl<'s> Releases<'s> {
             // The payload has its name by then.
             Err(FsError { action, .. }) => *action == Action::SyncDirectory,
         };
-        if let Some(rule) = edition.filter(|_| !is_there) {
-            self.journal.forget_edition(&rule.name, &target.known, digest)?;
+        if let Some(rule) = remembered.filter(|_| !is_there) {
+            self.journal.forget_delivered_version(&rule.name, &target.known, digest)?;
         }
         let published = published.map_err(|error| match is_there {
             true => ItemTrouble::Fs(error),
@@ -254,13 +256,13 @@ fn destination(store: &Store, rule: &Rule, item: &Item) -> Result<(Dir, Place), 
 }
 
 /// The row for history: who, on whose word, and where to.
-fn departure(locked: &Locked, parcel: &Parcel, valid: Option<&Valid>, at: &Path) -> QuarantineExit {
+fn quarantine_exit(locked: &Locked, parcel: &Parcel, valid: Option<&Valid>, at: &Path) -> QuarantineExit {
     let word = if valid.is_some() { "verified" } else { "forced" };
     let why = format!("by uid {}, {word}, to {}", rustix::process::getuid().as_raw(), quoted(at));
     QuarantineExit {
         digest: Some(parcel.digest().clone()),
         signature_digest: parcel.signature_digest().cloned(),
         key: valid.map(|valid| valid.key().to_string()),
-        ..locked.item().departure(ExitKind::Released, why)
+        ..locked.item().exit(ExitKind::Released, why)
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn list(store: &Store, choice: &Choice, json: bool) -> Result<Exit, F
         let is_chosen = choice.rule.is_some() || choice.reason.is_some();
         match exit {
             Exit::Done => answer(if is_chosen { "no item matches" } else { "nothing is in quarantine" })?,
-            Exit::Invalid | Exit::Usage | Exit::Unfinished => {} // something is there, and was told
+            Exit::Invalid | Exit::Usage | Exit::Unfinished => {} // something is there, and was reported
         }
         return Ok(exit);
     }
@@ -90,7 +90,7 @@ fn line(Entry { record, path, size }: &Entry) -> Value {
     })
 }
 
-/// Shows one item: its record in any case, and what its files are now as far as that can be told.
+/// Shows one item: its record in any case, and what its files are now, as far as that is known.
 pub(super) fn show(store: &Store, id: &str, json: bool) -> Result<Exit, Failure> {
     let named = store.resolve(std::slice::from_ref(&id.to_owned()))?;
     let (ids, mut exit) = named.told(None)?;

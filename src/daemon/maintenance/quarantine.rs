@@ -1,8 +1,8 @@
-//! Keeps the quarantine store: purges what a rule keeps no longer, and notices when somebody has
-//! made room.
+//! Maintenance of the quarantine store: purges items older than their rule keeps them, and notices
+//! when space was freed.
 //!
-//! Purges nothing unless a rule says how long its items are kept, and tells of each one, in the log
-//! and on record. Never touches an item that another process works on.
+//! Purges nothing unless a rule sets `quarantine_keep`, and logs and records each purge. Never
+//! touches an item that another process works on.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::state::{ExitKind, State};
 
 /// How often old items are looked for.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often to look, while a rule has no room, whether somebody made some. One system call.
+/// How often to check for freed space while a rule has none. One system call.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What it needs.
+/// The maintenance task of the store.
 pub(crate) struct QuarantineMaintenance {
     /// The store.
     pub(crate) store: Arc<Store>,
-    /// Where purges are put on record.
+    /// Records the purges.
     pub(crate) state: State,
     /// The rules of the policy.
     pub(crate) rules: Vec<Arc<Rule>>,
@@ -38,7 +38,7 @@ pub(crate) struct QuarantineMaintenance {
 }
 
 impl QuarantineMaintenance {
-    /// Keeps it for as long as it is polled. `heartbeat` is its own.
+    /// Runs for as long as it is polled. `heartbeat` is its own.
     pub(crate) async fn run(self, mut heartbeat: Heartbeat) -> Infallible {
         let mut next_purge = Moment::ZERO;
         let mut is_told = false;
@@ -61,12 +61,12 @@ impl QuarantineMaintenance {
                 if !is_told {
                     tell(counted);
                 }
-                is_told = failed; // every two seconds would be too often
+                is_told = failed; // log it once, not every two seconds
             }
         }
     }
 
-    /// Purges every item that its rule keeps no longer.
+    /// Purges every item that is older than its rule keeps it.
     pub(crate) async fn purge(&self, heartbeat: &Heartbeat) {
         if self.rules.iter().all(|rule| rule.quarantine_keep.is_none()) {
             return;
@@ -90,7 +90,7 @@ impl QuarantineMaintenance {
         }
     }
 
-    /// Purges one; false if it is still there.
+    /// Purges one item; false if it could not.
     async fn purge_one(&self, heartbeat: &Heartbeat, id: &str) -> bool {
         let taken = heartbeat.at_disk(|| Locked::take(self.store.dir(), id));
         let locked = match taken {
@@ -106,8 +106,8 @@ impl QuarantineMaintenance {
             (record.rule.clone(), record.quarantined_at.clone())
         };
         let file = locked.item().path().clone();
-        let departure = locked.item().departure(ExitKind::Purged, "quarantine_keep".to_owned());
-        if let Err(error) = heartbeat.at_state(self.state.record_departure(departure)).await {
+        let exit = locked.item().exit(ExitKind::Purged, "quarantine_keep".to_owned());
+        if let Err(error) = heartbeat.at_state(self.state.record_quarantine_exit(exit)).await {
             log!(PurgeFailed, item = id, error = chain::one_line(&error));
             return false;
         }

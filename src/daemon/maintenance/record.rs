@@ -1,7 +1,7 @@
-//! What is done for the record now and then: old rows removed, and its head sealed.
+//! Maintenance of the record: removes old rows and seals its head.
 //!
-//! Holds no file and delays none: what fails here is told once and tried again. Only state that
-//! cannot be written at all ends it, as it ends everything else.
+//! Holds and delays no file: a failure is logged once and retried. Only a state that cannot be
+//! written ends this task, as it ends the daemon.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,15 +25,15 @@ const PRUNE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Rows removed in one commit: some milliseconds, so that files need not wait for it.
 const BATCH: u32 = 500;
 
-/// The record's keeper.
+/// The maintenance task of the record.
 pub(crate) struct RecordMaintenance<K> {
     pipeline: Arc<Pipeline<K>>,
     record: Record,
-    /// Tries to seal that failed since the last that did not.
+    /// Consecutive failed attempts to seal.
     attempts: u32,
     /// Since when it fails.
     failing_since: Option<Moment>,
-    /// What was told about sealing and still holds.
+    /// The failure of sealing that was logged and still lasts.
     announced: Announced,
 }
 
@@ -43,7 +43,7 @@ impl<K: Kms> RecordMaintenance<K> {
         Self { pipeline, record, attempts: 0, failing_since: None, announced: Announced::default() }
     }
 
-    /// Works until it is dropped, or until nothing more may be written; then says why.
+    /// Runs until it is dropped, or until state cannot be written; then returns why.
     pub(crate) async fn run(mut self) -> Hold {
         let (mut prune_at, mut seal_at) = (Moment::ZERO, Moment::ZERO);
         let mut heartbeat = self.pipeline.status.watchdog.register(watchdog::RECORD);
@@ -74,10 +74,10 @@ impl<K: Kms> RecordMaintenance<K> {
         }
     }
 
-    /// Does all there is to do, once.
+    /// Prunes and seals once.
     ///
     /// # Errors
-    /// Nothing more may be written.
+    /// State cannot be written.
     pub(crate) async fn once(mut self) -> Result<(), Hold> {
         self.prune().await?;
         match self.record.seal.clone() {
@@ -118,7 +118,7 @@ impl<K: Kms> RecordMaintenance<K> {
         Ok(())
     }
 
-    /// Seals the head, if there is anything new. What fails has been told.
+    /// Seals the head, if there are new rows. A failure of KMS is logged here.
     async fn seal(&mut self, sealing: &Sealing) -> Result<(), Hold> {
         let sealed = match self.pipeline.state.unsealed().await {
             Ok(Some(head)) => self.seal_head(sealing, &head).await,

@@ -1,4 +1,4 @@
-//! Sign rules: make a signature, unless there is a good one; never touch one that is not ours (P8).
+//! Sign rules: make a signature unless a good one exists; never touch one that is not ours (P8).
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl<K: Kms> Pipeline<K> {
         }
         let taken = Box::pin(self.take(site, work, rule.deliver_to.is_some())).await?;
         if taken.writer == Writer::Present {
-            return Err(AttemptError::Changed); // never vouch for what someone may still change
+            return Err(AttemptError::Changed); // never sign what a writer may still change
         }
         if rule.deliver_to.is_some() {
             return Box::pin(self.sign_and_deliver(site, rule, work, &context, taken)).await;
@@ -56,9 +56,10 @@ impl<K: Kms> Pipeline<K> {
                     Some(Old { version: file.version.clone(), signature })
                 });
                 if let Some(old) = &old {
-                    // The row will be about the new one before the old one is gone: a signer who
-                    // may not Decrypt would not know it for ours after a kill in between.
-                    self.state.intend_to_replace(&site.rule.name, &work.path, &old.signature).await?;
+                    // The row describes the new signature before the old one is gone. After a kill
+                    // in between, a signer without the right to Decrypt would not recognise the old
+                    // one as ours.
+                    self.state.replace_pending_publish(&site.rule.name, &work.path, &old.signature).await?;
                 }
                 Box::pin(self.write(site, rule, work, &context, taken, old)).await
             }
@@ -79,7 +80,7 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// What the `.sig` beside the payload is. Asks KMS only about one that state does not know.
+    /// Classifies the `.sig` beside the payload. Asks KMS only about one that state does not know.
     async fn existing<B: Backend>(
         &self,
         site: &Site<B>,
@@ -89,7 +90,7 @@ impl<K: Kms> Pipeline<K> {
         taken: &Snapshot<B::Source>,
     ) -> Result<Existing, AttemptError> {
         let Some(file) = &taken.signature else {
-            // Something that can be no signature may still have the name.
+            // A file that cannot be a signature may still have the name.
             return Ok(match site.source.is_signature_name_free(&work.path, taken).await? {
                 true => Existing::Nothing,
                 false => Existing::Foreign,
@@ -104,8 +105,8 @@ impl<K: Kms> Pipeline<K> {
         });
         let recalled = match decided {
             Some(recalled) => recalled,
-            None if self.state.was_intended(&site.rule.name, &work.path, signature).await? => {
-                Recalled::Intended
+            None if self.state.is_pending_publish(&site.rule.name, &work.path, signature).await? => {
+                Recalled::PendingPublish
             }
             None => Recalled::Nothing,
         };
@@ -113,7 +114,7 @@ impl<K: Kms> Pipeline<K> {
             return Ok(existing);
         }
         if self.dry_run {
-            // A dry run asks KMS nothing for sign rules; report is what leaves everything as it is.
+            // A dry run makes no KMS call for sign rules; `Foreign` leaves everything as it is.
             return Ok(Existing::Foreign);
         }
         let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));
@@ -153,7 +154,8 @@ impl<K: Kms> Pipeline<K> {
             item: None,
             signature,
         };
-        // Before it is written, so that a restart after a kill at any point knows it for ours.
+        // Committed before it is written, so that a restart after a kill at any point recognises it
+        // as ours.
         let signing =
             site.decision(&work.path, &work.versions, &Settled::plain(Outcome::Signing), facts(None));
         self.state.note(signing).await?;
@@ -172,8 +174,8 @@ impl<K: Kms> Pipeline<K> {
         Ok(outcome)
     }
 
-    /// Notes the present versions of a file that was signed before, so that the next scan need not
-    /// read it.
+    /// Remembers the present versions of a file that was signed before, so that the next scan need
+    /// not read it.
     async fn remember<B: Backend>(
         &self,
         site: &Site<B>,
@@ -201,10 +203,10 @@ impl<K: Kms> Pipeline<K> {
             return self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await;
         }
         if let Some(what) = site.sink.obstacle(&work.path, &taken).await? {
-            return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before a call is spent on it
+            return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before the KMS call, which would be wasted
         }
         let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
-        self.state.intend(&site.rule.name, &work.path, &signed.signature).await?;
+        self.state.add_pending_publish(&site.rule.name, &work.path, &signed.signature).await?;
         let _guard = site.sink.removal_guard();
         let taken = Arc::new(taken);
         let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &signed)).await?;
@@ -228,8 +230,8 @@ impl<K: Kms> Pipeline<K> {
         self.remove(site, &work.path, &taken.versions(), outcome).await
     }
 
-    /// Publishes the pair. Returns the signature that stands at the destination then: after a
-    /// restart that may be the one of an earlier try.
+    /// Publishes the pair. Returns the signature at the destination: after a restart that may be
+    /// the one of an earlier attempt.
     async fn publish_signed<B: Backend>(
         &self,
         site: &Site<B>,
@@ -242,7 +244,8 @@ impl<K: Kms> Pipeline<K> {
         let warrant = Warrant::signed(&taken.hashed.digest, signed);
         match self.publish(site, &work.path, taken, &warrant).await? {
             None => Ok(signed.signature.clone()),
-            // Delivered before, by us if state says so, by someone with the key if KMS does.
+            // Delivered before: by us, according to state, or by another holder of the key,
+            // according to KMS.
             Some(other) if self.is_ours(site, rule, &work.path, context, taken, &other).await? => Ok(other),
             Some(_) => Err(AttemptError::Hold(site.conflict(&work.path, Conflict::OtherSignature))),
         }
@@ -257,7 +260,7 @@ impl<K: Kms> Pipeline<K> {
         taken: &Snapshot<B::Source>,
         signature: &Signature,
     ) -> Result<bool, AttemptError> {
-        if self.state.was_intended(&site.rule.name, path, signature).await? {
+        if self.state.is_pending_publish(&site.rule.name, path, signature).await? {
             return Ok(true);
         }
         let remembered = self.state.remembered(&site.rule.name, path).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::context::Context;
 use crate::daemon::decide;
-use crate::daemon::decide::{Edition, Verified};
+use crate::daemon::decide::{RollbackAction, Verified};
 use crate::daemon::pipeline::{Attempt, AttemptOutcome, INVALID, Known, Pipeline, Settled, VALID, facts};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
@@ -41,7 +41,7 @@ impl<K: Kms> Pipeline<K> {
             self.ask_breaker(&keys, Operation::Decrypt)?;
         }
         let private = matches!(rule.place, Place::Deliver(_));
-        let context = self.context(site, &work.path)?; // first: what can have no context need not be copied
+        let context = self.context(site, &work.path)?; // first: without a valid context the copy would be wasted
         let taken = self.take(site, work, private).await?;
         let verdict = match &taken.signature {
             None => Verdict::Invalid(Reason::Missing),
@@ -54,14 +54,14 @@ impl<K: Kms> Pipeline<K> {
             }
         };
         let bringers = match &verdict {
-            Verdict::Valid(_) => Bringers::One, // it makes no difference
-            // A bad verdict may be about what is no longer there.
+            Verdict::Valid(_) => Bringers::One, // owners matter only to an invalid pair
+            // An invalid verdict counts only if the files have not changed since.
             Verdict::Invalid(_) => site.source.bringers(&work.path, &taken).await?,
         };
         if let (Verdict::Invalid(_), Finality::Final, Writer::Present) =
             (&verdict, work.finality, taken.writer)
         {
-            return Err(AttemptError::Changed); // a writer came while it waited for its turn: the grace begins again
+            return Err(AttemptError::Changed); // a writer came while it was queued: `grace` starts again
         }
         let is_batch = taken.signature.as_ref().and_then(|file| file.parsed.as_ref()?.batch()).is_some();
         let mistake = match &verdict {
@@ -70,8 +70,8 @@ impl<K: Kms> Pipeline<K> {
         };
         let braked = {
             let mut brake = site.brake();
-            // A pair that one user may have spoilt for another says nothing about the policy, and
-            // is tried many times.
+            // A pair of two owners says nothing about the policy: one may have spoilt it for the
+            // other. It is also attempted many times.
             let counts = work.finality == Finality::Final && bringers == Bringers::One;
             if matches!(verdict, Verdict::Valid(_)) || counts {
                 brake.saw(mistake);
@@ -112,7 +112,7 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// Opens a signature, once for as long as its pair waits.
+    /// Opens a signature, once for as long as the pair waits.
     async fn open<B: Backend>(
         &self,
         site: &Site<B>,
@@ -139,7 +139,7 @@ impl<K: Kms> Pipeline<K> {
         valid: &Valid,
     ) -> Result<AttemptOutcome, AttemptError> {
         self.check_rollback(site, rule, work, valid).await?;
-        self.remember_edition(site, rule, work, valid).await?;
+        self.remember_delivered_version(site, rule, work, valid).await?;
         log!(
             Valid,
             rule = site.rule.name,
@@ -176,20 +176,20 @@ impl<K: Kms> Pipeline<K> {
         let size = taken.hashed.size;
         let _guard = site.sink.removal_guard();
         if rule.rollback != Rollback::Off {
-            // Before it counts as an edition.
+            // Before it counts as a delivered version.
             site.sink.prepare_removal(&work.path, &taken.versions()).await?;
             if let Some(what) = site.sink.obstacle(&work.path, &taken).await? {
                 return Err(AttemptError::Hold(site.conflict(&work.path, what)));
             }
         }
-        self.state.intend(&site.rule.name, &work.path, &signature).await?;
-        let is_new = self.remember_edition(site, rule, work, &valid).await?;
+        self.state.add_pending_publish(&site.rule.name, &work.path, &signature).await?;
+        let is_new = self.remember_delivered_version(site, rule, work, &valid).await?;
         let taken = Arc::new(taken);
         let warrant = Warrant::verified(&valid, &signature);
         match self.publish_verified(site, work, &taken, &warrant, keys, context).await {
             Ok(()) => {}
             Err(Failed::Surely(stop)) if is_new => {
-                self.state.forget_edition(&site.rule.name, &work.path, valid.digest()).await?;
+                self.state.forget_delivered_version(&site.rule.name, &work.path, valid.digest()).await?;
                 return Err(stop);
             }
             Err(Failed::Surely(stop) | Failed::Perhaps(stop)) => return Err(stop),
@@ -207,7 +207,7 @@ impl<K: Kms> Pipeline<K> {
         self.remove(site, &work.path, &taken.versions(), outcome).await
     }
 
-    /// Publishes the pair. A valid signature that is there already is as good as another.
+    /// Publishes the pair. Another valid signature that is already there is success.
     async fn publish_verified<B: Backend>(
         &self,
         site: &Site<B>,
@@ -228,9 +228,9 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// Remembers what is about to be accepted, where the rule asks for it; whether that was not
-    /// remembered before.
-    async fn remember_edition<B: Backend>(
+    /// Remembers a digest as delivered before it is accepted, if the rule has `rollback`. Returns
+    /// whether it was new.
+    async fn remember_delivered_version<B: Backend>(
         &self,
         site: &Site<B>,
         rule: &VerifyRule,
@@ -240,7 +240,7 @@ impl<K: Kms> Pipeline<K> {
         if rule.rollback == Rollback::Off {
             return Ok(false);
         }
-        Ok(self.state.remember_edition(&site.rule.name, &work.path, valid.digest()).await?)
+        Ok(self.state.remember_delivered_version(&site.rule.name, &work.path, valid.digest()).await?)
     }
 
     async fn check_rollback<B: Backend>(
@@ -255,10 +255,10 @@ impl<K: Kms> Pipeline<K> {
         }
         let digest = valid.digest();
         let is_superseded = self.state.is_superseded(&site.rule.name, &work.path, digest).await?;
-        match decide::edition(rule.rollback, is_superseded) {
-            Edition::Accept => Ok(()),
-            Edition::Hold => Err(AttemptError::Hold(Hold::Rollback)),
-            Edition::Alert => {
+        match decide::rollback(rule.rollback, is_superseded) {
+            RollbackAction::Accept => Ok(()),
+            RollbackAction::Hold => Err(AttemptError::Hold(Hold::Rollback)),
+            RollbackAction::Alert => {
                 let file = Escaped::new(work.path.as_path());
                 log!(SupersededAccepted, rule = site.rule.name, %file, %digest);
                 Ok(())
@@ -267,8 +267,8 @@ impl<K: Kms> Pipeline<K> {
     }
 }
 
-/// Why something was not published, and whether that is known. What is not counts as published:
-/// somebody may have it.
+/// Why publishing failed, and whether it is certain that nothing was published. If not, it counts
+/// as published: somebody may have taken it.
 enum Failed {
     Surely(AttemptError),
     Perhaps(AttemptError),
@@ -278,7 +278,7 @@ impl From<AttemptError> for Failed {
     fn from(stop: AttemptError) -> Self {
         match &stop {
             AttemptError::Hold(Hold::Conflict { .. }) => Self::Surely(stop),
-            // The payload has its name by then, if it is the last one.
+            // The directory is synced after the payload was linked, so it may be public already.
             AttemptError::Hold(Hold::Fs(error)) if error.action != Action::SyncDirectory => {
                 Self::Surely(stop)
             }

@@ -1,8 +1,8 @@
-//! Attaching a rule to its directories: they are there, they may be trusted, nobody else works on
-//! them, and what a killed process left in them is finished.
+//! Attaching a rule to its directories: they exist, are safe from others and are locked, and the
+//! work that a killed process left in them is finished.
 //!
-//! What fails here holds the rule, not the daemon: it is tried again, and told when the reason
-//! changes.
+//! A failure here holds the rule, not the daemon. Attaching is repeated, and the reason is logged
+//! when it changes.
 
 use std::sync::Arc;
 
@@ -28,14 +28,14 @@ use crate::source::directory::DirectorySource;
 use crate::source::directory::folder::Folder;
 use crate::source::space::Space;
 
-/// Which part of the files that the process may have open a batch may: each needs two descriptors,
-/// and there are other rules.
+/// A batch may use this fraction of the limit of open files: each file needs two descriptors, and
+/// there are other rules.
 const OPEN_SHARE: u64 = 16;
 
 /// Why a rule cannot work now.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttachError {
-    /// A directory is missing or may not be trusted.
+    /// A directory is missing or not safe from others.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// A directory cannot be opened.
@@ -44,7 +44,7 @@ pub(crate) enum AttachError {
     /// Another process has the directory's lock.
     #[error("another process is watching {}", quoted(.0))]
     Locked(std::path::PathBuf),
-    /// Files must be moved away, and the directory does not let the daemon.
+    /// The rule must move files away, and the daemon has no permission to.
     #[error(
         "{} is sticky and belongs to user {owner}, so the daemon may not move others' files out of it; chown it to the daemon's user or chmod -t it",
         quoted(path)
@@ -57,18 +57,18 @@ pub(crate) enum AttachError {
     },
 }
 
-/// Directories: what all rules that work in them share.
+/// The directory backend: what all rules on directories share.
 #[derive(Debug)]
 pub(crate) struct Directories {
-    /// Room for the copies that are being made.
+    /// Space reserved for copies in progress.
     pub(crate) space: Arc<Space>,
     /// The quarantine store, where there is one.
     pub(crate) quarantine: Option<Arc<Store>>,
-    /// Where files are made whose events prove that events arrive.
+    /// The directory for cookie files, whose events prove that events arrive.
     pub(crate) cookies: Option<Dir>,
     /// Bytes to leave free.
     pub(crate) min_free_space: u64,
-    /// Whether to make, lock and mend nothing.
+    /// Create, lock and recover nothing.
     pub(crate) dry_run: bool,
 }
 
@@ -113,8 +113,7 @@ impl Backend for Directories {
 
     fn check(&self, site: &DirectorySite) -> Result<(), Detached> {
         let folder = site.folder();
-        // The same way as when it was attached: what stands above it may have changed hands as
-        // well.
+        // Checked as when it was attached: an ancestor may have changed its owner.
         let now = match root::open(&folder.rule.path) {
             Ok(dir) => dir.stat().ok(),
             Err(TrustError::Missing(_)) => None,
@@ -125,7 +124,7 @@ impl Backend for Directories {
             return Err(Detached::Replaced(Role::Source, folder.rule.path.clone()));
         }
         match site.destination() {
-            // One that cannot be looked at shows at the next file.
+            // A destination that cannot be examined shows as an error at the next file.
             Some(dir) if !dir.is_at_its_path().unwrap_or(true) => {
                 Err(Detached::Replaced(Role::Destination, dir.path().to_owned()))
             }
@@ -138,7 +137,7 @@ impl Backend for Directories {
     }
 }
 
-/// Why a rule cannot work, and what to do about it.
+/// Why a rule cannot work, with a hint.
 fn explained(error: &(dyn std::error::Error + 'static), rule: &Rule) -> String {
     let reason = chain::one_line(error);
     match mounts::hint_if_read_only(error, rule) {
@@ -148,15 +147,15 @@ fn explained(error: &(dyn std::error::Error + 'static), rule: &Rule) -> String {
 }
 
 impl Directories {
-    /// To look at directories, and change nothing.
+    /// For commands that only read: changes nothing.
     pub(crate) fn for_a_look() -> Self {
         Self { space: Arc::default(), quarantine: None, cookies: None, min_free_space: 0, dry_run: true }
     }
 
-    /// Opens and checks the directories of a rule. A dry run makes, locks and mends nothing.
+    /// Opens and checks the directories of a rule. A dry run creates, locks and recovers nothing.
     ///
     /// # Errors
-    /// Why it cannot work now.
+    /// Why the rule cannot work now.
     pub(crate) fn open(&self, rule: &Arc<Rule>) -> Result<DirectorySite, AttachError> {
         let dry_run = self.dry_run;
         let make = rule.create && !dry_run;
@@ -181,8 +180,8 @@ impl Directories {
             None => None,
         };
         let private = Arc::new(Private::new(root.clone()));
-        // A rule that never writes there has nothing to guard, but for what another one left under
-        // an earlier policy.
+        // A rule that never writes there needs no private folder, unless one exists from an earlier
+        // policy.
         if !dry_run && (rule.writes_to_root() || private::is_there(&root)?) {
             if !private.lock()? {
                 return Err(AttachError::Locked(rule.path.clone()));
@@ -192,7 +191,7 @@ impl Directories {
             }
         }
         if let (false, Some((dir, _))) = (dry_run, &destination) {
-            staging::sweep(dir)?; // what lies in the root, the first scan comes upon
+            staging::sweep(dir)?; // the first scan finds those in the root
         }
         let disk = Arc::new(Flusher::new(destination.as_ref().map_or(&root, |(dir, _)| dir))?);
         let remover = Arc::new(Remover::new(Removal::new(Arc::clone(&private))));
@@ -214,9 +213,9 @@ impl Directories {
     }
 }
 
-/// How a rule gathers files. Of those that are delivered each keeps its copy open until it is
-/// signed: no more of them than a part of the files that the process may have open. `limit` is how
-/// many files that is; `None` is any number.
+/// How a rule gathers files into batches. A file that will be delivered keeps its copy open until
+/// it is signed, so a batch is limited to a fraction of the open files that the process may have.
+/// `limit`: that number; `None` is no limit.
 pub(crate) fn batching(rule: &Rule, limit: Option<u64>) -> Option<Batching> {
     let Mode::Sign(sign) = &rule.mode else { return None };
     let Batching { window, max_files } = sign.batch?;

@@ -1,4 +1,4 @@
-//! Whether what state remembers about a name is about exactly what lies there now, under the same
+//! Whether a remembered decision still applies: to the versions that are there now, under the same
 //! rule.
 
 use crate::daemon::decide::Recalled;
@@ -11,24 +11,25 @@ use crate::source::{Observation, Version};
 use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Outcome, Remembered};
 
-/// Whether a remembered decision is about exactly what lies there now, under the same rule.
+/// Whether a remembered decision settles the present versions, so that nothing is left to do.
 pub(crate) fn is_decided<B: Backend>(
     site: &Site<B>,
     row: &Remembered,
     look: &Observation<VersionOf<B>>,
     dry_run: bool,
 ) -> bool {
-    // Where files go and what is done about bad ones is not in the fingerprint: what the rule asks
-    // for now and was not done then is still to be done.
+    // Destination and action on failure are not in the fingerprint: what the rule now asks for and
+    // was not done then is still to be done.
     let stays = site.rule.delivery().is_none();
     is_of(site, row, &look.versions)
         && match row.outcome {
             Outcome::Signed | Outcome::Adopted => stays && (row.signature.is_some() || dry_run),
             Outcome::Valid => stays,
             Outcome::Invalid => would_leave(site, row),
-            // The rule may have become more generous since.
+            // The rule may allow it now.
             Outcome::Refused => would_refuse_again(site, row, look),
-            // A dry run leaves them in place, and says so once. Otherwise: the same pair is back.
+            // A dry run leaves them in place and reports them once. Otherwise the same pair came
+            // back.
             Outcome::Delivered | Outcome::Quarantined => dry_run,
             Outcome::Signing => false,
         }
@@ -45,8 +46,8 @@ pub(crate) fn is_of<B: Backend>(
         && row.signature == versions.signature.as_ref().map(Version::stored)
 }
 
-/// What a decision says of the signature beside a file to be signed, if it is about that.
-/// `same_content` is whether it is about the content that is there now.
+/// What a decision says about the signature beside a file to be signed, if it is about that
+/// signature. `same_content`: it is about the present content.
 pub(crate) fn recalled<B: Backend>(
     site: &Site<B>,
     row: &Remembered,
@@ -61,15 +62,14 @@ pub(crate) fn recalled<B: Backend>(
     })
 }
 
-/// Whether a sign rule wants signatures of this format. A plain one is as good where there are
-/// batches. Who reads plain ones only can do nothing with a batch's.
+/// Whether a sign rule wants signatures of this format. A plain signature is fine in a rule that
+/// makes batches, but not the reverse: not every verifier accepts a batch.
 pub(crate) fn fits(rule: &SignRule, signature: &Signature) -> bool {
     signature.batch().is_none() || rule.batch.is_some()
 }
 
-/// Whether a decision is about a pair of these versions that was delivered, durably: only its
-/// removal failed, or was cut short. Publishing it again would be once more for whoever took it,
-/// and once more on record.
+/// Whether these versions were delivered durably, and only their removal failed or was interrupted.
+/// Publishing again would deliver and record them twice.
 pub(crate) fn was_delivered<B: Backend>(
     site: &Site<B>,
     row: &Remembered,
@@ -82,14 +82,13 @@ pub(crate) fn was_delivered<B: Backend>(
         && (site.leaves_signature() || row.signature == versions.signature.as_ref().map(Version::stored))
 }
 
-/// In a sign rule, whether a signature without its payload is reported: one that the rule has made
-/// or adopted is not.
+/// Whether a sign rule reports a signature without its payload: unless the rule made or adopted it.
 pub(crate) fn is_stray(row: Option<&Remembered>) -> bool {
     !row.is_some_and(|row| row.outcome.is_signed_in_place())
 }
 
-/// Whether a pair that was refused would be refused for the same reason again. One whose reason
-/// this version does not know is looked at anew.
+/// Whether a pair that was refused would be refused for the same reason again. If this version does
+/// not know the reason, it is examined again.
 pub(crate) fn would_refuse_again<B: Backend>(
     site: &Site<B>,
     row: &Remembered,

@@ -1,12 +1,11 @@
-//! The trap of several `ReadWritePaths=`: systemd makes each a mount of its own, and the kernel
-//! renames nothing from one mount to another, be they the same disk. What could be moved to
-//! quarantine is copied then.
+//! Hints about `ReadWritePaths=`. systemd makes each entry a mount of its own, and the kernel
+//! renames nothing across mounts, even on one disk. Files are then copied to quarantine instead of
+//! moved.
 //!
-//! Nothing is lost by it, so it is told and no more. Two different disks are nobody's slip, and not
+//! Nothing is lost by that, so it is only logged. Two different disks are intended and not
 //! mentioned.
 //!
-//! And the other trap: what is not in `ReadWritePaths=` at all is a read-only file system to the
-//! daemon.
+//! A path that is missing from `ReadWritePaths=` is a read-only file system to the daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -18,12 +17,12 @@ use crate::fs::{Dir, FsError};
 use crate::message::log;
 use crate::policy::Rule;
 
-/// Says so if a rule's directory and quarantine are one disk and two mounts.
+/// Logs a hint if a rule's directory and quarantine are on one disk and two mounts.
 pub(crate) fn tell(rule: &Rule, root: &Dir, store: &Dir) {
     if !rule.mode.quarantines() {
         return;
     }
-    // Who cannot be asked is in trouble that shows by itself.
+    // An error here shows again when the directory is used.
     if let Ok(Reach::Split(hint)) = reach(root, store) {
         log!(
             QuarantineOnOtherMount,
@@ -41,7 +40,7 @@ pub(crate) enum Reach {
     Moved,
     /// They are copied, to another disk.
     Copied,
-    /// They are copied, although it is one disk; with what to do about it.
+    /// They are copied although it is one disk; with a hint.
     Split(String),
 }
 
@@ -50,7 +49,7 @@ pub(crate) fn reach(root: &Dir, store: &Dir) -> Result<Reach, FsError> {
     let (a, b) = (root.stat()?, store.stat()?);
     Ok(match a.identity.dev == b.identity.dev {
         false => Reach::Copied,
-        // A kernel that does not number mounts says 0 of each.
+        // A kernel without mount ids reports 0 for each.
         true if a.mount == b.mount => Reach::Moved,
         true => Reach::Split(advice(root.path(), store.path())),
     })
@@ -69,7 +68,7 @@ fn advice(root: &Path, store: &Path) -> String {
     }
 }
 
-/// What to write where a rule's directories are read-only.
+/// The line for the unit file if a rule's directory is read-only.
 pub(crate) fn hint_if_read_only(error: &(dyn std::error::Error + 'static), rule: &Rule) -> Option<String> {
     let delivery = rule.delivery().map(|delivery| delivery.dir.as_path());
     chain::has(error, Errno::ROFS).then(|| writable_advice(&rule.path, delivery))
@@ -83,8 +82,8 @@ fn writable_advice(root: &Path, destination: Option<&Path>) -> String {
     )
 }
 
-/// The deepest directory above both, or the one that lies in the other; not `/` and not what lies
-/// directly in it, such as `/var`: nobody opens that to a service.
+/// The deepest common ancestor of both. Not `/` or a directory directly in it, such as `/var`: a
+/// service should not get write access to that.
 fn shared_parent(a: &Path, b: &Path) -> Option<PathBuf> {
     let shared: PathBuf =
         a.components().zip(b.components()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();

@@ -1,4 +1,4 @@
-//! Attaching to the places of a rule, and letting go of them.
+//! Attaching to a rule's source and sink, and detaching.
 //!
 //! A failure here holds the rule, not the daemon: attaching is repeated, and the reason logged when
 //! it changes.
@@ -16,7 +16,7 @@ use crate::message::log;
 use crate::source::Source as _;
 
 impl<K: Kms, B: Backend> Worker<K, B> {
-    /// Attaches, or says why not and sets the time of the next attempt.
+    /// Attaches, or logs why not and sets the time of the next attempt.
     pub(crate) fn attach(&mut self, now: Moment) {
         match self.heartbeat.at_disk(|| self.backend.attach(&self.rule)) {
             Ok(mut site) => {
@@ -36,8 +36,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Says why the rule cannot work, if that was not said before, and sets the time of the next
-    /// attempt.
+    /// Logs why the rule cannot work, if the reason is new, and sets the time of the next attempt.
     fn cannot_work(&mut self, reason: String, now: Moment) {
         if self.attach_error.as_ref() != Some(&reason) {
             log!(RuleHeld, rule = self.rule.name, reason);
@@ -46,7 +45,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.next_attach = now + REATTACH;
     }
 
-    /// Whether other places stand where the rule's were. Then these are let go.
+    /// Whether the rule's directories were replaced. Detaches if so.
     pub(crate) fn has_moved(&mut self, site: &Site<B>) -> bool {
         let detached = match self.heartbeat.at_disk(|| self.backend.check(site)) {
             Ok(()) => return false,
@@ -75,7 +74,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let error = Hold::Fs(error.clone()).to_string();
         log!(WatchedDirectoryUnreadable, rule = self.rule.name, error);
         self.let_go();
-        // It could be opened and not read, and may be so again at once.
+        // It could be opened but not read; attaching at once might loop.
         self.next_attach = self.pipeline.clock.now() + REATTACH;
         self.attach_error = Some(error);
     }

@@ -1,4 +1,4 @@
-//! Tries: which pairs are looked at, tried and held, and what their ends lead to.
+//! Attempts: which pairs are observed, attempted and held, and what follows from the results.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::hold::{Announcement, Hold, back_off};
 use crate::kms::Kms;
 use crate::message::log;
 use crate::policy::Mode;
-use crate::settle::{Ended, Next, PairVersion, Worry};
+use crate::settle::{AttemptEnd, Next, PairVersion, Worry};
 use crate::sink::Sink as _;
 use crate::source::Source as _;
 use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Outcome, Remembered};
 
-/// How often at most one success has all held files tried again.
+/// Shortest time between two retries of all held files.
 const RETRY_ALL: Duration = Duration::from_secs(30);
-/// Pairs looked at before tries and orders get their turn.
+/// Pairs observed before results and orders are handled again.
 const LOOKS: usize = 512;
 
 impl<K: Kms, B: Backend> Worker<K, B> {
-    /// Looks at pairs whose time has come: not all at once, as looking may mean to record, and
-    /// tries and the order to stop must not wait for that.
+    /// Observes pairs that are due, a limited number at a time: it may write to state, and results
+    /// and a stop order must not wait for that.
     pub(crate) async fn run_timers(&mut self, now: Moment) {
         let Some(site) = self.site.clone() else { return };
         let mut refusals = Vec::new();
@@ -51,8 +51,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.refuse(&site, refusals).await;
     }
 
-    /// Takes a sample of one pair and does what it says; but for a refusal, which the caller puts
-    /// on record.
+    /// Observes one pair and follows the state machine. A refusal is returned for the caller to
+    /// record.
     async fn look_at(&mut self, site: &Arc<Site<B>>, path: &RelPath) -> Option<Refusal<VersionOf<B>>> {
         let observed = match self.heartbeat.at_source(site.source.observe(path)).await {
             Ok(observed) => observed,
@@ -66,13 +66,14 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let (now, want) = (self.pipeline.clock.now(), self.want());
         let entry = self.pairs.get_mut(path).filter(|entry| !entry.running)?;
         let versions = want.versions(observed.versions.clone());
-        // Of one that is gone, `follow` tells what held it.
+        // If the pair is gone, `follow` reports what held it.
         if *entry.pair.versions() != versions && versions != PairVersion::NONE {
             entry.hold = None;
             entry.attempts = 0;
         }
         let mut next = entry.pair.seen(now, &versions, &self.timing);
-        // Not before it is quiet: who publishes by link and unlink has two links for a moment.
+        // Not before it is quiet: a sender who publishes by link and unlink has two links for a
+        // moment.
         if let Some(unfit) = observed.unfit.clone().filter(|_| entry.pair.is_quiet(now, &self.timing)) {
             return refusal(unfit);
         }
@@ -82,7 +83,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 log!(StillChanging, rule = self.rule.name, %file);
             }
             Some(Worry::Orphan) => {
-                // Remembered rather than kept in memory; its payload's arrival is a new version.
+                // Remembered in state instead of kept in memory; the arrival of its payload makes a
+                // new version.
                 return refusal(RefusalReason::OrphanSignature);
             }
             None => {}
@@ -97,7 +99,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             next = if is_old { entry.pair.hurry(now) } else { Next::Rest };
         }
         if next == Next::Gone {
-            self.heartbeat.at_source(site.source.acknowledge(path)).await; // there is nothing to be done about it
+            self.heartbeat.at_source(site.source.acknowledge(path)).await; // nothing is left to do
         }
         self.follow(path, next);
         None
@@ -109,8 +111,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             Next::Gone => {
                 let gone = self.pairs.remove(path);
                 if let Some(hold) = gone.and_then(|entry| entry.hold).filter(|_| self.once) {
-                    // Moved before something failed, or taken away: what became of it is not on
-                    // record yet.
+                    // It was moved before a later step failed, or removed by somebody: its outcome
+                    // is not recorded yet.
                     let why = format!("gone while held ({}): {hold}; run again", hold.as_str());
                     self.summary.left(Left { path: Some(path.clone()), why });
                 }
@@ -125,24 +127,24 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Starts tries, as many as may run at once, in the order in which they became ready.
+    /// Starts attempts in the order in which they became ready, up to the limit.
     pub(crate) async fn dispatch(&mut self) {
         let Some(site) = self.site.clone() else { return };
-        // Those that only wait for others of their batch are not counted.
+        // Attempts that only wait for their batch do not count against the limit.
         let max_jobs = self.max_jobs + site.batcher.as_ref().map_or(0, Batcher::max_files);
         while self.jobs.len() < max_jobs {
             let Some(path) = self.ready.pop_front() else { return };
             let Some(entry) = self.pairs.get_mut(&path) else { continue };
-            let Some(finality) = entry.pair.trying() else {
-                entry.running = false; // or nobody would look at it again
+            let Some(finality) = entry.pair.attempt() else {
+                entry.running = false; // otherwise it would never be observed again
                 self.hold(&path, Hold::Internal("a file has its turn that is not ready"));
                 return;
             };
-            // The versions that settled; should others lie there by now, the try starts over.
+            // The versions that settled; if others are there by now, the pair starts over.
             let settled = entry.pair.versions().clone();
             let versions = match &self.rule.mode {
                 Mode::Verify(_) => settled,
-                // With whichever signature lies beside it; settling did not look at that.
+                // With the present signature, which settling does not observe in a sign rule.
                 Mode::Sign(_) => match self.heartbeat.at_source(site.source.observe(&path)).await {
                     Ok(observed) if observed.versions.payload == settled.payload => observed.versions,
                     Ok(_) | Err(_) => settled,
@@ -155,11 +157,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Takes the end of a try.
+    /// Handles the result of an attempt.
     pub(crate) fn finish(&mut self, done: Result<(u64, AttemptResult), JoinError>) {
         let Some((attachment, result)) = ended(done) else { return };
         if attachment != self.attachment {
-            return; // another directory's
+            return; // the result is about an earlier attachment
         }
         let now = self.pipeline.clock.now();
         let Some(entry) = self.pairs.get_mut(&result.path) else { return };
@@ -173,16 +175,16 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 self.pairs.remove(&result.path);
                 self.recovered(&settled);
                 if touched {
-                    self.enter(result.path, now); // what was decided may be about what no longer lies there
+                    self.enter(result.path, now); // the decision may be about versions that are gone by now
                 }
                 return;
             }
-            AttemptOutcome::Changed => Ended::Changed,
-            AttemptOutcome::NotYet => Ended::NotYet,
+            AttemptOutcome::Changed => AttemptEnd::Changed,
+            AttemptOutcome::NotYet => AttemptEnd::NotYet,
             AttemptOutcome::Hold(hold) => {
                 self.hold(&result.path, hold);
                 if touched {
-                    self.look_soon(result.path, now); // other versions are not held
+                    self.look_soon(result.path, now); // the hold does not apply to other versions
                 }
                 return;
             }
@@ -190,7 +192,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         entry.hold = None;
         entry.attempts = 0;
         let next = entry.pair.ended(now, ended, &self.timing);
-        // Look again at once: it may have changed while it was tried.
+        // Observe it at once: it may have changed during the attempt.
         match next {
             Next::Gone => self.follow(&result.path, next),
             Next::LookAt(_) | Next::Probe | Next::Attempt(_) | Next::Rest => {
@@ -199,8 +201,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Keeps a pair for a later try, and tells each cause once; again if it lasts and a person is
-    /// needed after all.
+    /// Holds a pair for a later attempt. Logs each cause once, and again if it lasts so long that
+    /// an operator is needed.
     pub(crate) fn hold(&mut self, path: &RelPath, hold: Hold) {
         let now = self.pipeline.clock.now();
         if hold.is_fatal() {
@@ -209,7 +211,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if let (Hold::Moved { path }, Some(site)) = (&hold, &self.site)
             && site.sink.is_destination(path)
         {
-            self.next_scan = now; // which attaches the rule anew
+            self.next_scan = now; // which attaches the rule again
         }
         let held = self.pairs.get(path).filter(|entry| entry.hold.is_some());
         let lasted = held.map_or(Duration::ZERO, |entry| now.saturating_sub(entry.held_since));
@@ -231,13 +233,13 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             entry.held_since = now;
         }
         let until = now + back_off(entry.attempts, jitter::uniform());
-        // One that could not even be looked at has not ended a try.
-        let next = match entry.pair.trying() {
-            Some(_) => entry.pair.ended(now, Ended::Hold(until), &self.timing),
+        // If observing failed, no attempt has ended.
+        let next = match entry.pair.attempt() {
+            Some(_) => entry.pair.ended(now, AttemptEnd::Hold(until), &self.timing),
             None => Next::LookAt(until),
         };
         if self.once && entry.attempts >= 2 {
-            return; // retried once round; left, and listed
+            return; // it was attempted twice: left, and listed
         }
         match next {
             Next::Gone => self.follow(path, next),
@@ -247,13 +249,13 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Says that KMS and everything else works again, after it was told that they did not.
+    /// Logs that the causes of holds are over, if they were logged.
     pub(crate) fn recovered(&mut self, settled: &Settled) {
         if matches!(settled.outcome, Outcome::Refused) || self.announced.is_empty() {
             return;
         }
-        // What works for one may work for all. Not again and again: another key may still be in
-        // trouble.
+        // One success may mean success for all. Limited in rate, because another key may still
+        // fail.
         let now = self.pipeline.clock.now();
         if now >= self.next_retry {
             self.next_retry = now + RETRY_ALL;
@@ -265,12 +267,12 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Has every pair that is held for KMS tried again now, the longest waiting first.
+    /// Retries every pair that is held for KMS now, longest waiting first.
     pub(crate) fn retry_held(&mut self) {
         self.retry(|hold| matches!(hold, Hold::Kms(_) | Hold::WhoseSignature(_)));
     }
 
-    /// Has every pair that is held like this tried again now, the longest waiting first.
+    /// Retries every pair with a hold of this kind now, longest waiting first.
     pub(crate) fn retry(&mut self, like_this: impl Fn(&Hold) -> bool) {
         let now = self.pipeline.clock.now();
         let is_held = |entry: &PairState<VersionOf<B>>| entry.hold.as_ref().is_some_and(&like_this);
@@ -291,7 +293,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Refuses what was not refused before as it is; many at once are one commit.
+    /// Refuses files whose present version was not refused before, in one commit.
     pub(crate) async fn refuse(&mut self, site: &Site<B>, refusals: Vec<Refusal<VersionOf<B>>>) {
         if refusals.is_empty() {
             return;
@@ -330,7 +332,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Puts on record how many refusals are not, when it is time to.
+    /// Records the count of refusals that exceeded the quota, when the window is over.
     pub(crate) async fn sum_up(&mut self, is_end: bool) {
         let Some(site) = &self.site else { return };
         if let Err(hold) = self.pipeline.sum_up(site, is_end).await

@@ -1,6 +1,7 @@
-//! What waits in a rule, and what for: told to who asks, and summed up for the status.
+//! The backlog of a rule: which pairs wait and for what, listed on request and summarised for the
+//! status.
 //!
-//! Looks at what the driver has in memory, and at no file.
+//! Reads the worker's memory only, and no file.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,8 +44,7 @@ impl<V: Version> PairState<V> {
         if self.hold.is_some() { self.held_since } else { self.first_seen }
     }
 
-    /// Since when it has been there, since the epoch: its change time, or when it was first seen if
-    /// that was before.
+    /// Its change time, or when it was first seen if that is earlier; since the Unix epoch.
     fn there_since(&self, clocks: Clocks) -> Duration {
         let seen = clocks.of(self.first_seen);
         let versions = self.pair.versions();
@@ -78,11 +78,11 @@ impl<V: Version> PairState<V> {
 }
 
 impl<K: Kms, B: Backend> Worker<K, B> {
-    /// Answers who asked.
+    /// Answers a request.
     pub(crate) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Backlog { which, most, answer } => {
-                // Who no longer waits for it need not have it.
+                // The caller may have given up.
                 answer.send(self.backlog(&which, most)).ok();
             }
             Ask::Rescan(done) => {
@@ -117,7 +117,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             hint: entry.hint(want).to_owned(),
             since,
             attempts: entry.attempts,
-            next_try: if entry.running { Some(clocks.now) } else { entry.timer },
+            next_attempt: if entry.running { Some(clocks.now) } else { entry.timer },
             size: entry.pair.versions().payload.as_ref().map(Version::size),
         });
         let mut pairs: Vec<_> = pairs.collect();
@@ -126,7 +126,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         Backlog { pairs, total, more: self.overflowed }
     }
 
-    /// What waits in the private folder, as far as it is asked for, and how many that are.
+    /// Files waiting in the private folder that match the filter, and how many there are.
     fn name_taken_of(&self, which: &Which) -> (Vec<&RelPath>, usize) {
         let is_cause = which.cause.as_ref().is_none_or(|cause| cause == NAME_TAKEN);
         if !is_cause {
@@ -153,7 +153,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             hint: NAME_TAKEN_HINT.to_owned(),
             since: self.pipeline.clock.read().of(self.last_scan.unwrap_or_default()),
             attempts: 0,
-            next_try: Some(self.next_scan),
+            next_attempt: Some(self.next_scan),
             size: None,
         }
     }
@@ -161,7 +161,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     /// The causes for which pairs wait, how many are held, and which has waited longest.
     pub(crate) fn survey_pairs(&self, now: Moment) -> (BTreeMap<&'static str, Cause>, usize, Option<Oldest>) {
         let (clocks, want) = (self.pipeline.clock.read(), self.want());
-        // Of each cause how many, and of those the one that has waited longest, the one to be told.
+        // For each cause the count and the longest wait, which gives the reason to show.
         let mut longest = BTreeMap::<_, (usize, &PairState<VersionOf<B>>, _)>::new();
         let mut oldest: Option<(Duration, &RelPath, &PairState<VersionOf<B>>)> = None;
         let mut held = 0;
@@ -178,7 +178,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 oldest = Some((since, path, entry));
             }
         }
-        let causes = longest.into_iter().map(|(cause, (count, entry, next_try))| {
+        let causes = longest.into_iter().map(|(cause, (count, entry, next_attempt))| {
             let cause_of = Cause {
                 count,
                 is_held: entry.hold.is_some(),
@@ -186,7 +186,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 reason: entry.reason(want),
                 hint: entry.hint(want).to_owned(),
                 needs_operator: entry.needs_operator(want, now),
-                next_try,
+                next_attempt,
             };
             (cause, cause_of)
         });
@@ -199,7 +199,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 reason: NAME_TAKEN_TEXT.to_owned(),
                 hint: NAME_TAKEN_HINT.to_owned(),
                 needs_operator: true,
-                next_try: Some(self.next_scan),
+                next_attempt: Some(self.next_scan),
             };
             causes.insert(NAME_TAKEN, cause);
             held += self.name_taken.count;

@@ -1,4 +1,4 @@
-//! Random times, where they spread load. Nothing is decided by them.
+//! Random delays that spread load. No decision depends on them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) fn uniform() -> f64 {
 
 fn random() -> u32 {
     let mut bytes = [0_u8; 4];
-    // Only spreads load; a failure of the generator may make it constant.
+    // If the generator fails the delay is constant, which is harmless.
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap_or_default();
     u32::from_ne_bytes(bytes)
 }

@@ -1,4 +1,4 @@
-//! Hints: what may have changed, and whether anything still says so.
+//! Hints: taking them, and checking that they still arrive.
 
 use crate::clock::Moment;
 use crate::daemon::site::Backend;
@@ -7,7 +7,7 @@ use crate::kms::Kms;
 use crate::source::{Feed as _, Urgency};
 
 impl<K: Kms, B: Backend> Worker<K, B> {
-    /// Turns hints into pairs to look at now.
+    /// Turns hints into pairs to observe now.
     pub(crate) fn take_hints(&mut self, now: Moment) {
         let Some(feed) = self.feed.as_mut().filter(|_| !self.once) else { return };
         let news = self.heartbeat.at_disk(|| feed.take(now));
@@ -21,9 +21,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Has the feed prove that it hears, when somebody asked whether the daemon is well: a rule
-    /// that relies on events is not if none come. One that does not rely on them has nothing to
-    /// prove.
+    /// Lets the feed prove that events arrive, on each request of the watchdog. Only for a rule
+    /// that relies on events: without them it is not healthy.
     pub(crate) fn probe_events(&mut self, now: Moment) {
         if let Some(feed) = self.feed.as_mut().filter(|_| !self.once) {
             self.heartbeat.at_disk(|| feed.probe_events(now));

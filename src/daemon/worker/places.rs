@@ -1,4 +1,4 @@
-//! Places: which pairs are kept in memory. The rest stays in the directory, which is the queue
+//! Limits which pairs are kept in memory. The rest stays in the directory, which is the queue
 //! (P10).
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::settle::{Pair, PairVersion};
 const EVICTABLE: Duration = Duration::from_secs(10);
 
 impl<K: Kms, B: Backend> Worker<K, B> {
-    /// Has a pair looked at in this round, entering it if it is new.
+    /// Observes a pair in this iteration, entering it if it is new.
     pub(crate) fn look_soon(&mut self, path: RelPath, now: Moment) {
         if let Some(entry) = self.pairs.get_mut(&path) {
             if entry.running {
@@ -30,7 +30,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Begins to watch a name, unless nothing is there or it was dealt with before.
+    /// Enters a pair, unless nothing is there or its versions are decided.
     pub(crate) fn enter(&mut self, path: RelPath, now: Moment) {
         let mut entry = PairState {
             pair: Pair::new(self.want(), now, PairVersion::NONE),
@@ -48,8 +48,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     }
 
     /// Whether another pair may be entered. If there are too many, the one that has longest to wait
-    /// makes room: it stays in the directory, and a later scan finds it. So a sender cannot keep
-    /// others out by leaving thousands of files that nothing can be done about.
+    /// makes room: it stays in the directory, and a later scan finds it. So a sender cannot block
+    /// others with thousands of files that only wait.
     pub(crate) fn has_room(&mut self, now: Moment) -> bool {
         if self.pairs.len() < MAX_PAIRS {
             return true;
@@ -66,14 +66,13 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Lets go of pairs that may wait for ever: those held for what they are themselves, and
-    /// signatures without their files. They stay in the directory for a later scan. Otherwise a
-    /// sender could fill all places with them, and nothing that is valid would be delivered any
-    /// more.
+    /// Evicts pairs that may wait for ever: those held for a reason of their own, and signatures
+    /// without payloads. A later scan finds them in the directory. Otherwise a sender could fill
+    /// the memory with them and block all valid pairs.
     pub(crate) fn make_room(&mut self) {
         let Self { pairs, timers, overflowed, once, .. } = self;
         if *once {
-            return; // it lists them at its end
+            return; // `--once` lists them at its end
         }
         pairs.retain(|path, entry| {
             let waits = entry.timer.is_none() || entry.hold.as_ref().is_some_and(Hold::is_of_the_file);

@@ -1,7 +1,6 @@
-//! Scans: the truth about what lies in the directory, and about which directory it is.
+//! Scans: which files are in the directory, and whether it is still the same directory.
 //!
-//! A scan goes a few hundred names at a time, and between them the driver does everything else it
-//! has to do.
+//! A scan reads a few hundred names at a time; in between the worker handles everything else.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -26,7 +25,7 @@ use crate::source::{Batch, Feed as _, POLL, Source};
 use crate::state::reason::RefusalReason;
 use crate::state::{State, StateError};
 
-/// What a scan of a kind of place comes to.
+/// A batch of scan results of a backend.
 type BatchOf<B> = Batch<<<B as Backend>::Source as Source>::Leftover>;
 
 /// Names read, and paths asked of state, at a time.
@@ -38,8 +37,8 @@ const RECONCILE: Duration = Duration::from_secs(5 * 60);
 /// In `--once` there is no other scan: the names present at the start are taken.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The shortest pause between two scans. Longer ones take as long a pause as they took, so that a
-/// sender who causes scans without end has at most half of this rule's time.
+/// The shortest pause between two scans. After a longer scan the pause is as long as the scan, so
+/// that a sender who causes endless scans takes at most half of this rule's time.
 const SCAN_PAUSE: Duration = Duration::from_millis(200);
 
 /// Time between looks for decisions about files that are gone.
@@ -61,18 +60,18 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
         }
         let turn = std::mem::take(&mut self.overflowed).then(|| Turn::new(self.last_seen));
-        self.next_scan = now + NEVER; // what asks for another one from here on is about what this one may miss
+        self.next_scan = now + NEVER; // a request from now on is about changes that this scan may miss
         self.scan = Some(Scan { began: now, seen: 0, turn, is_second_round: false, made_room: false });
     }
 
-    /// Takes the scan a few names on: enters what is not dealt with, ends it when there are no
-    /// more. Everything else has its turn in between, however many files a sender puts there.
+    /// Continues the scan by a few names: enters pairs that are not decided, and ends the scan when
+    /// there are no more names.
     pub(crate) async fn scan_on(&mut self) {
         let (Some(mut scan), Some(site)) = (self.scan.take(), self.site.clone()) else { return };
         let Some(feed) = &mut self.feed else { return };
         let read = self.heartbeat.at_source(feed.next(LOOKUP)).await;
         if read.is_ok() {
-            self.say_ready(); // the root is watched; what the scan comes upon takes as long as it takes
+            self.say_ready(); // the root is watched; readiness does not wait for the files
         }
         match read {
             Err(error) => self.detach(&error),
@@ -101,7 +100,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if !scan.is_second_round {
             for error in batch.failed {
                 let error = Hold::Fs(error);
-                if site.may_tell(now) {
+                if site.may_log(now) {
                     log!(DirectorySkipped, rule = self.rule.name, %error);
                 }
                 if self.once {
@@ -113,7 +112,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             self.refuse_names(site, batch.unsignable.into_iter().chain(strays).collect()).await;
             let tidied = site.sink.tidy(batch.leftovers, &self.pipeline.state);
             for path in self.heartbeat.at_source(tidied).await {
-                // The walk may have been there already.
+                // The walk may have passed this name already.
                 if let Meaning::Pair(path) = meaning(&self.rule, path.parent(), path.name()) {
                     batch.pairs.insert(path);
                 }
@@ -123,7 +122,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         for path in batch.pairs {
             scan.seen += 1;
             if let Some(entry) = self.pairs.get_mut(&path) {
-                // One that is being tried is compared with what was tried at its end.
+                // A running attempt compares the versions at its end.
                 if !entry.running && !scan.is_second_round {
                     set_timer(&mut self.timers, entry, &path, now);
                 }
@@ -142,10 +141,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     }
 
     async fn end_scan(&mut self, site: &Arc<Site<B>>, scan: &Scan) {
-        site.tell_untold(self.pipeline.clock.now());
+        site.log_suppressed(self.pipeline.clock.now());
         if !scan.is_second_round {
             self.last_seen = scan.seen;
-            self.overflowed |= scan.turn.is_some(); // the others had none
+            self.overflowed |= scan.turn.is_some(); // the others had no turn
         }
         let waiting = self.heartbeat.at_source(site.sink.bring_back()).await;
         let count = waiting.count;
@@ -196,26 +195,25 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 continue;
             }
             if self.pairs.len() >= MAX_PAIRS {
-                self.overflowed = true; // what is in hand goes before what was left lying
+                self.overflowed = true; // pairs in memory go before new ones
                 continue;
             }
             self.enter(path, now);
         }
     }
 
-    /// The signatures, by their own names, of payloads that are gone, but for those that this rule
-    /// has made or adopted.
+    /// Signature files of payloads that are gone, except those that this rule made or adopted.
     async fn foreign(&self, payloads: Vec<RelPath>) -> Vec<RelPath> {
         if payloads.is_empty() {
             return Vec::new();
         }
-        // What state cannot tell is found by the next scan.
+        // If state cannot be read, the next scan finds them.
         let rows = self.pipeline.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
         let foreign = rows.into_iter().filter(|(_, row)| is_stray(row.as_ref()));
         foreign.filter_map(|(path, _)| self.rule.signature_path(&path)).collect()
     }
 
-    /// Refuses names that can have no signature, once for each version of the file.
+    /// Refuses payloads whose names allow no signature, once for each version.
     async fn refuse_names(&mut self, site: &Site<B>, names: Vec<(RelPath, RefusalReason)>) {
         let mut refusals = Vec::new();
         for (path, reason) in names {
@@ -226,8 +224,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.refuse(site, refusals).await;
     }
 
-    /// Has state forget files that are gone, now and then; and sooner where a sender makes many
-    /// that are refused, under ever new names.
+    /// Prunes decisions about files that are gone, once an hour; sooner if a sender causes many
+    /// refusals under new names.
     pub(crate) fn prune(&mut self, site: &Arc<Site<B>>, now: Moment) {
         if (now < self.next_prune && self.refused < MAX_PAIRS) || self.pipeline.dry_run {
             return;
@@ -243,8 +241,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     }
 }
 
-/// Has state forget the decisions about files that are gone. Looks for them here and not on state's
-/// thread, which all rules wait for: a file server that does not answer is its own rule's trouble.
+/// Prunes decisions about files that are gone. Observes the files here and not on the state thread,
+/// which all rules share: a file server that does not answer must block only its own rule.
 async fn forget_gone<B: Backend>(state: &State, site: &Site<B>) -> Result<(), StateError> {
     let mut last = Vec::new();
     loop {
@@ -263,6 +261,6 @@ async fn forget_gone<B: Backend>(state: &State, site: &Site<B>) -> Result<(), St
 
 async fn is_gone<B: Backend>(site: &Site<B>, path: &[u8]) -> bool {
     let Some(path) = RelPath::new(OsStr::from_bytes(path)) else { return true };
-    // What cannot be looked at now is not known to be gone.
+    // A file that cannot be observed may still be there.
     site.source.observe(&path).await.is_ok_and(|observed| observed.versions == PairVersion::NONE)
 }

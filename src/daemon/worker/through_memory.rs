@@ -1,6 +1,6 @@
-//! The worker and the pipeline on a source and a sink that are no directories: objects with
-//! versions in memory, a queue that repeats itself, conditional writes, and others who are at the
-//! same objects. Nothing in between knows.
+//! The worker and the pipeline on an in-memory source and sink: versioned objects, a queue with
+//! duplicate hints, conditional writes, and other workers on the same objects. Proves that nothing
+//! between source and sink depends on directories.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,10 +38,10 @@ const SIGN: &str = "mode = 'sign'\nkey = 'local:demo'";
 const RELEASE: &str = "mode = 'sign'\nkey = 'local:demo'\ndeliver_to = 'out'";
 const VERIFY: &str = "mode = 'verify'\ntrusted_keys = ['local:demo']\ndeliver_to = 'out'\n\
      on_invalid = 'quarantine'\non_missing = 'quarantine'\nsignature_timeout = '1s'\ngrace = '50ms'";
-/// How long anything may take.
+/// Timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The kind of place under test.
+/// The backend under test.
 struct Memory {
     source: Bucket,
     destination: Bucket,
@@ -72,7 +72,7 @@ impl Backend for Memory {
     }
 }
 
-/// A worker at work, with what it remembers.
+/// A running worker with its state.
 struct Running {
     shutdown: watch::Sender<ShutdownMode>,
     task: JoinHandle<Result<Summary, Hold>>,
@@ -142,7 +142,7 @@ impl World {
         self.workers.insert(number, Running { shutdown, task, state });
     }
 
-    /// As a kill would: at whatever step it is.
+    /// Ends it at any step, like a kill.
     fn kill(&mut self, number: usize) {
         if let Some(worker) = self.workers.remove(&number) {
             worker.task.abort();
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// Orderly; and nothing of it may have panicked.
+    /// Stops it in order, and checks that nothing panicked.
     fn stop(&mut self) {
         for (_, worker) in std::mem::take(&mut self.workers) {
             worker.shutdown.send_replace(ShutdownMode::Finish);
@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    /// A signature of the producer's, who has the keys in any case.
+    /// A signature made by the producer, who always has the keys.
     fn signature(&self, name: &str, content: &str) -> Vec<u8> {
         let (kms, key) = (Local::new(self.temp.path().join("keyring.kept")), KEY.parse::<KeyId>().unwrap());
         let context = Context::parse(&[format!("file={name}")]).unwrap();
@@ -193,7 +193,7 @@ impl World {
         self.runtime.block_on(state.remembered("m", &path(name))).unwrap().map(|row| row.outcome)
     }
 
-    /// Whether the signature beside an object vouches for it.
+    /// Whether the signature beside an object is valid for it.
     fn is_signed(&self, bucket: &Bucket, name: &str) -> bool {
         let (Some(payload), Some(signature)) =
             (bucket.get(&path(name)), bucket.get(&path(&format!("{name}.sig"))))
@@ -361,7 +361,7 @@ fn p8_somebody_who_was_first_with_something_else_keeps_it_and_the_source_stays()
 }
 
 #[test]
-fn a_claim_that_is_lost_to_another_worker_harms_nothing() {
+fn a_source_taken_by_another_worker_is_no_error() {
     let mut world = World::new(VERIFY);
     let destination = world.destination.clone();
     // What this worker reads another one has delivered and removed before this one publishes.
@@ -381,22 +381,22 @@ fn a_claim_that_is_lost_to_another_worker_harms_nothing() {
     world.stop();
 }
 
-/// What happens next, in a story of the model.
+/// An event of the model.
 #[derive(Debug, Clone)]
 enum Event {
-    /// A pair comes, in one of two orders; of a forged one the signature is another content's.
+    /// A pair arrives, in one of two orders. A forged one has a signature of other content.
     Drop {
         forged: bool,
         signature_first: bool,
     },
     /// The payload of the last pair changes when it is next read.
     ChangeWhenRead,
-    /// Hints are repeated so many times, or all that are pending get lost.
+    /// Pending hints are repeated this often; 0 loses them.
     Repeat(usize),
     Lose,
-    /// The keys go, or come back.
+    /// The keys become unavailable, or available.
     Keys(bool),
-    /// A worker is killed where it stands, or started.
+    /// A running worker is killed, or a stopped one is started.
     Kill(usize),
     Start(usize),
     /// Time passes.
@@ -419,8 +419,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..20)
 }
 
-/// What has been dropped: content, whether that is vouched for, and what it is changed to when it
-/// is read, if it is.
+/// The pairs that arrived: content, whether its signature is valid, and what it is changed to when
+/// it is read.
 #[derive(Debug, Default)]
 struct Dropped(Vec<(String, bool, bool)>);
 
@@ -429,9 +429,9 @@ impl Dropped {
         format!("f{number}")
     }
 
-    /// Nothing wrong is delivered, and everything is somewhere.
+    /// Nothing invalid is delivered, and nothing is lost.
     fn check(&self, world: &World) {
-        // In the order in which things move, so that none is missed.
+        // Read in the order in which objects move, so that none is missed.
         let source = world.source.all();
         let put_away: Vec<_> = world.quarantine.all().into_values().map(|object| object.bytes).collect();
         for (number, (content, is_good, may_change)) in self.0.iter().enumerate() {
@@ -497,7 +497,7 @@ fn tell(story: &[Event]) {
         }
         dropped.check(&world);
     }
-    // All is well again: everything ends where it belongs.
+    // Without faults, everything ends where it belongs.
     world.keys(true);
     for number in 0..2 {
         world.kill(number);

@@ -1,4 +1,4 @@
-//! A scan under way, and whose turn it is where there are too few places.
+//! A running scan, and which names get a place when there are more than fit in memory.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -9,32 +9,31 @@ use crate::fs::RelPath;
 /// (P10).
 pub(crate) const MAX_PAIRS: usize = 20_000;
 
-/// A scan under way.
+/// A running scan.
 pub(crate) struct Scan {
     pub(crate) began: Moment,
-    /// Pairs come upon so far.
+    /// Pairs found so far.
     pub(crate) seen: usize,
-    /// Whose turn it is, where there were too few places last time. The others come in a second
+    /// Which names go first, if the last scan had too few places. The others follow in a second
     /// round.
     pub(crate) turn: Option<Turn>,
-    /// Whether it is the others' turn.
+    /// Whether this is the second round.
     pub(crate) is_second_round: bool,
-    /// Pairs that may wait have been let go to make room.
+    /// Pairs that may wait were evicted.
     pub(crate) made_room: bool,
 }
 
-/// Who gets a place first where there are too few: each time as many others as there are places.
-/// Otherwise the first names in the directory would get them every time, and the last never. Goes
-/// by the name alone: where it comes in the directory changes with every signature that is put
-/// there.
+/// Rotates the places when there are too few: each scan prefers as many other names as there are
+/// places. Otherwise the first names in the directory would get them every time and the last ones
+/// never. Names are ordered by hash, because directory order changes with every new file.
 pub(crate) struct Turn {
     hashes: RandomState,
-    /// The highest hash that is in.
+    /// The highest hash that has its turn.
     last: u64,
 }
 
 impl Turn {
-    /// For so many names.
+    /// The first turn, for this many names.
     pub(crate) fn new(names: usize) -> Self {
         let share = u128::from(u64::MAX) * MAX_PAIRS as u128 / names.max(MAX_PAIRS) as u128;
         Self { hashes: RandomState::new(), last: u64::try_from(share).unwrap_or(u64::MAX) }

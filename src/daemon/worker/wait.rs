@@ -1,28 +1,28 @@
-//! What a file waits for that is not held, and the words for it.
+//! What a pair waits for that is not held, and the codes for it.
 
 /// What a pair waits for that is not held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// It is being read, judged or put away, or has its turn soon.
+    /// An attempt is running or queued.
     Work,
     /// The payload of a signature.
     Payload,
     /// The signature of a payload.
     Signature,
-    /// `grace`: it does not verify, which may still change.
+    /// The end of `grace`: it is invalid so far.
     Grace,
-    /// Somebody to close it.
+    /// A writer to close it.
     Writer,
-    /// It to stop changing.
+    /// The end of its changes.
     Quiet,
 }
 
-/// The words for what a file may wait for, but for the causes of holds.
+/// The codes of all waits; the causes of holds are others.
 pub(crate) fn waits() -> impl Iterator<Item = &'static str> {
     Wait::ALL.into_iter().map(Wait::cause).chain([NAME_TAKEN])
 }
 
-/// The cause of what waits in the private folder.
+/// The code for files that wait in the private folder.
 pub(crate) const NAME_TAKEN: &str = "name-taken";
 
 pub(crate) const NAME_TAKEN_TEXT: &str =

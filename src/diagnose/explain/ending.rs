@@ -1,11 +1,11 @@
-//! The ways in which a file may end, by the codes that state, logs and metrics have for them.
+//! The possible outcomes of a file, by their codes in state, logs and metrics.
 
 use crate::hold::Hold;
 use crate::signing::Reason;
 use crate::state::Outcome;
 use crate::state::reason::{DecisionReason, RefusalReason};
 
-/// A way in which a file may end, or what keeps it from its end.
+/// A possible outcome of a file, or the hold that prevents one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// Nothing comes of it.

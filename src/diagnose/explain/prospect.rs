@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::daemon::decide;
-use crate::daemon::decide::{Doubt, Edition, Existing, Recalled, Signing, Verified};
+use crate::daemon::decide::{Doubt, Existing, Recalled, RollbackAction, Signing, Verified};
 use crate::daemon::site::decided::{fits, is_decided, recalled, was_delivered};
 use crate::daemon::worker::{is_old_enough, timing, want};
 use crate::diagnose::explain::ending::{Ending, once_each};
@@ -35,7 +35,7 @@ use crate::state::reason::{DecisionReason, RefusalReason};
 pub(crate) struct Prospect {
     /// In one word.
     pub(crate) what: What,
-    /// Every way in which it may end; more than one where KMS would be asked, or contents compared.
+    /// Every possible outcome; more than one where KMS would be asked, or contents compared.
     pub(crate) endings: Vec<Ending>,
     /// In a sentence.
     pub(crate) why: String,
@@ -92,7 +92,7 @@ impl Prospect {
         Self::new(What::Refuses, [Ending::refused(reason)], format!("refused: {reason}"))
     }
 
-    /// What would stop it, told as its end.
+    /// The error that would stop it, as its outcome.
     fn stopped(error: &AttemptError) -> Self {
         match error {
             AttemptError::Refused(reason) => Self::refused(reason),
@@ -146,8 +146,8 @@ impl Scene<'_> {
         Ok(self.tried(&payload, signature, look.versions, writer)?.after(wait))
     }
 
-    /// What a try would come to. As the pipeline: first what was done before, then the context,
-    /// then the files.
+    /// What an attempt would come to. As the pipeline: first what was done before, then the
+    /// context, then the files.
     fn tried(
         &self,
         payload: &Identity,
@@ -191,7 +191,7 @@ impl Scene<'_> {
         }
     }
 
-    /// What it waits for before it is tried at all.
+    /// What it waits for before its first attempt.
     fn wait_to_settle(&self, versions: PairVersion<Identity>, writer: Option<Writer>) -> Option<String> {
         let settle = self.site.rule.settle;
         let versions = want(&self.site.rule).versions(versions);
@@ -262,17 +262,17 @@ impl Scene<'_> {
         let decided: Vec<_> = contents.iter().filter_map(of_row).collect();
         let recalled = if !decided.is_empty() {
             decided
-        } else if self.was_intended(signature)? {
-            vec![Recalled::Intended]
+        } else if self.is_pending_publish(signature)? {
+            vec![Recalled::PendingPublish]
         } else {
             vec![Recalled::Nothing]
         };
         Ok(recalled.into_iter().map(|recalled| decide::recalled(recalled, fits)).collect())
     }
 
-    fn was_intended(&self, signature: &Signature) -> Result<bool, Unseen> {
-        let Some(decisions) = self.terms.decisions else { return Ok(false) };
-        Ok(decisions.was_intended(&self.site.rule.name, self.path, signature)?)
+    fn is_pending_publish(&self, signature: &Signature) -> Result<bool, Unseen> {
+        let Some(decisions) = self.inputs.decisions else { return Ok(false) };
+        Ok(decisions.is_pending_publish(&self.site.rule.name, self.path, signature)?)
     }
 
     /// What comes of a signature that is the first of these, unless the content shows it to be
@@ -313,9 +313,9 @@ impl Scene<'_> {
     }
 
     fn signing_and_delivering(&self, rule: &SignRule, payload: &Identity) -> Result<Prospect, Unseen> {
-        let ways = self.foreseen(payload, None)?;
+        let results = self.foreseen(payload, None)?;
         let why = format!("would be {}", self.signed(rule));
-        self.delivering(Prospect::new(What::Signs, [], why), &ways)
+        self.delivering(Prospect::new(What::Signs, [], why), &results)
     }
 
     fn signed(&self, rule: &SignRule) -> String {
@@ -377,7 +377,7 @@ impl Scene<'_> {
         let verdicts = [Ok(()), Err(Reason::Mismatch), Err(Reason::Rejected), Err(Reason::WrongKey)];
         let finalities: &[Finality] =
             if is_due { &[Finality::Final] } else { &[Finality::Provisional, Finality::Final] };
-        let ways = match there.parsed() {
+        let results = match there.parsed() {
             Some(signature) => self.foreseen(payload, Some(signature))?,
             None => Vec::new(),
         };
@@ -386,7 +386,7 @@ impl Scene<'_> {
             for finality in finalities {
                 match end_of_bad(&decide::verified(rule, verdict, *finality, false, bringers)) {
                     Some(bad) => endings.push(bad),
-                    None => endings.extend(self.accepted(rule, &ways)?),
+                    None => endings.extend(self.accepted(rule, &results)?),
                 }
             }
         }
@@ -403,7 +403,7 @@ impl Scene<'_> {
                 bringers
             ))
         );
-        let why = match conflict_of(&ways) {
+        let why = match conflict_of(&results) {
             Some((what, is_sure)) => format!("{why}; {}", self.in_the_way(what, is_sure)),
             None => why,
         };
@@ -411,17 +411,17 @@ impl Scene<'_> {
     }
 
     /// What comes of a pair that KMS vouches for.
-    fn accepted(&self, rule: &VerifyRule, ways: &[Delivered]) -> Result<Vec<Ending>, Unseen> {
+    fn accepted(&self, rule: &VerifyRule, results: &[Delivered]) -> Result<Vec<Ending>, Unseen> {
         let mut endings = Vec::new();
-        let editions: &[bool] = if rule.rollback == Rollback::Off { &[false] } else { &[false, true] };
-        for is_superseded in editions {
-            match (decide::edition(rule.rollback, *is_superseded), &rule.place) {
-                (Edition::Hold, _) => endings.push(Ending::held(&Hold::Rollback)),
-                (Edition::Accept | Edition::Alert, Place::InPlace) => {
+        let superseded: &[bool] = if rule.rollback == Rollback::Off { &[false] } else { &[false, true] };
+        for is_superseded in superseded {
+            match (decide::rollback(rule.rollback, *is_superseded), &rule.place) {
+                (RollbackAction::Hold, _) => endings.push(Ending::held(&Hold::Rollback)),
+                (RollbackAction::Accept | RollbackAction::Alert, Place::InPlace) => {
                     endings.push(Ending::plain(Outcome::Valid));
                 }
-                (Edition::Accept | Edition::Alert, Place::Deliver(_)) => {
-                    endings.extend(self.published(ways)?)
+                (RollbackAction::Accept | RollbackAction::Alert, Place::Deliver(_)) => {
+                    endings.extend(self.published(results)?)
                 }
             }
         }
@@ -501,13 +501,13 @@ impl Scene<'_> {
     /// What holds a file that is copied to its destination before anything is known of it.
     fn no_room(&self, payload: &Identity) -> Result<Option<Prospect>, FsError> {
         let Some(root) = self.site.destination() else { return Ok(None) };
-        match Arc::new(Space::default()).take(root, payload.size, self.terms.min_free_space) {
+        match Arc::new(Space::default()).take(root, payload.size, self.inputs.min_free_space) {
             Ok(_) => Ok(None),
             Err(stop) => Ok(Some(Prospect::stopped(&stop))),
         }
     }
 
-    /// How publishing may go; no way at all in a rule that does not deliver.
+    /// The possible results of publishing; none in a rule that does not deliver.
     fn foreseen(&self, payload: &Identity, signature: Option<&Signature>) -> Result<Vec<Delivered>, FsError> {
         let Some((root, mode)) = &self.site.sink.destination else { return Ok(Vec::new()) };
         let signature_name = &self.site.rule.signature_name(self.path.name());
@@ -516,18 +516,18 @@ impl Scene<'_> {
     }
 
     /// The ends that publishing may come to.
-    fn published(&self, ways: &[Delivered]) -> Result<Vec<Ending>, Unseen> {
+    fn published(&self, results: &[Delivered]) -> Result<Vec<Ending>, Unseen> {
         const DELIVERED: Ending = Ending::plain(Outcome::Delivered);
         let conflict = |what| Ending::held(&self.conflict(what));
         let mut endings = Vec::new();
-        for way in ways {
-            match way {
+        for result in results {
+            match result {
                 Delivered::Done => endings.push(DELIVERED),
                 Delivered::Conflict(what) => endings.push(conflict(*what)),
                 // State or KMS may vouch for it.
                 Delivered::Beside(_) => endings.extend([DELIVERED, conflict(Conflict::OtherSignature)]),
                 // It is removed, if that can be done without risk.
-                Delivered::Orphan(there) if self.was_intended(there)? => {
+                Delivered::Orphan(there) if self.is_pending_publish(there)? => {
                     endings.extend([DELIVERED, conflict(Conflict::StraySignature)]);
                 }
                 Delivered::Orphan(_) => endings.push(conflict(Conflict::StraySignature)),
@@ -537,10 +537,10 @@ impl Scene<'_> {
         Ok(endings)
     }
 
-    /// What would be delivered, unless something is in the way.
-    fn delivering(&self, prospect: Prospect, ways: &[Delivered]) -> Result<Prospect, Unseen> {
-        let endings = self.published(ways)?;
-        Ok(match conflict_of(ways) {
+    /// What would be delivered, unless there is a conflict.
+    fn delivering(&self, prospect: Prospect, results: &[Delivered]) -> Result<Prospect, Unseen> {
+        let endings = self.published(results)?;
+        Ok(match conflict_of(results) {
             Some((what, true)) if endings.iter().all(|ending| matches!(ending, Ending::Held(_))) => {
                 Prospect::held(&self.conflict(what))
             }
@@ -569,17 +569,17 @@ impl Scene<'_> {
     }
 }
 
-/// What may be in the way, and whether it is for sure.
-fn conflict_of(ways: &[Delivered]) -> Option<(Conflict, bool)> {
-    let conflict = |way: &Delivered| match way {
+/// The possible conflict, and whether it is certain.
+fn conflict_of(results: &[Delivered]) -> Option<(Conflict, bool)> {
+    let conflict = |result: &Delivered| match result {
         Delivered::Conflict(what) => Some(*what),
         Delivered::Beside(_) => Some(Conflict::OtherSignature),
         Delivered::Orphan(_) => Some(Conflict::StraySignature),
         Delivered::Done | Delivered::NotWarranted => None,
     };
-    let conflicts: Vec<_> = ways.iter().filter_map(conflict).collect();
-    let is_sure =
-        conflicts.len() == ways.len() && !ways.iter().any(|way| matches!(way, Delivered::Beside(_)));
+    let conflicts: Vec<_> = results.iter().filter_map(conflict).collect();
+    let is_sure = conflicts.len() == results.len()
+        && !results.iter().any(|result| matches!(result, Delivered::Beside(_)));
     conflicts.first().map(|what| (*what, is_sure))
 }
 

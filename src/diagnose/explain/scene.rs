@@ -27,16 +27,16 @@ impl SignatureThere {
     }
 }
 
-/// What explaining needs to know beside the rule.
+/// What an explanation needs besides the rule.
 #[derive(Clone, Copy)]
-pub(crate) struct Terms<'a> {
-    /// What state remembers, where there is any.
+pub(crate) struct ExplainInputs<'a> {
+    /// The decisions in state, if there is a database.
     pub(crate) decisions: Option<&'a Decisions>,
-    /// Bytes to leave free where something is delivered.
+    /// Bytes to leave free at a destination.
     pub(crate) min_free_space: u64,
 }
 
-/// Why it cannot be told what lies there.
+/// Why the files cannot be examined.
 pub(super) enum Unseen {
     State(HistoryError),
     Fs(FsError),
@@ -60,7 +60,7 @@ pub(super) struct Scene<'a> {
     pub(super) path: &'a RelPath,
     pub(super) context: &'a Result<Context, ContextError>,
     pub(super) row: Option<&'a Remembered>,
-    pub(super) terms: Terms<'a>,
+    pub(super) inputs: ExplainInputs<'a>,
 }
 
 impl Scene<'_> {

@@ -14,7 +14,7 @@ pub(crate) enum Level {
     Note,
     /// Somebody must change something.
     Fix,
-    /// It could not be told.
+    /// It could not be determined.
     Unknown,
 }
 

@@ -161,7 +161,7 @@ impl Sources {
     /// it, with its token.
     fn blame(&self, error: CredentialsError) -> CredentialsError {
         let unusable = self.endpoints.iter().find_map(|(service, url)| match check_credentials_url(url) {
-            // These are refused, and told of, when a request is about to leave.
+            // These are refused with an error when a request is about to leave.
             Ok(()) | Err(EndpointError::PlainHttp | EndpointError::PlainHttpCredentials) => None,
             Err(source) => Some((service, source)),
         });

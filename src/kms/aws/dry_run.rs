@@ -12,15 +12,15 @@ use crate::kms::{KmsError, Operation, Trouble};
 /// Decrypt).
 const ALLOWED: &str = "DryRunOperationException";
 
-/// What a rehearsed Encrypt would encrypt. A service that knows no `DryRun` really does: so it has
+/// The plaintext of a dry run of Encrypt. A service without `DryRun` really encrypts it: so it has
 /// not the 64 bytes of a digest, and can be no signature.
 const PLAINTEXT: &[u8] = b"kms-sig: rehearsal";
 
-/// What a rehearsed Decrypt would decrypt: no ciphertext of anybody.
+/// The ciphertext of a dry run of Decrypt: no valid one.
 const CIPHERTEXT: &[u8] = b"kms-sig: rehearsal";
 
 impl DryRun for Aws {
-    async fn rehearse(
+    async fn dry_run(
         &self,
         operation: Operation,
         key: &KeyId,
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p1_what_is_rehearsed_can_be_no_signature() {
+    fn p1_a_dry_run_cannot_make_a_signature() {
         assert_ne!(PLAINTEXT.len(), 64);
     }
 }

@@ -24,17 +24,17 @@ use crate::message::log;
 /// The longest that a source may take, a credential process that waits for a person's touch
 /// included.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// A failure is everybody's for so long: a thousand held files are one question to the source.
+/// A failure is cached for this long, so that a thousand held files cost one request to the source.
 const FAILURE_LASTS: Duration = Duration::from_secs(1);
-/// Credentials that end so soon are not used: they might end on the way.
+/// Credentials that expire this soon are not used: they might expire before the request arrives.
 const MARGIN: Duration = Duration::from_secs(10);
-/// New ones are asked for so long before the old ones end, which then still bridge an outage of
-/// their source. The metadata services have them by then (Amazon EC2 user guide, "Retrieve security
-/// credentials from instance metadata").
+/// New ones are requested this long before the old ones expire, which then still bridge an outage
+/// of their source. The metadata services have them by then (Amazon EC2 user guide, "Retrieve
+/// security credentials from instance metadata").
 const AHEAD: Duration = Duration::from_secs(5 * 60);
-/// What names no end is asked for again after this long, as the SDK does.
+/// Credentials without an expiry are requested again after this long, as the SDK does.
 const UNLIMITED: Duration = Duration::from_secs(15 * 60);
-/// Between two questions for what is not urgent.
+/// Time between two requests that are not urgent.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Where credentials come from, opened anew: files are read and clients built again.
@@ -45,9 +45,9 @@ pub(super) type Opening = Pin<Box<dyn Future<Output = Origin> + Send>>;
 /// A source of credentials, as it was configured when it was opened.
 #[derive(Debug)]
 pub(super) struct Origin {
-    /// What hands them out.
+    /// The SDK's provider.
     pub(super) provider: SharedCredentialsProvider,
-    /// What is said of it.
+    /// Which source it is, for messages.
     pub(super) source: Source,
 }
 
@@ -59,18 +59,18 @@ pub(super) struct Held {
     loaded: Moment,
 }
 
-/// The credentials of one configuration.
-pub(super) struct Keeper {
+/// The credentials of one configuration, cached until they expire or KMS refuses them.
+pub(super) struct CredentialCache {
     open: Open,
     clock: Clock,
-    /// Those in use. Changed by who has the desk.
+    /// Those in use. Changed only while `refresh` is locked.
     held: Mutex<Option<Arc<Held>>>,
-    /// Had by the one who asks the source. The others wait for what comes of that.
-    desk: tokio::sync::Mutex<Desk>,
+    /// Locked by the call that requests new credentials. The others wait for its result.
+    refresh: tokio::sync::Mutex<Refresh>,
 }
 
 #[derive(Default)]
-struct Desk {
+struct Refresh {
     /// Opened when credentials are first needed.
     origin: Option<Origin>,
     /// The last failure, and when that was.
@@ -80,16 +80,16 @@ struct Desk {
     renewals: Renewals,
 }
 
-impl fmt::Debug for Keeper {
+impl fmt::Debug for CredentialCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper").field("held", &self.held()).finish_non_exhaustive()
+        f.debug_struct("CredentialCache").field("held", &self.held()).finish_non_exhaustive()
     }
 }
 
-impl Keeper {
-    /// Keeps the credentials of what `open` opens. Opens nothing yet.
+impl CredentialCache {
+    /// An empty cache for the source that `open` opens when it is first needed.
     pub(super) fn new(open: Open) -> Self {
-        Self { open, clock: Clock::start(), held: Mutex::default(), desk: tokio::sync::Mutex::default() }
+        Self { open, clock: Clock::start(), held: Mutex::default(), refresh: tokio::sync::Mutex::default() }
     }
 
     /// The credentials in use, if any were loaded.
@@ -109,39 +109,39 @@ impl Keeper {
                 State::Over => {}
             }
         }
-        let mut desk = self.desk.lock().await;
+        let mut refresh = self.refresh.lock().await;
         let now = self.clock.now();
-        // Somebody else may have asked meanwhile.
+        // Another call may have loaded them meanwhile.
         if let Some(held) = self.held().filter(|held| held.state(now, clock::system_time()) != State::Over) {
             return Ok(held);
         }
-        if let Some((at, trouble)) = &desk.failed
+        if let Some((at, trouble)) = &refresh.failed
             && now < *at + FAILURE_LASTS
         {
             return Err(trouble.clone());
         }
-        let loaded = self.load(&mut desk).await;
-        desk.failed = loaded.as_ref().err().map(|trouble| (self.clock.now(), trouble.clone()));
+        let loaded = self.load(&mut refresh).await;
+        refresh.failed = loaded.as_ref().err().map(|trouble| (self.clock.now(), trouble.clone()));
         loaded
     }
 
-    /// New credentials before the old ones end; the old ones if there are none yet, or somebody
-    /// else asks already.
+    /// New credentials before the old ones expire; the old ones if there are none yet, or another
+    /// call is requesting them.
     async fn load_ahead(&self, old: Arc<Held>) -> Arc<Held> {
-        let Ok(mut desk) = self.desk.try_lock() else { return old };
-        if self.clock.now() < desk.next_ahead {
+        let Ok(mut refresh) = self.refresh.try_lock() else { return old };
+        if self.clock.now() < refresh.next_ahead {
             return old;
         }
-        desk.next_ahead = self.clock.now() + PAUSE;
-        self.load(&mut desk).await.unwrap_or_else(|trouble| {
+        refresh.next_ahead = self.clock.now() + PAUSE;
+        self.load(&mut refresh).await.unwrap_or_else(|trouble| {
             log!(CredentialsNotRefreshed, reason = %trouble);
             old
         })
     }
 
-    /// Asks the source, which is opened if it is not.
-    async fn load(&self, desk: &mut Desk) -> Result<Arc<Held>, Trouble> {
-        let origin = match &mut desk.origin {
+    /// Requests credentials from the source, which is opened if it is not.
+    async fn load(&self, refresh: &mut Refresh) -> Result<Arc<Held>, Trouble> {
+        let origin = match &mut refresh.origin {
             Some(origin) => origin,
             none => none.insert((self.open)().await),
         };
@@ -151,14 +151,14 @@ impl Keeper {
     /// Credentials in place of those that KMS does not know, or not any more: the source is opened
     /// anew and asked, though not too often. `None`: there are no others, and the old ones stay.
     pub(super) async fn renew(&self, refused: &Arc<Held>) -> Option<Arc<Held>> {
-        let mut desk = self.desk.lock().await;
-        // Of many calls that were refused at the same time, the first asks for all.
+        let mut refresh = self.refresh.lock().await;
+        // Of several calls that were refused at the same time, the first renews for all.
         let held = self.held();
         let old = refused.credentials.access_key_id();
         if held.as_ref().is_some_and(|held| is_other(&held.credentials, &refused.credentials)) {
             return held;
         }
-        if !desk.renewals.take(self.clock.now()) {
+        if !refresh.renewals.take(self.clock.now()) {
             return None;
         }
         let origin = (self.open)().await;
@@ -166,7 +166,7 @@ impl Keeper {
             Ok(new) if is_other(&new, &refused.credentials) => {
                 log!(CredentialsReplaced, old, new = new.access_key_id());
                 let held = self.hold(new, &origin);
-                (desk.origin, desk.failed) = (Some(origin), None);
+                (refresh.origin, refresh.failed) = (Some(origin), None);
                 Some(held)
             }
             Ok(_) => {
@@ -299,9 +299,9 @@ mod tests {
             Origin { provider: SharedCredentialsProvider::new(self.clone()), source: Source::Environment }
         }
 
-        fn keeper(&self) -> Keeper {
+        fn cache(&self) -> CredentialCache {
             let script = self.clone();
-            Keeper::new(Box::new(move || {
+            CredentialCache::new(Box::new(move || {
                 let origin = script.origin();
                 Box::pin(async move { origin })
             }))
@@ -333,9 +333,9 @@ mod tests {
     #[tokio::test]
     async fn credentials_that_are_good_are_loaded_once() {
         let script = Script::of(&[ending("A", 3600), ending("B", 3600)]);
-        let keeper = script.keeper();
+        let cache = script.cache();
         for _ in 0..3 {
-            assert_eq!(id(&keeper.get().await.unwrap()), "A");
+            assert_eq!(id(&cache.get().await.unwrap()), "A");
         }
         assert_eq!(script.left(), 1);
     }
@@ -343,62 +343,62 @@ mod tests {
     #[tokio::test]
     async fn k13_disowned_credentials_are_replaced_once_for_all_who_used_them() {
         let script = Script::of(&[ending("A", 3600), ending("B", 3600), ending("C", 3600)]);
-        let keeper = script.keeper();
-        let old = keeper.get().await.unwrap();
-        let new = keeper.renew(&old).await.unwrap();
+        let cache = script.cache();
+        let old = cache.get().await.unwrap();
+        let new = cache.renew(&old).await.unwrap();
         assert_eq!(id(&new), "B");
-        assert_eq!(id(&keeper.renew(&old).await.unwrap()), "B", "somebody had asked already");
-        assert_eq!(id(&keeper.get().await.unwrap()), "B");
-        assert!(keeper.renew(&new).await.is_none(), "not twice in a minute");
+        assert_eq!(id(&cache.renew(&old).await.unwrap()), "B", "somebody had asked already");
+        assert_eq!(id(&cache.get().await.unwrap()), "B");
+        assert!(cache.renew(&new).await.is_none(), "not twice in a minute");
         assert_eq!(script.left(), 1);
     }
 
     #[tokio::test]
     async fn k13_the_old_credentials_stay_until_there_are_others() {
         let script = Script::of(&[ending("A", 3600), ending("A", 7200)]);
-        let keeper = script.keeper();
-        let old = keeper.get().await.unwrap();
-        assert!(keeper.renew(&old).await.is_none(), "the same again");
-        assert!(Arc::ptr_eq(&keeper.get().await.unwrap(), &old));
-        let keeper = Script::of(&[ending("A", 3600)]).keeper();
-        let old = keeper.get().await.unwrap();
-        assert!(keeper.renew(&old).await.is_none(), "the source is away");
-        assert!(Arc::ptr_eq(&keeper.get().await.unwrap(), &old));
+        let cache = script.cache();
+        let old = cache.get().await.unwrap();
+        assert!(cache.renew(&old).await.is_none(), "the same again");
+        assert!(Arc::ptr_eq(&cache.get().await.unwrap(), &old));
+        let cache = Script::of(&[ending("A", 3600)]).cache();
+        let old = cache.get().await.unwrap();
+        assert!(cache.renew(&old).await.is_none(), "the source is away");
+        assert!(Arc::ptr_eq(&cache.get().await.unwrap(), &old));
     }
 
     #[tokio::test]
     async fn k13_credentials_near_their_end_bridge_an_outage_of_their_source() {
         let script = Script::of(&[ending("A", 60)]);
-        let keeper = script.keeper();
-        assert_eq!(id(&keeper.get().await.unwrap()), "A");
-        assert_eq!(id(&keeper.get().await.unwrap()), "A", "the source has none, and A is still good");
+        let cache = script.cache();
+        assert_eq!(id(&cache.get().await.unwrap()), "A");
+        assert_eq!(id(&cache.get().await.unwrap()), "A", "the source has none, and A is still good");
         let script = Script::of(&[ending("A", 60), ending("B", 3600)]);
-        let keeper = script.keeper();
-        assert_eq!(id(&keeper.get().await.unwrap()), "A");
-        assert_eq!(id(&keeper.get().await.unwrap()), "B");
+        let cache = script.cache();
+        assert_eq!(id(&cache.get().await.unwrap()), "A");
+        assert_eq!(id(&cache.get().await.unwrap()), "B");
     }
 
     #[tokio::test]
     async fn k13_credentials_that_have_expired_are_not_used() {
-        let trouble = Script::of(&[ending("A", 0)]).keeper().get().await.unwrap_err();
+        let trouble = Script::of(&[ending("A", 0)]).cache().get().await.unwrap_err();
         assert_eq!(trouble.kind, TroubleKind::Credentials);
         assert!(trouble.message.contains("expired at "), "{trouble}");
         // Those that end on the way are not used a second time.
         let script = Script::of(&[ending("A", 5), ending("B", 3600)]);
-        let keeper = script.keeper();
-        assert_eq!(id(&keeper.get().await.unwrap()), "A");
-        assert_eq!(id(&keeper.get().await.unwrap()), "B");
+        let cache = script.cache();
+        assert_eq!(id(&cache.get().await.unwrap()), "A");
+        assert_eq!(id(&cache.get().await.unwrap()), "B");
     }
 
     #[tokio::test]
     async fn a_failure_is_shared_by_all_who_wait() {
         let script = Script::default();
-        let keeper = script.keeper();
-        assert_eq!(keeper.get().await.unwrap_err().kind, TroubleKind::CredentialSource);
+        let cache = script.cache();
+        assert_eq!(cache.get().await.unwrap_err().kind, TroubleKind::CredentialSource);
         script.0.lock().unwrap().push_back(ending("A", 3600));
-        assert!(keeper.get().await.is_err(), "not asked again within a second");
+        assert!(cache.get().await.is_err(), "not asked again within a second");
         tokio::time::sleep(FAILURE_LASTS).await;
-        assert_eq!(id(&keeper.get().await.unwrap()), "A");
+        assert_eq!(id(&cache.get().await.unwrap()), "A");
     }
 
     #[test]

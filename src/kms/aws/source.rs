@@ -100,7 +100,7 @@ impl Source {
 
     async fn find_in(env: &Env, named: Option<&str>) -> Self {
         let var = |name: &str| env.get(name).ok().filter(|value| !value.is_empty());
-        // Without its secret it is a mistake, which is told of the environment.
+        // A key id without its secret is an error, reported for the environment.
         if named.is_none() && var("AWS_ACCESS_KEY_ID").is_some() {
             return Self::Environment;
         }

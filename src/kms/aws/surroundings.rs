@@ -94,7 +94,7 @@ pub(super) struct Surroundings {
     profile: Option<String>,
     /// The Region that settings, environment or profile name.
     region: Option<Region>,
-    /// The Region of this instance, once it was needed and told.
+    /// The Region of this instance, once it was needed and known.
     instance_region: OnceCell<Region>,
     endpoint: Option<String>,
     transport: Transport,

@@ -6,7 +6,8 @@ use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::Caller;
 use crate::kms::{KmsError, Operation, Trouble};
 
-/// Is told what happens. Called while a call is made, so it must be quick; it decides nothing.
+/// Receives events of the throttle. Called while a call is made, so it must be quick; it decides
+/// nothing.
 pub(crate) trait Observer: Send + Sync + 'static {
     /// A call leaves for KMS.
     fn call_began(&self);

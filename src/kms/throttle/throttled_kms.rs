@@ -43,7 +43,7 @@ pub(crate) struct ThrottledKms<K, O> {
     clock: Clock,
 }
 
-/// A call under way.
+/// A call in flight.
 struct InFlight<'a, O: Observer>(&'a O);
 
 impl<'a, O: Observer> InFlight<'a, O> {
@@ -227,11 +227,11 @@ mod tests {
 
     const ARN: &str = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
-    /// Writes down what it is told.
+    /// Records every notification.
     #[derive(Debug, Default)]
-    struct Told(Mutex<Vec<String>>);
+    struct Recorder(Mutex<Vec<String>>);
 
-    impl Told {
+    impl Recorder {
         fn note(&self, what: String) {
             lock(&self.0).push(what);
         }
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    impl Observer for Told {
+    impl Observer for Recorder {
         fn call_began(&self) {
             self.note("began".into());
         }
@@ -283,43 +283,43 @@ mod tests {
         }
     }
 
-    fn throttled(kind: Option<TroubleKind>) -> (ThrottledKms<Scripted, Told>, Arc<Told>, KeyId) {
-        let told = Arc::new(Told::default());
+    fn throttled(kind: Option<TroubleKind>) -> (ThrottledKms<Scripted, Recorder>, Arc<Recorder>, KeyId) {
+        let recorder = Arc::new(Recorder::default());
         let inner = Scripted(Mutex::new(kind));
-        let kms = ThrottledKms::new(inner, 4, 1000, Clock::start(), Arc::clone(&told));
-        assert_eq!(told.take(), ["1ms"]);
-        (kms, told, ARN.parse().unwrap())
+        let kms = ThrottledKms::new(inner, 4, 1000, Clock::start(), Arc::clone(&recorder));
+        assert_eq!(recorder.take(), ["1ms"]);
+        (kms, recorder, ARN.parse().unwrap())
     }
 
     #[tokio::test]
-    async fn each_call_is_told_with_its_answer_and_the_rate_that_it_leads_to() {
-        let (kms, told, key) = throttled(Some(TroubleKind::Throttled));
+    async fn each_call_is_observed_with_its_answer_and_the_new_rate() {
+        let (kms, recorder, key) = throttled(Some(TroubleKind::Throttled));
         kms.encrypt(&key, b"digest", &Context::default()).await.unwrap();
-        assert_eq!(told.take(), ["began", "1ms", "Encrypt ok", "over"]);
+        assert_eq!(recorder.take(), ["began", "1ms", "Encrypt ok", "over"]);
         kms.decrypt(Asked::Key(&key), b"signature", &Context::default()).await.map(drop).unwrap_err();
-        assert_eq!(told.take(), ["began", "2ms", "Decrypt no", "over"]);
+        assert_eq!(recorder.take(), ["began", "2ms", "Decrypt no", "over"]);
         kms.encrypt(&"local:a".parse().unwrap(), b"digest", &Context::default()).await.unwrap();
-        assert_eq!(told.take(), [""; 0], "a key of this host costs nobody a call");
+        assert_eq!(recorder.take(), [""; 0], "a key of this host costs nobody a call");
     }
 
     #[tokio::test]
-    async fn a_call_that_is_given_up_is_over() {
-        let (kms, told, key) = throttled(None);
+    async fn a_cancelled_call_is_counted_as_over() {
+        let (kms, recorder, key) = throttled(None);
         let nothing = Context::default();
         let call = kms.decrypt(Asked::Key(&key), b"signature", &nothing);
         tokio::time::timeout(Duration::from_millis(20), call).await.map(drop).unwrap_err();
-        assert_eq!(told.take(), ["began", "over"]);
+        assert_eq!(recorder.take(), ["began", "over"]);
     }
 
     #[tokio::test]
-    async fn k19_a_key_is_told_silent_once_and_is_then_not_asked() {
-        let (kms, told, key) = throttled(Some(TroubleKind::Network));
+    async fn k19_a_silent_key_is_reported_once_and_then_not_asked() {
+        let (kms, recorder, key) = throttled(Some(TroubleKind::Network));
         for _ in 0..7 {
             kms.decrypt(Asked::Key(&key), b"signature", &Context::default()).await.map(drop).unwrap_err();
         }
-        let told = told.take();
-        assert_eq!(told.iter().filter(|what| *what == "began").count(), 5);
-        assert_eq!(told.iter().filter(|what| *what == "silent Decrypt network").count(), 1);
+        let calls = recorder.take();
+        assert_eq!(calls.iter().filter(|what| *what == "began").count(), 5);
+        assert_eq!(calls.iter().filter(|what| *what == "silent Decrypt network").count(), 1);
         assert!(kms.refusal(&key, Operation::Decrypt).is_some());
         assert!(kms.refusal(&key, Operation::Encrypt).is_none(), "the other operation may answer");
     }

@@ -22,7 +22,8 @@ use crate::source::directory::signature_file::read_open;
 /// signature.
 ///
 /// # Errors
-/// Any step's. Then nothing new shows, or the signature alone, which the next try takes up.
+/// Any step's. Then nothing new is visible, or the signature alone, which the next attempt
+/// continues from.
 pub(crate) fn deliver(
     root: &Dir,
     path: &RelPath,
@@ -45,7 +46,7 @@ pub(crate) fn deliver(
     let mut put = Vec::new();
     let delivered = deliver_to(&place, root, path, staging, hashed, warrant, mode, disk, &mut put);
     if delivered.as_ref().is_err_and(FsError::is_moved) {
-        // Not where it belongs, and nobody was told of it.
+        // It is not where it belongs, and was not reported as delivered.
         for (name, stat) in put.iter().rev() {
             place.remove_own(name, stat)?;
         }
@@ -95,7 +96,8 @@ fn deliver_to(
         if place.publish(staging, name)? == Publish::Done {
             put.push((name.to_owned(), staging.stat()?));
         } else {
-            // Somebody was quicker; our signature stays only if it belongs to what they put there.
+            // Another process was first; our signature stays only if it is for the payload that is
+            // there.
             let taken = match look_at_payload(dir, name, hashed, wanted)? {
                 Existing::Equal => return disk.flush(&[place.written()]).map(|()| Delivered::Done),
                 Existing::Loose => Conflict::Loose,
@@ -157,8 +159,8 @@ pub(crate) struct Prospective<'a> {
     pub(crate) mode: u32,
 }
 
-/// Every way in which publishing a pair below `root` may go, as things stand; more than one where
-/// contents would be compared. Changes nothing, and reads no payload.
+/// Every result that publishing a pair below `root` may have now; more than one where contents
+/// would be compared. Changes nothing, and reads no payload.
 ///
 /// # Errors
 /// What opening and reading what is there says.
@@ -378,7 +380,7 @@ mod tests {
 
     use super::*;
 
-    /// A destination, and `content` with its signature on the way to it.
+    /// A destination, and a staged payload with its signature.
     struct Fixture {
         temp: tempfile::TempDir,
         root: Dir,
@@ -437,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn publishing_goes_as_foreseen_or_one_of_the_ways_that_are() {
+    fn publishing_has_one_of_the_foreseen_results() {
         for (path, payload, signature) in [
             ("f", None, None),
             ("f", Some("content"), None),

@@ -9,8 +9,7 @@
 //! came from, or waits until it can; and that is all that a restart has to know after a kill at any
 //! point.
 //!
-//! The folder is locked for as long as somebody works in it, so that nobody takes it for a
-//! leftover.
+//! The folder is locked while it is in use, so that nobody takes it for a leftover.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
@@ -60,17 +59,17 @@ impl Removable {
         OsString::from(parts.fold(random_hex(), |name, part| name + "." + &part))
     }
 
-    /// Whether a file in a directory holds just that, and nobody has it open to change it. What may
-    /// not be read does not.
+    /// Whether a file in a directory holds just that, and nobody has it open to change it. A file
+    /// that may not be read counts as another one.
     ///
     /// # Errors
-    /// It cannot be read, and so nothing is known.
+    /// It cannot be read, so it is unknown.
     pub(crate) fn holds(&self, dir: &Dir, name: &OsStr) -> Result<bool, FsError> {
         let fitness = Fitness { max_size: MAX_LEN as u64, max_links: u32::MAX, owners: None };
         let file = match dir.open_file(name, &fitness) {
             Err(OpenError::Gone | OpenError::Unfit(_)) => return Ok(false),
             Err(OpenError::Io(e)) if [Errno::ACCESS, Errno::PERM, Errno::WOULDBLOCK].contains(&e.source) => {
-                return Ok(false); // somebody's who lets nobody read it, or has a lease on it
+                return Ok(false); // another user's unreadable file, or one with a lease
             }
             Err(OpenError::Io(e)) => return Err(e),
             Ok((file, _)) => file,
@@ -170,7 +169,7 @@ pub(crate) fn settle(parent: &Dir, id: &OsStr, removable: &Removable, root: &Dir
         dir => dir?,
     };
     if !dir.lock()? {
-        return Ok(true); // somebody is at it, and will see to it
+        return Ok(true); // another process is working on it
     }
     settle_by(&dir, removable, |dir, name, below| match Place::open(root, below) {
         Err(e) if tree::is_taken(&e) => Ok(()),
@@ -210,8 +209,8 @@ fn give(removable: &Removable, from: &Dir, name: &OsStr, to: &Place) -> Result<(
     }
 }
 
-/// Takes a stand-in name of an earlier version out of a directory: away if it is `ours`, or else to
-/// a name that a person and a scan find, as nobody knows which it had.
+/// Removes a temporary name of an earlier version from a directory if the file is `ours`. Any other
+/// file gets a name that a person and a scan find, because its former name is unknown.
 ///
 /// # Errors
 /// Any step's.

@@ -207,8 +207,8 @@ fn remove_by(
         undo(private, folder, dir, id);
         return sources.iter().map(|_| Err(error.clone())).collect();
     }
-    // The parts are gone as far as anyone is concerned. A caller that were told of a failure here
-    // might throw its copy away, while the next `recover` removes the source.
+    // The parts are gone as far as anyone is concerned. A caller that got an error here might
+    // discard its copy, while the next `recover` removes the source.
     for part in sources.iter().flatten().filter(|part| part.path.parent().as_os_str().is_empty()) {
         dir.unlink(part.path.name()).unwrap_or_default(); // quicker than by listing, which finds the rest
     }
@@ -271,8 +271,8 @@ pub(crate) fn check_movable(parent: &Place, name: &OsStr) -> Result<(), FsError>
     }
 }
 
-/// Sets a file aside: what is at `name` in `from`, on the same mount, belongs at `path`, where
-/// something else is by now. It waits in the private folder until that is gone.
+/// Sets a file aside: `name` in `from`, on the same mount, belongs at `path`, but another file has
+/// that name. It waits in the private folder until the name is free.
 ///
 /// # Errors
 /// Any step's; then it is still where it was.
@@ -284,9 +284,8 @@ pub(crate) fn set_aside(private: &Private, path: &RelPath, from: &Dir, name: &Os
     to.sync()
 }
 
-/// Puts back what waits for its name to be free, and what exchanges left that were cut short, as
-/// far as it goes by now. Unlike [`recover`] it may run at any time, but not twice at once. Returns
-/// what still waits.
+/// Puts back files whose names are free again, and what interrupted exchanges left. Unlike
+/// [`recover`] it may run at any time, but not twice at once. Returns what still waits.
 ///
 /// # Errors
 /// The private folder cannot be listed.
@@ -305,10 +304,10 @@ pub(crate) fn bring_back(private: &Private) -> Result<NameTaken, FsError> {
                 exchange::settle(folder.dir(), &id, &removable, private.root())
             }
             None if is_back => recover_one(private.root(), folder.dir(), &id),
-            None => Ok(true), // somebody may be at it
+            None => Ok(true), // another process may be working on it
         };
         if !is_gone.unwrap_or(false) {
-            // What resists waits as well.
+            // A folder that fails waits as well.
             folder.dir().descend(Path::new(&id)).and_then(|dir| waiting.add(&dir)).unwrap_or_default();
         }
     }

@@ -14,8 +14,7 @@ use crate::signature::Signature;
 use crate::sink::Old;
 use crate::sink::directory::exchange::{Removable, Work};
 
-/// A `.sig` is for everyone to read: what is in it says nothing about the payload to who may not
-/// use the key.
+/// A `.sig` is readable by everyone: it reveals nothing about the payload without the key.
 pub(crate) const MODE: u32 = 0o644;
 
 /// Where a signature goes, and for how long that is right.
@@ -53,7 +52,7 @@ pub(crate) fn write(spot: &Spot<'_>, signature: &Signature) -> Result<Option<Sta
     as_it_is(spot, written?)
 }
 
-/// What was written, as it is now that it has no other name.
+/// The stat of the signature after its temporary name is gone.
 fn as_it_is(spot: &Spot<'_>, written: Option<Stat>) -> Result<Option<Stat>, FsError> {
     let Some(written) = written else { return Ok(None) };
     let now = spot.place.stat_of(spot.path.name())?.filter(|now| now.identity.ino == written.identity.ino);
@@ -71,7 +70,8 @@ fn write_by(spot: &Spot<'_>, staging: Staging, signature: &Signature) -> Result<
     keep_if_right(spot, signature, staging)
 }
 
-/// What has just been put there stays if it is right there, before and after it is made durable.
+/// Keeps a signature just written only if the payload is still what was signed, before and after it
+/// is made durable.
 fn keep_if_right(spot: &Spot<'_>, signature: &Signature, staging: Staging) -> Result<Option<Stat>, FsError> {
     let keep = || {
         if !is_right(spot)? {
@@ -81,11 +81,11 @@ fn keep_if_right(spot: &Spot<'_>, signature: &Signature, staging: Staging) -> Re
         if is_right(spot)? { staging.stat().map(Some) } else { Ok(None) }
     };
     let kept = keep();
-    drop(staging); // what is open for writing is never known for ours
+    drop(staging); // a file that is open for writing never counts as ours
     match kept {
         Ok(Some(_)) => {}
         Ok(None) => take_back(spot, signature)?,
-        Err(_) => take_back(spot, signature).unwrap_or_default(), // the first error is the one to tell
+        Err(_) => take_back(spot, signature).unwrap_or_default(), // the first error is the one to report
     }
     kept
 }
@@ -195,7 +195,7 @@ fn swap_in_steps(
         Ok(true) => {}
         Ok(false) => return out.finish(spot.place).map(|_| None),
         Err(e) => {
-            spot.place.put_back(&here, name, name).unwrap_or_default(); // the first error is the one to tell
+            spot.place.put_back(&here, name, name).unwrap_or_default(); // the first error is the one to report
             return Err(e);
         }
     }
@@ -205,7 +205,7 @@ fn swap_in_steps(
         Ok(()) => keep_if_right(spot, signature, staging),
     };
     if !matches!(put, Ok(Some(_))) {
-        spot.place.put_back(&here, name, name).unwrap_or_default(); // the old one is better than none
+        spot.place.put_back(&here, name, name).unwrap_or_default(); // the old signature is better than none
     }
     out.finish(spot.place)?;
     put
@@ -311,8 +311,7 @@ mod tests {
         assert_eq!(f.all(), []);
     }
 
-    /// Has a sender do something each time that it is asked whether the payload is what was signed:
-    /// between any two steps of ours that show.
+    /// Runs `act` each time that the payload is checked: between any two visible steps.
     fn meanwhile<'a>(
         at: usize,
         act: impl Fn() + 'a,

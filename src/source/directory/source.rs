@@ -151,7 +151,7 @@ impl Source for DirectorySource {
         Ok(())
     }
 
-    async fn acknowledge(&self, _path: &RelPath) {} // what is dealt with is gone, or known to state
+    async fn acknowledge(&self, _path: &RelPath) {} // a decided entry is gone, or known to state
 }
 
 /// Reads these versions of a pair once: statx, lease, hash, lease, statx; any difference starts

@@ -71,30 +71,30 @@ async fn what_was_decided_anew_since_it_was_listed_is_not_forgotten() {
 
 #[tokio::test]
 async fn a24_what_was_not_delivered_after_all_supersedes_nothing() {
-    let state = State::rehearsal(Path::new("nowhere")).unwrap();
+    let state = State::dry_run(Path::new("nowhere")).unwrap();
     let path = RelPath::new("f").unwrap();
     let [one, two] = [b"1", b"2"].map(|content| Digest::of(content));
-    assert!(state.remember_edition("r", &path, &one).await.unwrap());
-    assert!(!state.remember_edition("r", &path, &one).await.unwrap());
-    assert!(state.remember_edition("r", &path, &two).await.unwrap());
+    assert!(state.remember_delivered_version("r", &path, &one).await.unwrap());
+    assert!(!state.remember_delivered_version("r", &path, &one).await.unwrap());
+    assert!(state.remember_delivered_version("r", &path, &two).await.unwrap());
     assert!(state.is_superseded("r", &path, &one).await.unwrap());
-    state.forget_edition("r", &path, &two).await.unwrap();
+    state.forget_delivered_version("r", &path, &two).await.unwrap();
     assert!(!state.is_superseded("r", &path, &one).await.unwrap());
 }
 
 #[tokio::test]
 async fn of_signatures_that_are_replaced_the_last_is_known_until_its_file_is_gone() {
-    let state = State::rehearsal(Path::new("nowhere")).unwrap();
+    let state = State::dry_run(Path::new("nowhere")).unwrap();
     let signature = |n: u32| Signature::parse(format!("signature {n}").as_bytes()).unwrap();
     let count =
         || state.call(|db| db.query_one("SELECT count(*) FROM intent", [], |row| row.get::<_, i64>(0)));
     let (file, other) = (RelPath::new("f").unwrap(), RelPath::new("other").unwrap());
-    state.intend("rule", &other, &signature(7)).await.unwrap();
+    state.add_pending_publish("rule", &other, &signature(7)).await.unwrap();
     for n in 0..10 {
-        state.intend_to_replace("rule", &file, &signature(n)).await.unwrap();
+        state.replace_pending_publish("rule", &file, &signature(n)).await.unwrap();
     }
     assert_eq!(count().await.unwrap(), 2);
-    assert!(state.was_intended("rule", &file, &signature(9)).await.unwrap());
+    assert!(state.is_pending_publish("rule", &file, &signature(9)).await.unwrap());
     let gone = |name: &str, version| vec![(name.as_bytes().to_vec(), Some(Version([version; 40])))];
     state.note(decision("f", 1)).await.unwrap();
     state.note(Decision { outcome: Outcome::Refused, ..decision("other", 1) }).await.unwrap();
@@ -103,14 +103,14 @@ async fn of_signatures_that_are_replaced_the_last_is_known_until_its_file_is_gon
     state.forget("rule", [gone("f", 1), gone("other", 1)].concat()).await.unwrap();
     assert_eq!(count().await.unwrap(), 1);
     assert!(
-        state.was_intended("rule", &other, &signature(7)).await.unwrap(),
+        state.is_pending_publish("rule", &other, &signature(7)).await.unwrap(),
         "it may be at the destination"
     );
 }
 
 #[tokio::test]
 async fn a_row_that_cannot_be_understood_is_no_decision_and_hides_no_other() {
-    let state = State::rehearsal(Path::new("nowhere")).unwrap();
+    let state = State::dry_run(Path::new("nowhere")).unwrap();
     state
         .call(|db| {
             db.execute_batch(

@@ -54,7 +54,7 @@ impl Decisions {
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub(crate) fn was_intended(
+    pub(crate) fn is_pending_publish(
         &self,
         rule: &str,
         path: &RelPath,

@@ -266,7 +266,7 @@ fn check_claims(claims: &Claims<'_>) {
 
 /// State that is forgotten at the end.
 static STATE: LazyLock<State> =
-    LazyLock::new(|| State::rehearsal(&SCRATCH.directory("no-state")).expect("state in memory"));
+    LazyLock::new(|| State::dry_run(&SCRATCH.directory("no-state")).expect("state in memory"));
 
 /// One decision.
 #[derive(Debug, Arbitrary)]
@@ -331,15 +331,15 @@ fn check_rows(rows: &[Row<'_>]) {
             );
         }
         if let Ok(signature) = Signature::parse(row.intends) {
-            wait(STATE.intend("rule", &path, &signature)).expect("state in memory");
-            assert!(wait(STATE.was_intended("rule", &path, &signature)).expect("state in memory"));
+            wait(STATE.add_pending_publish("rule", &path, &signature)).expect("state in memory");
+            assert!(wait(STATE.is_pending_publish("rule", &path, &signature)).expect("state in memory"));
             let other = Signature::parse(&[row.intends, b"."].concat());
             if let Ok(other) = other {
-                assert!(!wait(STATE.was_intended("rule", &path, &other)).expect("state in memory"));
+                assert!(!wait(STATE.is_pending_publish("rule", &path, &other)).expect("state in memory"));
             }
             wait(STATE.record(Decision { outcome: Outcome::Delivered, ..decision.clone() }))
                 .expect("state in memory");
-            assert!(!wait(STATE.was_intended("rule", &path, &signature)).expect("state in memory"));
+            assert!(!wait(STATE.is_pending_publish("rule", &path, &signature)).expect("state in memory"));
         }
         wait(STATE.note(decision.clone())).expect("state in memory");
         last.insert(path, decision);
@@ -391,8 +391,9 @@ static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
         item: Some("item".to_owned()),
     };
     wait(state.record(decision)).expect("a row");
-    wait(state.intend("rule", &path, &Signature::parse(b"s").expect("a signature"))).expect("a row");
-    wait(state.remember_edition("rule", &path, &Digest::of(b"payload"))).expect("a row");
+    wait(state.add_pending_publish("rule", &path, &Signature::parse(b"s").expect("a signature")))
+        .expect("a row");
+    wait(state.remember_delivered_version("rule", &path, &Digest::of(b"payload"))).expect("a row");
     drop(state);
     // The thread of the state closes the database, which brings all of it into the one file.
     while dir.join(format!("{}-wal", kms_sig::state::FILE)).exists() {
@@ -451,7 +452,7 @@ fn check_cells(rows: &[Cells<'_>]) {
     }
     db.execute_batch("COMMIT").expect("a database");
     drop(db);
-    let state = State::rehearsal(SCRATCH.path()).expect("a whole database");
+    let state = State::dry_run(SCRATCH.path()).expect("a whole database");
     let found = wait(state.remembered_all("rule", paths)).expect("rows are no trouble");
     let (_, first) = found.first().expect("the first path asked for");
     assert!(first.is_some(), "one row hides another");
@@ -475,7 +476,7 @@ fn check_file(damages: &[Damage<'_>]) {
         db.write_all_at(bytes, u64::from(*at) % len).expect("room in memory");
     }
     drop(db);
-    match State::rehearsal(SCRATCH.path()) {
+    match State::dry_run(SCRATCH.path()) {
         Err(StateError::Broken(..) | StateError::Version(..)) => {}
         Err(error @ (StateError::Full(_) | StateError::Busy(_))) => panic!("{error}"),
         Ok(state) => {

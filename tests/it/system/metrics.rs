@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::metrics::{PLAIN, ask, free_port};
 use crate::support::monitoring::{alerts, queries};
-use crate::support::told::told;
+use crate::support::observed_daemon::observed_daemon;
 use crate::support::wait::PATIENCE;
 
 const INSTALL: &str = "it comes with Debian's package prometheus: apt-get install prometheus";
@@ -48,11 +48,11 @@ fn promtool_shows_each_alert_to_fire_and_not_to() {
 
 #[test]
 fn promtool_finds_no_fault_with_what_the_daemon_tells() {
-    let told = told();
-    let answer = told.over_loopback("/metrics", "Accept: text/plain\r\n");
+    let observed = observed_daemon();
+    let answer = observed.over_loopback("/metrics", "Accept: text/plain\r\n");
     assert_eq!(answer.kind, PLAIN);
-    told.place.write("metrics", answer.body);
-    let output = promtool(&["check", "metrics"], File::open(told.place.path("metrics")).unwrap().into());
+    observed.place.write("metrics", answer.body);
+    let output = promtool(&["check", "metrics"], File::open(observed.place.path("metrics")).unwrap().into());
     let said = [output.stdout, output.stderr].concat();
     assert_eq!(String::from_utf8(said).unwrap(), "", "it lints");
 }
@@ -128,9 +128,9 @@ impl Prometheus {
 
 #[test]
 fn prometheus_takes_what_the_daemon_tells_and_answers_every_question_about_it() {
-    let told = told();
-    let dir = told.place.path("prometheus");
-    let prometheus = Prometheus::start(&dir, told.port);
+    let observed = observed_daemon();
+    let dir = observed.place.path("prometheus");
+    let prometheus = Prometheus::start(&dir, observed.port);
     prometheus.until("up", &dir, || {
         let targets = prometheus.get("/api/v1/targets")?;
         let target = targets["data"]["activeTargets"].as_array()?.first()?.clone();
@@ -139,7 +139,7 @@ fn prometheus_takes_what_the_daemon_tells_and_answers_every_question_about_it() 
     });
     let up = prometheus.until("asked", &dir, || prometheus.query("up{job=\"kms-sig\"}").into_iter().next());
     assert_eq!(up["value"][1], "1");
-    let instance = format!("127.0.0.1:{}", told.port);
+    let instance = format!("127.0.0.1:{}", observed.port);
     let files = prometheus.until("stored", &dir, || {
         let query =
             format!("kms_sig_files_total{{instance=\"{instance}\",rule=\"verify\",outcome=\"quarantined\"}}");

@@ -101,7 +101,7 @@ fn five_troubles_at_once_are_named_each_with_its_hint() {
         let found = of(cause);
         assert_eq!(found["rule"], rule);
         assert!(found["file"].as_str().unwrap().starts_with(file), "{found}");
-        assert!(!found["hint"].as_str().unwrap().is_empty() && found["next_try"].is_string(), "{found}");
+        assert!(!found["hint"].as_str().unwrap().is_empty() && found["next_attempt"].is_string(), "{found}");
     }
     assert!(of("being-written")["hint"].as_str().unwrap().contains("fuser -v"));
 

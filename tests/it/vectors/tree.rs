@@ -274,7 +274,8 @@ fn vouches(tree: &Tree, name: &str, signature: &Entry, payload: &Entry) -> bool 
     let keyring = dir.path().join("keyring");
     fs::copy(directory().join("keyring/public"), &keyring).unwrap();
     fs::set_permissions(&keyring, Permissions::from_mode(0o600)).unwrap();
-    let file = encoded(&unescape(name.strip_suffix(".sig").unwrap()));
+    let payload_name = name.rsplit('/').next().and_then(|name| name.strip_suffix(".sig"));
+    let file = encoded(&unescape(payload_name.unwrap()));
     let contexts =
         if tree.without.contains(&"context".to_owned()) { vec![] } else { vec![format!("file={file}")] };
     let vector = Vector {

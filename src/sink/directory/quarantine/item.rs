@@ -266,8 +266,8 @@ impl Item {
         }
     }
 
-    /// The row for history, should it leave as it is.
-    pub(crate) fn departure(&self, how: ExitKind, why: String) -> QuarantineExit {
+    /// The row to record when the item leaves the store unchanged.
+    pub(crate) fn exit(&self, how: ExitKind, why: String) -> QuarantineExit {
         let record = &self.record;
         QuarantineExit {
             how,

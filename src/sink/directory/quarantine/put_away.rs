@@ -227,7 +227,7 @@ fn copy_one(
     if digest.is_some_and(|judged| !judged.matches(hashed.digest.as_bytes())) {
         return Ok(false);
     }
-    staging.seal(0o400)?;
+    staging.set_mode_and_sync(0o400)?;
     Ok(staging.publish(item, OsStr::new(to))? == Publish::Done)
 }
 

@@ -120,7 +120,7 @@ pub(super) fn write_record(item: &Dir, record: &Record) -> Result<(), FsError> {
     let mut json = serde_json::to_vec_pretty(record).map_err(|_| failed(Errno::INVAL))?;
     json.push(b'\n');
     let staging = Staging::holding(item, &json)?;
-    staging.seal(0o400)?;
+    staging.set_mode_and_sync(0o400)?;
     staging.publish(item, OsStr::new(RECORD))?;
     item.sync()
 }

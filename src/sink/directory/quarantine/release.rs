@@ -131,7 +131,7 @@ impl Parcel {
                 PackError::Read(ReadError::Resized { .. }) | PackError::Write(_) => error,
             })?;
         ReadError::check(was, payload.hashed.size)?;
-        payload.seal(&record.payload)?;
+        payload.set_metadata_and_sync(&record.payload)?;
         let signature = match item.signature().map_err(ReadError::from)? {
             None => None,
             Some(file) => {
@@ -139,7 +139,7 @@ impl Parcel {
                 let wanted = Wanted { owner, mode: bounded(was.safe_mode() & 0o644) };
                 let pass = Pass::new(item.folder(), MAX_LEN as u64);
                 let part = Part::copy(&file, item.folder(), pass, stage()?, wanted)?;
-                part.seal(was)?;
+                part.set_metadata_and_sync(was)?;
                 Some(part)
             }
         };
@@ -289,7 +289,7 @@ impl Part {
         Ok(Self { staging, hashed, wanted })
     }
 
-    fn seal(&self, was: &PartRecord) -> Result<(), FsError> {
+    fn set_metadata_and_sync(&self, was: &PartRecord) -> Result<(), FsError> {
         if let Some(time) = was.modified_at() {
             let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
             rustix::fs::futimens(
@@ -302,7 +302,7 @@ impl Part {
                 source,
             })?;
         }
-        self.staging.seal(self.wanted.mode)
+        self.staging.set_mode_and_sync(self.wanted.mode)
     }
 
     fn look(&self, dir: &Dir, name: &OsStr) -> Result<Existing, FsError> {

@@ -1,4 +1,4 @@
-//! A daemon with a bit of everything behind it, for what it tells of that.
+//! A daemon that has signed, delivered, quarantined and held a file, for tests of its metrics.
 
 use std::cell::RefCell;
 use std::fs;
@@ -13,8 +13,8 @@ use super::place::Place;
 use super::policy::{SIGN, VERIFY, place, set_policy, with};
 use super::proxy::{Fault, Proxy};
 
-/// A daemon with a bit of everything behind it, and where it tells its metrics.
-pub(crate) struct Told {
+/// The daemon, and the port that serves its metrics.
+pub(crate) struct ObservedDaemon {
     pub(crate) daemon: Daemon,
     pub(crate) place: Place,
     pub(crate) port: u16,
@@ -24,7 +24,7 @@ pub(crate) struct Told {
 pub(crate) const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
 /// One file signed, one delivered, one quarantined, and one whose key is denied.
-pub(crate) fn told() -> Told {
+pub(crate) fn observed_daemon() -> ObservedDaemon {
     let mut place = place("");
     set_credentials(&mut place);
     for dir in ["arrivals", "away"] {
@@ -55,10 +55,10 @@ pub(crate) fn told() -> Told {
         daemon.waits_for(message);
     }
     assert_eq!(daemon.waits_for("held")["cause"], "access-denied");
-    Told { daemon, place, port, _kms: kms }
+    ObservedDaemon { daemon, place, port, _kms: kms }
 }
 
-impl Told {
+impl ObservedDaemon {
     pub(crate) fn over_socket(&self) -> Answer {
         ask(UnixStream::connect(self.place.path("state/control.sock")).unwrap(), "/metrics", "")
     }
@@ -67,7 +67,7 @@ impl Told {
         ask(TcpStream::connect(("127.0.0.1", self.port)).unwrap(), target, headers)
     }
 
-    /// What it tells over the socket.
+    /// The metrics page that the control socket serves.
     pub(crate) fn now(&self) -> Page {
         Page::parse(&self.over_socket().body)
     }
@@ -79,7 +79,7 @@ impl Told {
             let page = self.now();
             let is_watched = |rule| {
                 page.find("kms_sig_rule_state", &[("rule", rule), ("state", "watched")]) == Some(1.0)
-                    && page.find("kms_sig_trying_files", &[("rule", rule)]) == Some(0.0)
+                    && page.find("kms_sig_running_attempts", &[("rule", rule)]) == Some(0.0)
             };
             let held = page.find("kms_sig_held_files", &[("rule", "away"), ("cause", "access-denied")]);
             let is_shown = is_watched("sign") && is_watched("verify") && held == Some(1.0);

@@ -1,11 +1,11 @@
 //! Items that leave quarantine: released by a person, or purged.
 //!
-//! What is released to where a rule delivers is an edition as any that the daemon delivers, so that
-//! what it supersedes is known.
+//! A payload released into a rule's destination counts as a delivered version, so that `rollback`
+//! knows what it supersedes.
 //!
 //! The row is written before the item goes, so that nothing goes unrecorded. A kill between the two
-//! leaves the item, and another row when it is let go again. Commands write theirs beside a daemon
-//! that runs; they never make, migrate or mend the database, which is the daemon's.
+//! leaves the item, and the next attempt adds another row. Commands write their rows while a daemon
+//! runs; only the daemon creates, migrates or repairs the database.
 
 use std::path::{Path, PathBuf};
 
@@ -67,8 +67,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) fn record(&mut self, departure: &QuarantineExit) -> Result<(), StateError> {
-        self.put(|db| append(db, departure))
+    pub(crate) fn record(&mut self, exit: &QuarantineExit) -> Result<(), StateError> {
+        self.put(|db| append(db, exit))
     }
 
     /// As [`super::State::is_superseded`].
@@ -85,34 +85,33 @@ impl Journal {
         found.map_err(|error| state_error(&self.path, &error))
     }
 
-    /// As [`super::State::remember_edition`].
+    /// As [`super::State::remember_delivered_version`].
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) fn remember_edition(
+    pub(crate) fn remember_delivered_version(
         &mut self,
         rule: &str,
         path: &RelPath,
         digest: &Digest,
     ) -> Result<bool, StateError> {
-        self.put(|db| memory::remember_edition(db, rule, path.as_bytes(), digest))
+        self.put(|db| memory::remember_delivered_version(db, rule, path.as_bytes(), digest))
     }
 
-    /// As [`super::State::forget_edition`].
+    /// As [`super::State::forget_delivered_version`].
     ///
     /// # Errors
     /// [`StateError`].
-    pub(crate) fn forget_edition(
+    pub(crate) fn forget_delivered_version(
         &mut self,
         rule: &str,
         path: &RelPath,
         digest: &Digest,
     ) -> Result<(), StateError> {
-        self.put(|db| memory::forget_edition(db, rule, path.as_bytes(), digest))
+        self.put(|db| memory::forget_delivered_version(db, rule, path.as_bytes(), digest))
     }
 
-    /// Does something to the record in a transaction of its own; the busy timeout waits for the
-    /// daemon's.
+    /// Runs work in a transaction of its own; the busy timeout waits for the daemon's.
     pub(super) fn put<T>(
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -127,19 +126,19 @@ impl Journal {
 }
 
 /// Appends the row. Inside a write transaction only.
-pub(super) fn append(db: &Connection, departure: &QuarantineExit) -> rusqlite::Result<()> {
-    let departure = departure.clone();
+pub(super) fn append(db: &Connection, exit: &QuarantineExit) -> rusqlite::Result<()> {
+    let exit = exit.clone();
     ledger::append_with(db, |seq| Row {
         seq,
         at: clock::timestamp(),
-        rule: departure.rule,
-        path: departure.path.as_bytes().to_vec(),
-        outcome: departure.how.as_str().to_owned(),
-        reason: Some(departure.why),
-        digest: departure.digest.map(|digest| digest.to_string()),
-        signature_digest: departure.signature_digest.map(|digest| digest.to_string()),
-        key: departure.key,
-        item: Some(departure.item),
+        rule: exit.rule,
+        path: exit.path.as_bytes().to_vec(),
+        outcome: exit.how.as_str().to_owned(),
+        reason: Some(exit.why),
+        digest: exit.digest.map(|digest| digest.to_string()),
+        signature_digest: exit.signature_digest.map(|digest| digest.to_string()),
+        key: exit.key,
+        item: Some(exit.item),
     })
     .map(drop)
 }
@@ -152,7 +151,7 @@ mod tests {
     use super::*;
     use crate::state::State;
 
-    fn departure(item: &str) -> QuarantineExit {
+    fn exit(item: &str) -> QuarantineExit {
         QuarantineExit {
             how: ExitKind::Purged,
             rule: "rule".into(),
@@ -178,14 +177,14 @@ mod tests {
         let group = state.call(move |db| {
             let before = rows(db);
             let command = std::thread::spawn(move || {
-                let recorded = journal.record(&departure("command"));
-                done.send(()).ok(); // nobody waits for it any more
+                let recorded = journal.record(&exit("command"));
+                done.send(()).ok(); // the receiver may be gone
                 recorded
             });
-            // Gives the command its chance to come in between. It must not; how long it is given
-            // decides nothing.
+            // Gives the command time to write in between, which it must not. The length of the wait
+            // does not decide the test.
             is_done.recv_timeout(Duration::from_millis(100)).unwrap_err();
-            append(db, &departure("daemon"))?;
+            append(db, &exit("daemon"))?;
             Ok((before, command))
         });
         let (before, command) = group.await.unwrap();
