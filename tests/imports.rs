@@ -33,7 +33,8 @@ const ROOMS: &[&str] = &[
     "exit",
     "digest",
     "key",
-    "context", // ground
+    "context",
+    "log_queue", // ground
     "fs",
     "signature",
     "kms",
@@ -55,7 +56,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// What everybody may import, drawn as one.
-const GROUND: &[&str] = &["chain", "clock", "escape", "exit", "digest", "key", "context"];
+const GROUND: &[&str] = &["chain", "clock", "escape", "exit", "digest", "key", "context", "log_queue"];
 
 /// A path of modules below the crate: `["fs", "staging"]`.
 type ModPath = Vec<String>;

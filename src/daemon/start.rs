@@ -7,20 +7,22 @@ use std::sync::Arc;
 use super::{DaemonError, Options};
 use crate::escape::quoted;
 use crate::fs::Lock;
+use crate::fs::host;
 use crate::fs::trust;
 use crate::policy::Policy;
 use crate::sink::directory::quarantine::store::Store;
 use crate::state::{Found, State};
 
-/// Whether this process may work by this policy at all: not as root unasked, and not by a policy or
-/// keyring that others can write. To be asked before anything is made that the policy names.
+/// Whether this process may and can work by this policy at all: not as root unasked, not by a policy or
+/// keyring that others can write, and not where the host lacks what every file needs. To be asked before anything is made that the policy names.
 ///
 /// # Errors
-/// `Root`, `Trust`.
+/// `Root`, `Host`, `Trust`.
 pub(crate) fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
     if rustix::process::geteuid().is_root() && !(policy.allow_root || options.allow_root) {
         return Err(DaemonError::Root);
     }
+    host::probe()?;
     trust::check(&policy.file)?;
     Ok(policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there)?)
 }

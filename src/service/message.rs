@@ -53,6 +53,7 @@ pub const ALL: &[(&str, u128)] = &[
     ("KMS does not know the credentials; there are new ones", 0x9526_72fd_40d5_412c_8bbd_1eea_9384_c090),
     ("left by an earlier version", 0x8c7a_7656_0c12_4b74_b30b_6966_780a_06ff),
     ("local key made", 0x79bc_297d_c33c_4979_88db_9803_1469_c9d5),
+    ("log lines were dropped", 0x82f9_a366_f71d_4693_baae_c5c4_d73a_2dac),
     ("metrics listener unavailable; see [control] metrics", 0xf94c_f2c3_4e10_4856_ae4c_6a60_1dec_3c2a),
     ("more files were refused in a minute than are logged", 0x0308_c072_3123_4ad0_9bd0_fbf3_eb2f_66ad),
     ("no control socket; status and its like cannot be asked", 0x9942_7dc8_96a2_4013_9863_b1fa_2c2c_32b1),
