@@ -68,7 +68,7 @@ impl HostError {
     pub(crate) fn hint(&self) -> String {
         let mut hint = String::new();
         if self.missing.iter().any(|(need, _)| *need != Need::Proc) {
-            hint += "Linux 5.6 or later has these calls; where the kernel is new enough, a sandbox takes them \
+            hint += "Linux 5.8 or later is needed; where the kernel is new enough, a sandbox takes these calls \
                      away: the seccomp profile of an old container runtime (update it, or allow the calls in its \
                      profile), gVisor, or RestrictSUIDSGID= and SystemCallFilter= in a drop-in of the unit";
         }

@@ -99,7 +99,7 @@ fn messages(lines: &[String]) -> Vec<Value> {
 
 /// The reader of `mkfifo p; sleep 300 <p & kms-sig watch … 2>p`.
 #[test]
-fn a_reader_of_the_log_that_is_stuck_stops_no_work() {
+fn o12_a_reader_of_the_log_that_is_stuck_stops_no_work() {
     let place = place(SIGN);
     let (_reader, writer) = pipe().unwrap();
     let mut watch = Watch::start(&place, &[], writer, Stdio::null());
@@ -113,7 +113,7 @@ fn a_reader_of_the_log_that_is_stuck_stops_no_work() {
 
 /// What is said at the start goes to the other stream, and to the same reader.
 #[test]
-fn a_reader_of_both_streams_that_is_stuck_stops_neither_work_nor_signals() {
+fn o12_a_reader_of_both_streams_that_is_stuck_stops_neither_work_nor_signals() {
     for format in ["human", "json"] {
         let place = place(SIGN);
         let (_reader, writer) = full_pipe();
@@ -130,7 +130,7 @@ fn a_reader_of_both_streams_that_is_stuck_stops_neither_work_nor_signals() {
 /// A run that ends by itself says at the end what it did, and waits for somebody to read that; who
 /// does not want to wait says so.
 #[test]
-fn once_ends_by_a_signal_although_nobody_reads_what_it_says() {
+fn o12_once_ends_by_a_signal_although_nobody_reads_what_it_says() {
     let place = place(SIGN);
     write_files(&place, 20);
     let (_reader, writer) = full_pipe();
@@ -151,7 +151,7 @@ fn make_non_blocking(writer: &PipeWriter) {
 }
 
 #[test]
-fn a_slow_reader_gets_every_line_before_the_end() {
+fn o12_a_slow_reader_gets_every_line_before_the_end() {
     for is_non_blocking in [false, true] {
         let place = place(SIGN);
         write_files(&place, 300);
@@ -178,7 +178,7 @@ fn a_slow_reader_gets_every_line_before_the_end() {
 }
 
 #[test]
-fn the_last_lines_of_a_daemon_reach_a_reader_that_is_slow() {
+fn o12_the_last_lines_of_a_daemon_reach_a_reader_that_is_slow() {
     let place = place(SIGN);
     let (mut reader, writer) = full_pipe();
     let mut watch = Watch::start(&place, &["--log-format", "json"], writer, Stdio::null());
@@ -194,7 +194,7 @@ fn the_last_lines_of_a_daemon_reach_a_reader_that_is_slow() {
 }
 
 #[test]
-fn why_there_is_no_daemon_reaches_a_reader_that_is_slow() {
+fn o12_why_there_is_no_daemon_reaches_a_reader_that_is_slow() {
     let place = place("zzzzzz = 1\n");
     let (mut reader, writer) = full_pipe();
     let mut watch = Watch::start(&place, &[], writer, Stdio::null());
@@ -206,7 +206,7 @@ fn why_there_is_no_daemon_reaches_a_reader_that_is_slow() {
 }
 
 #[test]
-fn what_nobody_reads_is_dropped_counted_and_said_when_somebody_reads_again() {
+fn o12_what_nobody_reads_is_dropped_counted_and_said_when_somebody_reads_again() {
     let place = place(SIGN);
     let (reader, writer) = pipe().unwrap();
     // The other one stays good, for who asks how it stands.
@@ -266,7 +266,7 @@ fn what_nobody_reads_is_dropped_counted_and_said_when_somebody_reads_again() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_stops_no_work() {
+fn o12_a_log_that_cannot_be_written_stops_no_work() {
     for stderr in ["2>/dev/full", "2>&-", "2> >(exit)"] {
         let place = place(SIGN);
         write_files(&place, 3);

@@ -72,7 +72,7 @@ const COMMANDS: [&[&str]; 5] = [
 ];
 
 #[test]
-fn a_call_that_a_sandbox_takes_away_is_named_at_the_start_and_ends_the_unit() {
+fn o13_a_call_that_a_sandbox_takes_away_is_named_at_the_start_and_ends_the_unit() {
     for (name, call) in NEEDED {
         for errno in [libc::ENOSYS, libc::EPERM] {
             // An ordinary user's access can be asked for in an older way, where the newer is unknown.
@@ -90,7 +90,7 @@ fn a_call_that_a_sandbox_takes_away_is_named_at_the_start_and_ends_the_unit() {
                 assert_eq!(run.status.code(), NEVER_AGAIN, "{name} {errno} {arguments:?}: {text}");
                 assert_eq!(text.lines().count(), 2, "{text}");
                 assert!(text.contains(&format!("cannot work without: {name} (")), "{text}");
-                for culprit in ["hint: Linux 5.6", "container runtime", "gVisor", "RestrictSUIDSGID="] {
+                for culprit in ["hint: Linux 5.8", "container runtime", "gVisor", "RestrictSUIDSGID="] {
                     assert!(text.contains(culprit), "{culprit}: {text}");
                 }
             }
@@ -100,7 +100,7 @@ fn a_call_that_a_sandbox_takes_away_is_named_at_the_start_and_ends_the_unit() {
 }
 
 #[test]
-fn what_has_a_substitute_may_be_missing() {
+fn o13_what_has_a_substitute_may_be_missing() {
     let calls = [libc::SYS_inotify_init1, libc::SYS_copy_file_range, libc::SYS_syncfs, libc::SYS_fadvise64];
     for call in calls.into_iter().chain([libc::SYS_faccessat2]) {
         let place = place(VERIFY);
@@ -113,7 +113,7 @@ fn what_has_a_substitute_may_be_missing() {
 
 /// Commands for single files need nothing of it.
 #[test]
-fn files_are_signed_and_verified_by_hand_without_it() {
+fn o13_files_are_signed_and_verified_by_hand_without_it() {
     for (name, call) in NEEDED {
         for errno in [libc::ENOSYS, libc::EPERM] {
             let place = Place::with_keyring();
@@ -127,7 +127,7 @@ fn files_are_signed_and_verified_by_hand_without_it() {
 }
 
 #[test]
-fn a_missing_proc_is_named_at_the_start_and_ends_the_unit() {
+fn o13_a_missing_proc_is_named_at_the_start_and_ends_the_unit() {
     // As a chroot has it, and as one where somebody made the directory.
     for away in ["umount -l /proc", "mount -t tmpfs none /proc"] {
         let place = place(SIGN);

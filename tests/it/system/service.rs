@@ -389,7 +389,7 @@ fn the_journal_says_at_its_own_level_why_there_is_no_daemon() {
 
 /// A journald that is there and reads nothing, in a `/run` of this thread's own.
 #[test]
-fn a_journal_that_nobody_reads_stops_no_work() {
+fn o12_a_journal_that_nobody_reads_stops_no_work() {
     mount::private();
     let _run = Mount::tmpfs(Path::new("/run"), "mode=0755");
     fs::create_dir_all("/run/systemd/journal").unwrap();
@@ -412,7 +412,7 @@ fn a_journal_that_nobody_reads_stops_no_work() {
 
 /// A journald that is started anew, with another socket: what was logged meanwhile waits for it.
 #[test]
-fn a_journald_that_is_restarted_gets_what_was_logged_meanwhile() {
+fn o12_a_journald_that_is_restarted_gets_what_was_logged_meanwhile() {
     mount::private();
     let _run = Mount::tmpfs(Path::new("/run"), "mode=0755");
     fs::create_dir_all("/run/systemd/journal").unwrap();
