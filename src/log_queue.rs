@@ -37,6 +37,9 @@ static QUEUES: Mutex<Vec<LogQueue>> = Mutex::new(Vec::new());
 /// Entries that were dropped, of all queues.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
+/// Says by an entry how many were dropped, and why.
+type Say = dyn Fn(u64, &str) + Send + Sync;
+
 /// What takes entries in the end.
 pub(crate) trait Output: Send + 'static {
     /// Writes an entry, for however long that takes.
@@ -58,7 +61,7 @@ struct Shared {
     taken: Condvar,
     capacity: usize,
     /// Says how many entries were dropped and why, by an entry.
-    say: Box<dyn Fn(u64, &str) + Send + Sync>,
+    say: Box<Say>,
 }
 
 struct State {
@@ -242,7 +245,8 @@ impl LogQueue {
         let unwritten = if state.writer.is_none() { state.output.take() } else { None };
         if let Some(mut output) = unwritten {
             let entries = std::mem::take(&mut state.entries);
-            return entries.iter().fold(true, |whole, entry| output.write(entry).is_ok() && whole);
+            let lost = entries.iter().filter(|entry| output.write(entry).is_err()).count();
+            return lost == 0;
         }
         while !state.is_idle() {
             let patience = match state.waits {

@@ -165,7 +165,7 @@ fn o12_a_slow_reader_gets_every_line_before_the_end() {
         let mut lines: Vec<String> = Vec::new();
         for line in BufReader::with_capacity(512, reader).lines() {
             lines.push(line.unwrap());
-            if !lines.last().unwrap().is_empty() && lines.len() % 10 == 0 {
+            if !lines.last().unwrap().is_empty() && lines.len().is_multiple_of(10) {
                 std::thread::sleep(Duration::from_millis(5)); // as slow as it is
             }
         }
