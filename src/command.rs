@@ -29,6 +29,7 @@ pub(crate) mod version;
 pub(crate) mod watch;
 use crate::cli::{Cli, Command};
 use crate::exit::Exit;
+use crate::fs::host;
 use answer::answer;
 use ask_kms::{block_on, need_keyring};
 use complaint::{complain, complain_missing};
@@ -40,6 +41,9 @@ pub use failure::{Failure, Log};
 /// [`Failure`]; nothing has been said about it yet.
 pub fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { command, common } = cli;
+    if works_on_folders(&command) {
+        host::probe()?;
+    }
     match command {
         Command::Sign(arguments) => sign::run(&arguments, common.keyring()),
         Command::Verify(arguments) => verify::run(&arguments, common.keyring()),
@@ -56,5 +60,23 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Quarantine(arguments) => quarantine::run(&arguments, common.keyring()),
         Command::Key(arguments) => key::run(&arguments, common.keyring()),
         Command::Version => version::run(),
+    }
+}
+
+/// Whether a command does in folders what the daemon does, and so needs of the host what that does.
+const fn works_on_folders(command: &Command) -> bool {
+    match command {
+        Command::Watch(_) | Command::Check(_) | Command::Explain(_) | Command::Quarantine(_) => true,
+        Command::Sign(_)
+        | Command::Verify(_)
+        | Command::Status(_)
+        | Command::Backlog(_)
+        | Command::Events(_)
+        | Command::Rescan(_)
+        | Command::Reload(_)
+        | Command::History(_)
+        | Command::Show(_)
+        | Command::Key(_)
+        | Command::Version => false,
     }
 }

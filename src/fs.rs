@@ -14,6 +14,7 @@ pub mod copy;
 mod dir;
 mod error;
 pub mod flush;
+pub(crate) mod host;
 pub(crate) mod lease;
 mod lock;
 mod mount;

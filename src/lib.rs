@@ -42,8 +42,8 @@
 //! them, [`state`] what is remembered and on record, and how KMS vouches for that record;
 //! [`diagnose`] what would happen; [`cli`] and [`command`] are what a person asks for, [`terminal`]
 //! what is shown to people only, [`service`] what the host is notified of, [`message`] what is
-//! logged, [`control`] what a running daemon answers. ARCHITECTURE.md has the order in which they
-//! may import each other.
+//! logged and [`log_queue`] what stands between that and who reads it, [`control`] what a running
+//! daemon answers. ARCHITECTURE.md has the order in which they may import each other.
 //!
 //! # As a library
 //!
@@ -84,6 +84,7 @@ pub mod fs;
 pub(crate) mod hold;
 pub mod key;
 pub mod kms;
+pub mod log_queue;
 pub mod message;
 pub mod policy;
 pub mod service;

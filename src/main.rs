@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use kms_sig::cli::{self, LogFormat};
+use kms_sig::cli::{self, Command, LogFormat};
 use kms_sig::command::{self, Failure, Log};
+use kms_sig::log_queue::FlushAtExit;
 use kms_sig::service::environment;
 use kms_sig::service::human;
 use kms_sig::service::journal::{self, Journal};
-use kms_sig::terminal::{self, progress};
+use kms_sig::terminal::{self, panic, progress};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
-    let traced = trace(cli.common.log_format);
+    let _until_exit = FlushAtExit;
+    let traced = trace(cli.common.log_format, matches!(cli.command, Command::Watch(_)));
     let log = *traced.as_ref().unwrap_or(&Log::Lines);
     match traced.and_then(|_| command::run(cli)) {
         Ok(exit) => exit.into(),
@@ -30,8 +32,8 @@ fn main() -> ExitCode {
 }
 
 /// Logs go to standard error, as what the program answers goes to standard output; or to the
-/// journal.
-fn trace(format: Option<LogFormat>) -> Result<Log, Failure> {
+/// journal. What runs for long is not to wait for whoever reads it.
+fn trace(format: Option<LogFormat>, queued: bool) -> Result<Log, Failure> {
     let filter = match std::env::var(cli::LOG_VARIABLE) {
         Ok(filter) => EnvFilter::try_new(filter).map_err(|error| Failure::LogFilter(error.to_string()))?,
         Err(_) => EnvFilter::new("kms_sig=info"),
@@ -42,7 +44,12 @@ fn trace(format: Option<LogFormat>) -> Result<Log, Failure> {
         None if captured => Journal::open().ok(), // otherwise line by line, as the journal takes them, too
         None | Some(LogFormat::Human | LogFormat::Json) => None,
     };
+    if queued {
+        progress::queue();
+        panic::to_log();
+    }
     if let Some(journal) = journal {
+        let journal = if queued { journal.queued().map_err(Failure::Journal)? } else { journal };
         tracing_subscriber::registry().with(filter).with(journal).init();
         return Ok(if captured { Log::Captured } else { Log::Journal });
     }

@@ -122,6 +122,8 @@ messages! {
         "an earlier version had kept somebody's file there; it is now kms-sig-recovered-… beside it";
     LocalKeyCreated: INFO, "local-key-created", 0x79bc_297d_c33c_4979_88db_9803_1469_c9d5,
         "local key made";
+    LogLinesDropped: WARN, "log-lines-dropped", 0x82f9_a366_f71d_4693_baae_c5c4_d73a_2dac,
+        "log lines were dropped";
     LoopResponsive: INFO, "loop-responsive", 0x3244_c280_f039_4c50_8c58_1ebd_cbef_2a65,
         "event loop responsive again";
     LoopUnresponsive: ERROR, "loop-unresponsive", 0x5094_198f_7892_4ff3_b9a9_b127_8f49_26be,

@@ -4,6 +4,7 @@
 //! the text: without its escapes it is what a pipe gets, to the byte. Escapes no names, that is
 //! done before (P9). What is drawn while work goes on is [`progress`].
 
+pub mod panic;
 pub mod progress;
 
 use std::ffi::OsString;

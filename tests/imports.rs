@@ -34,7 +34,8 @@ const ROOMS: &[&str] = &[
     "message",
     "digest",
     "key",
-    "context", // ground
+    "context",
+    "log_queue", // ground
     "fs",
     "signature",
     "kms",
@@ -56,7 +57,8 @@ const ROOMS: &[&str] = &[
 ];
 
 /// What everybody may import, drawn as one.
-const GROUND: &[&str] = &["chain", "clock", "escape", "exit", "message", "digest", "key", "context"];
+const GROUND: &[&str] =
+    &["chain", "clock", "escape", "exit", "message", "digest", "key", "context", "log_queue"];
 
 /// A path of modules below the crate: `["fs", "staging"]`.
 type ModPath = Vec<String>;

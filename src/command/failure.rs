@@ -17,6 +17,7 @@ use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
 use crate::fs::FsError;
 use crate::fs::atomic_write::WriteError;
+use crate::fs::host::HostError;
 use crate::key::{KeyArn, KeyError, Provider};
 use crate::kms::Trouble;
 use crate::kms::local::KeyringError;
@@ -128,6 +129,9 @@ pub enum Failure {
         /// What KMS said.
         source: Trouble,
     },
+    /// This host lacks what every file needs.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// A policy with faults.
     #[error(transparent)]
     Policy(#[from] Faults),
@@ -161,6 +165,7 @@ impl Failure {
             | Self::Write(WriteError::Planted { .. })
             | Self::Terminal
             | Self::LogFilter(_)
+            | Self::Host(_)
             | Self::Keyring(KeyringError::Exists { .. } | KeyringError::NotLocal(_)) => Exit::Usage,
             Self::Policy(faults) if faults.may_pass() => Exit::Unfinished,
             Self::Policy(_) => Exit::Usage,
@@ -221,6 +226,7 @@ impl Failure {
             Self::Key(error) => return hint::key(error).map(str::to_owned),
             Self::Context(error) => return hint::context(error).map(str::to_owned),
             Self::Keyring(error) => return hint::keyring(error).map(str::to_owned),
+            Self::Host(error) | Self::Daemon(DaemonError::Host(error)) => error.hint(),
             Self::Daemon(error) => return hint::daemon(error).map(str::to_owned),
             Self::State(error) => return hint::state(error).map(str::to_owned),
             Self::Policy(_) => return None, // each fault says what to write instead

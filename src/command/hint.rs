@@ -166,6 +166,7 @@ pub(super) fn daemon(error: &DaemonError) -> Option<&str> {
         DaemonError::Worker(_) => Some("report it, with the log"),
         // They say what to do, or that nothing is to be done.
         DaemonError::Root
+        | DaemonError::Host(_) // its hint is put together for the host
         | DaemonError::Locked(_)
         | DaemonError::Store(StoreError::Locked(_))
         | DaemonError::Fixed(_)

@@ -34,7 +34,7 @@ fn in_words(status: &StatusReport) -> String {
 }
 
 fn head(status: &StatusReport) -> String {
-    let StatusReport { version, pid, phase, started, time, .. } = status;
+    let StatusReport { version, pid, phase, started, time, log_lines_dropped, .. } = status;
     let mut head = format!("{phase}, started {} (version {version}, pid {pid})", ago(started, time));
     if let Some(policy) = &status.policy {
         let (file, generation) = (&policy.file, policy.generation);
@@ -45,6 +45,9 @@ fn head(status: &StatusReport) -> String {
     }
     if let Some(caller) = &status.kms.caller {
         head += &format!("\n{}", as_whom(caller, &status.kms.accounts));
+    }
+    if *log_lines_dropped > 0 {
+        head += &format!("\n{log_lines_dropped} log lines were dropped since the start");
     }
     head
 }

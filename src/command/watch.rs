@@ -1,8 +1,10 @@
 //! `kms-sig watch`: the daemon.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,13 +15,14 @@ use super::{Failure, answer};
 use crate::cli::Watch;
 use crate::control;
 use crate::daemon::status::Status;
-use crate::daemon::{self, DaemonError, Options, Order};
+use crate::daemon::{self, DaemonError, Options, Order, Summary};
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::Dir;
 use crate::key::KeyId;
 use crate::kms::local::{Keyring, KeyringError};
 use crate::kms::provider::Providers;
+use crate::log_queue;
 use crate::message::log;
 use crate::policy::{Faults, Mode, OnInvalid, Place, Policy, Rule};
 use crate::service::SystemdNotifier;
@@ -28,6 +31,10 @@ use crate::state;
 use crate::terminal;
 use crate::terminal::progress::{self, Drawn, Files};
 
+/// How long the end waits for whoever reads standard output and has not taken what was said at the
+/// start.
+const READER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Runs the daemon until SIGTERM or SIGINT, or with `--once` until everything present is dealt
 /// with.
 ///
@@ -35,6 +42,10 @@ use crate::terminal::progress::{self, Drawn, Files};
 /// A bad policy; what the daemon cannot start with.
 pub(crate) fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool) -> Result<Exit, Failure> {
     let notifier = Notifier::from_environment(); // first: there is one thread as yet
+    log_queue::start().map_err(Failure::Runtime)?;
+    if !arguments.once {
+        log_queue::never_wait();
+    }
     let policy = Policy::load(&arguments.policy.policy)?;
     let options =
         Options { once: arguments.once, dry_run: arguments.dry_run, allow_root: arguments.allow_root };
@@ -53,12 +64,14 @@ pub(crate) fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool)
         let (ready, is_ready) = oneshot::channel();
         let (order, orders) = mpsc::channel(1);
         let welcome = (for_people && !arguments.once).then(|| welcome(&policy));
-        let tell = async {
-            if let (Ok(()), Some(text)) = (is_ready.await, welcome) {
-                answer(&text)?;
+        // Whoever reads it may be stuck.
+        let mut telling = JoinSet::new();
+        telling.spawn(async {
+            match (is_ready.await, welcome) {
+                (Ok(()), Some(text)) => answer_after_log(text).await,
+                (Ok(()) | Err(_), _) => Ok(()),
             }
-            Ok(())
-        };
+        });
         let file = policy.file.clone();
         let status = Arc::new(Status::default());
         let mut systemd = SystemdNotifier::new(notifier, Arc::clone(&status));
@@ -86,24 +99,53 @@ pub(crate) fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool)
             systemd.send_phase(); // what came last; nobody is left to repeat it
             ended
         };
-        let (told, ended): (Result<(), Failure>, _) = tokio::join!(tell, served);
+        let ended = served.await;
         drop(progress);
-        told.and(ended.map_err(Failure::Daemon))
+        let told = tokio::time::timeout(READER_PATIENCE, telling.join_next()).await;
+        match told {
+            Ok(Some(Ok(told))) => told.and(ended.map_err(Failure::Daemon)),
+            Ok(Some(Err(lost))) => ended.and(Err(lost.into())).map_err(Failure::Daemon),
+            Ok(None) | Err(_) => ended.map_err(Failure::Daemon),
+        }
     });
-    // A name look-up that hangs is not waited for, nor a file in hand when somebody said stop
-    // twice.
+    let summaries = match ended {
+        Ok(summaries) if arguments.once => summaries,
+        ended => {
+            // A name look-up that hangs is not waited for, nor a file in hand when somebody said
+            // stop twice.
+            runtime.shutdown_background();
+            return ended.map(|_| Exit::Done);
+        }
+    };
+    let said = runtime.block_on(async {
+        let mut signals = Signals::new().map_err(Failure::Runtime)?;
+        tokio::select! {
+            said = answer_after_log(summarized(&summaries, arguments.dry_run)) => return said,
+            _ = signals.terminate.recv() => {}
+            _ = signals.interrupt.recv() => {}
+        }
+        log_queue::never_wait();
+        Err(Failure::Output(ErrorKind::Interrupted.into()))
+    });
     runtime.shutdown_background();
-    let summaries = ended?;
-    if !arguments.once {
-        return Ok(Exit::Done);
-    }
-    if arguments.dry_run {
-        answer("dry run: nothing was changed; this is what would have come of it")?;
-    }
-    for summary in &summaries {
-        answer(&summary.shown(terminal::stdout()))?;
-    }
+    said?;
     Ok(summaries.iter().fold(Exit::Done, |exit, summary| exit.and(summary.exit())))
+}
+
+/// Answers, on a thread that may wait for a reader, and after what was logged before.
+async fn answer_after_log(text: String) -> Result<(), Failure> {
+    let answered = tokio::task::spawn_blocking(move || {
+        log_queue::flush();
+        if text.is_empty() { Ok(()) } else { answer(&text) }
+    });
+    answered.await.map_err(|lost| Failure::Daemon(lost.into()))?
+}
+
+/// What a run with `--once` came to.
+fn summarized(summaries: &[Summary], dry_run: bool) -> String {
+    let head = dry_run.then(|| "dry run: nothing was changed; this is what would have come of it".to_owned());
+    let rules = summaries.iter().map(|summary| summary.shown(terminal::stdout()));
+    head.into_iter().chain(rules).collect::<Vec<_>>().join("\n")
 }
 
 /// Shows how far `--once` has come.
@@ -215,6 +257,7 @@ impl Reading<'_> {
 
 fn stop(signal: &str, status: &Status) -> Order {
     status.is_stopping();
+    log_queue::never_wait(); // the end has its limits, whoever reads the log
     log!(Stopping, signal);
     Order::Stop
 }

@@ -24,6 +24,7 @@ use crate::daemon::status::{Cause, Figures, Plan, Reading, Root, Status};
 use crate::daemon::waits;
 use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::Operation;
+use crate::log_queue;
 use crate::policy::{Mode, Rule};
 use crate::state::Outcome;
 
@@ -121,6 +122,12 @@ fn of_daemon(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Re
     )?;
     let refused = truth(reading.life.refused.is_some());
     page.gauges("policy_reload_refused", "1 if the last reload was refused", None, [([], refused)])?;
+    page.counters(
+        "log_lines_dropped",
+        "Log lines that nobody took in time, or that could not be written",
+        None,
+        [([], float(log_queue::dropped()))],
+    )?;
     page.gauges(
         "silent_loops",
         "Loops of the daemon that have not turned for ten seconds: of rules, or of state",

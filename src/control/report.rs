@@ -14,6 +14,7 @@ use crate::daemon::ask::{Backlog as Pairs, Unanswered, Waiting};
 use crate::daemon::status::{Figures, Phase, Plan, Reading, Root, Status};
 use crate::escape::Escaped;
 use crate::kms::caller::Caller;
+use crate::log_queue;
 
 /// `GET /status`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +37,10 @@ pub(crate) struct StatusReport {
     pub(crate) rules: Vec<RuleStatus>,
     /// How it stands with KMS.
     pub(crate) kms: KmsStatus,
+    /// Log lines that were dropped since the start, as nobody took them in time or they could not
+    /// be written.
+    #[serde(default)]
+    pub(crate) log_lines_dropped: u64,
 }
 
 /// The policy in force.
@@ -55,7 +60,7 @@ pub(crate) struct PolicyStatus {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Concern {
     /// In a word: the cause of a hold, or `rule-held`, `no-events`, `kms-silent`, `brake`,
-    /// `reload-refused`, `unresponsive`.
+    /// `reload-refused`, `unresponsive`, `log-stuck`.
     pub(crate) kind: String,
     /// The rule, if it is about one.
     pub(crate) rule: Option<String>,
@@ -285,6 +290,7 @@ impl StatusReport {
                 accounts: reading.asked.accounts.iter().map(|a| Escaped::text(a).to_string()).collect(),
                 silent: silent.collect(),
             },
+            log_lines_dropped: log_queue::dropped(),
         }
     }
 }
@@ -378,6 +384,22 @@ fn concerns(status: &Status, reading: &Reading, clocks: Clocks) -> Vec<Concern> 
                 true => "see to the disk or the file server; the other rules go on".to_owned(),
                 false => "restart the daemon (the watchdog of systemd does), and report it".to_owned(),
             },
+            needs_operator: true,
+        });
+    }
+    if log_queue::is_dropping() {
+        all.push(Concern {
+            kind: "log-stuck".to_owned(),
+            rule: None,
+            files: None,
+            since: None,
+            reason: format!(
+                "nobody reads the log, and it is dropped: {} lines since the start; the work goes on",
+                log_queue::dropped()
+            ),
+            hint: "see to what reads standard error, or to journald (systemctl status systemd-journald); \
+                   what was decided is on record: kms-sig history"
+                .to_owned(),
             needs_operator: true,
         });
     }

@@ -7,6 +7,7 @@ use tokio::task::JoinError;
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::fs::FsError;
+use crate::fs::host::HostError;
 use crate::fs::trust::TrustError;
 use crate::hold::Hold;
 use crate::sink::directory::quarantine::store::StoreError;
@@ -18,6 +19,9 @@ pub enum DaemonError {
     /// Running as root without permission to.
     #[error("refusing to run as root; run it as a user of its own, or set allow_root = true")]
     Root,
+    /// This host lacks what the daemon cannot work without.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// A path that the policy names is not safe from others.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -60,7 +64,11 @@ impl DaemonError {
             Self::Trust(TrustError::Io(_)) | Self::Store(StoreError::Trust(TrustError::Io(_))) => {
                 Exit::Unfinished
             }
-            Self::Root | Self::Trust(_) | Self::Store(StoreError::Trust(_)) | Self::Fixed(_) => Exit::Usage,
+            Self::Root
+            | Self::Host(_)
+            | Self::Trust(_)
+            | Self::Store(StoreError::Trust(_))
+            | Self::Fixed(_) => Exit::Usage,
             Self::Locked(_)
             | Self::Store(StoreError::Fs(_) | StoreError::Locked(_))
             | Self::State(_)

@@ -8,22 +8,24 @@ use super::{DaemonError, Options};
 use crate::escape::quoted;
 use crate::fs::Lock;
 use crate::fs::chown::Owner;
+use crate::fs::host;
 use crate::fs::trust;
 use crate::message::log;
 use crate::policy::Policy;
 use crate::sink::directory::quarantine::store::Store;
 use crate::state::{Found, State};
 
-/// Checks that this process may run under this policy: not as root without permission to, and not
-/// with a policy or keyring that others can write. Call it before anything that the policy names is
-/// created.
+/// Checks that this process may and can run under this policy: not as root without permission to,
+/// not with a policy or keyring that others can write, and not where the host lacks what every file
+/// needs. Call it before anything that the policy names is created.
 ///
 /// # Errors
-/// `Root`, `Trust`.
+/// `Root`, `Host`, `Trust`.
 pub(crate) fn admit(policy: &Policy, options: Options) -> Result<(), DaemonError> {
     if rustix::process::geteuid().is_root() && !(policy.allow_root || options.allow_root) {
         return Err(DaemonError::Root);
     }
+    host::probe()?;
     trust::check_where_it_leads(&policy.file, Owner::current())?;
     Ok(policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there)?)
 }

@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
@@ -17,12 +18,16 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use crate::escape::word;
+use crate::log_queue::{self, LogQueue, Output};
 use crate::message::Message;
 
 /// Where journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// How long an entry may take where journald does not read; then it is lost, and the work goes on.
+/// How long an entry of a command may take where journald does not read; then it is lost, and the
+/// work goes on.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether journald is there again.
+const RETRY: Duration = Duration::from_millis(200);
 /// The longest value, in bytes: the longest path, escaped. An entry of a dozen of them is still one
 /// datagram.
 const LONGEST: usize = 16 * 1024;
@@ -33,7 +38,19 @@ const IDENTIFIER: &str = "kms-sig";
 
 /// A layer that sends events to the journal.
 #[derive(Debug)]
-pub struct Journal {
+pub struct Journal(Way);
+
+/// How entries get there.
+#[derive(Debug)]
+enum Way {
+    /// At once.
+    Direct(Socket),
+    /// When it is their turn.
+    Queued(LogQueue),
+}
+
+#[derive(Debug)]
+struct Socket {
     socket: UnixDatagram,
     to: PathBuf,
 }
@@ -55,8 +72,51 @@ impl Journal {
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.send_to(&[], path)?; // an empty entry, which journald drops
-        Ok(Self { socket, to: path.to_owned() })
+        Ok(Self(Way::Direct(Socket { socket, to: path.to_owned() })))
     }
+
+    /// The same, where entries wait for their turn in a queue (see [`log_queue`]), and who logs
+    /// does not wait for journald.
+    ///
+    /// # Errors
+    /// None that can be brought about from outside.
+    pub fn queued(self) -> io::Result<Self> {
+        let Way::Direct(socket) = self.0 else { return Ok(self) };
+        socket.socket.set_write_timeout(None)?; // the queue has time
+        Ok(Self(Way::Queued(log_queue::open(socket))))
+    }
+}
+
+impl Output for Socket {
+    fn write(&mut self, entry: &[u8]) -> io::Result<()> {
+        loop {
+            match self.socket.send_to(entry, &self.to) {
+                // It is being restarted, and entries are kept for it as long as there is room.
+                Err(error) if is_away(&error) => thread::sleep(RETRY),
+                done => return done.map(drop),
+            }
+        }
+    }
+}
+
+/// Whether journald may be there again in a moment: nobody listens at the socket, or the kernel has
+/// no buffer free.
+fn is_away(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(
+            Errno::NOENT
+                | Errno::CONNREFUSED
+                | Errno::CONNRESET
+                | Errno::PIPE
+                | Errno::NOBUFS
+                | Errno::NOMEM
+                | Errno::AGAIN
+                | Errno::INTR
+        )
+    )
 }
 
 /// Whether standard error goes to the journal: `JOURNAL_STREAM` names the very stream that it is
@@ -78,8 +138,13 @@ impl<S: Subscriber> Layer<S> for Journal {
         let mut words = Words::default();
         event.record(&mut words);
         let entry = entry(event.metadata(), words);
-        // Who cannot log has nowhere to say so; it must not stop the work.
-        self.socket.send_to(&entry, &self.to).unwrap_or_default();
+        match &self.0 {
+            // Who cannot log has nowhere to say so; it must not stop the work.
+            Way::Direct(Socket { socket, to }) => {
+                socket.send_to(&entry, to).unwrap_or_default();
+            }
+            Way::Queued(queue) => queue.push(&entry),
+        }
     }
 }
 

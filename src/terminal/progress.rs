@@ -10,13 +10,16 @@ use std::convert::Infallible;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use super::{Palette, TERM, understands_escapes};
+use crate::log_queue::{self, LogQueue, Output};
 
 /// Work that takes no longer than this is not shown.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -26,6 +29,8 @@ const PATIENCE_WITH_KMS: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_millis(100);
 /// Drawings in a second at most.
 const HZ: u8 = 10;
+/// A terminal that has been stopped (Ctrl-S) for so long is left with the line on it.
+const PATIENCE_WITH_TERMINAL: Duration = Duration::from_secs(2);
 /// Above this, the time left is not shown: it would be a guess.
 const FORESEEABLE: f64 = 7.0 * 24.0 * 3600.0;
 /// What turns, and what remains of it: ASCII, as a terminal may know no more.
@@ -33,12 +38,14 @@ const TURNING: [&str; 5] = ["-", "\\", "|", "/", " "];
 
 /// What is drawn now. The one thing here that all of the process shares, as it shares the terminal.
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+/// Where lines wait for standard error, once [`queue`] was called.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 
 /// A line that is drawn for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Drawn {
     stop: Option<Sender<Infallible>>,
-    drawer: Option<JoinHandle<()>>,
+    stopped: Receiver<Infallible>,
 }
 
 impl Drawn {
@@ -49,19 +56,26 @@ impl Drawn {
         if !is_wanted {
             return None;
         }
-        let (stop, stopped) = mpsc::channel();
+        let (stop, is_stopped) = mpsc::channel();
+        let (drawing, stopped) = mpsc::channel();
         let drawer = thread::Builder::new().name("progress".to_owned());
         // Without a thread for it, the work goes on unseen.
-        let drawer = drawer.spawn(move || draw(&stopped, patience, line)).ok()?;
-        Some(Self { stop: Some(stop), drawer: Some(drawer) })
+        let drawn = drawer.spawn(move || {
+            let _drawing = drawing;
+            draw(&is_stopped, patience, line);
+        });
+        drawn.ok()?;
+        Some(Self { stop: Some(stop), stopped })
     }
 }
 
 impl Drop for Drawn {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(drawer) = self.drawer.take() {
-            drawer.join().unwrap_or_default(); // one that panicked draws no more, which is all that is wanted
+        // Nothing is ever sent: it ends when the thread does. One that panicked draws no more,
+        // which is all that is wanted.
+        if let Ok(never) = self.stopped.recv_timeout(PATIENCE_WITH_TERMINAL) {
+            match never {}
         }
     }
 }
@@ -90,9 +104,16 @@ fn drawn() -> MutexGuard<'static, Option<ProgressBar>> {
     DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Standard error, for whole lines: what is drawn there makes way for them.
+/// Standard error, for whole lines: what is drawn there makes way for them. After [`queue`] they
+/// wait for their turn in a queue, and whoever writes them does not.
 pub fn stderr() -> impl Write {
     Stderr
+}
+
+/// From now on lines for standard error go through a queue (see [`log_queue`]): who logs must not
+/// wait for whoever reads it.
+pub fn queue() {
+    QUEUE.get_or_init(|| log_queue::open(Screen::default()));
 }
 
 struct Stderr;
@@ -103,15 +124,67 @@ impl Write for Stderr {
     }
 
     fn write_all(&mut self, lines: &[u8]) -> io::Result<()> {
-        match &*drawn() {
-            Some(bar) => bar.suspend(|| io::stderr().write_all(lines)),
-            None => io::stderr().write_all(lines),
+        match QUEUE.get() {
+            Some(queue) => queue.push(lines),
+            None => Screen::default().write(lines)?,
         }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(()) // nothing is kept back
     }
+}
+
+/// Standard error itself.
+#[derive(Debug, Default)]
+struct Screen {
+    /// The last line could be written in part only.
+    is_torn: bool,
+}
+
+impl Output for Screen {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let written = match &*drawn() {
+            Some(bar) => bar.suspend(|| self.write_whole(lines)),
+            None => self.write_whole(lines),
+        };
+        Ok(written?)
+    }
+}
+
+impl Screen {
+    /// Without the lock of [`io::Stderr`], which a reader that is stuck would keep from everybody.
+    fn write_whole(&mut self, lines: &[u8]) -> rustix::io::Result<()> {
+        if self.is_torn {
+            write_all(b"\n").map_err(|(errno, _)| errno)?;
+            self.is_torn = false;
+        }
+        write_all(lines).map_err(|(errno, written)| {
+            self.is_torn = written > 0;
+            errno
+        })
+    }
+}
+
+/// Writes all, and otherwise says how much. Others may have made the stream one that does not wait
+/// (`O_NONBLOCK` belongs to all who have it open).
+fn write_all(bytes: &[u8]) -> Result<(), (Errno, usize)> {
+    let (stderr, mut rest) = (io::stderr(), bytes);
+    while !rest.is_empty() {
+        let done = match rustix::io::write(&stderr, rest) {
+            Ok(0) => Err(Errno::IO),
+            Err(Errno::INTR) => Ok(0),
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => Ok(0),
+                Err(errno) => Err(errno),
+            },
+            done => done,
+        };
+        let done = done.map_err(|errno| (errno, bytes.len() - rest.len()))?;
+        rest = rest.get(done..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Bytes that are being read, shown if that takes a while.

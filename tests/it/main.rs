@@ -4,8 +4,8 @@
 //! - A command, its output and its exit code: `cli`, `explain`, `history`, `quarantine`, `online`
 //!   (`check --online`), `terminal` (progress and colours).
 //! - The daemon: `daemon`, `watching` (what is found, and when it is complete), `batch`, `metrics`,
-//!   `control` (status, backlog, events), `service` (the service manager), `model` (random
-//!   stories).
+//!   `control` (status, backlog, events), `log` (who reads it, or does not), `service` (the service
+//!   manager), `model` (random stories).
 //! - KMS and its credentials: `aws` and `online_aws` for commands, `outage` and `aws_credentials`
 //!   for the daemon, `credentials` for where they come from.
 //! - Vectors for other implementations, too: `vectors`.
@@ -38,6 +38,7 @@ mod docs;
 mod explain;
 mod foretold;
 mod history;
+mod log;
 mod manual;
 #[cfg(feature = "aws")] // without it some metrics tell nothing
 mod metrics;

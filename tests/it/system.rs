@@ -5,6 +5,7 @@
 mod attacker;
 mod crash;
 mod errno;
+mod host;
 mod inspection;
 mod job;
 mod limits;

@@ -7,14 +7,19 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use crate::support::control::status;
 use crate::support::daemon::Daemon;
 use crate::support::files::verifies;
-use crate::support::place::Place;
+use crate::support::mount::{self, Mount};
+use crate::support::place::{PROGRAM, Place};
 use crate::support::policy::{SIGN, VERIFY, place, set_policy, with};
 use crate::support::service_manager::Manager;
+use crate::support::wait::PATIENCE;
 
 const SILENT: &str = "event loop unresponsive; the watchdog is not notified";
 
@@ -380,4 +385,61 @@ fn the_journal_says_at_its_own_level_why_there_is_no_daemon() {
         said("ended")
     );
     assert_eq!(said("stderr"), "", "and nothing twice");
+}
+
+/// A journald that is there and reads nothing, in a `/run` of this thread's own.
+#[test]
+fn o12_a_journal_that_nobody_reads_stops_no_work() {
+    mount::private();
+    let _run = Mount::tmpfs(Path::new("/run"), "mode=0755");
+    fs::create_dir_all("/run/systemd/journal").unwrap();
+    let journald = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
+    let place = place(SIGN);
+    let mut command = Command::new(PROGRAM);
+    command.args(["watch", "--policy", "policy.toml", "--log-format", "journal"]);
+    let daemon = Daemon::spawn(place.prepare(command));
+    for i in 0..1000 {
+        place.write(format!("in/{i}"), "content");
+    }
+    daemon.until("signed all", || (0..1000).all(|i| place.path(format!("in/{i}.sig")).exists()));
+    daemon.until("counted all", || status(&place)["rules"][0]["outcomes"]["signed"] == 1000);
+    assert_eq!(status(&place)["log_lines_dropped"], 0, "there was room for these");
+    let asked_to_end = Instant::now();
+    assert_eq!(daemon.stop().code(), Some(0));
+    assert!(asked_to_end.elapsed() < Duration::from_secs(30), "{:?}", asked_to_end.elapsed());
+    drop(journald);
+}
+
+/// A journald that is started anew, with another socket: what was logged meanwhile waits for it.
+#[test]
+fn o12_a_journald_that_is_restarted_gets_what_was_logged_meanwhile() {
+    mount::private();
+    let _run = Mount::tmpfs(Path::new("/run"), "mode=0755");
+    fs::create_dir_all("/run/systemd/journal").unwrap();
+    let socket = Path::new("/run/systemd/journal/socket");
+    let journald = UnixDatagram::bind(socket).unwrap();
+    let place = place(SIGN);
+    let mut command = Command::new(PROGRAM);
+    command.args(["watch", "--policy", "policy.toml", "--log-format", "journal"]);
+    let daemon = Daemon::spawn(place.prepare(command));
+    place.write("in/f", "content");
+    let reads = |journald: &UnixDatagram, text: &str| {
+        journald.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            let length = journald.recv(&mut buffer).unwrap_or_else(|e| panic!("{text}: {e}"));
+            if String::from_utf8_lossy(&buffer[..length]).contains(text) {
+                return;
+            }
+        }
+    };
+    reads(&journald, "signed rule=\"sign\" file=f");
+    drop(journald);
+    fs::remove_file(socket).unwrap();
+    place.write("in/g", "content");
+    daemon.until("signed", || place.path("in/g.sig").exists());
+    std::thread::sleep(Duration::from_millis(500)); // longer than it takes to try in vain
+    let journald = UnixDatagram::bind(socket).unwrap();
+    reads(&journald, "signed rule=\"sign\" file=g");
+    assert_eq!(daemon.stop().code(), Some(0));
 }
