@@ -5,6 +5,7 @@
 //! done before (P9). What is drawn while work goes on is [`progress`].
 
 pub mod progress;
+pub(crate) mod streams;
 
 use std::ffi::OsString;
 use std::fmt;
