@@ -261,6 +261,7 @@ impl<K: Kms> Pipeline<K> {
                     verdict = INVALID,
                     reason = reason.as_str(),
                     item,
+                    hint = taken.hint(),
                     "quarantined"
                 );
                 let facts = Facts { item: Some(item), ..facts(taken, None) };

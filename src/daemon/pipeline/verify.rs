@@ -102,6 +102,7 @@ impl<K: Kms> Pipeline<K> {
                     file = %Escaped::new(work.path.as_path()),
                     verdict = INVALID,
                     reason = reason.as_str(),
+                    hint = taken.hint(),
                     "invalid"
                 );
                 let settled = Settled::judged(Outcome::Invalid, reason);
