@@ -10,13 +10,14 @@ mod history;
 mod policy_args;
 mod quarantine;
 mod stream;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
+use crate::chain;
 use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::service::journal;
-use crate::terminal::{self, progress};
+use crate::terminal::{self, progress, streams};
 pub(crate) use check::Check;
 use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 pub(crate) use control::{
@@ -290,9 +291,19 @@ pub fn parse() -> Result<Cli, Exit> {
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|said| {
         let said = said.format(&mut command);
         if !said.use_stderr() {
-            // Who asked for help and closed the pipe has seen enough.
-            said.print().ok();
-            return Exit::Done;
+            let text = said.render();
+            let text =
+                if terminal::stdout().is_coloured() { text.ansi().to_string() } else { text.to_string() };
+            return match streams::write_stdout(text.as_bytes()) {
+                // Who asked for help and closed the pipe has seen enough.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    let line =
+                        format!("kms-sig: cannot write to standard output: {}", chain::one_line(&error));
+                    writeln!(progress::stderr(), "{}", terminal::stderr().labelled(&line)).ok();
+                    Exit::Unfinished
+                }
+                Ok(()) | Err(_) => Exit::Done,
+            };
         }
         // A usage error quotes the argument, which may come from a file's name (P9).
         let colours = terminal::stderr();

@@ -12,6 +12,7 @@ mod listen;
 mod metrics;
 mod order;
 mod peer;
+mod places;
 pub(crate) mod report;
 mod routes;
 use std::convert::Infallible;

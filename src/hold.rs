@@ -33,9 +33,9 @@ pub enum Hold {
     },
     /// The rule has no room left in quarantine.
     QuarantineFull {
-        /// Bytes of the rule that are there.
+        /// What the rule has there counts so many bytes.
         used: u64,
-        /// Bytes that would come.
+        /// And what would come, so many.
         size: u64,
         /// What `quarantine_max_size` allows.
         max: u64,
@@ -253,7 +253,7 @@ impl fmt::Display for Hold {
             Self::NoSpace { path, free } => write!(f, "only {free} bytes are free in {}", quoted(path)),
             Self::QuarantineFull { used, size, max } => write!(
                 f,
-                "{used} bytes of the rule are in quarantine, {size} more would come, and quarantine_max_size is {max}"
+                "the items of the rule in quarantine count {used} bytes, {size} more would come, and quarantine_max_size is {max}"
             ),
             Self::Conflict { path, what } => write!(f, "{what} at {}", quoted(path)),
             Self::Moved { path } => {

@@ -4,6 +4,7 @@
 //! [`SystemdNotifier`] reads the daemon's status and says what a service manager wants to know. It
 //! changes nothing about the daemon, and where no service manager listens it does nothing.
 
+pub(crate) mod ending;
 pub mod environment;
 pub mod human;
 pub mod journal;

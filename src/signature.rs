@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod ciphertext;
+mod clue;
 mod format;
 mod formats;
 mod kms;
@@ -20,6 +21,7 @@ use std::ffi::{OsStr, OsString};
 
 use crate::digest::Digest;
 use batch::Batch;
+pub(crate) use clue::Clue;
 pub use format::Format;
 pub use formats::Formats;
 pub use limits::MAX_CIPHERTEXT;

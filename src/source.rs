@@ -22,7 +22,7 @@ use crate::fs::lease::Writer;
 use crate::fs::{FsError, RelPath, Staging};
 use crate::hold::AttemptError;
 use crate::settle::PairVersion;
-use crate::signature::Signature;
+use crate::signature::{Clue, Signature};
 use crate::source::space::Stage;
 use crate::state;
 use crate::state::reason::RefusalReason;
@@ -317,6 +317,8 @@ pub(crate) struct Snapshot<S: Source> {
     pub(crate) writer: Writer,
     /// The signature beside it, read once.
     pub(crate) signature: Option<SignatureRead<S::Version>>,
+    /// What its signature seems to be, or what seems to be it, where it looks like a mistake.
+    pub(crate) clue: Option<Clue>,
 }
 
 /// What lies at the name of a signature.
@@ -336,6 +338,11 @@ impl<S: Source> Snapshot<S> {
             payload: Some(self.version.clone()),
             signature: self.signature.as_ref().map(|read| read.version.clone()),
         }
+    }
+
+    /// What looks like a mistake about its signature, for the log.
+    pub(crate) fn hint(&self) -> Option<String> {
+        self.clue.as_ref().map(Clue::to_string)
     }
 
     /// The digest of the signature's bytes.

@@ -6,6 +6,7 @@
 
 pub mod panic;
 pub mod progress;
+pub(crate) mod streams;
 
 use std::ffi::OsString;
 use std::fmt;

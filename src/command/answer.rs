@@ -1,6 +1,6 @@
 //! What a command says on standard output, and how sizes and paths are written there.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -9,18 +9,27 @@ use serde_json::Value;
 use super::Failure;
 use crate::escape::Escaped;
 use crate::state::export;
+use crate::terminal::streams;
 
 /// Answers on standard output.
 ///
 /// # Errors
-/// `Output`. A reader that has gone is none: it has seen enough, and the exit code still tells the
-/// rest.
+/// `Output`, also if standard output is closed. A reader that has gone is none: it has seen enough,
+/// and the exit code still tells the rest.
 pub(super) fn answer(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    match streams::write_stdout(format!("{text}\n").as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Answers with a verdict, which the exit code tells as well: who closed standard output wants no
+/// more than that.
+///
+/// # Errors
+/// `Output`, if it is open and cannot be written to.
+pub(super) fn answer_verdict(text: &str) -> Result<(), Failure> {
+    if streams::is_stdout_closed() { Ok(()) } else { answer(text) }
 }
 
 /// Answers with one line of JSON: a record may hold what a terminal would act on.

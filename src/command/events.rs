@@ -3,7 +3,7 @@
 //! With `--follow`, a daemon that goes away is waited for, and asked for what came after the last
 //! line: nobody misses a decision or sees one twice.
 
-use std::io::{self, BufRead as _, ErrorKind, Write as _};
+use std::io::{self, BufRead as _, ErrorKind};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -16,6 +16,7 @@ use crate::cli::EventsCommand;
 use crate::control::client::{ControlError, Daemon};
 use crate::control::events::CURSOR;
 use crate::exit::Exit;
+use crate::terminal::streams;
 
 /// The cursor before the first row.
 const BEGINNING: &str = "0";
@@ -133,7 +134,7 @@ impl Reader {
                 if seen.kind == "error" {
                     return Err(ControlError::Gone(seen.reason.unwrap_or_default()).into());
                 }
-                match writeln!(io::stdout(), "{line}") {
+                match streams::write_stdout(format!("{line}\n").as_bytes()) {
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(End::Nobody),
                     written => written.map_err(Stop::Output)?,
                 }

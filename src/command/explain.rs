@@ -22,7 +22,7 @@ use crate::exit::Exit;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Kind, Stat};
 use crate::policy::{Mode, Policy, Rule};
-use crate::signature::Format;
+use crate::signature::{Clue, Format};
 use crate::state::export;
 use crate::state::reader::Decisions;
 use crate::state::reason::{self, DecisionReason};
@@ -94,6 +94,7 @@ fn applied_lines(rule: &Rule, applied: &Applied) -> Vec<String> {
         Ok(now) => {
             lines.push(format!("payload: {}", now.payload.as_ref().map_or("none".to_owned(), describe)));
             lines.push(format!("signature: {}", describe_signature(now.signature.as_ref())));
+            lines.extend(now.clue.as_ref().map(|clue| format!("hint: {clue}")));
             lines.extend(now.unfit.as_ref().map(|unfit| format!("unfit: {unfit}")));
             lines.extend(now.writer.map(|writer| format!("writers: {}", describe_writer(writer))));
         }
@@ -273,6 +274,7 @@ fn applied_json(rule: &Rule, applied: &Applied) -> Value {
         })),
         "payload": now.and_then(|now| now.payload.as_ref()).map(stat_json),
         "signature": now.and_then(|now| now.signature.as_ref()).map(signature_json),
+        "hint": now.and_then(|now| now.clue.as_ref()).map(Clue::to_string),
         "unfit": now.and_then(|now| now.unfit.as_deref()),
         "writer": now.and_then(|now| now.writer).map(|writer| match writer {
             Writer::Absent => "absent",

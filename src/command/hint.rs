@@ -63,6 +63,7 @@ pub(super) fn stream(error: &Error) -> &'static str {
 const fn others(errno: Errno) -> &'static str {
     match errno {
         Errno::NOSPC | Errno::DQUOT => "make room there, or name another place",
+        Errno::BADF => "it was closed (>&-), or not opened for this, when the command began: redirect it",
         Errno::ROFS => "name a place that can be written to",
         Errno::ACCESS | Errno::PERM => "run this as a user who may, or give this user the right",
         Errno::MFILE | Errno::NFILE => "raise the limit of open files (ulimit -n)",

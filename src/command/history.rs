@@ -6,7 +6,8 @@
 mod failure;
 
 use std::ffi::OsString;
-use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write as _};
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -29,7 +30,7 @@ use crate::state::ledger::Read;
 use crate::state::link::{Head, Judged, Point, Row};
 use crate::state::reader::{Expected, Filter, History, HistoryError, JudgedFilter, NameFilter};
 use crate::state::reason;
-use crate::terminal::{self, Palette, progress};
+use crate::terminal::{self, Palette, progress, streams};
 pub(crate) use failure::HistoryFailure;
 
 /// Seals that `--online` opens: the newest. Each binds all rows before it.
@@ -59,7 +60,7 @@ fn show(arguments: &HistoryCommand, policy: &Policy) -> Result<Exit, Failure> {
     let record = open(&policy.state_dir)?;
     let width = policy.rules.iter().map(|rule| rule.name.len()).max().unwrap_or_default().max("RULE".len());
     let colours = terminal::stdout();
-    let mut out = Lines::new();
+    let mut out = Lines::new()?;
     let mut exit = Exit::Done;
     let mut heading = !arguments.json;
     let mut each = |read: Read| -> Result<(), Halt> {
@@ -155,7 +156,7 @@ fn export(dir: &Path) -> Result<Exit, Failure> {
     };
     let head = Head { chain: claims.chain, point: claims.head };
     let mut broken = None;
-    let mut out = Lines::new();
+    let mut out = Lines::new()?;
     let mut written = out.line(&export::first_line(&claims));
     if written.is_ok() {
         written = record.each(&Filter::default(), |read| match read {
@@ -177,7 +178,7 @@ fn export(dir: &Path) -> Result<Exit, Failure> {
 }
 
 /// Standard output for many lines.
-struct Lines(BufWriter<StdoutLock<'static>>);
+struct Lines(BufWriter<File>);
 
 /// Why no more lines are written.
 enum Halt {
@@ -200,8 +201,8 @@ impl From<io::Error> for Halt {
 }
 
 impl Lines {
-    fn new() -> Self {
-        Self(BufWriter::new(io::stdout().lock()))
+    fn new() -> Result<Self, Failure> {
+        Ok(Self(BufWriter::new(streams::stdout().map_err(Failure::Output)?)))
     }
 
     fn line(&mut self, line: &str) -> Result<(), Halt> {

@@ -4,7 +4,6 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, IsTerminal as _, Read};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::cli::Stream;
@@ -12,6 +11,7 @@ use crate::digest::set::{DigestRequest, DigestSet};
 use crate::digest::stream;
 use crate::signature::MAX_LEN;
 use crate::terminal::progress::Reading;
+use crate::terminal::streams;
 
 /// Why something cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -159,8 +159,8 @@ pub(crate) fn signature(from: &Stream) -> Result<Option<Vec<u8>>, ReadError> {
 
 fn open(from: &Stream) -> io::Result<File> {
     match from {
-        Stream::Standard => Ok(io::stdin().as_fd().try_clone_to_owned()?.into()),
-        Stream::File(path) => File::open(path),
+        Stream::Standard => streams::stdin(),
+        Stream::File(path) => streams::check_path(path).and_then(|()| File::open(path)),
     }
 }
 

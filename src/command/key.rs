@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use super::{Failure, answer};
 use crate::cli::Key;
 use crate::exit::Exit;
+use crate::fs::atomic_write;
 use crate::key::{KeyError, KeyId};
 use crate::kms::local::Keyring;
+use crate::service::ending;
 
 /// Makes or lists keys.
 ///
@@ -17,7 +19,8 @@ pub(crate) fn run(arguments: &Key, keyring: Option<PathBuf>) -> Result<Exit, Fai
         Key::Create { key } => {
             let key = local(key)?;
             let path = keyring.ok_or_else(|| Failure::NoKeyring(key.to_string()))?;
-            answer(&format!("created {}", Keyring::create_key(&path, &key)?))?;
+            let made = ending::cleaning_up(atomic_write::abandon, || Keyring::create_key(&path, &key))?;
+            answer(&format!("created {made}"))?;
         }
         Key::List => {
             let path = keyring.ok_or_else(|| Failure::NoKeyring("listing keys".to_owned()))?;

@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::kms::local;
 use crate::signature::batch::Batch;
 use crate::signature::ciphertext::{self, Form};
-use crate::signature::{MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
+use crate::signature::{Clue, MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
 
 /// What a ciphertext is, if it can be recognised.
 const OF_A_KEYRING: &str = ", ciphertext of a kms-sig keyring";
@@ -27,13 +27,19 @@ pub(crate) fn run(arguments: &Show) -> Result<Exit, Failure> {
         complain_missing(&arguments.sig);
         return Ok(Exit::Invalid);
     };
-    match Signature::parse(&bytes) {
-        Ok(signature) => {
+    match (Signature::parse(&bytes), Clue::of(&bytes)) {
+        // It may be a ciphertext, as anything may; it is not believed to be.
+        (Ok(_), Some(clue)) => {
+            answer(&format!("size: {} bytes\nformat: none of ours: {clue}", bytes.len()))?;
+            Ok(Exit::Invalid)
+        }
+        (Ok(signature), None) => {
             answer(&describe(&signature))?;
             Ok(Exit::Done)
         }
-        Err(malformed) => {
-            answer(&describe_malformed(malformed, bytes.len()))?;
+        (Err(malformed), clue) => {
+            let clue = clue.map(|clue| format!("\nhint: {clue}")).unwrap_or_default();
+            answer(&format!("{}{clue}", describe_malformed(malformed, bytes.len())))?;
             Ok(Exit::Invalid)
         }
     }
@@ -82,6 +88,9 @@ fn describe_malformed(malformed: Malformed, len: usize) -> String {
 
 /// Which format a signature is of, and whose key it claims, on one line.
 pub(super) fn format_of(signature: &Signature) -> String {
+    if let Some(clue) = Clue::of(signature.as_bytes()) {
+        return format!("none of ours: {clue}");
+    }
     let ciphertext = signature.ciphertext();
     let format = match signature.batch() {
         Some(_) => "batch signature",

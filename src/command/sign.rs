@@ -3,7 +3,7 @@
 //! Whatever fails, nothing is left behind and a signature that was there stays as it was.
 
 use std::fs;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use super::input::{Payload, ReadError};
@@ -12,13 +12,15 @@ use super::{Failure, block_on, need_keyring, occupant};
 use crate::cli::{Sign, Stream};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::fs::atomic_write;
 use crate::fs::atomic_write::{Over, Place, WriteError};
 use crate::key::KeyId;
 use crate::kms::AwsSettings;
 use crate::kms::provider::Providers;
+use crate::service::ending;
 use crate::signature::Format;
 use crate::signing::Signer;
-use crate::terminal::progress;
+use crate::terminal::{progress, streams};
 
 /// What it makes.
 const FORMAT: Format = Format::Kms;
@@ -83,9 +85,13 @@ impl Destination {
     fn find(&self, payload: &Payload) -> Result<Target, Failure> {
         let path = match &self.sig {
             Stream::Standard if io::stdout().is_terminal() => return Err(Failure::Terminal),
-            Stream::Standard => return Ok(Target::Standard),
+            Stream::Standard => {
+                streams::stdout().map_err(Failure::Output)?;
+                return Ok(Target::Standard);
+            }
             Stream::File(path) => path,
         };
+        streams::check_path(path).map_err(|source| WriteError::Write { path: path.clone(), source })?;
         // A redirection to the file itself, too.
         if fs::metadata(path).is_ok_and(|there| payload.is(&there)) {
             return Err(Failure::Itself);
@@ -120,11 +126,10 @@ fn is_beside_another(sig: &Path, file: &Stream) -> bool {
 impl Target {
     fn publish(&self, bytes: &[u8]) -> Result<(), Failure> {
         match self {
-            Self::Place(place, over) => Ok(place.write(bytes, *over)?),
-            Self::Standard => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
+            Self::Place(place, over) => {
+                Ok(ending::cleaning_up(atomic_write::abandon, || place.write(bytes, *over))?)
             }
+            Self::Standard => streams::write_stdout(bytes).map_err(Failure::Output),
         }
     }
 }

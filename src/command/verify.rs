@@ -4,10 +4,12 @@
 //! What it prints is the original's, to the byte: scripts read it. Never takes a local key because
 //! a signature says so, and never calls trouble a verdict (P2).
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
+use super::answer::answer_verdict;
 use super::input::{self, Payload};
-use super::{Failure, answer, block_on, complain, complain_missing, need_keyring};
+use super::{Failure, block_on, complain, complain_missing, need_keyring};
 use crate::cli::{Stream, Verify};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -15,7 +17,7 @@ use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::AwsSettings;
 use crate::kms::local;
 use crate::kms::provider::Providers;
-use crate::signature::{Format, Signature};
+use crate::signature::{Clue, Format, Signature};
 use crate::signing::{Formats, Reason, Verdict, Verifier};
 use crate::terminal::{self, progress};
 
@@ -35,11 +37,18 @@ pub(crate) fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, 
     let mut payload = Payload::open(&arguments.file)?;
     let Some(bytes) = input::signature(&sig)? else {
         complain_missing(&sig);
+        if let (None, Stream::File(file)) = (&arguments.sig, &arguments.file) {
+            hint(misnamed(file).as_ref());
+        }
         return Ok(Exit::Invalid);
     };
     let signature = match Signature::parse(&bytes) {
         Ok(signature) => signature,
-        Err(malformed) => return Ok(invalid(arguments.verbose.then(|| malformed.to_string()))),
+        Err(malformed) => {
+            let exit = invalid(arguments.verbose.then(|| malformed.to_string()));
+            hint(Clue::of(&bytes).as_ref());
+            return Ok(exit);
+        }
     };
     if trusted.is_empty()
         && let Some(key) = local::claimed_key(signature.ciphertext())
@@ -64,10 +73,12 @@ pub(crate) fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, 
     payload.check_unchanged()?; // KMS may take its time, and a verdict is about the file as it is
     match verdict {
         Verdict::Invalid(reason) => {
-            Ok(invalid(arguments.verbose.then(|| explain(reason, &signature).to_owned())))
+            let exit = invalid(arguments.verbose.then(|| explain(reason, &signature).to_owned()));
+            hint(Clue::of(&bytes).as_ref());
+            Ok(exit)
         }
         Verdict::Valid(valid) => {
-            answer(&format!("{} from {}", terminal::stdout().good("valid signature"), valid.key()))?;
+            answer_verdict(&format!("{} from {}", terminal::stdout().good("valid signature"), valid.key()))?;
             if trusted.is_empty() {
                 warn_unpinned(valid.key());
             }
@@ -83,6 +94,19 @@ fn invalid(reason: Option<String>) -> Exit {
         complain(&format!("reason: {reason}"));
     }
     Exit::Invalid
+}
+
+/// What looks like a mistake, on a line of its own: the words above are the original's.
+fn hint(clue: Option<&Clue>) {
+    if let Some(clue) = clue {
+        complain(&format!("hint: {clue}"));
+    }
+}
+
+/// What lies beside a file that may be its signature under another name.
+fn misnamed(file: &Path) -> Option<Clue> {
+    let is_there = |name: &OsStr| file.with_file_name(name).symlink_metadata().is_ok();
+    Clue::beside(file.file_name()?, is_there)
 }
 
 fn explain(reason: Reason, signature: &Signature) -> &'static str {

@@ -35,13 +35,16 @@ pub enum Placeholder {
 }
 
 impl Placeholder {
+    /// Those that stand for something of the file.
+    const OF_A_FILE: [Self; 3] = [Self::Name, Self::Stem, Self::RelPath];
+
     /// Whether it stands for something of this host rather than of the file, and so means nothing
     /// to a verifier elsewhere.
     pub const fn is_of_the_signer(self) -> bool {
         matches!(self, Self::Watch | Self::Hostname)
     }
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Name => "name",
             Self::Stem => "stem",
@@ -83,6 +86,19 @@ impl ContextTemplate {
                 Piece::Hole(hole) => Some((key.as_str(), *hole)),
                 Piece::Text(_) => None,
             })
+        })
+    }
+
+    /// A value that is the word of a placeholder without its braces, with its key: a text like any
+    /// other, and most likely not meant as one.
+    pub(crate) fn without_braces(&self) -> Option<(&str, Placeholder)> {
+        self.0.iter().find_map(|(key, pieces)| match pieces.as_slice() {
+            [Piece::Text(text)] => {
+                let word = text.trim_matches(['<', '>', '$', '%', '(', ')', '[', ']', ' ']);
+                let hole = Placeholder::OF_A_FILE.into_iter().find(|hole| hole.as_str() == word)?;
+                Some((key.as_str(), hole))
+            }
+            _ => None,
         })
     }
 

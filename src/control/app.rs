@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::sync::mpsc;
 
 use super::Order;
+use super::places::{Bounds, Places};
 use super::report::Outcome;
 use crate::clock::Moment;
 use crate::daemon::status::{RuleStatus, Status};
@@ -17,17 +18,23 @@ use crate::daemon::status::{RuleStatus, Status};
 /// The shortest time between two questions to the loops that looks at metrics bring about.
 const ASKING: Duration = Duration::from_secs(10);
 
+/// How many times events are told at the same time: fewer than there are connections, so that
+/// status and orders of the same user have places left.
+const FOLLOWERS: Bounds = Bounds { owner: 32, user: 8, users: 32 };
+
 /// What the routes work with.
 pub(super) struct Routes {
     pub(super) status: Arc<Status>,
     pub(super) orders: mpsc::Sender<Order>,
+    /// Who is told events.
+    pub(super) followers: Arc<Places>,
     /// When the loops were asked last whether they turn because somebody looked at metrics.
     asked: Mutex<Moment>,
 }
 
 impl Routes {
     pub(super) fn new(status: Arc<Status>, orders: mpsc::Sender<Order>) -> Self {
-        Self { status, orders, asked: Mutex::new(Moment::ZERO) }
+        Self { status, orders, followers: Places::new(FOLLOWERS), asked: Mutex::new(Moment::ZERO) }
     }
 
     /// The rule_status of one rule, or of each; `None` if the policy in force has no such rule.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
@@ -21,6 +21,8 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 
 use super::app::{Routes, refusal};
+use super::peer::Peer;
+use super::places::Place;
 use crate::blocking::ended;
 use crate::chain;
 use crate::state::export;
@@ -72,7 +74,19 @@ enum No {
     Record(String),
 }
 
-pub(super) async fn events(State(routes): State<Arc<Routes>>, Query(query): Query<EventsQuery>) -> Response {
+pub(super) async fn events(
+    State(routes): State<Arc<Routes>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Query(query): Query<EventsQuery>,
+) -> Response {
+    let Some(place) = routes.followers.take(peer) else {
+        let message = format!(
+            "user {} is told events as often as one may be at the same time, or all users together are; end one \
+             (kms-sig events --follow), and try again",
+            peer.uid()
+        );
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, message);
+    };
     let (Some(plan), Some(commits)) = (routes.status.plan().borrow().clone(), routes.status.commits()) else {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting; ask again");
     };
@@ -92,7 +106,7 @@ pub(super) async fn events(State(routes): State<Arc<Routes>>, Query(query): Quer
     // A few batches ahead of who reads, and no more (P10).
     let (lines, body) = mpsc::channel(2);
     tokio::spawn(tell(plan.policy.state_dir.clone(), begun.seq, query.follow, commits, lines));
-    let body = Body::new(Lines(body));
+    let body = Body::new(Lines { lines: body, _place: place });
     let cursor = format!("{}:{}", begun.link, begun.seq);
     ([(header::CONTENT_TYPE, "application/jsonl"), (CURSOR, &cursor)], body).into_response()
 }
@@ -213,7 +227,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// The lines as a body.
-struct Lines(mpsc::Receiver<Bytes>);
+struct Lines {
+    lines: mpsc::Receiver<Bytes>,
+    _place: Place,
+}
 
 impl hyper::body::Body for Lines {
     type Data = Bytes;
@@ -223,6 +240,6 @@ impl hyper::body::Body for Lines {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(line))))
+        self.lines.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(line))))
     }
 }

@@ -1,8 +1,8 @@
 //! Where the daemon listens: the control socket, and loopback for metrics.
 //!
 //! Both take so many connections at a time and no more, so that nobody can use up the daemon's
-//! descriptors. The socket's directory must be one where nobody else could put another socket in
-//! its place.
+//! descriptors; at the socket, each user so many, and the owner has places of its own. The socket's
+//! directory must be one where nobody else could put another socket in its place.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,11 +22,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use super::peer::Peer;
+use super::places;
+use super::places::{Bounds, Places};
 use crate::escape::quoted;
 use crate::fs::trust::{self, TrustError};
 
-/// Connections at the same time: people and scrapers, not crowds.
+/// Connections to loopback at the same time: scrapers, not crowds.
 const CONNECTIONS: usize = 64;
+/// Connections to the socket at the same time: people and their tools. No user has all of those
+/// that are for others than the owner.
+const AT_SOCKET: Bounds = Bounds { owner: 64, user: 16, users: 64 };
+/// Connections that are told at the same time that there is no place for them, and for how long
+/// their question is waited for. Any further ones are closed.
+const TURNED_AWAY: usize = 16;
+const TURNING_AWAY: Duration = Duration::from_secs(1);
 /// How long a connection from loopback is waited for: anybody on this host could keep all of them.
 /// Scrapers come again.
 const LIFE: Duration = Duration::from_secs(60);
@@ -58,7 +67,8 @@ pub(super) enum BindError {
 /// The control socket.
 pub(super) struct Socket {
     listener: UnixListener,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+    turned_away: Arc<Semaphore>,
     place: Arc<Place>,
 }
 
@@ -123,9 +133,20 @@ impl Socket {
             .map_err(|e| failed(e.into()))?;
         Ok(Self {
             listener,
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            places: Places::new(AT_SOCKET),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
             place: Arc::new(Place { dir, name }),
         })
+    }
+
+    /// Tells somebody that there is no place, where not too many are told already.
+    fn turn_away(&self, stream: UnixStream, peer: Peer) {
+        let Ok(permit) = Arc::clone(&self.turned_away).try_acquire_owned() else { return };
+        let told = async move {
+            tokio::time::timeout(TURNING_AWAY, refuse(&stream, peer)).await.ok();
+            drop((stream, permit));
+        };
+        tokio::spawn(told);
     }
 
     /// What has the socket removed once it is dropped.
@@ -140,11 +161,13 @@ impl Listener for Socket {
 
     async fn accept(&mut self) -> (Self::Io, Peer) {
         loop {
-            let place = place(&self.places).await;
             let (stream, _) = Listener::accept(&mut self.listener).await;
             // Who is gone already needs no answer.
-            if let Ok(peer) = stream.peer_cred() {
-                return (Placed::new(stream, place, None), Peer::user(peer.uid()));
+            let Ok(peer) = stream.peer_cred() else { continue };
+            let peer = Peer::user(peer.uid());
+            match self.places.take(peer) {
+                Some(place) => return (Placed::new(stream, Permit::Socket(place), None), peer),
+                None => self.turn_away(stream, peer),
             }
         }
     }
@@ -178,12 +201,50 @@ impl Listener for Loopback {
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         let place = place(&self.places).await;
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Placed::new(stream, place, Some(LIFE)), address)
+        (Placed::new(stream, Permit::Loopback(place), Some(LIFE)), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
+}
+
+/// Answers the first question with a refusal. It is read first: who is still asking would not read
+/// the answer.
+async fn refuse(stream: &UnixStream, peer: Peer) -> io::Result<()> {
+    let mut question: Vec<u8> = Vec::new();
+    while !question.windows(4).any(|end| end == b"\r\n\r\n") && question.len() < MAX_QUESTION {
+        stream.readable().await?;
+        let mut piece = [0; 1024];
+        match stream.try_read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(len) => question.extend(piece.iter().take(len)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let uid = peer.uid();
+    let message =
+        format!("user {uid} has too many connections here; end some (kms-sig events), and try again");
+    let body = serde_json::json!({ "message": message }).to_string();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.writable().await?;
+    stream.try_write(answer.as_bytes()).map(drop) // it fits into the socket's buffer
+}
+
+/// What of a question is read that is refused, in bytes.
+const MAX_QUESTION: usize = 16 * 1024;
+
+/// What a connection holds for as long as it lasts.
+enum Permit {
+    /// A place at the socket.
+    Socket(#[expect(dead_code, reason = "held until it is dropped")] places::Place),
+    /// One of the places at loopback.
+    Loopback(#[expect(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit),
 }
 
 /// Waits for a place. The semaphore is never closed; without it, nobody else is let in.
@@ -197,13 +258,13 @@ async fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 /// A connection that has a place for as long as it lasts.
 pub(super) struct Placed<S> {
     stream: S,
-    _place: OwnedSemaphorePermit,
+    _place: Permit,
     /// From when on nothing more is waited for.
     end: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Placed<S> {
-    fn new(stream: S, place: OwnedSemaphorePermit, life: Option<Duration>) -> Self {
+    fn new(stream: S, place: Permit, life: Option<Duration>) -> Self {
         Self { stream, _place: place, end: life.map(|life| Box::pin(tokio::time::sleep(life))) }
     }
 
@@ -262,7 +323,7 @@ mod tests {
         for reads in [true, false] {
             let (_peer, stream) = tokio::io::duplex(8);
             let place = place(&places).await;
-            let mut placed = Placed::new(stream, place, Some(Duration::from_millis(1)));
+            let mut placed = Placed::new(stream, Permit::Loopback(place), Some(Duration::from_millis(1)));
             let ended = match reads {
                 true => placed.read_u8().await.map(drop),
                 false => placed.write_all(&[0; 100]).await,
@@ -270,7 +331,7 @@ mod tests {
             assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
         }
         let (mut peer, stream) = tokio::io::duplex(8);
-        let mut placed = Placed::new(stream, place(&places).await, Some(Duration::ZERO));
+        let mut placed = Placed::new(stream, Permit::Loopback(place(&places).await), Some(Duration::ZERO));
         peer.write_u8(7).await.unwrap();
         assert_eq!(placed.read_u8().await.unwrap(), 7, "what is there need not be waited for");
     }

@@ -11,6 +11,10 @@ impl Peer {
         Self { uid }
     }
 
+    pub(super) const fn uid(self) -> u32 {
+        self.uid
+    }
+
     /// Whether they may give orders.
     pub(super) fn commands(self) -> bool {
         self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()

@@ -261,7 +261,8 @@ impl<K: Kms> Pipeline<K> {
                     file = %Escaped::new(work.path.as_path()),
                     verdict = INVALID,
                     reason = reason.as_str(),
-                    item
+                    item,
+                    hint = taken.hint()
                 );
                 let facts = Facts { item: Some(item), ..facts(taken, None) };
                 self.settle(site, &work.path, &work.versions, settled, facts).await

@@ -33,7 +33,7 @@ use crate::key::KeyId;
 use crate::policy;
 use crate::policy::{Exclusion, Mode, Rule};
 use crate::settle::PairVersion;
-use crate::signature::Signature;
+use crate::signature::{Clue, Signature};
 use crate::source::directory::scan;
 use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, Unsignable};
 use crate::state::Remembered;
@@ -181,6 +181,8 @@ pub(crate) struct Now {
     pub(crate) payload: Option<Stat>,
     /// What has the signature's name.
     pub(crate) signature: Option<SignatureThere>,
+    /// What lies beside the payload and looks like its signature, where there is none.
+    pub(crate) clue: Option<Clue>,
     /// Why it is not handled as it is.
     pub(crate) unfit: Option<String>,
     /// Whether somebody has it open for writing, where it was asked.
@@ -373,11 +375,12 @@ impl Scene<'_> {
         let look = self.site.folder().look(self.path)?;
         let payload = self.stat_of(self.path.name())?;
         let signature = self.signature()?;
+        let clue = if signature.is_none() && payload.is_some() { self.beside()? } else { None };
         let fits = look.unfit.is_none() && look.versions.payload.is_some();
         let writer = fits.then(|| self.site.folder().probe(self.path, &look.versions));
         let is_of_this = self.row.is_some_and(|row| is_of(self.site, row, &look.versions));
         let prospect = self.prospect(&look, signature.as_ref(), writer)?;
         let unfit = look.unfit.map(|unfit| unfit.to_string());
-        Ok(Now { payload, signature, unfit, writer, is_of_this, prospect })
+        Ok(Now { payload, signature, clue, unfit, writer, is_of_this, prospect })
     }
 }

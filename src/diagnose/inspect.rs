@@ -18,7 +18,7 @@ pub(crate) use crate::diagnose::inspect::finding::{Depth, Finding, Level};
 pub(crate) use crate::diagnose::inspect::places::{inspect_policy, once_each};
 use crate::diagnose::inspect::places::{own, space, unopened};
 use crate::diagnose::survey::{Survey, survey};
-use crate::escape::quoted;
+use crate::escape::{Escaped, quoted};
 use crate::fs::lease;
 use crate::fs::lease::Writer;
 use crate::fs::private;
@@ -26,7 +26,7 @@ use crate::fs::system::Support;
 use crate::fs::trust;
 use crate::fs::trust::TrustError;
 use crate::fs::{Dir, Fitness, Kind};
-use crate::policy::{Mode, Policy, Rule};
+use crate::policy::{Mode, Policy, Rollback, Rule};
 use crate::state::reader::Decisions;
 
 /// How many files of a rule may wait for their batch with a copy of theirs open, where the process
@@ -350,14 +350,43 @@ fn quarantine(site: &DirectorySite, policy: &Policy) -> Option<Finding> {
     })
 }
 
-// What the context says of where a file belongs
+// What the context says of which file a signature is of
 
-/// A signature that does not say in which directory its file belongs is as good in any other of
-/// them.
+/// What a signature does not say: which name its file has, or in which directory it belongs. A
+/// genuine pair is as good under any other.
 fn binding(rule: &Rule) -> Option<Finding> {
-    let is_bound = rule.context.placeholders().any(|(_, hole)| hole == Placeholder::RelPath);
-    let applies = rule.recursive && matches!(rule.mode, Mode::Verify(_)) && !is_bound;
-    applies.then(|| {
+    let Mode::Verify(verify) = &rule.mode else { return None };
+    let has = |wanted| rule.context.placeholders().any(|(_, hole)| hole == wanted);
+    let (name, stem, path) = (has(Placeholder::Name), has(Placeholder::Stem), has(Placeholder::RelPath));
+    let rollback = match verify.rollback {
+        Rollback::Deny => {
+            "; rollback = \"deny\" goes by names, so whoever keeps an old pair gets it past that by renaming it"
+        }
+        Rollback::Alert => "; rollback goes by names, and does not see an old pair under another one",
+        Rollback::Off => "",
+    };
+    if !name && !path {
+        let what = if stem {
+            "of a name, its context has {stem} alone: a genuine pair, also an old one, is valid under any other name \
+             that is the same up to its last dot (setup.exe for setup.txt)"
+        } else {
+            "no value of its context has {relpath} or {name}: a genuine pair, also an old one, is valid under any other \
+             name"
+        };
+        let meant = rule.context.without_braces().map(|(key, hole)| {
+            let word = hole.as_str();
+            format!(
+                " (the value of \"{}\" is the word {word}; a placeholder is {{{word}}})",
+                Escaped::text(key)
+            )
+        });
+        return Some(Finding::note(
+            "context",
+            format!("{what}{}{rollback}", meant.unwrap_or_default()),
+            "have {name} in the context, or {relpath} if the rule is recursive, where signed and here",
+        ));
+    }
+    (rule.recursive && !path).then(|| {
         Finding::note(
             "context",
             "the rule is recursive and no value of its context has {relpath}: a genuine pair, also an old one, is valid \

@@ -3,9 +3,11 @@
 //!
 //! The bytes go to a file without a name in the same directory (`O_TMPFILE`), are flushed to the
 //! disk, and take the name in one step; a process that is killed before that leaves nothing. Where
-//! the file system has no `O_TMPFILE`, a temporary name stands in, and is removed on any failure. A
-//! symbolic link is followed only if nobody but root and the caller could have put it there. Never
-//! reads, and never decides whether a file ought to be replaced: whoever does looks at
+//! the file system has no `O_TMPFILE`, a temporary name stands in, and is removed on any failure,
+//! by [`abandon`] where a signal ends the process, and after a kill by the next writer of the same
+//! file: the temporary name is made of the file's, and who is writing has it locked. A symbolic
+//! link is followed only if nobody but root and the caller could have put it there. Never reads,
+//! and never decides whether a file ought to be replaced: whoever does looks at
 //! [`Place::occupant`], and says what he saw.
 
 #[cfg(test)]
@@ -14,13 +16,15 @@ mod tests;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::digest::Digest;
 use crate::escape::quoted;
 use crate::fs::chown::Owner;
 use crate::fs::{Identity, Kind, Stat, stat_file, trust};
@@ -441,12 +445,12 @@ impl From<Errno> for Trouble {
 
 /// Writes a whole file, and only then gives it its name.
 fn put(dir: &Directory, name: &OsStr, bytes: &[u8], access: Access, over: Over) -> Result<(), Trouble> {
-    let mut staged = Staged::create(dir, access)?;
+    let mut staged = Staged::create(dir, name, access)?;
     staged.fill(bytes)?;
     match staged.publish(name, over) {
         // Without /proc, a file that has no name gets none.
         Err(Trouble::Write(error)) if staged.name.is_none() && is_nameless(&error) => {
-            staged = Staged::named(dir, access)?;
+            staged = Staged::named(dir, name, access)?;
             staged.fill(bytes)?;
             staged.publish(name, over)?;
         }
@@ -460,6 +464,26 @@ fn is_nameless(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::NOENT | Errno::PERM | Errno::OPNOTSUPP | Errno::XDEV | Errno::MLINK))
 }
 
+/// The temporary name that this process has given to something now, and its directory. Held while
+/// one is made or goes, so that whoever ends the process finds it as it is.
+static UNFINISHED: Mutex<Option<(OwnedFd, OsString)>> = Mutex::new(None);
+
+fn unfinished() -> MutexGuard<'static, Option<(OwnedFd, OsString)>> {
+    // Right after every single step.
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what is written under a temporary name, if anything is, and keeps any more from being
+/// made for as long as the guard lives: for whoever is about to end the process.
+#[must_use = "as long as it lives, nothing new is begun"]
+pub(crate) fn abandon() -> impl Drop {
+    let mut unfinished = unfinished();
+    if let Some((dir, name)) = unfinished.take() {
+        rustix::fs::unlinkat(&dir, &name, AtFlags::empty()).ok(); // or it has its name already
+    }
+    unfinished
+}
+
 /// A file that goes away unless it is published.
 struct Staged<'a> {
     dir: &'a Directory,
@@ -469,20 +493,26 @@ struct Staged<'a> {
 }
 
 impl<'a> Staged<'a> {
-    fn create(dir: &'a Directory, access: Access) -> Result<Self, Errno> {
+    fn create(dir: &'a Directory, to: &OsStr, access: Access) -> Result<Self, Errno> {
         let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
         match rustix::fs::openat(&dir.0, ".", flags, mode(access)) {
             Ok(fd) => Ok(Self { dir, name: None, file: fd.into() }),
             // What file systems and kernels without it say (open(2)).
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Self::named(dir, access),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                Self::named(dir, to, access)
+            }
             Err(error) => Err(error),
         }
     }
 
-    fn named(dir: &'a Directory, access: Access) -> Result<Self, Errno> {
+    fn named(dir: &'a Directory, to: &OsStr, access: Access) -> Result<Self, Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make = |name: &OsStr| rustix::fs::openat(&dir.0, name, flags, mode(access));
-        let (name, fd): (_, OwnedFd) = with_a_new_name(make)?;
+        let make = |name: &OsStr| {
+            let fd = rustix::fs::openat(&dir.0, name, flags, mode(access))?;
+            // Who sweeps may have come between: then it is gone, or about to go.
+            if lock(&fd) != Err(Errno::WOULDBLOCK) && dir.is(name, &fd) { Ok(fd) } else { Err(Errno::EXIST) }
+        };
+        let (name, fd): (_, OwnedFd) = dir.with_a_new_name(to, make)?;
         Ok(Self { dir, name: Some(name), file: fd.into() })
     }
 
@@ -515,7 +545,7 @@ impl<'a> Staged<'a> {
         };
         match rustix::fs::renameat_with(&self.dir.0, temporary, &self.dir.0, name, RenameFlags::NOREPLACE) {
             Ok(()) => {
-                self.name = None;
+                self.has_its_name();
                 Ok(())
             }
             Err(Errno::EXIST) => Err(Trouble::Changed),
@@ -533,14 +563,21 @@ impl<'a> Staged<'a> {
     /// moment.
     fn publish_over(&mut self, name: &OsStr) -> Result<(), Trouble> {
         if self.name.is_none() {
-            let (temporary, ()) = with_a_new_name(|temporary| self.link(temporary))?;
+            lock(&self.file).ok(); // where there are no locks, nobody sweeps
+            let (temporary, ()) = self.dir.with_a_new_name(name, |temporary| self.link(temporary))?;
             self.name = Some(temporary);
         }
         if let Some(temporary) = &self.name {
             rustix::fs::renameat(&self.dir.0, temporary, &self.dir.0, name)?;
-            self.name = None;
+            self.has_its_name();
         }
         Ok(())
+    }
+
+    /// The temporary name is another file's from now on.
+    fn has_its_name(&mut self) {
+        self.name = None;
+        *unfinished() = None;
     }
 
     /// Gives a file without a name one that is not taken. The way that needs no privilege (open(2),
@@ -554,8 +591,10 @@ impl<'a> Staged<'a> {
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
+            let mut unfinished = unfinished();
             // The failure that led here is the one worth telling.
             rustix::fs::unlinkat(&self.dir.0, name, AtFlags::empty()).ok();
+            *unfinished = None;
         }
     }
 }
@@ -567,16 +606,66 @@ const fn mode(access: Access) -> Mode {
     }
 }
 
-/// Makes something under a temporary name that nothing has.
-fn with_a_new_name<T>(make: impl Fn(&OsStr) -> Result<T, Errno>) -> Result<(OsString, T), Errno> {
-    for _ in 0..MAX_NAMES {
-        let name = temporary_name()?;
-        match make(&name) {
-            Err(Errno::EXIST) => {}
-            made => return made.map(|made| (name, made)),
+/// Locks a file for as long as it is open, unless somebody has it locked (`EWOULDBLOCK`).
+fn lock(file: impl AsFd) -> Result<(), Errno> {
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
+}
+
+impl Directory {
+    /// Makes something under a temporary name that nothing has: the one for what is to be called
+    /// `to`, or a random one where somebody is writing there, or the lock cannot tell.
+    fn with_a_new_name<T>(
+        &self,
+        to: &OsStr,
+        make: impl Fn(&OsStr) -> Result<T, Errno>,
+    ) -> Result<(OsString, T), Errno> {
+        let own = temporary_name_for(to);
+        self.sweep(&own);
+        let mut name = own;
+        for _ in 0..MAX_NAMES {
+            let mut unfinished = unfinished();
+            match make(&name) {
+                Err(Errno::EXIST) => {}
+                made => {
+                    let made = made?;
+                    let dir = self.0.as_fd().try_clone_to_owned();
+                    *unfinished = dir.ok().map(|dir| (dir, name.clone()));
+                    return Ok((name, made));
+                }
+            }
+            drop(unfinished);
+            name = temporary_name()?;
+        }
+        Err(Errno::EXIST)
+    }
+
+    /// Removes what a killed writer of the same file has left. Who is writing has it locked.
+    fn sweep(&self, name: &OsStr) {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(left) = rustix::fs::openat(&self.0, name, flags, Mode::empty()).map(File::from) else {
+            return;
+        };
+        let is_ours = stat(&left)
+            .is_ok_and(|stat| stat.kind == Kind::File && stat.uid == rustix::process::geteuid().as_raw());
+        if is_ours && lock(&left).is_ok() && self.is(name, &left) {
+            // What cannot be removed keeps its name; another one is taken.
+            rustix::fs::unlinkat(&self.0, name, AtFlags::empty()).ok();
         }
     }
-    Err(Errno::EXIST)
+
+    /// Whether a name shows this very file.
+    fn is(&self, name: &OsStr, file: impl AsFd) -> bool {
+        let there = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW);
+        let open = rustix::fs::fstat(file);
+        matches!((there, open), (Ok(there), Ok(open)) if (there.st_dev, there.st_ino) == (open.st_dev, open.st_ino))
+    }
+}
+
+/// The temporary name of what is to be called `to`: the same each time, so that what a killed
+/// process has left is found again.
+fn temporary_name_for(to: &OsStr) -> OsString {
+    let digest = Digest::of(to.as_bytes()).to_string();
+    format!("{TEMPORARY_PREFIX}{}.tmp", digest.get(..16).unwrap_or(&digest)).into()
 }
 
 fn temporary_name() -> Result<OsString, Errno> {

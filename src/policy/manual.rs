@@ -473,7 +473,8 @@ pub const CHAPTERS: [Chapter; 8] = [
             entry(
                 "quarantine_max_size",
                 Value("\"32GiB\""),
-                "How much of this rule may lie in quarantine, counted by content. Only for rules that quarantine.",
+                "How much of this rule may lie in quarantine. An item counts the bytes of its payload and signature, and each \
+                 of its files (these, the folder and the record) at least 16 KiB. Only for rules that quarantine.",
                 "What would exceed it is held as `quarantine-full` and stays in the watched directory, until items are \
                  released or purged; nothing is deleted for it.",
             ),

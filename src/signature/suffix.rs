@@ -32,6 +32,13 @@ impl Suffix {
         signature.as_bytes().strip_suffix(self.0.as_bytes()).map(OsStr::from_bytes)
     }
 
+    /// The payload, if a name ends in the suffix but for the case of its letters.
+    pub fn payload_in_other_case(self, name: &OsStr) -> Option<&OsStr> {
+        let (payload, end) = name.as_bytes().split_at_checked(name.len().checked_sub(self.0.len())?)?;
+        let is_other = end.eq_ignore_ascii_case(self.0.as_bytes()) && end != self.0.as_bytes();
+        is_other.then(|| OsStr::from_bytes(payload))
+    }
+
     /// Whether a name, or a pattern of names, ends in it.
     pub fn ends(self, name: &str) -> bool {
         name.ends_with(self.0)

@@ -278,6 +278,7 @@ impl Source for MemorySource {
             hashed,
             writer: Writer::Unknown,
             signature,
+            clue: None,
         })
     }
 

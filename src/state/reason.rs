@@ -44,6 +44,8 @@ pub enum RefusalReason {
     SignatureOfSignature,
     /// In a sign rule, a signature whose payload is not there.
     StraySignature,
+    /// In a sign rule, a name that ends in the suffix of signatures but for its case.
+    SuffixInOtherCase,
     /// In a verify rule, a signature whose payload has not come for as long as signatures are
     /// waited for.
     OrphanSignature,
@@ -66,6 +68,7 @@ impl RefusalReason {
             Self::NameTooLong { .. }
             | Self::SignatureOfSignature
             | Self::StraySignature
+            | Self::SuffixInOtherCase
             | Self::OrphanSignature
             | Self::StaleSignature
             | Self::ForeignSignature
@@ -89,6 +92,7 @@ impl RefusalReason {
             Self::NameTooLong { .. } => "name-too-long",
             Self::SignatureOfSignature => "signature-of-signature",
             Self::StraySignature => "stray-signature",
+            Self::SuffixInOtherCase => "suffix-in-other-case",
             Self::OrphanSignature => "orphan-signature",
             Self::StaleSignature => "stale-signature",
             Self::ForeignSignature => "foreign-signature",
@@ -110,6 +114,7 @@ impl RefusalReason {
             Self::ContextTooLong { size } => Some(format!("size={size}")),
             Self::SignatureOfSignature
             | Self::StraySignature
+            | Self::SuffixInOtherCase
             | Self::OrphanSignature
             | Self::StaleSignature
             | Self::ForeignSignature => None,
@@ -124,6 +129,7 @@ impl RefusalReason {
             "name-too-long" => Self::NameTooLong { max: of.number("max")? },
             "signature-of-signature" => Self::SignatureOfSignature,
             "stray-signature" => Self::StraySignature,
+            "suffix-in-other-case" => Self::SuffixInOtherCase,
             "orphan-signature" => Self::OrphanSignature,
             "stale-signature" => Self::StaleSignature,
             "foreign-signature" => Self::ForeignSignature,
@@ -177,6 +183,11 @@ impl fmt::Display for RefusalReason {
             Self::StraySignature => write!(
                 f,
                 "{SUFFIX} is the suffix of signatures, and the file that this would be the signature of is not there"
+            ),
+            Self::SuffixInOtherCase => write!(
+                f,
+                "its name ends in {SUFFIX}, the suffix of signatures, but for the case of its letters; if it is a \
+                 signature, rename it, and if it is not, give it another name or exclude it"
             ),
             Self::OrphanSignature => {
                 f.write_str("a signature without its file; it is kept, and judged when the file comes")
@@ -286,6 +297,7 @@ pub(super) mod tests {
                 RefusalReason::NameTooLong { max: 251 },
                 RefusalReason::SignatureOfSignature,
                 RefusalReason::StraySignature,
+                RefusalReason::SuffixInOtherCase,
                 RefusalReason::OrphanSignature,
                 RefusalReason::StaleSignature,
                 RefusalReason::ForeignSignature,

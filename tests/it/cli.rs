@@ -230,6 +230,89 @@ fn an_answer_that_cannot_be_written_is_no_success() {
     place.shell("\"$KMS_SIG\" verify f --key local:demo >&- 2>&-").exits(0);
 }
 
+#[test]
+fn c14_what_goes_to_a_closed_stream_is_no_success() {
+    let place = Place::with_signed_file();
+    let closed = "kms-sig: cannot write to standard output: bad file descriptor\n\
+                  hint: it was closed (>&-), or not opened for this, when the command began: redirect it\n";
+    // The last is open, for reading alone.
+    for to in [">&-", "1</dev/null"] {
+        for command in [
+            "sign local:demo f -",
+            "show f.sig",
+            "key list --keyring keyring",
+            "version",
+            "--help",
+            "sign --help",
+        ] {
+            let run = place.shell(&format!("\"$KMS_SIG\" {command} {to}")).exits(3).says("");
+            assert!(
+                run.stderr().starts_with(closed.split('\n').next().unwrap()),
+                "{command} {to}: {}",
+                run.stderr()
+            );
+        }
+    }
+    place.shell("\"$KMS_SIG\" sign local:demo f - >&-").exits(3).complains(closed);
+    for command in ["version", "--help"] {
+        place.shell(&format!("\"$KMS_SIG\" {command} >/dev/full")).exits(3);
+        place.shell(&format!("\"$KMS_SIG\" {command} >/dev/null")).exits(0);
+    }
+    // By another name it is the same stream.
+    for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        place.shell(&format!("\"$KMS_SIG\" sign local:demo f {name} >&-")).exits(3);
+    }
+    // What is to be signed is not there, and not empty.
+    for name in ["-", "/dev/stdin", "/dev/fd/0"] {
+        place.shell(&format!("\"$KMS_SIG\" sign local:demo {name} new.sig <&-")).exits(3);
+    }
+    assert_eq!(place.names(), ["f", "f.sig", "keyring"]);
+    // A verdict is told by the exit code, too.
+    place.shell("\"$KMS_SIG\" verify f --key local:demo >&-").exits(0).complains("");
+    place.shell("\"$KMS_SIG\" sign local:demo f - >/dev/null").exits(0);
+}
+
+#[test]
+fn a_signature_in_another_form_is_invalid_and_told_what_it_is() {
+    let place = Place::with_signed_file();
+    let base64 = "base64 -w 20 f.sig >b && mv b f.sig";
+    let json = "printf '{\\n  \"CiphertextBlob\": \"%s\",\\n  \"KeyId\": \"k\"\\n}' \"$(base64 -w 0 f.sig)\" >b && mv b f.sig";
+    let hex = "od -An -v -tx1 f.sig >b && mv b f.sig";
+    let sum = "sha512sum f >f.sig";
+    for (make, what) in [
+        (base64, "hint: the signature file is base64 text"),
+        (json, "hint: the signature file is text with a ciphertext in it as base64"),
+        (hex, "hint: the signature file is hexadecimal text"),
+        (sum, "hint: the signature file is a checksum"),
+    ] {
+        let signature = place.read("f.sig");
+        place.shell(make).exits(0);
+        let run = place.run(["verify", "f", "--key", "local:demo"]).exits(1).says("");
+        assert!(run.stderr().starts_with(&format!("{INVALID}{what}")), "{}", run.stderr());
+        let shown = place.run(["show", "f.sig"]).exits(1);
+        let shown = String::from_utf8_lossy(shown.stdout()).into_owned();
+        assert!(shown.contains(&format!("format: none of ours: {}", &what[6..])), "{shown}");
+        place.write("f.sig", signature);
+    }
+    // What it says to do does it.
+    place.shell(base64).exits(0);
+    place.shell("base64 -d f.sig >b && mv b f.sig").exits(0);
+    place.run(["verify", "f", "--key", "local:demo"]).exits(0).says(VALID).complains("");
+}
+
+#[test]
+fn a15_a_signature_under_nearly_the_right_name_is_found_and_not_taken() {
+    for (file, there) in [("X.TXT", "X.TXT.SIG"), ("caf\u{e9}", "cafe\u{301}.sig"), ("f", "f.sig.txt")] {
+        let place = Place::with_keyring();
+        place.write(file, "content");
+        place.run(["sign", "local:demo", file, there]).exits(0);
+        let run = place.run(["verify", file, "--key", "local:demo"]).exits(1).says("");
+        let shown = there.replace('\u{301}', "\\u{301}");
+        let hint = format!("hint: \"{shown}\" is there: a signature has the name of its file");
+        assert!(run.stderr().lines().nth(1).unwrap().starts_with(&hint), "{}", run.stderr());
+    }
+}
+
 // Where the signature goes
 
 #[test]

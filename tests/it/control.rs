@@ -241,6 +241,42 @@ fn o1_reload_says_what_came_of_it() {
     assert_eq!(status(&place)["concerns"], Value::Array(Vec::new()));
 }
 
+/// So many followers keep nobody from asking, and one too many is told why.
+#[test]
+fn followers_of_events_leave_places_for_questions() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    let connect = || {
+        let dir = std::fs::File::open(place.path("state")).unwrap();
+        let at = format!("/proc/self/fd/{}/control.sock", std::os::fd::AsRawFd::as_raw_fd(&dir));
+        std::os::unix::net::UnixStream::connect(at).unwrap()
+    };
+    let ask = |target: &str| {
+        use std::io::{Read as _, Write as _};
+        let mut stream = connect();
+        write!(stream, "GET {target} HTTP/1.1\r\nhost: kms-sig\r\n\r\n").unwrap();
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).unwrap();
+        (stream, String::from_utf8_lossy(&begin).into_owned())
+    };
+    let followers: Vec<_> = (0..32).map(|_| ask("/events?follow=true")).collect();
+    assert!(followers.iter().all(|(_, said)| said == "HTTP/1.1 200"), "{followers:?}");
+    assert_eq!(ask("/events?follow=true").1, "HTTP/1.1 503");
+    place
+        .run(["events", "--policy", "policy.toml"])
+        .exits(3)
+        .complains_of("is told events as often as one may be");
+    assert_eq!(status(&place)["phase"], "ready");
+    // Nor do connections that say nothing, beyond those that there may be.
+    let mut silent: Vec<_> = (0..32).map(|_| connect()).collect();
+    daemon.until("full", || ask("/status").1 == "HTTP/1.1 503");
+    place.run(["status", "--policy", "policy.toml"]).exits(3).complains_of("has too many connections here");
+    silent.clear();
+    daemon.until("free", || ask("/status").1 == "HTTP/1.1 200");
+    drop(followers);
+    daemon.until("free for followers", || ask("/events?follow=true").1 == "HTTP/1.1 200");
+}
+
 fn asked_at_socket(place: &Place) -> Value {
     let run = place.run(["status", "--json", "--socket", "state/control.sock"]);
     serde_json::from_slice(run.stdout()).unwrap()

@@ -626,6 +626,85 @@ fn check_notes_a_recursive_rule_whose_context_says_nothing_of_directories() {
 }
 
 #[test]
+fn check_notes_a_rule_whose_context_binds_no_name() {
+    let noted = |rules: &str| {
+        let said = checked(&place(rules), 0);
+        assert_eq!(said.last().unwrap(), "\"/policy.toml\": 1 rule, no fault");
+        said.into_iter().find(|line| line.starts_with("verify: note: ")).unwrap_or_default()
+    };
+    let context = |context: &str| with(VERIFY, &format!("context = {{ {context} }}"));
+    let any = "is valid under any other name";
+    for rule in [without(VERIFY, "context"), context("channel = \"stable\""), context("file = \"name\"")] {
+        let note = noted(&rule);
+        assert!(note.contains(any) && !note.contains("rollback"), "{note}");
+        let denied = noted(&with(&rule, "rollback = \"deny\""));
+        assert!(denied.contains(any) && denied.contains("gets it past that by renaming it"), "{denied}");
+    }
+    assert!(noted(&context("file = \"name\"")).contains("a placeholder is {name}"));
+    assert!(noted(&context("file = \"<relpath>\"")).contains("a placeholder is {relpath}"));
+    assert!(noted(&context("file = \"{stem}\"")).contains("the same up to its last dot"));
+    for bound in ["file = \"{name}\"", "file = \"{relpath}\"", "file = \"x-{name}\", stem = \"{stem}\""] {
+        assert_eq!(noted(&context(bound)), "", "{bound}");
+    }
+}
+
+#[test]
+fn a15_what_ends_in_the_suffix_in_another_case_is_not_signed() {
+    let place = place(SIGN);
+    place.write("in/X.TXT.SIG", "a signature, made elsewhere");
+    place.write("in/X.TXT", "content");
+    let daemon = Daemon::start(&place);
+    let refused = daemon.waits_for("refused");
+    assert_eq!((&refused["cause"], &refused["file"]), (&"suffix-in-other-case".into(), &"X.TXT.SIG".into()));
+    assert!(refused["reason"].as_str().unwrap().contains("rename it"), "{refused}");
+    daemon.waits_for("signed");
+    assert_eq!(names(&place.path("in")), ["X.TXT", "X.TXT.SIG", "X.TXT.sig"]);
+    daemon.stop();
+    // Who means it excludes it, or says that it is one.
+    set_policy(&place, &with(SIGN, "exclude = [\"*.SIG\"]"));
+    let daemon = Daemon::start(&place);
+    assert_eq!(daemon.count("refused"), 0);
+}
+
+#[test]
+fn what_looks_like_a_mistake_about_a_signature_is_in_the_log_and_in_the_record() {
+    let place = place(&with(&impatient(VERIFY), "exclude = [\"*.SIG\"]"));
+    place.write("X.TXT", "content");
+    place.run(["sign", "local:demo", "X.TXT", "--context", "file=X.TXT"]).exits(0);
+    place
+        .shell(
+            "base64 X.TXT.sig >b && mv X.TXT in/f && mv b in/f.sig && mv X.TXT.sig in/g.SIG && cp in/f in/g",
+        )
+        .exits(0);
+    let run = place.run(["explain", "in/f", "--policy", "policy.toml"]).exits(0);
+    assert!(
+        String::from_utf8_lossy(run.stdout()).contains("none of ours: the signature file is base64 text")
+    );
+    let run = place.run(["explain", "in/g", "--policy", "policy.toml"]).exits(0);
+    assert!(String::from_utf8_lossy(run.stdout()).contains("hint: \"g.SIG\" is there"));
+    let daemon = Daemon::start(&place);
+    daemon.waits_for_nth("quarantined", 2);
+    let mut found = 0;
+    for told in daemon.events("quarantined") {
+        let (reason, code, hint) = match told["file"].as_str().unwrap() {
+            "f" => ("rejected", "base64", "base64 -d"),
+            "g" => ("missing", "misnamed", "\"g.SIG\" is there"),
+            _ => continue,
+        };
+        found += 1;
+        assert_eq!(told["reason"], reason);
+        assert!(told["hint"].as_str().unwrap().contains(hint), "{told}");
+        let item = told["item"].as_str().unwrap();
+        let record: serde_json::Value =
+            serde_json::from_slice(&place.read(format!("q/{item}/record.json"))).unwrap();
+        assert_eq!(record["clue"]["code"], code);
+        let shown = place.run(["quarantine", "show", item, "--policy", "policy.toml"]).exits(0);
+        assert!(String::from_utf8_lossy(shown.stdout()).contains(hint));
+    }
+    assert_eq!(found, 2);
+}
+
+#[test]
 fn root_checks_as_the_user_whose_the_state_is() {
     if !rustix::process::geteuid().is_root() {
         return; // the others check as whoever they are

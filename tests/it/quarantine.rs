@@ -43,8 +43,9 @@ fn list_says_what_is_there() {
         line(&first, "mismatch", &format!("{size} B"), "tampered"),
         line(&second, "missing", "2 B", "unsigned\\x0a\\u{202e}x"),
     );
-    let share =
-        |items: &str, bytes| format!("\nverify: {items}, {bytes} B; quarantine_max_size is 32.0 GiB\n");
+    let share = |items: &str, bytes| {
+        format!("\nverify: {items}, {bytes} B; they count 112.0 KiB of quarantine_max_size, 32.0 GiB\n")
+    };
     let all = format!("{head}{a}{b}{}", share("2 items", size + 2));
     run(&place, &["list"]).exits(0).says(&all).complains("");
     run(&place, &["list", "--rule", "verify"]).exits(0).says(&all);
@@ -798,7 +799,7 @@ fn names_that_are_no_text_come_back_as_they_were() {
 
 /// A rule with room for one item of the tests.
 fn small() -> String {
-    with(&rule(), "quarantine_max_size = 150")
+    with(&rule(), "quarantine_max_size = \"64KiB\"")
 }
 
 #[test]
@@ -840,7 +841,7 @@ fn o8_a_rule_whose_share_is_full_holds_and_goes_on_when_there_is_room() {
 
 #[test]
 fn o8_a_sender_who_makes_a_file_longer_in_the_store_fills_no_share() {
-    let place = place(&with(&rule(), "quarantine_max_size = 1000"));
+    let place = place(&with(&rule(), "quarantine_max_size = \"200KiB\""));
     let first = quarantined(&place, "a", "1234");
     let size = || {
         let json = run(&place, &["list", "--json"]).exits(0);
@@ -858,6 +859,29 @@ fn o8_a_sender_who_makes_a_file_longer_in_the_store_fills_no_share() {
     drop_tampered(&place, "c", "1234");
     daemon.waits_for("quarantined");
     assert_eq!(ids(&place).len(), 3);
+}
+
+/// An empty file takes inodes: its own, and those of its folder and its record.
+#[test]
+fn o8_empty_files_count() {
+    let place = place(&with(&rule(), "quarantine_max_size = \"1MiB\""));
+    for n in 0..40 {
+        place.write(format!("in/{n}"), "");
+        place.write(format!("in/{n}.sig"), "");
+    }
+    let run = place.run(["watch", "--policy", "policy.toml", "--once"]).exits(3);
+    let said = String::from_utf8_lossy(run.stdout()).into_owned();
+    assert!(said.contains("left: held (quarantine-full)"), "{said}");
+    assert_eq!(ids(&place).len(), 16, "of 64 KiB each");
+    let list = run_list(&place);
+    assert!(
+        list.ends_with("verify: 16 items, 0 B; they count 1.0 MiB of quarantine_max_size, 1.0 MiB\n"),
+        "{list}"
+    );
+}
+
+fn run_list(place: &Place) -> String {
+    String::from_utf8(run(place, &["list"]).exits(0).stdout().to_vec()).unwrap()
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(super) fn list(store: &Store, choice: &Choice, json: bool) -> Result<Exit, F
     Ok(exit)
 }
 
-fn row(Entry { record, path, size: bytes }: &Entry) -> [Cell; 6] {
+fn row(Entry { record, path, size: bytes, .. }: &Entry) -> [Cell; 6] {
     [
         Cell::plain(&record.id),
         Cell::plain(Escaped::text(&record.quarantined_at).to_string()),
@@ -64,17 +64,18 @@ fn row(Entry { record, path, size: bytes }: &Entry) -> [Cell; 6] {
 
 /// How much of each rule is in quarantine, and how much may be.
 fn shares(store: &Store, items: &[Entry]) -> String {
-    let mut shares: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    let mut shares: BTreeMap<&str, (usize, u64, u64)> = BTreeMap::new();
     for item in items {
-        let (count, bytes) = shares.entry(&item.record.rule).or_default();
+        let (count, bytes, share) = shares.entry(&item.record.rule).or_default();
         *count += 1;
         *bytes = bytes.saturating_add(item.size);
+        *share = share.saturating_add(item.share);
     }
-    let line = |(rule, (count, bytes)): (&str, (usize, u64))| {
+    let line = |(rule, (count, bytes, share)): (&str, (usize, u64, u64))| {
         let items = if count == 1 { "item" } else { "items" };
         let most = store.policy.rules.iter().find(|r| r.name == rule).map(|r| r.quarantine_max_size);
         let most = most.map_or("the policy has no such rule any more".to_owned(), |most| {
-            format!("quarantine_max_size is {}", size(most))
+            format!("they count {} of quarantine_max_size, {}", size(share), size(most))
         });
         format!("{}: {count} {items}, {}; {most}", Escaped::text(rule), size(bytes))
     };
@@ -82,11 +83,11 @@ fn shares(store: &Store, items: &[Entry]) -> String {
 }
 
 /// An item of the list, in JSON.
-fn line(Entry { record, path, size }: &Entry) -> Value {
+fn line(Entry { record, path, size, share }: &Entry) -> Value {
     let (path, path_hex) = both_ways(path.as_path());
     json!({
         "id": record.id, "quarantined_at": record.quarantined_at, "rule": record.rule, "reason": record.reason,
-        "size": size, "path": path, "path_hex": path_hex,
+        "size": size, "share": share, "path": path, "path_hex": path_hex,
     })
 }
 
@@ -271,6 +272,8 @@ fn in_words(item: &Item, now: &Now) -> String {
         }
         Content::Unread(trouble) => format!("signature: {}", colours.bad(&chain::one_line(trouble))),
     });
+    let clue = record.clue.as_ref().and_then(|clue| clue.clue());
+    lines.extend(clue.map(|clue| format!("hint: {clue}")));
     lines.push(format!("folder: {}", quoted(item.folder())));
     lines.join("\n")
 }

@@ -103,7 +103,8 @@ impl<K: Kms> Pipeline<K> {
                     rule = site.rule.name,
                     file = %Escaped::new(work.path.as_path()),
                     verdict = INVALID,
-                    reason = reason.as_str()
+                    reason = reason.as_str(),
+                    hint = taken.hint()
                 );
                 let settled = Settled::judged(Outcome::Invalid, reason);
                 self.settle(site, &work.path, &work.versions, settled, facts(&taken, None)).await

@@ -6,7 +6,7 @@ use crate::chain;
 use crate::context::{Context, ContextError};
 use crate::daemon::site::attach::DirectorySite;
 use crate::fs::{FsError, OpenError, RelPath, Stat};
-use crate::signature::{Malformed, Signature};
+use crate::signature::{Clue, Malformed, Signature};
 use crate::source::directory::signature_file::read_open;
 use crate::state::Remembered;
 use crate::state::reader::{Decisions, HistoryError};
@@ -70,6 +70,13 @@ impl Scene<'_> {
             Err(e) if e.is_not_found() || e.is_no_directory() => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// What may be the signature of the payload under another name.
+    pub(super) fn beside(&self) -> Result<Option<Clue>, FsError> {
+        let dir = self.site.folder().root.descend(self.path.parent())?;
+        let is_there = |name: &OsStr| dir.stat_of(name).is_ok_and(|stat| stat.is_some());
+        Ok(Clue::beside(self.path.name(), is_there))
     }
 
     /// What has the signature's name. Read as the daemon reads it: bounded, and only if it is a

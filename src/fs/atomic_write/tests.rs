@@ -141,16 +141,60 @@ fn a_private_file_is_the_owners_alone() {
 fn c2_what_is_being_written_has_no_name_that_a_kill_could_leave() {
     let dir = tempfile::tempdir().unwrap();
     let opened = Directory::open(dir.path()).unwrap();
-    let mut staged = Staged::create(&opened, Access::Umask).unwrap();
+    let mut staged = Staged::create(&opened, OsStr::new("a.sig"), Access::Umask).unwrap();
     staged.fill(b"whole").unwrap();
     assert!(names(dir.path()).is_empty());
     drop(staged);
     // Where there is no such file, a name stands in, and goes when it is not published.
-    let mut named = Staged::named(&opened, Access::Owner).unwrap();
+    let mut named = Staged::named(&opened, OsStr::new("a.sig"), Access::Owner).unwrap();
     named.fill(b"whole").unwrap();
     assert_eq!(names(dir.path()).len(), 1);
     drop(named);
     assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn c2_what_a_killed_writer_left_is_swept_by_the_next_one_and_a_live_ones_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Directory::open(dir.path()).unwrap();
+    let path = dir.path().join("a.sig");
+    let named = || Staged::named(&opened, OsStr::new("a.sig"), Access::Umask).unwrap();
+    // A kill leaves the name, and closes the file.
+    let killed = |mut staged: Staged<'_>| drop(staged.name.take());
+    let live = named();
+    write(&path, b"new").unwrap();
+    let left = names(dir.path());
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(opened.is(live.name.as_ref().unwrap(), &live.file), "somebody is writing it");
+    killed(live);
+    write(&path, b"newer").unwrap();
+    assert_eq!(names(dir.path()), ["a.sig"]);
+    // The same where a name stands in for the whole time.
+    killed(named());
+    let mut next = named();
+    next.fill(b"newest").unwrap();
+    assert!(next.publish(OsStr::new("a.sig"), Over::Anything).is_ok());
+    assert_eq!(names(dir.path()), ["a.sig"]);
+    // What is nobody's own temporary file is left.
+    fs::create_dir(dir.path().join(temporary_name_for(OsStr::new("b.sig")))).unwrap();
+    write(&dir.path().join("b.sig"), b"x").unwrap();
+    assert_eq!(names(dir.path()).len(), 3);
+}
+
+#[test]
+fn c2_who_ends_the_process_removes_what_is_unfinished() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Directory::open(dir.path()).unwrap();
+    // Other tests of this process may have theirs in the one place for it.
+    for _ in 0..1000 {
+        let staged = Staged::named(&opened, OsStr::new("a.sig"), Access::Umask).unwrap();
+        drop(abandon());
+        if names(dir.path()).is_empty() {
+            return;
+        }
+        drop(staged);
+    }
+    panic!("it stays");
 }
 
 #[test]
@@ -161,7 +205,7 @@ fn p8_only_what_the_caller_saw_is_replaced() {
     assert!(place.occupant().unwrap().is_none());
     for stage in [Staged::create, Staged::named] {
         fs::write(&path, "theirs").unwrap();
-        let mut staged = stage(&place.dir, Access::Umask).unwrap();
+        let mut staged = stage(&place.dir, &place.name, Access::Umask).unwrap();
         assert!(matches!(staged.publish(&place.name, Over::Nothing), Err(Trouble::Changed)));
         drop(staged);
         let seen = place.occupant().unwrap().unwrap().identity;
@@ -174,7 +218,7 @@ fn p8_only_what_the_caller_saw_is_replaced() {
         place.write(b"new", Over::Seen(seen)).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         fs::remove_file(&path).unwrap();
-        let mut staged = stage(&place.dir, Access::Umask).unwrap();
+        let mut staged = stage(&place.dir, &place.name, Access::Umask).unwrap();
         assert!(staged.publish(&place.name, Over::Nothing).is_ok());
         assert_eq!(names(dir.path()), ["a.sig"]);
     }

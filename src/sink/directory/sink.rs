@@ -68,9 +68,10 @@ impl DirectorySink {
         let signature_size = case
             .signature
             .filter(|stat| !is_copied || quarantine::can_be_copied(stat))
-            .map_or(0, |stat| stat.identity.size);
-        let size = case.payload.identity.size + signature_size;
-        let room = store.reserve(&self.rule, size)?;
+            .map(|stat| stat.identity.size);
+        let payload_size = case.payload.identity.size;
+        let room = store.reserve(&self.rule, quarantine::share(payload_size, signature_size))?;
+        let size = payload_size.saturating_add(signature_size.unwrap_or_default());
         // What is moved takes no room.
         let _space =
             if is_copied { Some(self.space.take(store.dir(), size, self.min_free_space)?) } else { None };
@@ -228,6 +229,7 @@ impl Sink<DirectorySource> for DirectorySink {
     ) -> Result<PutAway, AttemptError> {
         let (here, path, origin) = (self.clone(), path.clone(), snapshot.origin.clone());
         let digests = (snapshot.hashed.digest.clone(), snapshot.signature_digest().cloned());
+        let clue = snapshot.clue.clone();
         let lease_granted = snapshot.writer != Writer::Unknown;
         blocking(move || {
             let case = Case {
@@ -240,6 +242,7 @@ impl Sink<DirectorySource> for DirectorySink {
                 path: &path,
                 payload: origin.payload,
                 signature: origin.signature,
+                clue,
             };
             here.put_away(&case)
         })

@@ -78,6 +78,9 @@ pub enum Unsignable {
     SignatureOfSignature,
     /// In a sign rule, a `.sig` whose file is not there: not signed, whatever it is.
     Stray,
+    /// In a sign rule, what ends in `.SIG` or `.Sig`: made elsewhere to be a signature, most
+    /// likely.
+    SuffixInOtherCase,
 }
 
 impl From<Unsignable> for RefusalReason {
@@ -86,6 +89,7 @@ impl From<Unsignable> for RefusalReason {
             Unsignable::NameTooLong => Self::NameTooLong { max: MAX_NAME },
             Unsignable::SignatureOfSignature => Self::SignatureOfSignature,
             Unsignable::Stray => Self::StraySignature,
+            Unsignable::SuffixInOtherCase => Self::SuffixInOtherCase,
         }
     }
 }
@@ -128,6 +132,11 @@ pub(crate) fn part<'n, 'r>(rule: &'r Rule, name: &'n OsStr) -> Result<Part<'n>, 
         (Some(payload), Mode::Sign(_)) => (payload, Part::SignatureOf(payload)),
         (Some(payload), Mode::Verify(_)) => (payload, Part::Of(payload)),
         (None, _) if name.len() > MAX_NAME => return Ok(Part::Unsignable(Unsignable::NameTooLong)),
+        // Judged it may be, by a signature of its own; signed it would pass for a signature of
+        // ours.
+        (None, Mode::Sign(_)) if suffix.payload_in_other_case(name).is_some() => {
+            (name, Part::Unsignable(Unsignable::SuffixInOtherCase))
+        }
         (None, _) => (name, Part::Of(name)),
     };
     rule.exclusion(payload).map_or(Ok(part), |why| Err(Overlooked::Excluded(why)))

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::fs::{Dir, FsError, OpenError};
-use crate::signature::{MAX_LEN, Malformed, Signature};
+use crate::signature::{Clue, MAX_LEN, Malformed, Signature};
 
 /// What was read of it.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct SignatureFile {
     pub(crate) digest: Option<Digest>,
     /// The signature, if it can be one.
     pub(crate) parsed: Result<Signature, Malformed>,
+    /// What it seems to be, if that is something else.
+    pub(crate) clue: Option<Clue>,
 }
 
 /// Reads an open file that may be a signature: never more than one byte past the limit.
@@ -31,5 +33,5 @@ pub(crate) fn read_open(file: &File, dir: &Dir, name: &OsStr) -> Result<Signatur
         source: Errno::from_io_error(&e).unwrap_or(Errno::IO),
     })?;
     let digest = (bytes.len() <= MAX_LEN).then(|| Digest::of(&bytes));
-    Ok(SignatureFile { digest, parsed: Signature::parse(&bytes) })
+    Ok(SignatureFile { digest, parsed: Signature::parse(&bytes), clue: Clue::of(&bytes) })
 }

@@ -10,11 +10,13 @@ use crate::fs::copy::Pass;
 use crate::fs::lease::Writer;
 use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, stat_file};
 use crate::hold::AttemptError;
+use crate::policy::Mode;
 use crate::settle::PairVersion;
+use crate::signature::Clue;
 use crate::source::directory::feed::DirectoryFeed;
 use crate::source::directory::folder::{Folder, bringers};
 use crate::source::directory::scan::Leftover;
-use crate::source::directory::signature_file::read_open;
+use crate::source::directory::signature_file::{SignatureFile, read_open};
 use crate::source::space::Stage;
 use crate::source::{Bringers, Observation, SignatureRead, Snapshot, Source};
 use crate::state::reason::RefusalReason;
@@ -189,7 +191,15 @@ fn read(
     if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != size {
         return Err(AttemptError::Changed);
     }
-    let (signature, signature_stat) = signature.unzip();
+    let (signature, signature_stat, clue) = match signature {
+        Some((read, stat, clue)) => (Some(read), Some(stat), clue),
+        // A name that cannot be looked at is none.
+        None if matches!(folder.rule.mode, Mode::Verify(_)) => {
+            let is_there = |name: &OsStr| parent.stat_of(name).is_ok_and(|stat| stat.is_some());
+            (None, None, Clue::beside(path.name(), is_there))
+        }
+        None => (None, None, None),
+    };
     Ok(Snapshot {
         origin: Origin { parent: Some(parent), payload, signature: signature_stat },
         version: payload.identity,
@@ -197,6 +207,7 @@ fn read(
         hashed,
         writer,
         signature,
+        clue,
     })
 }
 
@@ -205,7 +216,7 @@ fn read_signature(
     parent: &Place,
     path: &RelPath,
     expected: Identity,
-) -> Result<(SignatureRead<Identity>, Stat), AttemptError> {
+) -> Result<(SignatureRead<Identity>, Stat, Option<Clue>), AttemptError> {
     let name = folder.rule.signature_name(path.name());
     let (file, stat) = match parent.open_file(&name, &folder.signature_fitness()) {
         Err(OpenError::Unfit(unfit)) => return Err(AttemptError::Refused(RefusalReason::Signature(unfit))),
@@ -218,5 +229,6 @@ fn read_signature(
     if stat_file(&file, &parent.path().join(&name))?.identity != expected {
         return Err(AttemptError::Changed);
     }
-    Ok((SignatureRead { version: expected, digest: read.digest, parsed: read.parsed.ok() }, stat))
+    let SignatureFile { digest, parsed, clue } = read;
+    Ok((SignatureRead { version: expected, digest, parsed: parsed.ok() }, stat, clue))
 }

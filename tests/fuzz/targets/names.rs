@@ -346,6 +346,11 @@ fn check_meaning(case: &Case<'_>) {
                 match why {
                     Unsignable::NameTooLong => assert!(case.name.len() > NAME_MAX - 4 && !is_signature),
                     Unsignable::SignatureOfSignature => assert!(is_signature),
+                    Unsignable::SuffixInOtherCase => {
+                        let end = case.name.len().checked_sub(4).and_then(|at| case.name.get(at..));
+                        assert!(rule.name == "sign" && !is_signature);
+                        assert!(end.is_some_and(|end| end.eq_ignore_ascii_case(b".sig")));
+                    }
                     Unsignable::Stray => panic!("only looking at the directory tells that"),
                 }
             }

@@ -221,12 +221,12 @@ fn o1_c18_a_reload_whose_store_cannot_be_written_to_is_refused() {
 #[test]
 fn o8_c9_a_full_share_across_mounts_copies_nothing() {
     mount::private();
-    let rule = with(&rule(), "quarantine_max_size = 10");
+    let rule = with(&rule(), "quarantine_max_size = \"48KiB\"");
     let place = place(&format!("limits.min_free_space = \"0B\"\n{rule}"));
     fs::create_dir(place.path("q")).unwrap();
     let _disk = Mount::tmpfs(&place.path("q"), "size=1m,mode=0700");
     let daemon = Daemon::start(&place);
-    place.write("in/a", "12345678");
+    place.write("in/a", "12345678"); // 16 KiB, as its folder and its record
     daemon.waits_for("quarantined");
     place.write("in/b", "123");
     assert_eq!(daemon.waits_for("held")["cause"], "quarantine-full");

@@ -42,6 +42,27 @@ fn other_users_pairs_are_delivered_with_and_without_leases() {
     }
 }
 
+/// Who may ask cannot keep the daemon from answering its owner, or others who may.
+#[test]
+fn a_crowd_of_one_user_at_the_socket_keeps_nobody_else_away() {
+    let site = Site::new(&quick());
+    let daemon = site.start(Leases::Granted);
+    {
+        let dir = "state";
+        chown(site.path(dir), Some(DAEMON.id), Some(7003)).unwrap();
+        fs::set_permissions(site.path(dir), Permissions::from_mode(0o750)).unwrap();
+    }
+    let socket = site.path("state/control.sock");
+    chown(&socket, Some(DAEMON.id), Some(7003)).unwrap();
+    let crowd: Vec<_> = SENDER.run(|| {
+        (0..200).map(|_| std::os::unix::net::UnixStream::connect(&socket)).filter_map(Result::ok).collect()
+    });
+    assert_eq!(crowd.len(), 200);
+    site.place.run(["status", "--policy", "policy.toml"]).exits(0);
+    drop(crowd);
+    daemon.until("the crowd has gone", || site.place.run(["status", "--policy", "policy.toml"]).succeeds());
+}
+
 #[test]
 fn what_is_delivered_has_the_group_of_where_it_lies_and_directories_are_for_everyone() {
     let site = Site::new(&with(&quick(), "recursive = true"));

@@ -101,11 +101,26 @@ pub(crate) struct Entry {
     pub(crate) path: RelPath,
     /// [`Item::size`].
     pub(crate) size: u64,
+    /// [`Item::share`].
+    pub(crate) share: u64,
 }
 
 /// An item that no other process works on.
 #[derive(Debug)]
 pub(crate) struct Locked(Item);
+
+/// What a file counts at least in the share of its rule: mke2fs makes one inode for every 16 KiB of
+/// a disk (mke2fs.conf(5), `inode_ratio`), so who has a part of the disk has a part of the inodes.
+/// Without that, empty files would count nothing, and use up the inodes of all.
+pub(crate) const LEAST_SHARE: u64 = 16 * 1024;
+
+/// What an item counts in the share of its rule, by the bytes of its payload and of its signature,
+/// if it has one: beside these, its folder and its record. The rows of state that tell of it are a
+/// small part of that.
+pub(crate) fn share(payload: u64, signature: Option<u64>) -> u64 {
+    let part = |bytes: u64| bytes.max(LEAST_SHARE);
+    (2 * LEAST_SHARE).saturating_add(part(payload)).saturating_add(signature.map_or(0, part))
+}
 
 /// Every item of the store, or why it is none, in no order. Items that are being brought in are
 /// left out.
@@ -118,8 +133,8 @@ pub(crate) fn entries(
     Ok(ids(store)?.into_iter().filter_map(|id| match Item::find(store, &id) {
         Err(ItemError::Gone | ItemError::Unfinished) => None,
         Ok(item) => {
-            let size = item.size();
-            Some((id, Ok(Entry { record: item.record, path: item.path, size })))
+            let (size, share) = (item.size(), item.share());
+            Some((id, Ok(Entry { record: item.record, path: item.path, size, share })))
         }
         Err(error) => Some((id, Err(error))),
     }))
@@ -202,9 +217,18 @@ impl Item {
     /// Bytes that its files had when they were put away. What they have now, a sender who still has
     /// one open may have changed.
     pub(crate) fn size(&self) -> u64 {
+        self.record.payload.size.saturating_add(self.signature_size_was().unwrap_or_default())
+    }
+
+    /// What it counts in the share of its rule.
+    pub(crate) fn share(&self) -> u64 {
+        share(self.record.payload.size, self.signature_size_was())
+    }
+
+    /// Bytes that its signature had, if it is here.
+    fn signature_size_was(&self) -> Option<u64> {
         // What is longer than any signature may have been left where it was.
-        let signature = self.record.signature.as_ref().filter(|_| self.signature.is_some());
-        self.record.payload.size.saturating_add(signature.map_or(0, |was| was.size))
+        self.record.signature.as_ref().filter(|_| self.signature.is_some()).map(|was| was.size)
     }
 
     /// Bytes that its signature has now, if there is one.
@@ -257,7 +281,7 @@ impl Item {
     /// # Errors
     /// [`OpenError`].
     pub(crate) fn read_signature(&self) -> Result<Option<SignatureFile>, OpenError> {
-        let overlong = || SignatureFile { digest: None, parsed: Err(Malformed::TooLong) };
+        let overlong = || SignatureFile { digest: None, parsed: Err(Malformed::TooLong), clue: None };
         match self.signature() {
             Ok(Some(file)) => read_open(&file, &self.dir, OsStr::new(SIGNATURE)).map(Some),
             Ok(None) => Ok(None),

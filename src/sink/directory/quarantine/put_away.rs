@@ -7,14 +7,14 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::folder::{Holds, PAYLOAD, SIGNATURE, discard, fresh_id, has_part, signature_name};
-use super::record::{PartRecord, Record, write_record};
+use super::record::{ClueRecord, PartRecord, Record, write_record};
 use crate::clock;
 use crate::digest::Digest;
 use crate::escape::Escaped;
 use crate::fs::copy::Pass;
 use crate::fs::private::Private;
 use crate::fs::{Dir, Fitness, FsError, Identity, OpenError, Place, Publish, RelPath, Staging, Stat};
-use crate::signature::MAX_LEN;
+use crate::signature::{Clue, MAX_LEN};
 use crate::signing::Reason;
 use crate::sink::directory::removal;
 use crate::sink::directory::removal::{Part, Removal};
@@ -41,6 +41,8 @@ pub struct Case<'a> {
     pub payload: Stat,
     /// What the signature was.
     pub signature: Option<Stat>,
+    /// What looks like a mistake about the signature.
+    pub(crate) clue: Option<Clue>,
 }
 
 /// Moves or copies a pair into the store.
@@ -249,5 +251,6 @@ pub(super) fn record(id: &str, root: &Dir, case: &Case<'_>) -> Record {
         root_hex: hex::encode(root.path().as_os_str().as_bytes()),
         payload: (&case.payload).into(),
         signature: case.signature.as_ref().map(PartRecord::from),
+        clue: case.clue.as_ref().map(ClueRecord::from),
     }
 }

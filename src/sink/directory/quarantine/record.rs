@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{self, FileTime};
 use crate::escape::Escaped;
 use crate::fs::{Dir, Fitness, FsError, RelPath, Staging, Stat};
+use crate::signature::Clue;
 
 pub(super) const RECORD: &str = "record.json";
 
@@ -53,6 +54,41 @@ pub struct Record {
     /// What had its signature's name, if anything. Across mounts, what is longer than any signature
     /// was left there.
     pub signature: Option<PartRecord>,
+    /// What looks like a mistake about the signature. Earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clue: Option<ClueRecord>,
+}
+
+/// What a signature seems to be that is none, or what seems to be the one that is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClueRecord {
+    /// `base64`, `base64-in-text`, `hex`, `utf-16`, `checksum`, `misnamed`, `other-program`.
+    pub(crate) code: String,
+    /// The file that the last two are about, escaped for reading.
+    pub(crate) name: Option<String>,
+    /// The same, byte-exact, in hexadecimal.
+    pub(crate) name_hex: Option<String>,
+}
+
+impl From<&Clue> for ClueRecord {
+    fn from(clue: &Clue) -> Self {
+        Self {
+            code: clue.as_str().to_owned(),
+            name: clue.name().map(|name| Escaped::new(name).to_string()),
+            name_hex: clue.name().map(|name| hex::encode(name.as_bytes())),
+        }
+    }
+}
+
+impl ClueRecord {
+    /// What it says; `None` for what this version does not write.
+    pub(crate) fn clue(&self) -> Option<Clue> {
+        let name = match &self.name_hex {
+            Some(digits) => Some(path_of(digits)?.into_os_string()),
+            None => None,
+        };
+        Clue::parse(&self.code, name)
+    }
 }
 
 /// What one file was when it was judged.

@@ -1,10 +1,11 @@
 //! The quarantine store as a running daemon has it: its directory, and what each rule has in it.
 //!
 //! Every rule has a share, `quarantine_max_size`. What would exceed it is held, and nothing is ever
-//! removed to make room. What counts is what an item had when it was put away: a sender who still
-//! has it open could make it as long as they like. The shares are counted by a walk when the daemon
-//! starts and kept in memory from then on; commands that take items out change the directory's
-//! time, and while a rule has no room that is looked at, and counted anew.
+//! removed to make room. What counts is what an item had when it was put away, for a sender who
+//! still has it open could make it as long as they like; and no file counts for less than an
+//! inode's part of a disk. The shares are counted by a walk when the daemon starts and kept in
+//! memory from then on; commands that take items out change the directory's time, and while a rule
+//! has no room that is looked at, and counted anew.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -42,9 +43,9 @@ pub(crate) struct Store {
 
 #[derive(Debug, Default)]
 struct Shares {
-    /// Bytes in the store, by rule.
+    /// What counts of what is in the store, in bytes by rule.
     used: HashMap<String, u64>,
-    /// Bytes on their way into it.
+    /// What counts of what is on its way into it.
     reserved: HashMap<String, u64>,
     /// What came in while the store is being counted: the count may have missed it.
     meanwhile: Option<HashMap<String, u64>>,
@@ -185,7 +186,7 @@ impl Store {
         let mut used = HashMap::new();
         for (_, entry) in quarantine::entries(&self.dir)? {
             if let Ok(entry) = entry {
-                add(&mut used, &entry.record.rule, entry.size);
+                add(&mut used, &entry.record.rule, entry.share);
             }
         }
         Ok(used)

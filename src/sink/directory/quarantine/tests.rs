@@ -340,6 +340,7 @@ fn case(payload: Stat) -> Case<'static> {
         path: &PATH,
         payload,
         signature: None,
+        clue: None,
     }
 }
 
