@@ -42,7 +42,8 @@
 //! them, [`state`] what is remembered and on record, and how KMS vouches for that record;
 //! [`diagnose`] what would happen; [`cli`] and [`command`] are what a person asks for, [`terminal`]
 //! what is shown to people only, [`service`] what the host is told, [`control`] what a running
-//! daemon answers; [`log_queue`] is what stands between whoever logs and whoever reads it. ARCHITECTURE.md has the order in which they may import each other.
+//! daemon answers; [`log_queue`] is what stands between whoever logs and whoever reads it.
+//! ARCHITECTURE.md has the order in which they may import each other.
 //!
 //! # As a library
 //!

@@ -7,8 +7,8 @@
 //! order is kept. Knows neither what an entry means nor where it goes: that is an [`Output`].
 //!
 //! There are two ways to deal with a queue that is full: a daemon drops at once; a run that ends by
-//! itself (`--once`) waits for a reader that still reads, and drops only what one does not take that
-//! has stopped.
+//! itself (`--once`) waits for a reader that still reads, and drops only what one does not take
+//! that has stopped.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -321,8 +321,8 @@ pub(crate) fn is_dropping() -> bool {
     queues().iter().any(|queue| queue.lock().is_dropping)
 }
 
-/// Has everything written when it is dropped, as far as it is taken within seconds: to be kept until
-/// the process ends.
+/// Has everything written when it is dropped, as far as it is taken within seconds: to be kept
+/// until the process ends.
 #[derive(Debug)]
 pub struct FlushAtExit;
 

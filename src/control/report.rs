@@ -37,8 +37,8 @@ pub(crate) struct StatusReport {
     pub(crate) rules: Vec<RuleStatus>,
     /// How it stands with KMS.
     pub(crate) kms: KmsStatus,
-    /// Log lines that were dropped since the start, as nobody took them in time or they could not be
-    /// written.
+    /// Log lines that were dropped since the start, as nobody took them in time or they could not
+    /// be written.
     #[serde(default)]
     pub(crate) log_lines_dropped: u64,
 }

@@ -13,8 +13,9 @@ use crate::policy::Policy;
 use crate::sink::directory::quarantine::store::Store;
 use crate::state::{Found, State};
 
-/// Whether this process may and can work by this policy at all: not as root unasked, not by a policy or
-/// keyring that others can write, and not where the host lacks what every file needs. To be asked before anything is made that the policy names.
+/// Whether this process may and can work by this policy at all: not as root unasked, not by a
+/// policy or keyring that others can write, and not where the host lacks what every file needs. To
+/// be asked before anything is made that the policy names.
 ///
 /// # Errors
 /// `Root`, `Host`, `Trust`.

@@ -91,7 +91,8 @@ impl HostError {
 /// All that it does not have.
 pub(crate) fn probe() -> Result<(), HostError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    // Whoever has no descriptor free, or may not even pass the root, has other troubles, and is told.
+    // Whoever has no descriptor free, or may not even pass the root, has other troubles, and is
+    // told.
     let Ok(root) = rustix::fs::open("/", flags, Mode::empty()) else { return Ok(()) };
     let tried = [
         (Need::Openat2, openat2(&root)),

@@ -75,8 +75,8 @@ impl Journal {
         Ok(Self(Way::Direct(Socket { socket, to: path.to_owned() })))
     }
 
-    /// The same, where entries wait for their turn in a queue (see [`log_queue`]), and who logs does
-    /// not wait for journald.
+    /// The same, where entries wait for their turn in a queue (see [`log_queue`]), and who logs
+    /// does not wait for journald.
     ///
     /// # Errors
     /// None that can be brought about from outside.

@@ -1,5 +1,5 @@
-//! What a panic says on standard error, in the order of what was said before and without waiting for
-//! whoever reads it: a thread that waits there would never be found to have panicked.
+//! What a panic says on standard error, in the order of what was said before and without waiting
+//! for whoever reads it: a thread that waits there would never be found to have panicked.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -11,8 +11,8 @@ use std::thread;
 use super::progress;
 use crate::escape::Escaped;
 
-/// From now on panics go the way of the log. They read as the ones of Rust do, with the backtrace if
-/// `RUST_BACKTRACE` asks for it.
+/// From now on panics go the way of the log. They read as the ones of Rust do, with the backtrace
+/// if `RUST_BACKTRACE` asks for it.
 pub fn to_log() {
     panic::set_hook(Box::new(|panic| {
         // There is nobody left to tell.

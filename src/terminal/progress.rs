@@ -72,8 +72,8 @@ impl Drawn {
 impl Drop for Drawn {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // Nothing is ever sent: it ends when the thread does. One that panicked draws no more, which is
-        // all that is wanted.
+        // Nothing is ever sent: it ends when the thread does. One that panicked draws no more,
+        // which is all that is wanted.
         if let Ok(never) = self.stopped.recv_timeout(PATIENCE_WITH_TERMINAL) {
             match never {}
         }

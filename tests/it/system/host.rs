@@ -75,7 +75,8 @@ const COMMANDS: [&[&str]; 5] = [
 fn o13_a_call_that_a_sandbox_takes_away_is_named_at_the_start_and_ends_the_unit() {
     for (name, call) in NEEDED {
         for errno in [libc::ENOSYS, libc::EPERM] {
-            // An ordinary user's access can be asked for in an older way, where the newer is unknown.
+            // An ordinary user's access can be asked for in an older way, where the newer is
+            // unknown.
             if name == "faccessat2(2)" && errno == libc::ENOSYS {
                 continue;
             }
