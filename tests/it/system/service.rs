@@ -437,7 +437,7 @@ fn o12_a_journald_that_is_restarted_gets_what_was_logged_meanwhile() {
     drop(journald);
     fs::remove_file(socket).unwrap();
     place.write("in/g", "content");
-    daemon.until("signed", || place.path("in/g.sig").exists());
+    daemon.until("counted", || status(&place)["rules"][0]["outcomes"]["signed"] == 2);
     std::thread::sleep(Duration::from_millis(500)); // longer than it takes to try in vain
     let journald = UnixDatagram::bind(socket).unwrap();
     reads(&journald, "signed rule=\"sign\" file=g");
