@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
+use super::system::is_remote;
 use super::{FsError, Result};
 
 /// Where they are told.
@@ -17,10 +18,16 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// A line of it. Paths are as they stand there, with special characters escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
+    /// The number of the mount that this one lies on.
+    parent: u64,
+    /// The device of the file system: the same for all that is mounted of it.
+    device: String,
     /// Which directory of the file system is seen.
     root: String,
     /// Where it is seen.
     point: String,
+    /// Whether what is mounted elsewhere is mounted here too, or the other way round.
+    is_propagated: bool,
     /// The type of the file system.
     pub(super) kind: Box<str>,
     /// Whether the file system itself is read-only, and not this mount of it alone.
@@ -32,10 +39,18 @@ pub(super) struct Mount {
 /// # Errors
 /// What reading says.
 pub(super) fn find(mount: u64) -> Result<Option<Mount>> {
+    Ok(find_in(&read()?, mount))
+}
+
+fn read() -> Result<String> {
     let failed =
         |e: io::Error| FsError::new("read", MOUNTINFO, Errno::from_io_error(&e).unwrap_or(Errno::IO));
     let text = std::fs::read(MOUNTINFO).map_err(failed)?;
-    Ok(String::from_utf8_lossy(&text).lines().find_map(|line| parse(line, mount)))
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn find_in(text: &str, mount: u64) -> Option<Mount> {
+    text.lines().find_map(|line| parse(line, mount))
 }
 
 /// What a line says, if it is of this mount.
@@ -46,48 +61,63 @@ fn parse(line: &str, mount: u64) -> Option<Mount> {
     if of_mount.next()?.parse() != Ok(mount) {
         return None;
     }
-    let mut of_mount = of_mount.skip(2); // its parent, and the device
     let mut of_whole = of_whole.splitn(3, ' ');
     Some(Mount {
+        parent: of_mount.next()?.parse().ok()?,
+        device: of_mount.next()?.to_owned(),
         root: of_mount.next()?.to_owned(),
         point: of_mount.next()?.to_owned(),
+        is_propagated: of_mount.skip(1).any(|tag| tag.starts_with("shared:") || tag.starts_with("master:")),
         kind: of_whole.next()?.into(),
-        is_whole_read_only: of_whole.nth(1)?.split(',').any(|option| option == "ro"),
+        // The kernel's own flag comes first; what the file system adds may be anything.
+        is_whole_read_only: of_whole.nth(1)?.split(',').next() == Some("ro"),
     })
 }
 
 impl Mount {
-    /// Whether what is read-only by this mount can be written to by nobody but root.
+    /// Whether what is read-only by this mount can be written to by nobody but root; `below` is the
+    /// mount that it lies on.
     ///
     /// That it is read-only here says little: a sandbox of systemd has nearly everything read-only,
     /// while others write to the very same files. But what a container is given (a ConfigMap, a
-    /// Secret) lies elsewhere, where only who gives it can get at it: another directory of its file
-    /// system, or a tmpfs of its own.
-    fn is_closed_to_others(&self) -> bool {
-        let is_from_elsewhere = self.root != self.point && (self.root != "/" || &*self.kind == "tmpfs");
-        self.is_whole_read_only || is_from_elsewhere
+    /// Secret) lies elsewhere, where only who gives it can get at it: another directory of another
+    /// file system than what it lies on, or a tmpfs of its own. A sandbox mounts directories where
+    /// they are (on a disk of their own, or as subvolumes, they too have another path there), and
+    /// its mounts still follow those of the host, which a container's do not.
+    fn is_closed_to_others(&self, below: Option<&Self>) -> bool {
+        let is_from_elsewhere = self.root != self.point
+            && (self.root != "/" || &*self.kind == "tmpfs")
+            && !self.is_propagated
+            && below.is_some_and(|below| below.device != self.device);
+        // Those who write to the others may do so past any mount of this machine.
+        !is_remote(&self.kind) && (self.is_whole_read_only || is_from_elsewhere)
     }
 }
 
 /// Whether what is open lies on a read-only mount, and cannot be written to elsewhere either.
 pub(super) fn is_read_only_for_all(fd: impl AsFd, mount: u64) -> bool {
     let is_read_only = rustix::fs::fstatvfs(fd).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY));
-    is_read_only && find(mount).is_ok_and(|found| found.is_some_and(|mount| mount.is_closed_to_others()))
+    is_read_only && read().is_ok_and(|text| is_closed_in(&text, mount))
+}
+
+fn is_closed_in(text: &str, mount: u64) -> bool {
+    find_in(text, mount).is_some_and(|found| found.is_closed_to_others(find_in(text, found.parent).as_ref()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Each mount with its number, type, and whether it is closed to others if it is read-only.
-    const MOUNTS: [(u64, &str, bool, &str); 8] = [
+    /// Each mount with its number, type, and whether it is closed to others if it is read-only. All
+    /// lie on the first, or on one another.
+    const MOUNTS: [(u64, &str, bool, &str); 17] = [
         (36, "ext3", false, "36 35 98:0 / / ro,noatime master:1 - ext3 /dev/root rw,errors=continue"),
         (40, "squashfs", true, "40 36 7:0 / / ro - squashfs /dev/loop0 ro"),
         // As systemd does it: ReadOnlyPaths=, and of a disk.
         (41, "ext4", false, "41 36 98:0 /etc/kms-sig /etc/kms-sig ro - ext4 /dev/root rw"),
         (42, "xfs", false, "42 36 98:1 / /srv ro - xfs /dev/sdb1 rw"),
         // As a container is given a ConfigMap, and a Secret.
-        (43, "ext4", true, "43 36 98:0 /var/lib/kubelet/x /etc/kms-sig ro - ext4 /dev/root rw"),
+        (43, "ext4", true, "43 36 98:9 /var/lib/kubelet/x /etc/kms-sig ro - ext4 /dev/root rw"),
         (44, "tmpfs", true, "44 36 0:60 / /etc/kms-sig ro - tmpfs tmpfs rw,size=64k"),
         (
             136,
@@ -96,13 +126,29 @@ mod tests {
             "136 36 0:50 / /a\\040-\\040b rw shared:2 master:1 - fuse.sshfs h: rw,ron",
         ),
         (37, "9p", false, "37 36 0:51 / /out rw - 9p share rw"),
+        // A directory of a disk of its own where it is, by ReadOnlyPaths=; /tmp, by
+        // ProtectSystem=strict; subvolumes, by the same, and where nothing is propagated.
+        (45, "xfs", false, "45 42 98:1 /data /srv/data ro - xfs /dev/sdb1 rw"),
+        (46, "tmpfs", false, "46 36 0:61 / /tmp ro shared:9 master:3 - tmpfs tmpfs rw"),
+        (47, "btrfs", false, "47 36 0:62 /@ /mnt ro shared:8 master:2 - btrfs /dev/sdc rw,subvol=/@"),
+        (48, "btrfs", false, "48 47 0:62 /@home /mnt/home ro - btrfs /dev/sdc rw,subvol=/@home"),
+        // As BindReadOnlyPaths= gives it, from a disk of its own.
+        (49, "xfs", false, "49 36 98:1 /data /etc/kms-sig ro shared:7 master:4 - xfs /dev/sdb1 rw"),
+        // Read-only for this machine alone.
+        (50, "nfs4", false, "50 36 0:63 / /etc/kms-sig ro - nfs4 host:/export ro,vers=4.2"),
+        (51, "fuse.x", false, "51 36 0:64 /etc /etc/kms-sig ro - fuse.x x ro,user_id=1000"),
+        // What a file system says of itself is no flag of the kernel's.
+        (52, "xfs", false, "52 36 98:3 / /srv ro - xfs /dev/sdd rw,ro"),
+        // On nothing that is told of.
+        (53, "ext4", false, "53 1 98:4 /a / ro - ext4 /dev/sde rw"),
     ];
 
     #[test]
     fn p7_a_line_says_what_lies_there_and_whether_others_can_get_at_it() {
+        let all = MOUNTS.map(|(.., line)| line).join("\n");
         for (mount, kind, is_closed, line) in MOUNTS {
             let found = parse(line, mount).unwrap();
-            assert_eq!((&*found.kind, found.is_closed_to_others()), (kind, is_closed), "{line}");
+            assert_eq!((&*found.kind, is_closed_in(&all, mount)), (kind, is_closed), "{line}");
             assert_eq!(parse(line, mount + 100), None, "{line}");
         }
         assert_eq!(parse("36 35 98:0 /", 36), None);

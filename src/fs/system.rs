@@ -40,8 +40,7 @@ const TELLS_WRITERS: [&str; 9] = ["btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs"
 impl FileSystem {
     /// Whether changes can be made there that the kernel does not tell about.
     pub(crate) fn is_remote(&self) -> bool {
-        let kind = self.0.as_deref().unwrap_or_default();
-        REMOTE.contains(&kind) || kind.starts_with("fuse.")
+        self.0.as_deref().is_some_and(is_remote)
     }
 
     /// Whether a granted lease says that nobody has the file open for writing.
@@ -63,6 +62,11 @@ impl FileSystem {
             answer @ (Writer::Absent | Writer::Present | Writer::Unknown) => answer,
         }
     }
+}
+
+/// Whether a file system of this type may have writers that the kernel does not know.
+pub(super) fn is_remote(kind: &str) -> bool {
+    REMOTE.contains(&kind) || kind.starts_with("fuse.")
 }
 
 impl fmt::Display for FileSystem {

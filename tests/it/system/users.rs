@@ -412,31 +412,54 @@ fn a_lock_that_others_hold_keeps_no_rule_and_no_daemon_from_its_work() {
 #[test]
 fn p7_what_is_mounted_read_only_from_elsewhere_is_nobodys_to_write() {
     let place = place(SIGN);
-    fs::create_dir_all(place.path("given/map")).unwrap();
+    fs::create_dir(place.path("disk")).unwrap();
     fs::create_dir(place.path("etc")).unwrap();
     let text = String::from_utf8(place.read("policy.toml")).unwrap();
     let absolute = |name: &str| format!("\"{}\"", place.path(name).display());
     let text = ["keyring", "state", "q", "in"]
         .into_iter()
         .fold(text, |text, name| text.replace(&format!("= \"{name}\""), &format!("= {}", absolute(name))));
-    place.write("given/map/policy.toml", text);
-    fs::set_permissions(place.path("given/map"), Permissions::from_mode(0o777)).unwrap();
-    let read_only =
-        |from: &str, at: &str| format!("mount --bind {from} {at} && mount -o remount,bind,ro {at}");
+    place.write("policy.toml", text);
+    // A disk of its own, where everybody may write to a directory.
+    let disk =
+        "mount -t tmpfs none disk && mkdir disk/map && chmod 0777 disk/map && cp policy.toml disk/map/";
+    let bind = |from: &str, at: &str| format!("mount --bind {from} {at}");
+    let read_only = |at: &str| format!("mount -o remount,bind,ro {at}");
     let refused = |path: &str| format!("{path}\" can be written by others (mode 0777)");
-    for (mount, policy, exit, said) in [
-        (read_only("given/map", "etc"), "etc/policy.toml", 0, "1 signed".to_owned()),
-        ("mount --bind given/map etc".to_owned(), "etc/policy.toml", 2, refused("etc")),
-        // As a sandbox does it, outside of which the same directory is everybody's.
-        (read_only("given", "given"), "given/map/policy.toml", 2, refused("map")),
+    for (mounts, policy, exit, said) in [
+        (vec![bind("disk/map", "etc"), read_only("etc")], "etc/policy.toml", 0, "1 signed".to_owned()),
+        (vec![bind("disk/map", "etc")], "etc/policy.toml", 2, refused("etc")),
+        // As sandboxes do it, outside of which the same directory is everybody's: ReadOnlyPaths=, of
+        // a directory of a disk, ...
+        (
+            vec![bind("disk/map", "disk/map"), read_only("disk/map")],
+            "disk/map/policy.toml",
+            2,
+            refused("map"),
+        ),
+        // ... ProtectSystem=strict, ...
+        (
+            vec!["mount --make-shared disk".to_owned(), read_only("disk")],
+            "disk/map/policy.toml",
+            2,
+            refused("map"),
+        ),
+        // ... and BindReadOnlyPaths=.
+        (
+            vec!["mount --make-shared disk".to_owned(), bind("disk/map", "etc"), read_only("etc")],
+            "etc/policy.toml",
+            2,
+            refused("etc"),
+        ),
     ] {
         place.write("in/f", "content");
-        let script = format!("{mount} && exec {PROGRAM} watch --policy {policy} --once");
+        let script =
+            format!("{disk} && {} && exec {PROGRAM} watch --policy {policy} --once", mounts.join(" && "));
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &script]);
         let run = place.prepare(command).output().unwrap();
         let all = String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned();
-        assert_eq!(run.status.code(), Some(exit), "{mount}: {all}");
-        assert!(all.contains(&said), "{mount}: {all}");
+        assert_eq!(run.status.code(), Some(exit), "{mounts:?}: {all}");
+        assert!(all.contains(&said), "{mounts:?}: {all}");
     }
 }
