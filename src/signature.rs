@@ -21,7 +21,7 @@ use std::ffi::{OsStr, OsString};
 
 use crate::digest::Digest;
 use batch::Batch;
-pub(crate) use clue::Clue;
+pub use clue::Clue;
 pub use format::Format;
 pub use formats::Formats;
 pub use limits::MAX_CIPHERTEXT;

@@ -16,7 +16,7 @@ use crate::escape::Escaped;
 
 /// What a file seems to be that is no signature, or is not where one would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Clue {
+pub enum Clue {
     /// Its bytes are those of a signature in another form.
     Encoded(Encoding),
     /// A line of `sha512sum` or its like: a digest that nobody vouches for.
@@ -29,7 +29,7 @@ pub(crate) enum Clue {
 
 /// How the bytes of a signature are written as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
+pub enum Encoding {
     /// As base64, in either alphabet, on any number of lines.
     Base64,
     /// As base64 somewhere in other text: JSON, YAML, a table.

@@ -119,6 +119,7 @@ fn check_put_away(case: &PutAwayCase<'_>) {
         path: &path,
         payload: parent.stat_of(path.name()).expect("statx").expect("the payload"),
         signature: parent.stat_of(&signature_name).expect("statx"),
+        clue: None,
     };
     if case.meddles {
         fs::write(&payload, [case.payload, b"more"].concat()).expect("the sender's own file");

@@ -42,7 +42,7 @@ pub struct Case<'a> {
     /// What the signature was.
     pub signature: Option<Stat>,
     /// What looks like a mistake about the signature.
-    pub(crate) clue: Option<Clue>,
+    pub clue: Option<Clue>,
 }
 
 /// Moves or copies a pair into the store.
