@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Access, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -85,11 +86,15 @@ impl HostError {
     }
 }
 
-/// Looks whether this host has what every file needs.
+/// Looks whether this host has what every file needs; once, if it has.
 ///
 /// # Errors
 /// All that it does not have.
 pub(crate) fn probe() -> Result<(), HostError> {
+    static HAS_ALL: AtomicBool = AtomicBool::new(false);
+    if HAS_ALL.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // Whoever has no descriptor free, or may not even pass the root, has other troubles, and is
     // told.
@@ -108,7 +113,11 @@ pub(crate) fn probe() -> Result<(), HostError> {
         .collect();
     let name = rustix::system::uname();
     let kernel = format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy());
-    if missing.is_empty() { Ok(()) } else { Err(HostError { missing, kernel }) }
+    if !missing.is_empty() {
+        return Err(HostError { missing, kernel });
+    }
+    HAS_ALL.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// What a kernel without a call says, and what filters say in its place.
