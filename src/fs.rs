@@ -13,6 +13,7 @@ pub(crate) mod chown;
 pub mod copy;
 mod dir;
 mod error;
+pub(crate) mod file_system;
 pub mod flush;
 pub(crate) mod host;
 pub(crate) mod lease;

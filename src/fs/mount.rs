@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
-use super::system::is_remote;
+use super::file_system::FileSystem;
 use super::{FsError, Result};
 
 /// Where they are told.
@@ -29,7 +29,7 @@ pub(super) struct Mount {
     /// Whether what is mounted elsewhere is mounted here too, or the other way round.
     is_propagated: bool,
     /// The type of the file system.
-    pub(super) kind: Box<str>,
+    pub(super) file_system: FileSystem,
     /// Whether the file system itself is read-only, and not this mount of it alone.
     is_whole_read_only: bool,
 }
@@ -68,7 +68,7 @@ fn parse(line: &str, mount: u64) -> Option<Mount> {
         root: of_mount.next()?.to_owned(),
         point: of_mount.next()?.to_owned(),
         is_propagated: of_mount.skip(1).any(|tag| tag.starts_with("shared:") || tag.starts_with("master:")),
-        kind: of_whole.next()?.into(),
+        file_system: FileSystem::named(of_whole.next()?),
         // The kernel's own flag comes first; what the file system adds may be anything.
         is_whole_read_only: of_whole.nth(1)?.split(',').next() == Some("ro"),
     })
@@ -86,11 +86,11 @@ impl Mount {
     /// its mounts still follow those of the host, which a container's do not.
     fn is_closed_to_others(&self, below: Option<&Self>) -> bool {
         let is_from_elsewhere = self.root != self.point
-            && (self.root != "/" || &*self.kind == "tmpfs")
+            && (self.root != "/" || self.file_system.is("tmpfs"))
             && !self.is_propagated
             && below.is_some_and(|below| below.device != self.device);
         // Those who write to the others may do so past any mount of this machine.
-        !is_remote(&self.kind) && (self.is_whole_read_only || is_from_elsewhere)
+        !self.file_system.is_remote() && (self.is_whole_read_only || is_from_elsewhere)
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
         let all = MOUNTS.map(|(.., line)| line).join("\n");
         for (mount, kind, is_closed, line) in MOUNTS {
             let found = parse(line, mount).unwrap();
-            assert_eq!((&*found.kind, is_closed_in(&all, mount)), (kind, is_closed), "{line}");
+            assert_eq!((found.file_system.is(kind), is_closed_in(&all, mount)), (true, is_closed), "{line}");
             assert_eq!(parse(line, mount + 100), None, "{line}");
         }
         assert_eq!(parse("36 35 98:0 /", 36), None);

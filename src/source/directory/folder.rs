@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::fs::file_system::FileSystem;
 use crate::fs::lease::Writer;
-use crate::fs::system::FileSystem;
 use crate::fs::{Dir, Fitness, FsError, Identity, Kind, OpenError, Place, RelPath, private};
 use crate::hold::AttemptError;
 use crate::policy::{Mode, Rule};
