@@ -58,8 +58,8 @@ impl Rule {
 
     /// Why a payload of this name is not meant, if it is not.
     pub(crate) fn exclusion(&self, name: &OsStr) -> Option<Exclusion<'_>> {
-        if let Some(pattern) = self.exclude.as_ref().and_then(|patterns| patterns.matching(name)) {
-            return Some(Exclusion::Pattern(pattern));
+        if let Some(excluded) = self.excluded(name) {
+            return Some(excluded);
         }
         match (&self.include, pattern::unfinished_mark(name)) {
             (None, mark) => mark.map(|mark| Exclusion::Unfinished(mark.as_str())),
@@ -73,14 +73,16 @@ impl Rule {
     /// Why what lies in a directory of this name is not meant, if it is not. Uploads under way have
     /// their final names in dot directories (rsync's `--partial-dir`, `--delay-updates`).
     pub(crate) fn directory_exclusion(&self, name: &OsStr) -> Option<Exclusion<'_>> {
-        if let Some(pattern) = self.exclude.as_ref().and_then(|patterns| patterns.matching(name)) {
-            return Some(Exclusion::Pattern(pattern));
-        }
         let is_included =
             |mark| self.include.as_ref().is_some_and(|patterns| patterns.matches_naming(name, mark));
-        pattern::dot_mark(name)
-            .filter(|mark| !is_included(*mark))
-            .map(|mark| Exclusion::Unfinished(mark.as_str()))
+        self.excluded(name).or_else(|| {
+            let dot = pattern::dot_mark(name).filter(|dot| !is_included(*dot));
+            dot.map(|dot| Exclusion::Unfinished(dot.as_str()))
+        })
+    }
+
+    fn excluded(&self, name: &OsStr) -> Option<Exclusion<'_>> {
+        self.exclude.as_ref().and_then(|patterns| patterns.matching(name)).map(Exclusion::Pattern)
     }
 
     /// Where this rule delivers to, if it does.

@@ -96,8 +96,13 @@ impl From<Unsignable> for RefusalReason {
 
 /// What `name`, in the directory `below` the rule's root, means.
 pub fn meaning(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
+    enter(rule, below).map_or(Meaning::Nothing, |()| meaning_in(rule, below, name))
+}
+
+/// [`meaning`], in a directory that the rule means.
+fn meaning_in(rule: &Rule, below: &Path, name: &OsStr) -> Meaning {
     let path = |name: &OsStr| RelPath::new(below.join(name));
-    match enter(rule, below).and_then(|()| part(rule, name)) {
+    match part(rule, name) {
         Err(_) => Meaning::Nothing,
         Ok(Part::Of(payload)) => path(payload).map_or(Meaning::Nothing, Meaning::Pair),
         Ok(Part::SignatureOf(payload)) => path(payload).map_or(Meaning::Nothing, Meaning::Signature),
@@ -285,7 +290,7 @@ impl Walk {
             }
             return;
         }
-        match meaning(&self.rule, below, name) {
+        match meaning_in(&self.rule, below, name) {
             // By its payload's name, which is in this directory too: the walk comes to it, or, if
             // it is so new that the walk does not, its event does.
             Meaning::Pair(path) if path.name() != name && has_payload(dir, &path) => {}
