@@ -45,7 +45,7 @@ fn is_closed(stream: BorrowedFd<'_>) -> bool {
 /// # Errors
 /// It was closed, or no more files can be open.
 pub(crate) fn stdin() -> io::Result<File> {
-    check("0")?;
+    check(0)?;
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn stdin() -> io::Result<File> {
 /// # Errors
 /// It was closed, or no more files can be open.
 pub(crate) fn stdout() -> io::Result<File> {
-    check("1")?;
+    check(1)?;
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn write_stdout(bytes: &[u8]) -> io::Result<()> {
 
 /// Whether standard output was closed: nobody wants what is written there.
 pub(crate) fn is_stdout_closed() -> bool {
-    check("1").is_err()
+    check(1).is_err()
 }
 
 /// Makes sure that a path is not another name of a stream that was closed.
@@ -78,17 +78,19 @@ pub(crate) fn is_stdout_closed() -> bool {
 pub(crate) fn check_path(path: &Path) -> io::Result<()> {
     let Some(path) = path.to_str() else { return Ok(()) };
     let number = match path {
-        "/dev/stdin" => Some("0"),
-        "/dev/stdout" => Some("1"),
-        "/dev/stderr" => Some("2"),
-        _ => path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/proc/self/fd/")),
+        "/dev/stdin" => Some(0),
+        "/dev/stdout" => Some(1),
+        "/dev/stderr" => Some(2),
+        _ => {
+            let number = path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/proc/self/fd/"));
+            number.and_then(|number| number.parse().ok())
+        }
     };
     number.map_or(Ok(()), check)
 }
 
-fn check(number: &str) -> io::Result<()> {
-    let closed = number.parse().ok().and_then(|number: usize| CLOSED.get(number));
-    match closed.is_some_and(|closed| closed.load(Ordering::Relaxed)) {
+fn check(number: usize) -> io::Result<()> {
+    match CLOSED.get(number).is_some_and(|closed| closed.load(Ordering::Relaxed)) {
         true => Err(Errno::BADF.into()),
         false => Ok(()),
     }
