@@ -429,8 +429,8 @@ fn p7_what_is_mounted_read_only_from_elsewhere_is_nobodys_to_write() {
     for (mounts, policy, exit, said) in [
         (vec![bind("disk/map", "etc"), read_only("etc")], "etc/policy.toml", 0, "1 signed".to_owned()),
         (vec![bind("disk/map", "etc")], "etc/policy.toml", 2, refused("etc")),
-        // As sandboxes do it, outside of which the same directory is everybody's: ReadOnlyPaths=, of
-        // a directory of a disk, ...
+        // As sandboxes do it, outside of which the same directory is everybody's: ReadOnlyPaths=,
+        // of a directory of a disk, ...
         (
             vec![bind("disk/map", "disk/map"), read_only("disk/map")],
             "disk/map/policy.toml",
