@@ -7,6 +7,8 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 
 use super::ciphertext;
@@ -259,6 +261,14 @@ fn utf16(bytes: &[u8]) -> Option<String> {
     String::from_utf16(&units.iter().map(|pair| unit(*pair)).collect::<Vec<_>>()).ok()
 }
 
+/// As lenient as what people paste: padded or not, and cut anywhere.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
 /// The bytes that base64 stands for (RFC 4648, sections 4 and 5), with or without padding; what a
 /// cut has left over at the end is ignored.
 fn base64(text: &str) -> Option<Vec<u8>> {
@@ -266,25 +276,9 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     if text.is_empty() || text.contains("-----") {
         return None;
     }
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0_u32, 0);
-    for byte in text.bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count & 0xff) as u8);
-        }
-    }
-    Some(bytes)
+    let text = text.replace('-', "+").replace('_', "/");
+    let whole = if text.len() % 4 == 1 { text.len() - 1 } else { text.len() };
+    LENIENT.decode(text.get(..whole)?).ok()
 }
 
 impl Suffix {
@@ -311,23 +305,8 @@ mod tests {
         [1, 2, 2, 0, 0x78].into_iter().chain(noise).collect()
     }
 
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
     fn encoded(bytes: &[u8]) -> String {
-        let mut text = String::new();
-        for three in bytes.chunks(3) {
-            let at = |at: usize| u32::from(three.get(at).copied().unwrap_or_default());
-            let bits = at(0) << 16 | at(1) << 8 | at(2);
-            for place in 0..4 {
-                let is_padding = place > three.len();
-                text.push(if is_padding {
-                    '='
-                } else {
-                    ALPHABET[(bits >> (18 - 6 * place) & 63) as usize] as char
-                });
-            }
-        }
-        text
+        base64::prelude::BASE64_STANDARD.encode(bytes)
     }
 
     fn lines(text: &str, width: usize, end: &str) -> String {
