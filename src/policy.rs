@@ -25,7 +25,8 @@ pub use fault::{Fault, Faults};
 pub use mode::{
     AcceptBatch, Batching, Delivery, Mode, OnInvalid, OnStale, Place, Rollback, SignRule, VerifyRule,
 };
-pub(crate) use pattern::{Exclusion, Patterns};
+pub(crate) use pattern::Exclusion;
+pub use pattern::Patterns;
 pub(crate) use place::resolved;
 pub use settings::{ControlSettings, FINISHING, Limits, Policy, Record, Sealing};
 pub use watch::Rule;

@@ -18,7 +18,7 @@ use kms_sig::context::{Context, ContextError, ContextTemplate, Filling};
 use kms_sig::escape::{Escaped, quoted};
 use kms_sig::fs::{Dir, Kind, RelPath};
 use kms_sig::key::{KeyArn, KeyId, Provider};
-use kms_sig::policy::{Policy, Rule};
+use kms_sig::policy::{Patterns, Policy, Rule};
 use kms_sig::source::directory::scan::{Meaning, Unsignable, meaning};
 use kms_sig_fuzz::Scratch;
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
@@ -319,7 +319,10 @@ fn check_meaning(case: &Case<'_>) {
     let ours = case.name.starts_with(b".kms-sig");
 
     for rule in [signing, verifying] {
-        match meaning(rule, &below, name) {
+        let is_entered = is_entered(rule, &below);
+        let meant = meaning(rule, &below, name);
+        assert!(is_entered != Some(false) || meant == Meaning::Nothing, "{below:?} is not entered");
+        match meant {
             Meaning::Pair(pair) => {
                 assert!(!ours, "P6");
                 assert_pair(rule, &pair, &below, name);
@@ -357,10 +360,29 @@ fn check_meaning(case: &Case<'_>) {
             Meaning::Nothing => {
                 let payload = case.name.strip_suffix(b".sig").unwrap_or(case.name);
                 let wanted = rule.wants(OsStr::from_bytes(payload));
-                assert!(ours || !wanted, "{name:?} is left out");
+                assert!(ours || !wanted || is_entered != Some(true), "{name:?} is left out");
             }
         }
     }
+}
+
+/// Whether a rule means what lies in a directory: no part of its path is excluded or begins with a
+/// dot. `None` where a pattern of `include` with a dot may have it entered all the same.
+fn is_entered(rule: &Rule, below: &Path) -> Option<bool> {
+    let parts: Vec<_> = below.iter().collect();
+    let is_dot = |part: &&OsStr| part.as_bytes().starts_with(b".");
+    if rule.exclude.as_ref().is_some_and(|patterns| parts.iter().any(|part| patterns.matches(part))) {
+        return Some(false);
+    }
+    let may_have = |part: &&OsStr| {
+        let has_dot = |patterns: &Patterns| patterns.sources().iter().any(|source| source.starts_with('.'));
+        rule.include.as_ref().is_some_and(|patterns| has_dot(patterns) && patterns.matches(part))
+    };
+    let dots: Vec<_> = parts.into_iter().filter(is_dot).collect();
+    if dots.is_empty() {
+        return Some(true);
+    }
+    if dots.iter().all(may_have) { None } else { Some(false) }
 }
 
 fn assert_pair(rule: &Rule, pair: &RelPath, below: &Path, name: &OsStr) {
