@@ -19,7 +19,7 @@ use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::signing::Reason;
 use crate::sink::warrant::Warrant;
-use crate::source::space::Stage;
+use crate::source::space::StageRequest;
 use crate::source::{Snapshot, Source};
 use crate::state::State;
 
@@ -88,11 +88,7 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
 
     /// Where the private copy of a payload of this size goes, for a rule that delivers; `None`
     /// where none is needed, as the source can be asked for the very same bytes again.
-    fn stage(
-        &self,
-        path: &RelPath,
-        size: u64,
-    ) -> impl Future<Output = Result<Option<Stage>, AttemptError>> + Send;
+    fn stage(&self, path: &RelPath, size: u64) -> Option<StageRequest>;
 
     /// Writes a signature beside the payload, in place of `old` if there is one, and says which
     /// version it is then. `Changed`, and nothing of it stays, if the payload is another by now or
@@ -112,10 +108,12 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
         snapshot: &Snapshot<S>,
     ) -> impl Future<Output = Result<Option<Conflict>, AttemptError>> + Send;
 
-    /// Publishes what was read, signature first.
+    /// Checks that these versions can be removed from the source afterwards, then publishes what was
+    /// read, signature first.
     fn publish(
         &self,
         path: &RelPath,
+        source: &PairVersion<S::Version>,
         snapshot: &Arc<Snapshot<S>>,
         warrant: Warrant,
     ) -> impl Future<Output = Result<Delivered, AttemptError>> + Send;
@@ -142,7 +140,7 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
         reason: Reason,
     ) -> impl Future<Output = Result<PutAway, AttemptError>> + Send;
 
-    /// Checks, before delivery, that the source can be removed afterwards.
+    /// Checks that the source can be removed after a delivery, before anything is done for it.
     fn prepare_removal(
         &self,
         path: &RelPath,

@@ -23,7 +23,7 @@ use crate::fs::{FsError, RelPath, Staging};
 use crate::hold::AttemptError;
 use crate::settle::PairVersion;
 use crate::signature::{Clue, Signature};
-use crate::source::space::Stage;
+use crate::source::space::StageRequest;
 use crate::state;
 use crate::state::reason::RefusalReason;
 
@@ -83,7 +83,7 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
         path: &RelPath,
         versions: &PairVersion<Self::Version>,
         digests: DigestRequest,
-        stage: Option<Stage>,
+        stage: Option<StageRequest>,
     ) -> impl Future<Output = Result<Snapshot<Self>, AttemptError>> + Send;
 
     /// Whether the payload is still the version that was read.

@@ -229,10 +229,8 @@ impl<K: Kms> Pipeline<K> {
         delivers: bool,
     ) -> Result<Snapshot<B::Source>, AttemptError> {
         let _place = self.hashing.take(&site.queue).await.ok_or(AttemptError::Changed)?; // none at shutdown
-        let stage = match work.versions.payload.as_ref().filter(|_| delivers && !self.dry_run) {
-            Some(payload) => site.sink.stage(&work.path, payload.size()).await?,
-            None => None,
-        };
+        let payload = work.versions.payload.as_ref().filter(|_| delivers && !self.dry_run);
+        let stage = payload.and_then(|payload| site.sink.stage(&work.path, payload.size()));
         let digests = site.rule.formats(&site.leaf_keys).digests();
         let taken = site.source.snapshot(&work.path, &work.versions, digests, stage).await?;
         self.status.rule(&site.rule.name).count_hashed(taken.hashed.size);
@@ -293,10 +291,8 @@ impl<K: Kms> Pipeline<K> {
         taken: &Arc<Snapshot<B::Source>>,
         warrant: &Warrant,
     ) -> Result<Option<Signature>, AttemptError> {
-        let attempt = async || {
-            site.sink.prepare_removal(path, &site.source_of(&taken.versions())).await?;
-            site.sink.publish(path, taken, warrant.clone()).await
-        };
+        let source = site.source_of(&taken.versions());
+        let attempt = || site.sink.publish(path, &source, taken, warrant.clone());
         let conflict = |what| Err(AttemptError::Hold(site.conflict(path, what)));
         let mut delivered = attempt().await?;
         if let Delivered::Orphan(other) = &delivered

@@ -12,7 +12,7 @@ use crate::signing::Reason;
 use crate::sink::warrant::Warrant;
 use crate::sink::{Delivered, NameTaken, Old, PutAway, Removed, Sink};
 use crate::source::memory::{Bucket, MemorySource, Object, ObjectVersion, Put};
-use crate::source::space::Stage;
+use crate::source::space::StageRequest;
 use crate::source::{Snapshot, Version as _};
 use crate::state::State;
 
@@ -42,8 +42,8 @@ impl Sink<MemorySource> for MemorySink {
 
     fn removal_guard(&self) {}
 
-    async fn stage(&self, _: &RelPath, _: u64) -> Result<Option<Stage>, AttemptError> {
-        Ok(None)
+    fn stage(&self, _: &RelPath, _: u64) -> Option<StageRequest> {
+        None
     }
 
     async fn write_signature(
@@ -77,6 +77,7 @@ impl Sink<MemorySource> for MemorySink {
     async fn publish(
         &self,
         path: &RelPath,
+        _: &PairVersion<ObjectVersion>,
         snapshot: &Arc<Snapshot<MemorySource>>,
         warrant: Warrant,
     ) -> Result<Delivered, AttemptError> {

@@ -25,7 +25,7 @@ use crate::policy::Rule;
 use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::source::directory::scan::{Meaning, meaning};
-use crate::source::space::Stage;
+use crate::source::space::StageRequest;
 use crate::source::{
     Batch, Bringers, EventFault, Feed, News, Observation, SignatureRead, Snapshot, Source, Version,
 };
@@ -246,7 +246,7 @@ impl Source for MemorySource {
         path: &RelPath,
         versions: &PairVersion<ObjectVersion>,
         digests: DigestRequest,
-        stage: Option<Stage>,
+        stage: Option<StageRequest>,
     ) -> Result<Snapshot<Self>, AttemptError> {
         assert!(stage.is_none(), "its sink needs no copies");
         let object =

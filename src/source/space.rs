@@ -38,6 +38,25 @@ impl Stage {
     }
 }
 
+/// A stage that is yet to be made, by whoever reads what goes there: on the same thread, as a
+/// change of threads for each step would be felt with small files.
+pub(crate) struct StageRequest(Box<dyn FnOnce() -> Result<Stage, AttemptError> + Send>);
+
+impl StageRequest {
+    /// One that is made so.
+    pub(crate) fn new(make: impl FnOnce() -> Result<Stage, AttemptError> + Send + 'static) -> Self {
+        Self(Box::new(make))
+    }
+
+    /// Makes it. Blocks.
+    ///
+    /// # Errors
+    /// There is too little space, or the file cannot be made.
+    pub(crate) fn make(self) -> Result<Stage, AttemptError> {
+        (self.0)()
+    }
+}
+
 /// Room for one copy.
 #[derive(Debug)]
 pub(crate) struct Room {

@@ -29,7 +29,7 @@ use crate::sink::{Delivered, NameTaken, Old, PutAway, Removed, Sink};
 use crate::source::Snapshot;
 use crate::source::directory::DirectorySource;
 use crate::source::directory::scan::Leftover;
-use crate::source::space::{Space, Stage};
+use crate::source::space::{Space, Stage, StageRequest};
 use crate::state::State;
 
 /// The directories that a rule writes to.
@@ -128,6 +128,13 @@ impl DirectorySink {
     }
 }
 
+fn prepare_removal(remover: &Remover, parts: &[Part]) -> Result<(), AttemptError> {
+    match remover.prepare(parts) {
+        Err(e) if e.is_not_found() => Err(AttemptError::Changed), // its directory went
+        prepared => Ok(prepared?),
+    }
+}
+
 impl Sink<DirectorySource> for DirectorySink {
     type Guard = RemovalGuard;
 
@@ -135,15 +142,14 @@ impl Sink<DirectorySource> for DirectorySink {
         self.remover.guard()
     }
 
-    async fn stage(&self, path: &RelPath, size: u64) -> Result<Option<Stage>, AttemptError> {
-        let Some(root) = self.destination_root().cloned() else { return Ok(None) };
+    fn stage(&self, path: &RelPath, size: u64) -> Option<StageRequest> {
+        let root = self.destination_root()?.clone();
         let (space, floor, path) = (Arc::clone(&self.space), self.min_free_space, path.clone());
-        blocking(move || {
+        Some(StageRequest::new(move || {
             AttemptError::unless_there(&root)?;
             let room = space.take(&root, size, floor)?;
-            Ok(Some(Stage::new(Staging::below(&root, path.parent())?, room)))
-        })
-        .await
+            Ok(Stage::new(Staging::below(&root, path.parent())?, room))
+        }))
     }
 
     async fn write_signature(
@@ -188,6 +194,7 @@ impl Sink<DirectorySource> for DirectorySink {
     async fn publish(
         &self,
         path: &RelPath,
+        source: &PairVersion<Identity>,
         snapshot: &Arc<Snapshot<DirectorySource>>,
         warrant: Warrant,
     ) -> Result<Delivered, AttemptError> {
@@ -195,7 +202,9 @@ impl Sink<DirectorySource> for DirectorySink {
             return Err(AttemptError::bug("a rule delivers without a destination"));
         };
         let (path, disk, snapshot) = (path.clone(), Arc::clone(&self.disk), Arc::clone(snapshot));
+        let (remover, parts) = (Arc::clone(&self.remover), self.parts(&path, source));
         blocking(move || {
+            prepare_removal(&remover, &parts)?;
             let Some(staging) = &snapshot.staging else {
                 return Err(AttemptError::bug("a rule delivers without a private copy"));
             };
@@ -255,11 +264,7 @@ impl Sink<DirectorySource> for DirectorySink {
         versions: &PairVersion<Identity>,
     ) -> Result<(), AttemptError> {
         let (remover, parts) = (Arc::clone(&self.remover), self.parts(path, versions));
-        blocking(move || match remover.prepare(&parts) {
-            Err(e) if e.is_not_found() => Err(AttemptError::Changed), // its directory went
-            prepared => Ok(prepared?),
-        })
-        .await
+        blocking(move || prepare_removal(&remover, &parts)).await
     }
 
     async fn remove(

@@ -17,7 +17,7 @@ use crate::source::directory::feed::DirectoryFeed;
 use crate::source::directory::folder::{Folder, bringers};
 use crate::source::directory::scan::Leftover;
 use crate::source::directory::signature_file::{SignatureFile, read_open};
-use crate::source::space::Stage;
+use crate::source::space::{Stage, StageRequest};
 use crate::source::{Bringers, Observation, SignatureRead, Snapshot, Source};
 use crate::state::reason::RefusalReason;
 
@@ -117,7 +117,7 @@ impl Source for DirectorySource {
         path: &RelPath,
         versions: &PairVersion<Identity>,
         digests: DigestRequest,
-        stage: Option<Stage>,
+        stage: Option<StageRequest>,
     ) -> Result<Snapshot<Self>, AttemptError> {
         let (folder, path, versions) = (self.folder.clone(), path.clone(), *versions);
         blocking(move || read(&folder, &path, &versions, digests, stage)).await
@@ -163,8 +163,9 @@ fn read(
     path: &RelPath,
     versions: &PairVersion<Identity>,
     digests: DigestRequest,
-    stage: Option<Stage>,
+    stage: Option<StageRequest>,
 ) -> Result<Snapshot<DirectorySource>, AttemptError> {
+    let stage = stage.map(StageRequest::make).transpose()?;
     let parent = folder.parent_of(path)?;
     let (file, payload) = parent.open_file(path.name(), &folder.fitness())?;
     if Some(payload.identity) != versions.payload {
