@@ -112,6 +112,8 @@ messages! {
         "invalid";
     KeyringMissing: ERROR, "keyring-missing", 0x738b_56ae_019f_4db4_81ca_5063_836b_3415,
         "the keyring is missing although there is state; put it back, or remove the state to begin again";
+    KmsAnsweredForAnother: ERROR, "kms-answered-for-another", 0x5426_2202_b15d_4f03_949e_ff78_3e0a_93d4,
+        "KMS decrypted with another key than the one that was named; its answer counts for nothing";
     KmsResponsive: INFO, "kms-responsive", 0x2b91_421b_4d92_4758_bd7e_006d_6a2f_ef4c,
         "KMS answers again";
     KmsUnresponsive: ERROR, "kms-unresponsive", 0x6649_e004_2a78_43ca_9c86_ba74_ccf1_5ac9,

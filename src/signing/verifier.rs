@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::digest::set::DigestRequest;
 use crate::key::KeyId;
 use crate::kms::{Asked, Decrypted, Kms, KmsError, Trouble, TroubleKind};
+use crate::message::log;
 use crate::signature::{Formats, Reason, Signature};
 
 /// Opens signatures, under trusted keys of a key management service.
@@ -121,9 +122,9 @@ impl<'a, K: Kms> Verifier<'a, K> {
                     let message = format!("the answer names its key as {answered}, not by its ARN");
                     trouble = trouble.or(Some(Trouble::new(TroubleKind::MalformedReply, message)));
                 }
-                // Another key answered although one was named: a hole in the service. Not vouched
-                // for.
-                Ok(_) | Err(KmsError::IncorrectKey) => {}
+                // KMS never does that. Not vouched for, and somebody must look at who answers.
+                Ok(Decrypted { key: answered, .. }) => log!(KmsAnsweredForAnother, %key, %answered),
+                Err(KmsError::IncorrectKey) => {}
                 Err(KmsError::Rejected) => bad = Reason::Rejected,
                 Err(KmsError::Trouble(t)) => trouble = trouble.or(Some(t)),
             }

@@ -364,7 +364,8 @@ fn k9_what_passes_is_tried_three_times_and_what_does_not_once() {
 fn k4_an_answer_of_another_key_vouches_for_nothing() {
     let (place, proxy, key) = signed();
     proxy.always(Some(Fault::OtherKey));
-    place.run(["verify", "f", "--key", &key]).exits(1).says("").complains(INVALID);
+    let run = place.run(["verify", "f", "--key", &key]).exits(1).says("").complains_of(INVALID);
+    run.complains_of("KMS decrypted with another key than the one that was named");
     place.run(["verify", "f", "--key", OTHER_KEY]).exits(3).says("");
 }
 

@@ -215,6 +215,10 @@ fn k4_an_answer_of_another_key_is_never_taken() {
     let daemon = Daemon::start(&place);
     assert_eq!(daemon.waits_for("quarantined")["reason"], "wrong-key");
     assert!(!place.path("out/f").exists());
+    let alarm = daemon.waits_for(
+        "KMS decrypted with another key than the one that was named; its answer counts for nothing",
+    );
+    assert_eq!([&alarm["level"], &alarm["key"], &alarm["answered"]], ["ERROR", &key, OTHER_KEY]);
 }
 
 #[test]
