@@ -108,8 +108,8 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
         snapshot: &Snapshot<S>,
     ) -> impl Future<Output = Result<Option<Conflict>, AttemptError>> + Send;
 
-    /// Checks that these versions can be removed from the source afterwards, then publishes what was
-    /// read, signature first.
+    /// Checks that these versions can be removed from the source afterwards, then publishes what
+    /// was read, signature first.
     fn publish(
         &self,
         path: &RelPath,

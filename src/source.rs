@@ -100,13 +100,6 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
         snapshot: &Snapshot<Self>,
     ) -> impl Future<Output = Result<Bringers, AttemptError>> + Send;
 
-    /// Whether nothing at all has the name of the payload's signature.
-    fn is_signature_name_free(
-        &self,
-        path: &RelPath,
-        snapshot: &Snapshot<Self>,
-    ) -> impl Future<Output = Result<bool, AttemptError>> + Send;
-
     /// Lets go of what a snapshot keeps open, before a wait that thousands may share.
     fn rest(&self, snapshot: &mut Snapshot<Self>);
 
@@ -317,6 +310,8 @@ pub(crate) struct Snapshot<S: Source> {
     pub(crate) writer: Writer,
     /// The signature beside it, read once.
     pub(crate) signature: Option<SignatureRead<S::Version>>,
+    /// Whether something else than a signature file has the name of its signature.
+    pub(crate) is_signature_name_taken: bool,
     /// What its signature seems to be, or what seems to be it, where it looks like a mistake.
     pub(crate) clue: Option<Clue>,
 }

@@ -277,6 +277,7 @@ impl Source for MemorySource {
             staging: None,
             hashed,
             writer: Writer::Unknown,
+            is_signature_name_taken: signature.is_none() && self.bucket.get(&self.beside(path)).is_some(),
             signature,
             clue: None,
         })
@@ -288,10 +289,6 @@ impl Source for MemorySource {
 
     async fn bringers(&self, path: &RelPath, snapshot: &Snapshot<Self>) -> Result<Bringers, AttemptError> {
         if self.look(path) == snapshot.versions() { Ok(Bringers::One) } else { Err(AttemptError::Changed) }
-    }
-
-    async fn is_signature_name_free(&self, path: &RelPath, _: &Snapshot<Self>) -> Result<bool, AttemptError> {
-        Ok(self.look(path).signature.is_none())
     }
 
     fn rest(&self, _: &mut Snapshot<Self>) {}

@@ -90,11 +90,7 @@ impl<K: Kms> Pipeline<K> {
         taken: &Snapshot<B::Source>,
     ) -> Result<Existing, AttemptError> {
         let Some(file) = &taken.signature else {
-            // A file that cannot be a signature may still have the name.
-            return Ok(match site.source.is_signature_name_free(&work.path, taken).await? {
-                true => Existing::Nothing,
-                false => Existing::Foreign,
-            });
+            return Ok(if taken.is_signature_name_taken { Existing::Foreign } else { Existing::Nothing });
         };
         let Some(signature) = &file.parsed else { return Ok(Existing::Foreign) };
         let fits = fits(rule, signature);

@@ -134,15 +134,6 @@ impl Source for DirectorySource {
         blocking(move || origin.bringers(&path, &signature_name)).await
     }
 
-    async fn is_signature_name_free(
-        &self,
-        path: &RelPath,
-        snapshot: &Snapshot<Self>,
-    ) -> Result<bool, AttemptError> {
-        let (origin, name) = (snapshot.origin.clone(), self.folder.rule.signature_name(path.name()));
-        blocking(move || Ok(origin.parent()?.stat_of(&name)?.is_none())).await
-    }
-
     fn rest(&self, snapshot: &mut Snapshot<Self>) {
         snapshot.origin.parent = None;
     }
@@ -192,6 +183,8 @@ fn read(
     if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != size {
         return Err(AttemptError::Changed);
     }
+    let is_signature_name_taken =
+        signature.is_none() && parent.stat_of(&folder.rule.signature_name(path.name()))?.is_some();
     let (signature, signature_stat, clue) = match signature {
         Some((read, stat, clue)) => (Some(read), Some(stat), clue),
         // A name that cannot be looked at is none.
@@ -208,6 +201,7 @@ fn read(
         hashed,
         writer,
         signature,
+        is_signature_name_taken,
         clue,
     })
 }
