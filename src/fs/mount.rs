@@ -5,10 +5,12 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
+use super::boundary::unescaped;
 use super::file_system::FileSystem;
 use super::{FsError, Result};
 
@@ -40,6 +42,14 @@ pub(super) struct Mount {
 /// What reading says.
 pub(super) fn find(mount: u64) -> Result<Option<Mount>> {
     Ok(find_in(&read()?, mount))
+}
+
+/// Where the mount of this number is seen; nothing if it is not told of.
+///
+/// # Errors
+/// What reading says.
+pub(super) fn point(mount: u64) -> Result<Option<PathBuf>> {
+    Ok(find(mount)?.map(|mount| unescaped(&mount.point).into()))
 }
 
 fn read() -> Result<String> {
