@@ -4,9 +4,8 @@
 //! Found out before anything is moved, with what nobody can see. Where that cannot be told, files
 //! are taken to be movable.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -56,7 +55,7 @@ fn links_across(from: &Dir, to: &Dir) -> Result<bool> {
 
 /// Whether a mergerfs would have to copy a file to move it, which it refuses.
 fn is_on_other_branch(from: &Dir, name: &OsStr, to: &Dir) -> Option<bool> {
-    let all = attribute(Path::new(&proc_path(to.as_fd())), "user.mergerfs.allpaths")?;
+    let all = attribute(&Path::new(&proc_path(to.as_fd())).join("."), "user.mergerfs.allpaths")?;
     let file = Path::new(&proc_path(from.as_fd())).join(name);
     let branch = attribute(&file, "user.mergerfs.basepath")?;
     let is_there = all.split(|byte| *byte == 0).any(|path| path.starts_with(&[&*branch, b"/"].concat()));
@@ -69,48 +68,18 @@ fn is_on_other_branch(from: &Dir, name: &OsStr, to: &Dir) -> Option<bool> {
     Some(is_preserving && attribute(&control, "user.mergerfs.ignorepponrename")? == b"false")
 }
 
-/// An extended attribute. What was put under a name meanwhile gives at most a wrong answer.
+/// An extended attribute, of no symlink's target. What was put under a name meanwhile gives at most
+/// a wrong answer.
 fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
-    let mut value = vec![0; 64 << 10]; // XATTR_SIZE_MAX
-    let len = rustix::fs::getxattr(path, name, &mut *value).ok()?;
+    let mut value = vec![0; rustix::fs::lgetxattr(path, name, &mut [0_u8; 0]).ok()?];
+    let len = rustix::fs::lgetxattr(path, name, &mut *value).ok()?;
     value.truncate(len);
     Some(value)
 }
 
-/// A path as mountinfo has it, where a backslash and three octal digits stand for a byte.
-pub(super) fn unescaped(path: &str) -> OsString {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code =
-            after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    OsString::from_vec(bytes)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStrExt as _;
-
     use super::*;
-
-    #[test]
-    fn paths_of_mountinfo_are_read_as_they_are() {
-        for (told, path) in [("/a", "/a"), ("/a\\040b\\134c", "/a b\\c"), ("/\\", "/\\"), ("/\\09", "/\\09")]
-        {
-            assert_eq!(unescaped(told).as_bytes(), path.as_bytes(), "{told}");
-        }
-    }
 
     #[test]
     fn within_one_directory_tree_files_can_be_moved_and_trying_leaves_nothing() {

@@ -41,8 +41,11 @@ const MAGIC: &str = "kms-sig private folder 1 ";
 /// How often a folder is made or opened that somebody else removes or swaps in the same moment.
 const TRIES: usize = 8;
 
-/// How long a server of files may take to be done with a file that is closed and removed.
-const SERVERS_PAUSE: Duration = Duration::from_millis(10);
+/// How often the last who work in a folder are waited for.
+const END_TRIES: usize = 100;
+
+/// How long those may take, and a server of files to be done with one that is closed and removed.
+const SHORT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a directory is to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +90,8 @@ struct Shared {
     /// Nothing: it is closed at once.
     later: Option<Later>,
     is_later: AtomicBool,
+    /// Whether it is closed at once from now on.
+    is_ending: AtomicBool,
     claim: Mutex<Claim>,
     held: Mutex<Option<Arc<Opened>>>,
 }
@@ -133,7 +138,8 @@ impl Private {
 
     fn with(root: Dir, later: Option<Later>) -> Self {
         let (claim, held) = (Mutex::new(Claim::Nothing), Mutex::default());
-        Self { shared: Arc::new(Shared { root, later, is_later: AtomicBool::new(false), claim, held }) }
+        let (is_later, is_ending) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { shared: Arc::new(Shared { root, later, is_later, is_ending, claim, held }) }
     }
 
     /// The watched directory.
@@ -200,6 +206,26 @@ impl Private {
         self.open().map(Some)
     }
 
+    /// Removes it, unless something waits in it, when nothing is in hand any more: what others keep
+    /// ready in it goes too, and from now on it is closed at once. May wait for the disk.
+    pub(crate) fn end(&self) {
+        self.shared.is_ending.store(true, Ordering::Release);
+        for _ in 0..END_TRIES {
+            if let Some(folder) = self.current()
+                && let Ok(names) = folder.dir().names()
+            {
+                for name in names.filter_map(std::result::Result::ok) {
+                    folder.dir().remove_dir(&name).unwrap_or_default(); // an empty one, or it stays
+                }
+            }
+            let is_in_use = |opened: &Arc<Opened>| Arc::strong_count(opened) > 1;
+            if !self.shared.held().as_ref().is_some_and(is_in_use) {
+                break;
+            }
+            std::thread::sleep(SHORT_PAUSE);
+        }
+    }
+
     /// The one that is locked, wherever it is by now.
     pub(crate) fn current(&self) -> Option<Folder> {
         self.shared.held().as_ref().map(|opened| self.shared.folder(opened))
@@ -252,7 +278,8 @@ impl Shared {
 
     /// Somebody has done with the folder.
     fn idle(self: &Arc<Self>) {
-        let Some(later) = self.later else { return self.close() };
+        let later = self.later.filter(|_| !self.is_ending.load(Ordering::Acquire));
+        let Some(later) = later else { return self.close() };
         if !self.is_later.swap(true, Ordering::AcqRel) {
             later(Idle(Arc::downgrade(self)));
         }
@@ -328,7 +355,7 @@ impl Opened {
         drop(dir);
         for _ in 0..TRIES {
             match root.remove_dir(&name) {
-                Err(e) if is_served && e.source == Errno::NOTEMPTY => std::thread::sleep(SERVERS_PAUSE),
+                Err(e) if is_served && e.source == Errno::NOTEMPTY => std::thread::sleep(SHORT_PAUSE),
                 _ => break,
             }
         }
@@ -613,9 +640,16 @@ mod tests {
         let waiting = std::mem::take(&mut *IDLE.lock().unwrap());
         waiting.into_iter().for_each(Idle::close);
         assert!(names(&temp).is_empty());
-        drop(private.open().unwrap());
-        drop(private);
+        let folder = private.open().unwrap();
+        folder.dir().make_dir(OsStr::new("ready"), 0o700).unwrap();
+        drop(folder);
+        private.end();
         assert!(names(&temp).is_empty(), "at the end there is no later");
+        let folder = private.open().unwrap();
+        folder.dir().descend_creating(Path::new("waits/f")).unwrap();
+        drop(folder);
+        private.end();
+        assert_eq!(names(&temp), [".kms-sig"]);
     }
 
     #[test]
