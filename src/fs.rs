@@ -9,6 +9,7 @@
 
 mod action;
 pub(crate) mod atomic_write;
+mod boundary;
 pub(crate) mod chown;
 pub mod copy;
 mod dir;
@@ -25,6 +26,7 @@ pub(crate) mod place;
 pub mod private;
 mod rel_path;
 pub mod root;
+pub(crate) mod root_lock;
 pub(crate) mod staging;
 mod stat;
 pub(crate) mod system;

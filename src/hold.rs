@@ -96,11 +96,13 @@ pub enum Conflict {
 }
 
 /// The words for what holds a file, but for those of KMS.
-const OF_OURS: [&str; 13] = [
+const OF_OURS: [&str; 15] = [
     "whose-signature",
     "file-system",
     "sticky",
     "planted",
+    "no-modes",
+    "boundary",
     "no-space",
     "quarantine-full",
     "conflict",
@@ -126,6 +128,8 @@ impl Hold {
             Self::Fs(e) if e.is_no_space() => "no-space",
             Self::Fs(e) if e.action == Action::MoveOutOfSticky => "sticky",
             Self::Fs(e) if e.action == Action::UsePlanted => "planted",
+            Self::Fs(e) if matches!(e.action, Action::KeepPrivate(_)) => "no-modes",
+            Self::Fs(e) if e.source == rustix::io::Errno::XDEV => "boundary",
             Self::Fs(_) => "file-system",
             Self::NoSpace { .. } => "no-space",
             Self::QuarantineFull { .. } => "quarantine-full",
@@ -145,7 +149,10 @@ impl Hold {
         match self {
             Self::Kms(trouble) => trouble.kind.needs_operator(lasted),
             Self::Fs(e) => {
-                e.is_no_space() || [Action::MoveOutOfSticky, Action::UsePlanted].contains(&e.action)
+                let is_lasting = |action| {
+                    matches!(action, Action::MoveOutOfSticky | Action::UsePlanted | Action::KeepPrivate(_))
+                };
+                e.is_no_space() || is_lasting(e.action) || e.source == rustix::io::Errno::XDEV
             }
             Self::WhoseSignature(_)
             | Self::NoSpace { .. }
@@ -205,9 +212,17 @@ impl Hold {
             Self::Fs(e) if e.action == Action::MoveOutOfSticky => {
                 "chown the directory to the daemon's user, or chmod -t it"
             }
-            Self::Fs(e) if e.action == Action::UsePlanted => "remove what has that name, unless it is yours",
+            Self::Fs(e) if e.action == Action::UsePlanted => {
+                "find out who keeps changing names there that begin with .kms-sig"
+            }
+            Self::Fs(e) if matches!(e.action, Action::KeepPrivate(_)) => {
+                "mount it with the options that are named, or give the rule a directory on another file system"
+            }
             Self::Fs(e) if e.source == rustix::io::Errno::ACCESS => {
                 "let the daemon's user read and move the file"
+            }
+            Self::Fs(e) if e.source == rustix::io::Errno::XDEV => {
+                "give that directory a rule of its own; for a mergerfs, or mount it with ignorepponrename=true"
             }
             Self::Fs(e) if e.source == rustix::io::Errno::ROFS => {
                 "under systemd, name one path above all that the policy names in ReadWritePaths= of the unit; \
@@ -418,6 +433,8 @@ mod tests {
             fs("read".into(), rustix::io::Errno::IO),
             fs(Action::MoveOutOfSticky, rustix::io::Errno::PERM),
             fs(Action::UsePlanted, rustix::io::Errno::PERM),
+            fs(Action::KeepPrivate(""), rustix::io::Errno::PERM),
+            fs(Action::MoveAcross, rustix::io::Errno::XDEV),
             Hold::NoSpace { path: PathBuf::new(), free: 0 },
             Hold::QuarantineFull { used: 0, size: 0, max: 0 },
             Hold::Conflict { path: PathBuf::new(), what: Conflict::Taken },

@@ -124,6 +124,10 @@ messages! {
         "an earlier version had kept somebody's file there; it is now kms-sig-recovered-… beside it";
     LocalKeyCreated: INFO, "local-key-created", 0x79bc_297d_c33c_4979_88db_9803_1469_c9d5,
         "local key made";
+    LockHeldByStranger: WARN, "lock-held-by-stranger", 0x3172_1320_a366_4268_8c6d_4606_8b96_82a2,
+        "a process of another user has the lock on the watched directory; working there without it";
+    LockUnavailable: WARN, "lock-unavailable", 0x7780_04d3_303b_404c_a9e2_2aa1_145e_52fd,
+        "the file system of the watched directory locks no directories; a second daemon would not be noticed";
     LogLinesDropped: WARN, "log-lines-dropped", 0x82f9_a366_f71d_4693_baae_c5c4_d73a_2dac,
         "log lines were dropped";
     LoopResponsive: INFO, "loop-responsive", 0x3244_c280_f039_4c50_8c58_1ebd_cbef_2a65,
@@ -141,9 +145,11 @@ messages! {
     PolicyReloaded: INFO, "policy-reloaded", 0x1ade_c35c_1fca_40d9_a5d9_6677_b175_58ac,
         "policy reloaded";
     PrivateFolderMoved: WARN, "private-folder-moved", 0x1e4d_6561_8526_4c2e_b0e0_69b6_f0d0_a3ba,
-        "the daemon's own folder was moved there";
+        "a folder of the daemon's own was found there, and what lies in it cannot be finished yet";
+    PrivateFolderNameTaken: WARN, "private-folder-name-taken", 0x42f0_c0db_d573_4ad5_9641_d412_f0a9_118c,
+        "something that is not the daemon's has the name .kms-sig in the watched directory; using another name";
     PrivateFolderRecovered: WARN, "private-folder-recovered", 0x2de6_1a3c_d5e7_4503_845e_2be4_d67d_407b,
-        "the daemon's own folder was moved there; what lay in it is finished";
+        "a folder of the daemon's own was found there; what lay in it is finished";
     PurgeFailed: ERROR, "purge-failed", 0x1e35_d1df_3564_41a2_9efd_e892_d888_3abd,
         "cannot purge from quarantine";
     Purged: INFO, "purged", 0x7009_979a_18a7_42d8_bf48_7f79_d8b7_f7ce,

@@ -83,6 +83,9 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
     /// Keeps resources ready that several removals share.
     type Guard: Send + 'static;
 
+    /// Takes away what was kept ready in the source, when nothing is in hand any more.
+    fn end(&self) -> impl Future<Output = ()> + Send;
+
     /// A guard to take before work that may end in a removal, and to keep until it has.
     fn removal_guard(&self) -> Self::Guard;
 

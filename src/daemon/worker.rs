@@ -40,7 +40,7 @@ use crate::hold::{Announced, Hold};
 use crate::kms::Kms;
 use crate::policy::{Mode, Rule};
 use crate::settle::{Pair, PairVersion, Timing, Want};
-use crate::sink::NameTaken;
+use crate::sink::{NameTaken, Sink as _};
 use crate::source::{Feed, Source, Version};
 
 /// Room for more pairs than this is not kept.
@@ -312,6 +312,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         // From here on it only waits for what is in hand; the supervisor limits how long.
         self.heartbeat.retire();
+        let mut is_abandoned = false;
         let abandoned = async move {
             if shutdown.wait_for(|mode| *mode == ShutdownMode::Abandon).await.is_err() {
                 std::future::pending::<()>().await; // the supervisor is gone
@@ -322,6 +323,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             tokio::select! {
                 biased;
                 () = &mut abandoned => {
+                    is_abandoned = true;
                     self.jobs.shutdown().await;
                     break;
                 }
@@ -333,6 +335,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         self.background.shutdown().await; // the next start repeats what is cut short
         self.sum_up(true).await;
+        if let Some(site) = self.site.take().filter(|_| !is_abandoned) {
+            site.sink.end().await;
+        }
         match self.fatal.take() {
             Some(fatal) => Err(fatal),
             None => Ok(self.into_summary()),

@@ -1,7 +1,8 @@
 //! What a policy would meet on this host: what keeps the daemon or a rule from working; and for
 //! `kms-sig check --online` also file systems, leases, room.
 //!
-//! Tries out only what nobody can see, and leaves nothing behind. Asks the functions by which the
+//! Tries out what nobody can see, and with `--online` whether a directory can be made that nobody
+//! else can enter; leaves nothing behind. Asks the functions by which the
 //! daemon decides; what they say is put into words here, with what to do about it.
 
 mod finding;
@@ -80,7 +81,7 @@ pub(crate) fn inspect(
         findings.push(events(&site));
         findings.push(leases(&site));
     }
-    findings.extend(writing(&site));
+    findings.extend(writing(&site, depth));
     findings.extend(delivery(&site, policy.limits.min_free_space, depth));
     if depth == Depth::Whole {
         findings.extend(quarantine(&site, policy));
@@ -104,7 +105,7 @@ fn unattached(rule: &Rule, error: &AttachError, depth: Depth) -> Vec<Finding> {
         AttachError::Trust(TrustError::Io(error)) | AttachError::Fs(error) => {
             unopened(DIRECTORY, error, HELD)
         }
-        AttachError::Locked(_) => {
+        AttachError::Locked { .. } => {
             Finding::unknown(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), CHECK_READING)
         }
         // These say what to do themselves.
@@ -129,6 +130,13 @@ fn files(rule: &Rule, survey: &Survey) -> Vec<Finding> {
     let mut findings = vec![Finding::fine(FILES, standing(rule, survey.waiting))];
     for error in &survey.unread {
         findings.push(Finding::fix(FILES, words(error), "let the daemon's user read it"));
+    }
+    if let Some(below) = survey.beyond.as_ref().filter(|_| rule.moves_files()) {
+        findings.push(Finding::fix(
+            FILES,
+            format!("no file can be moved out of {}, which is another subvolume or the like", quoted(below)),
+            "give it a rule of its own",
+        ));
     }
     if survey.capped {
         findings.push(Finding::fix(
@@ -277,17 +285,27 @@ fn has_capability(status: &str, uid_map: &str, capability: u32) -> bool {
 
 // Where something is written
 
-fn writing(site: &DirectorySite) -> Vec<Finding> {
+fn writing(site: &DirectorySite, depth: Depth) -> Vec<Finding> {
+    let root = &site.folder().root;
     let mut findings = Vec::new();
     if site.rule.writes_to_root() {
-        findings.push(match site.folder().root.check_writable() {
+        findings.push(match root.check_writable() {
+            Ok(()) if depth == Depth::Whole => match private::try_out(root) {
+                Ok(()) => Finding::fine("write", "the directory can be written to"),
+                Err(error) => Finding::fix("write", words(&error), ""),
+            },
             Ok(()) => Finding::fine("write", "the directory can be written to"),
             Err(error) => Finding::fix("write", words(&error), "let the daemon's user write there"),
         });
     }
-    // A rule that never writes there may find what it left under an earlier policy.
-    if let Err(error) = private::check(&site.folder().root) {
-        findings.push(Finding::fix("write", words(&error), ""));
+    match private::is_name_taken(root) {
+        Ok(false) => {}
+        Ok(true) => findings.push(Finding::note(
+            "write",
+            "something that is not the daemon's has its name .kms-sig there; the daemon uses another name",
+            "remove it, unless it is yours",
+        )),
+        Err(error) => findings.push(Finding::unknown("write", words(&error), CHECK_READING)),
     }
     findings
 }

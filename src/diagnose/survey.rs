@@ -1,6 +1,8 @@
 //! What lies in a rule's directory, and how much of it stands to be signed or judged, without
 //! touching any.
 
+use std::path::{Path, PathBuf};
+
 use crate::daemon::site::attach::DirectorySite;
 use crate::daemon::site::decided::is_decided;
 use crate::fs::FsError;
@@ -17,6 +19,9 @@ pub(crate) struct Survey {
     pub(crate) waiting: usize,
     /// Directories that the daemon would watch, the rule's own among them.
     pub(crate) directories: usize,
+    /// The first directory from which no file can be moved into the rule's own, although no mount is
+    /// between them.
+    pub(crate) beyond: Option<PathBuf>,
     /// Directories that cannot be read, and why.
     pub(crate) unread: Vec<FsError>,
     /// Whether there are more directories than are watched, or deeper ones.
@@ -31,7 +36,20 @@ pub(crate) struct Survey {
 pub(crate) fn survey(site: &DirectorySite, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
     let mut walk = Walk::new(&site.rule);
     let mut survey = Survey::default();
-    while let Some(batch) = walk.next(&site.folder().root, NAMES, |_| survey.directories += 1)? {
+    let root = &site.folder().root;
+    let device = root.stat()?.identity.dev;
+    // One that cannot be opened is the walk's to tell.
+    let is_beyond = |below: &Path| {
+        root.descend(below).and_then(|dir| dir.stat()).is_ok_and(|stat| stat.identity.dev != device)
+    };
+    let (mut directories, mut beyond) = (0, None);
+    let mut on_dir = |below: &Path| {
+        directories += 1;
+        if beyond.is_none() && is_beyond(below) {
+            beyond = Some(below.to_owned());
+        }
+    };
+    while let Some(batch) = walk.next(root, NAMES, &mut on_dir)? {
         for path in batch.pairs {
             let look = site.folder().look(&path)?;
             // A row that cannot be read is no decision.
@@ -43,6 +61,5 @@ pub(crate) fn survey(site: &DirectorySite, decisions: Option<&Decisions>) -> Res
         }
         survey.unread.extend(batch.failed);
     }
-    survey.capped = walk.capped;
-    Ok(survey)
+    Ok(Survey { directories, beyond, capped: walk.capped, ..survey })
 }

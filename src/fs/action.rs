@@ -14,6 +14,11 @@ pub(crate) enum Action {
     ChangeMoved,
     /// Using the private folder, where something has its name that is not the daemon's.
     UsePlanted,
+    /// Making a directory that nobody else can enter, on a file system that keeps no modes, or no
+    /// owners: with the options that give it some.
+    KeepPrivate(&'static str),
+    /// Moving a file out of a directory from which none can be moved into the private folder.
+    MoveAcross,
     /// Moving a file out of a sticky directory that would refuse it.
     MoveOutOfSticky,
 }
@@ -27,10 +32,20 @@ impl From<&'static str> for Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::KeepPrivate(options) => {
+                return write!(
+                    f,
+                    "keep others out of a directory in (its file system does not keep modes and owners as they are \
+                     set; mount it with {options})"
+                );
+            }
             Self::Other(words) => words,
             Self::SyncDirectory => "sync directory",
             Self::ChangeMoved => "change (it was moved away, or another directory has its place)",
-            Self::UsePlanted => "use (it must be a directory of the daemon's own, mode 0700; remove it)",
+            Self::UsePlanted => "use (somebody else keeps putting something in its place)",
+            Self::MoveAcross => {
+                "move files out of (it is another subvolume, quota project or branch than the watched directory)"
+            }
             Self::MoveOutOfSticky => "move files of others out of (it is sticky, and not the daemon's own)",
         })
     }

@@ -223,8 +223,7 @@ impl Dir {
     pub(crate) fn names(&self) -> Result<Names> {
         let failed = |e| FsError::new("list", &*self.path, e);
         // A descriptor of its own: the position is shared between clones.
-        let entries = self.open_inside(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC);
-        let entries = rustix::fs::Dir::new(entries.map_err(failed)?).map_err(failed)?;
+        let entries = rustix::fs::Dir::new(self.open_itself().map_err(failed)?).map_err(failed)?;
         Ok(Names::new(entries, self.path.clone()))
     }
 
@@ -233,10 +232,19 @@ impl Dir {
     /// # Errors
     /// What mkdir(2) says, but for `EEXIST`.
     pub(crate) fn make_dir(&self, name: &OsStr, mode: u32) -> Result<()> {
-        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(e) => Err(FsError::new("create directory", self.path.join(name), e)),
+        match self.make_missing_dir(name, mode) {
+            Err(e) if e.source == Errno::EXIST => Ok(()),
+            made => made,
         }
+    }
+
+    /// Makes the directory `name`, which must not be there. The umask takes from its mode.
+    ///
+    /// # Errors
+    /// What mkdir(2) says, `EEXIST` among it.
+    pub(super) fn make_missing_dir(&self, name: &OsStr, mode: u32) -> Result<()> {
+        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
+            .map_err(|e| FsError::new("create directory", self.path.join(name), e))
     }
 
     /// Makes the directory `name`, which must not be there, and opens it. It has this mode whatever
@@ -245,8 +253,7 @@ impl Dir {
     /// # Errors
     /// What mkdir(2) says, `EEXIST` among it.
     pub(crate) fn make_new_dir(&self, name: &OsStr, mode: u32) -> Result<Self> {
-        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
-            .map_err(|e| FsError::new("create directory", self.path.join(name), e))?;
+        self.make_missing_dir(name, mode)?;
         let opened = self.descend(Path::new(name)).and_then(|made| made.set_mode(mode).map(|()| made));
         opened.inspect_err(|_| {
             self.remove_dir(name).unwrap_or_default(); // the first error is the one to report
@@ -372,6 +379,11 @@ impl Dir {
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(e) => Err(FsError::new("lock", &*self.path, e)),
         }
+    }
+
+    /// A descriptor of its own for this directory, which clones do not share.
+    pub(super) fn open_itself(&self) -> rustix::io::Result<OwnedFd> {
+        self.open_inside(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)
     }
 
     fn open_inside(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {

@@ -48,6 +48,32 @@ impl FileSystem {
         TELLS_WRITERS.contains(&self.0.as_deref().unwrap_or_default())
     }
 
+    /// Whether a file keeps its inode number for as long as it exists, whatever is mounted anew.
+    pub(crate) fn keeps_inodes(&self) -> bool {
+        let kind = self.0.as_deref().unwrap_or_default();
+        TELLS_WRITERS.contains(&kind) || ["nfs", "nfs4"].contains(&kind)
+    }
+
+    /// Whether it is known to keep modes and owners as they are set.
+    pub(crate) fn keeps_modes(&self) -> bool {
+        TELLS_WRITERS.contains(&self.0.as_deref().unwrap_or_default())
+    }
+
+    /// The options by which it has a directory of one user alone, where it does not keep modes.
+    pub(crate) fn options_for_modes(&self) -> &'static str {
+        match self.0.as_deref().unwrap_or_default() {
+            "vfat" | "msdos" | "exfat" => "uid= of the daemon and dmask=077,fmask=177",
+            "cifs" | "smb3" | "smbfs" => "uid= of the daemon and dir_mode=0700,file_mode=0600",
+            "fuseblk" | "ntfs" | "ntfs3" | "fuse.ntfs-3g" => "uid= of the daemon and umask=077",
+            "fuse.rclone" => "--uid of the daemon, --dir-perms 0700 and --file-perms 0600",
+            "9p" | "vboxsf" => "uid= of the daemon and dmode=0700,fmode=0600",
+            kind if kind.starts_with("fuse") => {
+                "default_permissions, uid= of the daemon and umask=077, as far as it knows them"
+            }
+            _ => "options by which its directories are the daemon's own, mode 0700",
+        }
+    }
+
     /// Whether its syncfs(2) is known to make durable all that fsync(2) of each file and directory
     /// would.
     pub(crate) fn flushes_whole(&self) -> bool {

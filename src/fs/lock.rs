@@ -19,6 +19,15 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Whether it is still what has a name in a directory: who had it before may have removed it.
+    ///
+    /// # Errors
+    /// What statx(2) says.
+    pub(crate) fn is_at(&self, dir: &Dir, name: &OsStr) -> Result<bool> {
+        let is = stat_fd(&self.fd).map_err(|e| FsError::new("examine", &*self.path, e))?;
+        Ok(dir.stat_of(name)?.is_some_and(|there| there.is_same_place(&is)))
+    }
+
     /// Writes these bytes to the file, durably.
     ///
     /// # Errors

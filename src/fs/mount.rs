@@ -3,8 +3,11 @@
 //! It has no line of a mount that this process cannot reach from its root directory, as after
 //! chroot(2).
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
@@ -40,6 +43,14 @@ pub(super) struct Mount {
 /// What reading says.
 pub(super) fn find(mount: u64) -> Result<Option<Mount>> {
     Ok(find_in(&read()?, mount))
+}
+
+/// Where the mount of this number is seen; nothing if it is not told of.
+///
+/// # Errors
+/// What reading says.
+pub(super) fn point(mount: u64) -> Result<Option<PathBuf>> {
+    Ok(find(mount)?.map(|mount| unescaped(&mount.point).into()))
 }
 
 fn read() -> Result<String> {
@@ -104,8 +115,31 @@ fn is_closed_in(text: &str, mount: u64) -> bool {
     find_in(text, mount).is_some_and(|found| found.is_closed_to_others(find_in(text, found.parent).as_ref()))
 }
 
+/// A path as mountinfo has it, where a backslash and three octal digits stand for a byte.
+fn unescaped(path: &str) -> OsString {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code =
+            after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     /// Each mount with its number, type, and whether it is closed to others if it is read-only. All
@@ -142,6 +176,14 @@ mod tests {
         // On nothing that is told of.
         (53, "ext4", false, "53 1 98:4 /a / ro - ext4 /dev/sde rw"),
     ];
+
+    #[test]
+    fn paths_of_mountinfo_are_read_as_they_are() {
+        for (told, path) in [("/a", "/a"), ("/a\\040b\\134c", "/a b\\c"), ("/\\", "/\\"), ("/\\09", "/\\09")]
+        {
+            assert_eq!(unescaped(told).as_bytes(), path.as_bytes(), "{told}");
+        }
+    }
 
     #[test]
     fn p7_a_line_says_what_lies_there_and_whether_others_can_get_at_it() {

@@ -123,6 +123,18 @@ impl Place {
         self.dir.check_writable()
     }
 
+    /// Checks that what has these names here can be moved into a directory of ours directly below
+    /// the root.
+    ///
+    /// # Errors
+    /// [`Action::MoveAcross`] if it cannot; what trying it out says.
+    pub(crate) fn check_boundary(&self, names: &[&OsStr], to: &Dir) -> Result<()> {
+        if !self.below.as_os_str().is_empty() {
+            self.dir.check_boundary(to)?;
+        }
+        names.iter().try_for_each(|name| self.dir.check_branch(name, to))
+    }
+
     /// What the directory was when it was opened.
     pub(crate) const fn stat(&self) -> &Stat {
         &self.is

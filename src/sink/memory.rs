@@ -40,6 +40,8 @@ impl MemorySink {
 impl Sink<MemorySource> for MemorySink {
     type Guard = ();
 
+    async fn end(&self) {}
+
     fn removal_guard(&self) {}
 
     fn stage(&self, _: &RelPath, _: u64) -> Option<StageRequest> {

@@ -3,6 +3,7 @@
 //! own.
 
 mod attacker;
+mod boundaries;
 mod crash;
 mod errno;
 mod host;

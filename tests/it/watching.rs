@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use crate::support::daemon::Daemon;
-use crate::support::files::{drop_pair, names, verifies};
+use crate::support::files::{all_names, drop_pair, names, verifies};
 use crate::support::place::Place;
 use crate::support::policy::{SIGN, VERIFY, impatient, place, set_policy, with};
 
@@ -248,8 +248,38 @@ fn one_daemon_for_a_root_and_for_a_store() {
     place.write("in/f", "content");
     let run = place.run(["watch", "--policy", "other.toml", "--once"]).exits(3);
     let said = String::from_utf8_lossy(run.stdout()).into_owned();
-    assert!(said.contains("another process is watching"), "{said}");
+    let told = format!("another process (pid {}) is watching", daemon.pid());
+    assert!(said.contains(&told), "{said}");
     daemon.waits_for("signed");
+}
+
+/// Up to 0.1.0 the lock was on a file in the folder, which was always there.
+#[test]
+fn what_an_earlier_version_left_is_finished_and_removed_unless_it_still_runs() {
+    let place = place(VERIFY);
+    fs::create_dir_all(place.path("in/.kms-sig/0123456789abcdef01234567")).unwrap();
+    fs::set_permissions(place.path("in/.kms-sig"), fs::Permissions::from_mode(0o700)).unwrap();
+    let inode = fs::metadata(place.path("in/.kms-sig")).unwrap().ino();
+    place.write("in/.kms-sig/lock", format!("kms-sig private folder 1 {inode}\n"));
+    fs::set_permissions(place.path("in/.kms-sig/lock"), fs::Permissions::from_mode(0o600)).unwrap();
+    // Killed before it was decided: it goes back.
+    drop_pair(&place, "f", "content");
+    for name in ["f", "f.sig"] {
+        let taken = place.path("in/.kms-sig/0123456789abcdef01234567").join(name);
+        fs::rename(place.path("in").join(name), taken).unwrap();
+    }
+    let lock = fs::File::open(place.path("in/.kms-sig/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let watch = ["watch", "--policy", "policy.toml", "--once"];
+    let run = place.run(watch).exits(3);
+    let said = String::from_utf8_lossy(run.stdout()).into_owned();
+    assert!(said.contains("another process, which /proc/locks does not tell, is watching"), "{said}");
+    drop(lock);
+    place.run(watch).exits(0);
+    assert_eq!(
+        (all_names(&place.path("in")).len(), names(&place.path("out"))),
+        (0, vec!["f".into(), "f.sig".into()])
+    );
 }
 
 #[test]

@@ -5,8 +5,11 @@
 //! when it changes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::chain;
@@ -14,7 +17,8 @@ use crate::daemon::batcher::Batcher;
 use crate::daemon::site::{Backend, Detached, Role, Site, Unattached, mounts};
 use crate::escape::quoted;
 use crate::fs::flush::Flusher;
-use crate::fs::private::{self, Private};
+use crate::fs::private::{self, Idle, Private};
+use crate::fs::root_lock::{Holder, Refusal, Stranger};
 use crate::fs::trust::{self, TrustError};
 use crate::fs::{Dir, FsError, root, staging};
 use crate::message::log;
@@ -32,6 +36,10 @@ use crate::source::space::Space;
 /// there are other rules.
 const OPEN_SHARE: u64 = 16;
 
+/// How long a private folder stays when nobody works in it: long enough not to be made anew, which
+/// costs two flushes, for each of many files that come one after the other.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Why a rule cannot work now.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttachError {
@@ -42,8 +50,13 @@ pub(crate) enum AttachError {
     #[error(transparent)]
     Fs(#[from] FsError),
     /// Another process has the directory's lock.
-    #[error("another process is watching {}", quoted(.0))]
-    Locked(std::path::PathBuf),
+    #[error("{holder} {}", quoted(path))]
+    Locked {
+        /// The watched directory.
+        path: std::path::PathBuf,
+        /// Which.
+        holder: Holder,
+    },
     /// The rule must move files away, and the daemon has no permission to.
     #[error(
         "{} is sticky and belongs to user {owner}, so the daemon may not move others' files out of it; chown it to the daemon's user or chmod -t it",
@@ -98,7 +111,7 @@ impl Backend for Directories {
             }
             error @ (AttachError::Trust(_)
             | AttachError::Fs(_)
-            | AttachError::Locked(_)
+            | AttachError::Locked { .. }
             | AttachError::Sticky { .. }) => Unattached::Held(explained(&error, rule)),
         })?;
         if site.folder().file_system.is_remote() {
@@ -113,6 +126,7 @@ impl Backend for Directories {
 
     fn check(&self, site: &DirectorySite) -> Result<(), Detached> {
         let folder = site.folder();
+        site.sink.private.lock_again();
         // Checked as when it was attached: an ancestor may have changed its owner.
         let now = match root::open(&folder.rule.path) {
             Ok(dir) => dir.stat().ok(),
@@ -179,15 +193,14 @@ impl Directories {
             }
             None => None,
         };
-        let private = Arc::new(Private::new(root.clone()));
+        let file_system = root.file_system()?;
+        let private = Arc::new(Private::closed_by(root.clone(), close_later));
         // A rule that never writes there needs no private folder, unless one exists from an earlier
         // policy.
         if !dry_run && (rule.writes_to_root() || private::is_there(&root)?) {
-            if !private.lock()? {
-                return Err(AttachError::Locked(rule.path.clone()));
-            }
-            for error in removal::recover(&private)? {
-                log!(RemovalsNotRestored, rule = rule.name, error = chain::one_line(&error));
+            claim(rule, &private)?;
+            if rule.writes_to_root() && !file_system.keeps_modes() {
+                private::try_out(&root)?;
             }
         }
         if let (false, Some((dir, _))) = (dry_run, &destination) {
@@ -195,7 +208,6 @@ impl Directories {
         }
         let disk = Arc::new(Flusher::new(destination.as_ref().map_or(&root, |(dir, _)| dir))?);
         let remover = Arc::new(Remover::new(Removal::new(Arc::clone(&private))));
-        let file_system = root.file_system()?;
         let is_remote = file_system.is_remote();
         let sink = DirectorySink {
             rule: Arc::clone(rule),
@@ -211,6 +223,43 @@ impl Directories {
         let batcher = batching(rule, getrlimit(Resource::Nofile).current).map(Batcher::new);
         Ok(Site::new(rule, DirectorySource::new(folder, self.cookies.clone()), sink, batcher, is_remote))
     }
+}
+
+/// Makes sure that no other daemon works in a rule's directory, and finishes what one that was
+/// killed left there.
+fn claim(rule: &Rule, private: &Private) -> Result<(), AttachError> {
+    let locked = |holder| AttachError::Locked { path: rule.path.clone(), holder };
+    match private.lock()? {
+        None => {}
+        Some(Refusal::Taken(holder)) => return Err(locked(holder)),
+        Some(Refusal::Strangers(Stranger { pid, uid })) => {
+            log!(LockHeldByStranger, rule = rule.name, path = %quoted(&rule.path), pid, uid);
+        }
+        Some(Refusal::Unavailable(error)) => {
+            log!(LockUnavailable, rule = rule.name, path = %quoted(&rule.path), %error);
+        }
+    }
+    if private::is_name_taken(private.root())? {
+        log!(PrivateFolderNameTaken, rule = rule.name, path = %quoted(&rule.path));
+    }
+    let resisting = removal::recover(private).map_err(|error| match error.source {
+        // By the lock of an earlier version.
+        Errno::WOULDBLOCK => locked(Holder::Untold),
+        _ => error.into(),
+    })?;
+    for error in resisting {
+        log!(RemovalsNotRestored, rule = rule.name, error = chain::one_line(&error));
+    }
+    Ok(())
+}
+
+/// Closes a private folder that nobody works in, after a while.
+fn close_later(idle: Idle) {
+    let Ok(runtime) = Handle::try_current() else { return idle.close() };
+    drop(runtime.spawn(async move {
+        tokio::time::sleep(LINGER).await;
+        drop(tokio::task::spawn_blocking(move || idle.close())); // nobody waits for it
+    }));
 }
 
 /// How a rule gathers files into batches. A file that will be delivered keeps its copy open until

@@ -14,7 +14,6 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -97,7 +96,7 @@ fn first_half(digest: &Digest) -> [u8; HALF] {
 /// A folder for one exchange. Whoever drops it without [`Work::finish`] leaves it to [`settle`].
 #[derive(Debug)]
 pub(crate) struct Work {
-    folder: Arc<Folder>,
+    folder: Folder,
     id: OsString,
     dir: Dir,
     removable: Removable,

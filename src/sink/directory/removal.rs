@@ -91,13 +91,29 @@ impl Removal {
     /// nothing yet.
     ///
     /// # Errors
-    /// The parts could not be moved: no room for the folder, no permission, another's `.kms-sig`,
-    /// or a sticky directory ([`Action::MoveOutOfSticky`]).
+    /// The parts could not be moved: no room for the folder, no permission, a sticky directory
+    /// ([`Action::MoveOutOfSticky`]), or a boundary ([`Action::MoveAcross`]).
     pub(crate) fn prepare(&self, parts: &[Part]) -> Result<(), FsError> {
+        let mut places: Vec<(Place, Vec<&OsStr>)> = Vec::with_capacity(1);
         for part in parts {
-            check_movable(&Place::open(self.private.root(), part.path.parent())?, part.path.name())?;
+            let (below, name) = (part.path.parent(), part.path.name());
+            let at = places.iter().position(|(place, _)| place.below() == below);
+            match at.and_then(|at| places.get_mut(at)) {
+                Some((place, names)) => {
+                    check_movable(place, name)?;
+                    names.push(name);
+                }
+                None => {
+                    let place = Place::open(self.private.root(), below)?;
+                    check_movable(&place, name)?;
+                    places.push((place, vec![name]));
+                }
+            }
         }
         let folder = self.private.open()?;
+        for (place, names) in &places {
+            place.check_boundary(names, folder.dir())?;
+        }
         let _preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.ready().id.is_none() {
             let (id, _) = make_folder(folder.dir())?;
@@ -291,10 +307,7 @@ pub(crate) fn set_aside(private: &Private, path: &RelPath, from: &Dir, name: &Os
 /// The private folder cannot be listed.
 pub(crate) fn bring_back(private: &Private) -> Result<NameTaken, FsError> {
     let mut waiting = NameTaken::default();
-    if !private::is_there(private.root())? {
-        return Ok(waiting);
-    }
-    let folder = private.open()?;
+    let Some(folder) = private.open_if_there()? else { return Ok(waiting) };
     for id in folder.dir().names()? {
         let id = id?;
         let is_back = id.as_encoded_bytes().ends_with(BACK.as_bytes());
@@ -388,10 +401,8 @@ fn take_all<'p>(
 /// # Errors
 /// The private folder cannot be listed.
 pub fn recover(private: &Private) -> Result<Vec<FsError>, FsError> {
-    if !private::is_there(private.root())? {
-        return Ok(Vec::new());
-    }
-    recover_in(private.root(), private.open()?.dir())
+    let Some(folder) = private.open_if_there()? else { return Ok(Vec::new()) };
+    recover_in(private.root(), folder.dir())
 }
 
 /// [`recover`], of a private folder by whatever name.
@@ -431,7 +442,8 @@ fn recover_one(root: &Dir, folder: &Dir, id: &OsStr) -> Result<bool, FsError> {
 pub(crate) fn adopt(private: &Private, path: &RelPath) -> Result<Option<Vec<RelPath>>, FsError> {
     let place = Place::open(private.root(), path.parent())?;
     let moved = place.looking().descend(Path::new(path.name()))?;
-    if private::kinship(&moved)? != Kinship::Own {
+    let is_in_use = private.current().is_some_and(|folder| folder.is_called(path));
+    if is_in_use || private::kinship(&moved)? != Kinship::Own {
         return Ok(None);
     }
     let folder = private.open()?; // one at its name; the other one is let go of when nobody works in it

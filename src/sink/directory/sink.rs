@@ -138,6 +138,11 @@ fn prepare_removal(remover: &Remover, parts: &[Part]) -> Result<(), AttemptError
 impl Sink<DirectorySource> for DirectorySink {
     type Guard = RemovalGuard;
 
+    async fn end(&self) {
+        let private = Arc::clone(&self.private);
+        drop(tokio::task::spawn_blocking(move || private.end()).await); // a panic has been told
+    }
+
     fn removal_guard(&self) -> RemovalGuard {
         self.remover.guard()
     }

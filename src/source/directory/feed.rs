@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::task::block_in_place;
 
 use crate::clock::Moment;
-use crate::fs::staging::RESERVED_PREFIX;
 use crate::fs::{Dir, FsError, Staging};
 use crate::message::log;
 use crate::source::directory::folder::Folder;
@@ -72,9 +71,6 @@ impl DirectoryFeed {
         }
         let Ok(below) = path.strip_prefix(root) else { return };
         let Some(name) = below.file_name() else { return };
-        if below == Path::new(RESERVED_PREFIX) {
-            news.scan_soon(); // the folder of ours was moved away, or moved back
-        }
         match meaning(&self.folder.rule, below.parent().unwrap_or(Path::new("")), name) {
             Meaning::Pair(path) => news.paths.push(path),
             Meaning::Unsignable(..) => news.scan_soon(),

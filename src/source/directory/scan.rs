@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::fs::private;
 use crate::fs::private::Kinship;
 use crate::fs::staging::RESERVED_PREFIX;
-use crate::fs::{Dir, FsError, Kind, Listed, Names, RelPath};
+use crate::fs::{Dir, FsError, Kind, Listed, Names, RelPath, Stat};
 use crate::policy::{Exclusion, Mode, Rule};
 use crate::signature::Format;
 use crate::source::Batch;
@@ -160,7 +160,7 @@ pub(crate) fn is_too_far(below: &Path) -> bool {
 /// What an earlier run may have left in a watched directory.
 #[derive(Debug)]
 pub(crate) enum Leftover {
-    /// The private folder, which somebody has moved to this path.
+    /// A private folder, which a killed process left at this path or somebody has moved there.
     PrivateFolder(RelPath),
     /// A name of ours for what was about to be put in place; nobody makes these any more.
     StandIn(RelPath),
@@ -311,10 +311,16 @@ fn is_stand_in(name: &OsStr) -> bool {
     digits.is_some_and(|digits| digits.len() == 24 && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// What kind of directory has a name, if one has. What has the name of ours is none of a rule's.
+/// What kind of directory has a name, if one has. What has a name of ours is none of a rule's, but
+/// may be a private folder that a killed process left.
 fn directory(dir: &Dir, name: &OsStr) -> Result<Option<Kinship>, FsError> {
     if is_reserved(name) {
-        return Ok(None);
+        let is_private = |stat: Stat| private::is_private(&stat);
+        if !private::is_other_name(name) || !dir.stat_of(name)?.is_some_and(is_private) {
+            return Ok(None);
+        }
+        let kinship = private::kinship(&dir.descend(Path::new(name))?)?;
+        return Ok(Some(kinship).filter(|kinship| *kinship == Kinship::Own));
     }
     match dir.stat_of(name)? {
         Some(stat) if private::is_private(&stat) => {

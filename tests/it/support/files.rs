@@ -24,10 +24,17 @@ pub(crate) fn drop_pair(place: &Place, file: &str, content: &str) {
     fs::rename(signature, place.path("in").join(format!("{file}.sig"))).unwrap();
 }
 
+/// What lies in a directory, but for the daemon's own folder, which comes and goes.
 pub(crate) fn names(path: &Path) -> Vec<String> {
+    let mut names = all_names(path);
+    names.retain(|name| name != ".kms-sig");
+    names
+}
+
+/// What lies in a directory.
+pub(crate) fn all_names(path: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|name| name != ".kms-sig");
     names.sort();
     names
 }

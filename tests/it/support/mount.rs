@@ -29,6 +29,11 @@ impl Mount {
         Self(at.to_owned())
     }
 
+    /// What was mounted there by another program.
+    pub(crate) fn at(at: &Path) -> Self {
+        Self(at.to_owned())
+    }
+
     /// An image file.
     pub(crate) fn image(image: &Path, at: &Path, options: &str) -> Self {
         run(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(image).arg(at));

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::support::daemon::Daemon;
+use crate::support::files::all_names;
 use crate::support::mapping::Mapping;
 use crate::support::place::name;
 use crate::support::policy::with;
@@ -475,10 +476,9 @@ fn comes_to_rest(arena: &Arena) {
         arena.daemon.until("dealt with everything", || {
             fs::read_dir(&root).unwrap().all(|entry| is_dealt_with(&entry.unwrap().file_name()))
         });
-        let claims = root.join(".kms-sig");
         arena.daemon.hang_up();
         arena.daemon.waits_for_nth("policy reloaded", reload);
-        let is_back = || files_below(&claims).iter().all(|path| path.ends_with("lock"));
+        let is_back = || !root.join(".kms-sig").exists();
         arena.daemon.until("brought everything back", is_back);
     }
 }
@@ -613,7 +613,7 @@ fn p9_a_link_of_the_senders_on_the_way_to_the_root_is_not_followed() {
 /// Something of the sender's own has the name of the daemon's folder, before the start and while it
 /// runs.
 #[test]
-fn a19_a_planted_folder_of_claims_stops_that_rule_alone_and_leads_nowhere() {
+fn a19_a_planted_folder_of_claims_stops_nothing_and_leads_nowhere() {
     let other = with(&with(&quick(), "name = \"other\""), "path = \"in2\"");
     let site = Site::new(&format!("{}{other}", quick()));
     let planted = site.path("in/.kms-sig");
@@ -623,25 +623,27 @@ fn a19_a_planted_folder_of_claims_stops_that_rule_alone_and_leads_nowhere() {
         |path| fs::create_dir(path).unwrap(),
     ];
     for (number, plant) in plant.into_iter().enumerate() {
-        SENDER.run(|| {
-            if planted.exists() {
-                // The daemon's own, which cannot be removed, but put aside by who owns the
-                // directory above it.
-                fs::rename(&planted, site.path(format!("in/.aside{number}"))).unwrap();
-            }
-            plant(&planted);
-        });
+        SENDER.run(|| plant(&planted));
+        let was = fs::symlink_metadata(&planted).unwrap().ino();
         let daemon = site.start(Leases::Granted);
-        assert_eq!(daemon.waits_for("held: the rule cannot work")["rule"], "verify");
-        let name = format!("other{}", fs::read_dir(site.path("out")).unwrap().count());
-        let signature = site.sign(name.as_ref(), b"content");
-        OTHER.run(|| {
-            write(&site.path("in2").join(&name), b"content");
-            write(&site.path("in2").join(format!("{name}.sig")), &signature);
-        });
-        daemon.until("delivered the other sender's", || site.path("out").join(&name).exists());
+        let told = "something that is not the daemon's has the name .kms-sig in the watched directory; using another name";
+        assert_eq!(daemon.waits_for(told)["rule"], "verify");
+        for (user, dir) in [(SENDER, "in"), (OTHER, "in2")] {
+            let name = format!("{dir}-{number}");
+            let signature = site.sign(name.as_ref(), b"content");
+            user.run(|| {
+                write(&site.path(dir).join(&name), b"content");
+                write(&site.path(dir).join(format!("{name}.sig")), &signature);
+            });
+            daemon.until("delivered", || {
+                site.path("out").join(&name).exists() && !site.path(dir).join(&name).exists()
+            });
+        }
+        let left = || all_names(&site.path("in"));
+        daemon.until("left only what was planted", || left() == [".kms-sig"]);
+        assert_eq!(fs::symlink_metadata(&planted).unwrap().ino(), was);
+        assert_eq!(daemon.stop().code(), Some(0));
         SENDER.run(|| fs::remove_file(&planted).or_else(|_| fs::remove_dir(&planted)).unwrap());
-        daemon.waits_for("the directories are there again");
     }
     // While it runs: exchanged with links and with what the daemon itself had made, 150 pairs long.
     let site = Site::new(&quick());
@@ -665,17 +667,7 @@ fn a19_a_planted_folder_of_claims_stops_that_rule_alone_and_leads_nowhere() {
         });
         pairs.push(pair);
     }
-    // Whose is the one that was made by the daemon? Its claims, wherever that folder is now, are no
-    // candidates.
-    SENDER.run(|| {
-        for name in [".link", ".dir", ".kms-sig"] {
-            let path = root.join(name);
-            let there = fs::symlink_metadata(&path).unwrap();
-            if there.uid() == DAEMON.id {
-                exchange(&path, &root.join(".kms-sig"));
-            }
-        }
-    });
+    // Whatever the daemon had made is wherever the sender has put it, and is no candidate.
     arena.daemon.until("delivered all", || pairs.iter().all(|pair| arena.is_delivered(&pair.path)));
     assert_eq!(fs::read_dir(arena.site.path("q")).unwrap().count(), 0);
     assert_eq!(arena.finish().delivered, 151);

@@ -139,7 +139,7 @@ impl Site {
     pub(super) fn after(&self) -> Check {
         self.done()?;
         for dir in ["w/in", "w/out"] {
-            for name in all_below(&self.place.path(dir)).iter().filter(|name| *name != ".kms-sig/lock") {
+            for name in all_below(&self.place.path(dir)) {
                 ensure!(!name.contains(".kms-sig"), "left over in {dir}: {name}");
             }
         }
@@ -450,15 +450,14 @@ fn below(place: &Place, dir: &str) -> BTreeMap<String, Vec<u8>> {
     files.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
 }
 
-/// Everything below a directory that is a file, or begins with our prefix and is not the folder of
-/// claims.
+/// Everything below a directory that is a file, or an empty directory of ours.
 pub(super) fn all_below(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.file_type().unwrap().is_dir() {
             let inner = all_below(&entry.path());
-            if name != ".kms-sig" && inner.is_empty() && name.contains("kms-sig") {
+            if inner.is_empty() && name.contains("kms-sig") {
                 found.push(name.clone());
             }
             found.extend(inner.into_iter().map(|inner| format!("{name}/{inner}")));

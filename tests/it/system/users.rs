@@ -4,12 +4,14 @@
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::Path;
 use std::process::Command;
 
+use crate::support::files::all_names;
 use crate::support::place::PROGRAM;
 use crate::support::policy::{SIGN, VERIFY, place, with};
 use crate::support::site::{Leases, Site, quick, write};
-use crate::support::user::{DAEMON, OTHER, SENDER};
+use crate::support::user::{DAEMON, OTHER, SENDER, User};
 
 #[test]
 fn other_users_pairs_are_delivered_with_and_without_leases() {
@@ -375,37 +377,155 @@ fn a26_what_a_sender_could_write_to_is_refused() {
     }
 }
 
+/// A process of a user that has a lock on a directory (flock(2)).
+struct Holder(std::process::Child);
+
+impl Holder {
+    fn of(user: User, dir: &Path, kind: &str) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={}", user.id), format!("--regid={}", user.id)]);
+        command.arg(format!(
+            "--groups={}",
+            user.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+        ));
+        command.args(["flock", "--nonblock", "--no-fork", kind]).arg(dir).args([
+            "sh",
+            "-c",
+            "echo has it; exec sleep 600",
+        ]);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        let stdout = child.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut said).unwrap();
+        assert_eq!(said, "has it\n", "no lock on {}", dir.display());
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 /// A sender may lock whatever it can open, for as long as it likes (flock(2)).
 #[test]
-fn a_lock_that_others_hold_keeps_no_rule_and_no_daemon_from_its_work() {
-    let site = Site::new(&quick());
-    fs::set_permissions(site.path("state"), Permissions::from_mode(0o755)).unwrap();
-    let signature = site.sign("good".as_ref(), b"content");
-    let held: Vec<File> = [(SENDER, "in"), (OTHER, "state")]
-        .map(|(user, name)| {
+fn a33_a_lock_that_others_hold_keeps_no_rule_and_no_daemon_from_its_work() {
+    for kind in ["--shared", "--exclusive"] {
+        let site = Site::new(&quick());
+        fs::set_permissions(site.path("state"), Permissions::from_mode(0o755)).unwrap();
+        let held = [Holder::of(SENDER, &site.path("in"), kind), Holder::of(OTHER, &site.path("state"), kind)];
+        let daemon = site.start(Leases::Granted);
+        let told =
+            "a process of another user has the lock on the watched directory; working there without it";
+        let told = daemon.waits_for(told);
+        assert_eq!((told["uid"].as_u64(), told["rule"].as_str()), (Some(7002), Some("verify")), "{told}");
+        for name in ["good", "better"] {
+            let signature = site.sign(name.as_ref(), b"content");
+            SENDER.run(|| {
+                write(&site.path("in").join(name), b"content");
+                write(&site.path("in").join(format!("{name}.sig")), &signature);
+            });
+            let is_there = |dir: &str| site.path(dir).join(name).exists();
+            daemon.until("delivered", || is_there("out") && !is_there("in"));
+        }
+        drop(held);
+        // Once nobody else has it the daemon takes it, at its next scan.
+        daemon.until("has the lock", || {
+            daemon.hang_up();
+            std::thread::sleep(std::time::Duration::from_millis(100)); // the time of a scan
+            let dir = File::open(site.path("in")).unwrap();
+            rustix::fs::flock(&dir, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
+        });
+        // What is locked of state is out of their reach.
+        for user in [SENDER, OTHER] {
             user.run(|| {
-                let dir = File::open(site.path(name)).unwrap();
-                rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockShared).unwrap();
-                dir
-            })
-        })
-        .into();
+                let denied = File::open(site.path("state/lock")).unwrap_err();
+                assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+            });
+        }
+    }
+}
+
+/// `rsync --delete` of a sender removed the lock file that earlier versions had in the folder.
+#[test]
+fn a33_a_second_daemon_is_kept_out_whatever_a_sender_removes() {
+    let site = Site::new(&quick());
     let daemon = site.start(Leases::Granted);
     SENDER.run(|| {
-        write(&site.path("in/good"), b"content");
-        write(&site.path("in/good.sig"), &signature);
+        for entry in fs::read_dir(site.path("in")).unwrap() {
+            fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        }
     });
-    daemon.until("delivered", || site.path("out/good").exists() && !site.path("in/good").exists());
-    drop(held);
-    // What is locked instead is out of their reach.
-    for user in [SENDER, OTHER] {
-        user.run(|| {
-            for lock in ["in/.kms-sig/lock", "state/lock"] {
-                assert_eq!(File::open(site.path(lock)).unwrap_err().kind(), ErrorKind::PermissionDenied);
-            }
-            fs::remove_dir(site.path("in/.kms-sig")).unwrap_err();
-        });
+    let policy = String::from_utf8(site.place.read("policy.toml")).unwrap();
+    site.place.write("other.toml", policy.replace("\"state\"", "\"state2\"").replace("\"q\"", "\"q2\""));
+    for dir in ["state2", "q2"] {
+        fs::create_dir(site.path(dir)).unwrap();
+        chown(site.path(dir), Some(DAEMON.id), Some(DAEMON.id)).unwrap();
+        fs::set_permissions(site.path(dir), Permissions::from_mode(0o700)).unwrap();
     }
+    let second = || {
+        DAEMON.run(|| {
+            let mut command = Command::new(PROGRAM);
+            command.args(["watch", "--policy", "other.toml", "--once"]);
+            let run = site.place.prepare(command).output().unwrap();
+            (run.status.code(), String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned())
+        })
+    };
+    let (code, said) = second();
+    let told =
+        format!("another process (pid {}) is watching \"{}\"", daemon.pid(), site.path("in").display());
+    assert!(code == Some(3) && said.contains(&told), "{code:?}: {said}");
+    assert_eq!(daemon.stop().code(), Some(0));
+    let (code, said) = second();
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// Tools of other users that walk an idle folder.
+#[test]
+fn a34_an_idle_folder_has_nothing_in_it_that_others_cannot_read() {
+    let verify = with(&quick(), "recursive = true");
+    let sign = with(&with(SIGN, "settle = \"1ms\""), "path = \"in2\"");
+    let site = Site::new(&format!("{verify}{sign}"));
+    let daemon = site.start(Leases::Granted);
+    let signature = site.sign("f".as_ref(), b"content");
+    SENDER.run(|| {
+        write(&site.path("in/f"), b"content");
+        write(&site.path("in/f.sig"), &signature);
+        write(&site.path("in/g"), b"content");
+        write(&site.path("in/g.sig"), b"nonsense");
+    });
+    OTHER.run(|| write(&site.path("in2/f"), b"content"));
+    daemon.waits_for("delivered");
+    daemon.waits_for("quarantined");
+    daemon.waits_for("signed");
+    daemon.until("is idle", || all_names(&site.path("in")).is_empty());
+    assert_eq!(all_names(&site.path("in2")), ["f", "f.sig"]);
+    fs::create_dir(site.path("copies")).unwrap();
+    fs::set_permissions(site.path("copies"), Permissions::from_mode(0o777)).unwrap();
+    for (user, dir) in [(SENDER, "in"), (OTHER, "in2")] {
+        for (number, walk) in [
+            "cp -r $0 $1",
+            "tar cf $1 -C $0 .",
+            "find $0 -type f >$1",
+            "rsync -a $0/ $1/",
+            "mkdir $1 && rsync -a --delete $1/ $0/",
+        ]
+        .iter()
+        .enumerate()
+        {
+            user.run(|| {
+                let to = site.path(format!("copies/{dir}-{number}"));
+                let mut command = Command::new("sh");
+                command.args(["-c", walk]).arg(site.path(dir)).arg(to);
+                let run = command.output().unwrap();
+                let said = String::from_utf8_lossy(&run.stderr).into_owned();
+                assert!(run.status.success() && said.is_empty(), "{walk}: {said}");
+            });
+        }
+    }
+    assert_eq!(daemon.stop().code(), Some(0));
 }
 
 /// A ConfigMap of Kubernetes is a directory that everybody may write to, mounted read-only.

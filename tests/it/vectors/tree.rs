@@ -425,9 +425,6 @@ fn listing(root: &Path) -> Listing {
             let path = entry.unwrap().path();
             let metadata = fs::symlink_metadata(&path).unwrap();
             let mut name = escape(path.strip_prefix(root).unwrap().as_os_str().as_bytes());
-            if name == ".kms-sig" {
-                continue;
-            }
             if metadata.is_dir() {
                 name.push('/');
                 open.push(path.clone());

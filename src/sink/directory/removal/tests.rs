@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 
 use super::*;
+use crate::fs::private::Folder;
 use crate::fs::tests::{USER, as_user, chmod, is_root};
 
 struct Fixture {
@@ -41,9 +42,8 @@ impl Fixture {
         entries.map_or(0, |all| all.filter(|entry| entry.as_ref().unwrap().file_name() != "lock").count())
     }
 
-    /// The private folder's directory, as this process has it.
-    fn folder(&self) -> Dir {
-        self.private.open().unwrap().dir().clone()
+    fn folder(&self) -> Folder {
+        self.private.open().unwrap()
     }
 
     fn bring_back(&self) -> usize {
@@ -93,7 +93,7 @@ fn a20_what_cannot_go_back_waits_and_the_others_are_removed() {
     let f = Fixture::new(&["a", "b"]);
     let (a, b) = (vec![f.part("a")], vec![f.part("b")]);
     let folder = f.folder();
-    let (_, dir) = make_folder(&folder).unwrap();
+    let (_, dir) = make_folder(folder.dir()).unwrap();
     let mut there = Vec::new();
     assert!(take_all(&f.root, &dir, &a, &mut there).unwrap());
     assert!(take_all(&f.root, &dir, &b, &mut Vec::new()).unwrap());
@@ -111,25 +111,25 @@ fn p4_what_cannot_be_decided_goes_back_as_far_as_it_can() {
     let f = Fixture::new(&["a", "b"]);
     let sources = [vec![f.part("a")], vec![f.part("b")]];
     let folder = f.folder();
-    let (id, dir) = make_folder(&folder).unwrap();
+    let (id, dir) = make_folder(folder.dir()).unwrap();
     let mut done = id.clone();
     done.push(DONE);
-    fs::write(folder.path().join(&done), "in the way").unwrap();
-    assert!(remove_by(&f.private, &folder, &dir, &id, &sources).iter().all(Result::is_err));
+    fs::write(folder.dir().path().join(&done), "in the way").unwrap();
+    assert!(remove_by(&f.private, folder.dir(), &dir, &id, &sources).iter().all(Result::is_err));
     assert!(f.there("a") && f.there("b"));
     assert_eq!(f.transactions(), 1, "only what is in the way");
     // One whose name is taken by then waits.
-    let (id, dir) = make_folder(&folder).unwrap();
+    let (id, dir) = make_folder(folder.dir()).unwrap();
     fs::rename(f.temp.path().join("a"), dir.path().join("a")).unwrap();
     fs::write(f.temp.path().join("a"), "another").unwrap();
-    undo(&f.private, &folder, &dir, &id);
+    undo(&f.private, folder.dir(), &dir, &id);
     assert_eq!(f.bring_back(), 1);
 }
 
 #[test]
 fn p4_a_part_that_can_be_moved_neither_there_nor_back_is_an_error() {
     let f = Fixture::new(&["a", "d/b"]);
-    let (_, dir) = make_folder(&f.folder()).unwrap();
+    let (_, dir) = make_folder(f.folder().dir()).unwrap();
     fs::write(dir.path().join("a"), "has the name").unwrap();
     take_all(&f.root, &dir, &[f.part("a")], &mut Vec::new()).unwrap_err();
     assert!(f.there("a"));
@@ -146,11 +146,11 @@ fn a19_a_file_in_place_of_a_directory_that_was_just_emptied_stays_and_brings_not
     let f = Fixture::new(&["d/a"]);
     let first = f.part("d/a");
     let folder = f.folder();
-    let (id, dir) = make_folder(&folder).unwrap();
+    let (id, dir) = make_folder(folder.dir()).unwrap();
     assert!(take_all(&f.root, &dir, std::slice::from_ref(&first), &mut Vec::new()).unwrap());
     fs::remove_dir(f.temp.path().join("d")).unwrap();
     fs::write(f.temp.path().join("d"), "a file by now").unwrap();
-    let ends = remove_by(&f.private, &folder, &dir, &id, &[vec![f.part("d")]]);
+    let ends = remove_by(&f.private, folder.dir(), &dir, &id, &[vec![f.part("d")]]);
     ends[0].as_ref().unwrap_err();
     assert_eq!(fs::read_to_string(f.temp.path().join("d")).unwrap(), "a file by now");
     assert_eq!(f.transactions(), 0, "the other is removed, and waits nowhere");
@@ -222,21 +222,41 @@ fn a_prepared_folder_is_used_once_goes_away_when_nobody_wants_it_and_may_be_miss
 
 #[test]
 fn p9_what_a_sender_put_in_place_of_the_claims_is_not_used() {
-    for planted in ["file", "link"] {
+    for planted in ["file", "link", "directory"] {
         let f = Fixture::new(&["a", "elsewhere/x"]);
+        let at = f.temp.path().join(".kms-sig");
         match planted {
-            "file" => fs::write(f.temp.path().join(".kms-sig"), "").unwrap(),
-            _ => std::os::unix::fs::symlink("elsewhere", f.temp.path().join(".kms-sig")).unwrap(),
+            "file" => fs::write(at, "").unwrap(),
+            "link" => std::os::unix::fs::symlink("elsewhere", at).unwrap(),
+            _ => fs::create_dir(at).unwrap(),
         }
-        let said = remove(&f, &[f.part("a")]).unwrap_err();
-        assert_eq!(recover(&f.private).unwrap_err().to_string(), said.to_string());
-        assert!(
-            said.to_string()
-                .starts_with("cannot use (it must be a directory of the daemon's own, mode 0700; remove it)")
-        );
-        assert!(f.there("a") && f.there(".kms-sig"));
+        assert_eq!(remove(&f, &[f.part("a")]).unwrap(), Removed::Done, "{planted}");
+        assert!(recover(&f.private).unwrap().is_empty(), "{planted}");
+        assert!(!f.there("a") && f.there(".kms-sig"));
         assert_eq!(fs::read_dir(f.temp.path().join("elsewhere")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(f.temp.path()).unwrap().count(), 2, "{planted}: nothing of ours is left");
     }
+}
+
+/// Where the usual name is another's, a kill leaves a folder that the walk comes upon.
+#[test]
+fn p4_what_a_kill_left_under_another_name_is_finished_when_it_is_found() {
+    let f = Fixture::new(&["a", ".kms-sig"]);
+    let folder = f.private.open().unwrap();
+    let (_, dir) = make_folder(folder.dir()).unwrap();
+    assert!(take_all(&f.root, &dir, &[f.part("a")], &mut Vec::new()).unwrap());
+    let name = folder.dir().path().file_name().unwrap().to_owned();
+    let path = RelPath::new(&name).unwrap();
+    assert_eq!(adopt(&f.private, &path).unwrap(), None, "somebody works in it");
+    drop(folder);
+    let again = Arc::new(Private::new(f.root.clone()));
+    assert_eq!(adopt(&again, &path).unwrap(), None, "it is locked");
+    let Fixture { temp, root, private } = f;
+    drop(private);
+    assert_eq!(adopt(&again, &path).unwrap(), Some(vec![RelPath::new("a").unwrap()]));
+    assert_eq!(fs::read_to_string(temp.path().join("a")).unwrap(), "a");
+    let left: Vec<_> = root.names().unwrap().map(Result::unwrap).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
 }
 
 #[test]
@@ -298,7 +318,7 @@ fn what_finds_its_name_taken_comes_back_when_it_is_free() {
     let from = f.root.descend(Path::new("q")).unwrap();
     set_aside(&f.private, &path, &from, OsStr::new("payload")).unwrap();
     // Work under way is not disturbed.
-    f.folder().make_new_dir(OsStr::new("running"), 0o700).unwrap();
+    f.folder().dir().make_new_dir(OsStr::new("running"), 0o700).unwrap();
     fs::write(f.temp.path().join(".kms-sig/running/g"), "g").unwrap();
     assert_eq!(f.bring_back(), 1);
     assert_eq!(fs::read_to_string(f.temp.path().join("d/f")).unwrap(), "d/f", "never replaced");
