@@ -19,8 +19,8 @@ pub(crate) struct Survey {
     pub(crate) waiting: usize,
     /// Directories that the daemon would watch, the rule's own among them.
     pub(crate) directories: usize,
-    /// The first directory from which no file can be moved into the rule's own, although no mount is
-    /// between them.
+    /// The first directory from which no file can be moved into the rule's own, although there is no
+    /// mount between them.
     pub(crate) beyond: Option<PathBuf>,
     /// Directories that cannot be read, and why.
     pub(crate) unread: Vec<FsError>,

@@ -71,8 +71,16 @@ fn is_on_other_branch(from: &Dir, name: &OsStr, to: &Dir) -> Option<bool> {
 /// An extended attribute, of no symlink's target. What was put under a name meanwhile gives at most
 /// a wrong answer.
 fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
-    let mut value = vec![0; rustix::fs::lgetxattr(path, name, &mut [0_u8; 0]).ok()?];
-    let len = rustix::fs::lgetxattr(path, name, &mut *value).ok()?;
+    let mut value = Vec::new();
+    let mut read = |size| {
+        value.resize(size, 0);
+        rustix::fs::lgetxattr(path, name, &mut *value)
+    };
+    let len = match read(4 << 10) {
+        Err(Errno::RANGE) => read(64 << 10), // XATTR_SIZE_MAX
+        done => done,
+    };
+    let len = len.ok()?;
     value.truncate(len);
     Some(value)
 }

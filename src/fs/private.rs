@@ -345,7 +345,7 @@ impl Opened {
         let is_served = root.file_system().is_ok_and(|file_system| file_system.is_remote());
         let Self { name, dir, lock, .. } = self;
         if is_served {
-            // A file that is removed while it is open gets another name there, and keeps the folder.
+            // A file that is removed while it is open gets another name there, and keeps it.
             drop(lock);
             dir.unlink(OsStr::new(LOCK)).unwrap_or_default();
         } else {
@@ -674,7 +674,8 @@ mod tests {
 
     #[test]
     fn a19_what_has_its_name_and_is_not_ours_stays_and_another_name_is_used() {
-        let plant: [(&str, fn(&Path)); 4] = [
+        type Plant = fn(&Path);
+        let plant: [(&str, Plant); 4] = [
             ("file", |at| fs::write(at, "").unwrap()),
             ("link", |at| std::os::unix::fs::symlink("elsewhere", at).unwrap()),
             ("open to others", |at| fs::create_dir(at).unwrap()),
