@@ -72,6 +72,7 @@ pub(crate) async fn serve(status: Arc<Status>, socket: PathBuf, orders: mpsc::Se
 async fn serve_socket(status: &Status, path: &Path, routes: &Arc<app::Routes>) -> Infallible {
     // Once there is a policy in force, state is open and its directory there.
     status.plan().wait_for(Option::is_some).await.map(drop).unwrap_or_default();
+    let mut told = String::new();
     loop {
         let bound = Socket::bind(path);
         status.control_was_tried();
@@ -84,7 +85,11 @@ async fn serve_socket(status: &Status, path: &Path, routes: &Arc<app::Routes>) -
             Err(error) => Some(chain::one_line(&error)),
         };
         let reason = error.unwrap_or_default();
-        log!(ControlSocketUnavailable, socket = %quoted(path), reason);
+        // Once, not every minute: it is tried again until somebody has done something about it.
+        if told != reason {
+            log!(ControlSocketUnavailable, socket = %quoted(path), reason);
+            told = reason;
+        }
         tokio::time::sleep(RETRY).await;
     }
 }

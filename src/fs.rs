@@ -24,6 +24,7 @@ mod names;
 mod path_walk;
 pub(crate) mod place;
 pub mod private;
+pub(crate) mod rehearsal;
 mod rel_path;
 pub mod root;
 pub(crate) mod root_lock;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::chain;
 use crate::context::ContextError;
+use crate::digest::Digest;
 use crate::escape::quoted;
-use crate::fs::{Action, Dir, FsError};
+use crate::fs::{Action, Dir, FsError, Unfit};
 use crate::kms::{Trouble, TroubleKind};
 use crate::signing::Reason;
 use crate::state::StateError;
@@ -150,7 +151,13 @@ impl Hold {
             Self::Kms(trouble) => trouble.kind.needs_operator(lasted),
             Self::Fs(e) => {
                 let is_lasting = |action| {
-                    matches!(action, Action::MoveOutOfSticky | Action::UsePlanted | Action::KeepPrivate(_))
+                    matches!(
+                        action,
+                        Action::MoveOutOfSticky
+                            | Action::UsePlanted
+                            | Action::KeepPrivate(_)
+                            | Action::Publish
+                    )
                 };
                 e.is_no_space() || is_lasting(e.action) || e.source == rustix::io::Errno::XDEV
             }
@@ -218,6 +225,7 @@ impl Hold {
             Self::Fs(e) if matches!(e.action, Action::KeepPrivate(_)) => {
                 "mount it with the options that are named, or give the rule a directory on another file system"
             }
+            Self::Fs(e) if e.action == Action::Publish => "name a directory on another file system",
             Self::Fs(e) if e.source == rustix::io::Errno::ACCESS => {
                 "let the daemon's user read and move the file"
             }
@@ -336,6 +344,9 @@ impl Announced {
 pub(crate) enum AttemptError {
     /// The file changed, is gone or is being written: start over.
     Changed,
+    /// Its times changed while it was read, and nothing else that statx(2) tells: read to its end,
+    /// it has this digest.
+    Touched(Digest),
     /// It is not handled as it is.
     Refused(RefusalReason),
     /// Not now.
@@ -398,7 +409,8 @@ impl From<crate::fs::OpenError> for AttemptError {
     fn from(error: crate::fs::OpenError) -> Self {
         use crate::fs::OpenError;
         match error {
-            OpenError::Gone => Self::Changed,
+            // Whoever looks at it next tells whether the link stays.
+            OpenError::Gone | OpenError::Unfit(Unfit::Links { .. }) => Self::Changed,
             OpenError::Unfit(unfit) => Self::Refused(RefusalReason::Payload(unfit)),
             // EWOULDBLOCK from a non-blocking open: another process holds a lease, so it is being
             // worked on.

@@ -160,6 +160,8 @@ messages! {
         "cannot read the quarantine store";
     Quarantined: ERROR, "quarantined", 0x1558_5738_1a8e_4249_bc6c_ece5_196d_3028,
         "quarantined";
+    ReadingChangesTimes: WARN, "reading-changes-times", 0xee3a_46cd_8d1b_4b8e_9a9d_1c38_aa13_5deb,
+        "reading a file changes its times; a longer settle than its file system takes to write back is needed";
     Ready: INFO, "ready", 0xca66_16f9_4a20_4e53_b6fd_c526_b473_172e,
         "ready";
     RecordBroken: ERROR, "record-broken", 0x28ca_f6a6_fc6e_4790_b8ba_abed_c7e0_37d9,

@@ -78,6 +78,12 @@ pub enum Finality {
     Final,
 }
 
+/// How long a file must be unchanged at most, where reading it is what changes it.
+const SLOWEST: Duration = Duration::from_secs(5 * 60);
+
+/// The same at least, once it was seen.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// What to do with a pair now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -99,6 +105,9 @@ pub enum Next {
 pub(crate) enum AttemptEnd {
     /// It changed meanwhile, or was being written: start over.
     Changed,
+    /// Its times changed while it was read, and its content is what it was the time before: start
+    /// over, and leave it alone for longer.
+    Touched,
     /// Invalid, but provisionally.
     NotYet,
     /// No verdict was possible; attempt it again at this moment.
@@ -128,6 +137,8 @@ pub struct Pair<V> {
     writer: Writer,
     step: Step,
     worried: bool,
+    /// How often reading it changed its times.
+    touched: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +165,7 @@ impl<V: Clone + PartialEq> Pair<V> {
             writer: Writer::Unknown,
             step: Step::Settling,
             worried: false,
+            touched: 0,
         }
     }
 
@@ -204,7 +216,7 @@ impl<V: Clone + PartialEq> Pair<V> {
                 if self.step != Step::Doubted {
                     self.step = Step::Settling;
                 }
-                Next::LookAt(now + timing.settle)
+                Next::LookAt(now + self.settle(timing))
             }
             (Step::Settling, Want::Sign, Writer::Absent | Writer::Unknown) => {
                 self.attempt_now(now, Finality::Final)
@@ -218,7 +230,7 @@ impl<V: Clone + PartialEq> Pair<V> {
             (Step::Settling | Step::Doubted, Want::Verify, _) => {
                 if writer == Writer::Present {
                     self.since = now;
-                    return Next::LookAt(now + timing.settle);
+                    return Next::LookAt(now + self.settle(timing));
                 }
                 let due = self.since + self.patience(timing);
                 if now >= due { self.attempt_now(now, Finality::Final) } else { Next::LookAt(due) }
@@ -239,6 +251,10 @@ impl<V: Clone + PartialEq> Pair<V> {
         };
         match ended {
             AttemptEnd::Changed => self.restart(now),
+            AttemptEnd::Touched => {
+                self.touched = self.touched.saturating_add(1);
+                self.restart(now);
+            }
             AttemptEnd::NotYet => self.step = Step::Doubted,
             AttemptEnd::Hold(until) => self.step = Step::Held(until, finality),
         }
@@ -312,7 +328,17 @@ impl<V: Clone + PartialEq> Pair<V> {
 
     /// Whether two samples at least `settle` apart show the same versions.
     pub(crate) fn is_quiet(&self, now: Moment, timing: &Timing) -> bool {
-        self.confirmed && now >= self.since + timing.settle
+        self.confirmed && now >= self.since + self.settle(timing)
+    }
+
+    /// How long it must be unchanged. Where a file system writes back later what was written, and
+    /// begins to wait anew whenever it is read, being quick would keep it from ever being done.
+    fn settle(&self, timing: &Timing) -> Duration {
+        if self.touched == 0 {
+            return timing.settle;
+        }
+        let times = 1_u32.checked_shl(self.touched.min(16)).unwrap_or(u32::MAX);
+        timing.settle.max(SLOW).saturating_mul(times).min(timing.settle.max(SLOWEST))
     }
 
     /// For how long an invalid or missing signature may be an upload in progress.
@@ -336,7 +362,7 @@ impl<V: Clone + PartialEq> Pair<V> {
                 if now < report { Next::LookAt(report) } else { Next::Rest }
             }
             Step::Settling if !self.is_quiet(now, timing) => {
-                Next::LookAt((self.since + timing.settle).max(now))
+                Next::LookAt((self.since + self.settle(timing)).max(now))
             }
             Step::Settling if self.want == Want::Verify && !has_signature => {
                 let due = self.since + timing.signature_timeout;
@@ -401,6 +427,28 @@ mod tests {
             pair.seen(now, &versions, &timing);
             assert_eq!(pair.worry(now, &timing), None);
         }
+    }
+
+    #[test]
+    fn what_changes_by_being_read_is_left_alone_for_longer_each_time() {
+        let timing = Timing { settle: Duration::from_secs(2), ..TIMING };
+        let (mut now, mut version, mut waits) = (Duration::ZERO, 1, Vec::new());
+        let mut pair = Pair::new(Want::Sign, now, PairVersion { payload: Some(version), signature: None });
+        for _ in 0..9 {
+            let began = now;
+            let next = loop {
+                match pair.seen(now, &PairVersion { payload: Some(version), signature: None }, &timing) {
+                    Next::LookAt(at) => now = at,
+                    next @ (Next::Gone | Next::Probe | Next::Attempt(_) | Next::Rest) => break next,
+                }
+            };
+            waits.push((now - began).as_secs());
+            assert_eq!(next, Next::Probe);
+            assert_eq!(pair.probed(now, Writer::Unknown, &timing), Next::Attempt(Finality::Final));
+            version += 1; // its times are others
+            pair.ended(now, AttemptEnd::Touched, &timing);
+        }
+        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300]);
     }
 
     #[test]

@@ -340,6 +340,12 @@ impl<S: Source> Snapshot<S> {
         self.clue.as_ref().map(Clue::to_string)
     }
 
+    /// Whether a remembered decision is about just what was read, by its digests.
+    pub(crate) fn is_of(&self, row: &state::Remembered) -> bool {
+        let signature = self.signature.as_ref().map(|read| read.digest.as_ref());
+        row.is_of_pair(&self.hashed.digest, signature)
+    }
+
     /// The digest of the signature's bytes.
     pub(crate) fn signature_digest(&self) -> Option<&Digest> {
         self.signature.as_ref()?.digest.as_ref()

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -54,6 +54,13 @@ pub(super) enum BindError {
     /// Something that is no socket has the name.
     #[error("{} is no socket; remove it", quoted(.0))]
     Foreign(PathBuf),
+    /// What is made there as a socket is none.
+    #[error(
+        "{} lies on a file system that has no sockets (of FUSE, rclone's and some others); name another path with \
+         [control] socket",
+        quoted(.0)
+    )]
+    NoSockets(PathBuf),
     /// The operating system refused.
     #[error("cannot listen at {}", quoted(path))]
     Io {
@@ -100,9 +107,45 @@ pub(super) fn split(path: &Path) -> io::Result<(OwnedFd, std::ffi::OsString)> {
     Ok((rustix::fs::open(dir, flags, Mode::empty())?, name.to_owned()))
 }
 
+/// What has the socket's name.
+enum Occupant {
+    Socket,
+    /// An empty file that only this process's user could have made: what a file system without
+    /// sockets makes of one.
+    Leftover,
+    /// Anything else.
+    Foreign,
+}
+
+fn occupant(dir: &OwnedFd, name: &std::ffi::OsStr) -> Occupant {
+    let me = rustix::process::geteuid().as_raw();
+    let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return Occupant::Foreign };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Socket => Occupant::Socket,
+        // Nobody else could put another file there between this look and the removal.
+        FileType::RegularFile
+            if stat.st_size == 0 && stat.st_nlink == 1 && stat.st_uid == me && is_private(dir, me) =>
+        {
+            Occupant::Leftover
+        }
+        FileType::RegularFile
+        | FileType::Directory
+        | FileType::Symlink
+        | FileType::Fifo
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Occupant::Foreign,
+    }
+}
+
+/// Whether nobody but this user and root gives names in a directory.
+fn is_private(dir: &OwnedFd, me: u32) -> bool {
+    rustix::fs::fstat(dir).is_ok_and(|stat| stat.st_uid == me && stat.st_mode & 0o022 == 0)
+}
+
 impl Socket {
-    /// Makes the socket. One that a killed daemon left is removed; one at which somebody answers is
-    /// not.
+    /// Makes the socket. One that a killed daemon left is removed, and so is what an earlier one
+    /// has left on a file system without sockets; one at which somebody answers is not.
     ///
     /// # Errors
     /// [`BindError`].
@@ -111,22 +154,28 @@ impl Socket {
         let failed = |source: io::Error| BindError::Io { path: path.to_owned(), source };
         let (dir, name) = split(path).map_err(failed)?;
         let at = short(&dir, &name);
-        let listener = match UnixListener::bind(&at) {
+        let bound = match UnixListener::bind(&at) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let stat = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
-                let is_socket = stat.is_ok_and(|stat| {
-                    rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
-                });
-                if !is_socket {
-                    return Err(BindError::Foreign(path.to_owned()));
-                }
-                if std::os::unix::net::UnixStream::connect(&at).is_ok() {
-                    return Err(BindError::Taken(path.to_owned()));
+                match occupant(&dir, &name) {
+                    Occupant::Socket if std::os::unix::net::UnixStream::connect(&at).is_ok() => {
+                        return Err(BindError::Taken(path.to_owned()));
+                    }
+                    Occupant::Socket | Occupant::Leftover => {}
+                    Occupant::Foreign => return Err(BindError::Foreign(path.to_owned())),
                 }
                 rustix::fs::unlinkat(&dir, &name, AtFlags::empty()).map_err(|e| failed(e.into()))?;
-                UnixListener::bind(&at).map_err(failed)?
+                UnixListener::bind(&at)
             }
-            bound => bound.map_err(failed)?,
+            bound => bound,
+        };
+        let listener = match (bound, occupant(&dir, &name)) {
+            (Ok(listener), Occupant::Socket) => listener,
+            (Err(error), Occupant::Socket | Occupant::Foreign) => return Err(failed(error)),
+            (Ok(_), Occupant::Foreign) | (_, Occupant::Leftover) => {
+                // Nobody could connect, and the next daemon would find it there.
+                rustix::fs::unlinkat(&dir, &name, AtFlags::empty()).ok();
+                return Err(BindError::NoSockets(path.to_owned()));
+            }
         };
         // Until then the umask decides, and nobody has given others the right to write.
         rustix::fs::chmodat(&dir, &name, Mode::from_raw_mode(MODE), AtFlags::empty())

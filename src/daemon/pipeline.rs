@@ -15,12 +15,13 @@ use crate::clock::Clock;
 use crate::context::{Context, Filling};
 use crate::daemon::batcher::Job;
 use crate::daemon::fair_semaphore::FairSemaphore;
-use crate::daemon::site::decided::was_delivered;
+use crate::daemon::site::decided::{was_delivered, would_decide_again};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::status::Status;
 use crate::digest::Digest;
 use crate::escape::Escaped;
 use crate::fs::RelPath;
+use crate::fs::lease::Writer;
 use crate::hold::{AttemptError, Conflict, Hold};
 use crate::key::KeyId;
 use crate::kms::throttle::ThrottledKms;
@@ -85,6 +86,8 @@ pub(crate) enum AttemptOutcome {
     Settled(Settled),
     /// It changed, or was being written.
     Changed,
+    /// Its times changed while it was read; it has this digest.
+    Touched(Digest),
     /// Invalid, but it may still be arriving.
     NotYet,
     /// It is held.
@@ -119,6 +122,8 @@ pub(crate) struct Refusal<V> {
     pub(crate) versions: PairVersion<V>,
     /// Why.
     pub(crate) reason: RefusalReason,
+    /// What is known of it, where it was read.
+    pub(crate) facts: Facts,
 }
 
 /// The result of an attempt.
@@ -150,22 +155,28 @@ impl<K: Kms> Pipeline<K> {
         let outcome = match ended {
             Ok(outcome) => outcome,
             Err(AttemptError::Changed) => AttemptOutcome::Changed,
+            Err(AttemptError::Touched(digest)) => AttemptOutcome::Touched(digest),
             Err(AttemptError::Hold(hold)) => AttemptOutcome::Hold(hold),
             Err(AttemptError::Refused(reason)) => {
-                let refusal = Refusal { path: path.clone(), versions: work.versions, reason };
-                match self.refuse(&site, vec![refusal]).await {
-                    Ok(settled) => settled.into_iter().next().map_or(
-                        AttemptOutcome::Hold(Hold::Internal("a refusal came to nothing")),
-                        AttemptOutcome::Settled,
-                    ),
-                    Err(hold) => AttemptOutcome::Hold(hold),
-                }
+                let versions = work.versions;
+                let refusal = Refusal { path: path.clone(), versions, reason, facts: Facts::default() };
+                self.refuse_one(&site, refusal).await
             }
         };
         if let AttemptOutcome::Settled(_) = &outcome {
             site.source.acknowledge(&path).await;
         }
         AttemptResult { path, outcome, known }
+    }
+
+    async fn refuse_one<B: Backend>(&self, site: &Site<B>, refusal: Refusal<VersionOf<B>>) -> AttemptOutcome {
+        match self.refuse(site, vec![refusal]).await {
+            Ok(settled) => settled.into_iter().next().map_or(
+                AttemptOutcome::Hold(Hold::Internal("a refusal came to nothing")),
+                AttemptOutcome::Settled,
+            ),
+            Err(hold) => AttemptOutcome::Hold(hold),
+        }
     }
 
     /// Reports refused files and remembers their versions, so that each is reported once.
@@ -179,7 +190,7 @@ impl<K: Kms> Pipeline<K> {
     ) -> Result<Vec<Settled>, Hold> {
         self.sum_up(site, false).await?;
         let (mut recorded, mut noted, mut all) = (Vec::new(), Vec::new(), Vec::new());
-        for Refusal { path, versions, reason } in refusals {
+        for Refusal { path, versions, reason, facts } in refusals {
             if site.may_log(self.clock.now()) {
                 let (file, cause) = (Escaped::new(path.as_path()), reason.as_str());
                 log!(Refused, rule = site.rule.name, %file, cause, %reason);
@@ -187,7 +198,7 @@ impl<K: Kms> Pipeline<K> {
             let reason = Some(DecisionReason::Refusal(reason));
             let settled = Settled { outcome: Outcome::Refused, reason };
             let decisions = if site.refusals.may_record(&path) { &mut recorded } else { &mut noted };
-            decisions.push(site.decision(&path, &versions, &settled, Facts::default()));
+            decisions.push(site.decision(&path, &versions, &settled, facts));
             all.push(settled);
         }
         self.state.record_all(recorded).await.map_err(Hold::State)?;
@@ -268,17 +279,49 @@ impl<K: Kms> Pipeline<K> {
         }
     }
 
-    /// Whether these versions were delivered, according to state.
-    async fn was_delivered<B: Backend>(
+    /// Removes a source that was delivered before, according to state and to its digests: times and
+    /// sizes of other content may be the same. `None`: it was not.
+    async fn finish_delivered<B: Backend>(
         &self,
         site: &Site<B>,
         work: &Attempt<VersionOf<B>>,
-    ) -> Result<bool, AttemptError> {
+    ) -> Result<Option<AttemptOutcome>, AttemptError> {
         if self.dry_run || site.rule.delivery().is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let row = self.state.remembered(&site.rule.name, &work.path).await?;
-        Ok(row.is_some_and(|row| was_delivered(site, &row, &work.versions)))
+        let Some(row) = row.filter(|row| was_delivered(site, row, &work.versions)) else { return Ok(None) };
+        let taken = self.take(site, work, false).await?;
+        let is_it = match site.leaves_signature() {
+            true => row.is_of_payload(&taken.hashed.digest),
+            false => taken.is_of(&row),
+        };
+        if !is_it || taken.writer == Writer::Present {
+            return Ok(None);
+        }
+        let outcome = AttemptOutcome::Settled(Settled::plain(Outcome::Delivered));
+        self.remove(site, &work.path, &taken.versions(), outcome).await.map(Some)
+    }
+
+    /// The decision that state remembers about just these bytes, if it would be made again: what
+    /// they are called by their file system has changed, as a remount changes inode numbers. KMS is
+    /// not asked, and nothing is logged or put on record.
+    async fn decided_before<B: Backend>(
+        &self,
+        site: &Site<B>,
+        work: &Attempt<VersionOf<B>>,
+        taken: &Snapshot<B::Source>,
+    ) -> Result<Option<AttemptOutcome>, AttemptError> {
+        if taken.writer == Writer::Present {
+            return Ok(None);
+        }
+        let row = self.state.remembered(&site.rule.name, &work.path).await?;
+        let is_it = |row: &state::Remembered| taken.is_of(row) && would_decide_again(site, row);
+        let Some(row) = row.filter(is_it) else { return Ok(None) };
+        let settled = Settled { outcome: row.outcome, reason: row.reason };
+        let again = site.decision(&work.path, &taken.versions(), &settled, facts(taken, None));
+        self.state.note(again).await?;
+        Ok(Some(AttemptOutcome::Settled(settled)))
     }
 
     /// Publishes the snapshot. Removes a signature at the destination that a delivery of ours left

@@ -34,6 +34,7 @@ use crate::daemon::summary::{Left, Summary};
 use crate::daemon::watchdog::Heartbeat;
 use crate::daemon::worker::turn::MAX_PAIRS;
 pub(crate) use crate::daemon::worker::wait::waits;
+use crate::digest::Digest;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::hold::{Announced, Hold};
@@ -110,6 +111,8 @@ pub(crate) struct Worker<K, B: Backend> {
     capped: bool,
     /// The last scan left pairs in the directory for want of room.
     overflowed: bool,
+    /// It is logged that reading files changes their times.
+    touch_told: bool,
     /// Causes of holds that are logged already.
     announced: Announced,
     /// Why the rule is not attached, as logged.
@@ -156,6 +159,10 @@ struct PairState<V> {
     /// Since when it is held, where it is.
     held_since: Moment,
     first_seen: Moment,
+    /// What it was when it was read and its times changed meanwhile.
+    touched_as: Option<Digest>,
+    /// Since when it is seen to have more hard links than it may.
+    linked_since: Option<Moment>,
 }
 
 /// The waits of a rule.
@@ -249,6 +256,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             is_first_scan: true,
             capped: false,
             overflowed: false,
+            touch_told: false,
             announced: Announced::default(),
             attach_error: None,
             ready_signal: Some(ready),

@@ -2,8 +2,8 @@
 //! `kms-sig check --online` also file systems, leases, room.
 //!
 //! Tries out what nobody can see, and with `--online` whether a directory can be made that nobody
-//! else can enter; leaves nothing behind. Asks the functions by which the
-//! daemon decides; what they say is put into words here, with what to do about it.
+//! else can enter, and what can be done in one; leaves nothing behind. Asks the functions by which
+//! the daemon decides; what they say is put into words here, with what to do about it.
 
 mod finding;
 mod places;
@@ -23,10 +23,11 @@ use crate::escape::{Escaped, quoted};
 use crate::fs::lease;
 use crate::fs::lease::Writer;
 use crate::fs::private;
+use crate::fs::rehearsal::Rehearsal;
 use crate::fs::system::Support;
 use crate::fs::trust;
 use crate::fs::trust::TrustError;
-use crate::fs::{Dir, Fitness, Kind};
+use crate::fs::{Action, Dir, Fitness, FsError, Kind};
 use crate::policy::{Mode, Policy, Rollback, Rule};
 use crate::state::reader::Decisions;
 
@@ -109,7 +110,7 @@ fn unattached(rule: &Rule, error: &AttachError, depth: Depth) -> Vec<Finding> {
             Finding::unknown(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), CHECK_READING)
         }
         // These say what to do themselves.
-        AttachError::Trust(_) | AttachError::Sticky { .. } => {
+        AttachError::Trust(_) | AttachError::CannotPublish { .. } | AttachError::Sticky { .. } => {
             Finding::fix(DIRECTORY, format!("{HELD}{}", chain::one_line(error)), "")
         }
     }]
@@ -291,7 +292,7 @@ fn writing(site: &DirectorySite, depth: Depth) -> Vec<Finding> {
     if site.rule.writes_to_root() {
         findings.push(match root.check_writable() {
             Ok(()) if depth == Depth::Whole => match private::try_out(root) {
-                Ok(()) => Finding::fine("write", "the directory can be written to"),
+                Ok(()) => tried(&site.rule, root),
                 Err(error) => Finding::fix("write", words(&error), ""),
             },
             Ok(()) => Finding::fine("write", "the directory can be written to"),
@@ -334,13 +335,47 @@ fn delivery(site: &DirectorySite, floor: u64, depth: Depth) -> Vec<Finding> {
         Support::Yes => {
             Finding::fine("deliver_to", format!("copies have no name until they are whole; {copies}"))
         }
-        Support::No => Finding::fine(
+        Support::No => publishing(
             "deliver_to",
-            format!("copies are called .kms-sig-… until they are whole (no O_TMPFILE there); {copies}"),
+            dir,
+            Finding::fine(
+                "deliver_to",
+                format!("copies are called .kms-sig-… until they are whole (no O_TMPFILE there); {copies}"),
+            ),
         ),
         Support::Unknown => Finding::note("deliver_to", copies, ""),
     });
     findings
+}
+
+/// Whether what a rule does in its directory can be done there.
+fn tried(rule: &Rule, root: &Dir) -> Finding {
+    const WRITTEN: &str = "the directory can be written to";
+    let move_one = || Rehearsal::within(root).and_then(|rehearsal| rehearsal.dir().try_moving());
+    let moved = if rule.moves_files() { move_one() } else { Ok(()) };
+    match moved {
+        Err(error) => {
+            let error = FsError { path: root.path().to_owned(), ..error };
+            Finding::fix("write", words(&error), "give the rule a directory on another file system")
+        }
+        Ok(()) if rule.signs_in_place() => publishing(
+            "write",
+            root,
+            Finding::fine("write", format!("{WRITTEN}, and signatures published in it")),
+        ),
+        Ok(()) => Finding::fine("write", WRITTEN),
+    }
+}
+
+/// Whether what is whole can be given its name in a directory, as `fine` says.
+fn publishing(about: &'static str, dir: &Dir, fine: Finding) -> Finding {
+    match Rehearsal::within(dir).and_then(|rehearsal| rehearsal.dir().try_publishing()) {
+        Ok(()) => fine,
+        Err(error) if error.action == Action::Publish => {
+            Finding::fix(about, chain::one_line(&AttachError::cannot_publish(dir)), "")
+        }
+        Err(error) => Finding::fix(about, words(&error), "find out why files cannot be made there"),
+    }
 }
 
 fn quarantine(site: &DirectorySite, policy: &Policy) -> Option<Finding> {

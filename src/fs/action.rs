@@ -19,6 +19,8 @@ pub(crate) enum Action {
     KeepPrivate(&'static str),
     /// Moving a file out of a directory from which none can be moved into the private folder.
     MoveAcross,
+    /// Giving a file its name where the file system has no way to do so that replaces nothing.
+    Publish,
     /// Moving a file out of a sticky directory that would refuse it.
     MoveOutOfSticky,
 }
@@ -45,6 +47,9 @@ impl fmt::Display for Action {
             Self::UsePlanted => "use (somebody else keeps putting something in its place)",
             Self::MoveAcross => {
                 "move files out of (it is another subvolume, quota project or branch than the watched directory)"
+            }
+            Self::Publish => {
+                "publish (its file system has neither hard links nor a rename that never replaces, RENAME_NOREPLACE)"
             }
             Self::MoveOutOfSticky => "move files of others out of (it is sticky, and not the daemon's own)",
         })

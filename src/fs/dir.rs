@@ -49,6 +49,9 @@ pub(super) const INSIDE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 
+/// What Linux takes of a name at most, in bytes (linux/limits.h).
+const NAME_MAX: usize = 255;
+
 /// openat2 answers `EAGAIN` when a rename races with it (openat2(2)); a sender can cause a few, not
 /// all.
 const RACE_TRIES: usize = 64;
@@ -354,13 +357,29 @@ impl Dir {
         Written::new(&self.fd, Action::SyncDirectory, &self.path)
     }
 
-    /// Bytes that an unprivileged writer may still take on this file system.
+    /// Bytes that an unprivileged writer may still take on this file system; `None` where it counts
+    /// no blocks, as ramfs and some in user space.
     ///
     /// # Errors
     /// What statvfs(2) says.
-    pub(crate) fn free_space(&self) -> Result<u64> {
+    pub(crate) fn free_space(&self) -> Result<Option<u64>> {
         let stat = rustix::fs::fstatvfs(&self.fd).map_err(|e| FsError::new("examine", &*self.path, e))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        Ok((stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    /// How many bytes a name may have here at most, of letters that are a byte each. Found out by
+    /// looking: of file systems that encrypt names, some say more than they take.
+    pub(crate) fn longest_name(&self) -> usize {
+        let (mut longest, mut too_long) = (1, NAME_MAX + 1);
+        while longest + 1 < too_long {
+            let tried = usize::midpoint(longest, too_long);
+            let name = "x".repeat(tried);
+            match self.stat_of(OsStr::new(&name)) {
+                Err(e) if e.source == Errno::NAMETOOLONG => too_long = tried,
+                Ok(_) | Err(_) => longest = tried,
+            }
+        }
+        longest
     }
 
     /// Checks that this process may make, move and remove names in it, as far as that can be known

@@ -401,7 +401,7 @@ fn lock_in(dir: &Dir, is: &Stat) -> Result<Option<Lock>> {
         // With what it says from the beginning: the folder may be moved at any moment.
         let staging = Staging::holding(dir, mark(is).as_bytes())?;
         staging.set_mode_and_sync(0o600)?;
-        staging.publish(dir, OsStr::new(LOCK))?;
+        staging.publish_to_ours(dir, OsStr::new(LOCK))?;
     }
     let Some(lock) = dir.lock_file(OsStr::new(LOCK))? else { return Ok(None) };
     // That of an earlier version says nothing.

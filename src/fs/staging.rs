@@ -2,19 +2,21 @@
 //!
 //! `O_TMPFILE` in the destination directory, so that publishing is a link and a crash leaves
 //! nothing. Where the file system has none, a name `.kms-sig-…` stands in, removed on drop and
-//! swept at start.
+//! swept at start; and where it has no hard links either (vfat, CryFS), that name is renamed, never
+//! over anything.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::flush::Written;
-use super::{Dir, FsError, Kind, Result, proc_path, stat_file};
+use super::{Action, Dir, FsError, Kind, Result, proc_path, stat_file};
 
 /// What names of our own begin with: staging files and the directory of claims. Never candidates
 /// (P6).
@@ -27,6 +29,17 @@ pub struct Staging {
     dir: Dir,
     /// The stand-in name where there is no `O_TMPFILE`.
     name: Option<OsString>,
+    /// Whether the stand-in name became the public one.
+    is_renamed: AtomicBool,
+}
+
+/// Whose a name is until something is published under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// Anybody may take it at any moment.
+    Anybodys,
+    /// Nobody but this program gives names there.
+    Ours,
 }
 
 /// How publishing ended.
@@ -55,7 +68,7 @@ impl Staging {
     pub(crate) fn nameless(dir: &Dir) -> Result<Option<Self>> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => Ok(Some(Self { file: fd.into(), dir: dir.clone(), name: None })),
+            Ok(fd) => Ok(Some(Self::made(fd.into(), dir, None))),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Ok(None),
             Err(e) => Err(FsError::new("stage a file in", dir.path(), e)),
         }
@@ -77,7 +90,11 @@ impl Staging {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, &name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| FsError::new("stage a file in", dir.path(), e))?;
-        Ok(Self { file: fd.into(), dir: dir.clone(), name: Some(name) })
+        Ok(Self::made(fd.into(), dir, Some(name)))
+    }
+
+    fn made(file: File, dir: &Dir, name: Option<OsString>) -> Self {
+        Self { file, dir: dir.clone(), name, is_renamed: AtomicBool::new(false) }
     }
 
     /// A new file holding `bytes`.
@@ -172,8 +189,22 @@ impl Staging {
     /// caller syncs the directory.
     ///
     /// # Errors
-    /// What link(2) says, but for `EEXIST`.
+    /// What link(2) and rename(2) say, but for `EEXIST`; [`Action::Publish`] where the file system
+    /// has no way that replaces nothing.
     pub(crate) fn publish(&self, dir: &Dir, name: &OsStr) -> Result<Publish> {
+        self.publish_where(dir, name, Names::Anybodys)
+    }
+
+    /// [`Staging::publish`], in a directory where nobody but this program gives names. A look at
+    /// the name is enough there, where the file system cannot refuse to replace.
+    ///
+    /// # Errors
+    /// What link(2) and rename(2) say, but for `EEXIST`.
+    pub(crate) fn publish_to_ours(&self, dir: &Dir, name: &OsStr) -> Result<Publish> {
+        self.publish_where(dir, name, Names::Ours)
+    }
+
+    fn publish_where(&self, dir: &Dir, name: &OsStr, names: Names) -> Result<Publish> {
         let linked = match &self.name {
             None => {
                 let own = proc_path(self.file.as_fd());
@@ -181,10 +212,33 @@ impl Staging {
             }
             Some(own) => rustix::fs::linkat(&self.dir, own, dir, name, AtFlags::empty()),
         };
-        match linked {
-            Ok(()) => Ok(Publish::Done),
+        match (linked, &self.name) {
+            (Ok(()), _) => Ok(Publish::Done),
+            (Err(Errno::EXIST), _) => Ok(Publish::Exists),
+            (Err(e), Some(own)) if has_no_links(e) => self.rename(own, dir, name, names),
+            (Err(e), _) => Err(FsError::new("publish", dir.path().join(name), e)),
+        }
+    }
+
+    fn rename(&self, own: &OsStr, dir: &Dir, name: &OsStr, names: Names) -> Result<Publish> {
+        let failed = |action: Action, e| Err(FsError::new(action, dir.path().join(name), e));
+        let renamed = match rustix::fs::renameat_with(&self.dir, own, dir, name, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if names == Names::Ours => {
+                match dir.stat_of(name)? {
+                    Some(_) => Err(Errno::EXIST),
+                    None => rustix::fs::renameat(&self.dir, own, dir, name),
+                }
+            }
+            renamed => renamed,
+        };
+        match renamed {
+            Ok(()) => {
+                self.is_renamed.store(true, Ordering::Relaxed);
+                Ok(Publish::Done)
+            }
             Err(Errno::EXIST) => Ok(Publish::Exists),
-            Err(e) => Err(FsError::new("publish", dir.path().join(name), e)),
+            Err(e @ (Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)) => failed(Action::Publish, e),
+            Err(e) => failed("publish".into(), e),
         }
     }
 
@@ -195,10 +249,42 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
+        if let Some(name) = self.name.as_ref().filter(|_| !self.is_renamed.load(Ordering::Relaxed)) {
             // Nothing to be done about a failure; the sweep at start finds what is left.
             self.dir.unlink(name).unwrap_or_default();
         }
+    }
+}
+
+/// What link(2) says where there are no hard links: Linux itself (vfat, FUSE without the call), and
+/// file systems in user space (s3fs, CryFS, rclone).
+const fn has_no_links(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::PERM
+            | Errno::OPNOTSUPP
+            | Errno::NOSYS
+            | Errno::INVAL
+            | Errno::RANGE
+            | Errno::IO
+            | Errno::MLINK
+    )
+}
+
+impl Dir {
+    /// Finds out by doing it whether what is written here whole can be given a name that may be
+    /// anybody's. Leaves nothing behind; where there is `O_TMPFILE`, nothing shows either.
+    ///
+    /// # Errors
+    /// [`Action::Publish`] where it cannot; whatever else keeps files from being made.
+    pub(crate) fn try_publishing(&self) -> Result<()> {
+        if Staging::nameless(self)?.is_some() {
+            return Ok(()); // who has these has links
+        }
+        let (staging, name) = (Staging::named(self)?, fresh_name());
+        // Not with the random name: who tells of it tells the same each time.
+        staging.publish(self, &name).map_err(|e| FsError { path: self.path().to_owned(), ..e })?;
+        self.unlink(&name)
     }
 }
 

@@ -29,10 +29,17 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The same file with other times. What it holds may be other content of the same size.
+    pub(crate) fn is_touched_from(&self, before: &Self) -> bool {
+        (self.dev, self.ino, self.size) == (before.dev, before.ino, before.size)
+    }
+
     /// The same file with the same content, as far as a rename lets one tell: a rename changes the
-    /// ctime.
+    /// ctime, and EncFS cuts the mtime to whole seconds, which no change of content does.
     pub(crate) fn is_renamed_from(&self, before: &Self) -> bool {
-        (self.dev, self.ino, self.size, self.mtime) == (before.dev, before.ino, before.size, before.mtime)
+        let is_cut = self.mtime == FileTime { nanos: 0, ..before.mtime };
+        (self.dev, self.ino, self.size) == (before.dev, before.ino, before.size)
+            && (self.mtime == before.mtime || is_cut)
     }
 }
 
@@ -194,7 +201,13 @@ pub(super) fn stat_fd(fd: &impl AsFd) -> rustix::io::Result<Stat> {
 }
 
 pub(super) fn statx(dir: BorrowedFd<'_>, name: &OsStr, flags: AtFlags) -> rustix::io::Result<Stat> {
-    let x = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let mut x = rustix::fs::statx(dir, name, flags, wanted)?;
+    if x.stx_nlink > 1 && FileType::from_raw_mode(u32::from(x.stx_mode)) == FileType::RegularFile {
+        // On a file system of FUSE or of another machine what is known of a file may be a second
+        // old, and a link that is gone may still be counted: one of our own, of a moment ago.
+        x = rustix::fs::statx(dir, name, flags | AtFlags::STATX_FORCE_SYNC, wanted)?;
+    }
     let time = |t: rustix::fs::StatxTimestamp| FileTime { seconds: t.tv_sec, nanos: t.tv_nsec };
     Ok(Stat {
         identity: Identity {

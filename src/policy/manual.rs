@@ -354,7 +354,8 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "min_free_space",
                 Value("\"64MiB\""),
                 "What a delivery, or a copy into quarantine, must leave free on its file system.",
-                "Below it, files are held and tried again; none is lost. It guards copies, not records or state.",
+                "Below it, files are held and tried again; none is lost. It guards copies, not records or state, and does \
+                 not hold on a file system that counts no blocks (ramfs); `check --online` says so.",
             ),
         ],
     },
@@ -441,7 +442,8 @@ pub const CHAPTERS: [Chapter; 8] = [
                  most a day.",
                 "Where the kernel cannot tell who is writing (network file systems; files of others without CAP_LEASE), too \
                  short a time signs half of an upload: make it longer than any pause of your senders. Best are senders \
-                 who write under another name and rename.",
+                 who write under another name and rename. On a mount that writes back later (rclone), make it longer \
+                 than that takes.",
             ),
             entry(
                 "max_size",
@@ -454,7 +456,8 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "max_links",
                 Value("1"),
                 "The most hard links that a file may have.",
-                "Another name of the file may be somebody else's to write to. More is needed for senders who link their \
+                "Another name of the file may be somebody else's to write to. A file is refused when it has had more for \
+                 three seconds: before, they may be links that are made in place of a rename. More is needed for senders who link their \
                  files into place and keep the first name.",
             ),
             entry(

@@ -105,6 +105,11 @@ impl Rule {
         matches!(self.mode, Mode::Sign(_)) || self.moves_files()
     }
 
+    /// Whether it writes signatures beside the payloads.
+    pub(crate) const fn signs_in_place(&self) -> bool {
+        matches!(self.mode, Mode::Sign(_)) && self.delivery().is_none()
+    }
+
     /// What the signatures of its payloads are named by.
     pub(crate) const fn suffix(&self) -> Suffix {
         Format::Kms.suffix() // the formats that a rule can have share it

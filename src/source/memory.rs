@@ -49,7 +49,9 @@ impl Version for ObjectVersion {
     }
 
     fn stored(&self) -> state::Version {
-        let time = FileTime { seconds: 0, nanos: 0 };
+        // No version is another one, whatever becomes of inode numbers.
+        let seconds = self.number.cast_signed();
+        let time = FileTime { seconds, nanos: 0 };
         let as_file = Identity { dev: 0, ino: self.number, size: self.size, mtime: time, ctime: time };
         state::Version::from(&as_file)
     }
@@ -94,6 +96,9 @@ struct Objects {
     /// How often each hint is delivered.
     copies: usize,
     meddlers: BTreeMap<RelPath, Meddler>,
+    /// How long an object must not be read before it is written back; until then reading it makes
+    /// another version of it.
+    write_back: Duration,
 }
 
 /// How long a hint is somebody's.
@@ -119,6 +124,23 @@ impl Bucket {
     /// Has this happen when the object of this name has been read the next time.
     pub(crate) fn when_read(&self, path: &RelPath, meddler: impl FnOnce(&Self) + Send + 'static) {
         self.objects().meddlers.insert(path.clone(), Box::new(meddler));
+    }
+
+    /// Has objects be written back only when they were neither put nor read for so long.
+    pub(crate) fn write_back_after(&self, wait: Duration) {
+        self.objects().write_back = wait;
+    }
+
+    /// Whether reading an object made another version of it.
+    fn is_touched(&self, path: &RelPath) -> bool {
+        let mut objects = self.objects();
+        let (now, wait) = (clock::since_epoch(), objects.write_back);
+        objects.last += 1;
+        let number = objects.last;
+        let object = objects.current.get_mut(path).filter(|it| now.saturating_sub(it.version.changed) < wait);
+        object
+            .map(|object| object.version = ObjectVersion { number, changed: now, ..object.version })
+            .is_some()
     }
 
     fn was_read(&self, path: &RelPath) {
@@ -271,6 +293,9 @@ impl Source for MemorySource {
             size: object.version.size,
         };
         self.bucket.was_read(path);
+        if self.bucket.is_touched(path) {
+            return Err(AttemptError::Touched(hashed.digest));
+        }
         Ok(Snapshot {
             origin: object.bytes,
             version: object.version,

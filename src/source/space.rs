@@ -66,7 +66,8 @@ pub(crate) struct Room {
 }
 
 impl Space {
-    /// Takes out room for `size` bytes where `dir` is, leaving `floor` bytes free.
+    /// Takes out room for `size` bytes where `dir` is, leaving `floor` bytes free, where that can
+    /// be known.
     ///
     /// # Errors
     /// There is too little, or it cannot be determined.
@@ -75,7 +76,7 @@ impl Space {
         let mut taken = self.taken();
         let free = dir.free_space()?;
         let others = taken.entry(device).or_default();
-        if free.saturating_sub(*others).saturating_sub(size) < floor {
+        if let Some(free) = free.filter(|free| free.saturating_sub(*others).saturating_sub(size) < floor) {
             return Err(AttemptError::Hold(Hold::NoSpace { path: dir.path().to_owned(), free }));
         }
         *others += size;
@@ -103,12 +104,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_system_that_counts_no_blocks_is_not_full() {
+        let dir = Dir::open(std::path::Path::new("/proc")).unwrap();
+        Arc::new(Space::default()).take(&dir, 1, 1 << 30).unwrap();
+    }
+
+    #[test]
     fn copies_at_the_same_time_leave_the_floor_free_together() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         let space = Arc::new(Space::default());
         // Half of what is free, so that what others do to the disk meanwhile does not matter.
-        let half = dir.free_space().unwrap() / 2;
+        let half = dir.free_space().unwrap().unwrap() / 2;
         let first = space.take(&dir, half, half / 4).unwrap();
         let stop = space.take(&dir, half, half / 4).unwrap_err();
         assert!(matches!(stop, AttemptError::Hold(Hold::NoSpace { .. })), "{stop:?}");

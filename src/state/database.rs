@@ -70,6 +70,15 @@ impl State {
         Ok((Self::serve(connection, path, file), found))
     }
 
+    /// Tries out in an empty directory whether a database can be made and written to, for the
+    /// directory `of`.
+    ///
+    /// # Errors
+    /// [`StateError`], of that.
+    pub(crate) fn rehearse(dir: &Path, of: &Path) -> Result<(), StateError> {
+        schema::open(&dir.join(FILE)).map(drop).map_err(|e| e.into_state_error(of))
+    }
+
     /// State for a dry run: in memory, starting from a copy of the state directory's database if
     /// there is one. Changes nothing there.
     ///

@@ -28,6 +28,15 @@ impl From<&Identity> for Version {
     }
 }
 
+impl Version {
+    /// Whether it is the same but perhaps for the inode number, which changes with a remount or
+    /// under memory pressure on FUSE and network file systems. Says nothing of the content.
+    pub(crate) fn is_same_but_for_inode(&self, other: &Self) -> bool {
+        let rest = |version: &Self| version.0.get(8..).map(<[u8]>::to_vec);
+        rest(self) == rest(other)
+    }
+}
+
 /// One decision, as remembered and as put on record.
 #[derive(Debug, Clone)]
 pub struct Decision {
@@ -78,6 +87,17 @@ impl Remembered {
     /// Whether it is about a payload of this digest.
     pub(crate) fn is_of_payload(&self, digest: &Digest) -> bool {
         self.digest.as_ref().is_some_and(|mine| mine.matches(digest.as_bytes()))
+    }
+
+    /// Whether it is about a pair of these digests. `signature` is `None` where there is none, and
+    /// the digest in it where it was not read to its end: such a one is like no other.
+    pub(crate) fn is_of_pair(&self, payload: &Digest, signature: Option<Option<&Digest>>) -> bool {
+        let is_of_signature = match (signature, &self.signature_digest) {
+            (None, None) => self.signature.is_none(),
+            (Some(Some(there)), Some(mine)) => mine.matches(there.as_bytes()),
+            (None | Some(None), Some(_)) | (Some(_), None) => false,
+        };
+        is_of_signature && self.is_of_payload(payload)
     }
 
     /// Whether it is about this signature.

@@ -61,12 +61,21 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
+    /// That there is no room for the suffix where names have at most so many bytes.
+    pub(crate) const fn name_too_long(longest: usize, suffix: Suffix) -> Self {
+        Self::NameTooLong { max: longest.saturating_sub(suffix.byte_len()) }
+    }
+
+    /// Whether it may be over in a moment: a link that is being made in place of a rename.
+    pub(crate) const fn may_pass(&self) -> bool {
+        matches!(self, Self::Payload(Unfit::Links { .. }) | Self::Signature(Unfit::Links { .. }))
+    }
+
     /// Whether it holds only as long as the files are found unfit again.
     pub(crate) const fn is_unfit(&self) -> bool {
         match self {
-            Self::Payload(_) | Self::Signature(_) => true,
-            Self::NameTooLong { .. }
-            | Self::SignatureOfSignature
+            Self::Payload(_) | Self::Signature(_) | Self::NameTooLong { .. } => true,
+            Self::SignatureOfSignature
             | Self::StraySignature
             | Self::SuffixInOtherCase
             | Self::OrphanSignature

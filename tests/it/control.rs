@@ -349,6 +349,24 @@ fn what_has_the_sockets_name_is_left_alone_and_stops_nothing() {
     assert_eq!(status(&place)["pid"], first.pid(), "who could not have it does not remove it");
 }
 
+/// What a file system without sockets (rclone's) makes of one.
+#[test]
+fn an_empty_file_of_the_daemons_own_is_replaced() {
+    let place = place(SIGN);
+    fs::create_dir(place.path("state")).unwrap();
+    fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    place.write("state/control.sock", "");
+    let daemon = Daemon::start(&place);
+    place.run(["status", "--policy", "policy.toml"]).exits(0);
+    assert_eq!(daemon.count(NO_SOCKET), 0);
+    daemon.stop();
+    // Not what others could have put there: with a second name it may be anybody's.
+    place.write("state/control.sock", "");
+    fs::hard_link(place.path("state/control.sock"), place.path("kept")).unwrap();
+    let daemon = Daemon::start(&place);
+    daemon.waits_for(NO_SOCKET);
+}
+
 #[test]
 fn p7_no_socket_where_others_could_put_another() {
     let place = place(SIGN);

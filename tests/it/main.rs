@@ -4,8 +4,8 @@
 //! - A command, its output and its exit code: `cli`, `explain`, `history`, `quarantine`, `online`
 //!   (`check --online`), `terminal` (progress and colours).
 //! - The daemon: `daemon`, `watching` (what is found, and when it is complete), `batch`, `metrics`,
-//!   `control` (status, backlog, events), `log` (who reads it, or does not), `service` (the service
-//!   manager), `model` (random stories).
+//!   `control` (status, backlog, events), `file_systems` (what they do by themselves), `log` (who
+//!   reads it, or does not), `service` (the service manager), `model` (random stories).
 //! - KMS and its credentials: `aws` and `online_aws` for commands, `outage` and `aws_credentials`
 //!   for the daemon, `credentials` for where they come from.
 //! - Vectors for other implementations, too: `vectors`.
@@ -36,6 +36,7 @@ mod credentials;
 mod daemon;
 mod docs;
 mod explain;
+mod file_systems;
 mod foretold;
 mod history;
 mod log;

@@ -6,6 +6,7 @@ mod attacker;
 mod boundaries;
 mod crash;
 mod errno;
+mod file_systems;
 mod host;
 mod inspection;
 mod job;

@@ -120,8 +120,9 @@ impl<'s> Releases<'s> {
             // Nobody reads it; when it was judged nobody did either.
             return Err(ItemTrouble::Overlong { forced: self.force });
         }
+        let floor = self.store.policy.limits.min_free_space;
         let free = target.dir.free_space()?;
-        if free.saturating_sub(item.size()) < self.store.policy.limits.min_free_space {
+        if let Some(free) = free.filter(|free| free.saturating_sub(item.size()) < floor) {
             return Err(ItemTrouble::NoSpace { path: target.dir.path().to_owned(), free });
         }
         let reading = progress::Reading::of(Some(item.record().payload.size));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::daemon::decide;
 use crate::daemon::decide::{Existing, Recalled, Signing};
-use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Settled, facts};
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Refusal, Settled, facts};
 use crate::daemon::site::decided::{fits, recalled};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
@@ -32,9 +32,8 @@ impl<K: Kms> Pipeline<K> {
         rule: &SignRule,
         work: &Attempt<VersionOf<B>>,
     ) -> Result<AttemptOutcome, AttemptError> {
-        if self.was_delivered(site, work).await? {
-            let outcome = AttemptOutcome::Settled(Settled::plain(Outcome::Delivered));
-            return self.remove(site, &work.path, &work.versions, outcome).await;
+        if let Some(outcome) = Box::pin(self.finish_delivered(site, work)).await? {
+            return Ok(outcome);
         }
         let context = self.context(site, &work.path)?;
         if !self.dry_run {
@@ -46,6 +45,9 @@ impl<K: Kms> Pipeline<K> {
         }
         if rule.deliver_to.is_some() {
             return Box::pin(self.sign_and_deliver(site, rule, work, &context, taken)).await;
+        }
+        if let Some(outcome) = Box::pin(self.decided_before(site, work, &taken)).await? {
+            return Ok(outcome);
         }
         let existing = Box::pin(self.existing(site, rule, work, &context, &taken)).await?;
         match decide::signing(existing, rule.on_stale) {
@@ -74,10 +76,26 @@ impl<K: Kms> Pipeline<K> {
                 let facts = facts(&taken, Some(rule.key.to_string()));
                 self.settle(site, &work.path, &work.versions, Settled::plain(Outcome::Adopted), facts).await
             }
-            Signing::ReportStale => Err(AttemptError::Refused(RefusalReason::StaleSignature)),
-            Signing::ReportForeign => Err(AttemptError::Refused(RefusalReason::ForeignSignature)),
+            Signing::ReportStale => {
+                Ok(self.refuse_signature(site, work, &taken, RefusalReason::StaleSignature).await)
+            }
+            Signing::ReportForeign => {
+                Ok(self.refuse_signature(site, work, &taken, RefusalReason::ForeignSignature).await)
+            }
             Signing::Quarantine(reason) => Box::pin(self.quarantine(site, work, &taken, reason)).await,
         }
+    }
+
+    /// Refuses a file for what lies beside it. Both were read, and their digests are put on record.
+    async fn refuse_signature<B: Backend>(
+        &self,
+        site: &Site<B>,
+        work: &Attempt<VersionOf<B>>,
+        taken: &Snapshot<B::Source>,
+        reason: RefusalReason,
+    ) -> AttemptOutcome {
+        let (path, versions) = (work.path.clone(), work.versions.clone());
+        self.refuse_one(site, Refusal { path, versions, reason, facts: facts(taken, None) }).await
     }
 
     /// Classifies the `.sig` beside the payload. Asks KMS only about one that state does not know.

@@ -32,9 +32,8 @@ impl<K: Kms> Pipeline<K> {
         work: &Attempt<VersionOf<B>>,
         known: &mut Option<Known>,
     ) -> Result<AttemptOutcome, AttemptError> {
-        if self.was_delivered(site, work).await? {
-            let outcome = AttemptOutcome::Settled(Settled::plain(Outcome::Delivered));
-            return self.remove(site, &work.path, &work.versions, outcome).await;
+        if let Some(outcome) = Box::pin(self.finish_delivered(site, work)).await? {
+            return Ok(outcome);
         }
         let keys: Vec<KeyId> = rule.trusted_keys.iter().map(crate::key::KeyArn::to_key_id).collect();
         if known.is_none() && work.versions.signature.is_some() {
@@ -43,6 +42,9 @@ impl<K: Kms> Pipeline<K> {
         let private = matches!(rule.place, Place::Deliver(_));
         let context = self.context(site, &work.path)?; // first: without a valid context the copy would be wasted
         let taken = self.take(site, work, private).await?;
+        if let Some(outcome) = self.decided_before(site, work, &taken).await? {
+            return Ok(outcome);
+        }
         let verdict = match &taken.signature {
             None => Verdict::Invalid(Reason::Missing),
             Some(file) => {
@@ -283,7 +285,10 @@ impl From<AttemptError> for Failed {
             AttemptError::Hold(Hold::Fs(error)) if error.action != Action::SyncDirectory => {
                 Self::Surely(stop)
             }
-            AttemptError::Hold(_) | AttemptError::Changed | AttemptError::Refused(_) => Self::Perhaps(stop),
+            AttemptError::Hold(_)
+            | AttemptError::Changed
+            | AttemptError::Touched(_)
+            | AttemptError::Refused(_) => Self::Perhaps(stop),
         }
     }
 }

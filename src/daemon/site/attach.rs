@@ -16,11 +16,13 @@ use crate::chain;
 use crate::daemon::batcher::Batcher;
 use crate::daemon::site::{Backend, Detached, Role, Site, Unattached, mounts};
 use crate::escape::quoted;
+use crate::fs::file_system::FileSystem;
 use crate::fs::flush::Flusher;
 use crate::fs::private::{self, Idle, Private};
 use crate::fs::root_lock::{Holder, Refusal, Stranger};
+use crate::fs::system::Support;
 use crate::fs::trust::{self, TrustError};
-use crate::fs::{Dir, FsError, root, staging};
+use crate::fs::{Action, Dir, FsError, root, staging};
 use crate::message::log;
 use crate::policy::{Batching, Mode, Rule};
 use crate::sink::directory::DirectorySink;
@@ -56,6 +58,17 @@ pub(crate) enum AttachError {
         path: std::path::PathBuf,
         /// Which.
         holder: Holder,
+    },
+    /// A finished file cannot be given its name there.
+    #[error(
+        "{} is on {file_system}, which has neither hard links nor a rename that never replaces (RENAME_NOREPLACE), so that nothing can be published there; name a directory on another file system",
+        quoted(path)
+    )]
+    CannotPublish {
+        /// Where signatures or deliveries would go.
+        path: std::path::PathBuf,
+        /// What it lies on.
+        file_system: FileSystem,
     },
     /// The rule must move files away, and the daemon has no permission to.
     #[error(
@@ -112,6 +125,7 @@ impl Backend for Directories {
             error @ (AttachError::Trust(_)
             | AttachError::Fs(_)
             | AttachError::Locked { .. }
+            | AttachError::CannotPublish { .. }
             | AttachError::Sticky { .. }) => Unattached::Held(explained(&error, rule)),
         })?;
         if site.folder().file_system.is_remote() {
@@ -205,6 +219,10 @@ impl Directories {
         }
         if let (false, Some((dir, _))) = (dry_run, &destination) {
             staging::sweep(dir)?; // the first scan finds those in the root
+            check_publishing(dir, dir)?;
+        }
+        if !dry_run && rule.signs_in_place() && root.has_nameless_files() == Support::No {
+            check_publishing(&root, private.open()?.dir())?;
         }
         let disk = Arc::new(Flusher::new(destination.as_ref().map_or(&root, |(dir, _)| dir))?);
         let remover = Arc::new(Remover::new(Removal::new(Arc::clone(&private))));
@@ -260,6 +278,24 @@ fn close_later(idle: Idle) {
         tokio::time::sleep(LINGER).await;
         drop(tokio::task::spawn_blocking(move || idle.close())); // nobody waits for it
     }));
+}
+
+/// Checks that signatures or deliveries can be published in a directory. Tried out in `here`, which
+/// lies on the same file system and where nobody else gives names.
+fn check_publishing(dir: &Dir, here: &Dir) -> Result<(), AttachError> {
+    match here.try_publishing() {
+        Err(e) if e.action == Action::Publish => Err(AttachError::cannot_publish(dir)),
+        // What else there is shows with the first file, and may be over by then.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+impl AttachError {
+    /// That nothing can be published in this directory.
+    pub(crate) fn cannot_publish(dir: &Dir) -> Self {
+        let file_system = dir.file_system().unwrap_or_default();
+        Self::CannotPublish { path: dir.path().to_owned(), file_system }
+    }
 }
 
 /// How a rule gathers files into batches. A file that will be delivered keeps its copy open until

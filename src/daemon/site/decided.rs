@@ -8,6 +8,7 @@ use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::signing::Reason;
 use crate::source::{Observation, Version};
+use crate::state;
 use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Outcome, Remembered};
 
@@ -32,6 +33,49 @@ pub(crate) fn is_decided<B: Backend>(
             // back.
             Outcome::Delivered | Outcome::Quarantined => dry_run,
             Outcome::Signing => false,
+        }
+}
+
+/// Whether what was refused for how its files are is there still: of such a decision nothing was
+/// believed, and no digest says more. Inode numbers are not told apart, which change by themselves.
+pub(crate) fn is_refused_still<B: Backend>(
+    site: &Site<B>,
+    row: &Remembered,
+    versions: &PairVersion<VersionOf<B>>,
+    reason: &RefusalReason,
+) -> bool {
+    row.outcome == Outcome::Refused
+        && row.fingerprint == site.fingerprint
+        && row.reason.as_ref() == Some(&DecisionReason::Refusal(reason.clone()))
+        && is_same(row.payload.as_ref(), versions.payload.as_ref())
+        && is_same(row.signature.as_ref(), versions.signature.as_ref())
+}
+
+/// Whether both are there or neither is, and the same but perhaps for inode numbers.
+fn is_same<V: Version>(then: Option<&state::Version>, now: Option<&V>) -> bool {
+    match (then, now) {
+        (None, None) => true,
+        (Some(then), Some(now)) => then.is_same_but_for_inode(&now.stored()),
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
+/// Whether a decision that was made about just the bytes that were read would be made again: about
+/// files in place, whose versions are others by now.
+pub(crate) fn would_decide_again<B: Backend>(site: &Site<B>, row: &Remembered) -> bool {
+    row.fingerprint == site.fingerprint
+        && match (row.outcome, &site.rule.mode, &row.reason) {
+            (Outcome::Valid, Mode::Verify(_), _) => site.rule.delivery().is_none(),
+            (Outcome::Invalid, Mode::Verify(_), _) => would_leave(site, row),
+            (Outcome::Refused, Mode::Sign(_), Some(DecisionReason::Refusal(reason)))
+                if *reason == RefusalReason::ForeignSignature =>
+            {
+                row.signature_digest.is_some()
+            }
+            (Outcome::Refused, Mode::Sign(sign), Some(DecisionReason::Refusal(reason))) => {
+                *reason == RefusalReason::StaleSignature && sign.on_stale == OnStale::Report
+            }
+            _ => false,
         }
 }
 
@@ -68,8 +112,9 @@ pub(crate) fn fits(rule: &SignRule, signature: &Signature) -> bool {
     signature.batch().is_none() || rule.batch.is_some()
 }
 
-/// Whether these versions were delivered durably, and only their removal failed or was interrupted.
-/// Publishing again would deliver and record them twice.
+/// Whether these versions were delivered durably, and only their removal failed or was interrupted:
+/// by what is known of them without reading, which their digests have to confirm. Publishing again
+/// would deliver and record them twice.
 pub(crate) fn was_delivered<B: Backend>(
     site: &Site<B>,
     row: &Remembered,
@@ -78,8 +123,8 @@ pub(crate) fn was_delivered<B: Backend>(
     site.rule.delivery().is_some()
         && row.outcome == Outcome::Delivered
         && row.fingerprint == site.fingerprint
-        && row.payload == versions.payload.as_ref().map(Version::stored)
-        && (site.leaves_signature() || row.signature == versions.signature.as_ref().map(Version::stored))
+        && is_same(row.payload.as_ref(), versions.payload.as_ref())
+        && (site.leaves_signature() || is_same(row.signature.as_ref(), versions.signature.as_ref()))
 }
 
 /// Whether a sign rule reports a signature without its payload: unless the rule made or adopted it.

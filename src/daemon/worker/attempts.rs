@@ -9,8 +9,8 @@ use tokio::task::JoinError;
 use crate::blocking::ended;
 use crate::clock::Moment;
 use crate::daemon::batcher::Batcher;
-use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Refusal, Settled};
-use crate::daemon::site::decided::is_of;
+use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Facts, Refusal, Settled};
+use crate::daemon::site::decided::is_refused_still;
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::summary::Left;
 use crate::daemon::worker::{PairState, Worker, is_old_enough, jitter, set_timer};
@@ -23,11 +23,13 @@ use crate::policy::Mode;
 use crate::settle::{AttemptEnd, Next, PairVersion, Worry};
 use crate::sink::Sink as _;
 use crate::source::Source as _;
-use crate::state::reason::{DecisionReason, RefusalReason};
+use crate::state::reason::RefusalReason;
 use crate::state::{Outcome, Remembered};
 
 /// Shortest time between two retries of all held files.
 const RETRY_ALL: Duration = Duration::from_secs(30);
+/// How long a second hard link must be seen before a file is refused for it.
+const LINKS_STAY: Duration = Duration::from_secs(3);
 /// Pairs observed before results and orders are handled again.
 const LOOKS: usize = 512;
 
@@ -61,8 +63,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 return None;
             }
         };
-        let refusal =
-            |reason| Some(Refusal { path: path.clone(), versions: observed.versions.clone(), reason });
+        let refusal = |reason| {
+            let (path, versions) = (path.clone(), observed.versions.clone());
+            Some(Refusal { path, versions, reason, facts: Facts::default() })
+        };
         let (now, want) = (self.pipeline.clock.now(), self.want());
         let entry = self.pairs.get_mut(path).filter(|entry| !entry.running)?;
         let versions = want.versions(observed.versions.clone());
@@ -72,10 +76,19 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             entry.attempts = 0;
         }
         let mut next = entry.pair.seen(now, &versions, &self.timing);
+        entry.linked_since = match &observed.unfit {
+            Some(unfit) if unfit.may_pass() => entry.linked_since.or(Some(now)),
+            Some(_) | None => None,
+        };
         // Not before it is quiet: a sender who publishes by link and unlink has two links for a
-        // moment.
+        // moment, and some file systems count one that is gone for a second more.
         if let Some(unfit) = observed.unfit.clone().filter(|_| entry.pair.is_quiet(now, &self.timing)) {
-            return refusal(unfit);
+            let sure = entry.linked_since.map_or(now, |since| since + LINKS_STAY);
+            if now >= sure {
+                return refusal(unfit);
+            }
+            self.follow(path, Next::LookAt(sure));
+            return None;
         }
         match entry.pair.worry(now, &self.timing) {
             Some(Worry::NeverSettles) => {
@@ -180,6 +193,16 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 return;
             }
             AttemptOutcome::Changed => AttemptEnd::Changed,
+            AttemptOutcome::Touched(digest) => {
+                let before = entry.touched_as.replace(digest.clone());
+                let is_same = before.is_some_and(|before| before.matches(digest.as_bytes()));
+                if is_same && !std::mem::replace(&mut self.touch_told, true) {
+                    let file = Escaped::new(result.path.as_path());
+                    let settle = humantime::format_duration(self.timing.settle);
+                    log!(ReadingChangesTimes, rule = self.rule.name, %file, %settle);
+                }
+                if is_same { AttemptEnd::Touched } else { AttemptEnd::Changed }
+            }
             AttemptOutcome::NotYet => AttemptEnd::NotYet,
             AttemptOutcome::Hold(hold) => {
                 self.hold(&result.path, hold);
@@ -305,11 +328,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let mut new = Vec::new();
         for refusal in refusals {
             match rows.get(&refusal.path) {
-                Some(Some(row))
-                    if row.outcome == Outcome::Refused
-                        && row.reason == Some(DecisionReason::Refusal(refusal.reason.clone()))
-                        && is_of(site, row, &refusal.versions) =>
-                {
+                Some(Some(row)) if is_refused_still(site, row, &refusal.versions, &refusal.reason) => {
                     self.summary.already(row.outcome, row.reason.as_ref(), &refusal.path);
                     self.heartbeat.at_source(site.source.acknowledge(&refusal.path)).await;
                     self.pairs.remove(&refusal.path);

@@ -42,6 +42,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             hold: None,
             held_since: now,
             first_seen: now,
+            touched_as: None,
+            linked_since: None,
         };
         set_timer(&mut self.timers, &mut entry, &path, now);
         self.pairs.insert(path, entry);

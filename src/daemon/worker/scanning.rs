@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::daemon::pipeline::Refusal;
+use crate::daemon::pipeline::{Facts, Refusal};
 use crate::daemon::site::decided::{is_decided, is_stray};
 use crate::daemon::site::{Backend, Site};
 use crate::daemon::summary::Left;
@@ -218,7 +218,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let mut refusals = Vec::new();
         for (path, reason) in names {
             if let Ok(Some(version)) = self.heartbeat.at_source(site.source.version_of(&path)).await {
-                refusals.push(Refusal { path, versions: PairVersion::of_payload(version), reason });
+                let versions = PairVersion::of_payload(version);
+                refusals.push(Refusal { path, versions, reason, facts: Facts::default() });
             }
         }
         self.refuse(site, refusals).await;

@@ -216,6 +216,17 @@ fn text(bucket: &Bucket, name: &str) -> Option<String> {
 }
 
 #[test]
+fn what_changes_by_being_read_is_left_alone_until_it_does_not() {
+    let mut world = World::new(SIGN);
+    // Longer than `settle`, as that of rclone is by default.
+    world.source.write_back_after(Duration::from_millis(500));
+    world.start(0);
+    world.source.put(&path("f"), b"content");
+    world.until("signed", || world.is_signed(&world.source, "f"));
+    world.stop();
+}
+
+#[test]
 fn what_lies_there_and_what_comes_is_signed_and_each_hint_acknowledged() {
     let mut world = World::new(SIGN);
     world.source.put(&path("old"), b"there before");

@@ -6,28 +6,38 @@ use std::path::Path;
 use crate::chain;
 use crate::diagnose::inspect::finding::{CHECK_READING, Depth, Finding, Level, bytes, words};
 use crate::escape::quoted;
+use crate::fs::rehearsal::Rehearsal;
 use crate::fs::trust;
 use crate::fs::trust::TrustError;
 use crate::fs::{Dir, FsError};
 use crate::policy;
 use crate::policy::Policy;
+use crate::sink::directory::quarantine;
+use crate::state::State;
 
 /// What findings about trust are about.
 const TRUST: &str = "trust";
 
 /// Inspects what a policy names for all of its rules.
 pub(crate) fn inspect_policy(policy: &Policy, depth: Depth) -> Vec<Finding> {
-    let floor = match depth {
+    let whole = |rehearse: Rehearse| match depth {
         Depth::Start => None,
-        Depth::Whole => Some(policy.limits.min_free_space),
+        Depth::Whole => Some(Whole { floor: policy.limits.min_free_space, rehearse }),
     };
     let mut findings = Vec::new();
     let keyring = policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there);
     for (about, checked) in [("policy", trust::check(&policy.file)), ("keyring", keyring)] {
         findings.extend(checked.err().map(|error| untrusted(about, &error)));
     }
-    findings.push(own("state", &policy.state_dir, trust::open(&policy.state_dir), floor));
-    let store = |dir: &Path| own("quarantine", dir, trust::open_private(dir), floor);
+    let state = whole(|dir, at| State::rehearse(dir.path(), at).map_err(|error| chain::one_line(&error)));
+    findings.push(own("state", &policy.state_dir, trust::open(&policy.state_dir), state));
+    let store = |path: &Path| {
+        // Not with the name of what was made there, which is gone.
+        let store = whole(|dir, at| {
+            quarantine::rehearse(dir).map_err(|error| words(&FsError { path: at.to_owned(), ..error }))
+        });
+        own("quarantine", path, trust::open_private(path), store)
+    };
     findings.extend(policy.quarantine_dir.as_deref().map(store));
     if !findings.iter().any(|finding| finding.about == TRUST) {
         findings.insert(0, Finding::fine(TRUST, "nobody else can change what it names"));
@@ -35,13 +45,24 @@ pub(crate) fn inspect_policy(policy: &Policy, depth: Depth) -> Vec<Finding> {
     findings
 }
 
-/// A directory of the daemon's own, which it makes where it is missing. With a `floor` also how
-/// much is free there.
+/// What else is found out about a directory of the daemon's own.
+#[derive(Clone, Copy)]
+pub(crate) struct Whole {
+    /// Whether so many bytes are free there.
+    floor: u64,
+    rehearse: Rehearse,
+}
+
+/// Tries out in an empty directory whether what the daemon does can be done there; why not, of the
+/// directory that it is for.
+type Rehearse = fn(&Dir, &Path) -> Result<(), String>;
+
+/// A directory of the daemon's own, which it makes where it is missing.
 pub(crate) fn own(
     about: &'static str,
     path: &Path,
     opened: Result<Dir, TrustError>,
-    floor: Option<u64>,
+    whole: Option<Whole>,
 ) -> Finding {
     let (dir, is_there) = match opened {
         Ok(dir) => (dir, true),
@@ -51,7 +72,7 @@ pub(crate) fn own(
         },
         Err(error) => return untrusted(about, &error),
     };
-    let path = quoted(path);
+    let (at, path) = (path, quoted(path));
     match dir.check_writable() {
         Err(error) if is_there => {
             return Finding::fix(about, words(&error), "let the daemon's user write there");
@@ -63,7 +84,15 @@ pub(crate) fn own(
         Ok(()) => {}
     }
     let state = format!("{path} {}", if is_there { "can be written to" } else { "will be made" });
-    floor.map_or_else(|| Finding::fine(about, state.as_str()), |floor| space(about, &dir, &state, floor))
+    let Some(Whole { floor, rehearse }) = whole else { return Finding::fine(about, state) };
+    match Rehearsal::within(&dir).map_err(|error| words(&error)).and_then(|it| rehearse(it.dir(), at)) {
+        Ok(()) => space(about, &dir, &state, floor),
+        Err(error) => {
+            let kind = dir.file_system().unwrap_or_default();
+            let says = format!("{path} is of no use: {error}; it is on {kind}, where that cannot be done");
+            Finding::fix(about, says, "name a directory on a local file system")
+        }
+    }
 }
 
 /// The nearest directory above one that is missing.
@@ -97,12 +126,19 @@ pub(crate) fn space(about: &'static str, dir: &Dir, state: &str, floor: u64) -> 
     let path = quoted(dir.path());
     match dir.free_space() {
         Err(error) => Finding::unknown(about, words(&error), CHECK_READING),
-        Ok(free) if free < floor => Finding::fix(
+        Ok(None) => Finding::note(
+            about,
+            format!(
+                "{state}; its file system counts no blocks, so limits.min_free_space does not hold there"
+            ),
+            "",
+        ),
+        Ok(Some(free)) if free < floor => Finding::fix(
             about,
             format!("{} free in {path}, less than limits.min_free_space ({})", bytes(free), bytes(floor)),
             "make room, or lower limits.min_free_space",
         ),
-        Ok(free) => Finding::fine(about, format!("{state}; {} free", bytes(free))),
+        Ok(Some(free)) => Finding::fine(about, format!("{state}; {} free", bytes(free))),
     }
 }
 

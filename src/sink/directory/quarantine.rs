@@ -21,6 +21,7 @@ mod tests;
 
 pub use folder::{PAYLOAD, SIGNATURE, ids, is_id, record_of};
 pub(crate) use item::{Entry, Item, ItemError, Locked, ReadError, entries, share, sweep};
+pub(crate) use put_away::rehearse;
 pub use put_away::{Case, can_be_copied, put_away};
 pub use record::{PartRecord, Record};
 pub use recovery::recover;

@@ -144,7 +144,7 @@ fn swap(
     staging.set_mode(MODE)?;
     spot.place.give_group(&staging).unwrap_or_default();
     spot.disk.flush(&[staging.written()])?;
-    staging.publish(&here, name)?; // nobody else gives names here
+    staging.publish_to_ours(&here, name)?;
     // Before anything comes out: after a power loss too it is known what may be removed.
     here.sync()?;
     work.sync()?;

@@ -1,8 +1,10 @@
 //! The directories of a rule, as the pipeline and the workers see them as a sink.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use tokio::task::block_in_place;
 
 use crate::blocking::blocking;
@@ -16,7 +18,7 @@ use crate::hold::{AttemptError, Conflict};
 use crate::message::log;
 use crate::policy::Rule;
 use crate::settle::PairVersion;
-use crate::signature::Signature;
+use crate::signature::{Signature, Suffix};
 use crate::signing::Reason;
 use crate::sink::directory::quarantine::store::Store;
 use crate::sink::directory::quarantine::{self, Case};
@@ -31,6 +33,7 @@ use crate::source::directory::DirectorySource;
 use crate::source::directory::scan::Leftover;
 use crate::source::space::{Space, Stage, StageRequest};
 use crate::state::State;
+use crate::state::reason::RefusalReason;
 
 /// The directories that a rule writes to.
 #[derive(Debug, Clone)]
@@ -135,6 +138,16 @@ fn prepare_removal(remover: &Remover, parts: &[Part]) -> Result<(), AttemptError
     }
 }
 
+/// Refuses a file whose signature has no name in a directory.
+fn check_name(dir: &Dir, signature: &OsStr, suffix: Suffix) -> Result<(), AttemptError> {
+    match dir.stat_of(signature) {
+        Err(e) if e.source == Errno::NAMETOOLONG => {
+            Err(AttemptError::Refused(RefusalReason::name_too_long(dir.longest_name(), suffix)))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 impl Sink<DirectorySource> for DirectorySink {
     type Guard = RemovalGuard;
 
@@ -150,8 +163,11 @@ impl Sink<DirectorySource> for DirectorySink {
     fn stage(&self, path: &RelPath, size: u64) -> Option<StageRequest> {
         let root = self.destination_root()?.clone();
         let (space, floor, path) = (Arc::clone(&self.space), self.min_free_space, path.clone());
+        let (signature, suffix) = (self.rule.signature_name(path.name()), self.rule.suffix());
         Some(StageRequest::new(move || {
             AttemptError::unless_there(&root)?;
+            // Before anything is copied or KMS asked.
+            check_name(&root, &signature, suffix)?;
             let room = space.take(&root, size, floor)?;
             Ok(Stage::new(Staging::below(&root, path.parent())?, room))
         }))
@@ -170,13 +186,22 @@ impl Sink<DirectorySource> for DirectorySink {
         let (origin, name) = (snapshot.origin.clone(), path.name().to_owned());
         let (private, disk, signature) =
             (Arc::clone(&self.private), Arc::clone(&self.disk), signature.clone());
+        let suffix = self.rule.suffix();
         blocking(move || {
             let place = origin.parent()?;
             let still = || origin.is_in(place, &name);
             let spot = Spot { private: &private, place, path: &beside, still: &still, disk: &disk };
             let written = match old {
-                None => sign::write(&spot, &signature)?,
-                Some(old) => sign::replace(&spot, &old, &signature)?,
+                None => sign::write(&spot, &signature),
+                Some(old) => sign::replace(&spot, &old, &signature),
+            };
+            let written = match written {
+                // What cannot be made may be looked for all the same.
+                Err(e) if e.source == Errno::NAMETOOLONG && e.path.file_name() == Some(beside.name()) => {
+                    let longest = place.looking().longest_name().min(beside.name().len() - 1);
+                    return Err(AttemptError::Refused(RefusalReason::name_too_long(longest, suffix)));
+                }
+                written => written?,
             };
             // Without one the payload is another, or somebody else put a signature there meanwhile.
             written.map(|stat| stat.identity).ok_or(AttemptError::Changed)

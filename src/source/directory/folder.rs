@@ -94,7 +94,11 @@ impl Folder {
             Err(e) => return Err(e),
         };
         let payload = dir.stat_of(path.name())?.filter(|stat| stat.kind != Kind::Directory);
-        let signature = dir.stat_of(&self.rule.signature_name(path.name()))?.filter(|stat| match stat.kind {
+        let (signature, too_long) = match dir.stat_of(&self.rule.signature_name(path.name())) {
+            Err(e) if e.source == Errno::NAMETOOLONG => (None, Some(self.name_too_long(&dir))),
+            signature => (signature?, None),
+        };
+        let signature = signature.filter(|stat| match stat.kind {
             Kind::File => true,
             Kind::Symlink | Kind::Special => payload.is_none(),
             Kind::Directory => false,
@@ -108,8 +112,14 @@ impl Folder {
             },
             unfit: unfit_payload
                 .map(RefusalReason::Payload)
+                .or_else(|| too_long.filter(|_| payload.is_some()))
                 .or_else(|| unfit_signature().map(RefusalReason::Signature)),
         })
+    }
+
+    /// That a signature has no name in this directory.
+    fn name_too_long(&self, dir: &Dir) -> RefusalReason {
+        RefusalReason::name_too_long(dir.longest_name(), self.rule.suffix())
     }
 
     /// Which version of a file has this name, of whatever kind it is; nothing for a directory.

@@ -8,7 +8,7 @@ use crate::blocking::blocking;
 use crate::digest::set::DigestRequest;
 use crate::fs::copy::Pass;
 use crate::fs::lease::Writer;
-use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, stat_file};
+use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, Unfit, stat_file};
 use crate::hold::AttemptError;
 use crate::policy::Mode;
 use crate::settle::PairVersion;
@@ -180,8 +180,15 @@ fn read(
         OpenError::Io(e) => e.into(),
     })?;
     let writer = before.and(folder.file_system.probe(&file));
-    if stat_file(&file, &shown)?.identity != payload.identity || hashed.size != size {
+    let after = stat_file(&file, &shown)?.identity;
+    if hashed.size != size {
         return Err(AttemptError::Changed);
+    }
+    if after != payload.identity {
+        return Err(match after.is_touched_from(&payload.identity) {
+            true => AttemptError::Touched(hashed.digest),
+            false => AttemptError::Changed,
+        });
     }
     let is_signature_name_taken =
         signature.is_none() && parent.stat_of(&folder.rule.signature_name(path.name()))?.is_some();
@@ -214,16 +221,22 @@ fn read_signature(
 ) -> Result<(SignatureRead<Identity>, Stat, Option<Clue>), AttemptError> {
     let name = folder.rule.signature_name(path.name());
     let (file, stat) = match parent.open_file(&name, &folder.signature_fitness()) {
-        Err(OpenError::Unfit(unfit)) => return Err(AttemptError::Refused(RefusalReason::Signature(unfit))),
+        Err(OpenError::Unfit(unfit)) if !matches!(unfit, Unfit::Links { .. }) => {
+            return Err(AttemptError::Refused(RefusalReason::Signature(unfit)));
+        }
         opened => opened?,
     };
     if stat.identity != expected {
         return Err(AttemptError::Changed);
     }
     let read = read_open(&file, parent.looking(), &name)?;
-    if stat_file(&file, &parent.path().join(&name))?.identity != expected {
-        return Err(AttemptError::Changed);
-    }
+    let after = stat_file(&file, &parent.path().join(&name))?.identity;
     let SignatureFile { digest, parsed, clue } = read;
+    if after != expected {
+        return Err(match digest.filter(|_| after.is_touched_from(&expected)) {
+            Some(digest) => AttemptError::Touched(digest),
+            None => AttemptError::Changed,
+        });
+    }
     Ok((SignatureRead { version: expected, digest, parsed: parsed.ok() }, stat, clue))
 }

@@ -48,6 +48,7 @@ impl Head {
 }
 
 /// A reply.
+#[derive(Clone)]
 pub(crate) struct Reply {
     status: u16,
     content_type: String,

@@ -34,6 +34,18 @@ impl Mount {
         Self(at.to_owned())
     }
 
+    /// The simplest file system in memory, which counts nothing.
+    pub(crate) fn ramfs(at: &Path) -> Self {
+        run(Command::new("mount").args(["-t", "ramfs", "-o", "mode=0755", "kms-sig-test"]).arg(at));
+        Self(at.to_owned())
+    }
+
+    /// What a command mounts that goes on in the background.
+    pub(crate) fn fuse(command: &mut Command, at: &Path) -> Self {
+        run(command);
+        Self(at.to_owned())
+    }
+
     /// An image file.
     pub(crate) fn image(image: &Path, at: &Path, options: &str) -> Self {
         run(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(image).arg(at));

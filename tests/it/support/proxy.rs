@@ -48,6 +48,8 @@ pub(crate) enum Fault {
     Page(u16),
     /// The upstream's answer, with this as its `Date`.
     Dated(&'static str),
+    /// The last answer that the upstream gave, at once: the upstream may be slow.
+    Again,
 }
 
 impl Fault {
@@ -91,6 +93,7 @@ struct Script {
     /// Access key id, and what happens to requests that were signed with it.
     of_caller: Vec<(String, Fault)>,
     requests: Vec<Request>,
+    last: Option<http::Reply>,
     ended: bool,
 }
 
@@ -193,7 +196,15 @@ fn serve(mut client: TcpStream, upstream: &str, script: &Mutex<Script>) -> io::R
             client.read_exact(&mut [0])?;
         }
         match fault {
-            None => client.write_all(&forward(upstream, &head, &body)?.to_bytes())?,
+            None => {
+                let reply = forward(upstream, &head, &body)?;
+                locked(script).last = Some(reply.clone());
+                client.write_all(&reply.to_bytes())?;
+            }
+            Some(Fault::Again) => {
+                let last = locked(script).last.clone();
+                client.write_all(&last.expect("the upstream has answered before").to_bytes())?;
+            }
             Some(fault) => misbehave(fault, &mut client, || forward(upstream, &head, &body))?,
         }
     }
@@ -248,7 +259,7 @@ fn misbehave(
             }
             return Ok(());
         }
-        Fault::Reset => unreachable!("BUG: a connection to reset is not written to"),
+        Fault::Reset | Fault::Again => unreachable!("BUG: these are seen to before"),
     };
     client.write_all(&reply.to_bytes())
 }

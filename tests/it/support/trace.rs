@@ -75,6 +75,31 @@ pub(crate) enum Fault {
     Always(Errno),
 }
 
+/// What a file system has not, that this program would use.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lacking {
+    /// Files without a name (`O_TMPFILE`).
+    pub(crate) nameless: bool,
+    /// Hard links; what link(2) says instead.
+    pub(crate) links: Option<Errno>,
+    /// Renames that do not replace, or that exchange.
+    pub(crate) rename_flags: bool,
+}
+
+impl Lacking {
+    /// What it says to a call instead of doing it.
+    fn answer(self, call: &str, args: &[u64]) -> Option<Errno> {
+        let arg = |n: usize| args.get(n).copied().unwrap_or_default();
+        let tmpfile = libc::O_TMPFILE as u64;
+        match call {
+            "openat" if self.nameless && arg(2) & tmpfile == tmpfile => Some(Errno::OPNOTSUPP),
+            "linkat" => self.links,
+            "renameat2" if self.rename_flags && arg(4) != 0 => Some(Errno::INVAL),
+            _ => None,
+        }
+    }
+}
+
 /// A run that has ended.
 pub(crate) struct Traced {
     pub(crate) status: ExitStatus,
@@ -88,12 +113,38 @@ pub(crate) struct Traced {
 }
 
 impl Traced {
+    /// Whether it panicked, or found that it is wrong about itself: by words that are in no path. A
+    /// temporary folder's name may have any three letters.
+    pub(crate) fn is_broken(&self) -> bool {
+        is_broken(&self.stderr)
+    }
+
     /// The run, for a failure's message. The calls end at the fault where it was a kill.
     pub(crate) fn shown(&self) -> String {
         let calls: String =
             self.calls.iter().map(|(p, on)| format!("  {} #{} {on}\n", p.call, p.nth)).collect();
         let hung = if self.hung { "it did not end; " } else { "" };
         format!("{hung}{}\ncalls:\n{calls}stdout:\n{}\nstderr:\n{}", self.status, self.stdout, self.stderr)
+    }
+}
+
+/// Whether a program that said this panicked, or told of a fault of its own.
+pub(crate) fn is_broken(said: &str) -> bool {
+    let begins_a_word =
+        |(at, _): (usize, &str)| !said[..at].ends_with(|c: char| c.is_alphanumeric() || c == '/' || c == '.');
+    said.contains("panicked at ") || said.match_indices("BUG: ").any(begins_a_word)
+}
+
+#[test]
+fn a_folder_of_any_name_is_no_panic() {
+    for (said, is_so) in [
+        ("cannot open directory \"/tmp/.tmpaBUGx/w/in\": Input/output error", false),
+        ("/tmp/.tmpxxxBUG: panicked", false),
+        ("thread 'main' panicked at src/x.rs:1:2:", true),
+        ("held: BUG: a file is two; please report it", true),
+        ("{\"reason\":\"BUG: a file is two; please report it\"}", true),
+    ] {
+        assert_eq!(is_broken(said), is_so, "{said}");
     }
 }
 
@@ -107,8 +158,18 @@ pub(crate) fn run(command: Command, fault: Option<(Point, Fault)>) -> Traced {
 }
 
 /// [`run`], with somebody who does something at some points.
+pub(crate) fn run_beside(command: Command, fault: Option<(Point, Fault)>, acts: &[Act<'_>]) -> Traced {
+    run_on(Lacking::default(), command, fault, acts)
+}
+
+/// [`run_beside`], where file systems have less than others.
 #[expect(clippy::zombie_processes, reason = "the tracer waits for every process it traces")]
-pub(crate) fn run_beside(mut command: Command, fault: Option<(Point, Fault)>, acts: &[Act<'_>]) -> Traced {
+pub(crate) fn run_on(
+    lacking: Lacking,
+    mut command: Command,
+    fault: Option<(Point, Fault)>,
+    acts: &[Act<'_>],
+) -> Traced {
     let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     // SAFETY: one system call, which takes no memory of ours; safe after fork (signal-safety(7)).
@@ -121,6 +182,7 @@ pub(crate) fn run_beside(mut command: Command, fault: Option<(Point, Fault)>, ac
     let child = command.spawn().unwrap();
     let mut tracer = Tracer {
         process: child.id().cast_signed(),
+        lacking,
         fault,
         acts,
         begun: false,
@@ -154,6 +216,7 @@ fn text(file: &mut File) -> String {
 
 struct Tracer<'a> {
     process: libc::pid_t,
+    lacking: Lacking,
     fault: Option<(Point, Fault)>,
     acts: &'a [Act<'a>],
     begun: bool,
@@ -214,7 +277,7 @@ impl Tracer<'_> {
             return; // killed meanwhile
         }
         match (info[0] & 0xff) as u8 {
-            libc::PTRACE_SYSCALL_INFO_ENTRY => self.enter(thread, info[3].cast_signed(), info[4]),
+            libc::PTRACE_SYSCALL_INFO_ENTRY => self.enter(thread, info[3].cast_signed(), &info[4..]),
             libc::PTRACE_SYSCALL_INFO_EXIT => {
                 if let Some(errno) = self.failing.remove(&thread) {
                     let result = -i64::from(errno.raw_os_error());
@@ -226,7 +289,8 @@ impl Tracer<'_> {
         }
     }
 
-    fn enter(&mut self, thread: libc::pid_t, number: c_long, first: u64) {
+    fn enter(&mut self, thread: libc::pid_t, number: c_long, args: &[u64]) {
+        let first = args[0];
         self.begun |= number == BEGIN;
         let Some((call, _)) = CALLS.iter().find(|(_, n)| *n == number).filter(|_| self.begun) else { return };
         let on = std::fs::read_link(format!("/proc/{thread}/fd/{}", first as i32)).unwrap_or_default();
@@ -246,7 +310,11 @@ impl Tracer<'_> {
             Some((at, Fault::Always(errno))) if at.call == *call && point.nth >= at.nth => {
                 self.fail(thread, errno);
             }
-            _ => {}
+            _ => {
+                if let Some(errno) = self.lacking.answer(call, args) {
+                    self.fail(thread, errno);
+                }
+            }
         }
     }
 

@@ -159,7 +159,7 @@ impl Arena {
         let now = canaries(&self.site);
         assert!(now == self.canaries, "outside: {:?}\nbecame {:?}", self.canaries.keys(), now.keys());
         self.site.is_out_of_reach();
-        for said in ["BUG", "panicked"] {
+        for said in ["BUG: ", "panicked at "] {
             assert!(!self.daemon.said(said), "the log has {said:?}");
         }
         assert_eq!(self.daemon.stop().code(), Some(0));

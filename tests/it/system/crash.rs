@@ -4,8 +4,10 @@ use super::job::{
     DELIVER, DELIVER_BELOW, DELIVER_MANY, DELIVER_ONTO, Job, QUARANTINE, QUARANTINE_APART, RESIGN, SIGN,
     SIGN_AND_DELIVER, SIGN_BATCH, SIGN_BATCH_AND_DELIVER, at_each,
 };
+use rustix::io::Errno;
+
 use crate::support::mount;
-use crate::support::trace::Fault;
+use crate::support::trace::{Fault, Lacking};
 
 /// Points of one call at most.
 const CAP: usize = 40;
@@ -25,6 +27,23 @@ fn kill_at(job: Job, cap: usize) {
         let told = |wrong| format!("killed before {} #{}: {wrong}\n{}", point.call, point.nth, run.shown());
         site.during().and_then(|()| site.finish()).map_err(told)
     });
+}
+
+/// vfat: no files without a name, and no hard links. The names that stand in are there until the
+/// next start, which finds all public ones whole or not at all.
+#[test]
+fn c1_c2_p4_a_kill_where_things_are_published_by_a_rename() {
+    mount::private();
+    let lacking = Lacking { nameless: true, links: Some(Errno::PERM), rename_flags: false };
+    for job in [DELIVER, SIGN, RESIGN, SIGN_AND_DELIVER] {
+        at_each(&job.points_on(lacking, FEW), 2, |point| {
+            let site = job.lay(None);
+            let run = site.trace_on(lacking, Some((point, Fault::Kill)), &[]);
+            let told =
+                |wrong| format!("killed before {} #{}: {wrong}\n{}", point.call, point.nth, run.shown());
+            site.finish().map_err(told)
+        });
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::job::{
     SIGN_AND_DELIVER, SIGN_BATCH, at_each, ensure,
 };
 use crate::support::mount;
-use crate::support::trace::{Fault, Point};
+use crate::support::trace::{Fault, Lacking, Point};
 
 /// Points of one call at most.
 const CAP: usize = 40;
@@ -55,7 +55,7 @@ fn fail(job: Job, (point, fault): (Point, Fault)) -> Check {
     let check = || {
         site.during()?;
         ensure!(!run.hung, "it hung");
-        ensure!(!run.stderr.contains("panicked") && !run.stderr.contains("BUG"), "it panicked");
+        ensure!(!run.is_broken(), "it panicked");
         match run.status.code() {
             Some(code) if code == job.exit => {
                 site.done().map_err(|wrong| format!("it said it was done: {wrong}"))?
@@ -73,21 +73,56 @@ fn fail(job: Job, (point, fault): (Point, Fault)) -> Check {
 fn w10_a_file_system_whose_rename_has_no_flags_will_do() {
     mount::private();
     let fault = (Point { call: "renameat2", nth: 1 }, Fault::Always(Errno::INVAL));
-    for job in [
-        DELIVER,
-        DELIVER_BELOW,
-        DELIVER_MANY,
-        SIGN,
-        RESIGN,
-        SIGN_AND_DELIVER,
-        SIGN_BATCH,
-        QUARANTINE,
-        QUARANTINE_APART,
-    ] {
+    for job in EVERYTHING {
         let site = job.lay(None);
         let run = site.trace(Some(fault));
         assert_eq!(run.status.code(), Some(job.exit), "{}", run.shown());
         site.during().and_then(|()| site.done()).unwrap_or_else(|wrong| panic!("{wrong}\n{}", run.shown()));
+    }
+}
+
+const EVERYTHING: [Job; 9] = [
+    DELIVER,
+    DELIVER_BELOW,
+    DELIVER_MANY,
+    SIGN,
+    RESIGN,
+    SIGN_AND_DELIVER,
+    SIGN_BATCH,
+    QUARANTINE,
+    QUARANTINE_APART,
+];
+
+/// vfat, CryFS, s3fs and rclone, by what link(2) says there. The last two have no such rename
+/// either.
+const WITHOUT_LINKS: [Errno; 4] = [Errno::PERM, Errno::RANGE, Errno::OPNOTSUPP, Errno::IO];
+
+#[test]
+fn p4_p8_a_file_system_without_nameless_files_and_hard_links_will_do() {
+    mount::private();
+    for errno in WITHOUT_LINKS {
+        let lacking = Lacking { nameless: true, links: Some(errno), rename_flags: false };
+        for job in EVERYTHING {
+            let site = job.lay(None);
+            let run = site.trace_on(lacking, None, &[]);
+            assert_eq!(run.status.code(), Some(job.exit), "{}", run.shown());
+            site.after().unwrap_or_else(|wrong| panic!("{wrong}\n{}", run.shown()));
+        }
+    }
+}
+
+#[test]
+fn p8_a_file_system_where_nothing_can_be_published_is_refused_before_anything_is_read() {
+    mount::private();
+    let lacking = Lacking { nameless: true, links: Some(Errno::IO), rename_flags: true };
+    for job in EVERYTHING {
+        let site = job.lay(None);
+        let run = site.trace_on(lacking, None, &[]);
+        assert_eq!(run.status.code(), Some(3), "{}", run.shown());
+        let why = "which has neither hard links nor a rename that never replaces (RENAME_NOREPLACE)";
+        assert!(run.stderr.contains(why), "{}", run.shown());
+        // Nothing was begun: the next run, somewhere else, does it all.
+        site.during().and_then(|()| site.finish()).unwrap_or_else(|wrong| panic!("{wrong}\n{}", run.shown()));
     }
 }
 

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use crate::support::mount::Mount;
 use crate::support::place::{PROGRAM, Place};
 use crate::support::side_by_side::side_by_side;
-use crate::support::trace::{self, CALLS, Point, Traced};
+use crate::support::trace::{self, CALLS, Lacking, Point, Traced};
 
 pub(super) use many::{DELIVER_MANY, SIGN_BATCH, SIGN_BATCH_AND_DELIVER};
 
@@ -89,8 +89,13 @@ impl Job {
     /// The points of an undisturbed run: of each call, at most `cap`, evenly, the first and the
     /// last among them.
     pub(super) fn points(&self, cap: usize) -> Vec<Point> {
+        self.points_on(Lacking::default(), cap)
+    }
+
+    /// [`Job::points`], on a file system that has less than others.
+    pub(super) fn points_on(&self, lacking: Lacking, cap: usize) -> Vec<Point> {
         let site = self.lay(None);
-        let run = site.trace(None);
+        let run = site.trace_on(lacking, None, &[]);
         assert_eq!(run.status.code(), Some(self.exit), "{}", run.shown());
         site.after().unwrap_or_else(|wrong| panic!("{wrong}\n{}", run.shown()));
         let mut counts = BTreeMap::new();
@@ -117,9 +122,19 @@ impl Site {
         fault: Option<(Point, trace::Fault)>,
         acts: &[trace::Act<'_>],
     ) -> Traced {
+        self.trace_on(Lacking::default(), fault, acts)
+    }
+
+    /// [`Site::trace_beside`], on a file system that has less than others.
+    pub(super) fn trace_on(
+        &self,
+        lacking: Lacking,
+        fault: Option<(Point, trace::Fault)>,
+        acts: &[trace::Act<'_>],
+    ) -> Traced {
         let mut command = Command::new(PROGRAM);
         command.args(["watch", "--policy", "w/policy.toml", "--once"]);
-        trace::run_beside(self.place.prepare(command), fault, acts)
+        trace::run_on(lacking, self.place.prepare(command), fault, acts)
     }
 
     /// Whether what must hold at any moment holds.

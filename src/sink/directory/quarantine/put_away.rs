@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::folder::{Holds, PAYLOAD, SIGNATURE, discard, fresh_id, has_part, signature_name};
-use super::record::{ClueRecord, PartRecord, Record, write_record};
+use super::record::{ClueRecord, PartRecord, RECORD, Record, write_record};
 use crate::clock;
 use crate::digest::Digest;
 use crate::escape::Escaped;
@@ -79,6 +79,21 @@ pub(super) fn begin(store: &Dir, digest: &Digest) -> Result<(String, Dir), FsErr
         });
     }
     Ok((id, item))
+}
+
+/// Does in an empty directory what the store has to be able to: an item is locked, gets a record
+/// and a payload, and all of it is durable.
+///
+/// # Errors
+/// The step that cannot be done there.
+pub(crate) fn rehearse(dir: &Dir) -> Result<(), FsError> {
+    let (_, item) = begin(dir, &Digest::of(b""))?;
+    let staging = Staging::holding(&item, b"{}\n")?;
+    staging.set_mode_and_sync(0o400)?;
+    staging.publish_to_ours(&item, OsStr::new(RECORD))?;
+    item.try_moving()?;
+    item.sync()?;
+    dir.sync()
 }
 
 /// Writes the record, then brings in both parts; `false` if either is not what was judged.
@@ -230,7 +245,7 @@ fn copy_one(
         return Ok(false);
     }
     staging.set_mode_and_sync(0o400)?;
-    Ok(staging.publish(item, OsStr::new(to))? == Publish::Done)
+    Ok(staging.publish_to_ours(item, OsStr::new(to))? == Publish::Done)
 }
 
 pub(super) fn record(id: &str, root: &Dir, case: &Case<'_>) -> Record {

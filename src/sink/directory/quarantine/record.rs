@@ -157,7 +157,7 @@ pub(super) fn write_record(item: &Dir, record: &Record) -> Result<(), FsError> {
     json.push(b'\n');
     let staging = Staging::holding(item, &json)?;
     staging.set_mode_and_sync(0o400)?;
-    staging.publish(item, OsStr::new(RECORD))?;
+    staging.publish_to_ours(item, OsStr::new(RECORD))?;
     item.sync()
 }
 
