@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
@@ -39,7 +39,7 @@ impl From<Unfit> for OpenError {
 #[derive(Debug, Clone)]
 pub struct Dir {
     fd: Arc<OwnedFd>,
-    /// For messages and for watches only; never resolved again.
+    /// For messages only, and to see what stands there now.
     path: Arc<Path>,
 }
 
@@ -92,6 +92,12 @@ impl Dir {
     /// Where it was when it was opened, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A path that leads to this very directory, wherever it is and whatever has its name by now. It
+    /// leads elsewhere once this and its clones are dropped.
+    pub(crate) fn by_descriptor(&self) -> PathBuf {
+        proc_path(self.fd.as_fd()).into()
     }
 
     /// Opens the directory `below`, all of it inside this one. An empty path is this directory.
@@ -404,8 +410,8 @@ impl AsFd for Dir {
 }
 
 /// The magic link of an open descriptor. Followed only where the descriptor itself is meant: to
-/// open an inode that was examined, to give a staging file its name, and to see whether that can be
-/// done.
+/// open an inode that was examined, to give a staging file its name, to see whether that can be
+/// done, and to watch a directory.
 pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::block_in_place;
 
+use crate::chain;
 use crate::clock::Moment;
 use crate::fs::{Dir, FsError, Staging};
 use crate::message::log;
@@ -62,15 +63,12 @@ impl DirectoryFeed {
         &self.folder.rule.name
     }
 
-    /// What a change of this path, which is absolute, means.
-    fn tell(&self, path: &Path, news: &mut News) {
-        let root = self.folder.root.path();
-        if path == root {
-            news.scan_soon(); // moved or removed, perhaps: the scan compares
+    /// What a change of this path below the root means.
+    fn tell(&self, below: &Path, news: &mut News) {
+        let Some(name) = below.file_name() else {
+            news.scan_soon(); // the root was moved or removed, perhaps: the scan compares
             return;
-        }
-        let Ok(below) = path.strip_prefix(root) else { return };
-        let Some(name) = below.file_name() else { return };
+        };
         match meaning(&self.folder.rule, below.parent().unwrap_or(Path::new("")), name) {
             Meaning::Pair(path) => news.paths.push(path),
             Meaning::Unsignable(..) => news.scan_soon(),
@@ -105,8 +103,9 @@ impl DirectoryFeed {
                 self.hints = Some(hints);
             }
             Err(error) => {
-                log!(EventsUnavailable, rule = self.rule(), %error);
-                self.fault = Some(EventFault::Refused(error.to_string()));
+                let error = chain::one_line(&error);
+                log!(EventsUnavailable, rule = self.rule(), error);
+                self.fault = Some(EventFault::Refused(error));
             }
         }
     }
@@ -117,7 +116,7 @@ impl DirectoryFeed {
         let (Some(hints), Some(dir)) = (&mut self.hints, &self.cookies) else { return };
         let name = OsStr::new(&self.folder.rule.name);
         let make = || Staging::new(dir)?.publish(dir, name).and_then(|_| dir.unlink(name));
-        let is_sent = hints.watch_once(dir.path()).is_ok() && make().is_ok();
+        let is_sent = hints.watch_once(dir).is_ok() && make().is_ok();
         // One that could not be made proves nothing; the scans go on.
         self.cookie_due = is_sent.then_some(now + COOKIE);
     }
@@ -128,15 +127,16 @@ impl DirectoryFeed {
         let mut unwatched = None;
         let read = walk.next(root, names, |below| {
             if let Some(hints) = hints.as_mut().filter(|_| watches)
-                && let Err(e) = hints.watch(&root.path().join(below))
+                && let Err(e) = hints.watch(root, below)
             {
                 unwatched.get_or_insert(e);
             }
         });
         if let Some(error) = unwatched {
-            log!(WatchIncomplete, rule = self.rule(), %error);
+            let error = chain::one_line(&error);
+            log!(WatchIncomplete, rule = self.rule(), error);
             self.hints = None;
-            self.fault = Some(EventFault::Refused(error.to_string()));
+            self.fault = Some(EventFault::Refused(error));
         }
         let Some(mut batch) = read? else { return Ok(None) };
         self.all_seen &= batch.failed.is_empty();
@@ -161,15 +161,16 @@ impl Feed for DirectoryFeed {
         if changes.everything {
             news.scan_soon();
         }
-        let cookie = self.cookies.as_ref().map(|dir| dir.path().join(&self.folder.rule.name));
+        let root = self.folder.root.by_descriptor();
+        let cookie = self.cookies.as_ref().map(|dir| dir.by_descriptor().join(&self.folder.rule.name));
         for path in changes.paths {
             if Some(&path) == cookie.as_ref() {
                 self.cookie_due = None;
                 if self.fault == Some(EventFault::Silent) {
                     self.fault = None;
                 }
-            } else {
-                self.tell(&path, &mut news);
+            } else if let Ok(below) = path.strip_prefix(&root) {
+                self.tell(below, &mut news);
             }
         }
         if self.is_silent(now) {
@@ -233,5 +234,101 @@ impl Feed for DirectoryFeed {
 
     fn watchers_built(&mut self) -> usize {
         std::mem::take(&mut self.watchers_built)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{create_dir_all, rename, write};
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::fs::RelPath;
+    use crate::source::directory::scan::tests::downloads;
+
+    /// Far more than an event takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A feed of a folder at this path, opened there, whose own files go to `cookies` beside it.
+    fn feed(temp: &Path, folder: &str) -> DirectoryFeed {
+        let (_folder, rule, _root) = downloads();
+        for dir in [folder, "cookies"] {
+            create_dir_all(temp.join(dir)).unwrap();
+        }
+        let root = Dir::open(&temp.join(folder)).unwrap();
+        let cookies = Dir::open(&temp.join("cookies")).unwrap();
+        let file_system = root.file_system().unwrap();
+        DirectoryFeed::new(Folder { rule, root, file_system }, Some(cookies), true)
+    }
+
+    fn scan(feed: &mut DirectoryFeed, clock: Clock) {
+        feed.begin();
+        while feed.walk_on(100).unwrap().is_some() {}
+        feed.end(clock.now());
+    }
+
+    /// Takes what has come until `is_it`; returns all of it.
+    fn news_until(
+        feed: &mut DirectoryFeed,
+        clock: Clock,
+        is_it: impl Fn(&DirectoryFeed, &News) -> bool,
+    ) -> News {
+        let (began, mut all) = (clock.now(), News::default());
+        while !is_it(feed, &all) {
+            assert!(clock.now() < began + PATIENCE, "only {all:?}, and {:?}", feed.due());
+            let news = feed.take(clock.now());
+            all.paths.extend(news.paths);
+            all.scan = all.scan.max(news.scan);
+            std::thread::yield_now();
+        }
+        all
+    }
+
+    fn has(news: &News, path: &str) -> bool {
+        news.paths.contains(&RelPath::new(path).unwrap())
+    }
+
+    /// Moves what is at `path` away and puts a link in its place.
+    fn put_a_link_in_place_of(path: &Path, target: &Path) {
+        rename(path, path.with_extension("moved")).unwrap();
+        symlink(target, path).unwrap();
+    }
+
+    #[test]
+    fn p9_the_directory_that_was_opened_is_heard_whatever_its_path_leads_to_by_then() {
+        let (temp, clock) = (tempfile::tempdir().unwrap(), Clock::start());
+        let mut feed = feed(temp.path(), "home/drop/out");
+        create_dir_all(temp.path().join("private/out")).unwrap();
+        put_a_link_in_place_of(&temp.path().join("home/drop"), &temp.path().join("private"));
+        put_a_link_in_place_of(&temp.path().join("cookies"), &temp.path().join("private"));
+        scan(&mut feed, clock);
+        write(temp.path().join("private/out/theirs"), "").unwrap();
+        write(temp.path().join("home/drop.moved/out/new"), "").unwrap();
+        let news = news_until(&mut feed, clock, |feed, news| has(news, "new") && feed.due().is_none());
+        assert!(!has(&news, "theirs"), "{news:?}");
+        assert_eq!(feed.fault(), None);
+    }
+
+    #[test]
+    fn p9_a_watch_below_that_a_link_led_elsewhere_is_followed_by_a_scan_that_puts_it_right() {
+        let (temp, clock) = (tempfile::tempdir().unwrap(), Clock::start());
+        let mut feed = feed(temp.path(), "in");
+        let at = |path: &str| temp.path().join(path);
+        for dir in ["in/a/b", "elsewhere/b"] {
+            create_dir_all(at(dir)).unwrap();
+        }
+        scan(&mut feed, clock);
+        news_until(&mut feed, clock, |feed, _| feed.due().is_none());
+        // A scan is about to watch a/b in this moment.
+        put_a_link_in_place_of(&at("in/a"), &at("elsewhere"));
+        news_until(&mut feed, clock, |_, news| has(news, "a"));
+        feed.hints.as_mut().unwrap().watch(&feed.folder.root, Path::new("a/b")).unwrap();
+        std::fs::remove_file(at("in/a")).unwrap();
+        rename(at("in/a.moved"), at("in/a")).unwrap();
+        news_until(&mut feed, clock, |_, news| news.scan.is_some());
+        scan(&mut feed, clock);
+        write(at("in/a/b/new"), "").unwrap();
+        news_until(&mut feed, clock, |_, news| has(news, "a/b/new"));
     }
 }

@@ -4,8 +4,14 @@
 //! looked up, and what it does not say the next scan finds (P5). The handler runs on the thread
 //! that also answers `watch`, so it never blocks and never calls back; it puts names into a capped
 //! set and rings a bell.
+//!
+//! inotify_add_watch(2) takes a path, and whoever owns a directory on the way may have put a link
+//! there by then: the watch would be elsewhere, and nothing would tell. So a root is named by its
+//! open descriptor, and what is below it by a path that begins there. Whatever is exchanged below
+//! the root is an event in a directory that is watched already, and a scan follows, which watches
+//! all of them anew.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +20,8 @@ use notify::{
 };
 use tokio::sync::Notify;
 
+use crate::fs::Dir;
+
 /// Names kept before the set gives up and asks for a scan: at 100 to 300 bytes a path, some
 /// megabytes.
 const MAX_NAMES: usize = 10_000;
@@ -21,7 +29,7 @@ const MAX_NAMES: usize = 10_000;
 /// What may have changed since it was last taken.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    /// Absolute paths that something happened to.
+    /// Paths that something happened to, each beginning with [`Dir::by_descriptor`] of a root.
     pub(crate) paths: HashSet<PathBuf>,
     /// Something may have happened anywhere: scan.
     pub(crate) everything: bool,
@@ -49,7 +57,15 @@ pub(crate) struct Hints {
     shared: Arc<Shared>,
     /// There until it is dropped.
     watcher: Option<RecommendedWatcher>,
-    once: HashSet<PathBuf>,
+    /// By how the watcher names them. Open as long as it may: a number that was closed is soon
+    /// another directory's.
+    roots: HashMap<PathBuf, Root>,
+}
+
+/// A directory that is watched, or below which some are.
+struct Root {
+    dir: Dir,
+    is_watched: bool,
 }
 
 /// Why there are no hints. The rule then lives by scanning alone.
@@ -65,8 +81,10 @@ pub(crate) enum HintError {
     Other(#[source] notify::Error),
 }
 
-impl From<notify::Error> for HintError {
-    fn from(error: notify::Error) -> Self {
+impl HintError {
+    /// `dir` is the directory in question, as people know it.
+    fn new(error: notify::Error, dir: Option<PathBuf>) -> Self {
+        let error = notify::Error { paths: dir.into_iter().collect(), ..error };
         match &error.kind {
             ErrorKind::MaxFilesWatch => Self::Limit,
             ErrorKind::Io(io) if matches!(io.raw_os_error(), Some(libc::EMFILE | libc::ENOSPC)) => {
@@ -100,39 +118,53 @@ impl Hints {
             | EventKindMask::MODIFY_NAME
             | EventKindMask::MODIFY_META
             | EventKindMask::ACCESS_CLOSE;
-        let watcher = RecommendedWatcher::new(handler, Config::default().with_event_kinds(mask))?;
-        Ok(Self { shared, watcher: Some(watcher), once: HashSet::new() })
+        let config = Config::default().with_event_kinds(mask);
+        let watcher = RecommendedWatcher::new(handler, config).map_err(|e| HintError::new(e, None))?;
+        Ok(Self { shared, watcher: Some(watcher), roots: HashMap::new() })
     }
 
-    /// Watches one directory, not what is below it. Again for a directory already watched is as
-    /// good.
+    /// Watches the directory `below` a root, or with an empty path the root, and not what is below
+    /// that. Again for a directory already watched is as good. One that is not there any more is
+    /// not watched: where it was, that is an event.
     ///
     /// # Errors
     /// [`HintError`].
-    pub(crate) fn watch(&mut self, dir: &Path) -> Result<(), HintError> {
-        match &mut self.watcher {
-            Some(watcher) => {
-                // A sender may have put a link in its place by now: what happens where it leads is
-                // not ours to hear (P9).
-                let only_this =
-                    WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(false);
-                Ok(watcher.watch_with(dir, only_this)?)
+    pub(crate) fn watch(&mut self, root: &Dir, below: &Path) -> Result<(), HintError> {
+        let Some(watcher) = &mut self.watcher else { return Ok(()) };
+        let at = root.by_descriptor();
+        let known = self.roots.entry(at.clone());
+        let entry = known.or_insert_with(|| Root { dir: root.clone(), is_watched: false });
+        let is_root = below.as_os_str().is_empty();
+        let path = if is_root { at } else { at.join(below) };
+        if !is_root {
+            // notify takes a path that it knows for watched, wherever the watch is, and does not
+            // forget what is below a name that it does not watch itself. What happens until the new
+            // watch is there is seen by whoever lists the directory after that.
+            watcher.unwatch(&path).unwrap_or_default();
+        }
+        // Below the root a sender may have put a link in its place by now: what happens where it
+        // leads is not ours to hear (P9).
+        let only_this = WatchPathConfig::new(RecursiveMode::NonRecursive).with_dereference_symlinks(is_root);
+        match watcher.watch_with(&path, only_this) {
+            Ok(()) => {
+                entry.is_watched |= is_root;
+                Ok(())
             }
-            None => Ok(()),
+            Err(_) if entry.dir.descend(below).is_err() => Ok(()),
+            Err(error) => Err(HintError::new(error, Some(root.path().join(below)))),
         }
     }
 
-    /// [`Hints::watch`] for a directory that is not going to be replaced: the watcher's thread is
-    /// asked only the first time, and need not be well after that.
+    /// [`Hints::watch`] for a root whose watch is not going to end: the watcher's thread is asked
+    /// only the first time, and need not be well after that.
     ///
     /// # Errors
     /// [`HintError`].
-    pub(crate) fn watch_once(&mut self, dir: &Path) -> Result<(), HintError> {
-        if !self.once.contains(dir) {
-            self.watch(dir)?;
-            self.once.insert(dir.to_owned());
+    pub(crate) fn watch_once(&mut self, root: &Dir) -> Result<(), HintError> {
+        match self.roots.get(&root.by_descriptor()) {
+            Some(Root { is_watched: true, .. }) => Ok(()),
+            Some(_) | None => self.watch(root, Path::new("")),
         }
-        Ok(())
     }
 
     /// Takes what has gathered.
@@ -153,10 +185,14 @@ impl Drop for Hints {
     /// a dead one has let go of everything already.
     fn drop(&mut self) {
         let Some(watcher) = self.watcher.take() else { return };
+        let roots = std::mem::take(&mut self.roots);
         let parting = std::thread::Builder::new().name("watch-end".into());
-        let parted = parting.spawn(move || match watcher.watched_paths() {
-            Ok(_) => drop(watcher),
-            Err(_) => std::mem::forget(watcher),
+        let parted = parting.spawn(move || {
+            match watcher.watched_paths() {
+                Ok(_) => drop(watcher),
+                Err(_) => std::mem::forget(watcher),
+            }
+            drop(roots);
         });
         drop(parted); // nobody waits for it; without a thread to be had, the closure is dropped and so is the watcher
     }
@@ -190,9 +226,14 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
 mod tests {
     use super::*;
 
+    fn dir(path: &Path) -> Dir {
+        Dir::open(path).unwrap()
+    }
+
     #[test]
     fn w11_a_watcher_whose_thread_has_died_is_put_away_quietly() {
         let temp = tempfile::tempdir().unwrap();
+        let (root, here) = (dir(temp.path()), Path::new(""));
         let mut hints = Hints::new().unwrap();
         let died = Arc::new(Mutex::new(()));
         let handler = {
@@ -203,9 +244,9 @@ mod tests {
             }
         };
         hints.watcher = Some(RecommendedWatcher::new(handler, Config::default()).unwrap());
-        hints.watch(temp.path()).unwrap();
+        hints.watch(&root, here).unwrap();
         std::fs::File::create(temp.path().join("f")).unwrap();
-        while !died.is_poisoned() || hints.watch(temp.path()).is_ok() {
+        while !died.is_poisoned() || hints.watch(&root, here).is_ok() {
             std::thread::yield_now();
         }
         let mut thread = None;
@@ -223,18 +264,30 @@ mod tests {
             std::fs::create_dir(temp.path().join(dir)).unwrap();
         }
         std::os::unix::fs::symlink("elsewhere", temp.path().join("link")).unwrap();
-        let mut hints = Hints::new().unwrap();
+        let (root, mut hints) = (dir(temp.path()), Hints::new().unwrap());
         for dir in ["link", "here"] {
-            hints.watch(&temp.path().join(dir)).unwrap();
+            hints.watch(&root, Path::new(dir)).unwrap();
         }
         for dir in ["elsewhere", "here"] {
             std::fs::create_dir(temp.path().join(dir).join("new")).unwrap();
         }
         // Events come in order: when the second one is here, the first one is not to come.
         let mut heard = HashSet::new();
-        while !heard.contains(&temp.path().join("here/new")) {
-            heard.extend(hints.take().paths);
+        while !heard.contains(Path::new("here/new")) {
+            let paths = hints.take().paths.into_iter();
+            heard.extend(paths.map(|path| path.strip_prefix(root.by_descriptor()).unwrap().to_owned()));
         }
-        assert!(!heard.contains(&temp.path().join("link/new")), "{heard:?}");
+        assert!(!heard.contains(Path::new("link/new")), "{heard:?}");
+    }
+
+    #[test]
+    fn a_directory_that_went_before_it_was_watched_is_no_fault_and_one_that_cannot_be_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let (root, mut hints) = (dir(temp.path()), Hints::new().unwrap());
+        hints.watch(&root, Path::new("gone/below")).unwrap();
+        let error = HintError::new(notify::Error::generic("why"), Some(temp.path().join("sub")));
+        let told = crate::chain::one_line(&error);
+        assert!(told.contains("why") && told.contains(temp.path().to_str().unwrap()), "{told}");
+        assert!(!told.contains("/proc"), "{told}");
     }
 }

@@ -337,7 +337,7 @@ fn has_payload(dir: &Dir, path: &RelPath) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
     use std::fs::{File, create_dir};
 
@@ -345,7 +345,7 @@ mod tests {
     use crate::policy::Policy;
 
     /// A verify rule over a fresh directory, and the directory.
-    fn downloads() -> (tempfile::TempDir, Arc<Rule>, Dir) {
+    pub(in crate::source::directory) fn downloads() -> (tempfile::TempDir, Arc<Rule>, Dir) {
         let folder = tempfile::tempdir().unwrap();
         let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy/good/every-key.toml");
         let mut policy = Policy::load(&policy).unwrap_or_else(|faults| panic!("{faults}"));
