@@ -28,6 +28,8 @@ use crate::state::{Outcome, Remembered};
 
 /// Shortest time between two retries of all held files.
 const RETRY_ALL: Duration = Duration::from_secs(30);
+/// Between looks whether the other file of a pair has followed.
+const HALF_MOVED_LOOK: Duration = Duration::from_secs(1);
 /// Pairs observed before results and orders are handled again.
 const LOOKS: usize = 512;
 
@@ -100,6 +102,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         if next == Next::Gone {
             self.heartbeat.at_source(site.source.acknowledge(path)).await; // nothing is left to do
+            self.is_gone(path);
         }
         self.follow(path, next);
         None
@@ -167,6 +170,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let Some(entry) = self.pairs.get_mut(&result.path) else { return };
         entry.running = false;
         let touched = std::mem::take(&mut entry.touched);
+        let signature_touched = std::mem::take(&mut entry.signature_touched);
         entry.known = result.known;
         let ended = match result.outcome {
             AttemptOutcome::Settled(settled) => {
@@ -174,13 +178,25 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 self.rule_status.count(settled.outcome);
                 self.pairs.remove(&result.path);
                 self.recovered(&settled);
+                self.rechecks.refused(&result.path, settled.reason.as_ref(), now);
+                if settled.outcome == Outcome::Refused || !self.refused_now.is_empty() {
+                    self.recount_soon();
+                }
+                if self.refused_now.contains_key(RefusalReason::StraySignature.as_str())
+                    && let Some(signature) = self.rule.signature_path(&result.path)
+                {
+                    self.is_gone(&signature); // what lies there has its file by now
+                }
                 if touched {
                     self.enter(result.path, now); // the decision may be about versions that are gone by now
+                } else if signature_touched {
+                    self.signature_changed(result.path, now); // by this attempt, most likely
                 }
                 return;
             }
             AttemptOutcome::Changed => AttemptEnd::Changed,
             AttemptOutcome::NotYet => AttemptEnd::NotYet,
+            AttemptOutcome::HalfMoved => AttemptEnd::Hold(now + HALF_MOVED_LOOK),
             AttemptOutcome::Hold(hold) => {
                 self.hold(&result.path, hold);
                 if touched {
@@ -298,6 +314,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if refusals.is_empty() {
             return;
         }
+        let now = self.pipeline.clock.now();
         let paths = refusals.iter().map(|refusal| refusal.path.clone()).collect();
         let asked = self.pipeline.state.remembered_all(&self.rule.name, paths);
         let rows = self.heartbeat.at_state(asked).await.unwrap_or_default();
@@ -311,6 +328,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                         && is_of(site, row, &refusal.versions) =>
                 {
                     self.summary.already(row.outcome, row.reason.as_ref(), &refusal.path);
+                    self.rechecks.refused(&refusal.path, row.reason.as_ref(), now);
                     self.heartbeat.at_source(site.source.acknowledge(&refusal.path)).await;
                     self.pairs.remove(&refusal.path);
                 }
@@ -318,6 +336,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
         }
         self.refused += new.len();
+        if !new.is_empty() {
+            self.recount_soon();
+        }
         let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
         match self.heartbeat.at_state(self.pipeline.refuse(site, new)).await {
             Ok(settled) => {
@@ -325,6 +346,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                     self.heartbeat.at_source(site.source.acknowledge(path)).await;
                     self.summary.settled(&settled, path);
                     self.rule_status.count(settled.outcome);
+                    self.rechecks.refused(path, settled.reason.as_ref(), now);
                     self.pairs.remove(path);
                 }
             }
