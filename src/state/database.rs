@@ -339,8 +339,8 @@ impl State {
         .await
     }
 
-    /// How many paths of a rule are refused, by reason: by its code, each with the details that one of
-    /// them has.
+    /// How many paths of a rule are refused, by reason: by its code, each with the details that one
+    /// of them has.
     ///
     /// # Errors
     /// [`StateError`].
@@ -392,8 +392,8 @@ impl State {
         .await
     }
 
-    /// The paths of a rule that were last signed in place with exactly this signature; no more than a
-    /// few of them.
+    /// The paths of a rule that were last signed in place with exactly this signature; no more than
+    /// a few of them.
     ///
     /// # Errors
     /// [`StateError`].

@@ -322,8 +322,8 @@ impl<K: Kms> Pipeline<K> {
     }
 }
 
-/// Whether a file changed, or was renamed, so short a time ago that the other one of its pair may be
-/// on its way. By a clock that is ahead, none is.
+/// Whether a file changed, or was renamed, so short a time ago that the other one of its pair may
+/// be on its way. By a clock that is ahead, none is.
 pub(crate) fn is_recent(version: &impl Version) -> bool {
     let age = clock::since_epoch().checked_sub(version.changed());
     age.is_some_and(|age| age < HALF_MOVED)
