@@ -7,6 +7,7 @@
 mod attaching;
 mod attempts;
 mod backlog;
+mod compare;
 pub(crate) mod jitter;
 mod listen;
 mod places;

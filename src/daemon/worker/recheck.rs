@@ -1,22 +1,15 @@
-//! Decided files that are compared with their decisions again: those whose signature something
-//! happened to, and refused ones, which may become fit without any event.
+//! Which decided files are compared with their decisions again, and when: those whose signature
+//! something happened to, and refused ones, which may become fit without any event.
 //!
 //! inotify tells of a name in a watched directory and not of the inode behind it: that a hard link
 //! elsewhere is gone, or that the file was written to or changed by way of that link, is told
 //! nowhere. So refused files are looked at by the clock.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::daemon::site::decided::is_decided;
-use crate::daemon::site::{Backend, Site};
-use crate::daemon::worker::Worker;
 use crate::fs::RelPath;
-use crate::hold::Hold;
-use crate::kms::Kms;
-use crate::source::{Observation, Source as _, Version as _};
 use crate::state::reason::DecisionReason;
 
 /// Files compared before results and orders are handled again.
@@ -28,7 +21,7 @@ const MOST_SIGNATURES: usize = 10_000;
 const MOST_REFUSED: usize = 1_000;
 /// The first pause between two looks at a refused file, and the longest, after it doubled.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+pub(crate) const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// Signatures that somebody else wrote to, judged at once before the others are left to the scans:
 /// each costs a hash and may cost a call of KMS, and a sender can make any number of them.
 const JUDGED: u32 = 16;
@@ -79,7 +72,8 @@ impl Rechecks {
         }
     }
 
-    fn pause(&mut self, path: RelPath, pause: Duration, now: Moment) {
+    /// Looks at a file again after this pause.
+    pub(crate) fn pause(&mut self, path: RelPath, pause: Duration, now: Moment) {
         if self.pauses.len() >= MOST_REFUSED
             && let Some((_, farthest)) = self.refused.pop_last()
         {
@@ -98,7 +92,7 @@ impl Rechecks {
     }
 
     /// Takes some of the signatures.
-    fn take_signatures(&mut self) -> Vec<RelPath> {
+    pub(crate) fn take_signatures(&mut self) -> Vec<RelPath> {
         let some: Vec<_> = self.signatures.iter().take(LOOKS).cloned().collect();
         for path in &some {
             self.signatures.remove(path);
@@ -107,7 +101,7 @@ impl Rechecks {
     }
 
     /// Takes some of the refused files that are due, each with the pause that was before it.
-    fn take_refused(&mut self, now: Moment) -> Vec<(RelPath, Duration)> {
+    pub(crate) fn take_refused(&mut self, now: Moment) -> Vec<(RelPath, Duration)> {
         let mut due = Vec::new();
         while due.len() < LOOKS
             && let Some((at, path)) = self.refused.pop_first()
@@ -123,7 +117,7 @@ impl Rechecks {
     }
 
     /// Whether a signature that somebody else wrote may be judged at once. Counts it if so.
-    fn may_judge(&mut self, now: Moment) -> bool {
+    pub(crate) fn may_judge(&mut self, now: Moment) -> bool {
         let (mut left, mut since) = self.judged;
         let earned = now.saturating_sub(since).as_secs() / JUDGED_EACH.as_secs();
         if earned > 0 {
@@ -133,78 +127,6 @@ impl Rechecks {
         let may = left > 0;
         self.judged = (left.saturating_sub(1), since);
         may
-    }
-}
-
-impl<K: Kms, B: Backend> Worker<K, B> {
-    /// Something happened to the signature of a payload in a sign rule. That may have been this
-    /// daemon, or nothing that matters: the decision says so.
-    pub(crate) fn signature_changed(&mut self, path: RelPath, now: Moment) {
-        if let Some(entry) = self.pairs.get_mut(&path).filter(|entry| entry.running) {
-            entry.signature_touched = true;
-        } else if !self.rechecks.signature(path) {
-            self.scan_soon(now);
-        }
-    }
-
-    /// Compares files with their decisions, a limited number at a time, and enters those that are
-    /// not decided any more.
-    pub(crate) async fn recheck(&mut self, now: Moment) {
-        let Some(site) = self.site.clone().filter(|_| !self.once) else { return };
-        let signatures = self.rechecks.take_signatures();
-        for (path, observed, is_decided) in self.compare(&site, signatures).await {
-            let is_lost = observed.versions.signature.is_none();
-            match self.pairs.get(&path).map(|entry| &entry.hold) {
-                Some(Some(Hold::WhoseSignature(_))) if is_lost => {
-                    if let Some(entry) = self.pairs.get_mut(&path) {
-                        entry.pair.retry_now(now);
-                    }
-                    self.look_soon(path, now);
-                }
-                Some(_) => {} // its attempt is still to come
-                None if is_decided => {}
-                // A signature alone: the scan reports it, if it is not just on the way.
-                None if observed.versions.payload.is_none() => {
-                    if let Some(signature) = &observed.versions.signature {
-                        site.lone_signatures().note(&signature.stored(), path);
-                    }
-                }
-                None if is_lost || self.rechecks.may_judge(now) => self.look_soon(path, now),
-                None => {}
-            }
-        }
-        let due = self.rechecks.take_refused(now);
-        let pauses: HashMap<_, _> = due.iter().cloned().collect();
-        let paths = due.into_iter().map(|(path, _)| path).collect();
-        for (path, _, is_decided) in self.compare(&site, paths).await {
-            match pauses.get(&path) {
-                Some(pause) if is_decided => {
-                    self.rechecks.pause(path, pause.saturating_mul(2).min(LAST_PAUSE), now);
-                }
-                Some(_) | None => self.look_soon(path, now),
-            }
-        }
-    }
-
-    /// What lies at each of these paths, and whether that is what was decided.
-    async fn compare(
-        &mut self,
-        site: &Arc<Site<B>>,
-        paths: Vec<RelPath>,
-    ) -> Vec<(RelPath, Observation<<B::Source as crate::source::Source>::Version>, bool)> {
-        if paths.is_empty() {
-            return Vec::new();
-        }
-        // If state cannot be read, the next scan compares.
-        let asked = self.pipeline.state.remembered_all(&self.rule.name, paths);
-        let rows = self.heartbeat.at_state(asked).await.unwrap_or_default();
-        let mut compared = Vec::new();
-        for (path, row) in rows {
-            let Ok(observed) = self.heartbeat.at_source(site.source.observe(&path)).await else { continue };
-            let is_it = row.is_some_and(|row| is_decided(site, &row, &observed, self.pipeline.dry_run));
-            compared.push((path, observed, is_it));
-        }
-        compared
     }
 }
 
