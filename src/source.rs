@@ -164,6 +164,8 @@ pub(crate) trait Feed: Send + Sync + 'static {
 pub(crate) struct News {
     /// Payloads to look at.
     pub(crate) paths: Vec<RelPath>,
+    /// In a sign rule, payloads to whose signatures something happened.
+    pub(crate) signatures: Vec<RelPath>,
     /// Whether to scan, and how soon.
     pub(crate) scan: Option<Urgency>,
 }

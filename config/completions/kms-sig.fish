@@ -97,7 +97,7 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand status" -s h -l help -d 
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l policy -d 'Ask the daemon of this policy [default: the one at /run/kms-sig/control.sock]' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l socket -d 'Ask the daemon at this socket' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l rule -d 'Only this rule\'s' -r
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l cause -d 'Only what waits for this cause, such as access-denied or being-written' -r -f -a "throttled\t''
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l cause -d 'Only what waits for this cause, or is refused for it, such as access-denied or hard-links' -r -f -a "throttled\t''
 kms-internal\t''
 network\t''
 timeout\t''
@@ -131,7 +131,25 @@ no-signature\t''
 grace\t''
 being-written\t''
 settling\t''
-name-taken\t''"
+name-taken\t''
+context-too-long\t''
+foreign-signature\t''
+hard-links\t''
+name-too-long\t''
+not-regular\t''
+orphan-signature\t''
+owner\t''
+set-id\t''
+signature-hard-links\t''
+signature-not-regular\t''
+signature-of-signature\t''
+signature-owner\t''
+signature-set-id\t''
+signature-too-large\t''
+stale-signature\t''
+stray-signature\t''
+suffix-in-other-case\t''
+too-large\t''"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l most -d 'At most so many of each rule, those that have waited longest [default: 20, with --json all]' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand backlog" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'

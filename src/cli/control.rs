@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::daemon;
+use crate::state::reason::RefusalReason;
 
 /// Which daemon is asked.
 #[derive(Debug, Args)]
@@ -22,7 +23,7 @@ pub(crate) struct DaemonArgs {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Asks the daemon at its control socket, as root, as the daemon's user or as a member of its group. Exit codes: 0 all is \
-well; 3 something is held or cannot work (the answer says what, and what to do), or the daemon cannot be asked.
+well; 3 something is held, refused or cannot work (the answer says what, and what to do), or the daemon cannot be asked.
 
 Examples:
   kms-sig status
@@ -40,7 +41,8 @@ pub struct StatusCommand {
 /// `backlog`
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Exit codes: 0 nothing is held; 2 there is no such rule or cause; 3 something is held, or the daemon cannot be asked.
+Lists the files that wait or are refused. Exit codes: 0 nothing is held; 2 there is no such rule or cause; 3 something \
+is held, or the daemon cannot be asked.
 
 Examples:
   kms-sig backlog
@@ -53,7 +55,7 @@ pub struct BacklogCommand {
     /// Only this rule's
     #[arg(long)]
     pub(crate) rule: Option<String>,
-    /// Only what waits for this cause, such as access-denied or being-written
+    /// Only what waits for this cause, or is refused for it, such as access-denied or hard-links
     #[arg(long, hide_possible_values = true, value_parser = causes())]
     pub(crate) cause: Option<String>,
     /// Only what is held; not what only needs time
@@ -67,9 +69,10 @@ pub struct BacklogCommand {
     pub(crate) json: bool,
 }
 
-/// What a file may wait for. A word that is none would find nothing, as if nothing waited.
+/// What a file may wait for, or be refused for. A word that is none would find nothing, as if
+/// nothing waited.
 fn causes() -> PossibleValuesParser {
-    PossibleValuesParser::new(daemon::causes().chain(daemon::waits()))
+    PossibleValuesParser::new(daemon::causes().chain(daemon::waits()).chain(RefusalReason::CODES))
 }
 
 /// `events`

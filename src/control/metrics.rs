@@ -27,6 +27,7 @@ use crate::kms::Operation;
 use crate::log_queue;
 use crate::policy::{Mode, Rule};
 use crate::state::Outcome;
+use crate::state::reason::RefusalReason;
 
 /// The format: its content type.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -194,6 +195,13 @@ fn of_rules(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Res
         None,
         by_cause(&stuck),
     )?;
+    let refused = rules.iter().flat_map(|(rule, figures)| {
+        RefusalReason::CODES.map(|code| {
+            let n = figures.now.refused.get(code).map_or(0, |of| of.count);
+            ([("rule", rule.clone()), ("reason", code.to_owned())], count(n))
+        })
+    });
+    page.gauges("refused_files", "Files that are refused as they are, by reason", None, refused)?;
     page.gauges(
         "running_attempts",
         "Attempts that are running now",

@@ -59,8 +59,8 @@ pub(crate) struct PolicyStatus {
 /// Something that a person should know of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Concern {
-    /// In a word: the cause of a hold, or `rule-held`, `no-events`, `kms-silent`, `brake`,
-    /// `reload-refused`, `unresponsive`, `log-stuck`.
+    /// In a word: the cause of a hold, the reason of refusals, or `rule-held`, `no-events`,
+    /// `kms-silent`, `brake`, `reload-refused`, `unresponsive`, `log-stuck`.
     pub(crate) kind: String,
     /// The rule, if it is about one.
     pub(crate) rule: Option<String>,
@@ -99,6 +99,9 @@ pub(crate) struct RuleStatus {
     pub(crate) more: bool,
     /// What they wait for.
     pub(crate) causes: Vec<CauseStatus>,
+    /// Files that are refused as they are, by the code of the reason.
+    #[serde(default)]
+    pub(crate) refused: BTreeMap<String, usize>,
     /// The one that has waited longest.
     pub(crate) oldest: Option<OldestStatus>,
     /// Files decided since the daemon started, by outcome.
@@ -349,6 +352,7 @@ fn rules(plan: &Plan, reading: &Reading, clocks: Clocks) -> Vec<RuleStatus> {
                     next_attempt: of.next_attempt.map(|at| clocks.stamp(at)),
                 })
                 .collect(),
+            refused: shown.refused.iter().map(|(code, of)| ((*code).to_owned(), of.count)).collect(),
             oldest: shown.oldest.map(|oldest| OldestStatus {
                 file: oldest.file,
                 since: clock::timestamp_at(oldest.since),
@@ -482,6 +486,15 @@ fn rule_concerns(rule: &str, figures: &Figures, clocks: Clocks) -> Vec<Concern> 
                 ..concern(cause, &of.reason, &of.hint, of.needs_operator)
             });
         }
+    }
+    // Each stays as it is until somebody does something about the file, or the rule.
+    for (code, of) in &figures.now.refused {
+        let reason = match of.count {
+            1 => format!("refused: {}", of.reason),
+            _ => format!("refused, for example: {}", of.reason),
+        };
+        let hint = format!("{}; kms-sig backlog --cause {code} lists them", of.reason.hint());
+        all.push(Concern { files: Some(of.count), ..concern(code, &reason, &hint, true) });
     }
     all
 }

@@ -4,7 +4,7 @@
 //! places. An [`Attempt`] takes one pair through it once. Hashing has its own limit. Nothing here
 //! waits for a file to settle.
 
-mod sign;
+pub(crate) mod sign;
 mod verify;
 
 use std::sync::Arc;
@@ -90,6 +90,8 @@ pub(crate) enum AttemptOutcome {
     Touched(Digest),
     /// Invalid, but it may still be arriving.
     NotYet,
+    /// The other file of the pair has another name, and may be given this one in a moment.
+    HalfMoved,
     /// It is held.
     Hold(Hold),
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod decided;
+pub(crate) mod lone_signatures;
 pub(crate) mod mounts;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use crate::daemon::decide::Brake;
 use crate::daemon::fair_semaphore::Queue;
 use crate::daemon::quota::Refusals;
 use crate::daemon::roots::Roots;
+use crate::daemon::site::lone_signatures::LoneSignatures;
 use crate::message::log;
 use crate::policy::{Mode, Rule};
 use crate::sink::Sink;
@@ -98,6 +100,8 @@ pub(crate) struct Site<B: Backend> {
     pub(crate) roots: Roots,
     /// Quotas on refusals. They outlive an attachment.
     pub(crate) refusals: Arc<Refusals>,
+    /// In a sign rule, signatures that were seen to lie without their files.
+    lone_signatures: Mutex<LoneSignatures>,
 }
 
 impl<B: Backend> Site<B> {
@@ -121,6 +125,7 @@ impl<B: Backend> Site<B> {
             batcher,
             roots: Roots::default(),
             refusals: Arc::default(),
+            lone_signatures: Mutex::default(),
         }
     }
 
@@ -146,6 +151,11 @@ impl<B: Backend> Site<B> {
     /// Whether the mass-failure brake is on.
     pub(crate) fn is_braked(&self) -> bool {
         self.brake().is_on()
+    }
+
+    /// Signatures that were seen to lie without their files.
+    pub(crate) fn lone_signatures(&self) -> MutexGuard<'_, LoneSignatures> {
+        self.lone_signatures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The mass-failure brake.

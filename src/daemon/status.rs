@@ -22,6 +22,7 @@ use crate::kms::{Operation, Trouble};
 use crate::policy::Policy;
 use crate::source::EventFault;
 use crate::state::Outcome;
+use crate::state::reason::RefusalReason;
 
 /// Requests that may be queued for one worker.
 const MAX_REQUESTS: usize = 16;
@@ -151,6 +152,8 @@ pub(crate) struct Now {
     pub(crate) oldest: Option<Oldest>,
     /// The mass-failure brake is on.
     pub(crate) braked: bool,
+    /// Files that are refused as they are, by the code of the reason.
+    pub(crate) refused: BTreeMap<&'static str, Refused>,
     /// The directory has more files than fit in memory and are counted here.
     pub(crate) more: bool,
     /// When the last scan ended.
@@ -176,6 +179,15 @@ pub(crate) struct Cause {
     pub(crate) needs_operator: bool,
     /// When the first of them is looked at next.
     pub(crate) next_attempt: Option<Moment>,
+}
+
+/// Files that are refused for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// How many.
+    pub(crate) count: usize,
+    /// The reason, as it is for one of them.
+    pub(crate) reason: RefusalReason,
 }
 
 /// The pair that has waited longest.

@@ -7,15 +7,18 @@
 mod attaching;
 mod attempts;
 mod backlog;
+mod compare;
 pub(crate) mod jitter;
 mod listen;
 mod places;
+mod recheck;
+mod refused;
 mod scanning;
 #[cfg(test)]
 mod through_memory;
 mod turn;
 pub(crate) mod wait;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +32,10 @@ use crate::daemon::memory;
 use crate::daemon::pipeline::{AttemptResult, Known, Pipeline};
 use crate::daemon::quota::Refusals;
 use crate::daemon::site::{Backend, Site, VersionOf};
-use crate::daemon::status::{Now, Root, RuleStatus};
+use crate::daemon::status::{Now, Refused, Root, RuleStatus};
 use crate::daemon::summary::{Left, Summary};
 use crate::daemon::watchdog::Heartbeat;
+use crate::daemon::worker::recheck::Rechecks;
 use crate::daemon::worker::turn::MAX_PAIRS;
 pub(crate) use crate::daemon::worker::wait::waits;
 use crate::digest::Digest;
@@ -91,6 +95,8 @@ pub(crate) struct Worker<K, B: Backend> {
     feed: Option<<B::Source as Source>::Feed>,
     pairs: HashMap<RelPath, PairState<VersionOf<B>>>,
     timers: BTreeSet<(Moment, RelPath)>,
+    /// Decided files that are compared with their decisions again.
+    rechecks: Rechecks,
     ready: VecDeque<RelPath>,
     /// Attempts under way, each with the attachment that it belongs to.
     jobs: JoinSet<(u64, AttemptResult)>,
@@ -127,6 +133,13 @@ pub(crate) struct Worker<K, B: Backend> {
     refusals: Arc<Refusals>,
     /// Files refused since state was last pruned.
     refused: usize,
+    /// Files that are refused, by reason, and when that is counted anew, if it may have changed.
+    refused_now: BTreeMap<&'static str, Refused>,
+    recount: Option<Moment>,
+    /// No count before this.
+    next_count: Moment,
+    /// Paths that have no file any more and may have been refused.
+    gone: Vec<RelPath>,
     /// Why nothing more may be published.
     fatal: Option<Hold>,
     next_prune: Moment,
@@ -153,6 +166,8 @@ struct PairState<V> {
     running: bool,
     /// It may have changed during the attempt.
     touched: bool,
+    /// In a sign rule, the same of the signature beside it.
+    signature_touched: bool,
     attempts: u32,
     known: Option<Known>,
     hold: Option<Hold>,
@@ -230,6 +245,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             name_taken: NameTaken::default(),
             refusals: Arc::default(),
             refused: 0,
+            refused_now: BTreeMap::new(),
+            recount: Some(now),
+            next_count: now,
+            gone: Vec::new(),
             fatal: None,
             next_prune: now,
             next_retry: now,
@@ -244,6 +263,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             feed: None,
             pairs: HashMap::new(),
             timers: BTreeSet::new(),
+            rechecks: Rechecks::default(),
             ready: VecDeque::new(),
             jobs: JoinSet::new(),
             background: JoinSet::new(),
@@ -286,7 +306,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                     self.begin_scan(now);
                 }
                 self.scan_on().await;
+                self.recheck(now).await;
                 self.run_timers(now).await;
+                self.count_refused(now).await;
                 self.dispatch().await;
             }
             match self.site {
@@ -369,7 +391,12 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let check = self.once.then(|| self.pipeline.clock.now() + ONCE_CHECK);
         let show = self.unshown.then_some(self.next_show);
         let feed_due = self.feed.as_ref().and_then(Feed::due);
-        let wake = [timer, feed_due, check, show].into_iter().flatten().fold(scheduled, Moment::min);
+        let recheck = self.rechecks.due(self.pipeline.clock.now()).filter(|_| attached && !self.once);
+        let recount = self.recount.filter(|_| attached);
+        let wake = [timer, recheck, recount, feed_due, check, show]
+            .into_iter()
+            .flatten()
+            .fold(scheduled, Moment::min);
         let wake = self.pipeline.clock.instant(wake);
         let hint = async {
             match &self.feed {
@@ -392,7 +419,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             Ok(()) = room => self.retry(|hold| matches!(hold, Hold::QuarantineFull { .. })),
             Some(ask) = self.requests.recv() => self.answer(ask),
             Some(done) = self.jobs.join_next() => self.finish(done),
-            Some(done) = self.background.join_next() => ended(done).unwrap_or_default(),
+            Some(done) = self.background.join_next() => {
+                ended(done).unwrap_or_default();
+                self.recount_soon(); // it may have forgotten some
+            }
         }
     }
 
@@ -428,6 +458,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             running_attempts: self.jobs.len(),
             oldest,
             braked: self.site.as_ref().is_some_and(|site| site.is_braked()),
+            refused: self.refused_now.clone(),
             more: self.overflowed,
             last_scan: self.last_scan,
             last_scan_took: self.last_scan_took,

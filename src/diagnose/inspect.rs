@@ -129,6 +129,11 @@ fn to_be_made(rule: &Rule) -> Vec<Finding> {
 
 fn files(rule: &Rule, survey: &Survey) -> Vec<Finding> {
     let mut findings = vec![Finding::fine(FILES, standing(rule, survey.waiting))];
+    for (code, (count, reason)) in &survey.refused {
+        let files = if *count == 1 { "file is" } else { "files are" };
+        let says = format!("{count} {files} refused ({code}): {reason}");
+        findings.push(Finding::note(FILES, says, reason.hint()));
+    }
     for error in &survey.unread {
         findings.push(Finding::fix(FILES, words(error), "let the daemon's user read it"));
     }

@@ -1,13 +1,17 @@
 //! What lies in a rule's directory, and how much of it stands to be signed or judged, without
 //! touching any.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::daemon::site::attach::DirectorySite;
-use crate::daemon::site::decided::is_decided;
-use crate::fs::FsError;
+use crate::daemon::site::decided::{is_decided, is_stray};
+use crate::fs::{FsError, Identity};
+use crate::source::Observation;
 use crate::source::directory::scan::Walk;
+use crate::state::Remembered;
 use crate::state::reader::Decisions;
+use crate::state::reason::{DecisionReason, RefusalReason};
 
 /// Names read at a time.
 const NAMES: usize = 512;
@@ -17,6 +21,9 @@ const NAMES: usize = 512;
 pub(crate) struct Survey {
     /// Files that state has no decision about.
     pub(crate) waiting: usize,
+    /// Files that are or would be refused as they are, by the code of the reason: how many, and why
+    /// one of them.
+    pub(crate) refused: BTreeMap<&'static str, (usize, RefusalReason)>,
     /// Directories that the daemon would watch, the rule's own among them.
     pub(crate) directories: usize,
     /// The first directory from which no file can be moved into the rule's own, although there is no
@@ -26,6 +33,27 @@ pub(crate) struct Survey {
     pub(crate) unread: Vec<FsError>,
     /// Whether there are more directories than are watched, or deeper ones.
     pub(crate) capped: bool,
+}
+
+impl Survey {
+    fn refuse(&mut self, reason: RefusalReason) {
+        self.refused.entry(reason.as_str()).or_insert((0, reason)).0 += 1;
+    }
+}
+
+/// Why a pair is refused as it is: as it lies there, or as was decided about just that.
+fn refusal(
+    site: &DirectorySite,
+    row: Option<&Remembered>,
+    look: &Observation<Identity>,
+) -> Option<RefusalReason> {
+    if look.unfit.is_some() {
+        return look.unfit.clone();
+    }
+    match row.filter(|row| is_decided(site, row, look, false)).map(|row| row.reason.as_ref()) {
+        Some(Some(DecisionReason::Refusal(reason))) => Some(reason.clone()),
+        _ => None,
+    }
 }
 
 /// Walks the directory of a rule that is attached. What state remembers is in `decisions`; without
@@ -54,9 +82,22 @@ pub(crate) fn survey(site: &DirectorySite, decisions: Option<&Decisions>) -> Res
             let look = site.folder().look(&path)?;
             // A row that cannot be read is no decision.
             let row = decisions.and_then(|d| d.remembered(&site.rule.name, &path).ok().flatten());
+            if let Some(reason) = refusal(site, row.as_ref(), &look) {
+                survey.refuse(reason);
+                continue;
+            }
             if look.versions.payload.is_some() && !row.is_some_and(|row| is_decided(site, &row, &look, false))
             {
                 survey.waiting += 1;
+            }
+        }
+        for (_, reason) in batch.unsignable {
+            survey.refuse(reason);
+        }
+        for payload in batch.strays {
+            let row = decisions.and_then(|d| d.remembered(&site.rule.name, &payload).ok().flatten());
+            if is_stray(row.as_ref()) {
+                survey.refuse(RefusalReason::StraySignature);
             }
         }
         survey.unread.extend(batch.failed);

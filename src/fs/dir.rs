@@ -97,8 +97,8 @@ impl Dir {
         &self.path
     }
 
-    /// A path that leads to this very directory, wherever it is and whatever has its name by now. It
-    /// leads elsewhere once this and its clones are dropped.
+    /// A path that leads to this very directory, wherever it is and whatever has its name by now.
+    /// It leads elsewhere once this and its clones are dropped.
     pub(crate) fn by_descriptor(&self) -> PathBuf {
         proc_path(self.fd.as_fd()).into()
     }

@@ -23,6 +23,11 @@ impl RelPath {
         ordinary.then(|| Self(path.into()))
     }
 
+    /// [`RelPath::new`] of the bytes of a path.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::new(OsStr::from_bytes(bytes))
+    }
+
     /// The last component.
     pub fn name(&self) -> &OsStr {
         self.0.file_name().unwrap_or_default()

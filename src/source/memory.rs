@@ -349,7 +349,7 @@ impl Feed for MemoryFeed {
 
     fn take(&mut self, _: Moment) -> News {
         let hints = self.bucket.take_hints();
-        News { paths: hints.iter().filter_map(|path| self.payload_of(path)).collect(), scan: None }
+        News { paths: hints.iter().filter_map(|path| self.payload_of(path)).collect(), ..News::default() }
     }
 
     async fn wait(&self) {

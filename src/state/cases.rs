@@ -13,13 +13,14 @@ use super::error::state_error;
 use super::ledger::{self, Pruned, Read, Seal};
 use super::link::{Head, Row};
 use super::reader::{Expected, Filter, History, HistoryError, JudgedFilter, NameFilter};
-use super::reason::DecisionReason;
 use super::reason::sentences::tests::every_sentence;
+use super::reason::{DecisionReason, RefusalReason};
 use super::thread::whole;
 use super::*;
 use crate::clock;
 use crate::digest::Digest;
-use crate::fs::RelPath;
+use crate::fs::{RelPath, Unfit};
+use crate::signature::Signature;
 use crate::signing::Reason;
 
 /// Puts decisions on record as a command does.
@@ -556,6 +557,65 @@ async fn o10_each_sentence_of_an_earlier_version_becomes_its_code_and_any_other_
             assert_eq!(rows(dir.path(), &Filter::default()), kept, "the record stays as it is");
         }
         verify(dir.path()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn o10_state_of_version_3_gets_its_indexes_and_what_it_remembers_is_found_by_them() {
+    let dir = record(3);
+    let signature = Signature::parse(&[7; 20]).unwrap();
+    let signed = |path: &str| Decision {
+        payload: Some(Version([path.len().try_into().unwrap(); 40])),
+        signature_digest: Some(signature.digest()),
+        ..decision(path, Outcome::Signed)
+    };
+    let unfit = DecisionReason::Refusal(RefusalReason::Payload(Unfit::Links { links: 2, max: 1 }));
+    let refused = Decision { reason: Some(unfit.clone()), ..decision("linked", Outcome::Refused) };
+    let (state, _) = State::open(dir.path()).unwrap();
+    state.record_all(vec![signed("a"), signed("bb"), refused]).await.unwrap();
+    drop(state);
+    let without = "DROP INDEX decided_signature; DROP INDEX decided_inode; DROP INDEX decided_refused;
+         DROP INDEX history_signature; PRAGMA user_version = 3;";
+    db(dir.path()).execute_batch(without).unwrap();
+    assert_eq!(version(dir.path()), 3);
+    let (state, _) = State::open(dir.path()).unwrap();
+    assert_eq!(version(dir.path()), schema::VERSION);
+    let rule = decision("a", Outcome::Signed).rule;
+    let names = |found: Vec<(RelPath, Remembered)>| -> Vec<_> {
+        found.into_iter().map(|(path, _)| path.as_path().to_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(state.signed_with(&rule, &signature).await.unwrap()), ["a", "bb"]);
+    let mut renamed = [1; 40];
+    renamed[39] = 9;
+    assert_eq!(names(state.signed_before_a_move(&rule, Version(renamed)).await.unwrap()), ["a"]);
+    assert!(state.is_signature_on_record(&rule, &signature).await.unwrap());
+    assert!(!state.is_signature_on_record("other", &signature).await.unwrap());
+    let DecisionReason::Refusal(reason) = unfit else { panic!() };
+    assert_eq!(state.refusals(&rule).await.unwrap(), [(reason, 1)]);
+    assert_eq!(names(state.refused_after(&rule, &[], None, 9).await.unwrap()), ["linked"]);
+    let path = RelPath::new("linked").unwrap();
+    let payload = state.remembered(&rule, &path).await.unwrap().unwrap().payload;
+    for (version, left) in [(Some(Version([9; 40])), 1), (payload, 0)] {
+        state.forget_refused(&rule, vec![(path.clone(), version)]).await.unwrap();
+        assert_eq!(state.refusals(&rule).await.unwrap().len(), left);
+    }
+    drop(state);
+    // Found by their index, and not by reading all rows.
+    let db = db(dir.path());
+    let queries = [
+        (super::memory::SIGNED_WITH, "decided_signature"),
+        (super::memory::SIGNED_BEFORE_A_MOVE, "decided_inode"),
+        (super::memory::REFUSED_AFTER, "decided_refused"),
+        (super::memory::REFUSALS, "decided_refused"),
+        (ledger::KNOWS_SIGNATURE, "history_signature"),
+    ];
+    for (query, index) in queries {
+        let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+        let nulls = vec![rusqlite::types::Null; explain.parameter_count()];
+        let plan =
+            explain.query_map(rusqlite::params_from_iter(nulls), |row| row.get::<_, String>(3)).unwrap();
+        let plan: Vec<_> = plan.map(Result::unwrap).collect();
+        assert!(plan.iter().any(|step| step.contains(&format!("INDEX {index} "))), "{query}: {plan:?}");
     }
 }
 

@@ -12,9 +12,10 @@ use super::file::FILE;
 use super::ledger::{Pruned, Seal};
 use super::link::Head;
 use super::memory::{
-    add_pending_publish, forget_delivered_version, forget_pending_publishes, is_superseded, remember,
-    remember_delivered_version, remembered,
+    add_pending_publish, forget_delivered_version, forget_pending_publishes, is_superseded, refusals,
+    refused_after, remember, remember_delivered_version, remembered, signed_before_a_move, signed_with,
 };
+use super::reason::RefusalReason;
 use super::thread::{Done, Place, Request, Work, serve, whole};
 use super::{Decision, Outcome, QuarantineExit, Remembered, StateError, Version};
 use super::{ledger, quarantine_exit, schema};
@@ -345,6 +346,101 @@ impl State {
             .exists(params![rule, digest])
         })
         .await
+    }
+
+    /// How many paths of a rule are refused, by reason: by its code, each with the details that one
+    /// of them has.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn refusals(&self, rule: &str) -> Result<Vec<(RefusalReason, usize)>, StateError> {
+        let rule = rule.to_owned();
+        self.call(move |db| refusals(db, &rule)).await
+    }
+
+    /// Some of the paths of a rule that are refused: at most `most` of those after `last`, in their
+    /// order; with a code, only those for this reason. None when there are no more.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn refused_after(
+        &self,
+        rule: &str,
+        last: &[u8],
+        reason: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<(RelPath, Remembered)>, StateError> {
+        let (rule, last, reason) = (rule.to_owned(), last.to_vec(), reason.map(str::to_owned));
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        self.call(move |db| refused_after(db, &rule, &last, reason.as_deref(), most)).await
+    }
+
+    /// Forgets that these paths were refused, as far as the refusal is the last decision, and about
+    /// that version of the payload.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn forget_refused(
+        &self,
+        rule: &str,
+        paths: Vec<(RelPath, Option<Version>)>,
+    ) -> Result<(), StateError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let rule = rule.to_owned();
+        self.call(move |db| {
+            let mut delete = db.prepare_cached(
+                "DELETE FROM decided WHERE rule = ?1 AND path = ?2 AND payload IS ?3 AND outcome = 'refused'",
+            )?;
+            for (path, payload) in &paths {
+                delete.execute(params![rule, path.as_bytes(), payload.map(|version| version.0)])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The paths of a rule that were last signed in place with exactly this signature; no more than
+    /// a few of them.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn signed_with(
+        &self,
+        rule: &str,
+        signature: &Signature,
+    ) -> Result<Vec<(RelPath, Remembered)>, StateError> {
+        let (rule, digest) = (rule.to_owned(), signature.digest());
+        self.call(move |db| signed_with(db, &rule, &digest)).await
+    }
+
+    /// The paths of a rule that this file was last signed in place under, if it was only renamed
+    /// since; no more than a few of them.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn signed_before_a_move(
+        &self,
+        rule: &str,
+        payload: Version,
+    ) -> Result<Vec<(RelPath, Remembered)>, StateError> {
+        let rule = rule.to_owned();
+        self.call(move |db| signed_before_a_move(db, &rule, &payload)).await
+    }
+
+    /// Whether it is on record that a rule made or adopted this signature, whatever became of the
+    /// file.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn is_signature_on_record(
+        &self,
+        rule: &str,
+        signature: &Signature,
+    ) -> Result<bool, StateError> {
+        let (rule, digest) = (rule.to_owned(), signature.digest());
+        self.call(move |db| ledger::knows_signature(db, &rule, &digest)).await
     }
 
     /// Whether a digest is an older delivered version of this path: another one was delivered, or

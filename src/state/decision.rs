@@ -1,5 +1,7 @@
 //! A decision about a version of a file, as it is remembered and put on record.
 
+use std::time::Duration;
+
 use super::Outcome;
 use super::reason::DecisionReason;
 use crate::clock::FileTime;
@@ -10,6 +12,33 @@ use crate::signature::Signature;
 /// A version of a file as state keeps it: without the device, which changes with a remount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version(pub(super) [u8; 40]);
+
+impl Version {
+    /// What a rename leaves as it is: inode, size, and the second of the last modification.
+    pub(crate) fn but_for_its_change(&self) -> &[u8] {
+        self.0.get(..24).unwrap_or_default()
+    }
+
+    /// Whether it may be the same file after a rename.
+    pub(crate) fn may_be_moved(&self, other: &Self) -> bool {
+        self.but_for_its_change() == other.but_for_its_change()
+    }
+
+    /// Its size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.number(8).map_or(0, u64::from_be_bytes)
+    }
+
+    /// When it last changed, since the epoch.
+    pub(crate) fn changed(&self) -> Duration {
+        let seconds = self.number(28).map_or(0, i64::from_be_bytes);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+    }
+
+    fn number<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.0.get(at..)?.first_chunk().copied()
+    }
+}
 
 impl From<&Identity> for Version {
     fn from(identity: &Identity) -> Self {

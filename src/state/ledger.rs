@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::Decision;
 use super::audit::{Audit, Break, Claims};
 use super::link::{Genesis, Head, LEN, Link, Point, Row};
+use crate::digest::Digest;
 
 /// `chain` has one row: the beginning, the checkpoint and the head. `kept_item` holds the
 /// quarantine items whose rows retention removed, so that they are not put on record anew.
@@ -229,6 +230,14 @@ pub(super) fn knows_item(db: &Connection, item: &str) -> rusqlite::Result<bool> 
         "SELECT 1 FROM history WHERE item = ?1 UNION ALL SELECT 1 FROM kept_item WHERE item = ?1",
     )?
     .exists([item])
+}
+
+pub(super) const KNOWS_SIGNATURE: &str =
+    "SELECT 1 FROM history WHERE signature_digest = ?1 AND outcome IN ('signed', 'adopted') AND rule = ?2";
+
+/// Whether a signature of a rule in place is on record, under any name.
+pub(super) fn knows_signature(db: &Connection, rule: &str, signature: &Digest) -> rusqlite::Result<bool> {
+    db.prepare_cached(KNOWS_SIGNATURE)?.exists(params![signature.to_string(), rule])
 }
 
 /// Drops what is remembered about items of pruned rows that are no longer in the store.

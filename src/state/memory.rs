@@ -1,19 +1,37 @@
 //! What is remembered of each path: the last decision, pending publishes, delivered versions.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::reason::{self, DecisionReason};
+use super::reason::{self, DecisionReason, RefusalReason};
 use super::{Decision, Outcome, Remembered, Version};
 use crate::digest::Digest;
+use crate::fs::RelPath;
+
+/// Each query has the condition of the index that it uses, or it would read every row of the rule.
+pub(super) const SIGNED_WITH: &str =
+    "SELECT fingerprint, payload, signature, outcome, digest, signature_digest, reason, details, path
+     FROM decided WHERE rule = ?1 AND signature_digest = ?2 AND outcome IN ('signing', 'signed', 'adopted')
+     LIMIT 16";
+pub(super) const SIGNED_BEFORE_A_MOVE: &str =
+    "SELECT fingerprint, payload, signature, outcome, digest, signature_digest, reason, details, path
+     FROM decided WHERE rule = ?1 AND substr(payload, 1, 24) = ?2 AND signature_digest IS NOT NULL
+     AND outcome IN ('signing', 'signed', 'adopted') LIMIT 16";
+pub(super) const REFUSED_AFTER: &str =
+    "SELECT fingerprint, payload, signature, outcome, digest, signature_digest, reason, details, path
+     FROM decided INDEXED BY decided_refused
+     WHERE rule = ?1 AND outcome = 'refused' AND path > ?2 AND (?3 IS NULL OR reason = ?3)
+     ORDER BY path LIMIT ?4";
+pub(super) const REFUSALS: &str = "SELECT reason, max(details), count(*)
+     FROM decided INDEXED BY decided_refused WHERE rule = ?1 AND outcome = 'refused' GROUP BY reason";
 
 pub(super) fn remembered(db: &Connection, rule: &str, path: &[u8]) -> rusqlite::Result<Option<Remembered>> {
     let sql = "SELECT fingerprint, payload, signature, outcome, digest, signature_digest, reason, details
          FROM decided WHERE rule = ?1 AND path = ?2";
-    remembered_by(db, sql, rule, path, |row| {
-        let (code, details): (Option<String>, Option<String>) = (row.get(6)?, row.get(7)?);
-        Ok(code.and_then(|code| DecisionReason::parse(&code, details.as_deref())))
-    })
+    remembered_by(db, sql, rule, path, coded)
 }
 
 /// The same in a database of an earlier version that was not migrated yet.
@@ -30,6 +48,70 @@ pub(super) fn remembered_before_codes(
             refusal.or_else(|| DecisionReason::parse(&reason, None))
         }))
     })
+}
+
+/// The paths whose last decision is that they were signed in place with exactly this signature.
+pub(super) fn signed_with(
+    db: &Connection,
+    rule: &str,
+    signature: &Digest,
+) -> rusqlite::Result<Vec<(RelPath, Remembered)>> {
+    found(db, SIGNED_WITH, params![rule, signature.to_string()])
+}
+
+/// The paths whose last decision is that this file was signed in place there, as far as a rename
+/// lets it be known.
+pub(super) fn signed_before_a_move(
+    db: &Connection,
+    rule: &str,
+    payload: &Version,
+) -> rusqlite::Result<Vec<(RelPath, Remembered)>> {
+    found(db, SIGNED_BEFORE_A_MOVE, params![rule, payload.but_for_its_change()])
+}
+
+/// Refused paths after `last`, in their order, a page of them.
+pub(super) fn refused_after(
+    db: &Connection,
+    rule: &str,
+    last: &[u8],
+    reason: Option<&str>,
+    most: i64,
+) -> rusqlite::Result<Vec<(RelPath, Remembered)>> {
+    found(db, REFUSED_AFTER, params![rule, last, reason, most])
+}
+
+/// How many paths are refused for each reason, by its code, with one that has it.
+pub(super) fn refusals(db: &Connection, rule: &str) -> rusqlite::Result<Vec<(RefusalReason, usize)>> {
+    let mut query = db.prepare_cached(REFUSALS)?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let (code, details): (Option<String>, Option<String>) = (row.get(0)?, row.get(1)?);
+        let count: i64 = row.get(2)?;
+        let reason = code.and_then(|code| RefusalReason::parse(&code, details.as_deref()));
+        // One that this version does not know is decided anew.
+        Ok(reason.zip(usize::try_from(count).ok()))
+    };
+    query.query_map([rule], read)?.filter_map(Result::transpose).collect()
+}
+
+/// Rows whose last column is a path. One that cannot be read is none.
+fn found(
+    db: &Connection,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<(RelPath, Remembered)>> {
+    let mut query = db.prepare_cached(sql)?;
+    let rows = query.query_map(parameters, |row| {
+        let path: Vec<u8> = row.get(8)?;
+        let path = RelPath::new(OsStr::from_bytes(&path));
+        Ok(path.zip(decoded(row, coded).ok().flatten()))
+    })?;
+    rows.filter_map(Result::transpose).collect()
+}
+
+/// The reason in the columns after the digests.
+fn coded(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<DecisionReason>> {
+    let (code, details): (Option<String>, Option<String>) = (row.get(6)?, row.get(7)?);
+    Ok(code.and_then(|code| DecisionReason::parse(&code, details.as_deref())))
 }
 
 fn remembered_by(

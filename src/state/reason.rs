@@ -70,6 +70,27 @@ impl RefusalReason {
     pub(crate) const fn may_pass(&self) -> bool {
         matches!(self, Self::Payload(Unfit::Links { .. }) | Self::Signature(Unfit::Links { .. }))
     }
+    /// The codes of all of them.
+    pub(crate) const CODES: [&'static str; 18] = [
+        "context-too-long",
+        "foreign-signature",
+        "hard-links",
+        "name-too-long",
+        "not-regular",
+        "orphan-signature",
+        "owner",
+        "set-id",
+        "signature-hard-links",
+        "signature-not-regular",
+        "signature-of-signature",
+        "signature-owner",
+        "signature-set-id",
+        "signature-too-large",
+        "stale-signature",
+        "stray-signature",
+        "suffix-in-other-case",
+        "too-large",
+    ];
 
     /// Whether it holds only as long as the files are found unfit again.
     pub(crate) const fn is_unfit(&self) -> bool {
@@ -106,6 +127,34 @@ impl RefusalReason {
             Self::StaleSignature => "stale-signature",
             Self::ForeignSignature => "foreign-signature",
             Self::ContextTooLong { .. } => "context-too-long",
+        }
+    }
+
+    /// What a person can do. It ends with any change of the file.
+    pub(crate) const fn hint(&self) -> &'static str {
+        match self {
+            Self::Payload(Unfit::NotRegular(_)) | Self::Signature(Unfit::NotRegular(_)) => {
+                "remove it, or put a regular file in its place"
+            }
+            Self::Payload(Unfit::Links { .. }) | Self::Signature(Unfit::Links { .. }) => {
+                "remove the other links (find -samefile), copy it, or raise max_links"
+            }
+            Self::Payload(Unfit::TooLarge { .. }) | Self::Signature(Unfit::TooLarge { .. }) => {
+                "remove it, or raise max_size"
+            }
+            Self::Payload(Unfit::Owner(_)) | Self::Signature(Unfit::Owner(_)) => {
+                "have it brought by an allowed owner, or add its owner to allowed_owners"
+            }
+            Self::Payload(Unfit::SetId) | Self::Signature(Unfit::SetId) => "chmod ug-s",
+            Self::NameTooLong { .. } | Self::ContextTooLong { .. } => "give it a shorter name, or exclude it",
+            Self::SignatureOfSignature => "rename or remove it",
+            Self::StraySignature => "remove it, or put its file beside it",
+            Self::SuffixInOtherCase => "rename it, or exclude it",
+            Self::OrphanSignature => "remove it, or have its file sent",
+            Self::StaleSignature => {
+                "remove the signature to have the file signed, or set on_stale = \"resign\""
+            }
+            Self::ForeignSignature => "remove or rename what lies there to have the file signed",
         }
     }
 
@@ -331,6 +380,12 @@ pub(super) mod tests {
             assert_eq!(shown(&reason.to_record()), reason.to_string());
             assert!(reason.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{reason:?}");
         }
+    }
+
+    #[test]
+    fn every_code_of_a_refusal_is_among_the_codes() {
+        let codes: BTreeSet<_> = refusals().iter().map(RefusalReason::as_str).collect();
+        assert_eq!(codes.into_iter().collect::<Vec<_>>(), RefusalReason::CODES);
     }
 
     #[test]

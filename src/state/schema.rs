@@ -18,7 +18,7 @@ use crate::fs::FsError;
 
 /// The version this program writes (`PRAGMA user_version`). Earlier ones are migrated, later ones
 /// refused.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// The version since which the record is chained.
 pub(super) const CHAINED: i64 = 2;
@@ -58,6 +58,21 @@ const TABLES: &str = "
         digest TEXT NOT NULL,
         UNIQUE (rule, path, digest)
     ) STRICT;
+";
+
+/// Since version 4: a signature is found by its digest, in decisions and on record; a payload by
+/// what a rename leaves of its version; and what is refused without reading what is not. A partial
+/// index serves only queries that have its condition, and SQLite prefers the primary key to one
+/// that begins with the rule as well.
+const INDEXES: &str = "
+    CREATE INDEX IF NOT EXISTS decided_signature ON decided (signature_digest)
+        WHERE signature_digest IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS decided_inode ON decided (substr(payload, 1, 24))
+        WHERE signature_digest IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS decided_refused ON decided (outcome, rule, path, reason, details)
+        WHERE outcome = 'refused';
+    CREATE INDEX IF NOT EXISTS history_signature ON history (signature_digest)
+        WHERE outcome IN ('signed', 'adopted');
 ";
 
 /// Why a database did not open.
@@ -163,9 +178,10 @@ fn migrate(db: &Connection) -> Result<(), OpenError> {
         }
         1 => chain_up(db).and_then(|()| give_codes(db)),
         2 => give_codes(db),
-        VERSION => Ok(()),
+        CODES..=VERSION => Ok(()),
         other => Err(OpenError::Version(other)),
     };
+    let done = done.and_then(|()| Ok(db.execute_batch(INDEXES)?));
     match done.and_then(|()| Ok(db.execute_batch(&format!("PRAGMA user_version = {VERSION}; COMMIT"))?)) {
         Ok(()) => Ok(()),
         Err(error) => {

@@ -1070,8 +1070,7 @@ fn a5_what_is_wrong_with_a_signature_is_told_of_the_signature() {
             &"its .sig has 2 hard links; max_links allows 1".into()
         )
     );
-    fs::remove_file(signature).unwrap();
-    daemon.hang_up(); // no event tells of it; the next scan does
+    fs::remove_file(signature).unwrap(); // no event tells of it
     daemon.waits_for("delivered");
 }
 

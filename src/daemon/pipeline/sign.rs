@@ -1,12 +1,14 @@
 //! Sign rules: make a signature unless a good one exists; never touch one that is not ours (P8).
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::clock;
 use crate::context::Context;
 use crate::daemon::decide;
 use crate::daemon::decide::{Existing, Recalled, Signing};
 use crate::daemon::pipeline::{Attempt, AttemptOutcome, Facts, Pipeline, Refusal, Settled, facts};
-use crate::daemon::site::decided::{fits, recalled};
+use crate::daemon::site::decided::{fits, recalled, recalled_elsewhere};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
@@ -16,14 +18,19 @@ use crate::kms::Operation;
 use crate::kms::{Kms, TroubleKind};
 use crate::message::log;
 use crate::policy::SignRule;
+use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::signing::{Signed, Verdict};
 use crate::sink::warrant::Warrant;
 use crate::sink::{Old, Sink as _};
-use crate::source::{Snapshot, Source as _, Version as _};
+use crate::source::{Snapshot, Source as _, Version};
 use crate::state;
 use crate::state::reason::RefusalReason;
 use crate::state::{Outcome, Remembered};
+
+/// How long the second file of a pair that is being moved is waited for. A person, or a script that
+/// moves first all files of one kind and then those of the other, needs seconds.
+const HALF_MOVED: Duration = Duration::from_secs(60);
 
 impl<K: Kms> Pipeline<K> {
     pub(crate) async fn sign<B: Backend>(
@@ -38,6 +45,9 @@ impl<K: Kms> Pipeline<K> {
         let context = self.context(site, &work.path)?;
         if !self.dry_run {
             self.ask_breaker(std::slice::from_ref(&rule.key), Operation::Encrypt)?;
+        }
+        if rule.deliver_to.is_none() && Box::pin(self.is_half_moved(site, work)).await? {
+            return Ok(AttemptOutcome::HalfMoved);
         }
         let taken = Box::pin(self.take(site, work, rule.deliver_to.is_some())).await?;
         if taken.writer == Writer::Present {
@@ -122,7 +132,12 @@ impl<K: Kms> Pipeline<K> {
             None if self.state.is_pending_publish(&site.rule.name, &work.path, signature).await? => {
                 Recalled::PendingPublish
             }
-            None => Recalled::Nothing,
+            None => {
+                let rows = self.state.signed_with(&site.rule.name, signature).await?;
+                let context_of = |path: &RelPath| self.context(site, path).ok();
+                let is_content = |row: &Remembered| row.is_of_payload(&taken.hashed.digest);
+                recalled_elsewhere(site, &rows, context, context_of, is_content).unwrap_or(Recalled::Nothing)
+            }
         };
         if let Some(existing) = decide::recalled(recalled, fits) {
             return Ok(existing);
@@ -140,7 +155,43 @@ impl<K: Kms> Pipeline<K> {
             Err(trouble) => return Err(trouble.into()),
         };
         let is_valid = matches!(opened.judge(&taken.hashed.digests)?, Verdict::Valid(_));
-        Ok(decide::opened(is_valid, opened.is_genuine(), fits))
+        // KMS does not open one that was made for another name. What is on record is ours.
+        let is_genuine =
+            opened.is_genuine() || self.state.is_signature_on_record(&site.rule.name, signature).await?;
+        Ok(decide::opened(is_valid, is_genuine, fits))
+    }
+
+    /// Whether one file of a signed pair was renamed a moment ago and the other one was not yet, so
+    /// that it may still follow: people move pairs one file at a time. Signed now, the pair would
+    /// have two signatures, or another file's.
+    async fn is_half_moved<B: Backend>(
+        &self,
+        site: &Site<B>,
+        work: &Attempt<VersionOf<B>>,
+    ) -> Result<bool, AttemptError> {
+        let PairVersion { payload: Some(payload), signature: None } = &work.versions else {
+            return Ok(false);
+        };
+        let rule = &site.rule.name;
+        if is_recent(payload) {
+            // The payload went first: where it was its signature lies alone.
+            for (path, row) in self.state.signed_before_a_move(rule, payload.stored()).await? {
+                let there = site.source.observe(&path).await?.versions;
+                let signature = there.signature.filter(|_| there.payload.is_none());
+                if path != work.path && is_moved(row.signature, signature.as_ref()) {
+                    return Ok(true);
+                }
+            }
+        }
+        // Its signature went first, to a name that has no file yet.
+        let row = self.state.remembered(rule, &work.path).await?;
+        let signature = row.filter(|row| row.outcome.is_signed_in_place()).and_then(|row| row.signature);
+        let Some(path) = signature.and_then(|signature| site.lone_signatures().seen(&signature)) else {
+            return Ok(false);
+        };
+        let there = site.source.observe(&path).await?.versions;
+        let lies_there = there.signature.filter(|_| there.payload.is_none());
+        Ok(is_moved(signature, lies_there.as_ref()) && lies_there.as_ref().is_some_and(is_recent))
     }
 
     /// Makes a signature and writes it, in place of `old` if there is one.
@@ -287,6 +338,18 @@ impl<K: Kms> Pipeline<K> {
         let opened = self.open_signature(site, keys, formats, context, signature).await?;
         Ok(matches!(opened.judge(&taken.hashed.digests)?, Verdict::Valid(_)))
     }
+}
+
+/// Whether a file changed, or was renamed, so short a time ago that the other one of its pair may
+/// be on its way. By a clock that is ahead, none is.
+pub(crate) fn is_recent(version: &impl Version) -> bool {
+    let age = clock::since_epoch().checked_sub(version.changed());
+    age.is_some_and(|age| age < HALF_MOVED)
+}
+
+/// Whether what lies somewhere may be what was remembered, renamed or not.
+fn is_moved<V: Version>(remembered: Option<state::Version>, there: Option<&V>) -> bool {
+    remembered.zip(there).is_some_and(|(remembered, there)| remembered.may_be_moved(&there.stored()))
 }
 
 const fn lease_word(writer: Writer) -> &'static str {

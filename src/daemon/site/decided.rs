@@ -1,8 +1,10 @@
 //! Whether a remembered decision still applies: to the versions that are there now, under the same
 //! rule.
 
+use crate::context::Context;
 use crate::daemon::decide::Recalled;
 use crate::daemon::site::{Backend, Site, VersionOf};
+use crate::fs::RelPath;
 use crate::policy::{Mode, OnInvalid, OnStale, SignRule};
 use crate::settle::PairVersion;
 use crate::signature::Signature;
@@ -103,6 +105,31 @@ pub(crate) fn recalled<B: Backend>(
         same_content,
         same_rule: [&site.fingerprint, &site.other_format].contains(&&row.fingerprint),
         is_recorded: row.outcome != Outcome::Signing,
+    })
+}
+
+/// What decisions about other paths say of the signature beside a file to be signed: those that
+/// were signed with exactly this one. A pair that was renamed is as good as it was if its content
+/// is the same and nothing of its context comes from its name. `context_of` gives the context of a
+/// path.
+pub(crate) fn recalled_elsewhere<B: Backend>(
+    site: &Site<B>,
+    rows: &[(RelPath, Remembered)],
+    context: &Context,
+    context_of: impl Fn(&RelPath) -> Option<Context>,
+    is_content: impl Fn(&Remembered) -> bool,
+) -> Option<Recalled> {
+    let all = rows.iter().map(|(path, row)| Recalled::Decided {
+        same_content: is_content(row),
+        same_rule: [&site.fingerprint, &site.other_format].contains(&&row.fingerprint)
+            && context_of(path).as_ref() == Some(context),
+        is_recorded: row.outcome != Outcome::Signing,
+    });
+    all.max_by_key(|recalled| match recalled {
+        Recalled::Decided { same_content, same_rule, is_recorded } => {
+            (*same_content && *same_rule, *is_recorded)
+        }
+        Recalled::Nothing | Recalled::PendingPublish => (false, false),
     })
 }
 

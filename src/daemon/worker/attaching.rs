@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::daemon::site::{Backend, Detached, Role, Site, Unattached};
+use crate::daemon::worker::recheck::Rechecks;
 use crate::daemon::worker::{REATTACH, Worker};
 use crate::escape::quoted;
 use crate::fs::FsError;
@@ -87,6 +88,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.timers.clear();
         self.ready.clear();
         self.pairs.clear();
+        self.rechecks = Rechecks::default();
         self.next_attach = self.pipeline.clock.now();
     }
 }

@@ -30,6 +30,8 @@ use crate::state::{Outcome, Remembered};
 const RETRY_ALL: Duration = Duration::from_secs(30);
 /// How long a second hard link must be seen before a file is refused for it.
 const LINKS_STAY: Duration = Duration::from_secs(3);
+/// Between looks whether the other file of a pair has followed.
+const HALF_MOVED_LOOK: Duration = Duration::from_secs(1);
 /// Pairs observed before results and orders are handled again.
 const LOOKS: usize = 512;
 
@@ -113,6 +115,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         if next == Next::Gone {
             self.heartbeat.at_source(site.source.acknowledge(path)).await; // nothing is left to do
+            self.is_gone(path);
         }
         self.follow(path, next);
         None
@@ -180,6 +183,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let Some(entry) = self.pairs.get_mut(&result.path) else { return };
         entry.running = false;
         let touched = std::mem::take(&mut entry.touched);
+        let signature_touched = std::mem::take(&mut entry.signature_touched);
         entry.known = result.known;
         let ended = match result.outcome {
             AttemptOutcome::Settled(settled) => {
@@ -187,8 +191,19 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 self.rule_status.count(settled.outcome);
                 self.pairs.remove(&result.path);
                 self.recovered(&settled);
+                self.rechecks.refused(&result.path, settled.reason.as_ref(), now);
+                if settled.outcome == Outcome::Refused || !self.refused_now.is_empty() {
+                    self.recount_soon();
+                }
+                if self.refused_now.contains_key(RefusalReason::StraySignature.as_str())
+                    && let Some(signature) = self.rule.signature_path(&result.path)
+                {
+                    self.is_gone(&signature); // what lies there has its file by now
+                }
                 if touched {
                     self.enter(result.path, now); // the decision may be about versions that are gone by now
+                } else if signature_touched {
+                    self.signature_changed(result.path, now); // by this attempt, most likely
                 }
                 return;
             }
@@ -204,6 +219,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 if is_same { AttemptEnd::Touched } else { AttemptEnd::Changed }
             }
             AttemptOutcome::NotYet => AttemptEnd::NotYet,
+            AttemptOutcome::HalfMoved => AttemptEnd::Hold(now + HALF_MOVED_LOOK),
             AttemptOutcome::Hold(hold) => {
                 self.hold(&result.path, hold);
                 if touched {
@@ -321,6 +337,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if refusals.is_empty() {
             return;
         }
+        let now = self.pipeline.clock.now();
         let paths = refusals.iter().map(|refusal| refusal.path.clone()).collect();
         let asked = self.pipeline.state.remembered_all(&self.rule.name, paths);
         let rows = self.heartbeat.at_state(asked).await.unwrap_or_default();
@@ -330,6 +347,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             match rows.get(&refusal.path) {
                 Some(Some(row)) if is_refused_still(site, row, &refusal.versions, &refusal.reason) => {
                     self.summary.already(row.outcome, row.reason.as_ref(), &refusal.path);
+                    self.rechecks.refused(&refusal.path, row.reason.as_ref(), now);
                     self.heartbeat.at_source(site.source.acknowledge(&refusal.path)).await;
                     self.pairs.remove(&refusal.path);
                 }
@@ -337,6 +355,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
         }
         self.refused += new.len();
+        if !new.is_empty() {
+            self.recount_soon();
+        }
         let paths: Vec<RelPath> = new.iter().map(|refusal| refusal.path.clone()).collect();
         match self.heartbeat.at_state(self.pipeline.refuse(site, new)).await {
             Ok(settled) => {
@@ -344,6 +365,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                     self.heartbeat.at_source(site.source.acknowledge(path)).await;
                     self.summary.settled(&settled, path);
                     self.rule_status.count(settled.outcome);
+                    self.rechecks.refused(path, settled.reason.as_ref(), now);
                     self.pairs.remove(path);
                 }
             }

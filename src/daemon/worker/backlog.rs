@@ -1,7 +1,7 @@
 //! The backlog of a rule: which pairs wait and for what, listed on request and summarised for the
 //! status.
 //!
-//! Reads the worker's memory only, and no file.
+//! Reads the worker's memory, and for refused files state; no file.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use crate::clock::{Clocks, Moment};
 use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
 use crate::daemon::site::{Backend, VersionOf};
 use crate::daemon::status::{Cause, Oldest};
+use crate::daemon::worker::refused::add_refused;
 use crate::daemon::worker::wait::{NAME_TAKEN, NAME_TAKEN_HINT, NAME_TAKEN_TEXT, Wait};
 use crate::daemon::worker::{NEVER_SETTLES, PairState, Worker};
 use crate::escape::Escaped;
@@ -82,8 +83,13 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     pub(crate) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Backlog { which, most, answer } => {
-                // The caller may have given up.
-                answer.send(self.backlog(&which, most)).ok();
+                let mut list = self.backlog(&which, most);
+                list.total += self.count_of(&which);
+                let (state, rule) = (self.pipeline.state.clone(), self.rule.name.clone());
+                self.background.spawn(async move {
+                    add_refused(&state, &rule, &which, most, &mut list).await;
+                    answer.send(list).ok(); // the caller may have given up
+                });
             }
             Ask::Rescan(done) => {
                 let now = self.pipeline.clock.now();

@@ -14,6 +14,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         for path in news.paths {
             self.look_soon(path, now);
         }
+        for path in news.signatures {
+            self.signature_changed(path, now);
+        }
         match news.scan {
             Some(Urgency::Now) => self.next_scan = now,
             Some(Urgency::Soon) => self.scan_soon(now),

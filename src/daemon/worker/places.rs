@@ -37,6 +37,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             timer: None,
             running: false,
             touched: false,
+            signature_touched: false,
             attempts: 0,
             known: None,
             hold: None,

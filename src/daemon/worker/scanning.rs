@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::daemon::pipeline::sign::is_recent;
 use crate::daemon::pipeline::{Facts, Refusal};
 use crate::daemon::site::decided::{is_decided, is_stray};
 use crate::daemon::site::{Backend, Site};
@@ -21,7 +22,7 @@ use crate::message::log;
 use crate::settle::PairVersion;
 use crate::sink::Sink as _;
 use crate::source::directory::scan::{Meaning, meaning};
-use crate::source::{Batch, Feed as _, POLL, Source};
+use crate::source::{Batch, Feed as _, POLL, Source, Version as _};
 use crate::state::reason::RefusalReason;
 use crate::state::{State, StateError};
 
@@ -107,7 +108,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                     self.summary.left(Left { path: None, why: error.to_string() });
                 }
             }
-            let strays = self.foreign(batch.strays).await;
+            let strays = self.foreign(site, batch.strays).await;
             let strays = strays.into_iter().map(|path| (path, RefusalReason::StraySignature));
             self.refuse_names(site, batch.unsignable.into_iter().chain(strays).collect()).await;
             let tidied = site.sink.tidy(batch.leftovers, &self.pipeline.state);
@@ -172,6 +173,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.soonest_scan = ended + ended.saturating_sub(scan.began).max(SCAN_PAUSE);
         self.next_scan = self.next_scan.max(self.soonest_scan).min(ended + pause);
         self.prune(site, ended);
+        self.forget_unrefused(site);
     }
 
     /// Enters the paths whose present versions state has no final decision about.
@@ -192,6 +194,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 if self.is_first_scan {
                     self.summary.already(row.outcome, row.reason.as_ref(), &path);
                 }
+                self.rechecks.refused(&path, row.reason.as_ref(), now);
                 continue;
             }
             if self.pairs.len() >= MAX_PAIRS {
@@ -202,15 +205,25 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
-    /// Signature files of payloads that are gone, except those that this rule made or adopted.
-    async fn foreign(&self, payloads: Vec<RelPath>) -> Vec<RelPath> {
+    /// Signature files of payloads that are gone, except those that this rule made or adopted, and
+    /// those that came just now: their payloads may follow.
+    async fn foreign(&self, site: &Site<B>, payloads: Vec<RelPath>) -> Vec<RelPath> {
         if payloads.is_empty() {
             return Vec::new();
         }
         // If state cannot be read, the next scan finds them.
         let rows = self.pipeline.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
-        let foreign = rows.into_iter().filter(|(_, row)| is_stray(row.as_ref()));
-        foreign.filter_map(|(path, _)| self.rule.signature_path(&path)).collect()
+        let mut foreign = Vec::new();
+        for (path, _) in rows.into_iter().filter(|(_, row)| is_stray(row.as_ref())) {
+            let observed = self.heartbeat.at_source(site.source.observe(&path)).await;
+            match observed.ok().and_then(|observed| observed.versions.signature) {
+                Some(signature) if is_recent(&signature) && !self.is_first_scan => {
+                    site.lone_signatures().note(&signature.stored(), path);
+                }
+                Some(_) | None => foreign.extend(self.rule.signature_path(&path)),
+            }
+        }
+        foreign
     }
 
     /// Refuses payloads whose names allow no signature, once for each version.

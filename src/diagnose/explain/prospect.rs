@@ -8,13 +8,13 @@ use std::sync::Arc;
 use crate::clock;
 use crate::daemon::decide;
 use crate::daemon::decide::{Doubt, Existing, Recalled, RollbackAction, Signing, Verified};
-use crate::daemon::site::decided::{fits, is_decided, recalled, was_delivered};
+use crate::daemon::site::decided::{fits, is_decided, recalled, recalled_elsewhere, was_delivered};
 use crate::daemon::worker::{is_old_enough, timing, want};
 use crate::diagnose::explain::ending::{Ending, once_each};
 use crate::diagnose::explain::scene::{Scene, SignatureThere, Unseen};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease::Writer;
-use crate::fs::{FsError, Identity, Stat};
+use crate::fs::{FsError, Identity, RelPath, Stat};
 use crate::hold::{AttemptError, Conflict, Hold};
 use crate::kms::{Trouble, TroubleKind};
 use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, Rollback, SignRule, VerifyRule};
@@ -221,11 +221,12 @@ impl Scene<'_> {
         if let Some(existing) = self.known(signature, fits, versions)? {
             return Ok(self.signed_as(rule, &existing));
         }
+        let is_on_record = self.is_signature_on_record(signature)?;
         if self.is_bad_anyway(signature) {
-            return Ok(self.signed_as(rule, &[decide::opened(false, false, fits)]));
+            return Ok(self.signed_as(rule, &[decide::opened(false, is_on_record, fits)]));
         }
         // Whatever KMS may say.
-        let opened = [(true, true), (false, true), (false, false)];
+        let opened = [(true, true), (false, true), (false, is_on_record)];
         let existing = opened.map(|(is_valid, is_genuine)| decide::opened(is_valid, is_genuine, fits));
         let endings = existing.map(|existing| end_of(decide::signing(existing, rule.on_stale)));
         let denied = Hold::WhoseSignature(Trouble::new(TroubleKind::Denied, ""));
@@ -265,9 +266,26 @@ impl Scene<'_> {
         } else if self.is_pending_publish(signature)? {
             vec![Recalled::PendingPublish]
         } else {
-            vec![Recalled::Nothing]
+            let elsewhere = self.signed_elsewhere(signature)?;
+            if elsewhere.is_empty() { vec![Recalled::Nothing] } else { elsewhere }
         };
         Ok(recalled.into_iter().map(|recalled| decide::recalled(recalled, fits)).collect())
+    }
+
+    /// What decisions about other paths say of it, for either content that the payload may have.
+    fn signed_elsewhere(&self, signature: &Signature) -> Result<Vec<Recalled>, Unseen> {
+        let (Some(decisions), Ok(context)) = (self.inputs.decisions, self.context) else {
+            return Ok(Vec::new());
+        };
+        let rows = decisions.signed_with(&self.site.rule.name, signature)?;
+        let context_of = |path: &RelPath| self.context_of(path);
+        let of = |is_same| recalled_elsewhere(self.site, &rows, context, context_of, |_| is_same);
+        Ok([false, true].into_iter().filter_map(of).collect())
+    }
+
+    fn is_signature_on_record(&self, signature: &Signature) -> Result<bool, Unseen> {
+        let Some(decisions) = self.inputs.decisions else { return Ok(false) };
+        Ok(decisions.is_signature_on_record(&self.site.rule.name, signature)?)
     }
 
     fn is_pending_publish(&self, signature: &Signature) -> Result<bool, Unseen> {

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use crate::chain;
-use crate::context::{Context, ContextError};
+use crate::context::{Context, ContextError, Filling};
 use crate::daemon::site::attach::DirectorySite;
 use crate::fs::{FsError, OpenError, RelPath, Stat};
 use crate::signature::{Clue, Malformed, Signature};
@@ -64,6 +64,14 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    /// The context of a path of the rule, if it has one.
+    pub(super) fn context_of(&self, path: &RelPath) -> Option<Context> {
+        let rule = &self.site.rule;
+        let hostname = crate::daemon::hostname();
+        let filling = Filling { relpath: path.as_path(), watch: &rule.name, hostname: &hostname };
+        rule.context.expand(filling).ok()
+    }
+
     pub(super) fn stat_of(&self, name: &OsStr) -> Result<Option<Stat>, FsError> {
         match self.site.folder().root.descend(self.path.parent()) {
             Ok(dir) => dir.stat_of(name),

@@ -72,8 +72,8 @@ impl DirectoryFeed {
         match meaning(&self.folder.rule, below.parent().unwrap_or(Path::new("")), name) {
             Meaning::Pair(path) => news.paths.push(path),
             Meaning::Unsignable(..) => news.scan_soon(),
-            // Mostly one that was just made. One without its file is the next scan's to find.
-            Meaning::Signature(_) | Meaning::Nothing => {}
+            Meaning::Signature(path) => news.signatures.push(path),
+            Meaning::Nothing => {}
         }
         // What is in a new directory, and watching it, is the scan's.
         let rule = &self.folder.rule;

@@ -127,7 +127,12 @@ impl Folder {
     /// # Errors
     /// What opening the directory and looking there says.
     pub(crate) fn version_of(&self, path: &RelPath) -> Result<Option<Identity>, FsError> {
-        let stat = self.root.descend(path.parent())?.stat_of(path.name())?;
+        let dir = match self.root.descend(path.parent()) {
+            Ok(dir) => dir,
+            Err(e) if e.is_not_found() || e.is_no_directory() => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let stat = dir.stat_of(path.name())?;
         Ok(stat.filter(|stat| stat.kind != Kind::Directory).map(|stat| stat.identity))
     }
 

@@ -15,7 +15,7 @@ use crate::fs::RelPath;
 use crate::signature::Signature;
 use crate::state::ledger::{self, COLUMNS};
 use crate::state::link::Row;
-use crate::state::memory::{remembered, remembered_before_codes};
+use crate::state::memory::{remembered, remembered_before_codes, signed_with};
 use crate::state::{Remembered, schema};
 
 /// The decisions of a state directory, at one moment.
@@ -64,6 +64,37 @@ impl Decisions {
         let sql = "SELECT 1 FROM intent WHERE rule = ?1 AND path = ?2 AND signature_digest = ?3";
         let mut query = self.history.db.prepare_cached(sql).map_err(|e| self.history.failed(&e))?;
         query.exists(params![rule, path.as_bytes(), digest]).map_err(|e| self.history.failed(&e))
+    }
+
+    /// The paths that were last signed in place with exactly this signature.
+    ///
+    /// # Errors
+    /// [`HistoryError`].
+    pub(crate) fn signed_with(
+        &self,
+        rule: &str,
+        signature: &Signature,
+    ) -> Result<Vec<(RelPath, Remembered)>, HistoryError> {
+        if self.version < schema::CODES {
+            return Ok(Vec::new()); // the daemon brings it up to its own version before it looks
+        }
+        signed_with(&self.history.db, rule, &signature.digest()).map_err(|e| self.history.failed(&e))
+    }
+
+    /// Whether it is on record that a rule made or adopted this signature.
+    ///
+    /// # Errors
+    /// [`HistoryError`].
+    pub(crate) fn is_signature_on_record(
+        &self,
+        rule: &str,
+        signature: &Signature,
+    ) -> Result<bool, HistoryError> {
+        if self.version < schema::CHAINED {
+            return Ok(false);
+        }
+        ledger::knows_signature(&self.history.db, rule, &signature.digest())
+            .map_err(|e| self.history.failed(&e))
     }
 
     /// The newest row of the record about a path, if it is on record and can be read.
