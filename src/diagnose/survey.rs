@@ -26,8 +26,8 @@ pub(crate) struct Survey {
     pub(crate) refused: BTreeMap<&'static str, (usize, RefusalReason)>,
     /// Directories that the daemon would watch, the rule's own among them.
     pub(crate) directories: usize,
-    /// The first directory from which no file can be moved into the rule's own, although there is no
-    /// mount between them.
+    /// The first directory from which no file can be moved into the rule's own, although there is
+    /// no mount between them.
     pub(crate) beyond: Option<PathBuf>,
     /// Directories that cannot be read, and why.
     pub(crate) unread: Vec<FsError>,
