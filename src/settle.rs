@@ -495,14 +495,15 @@ mod tests {
         for _ in 0..9 {
             let began = now;
             let next = loop {
-                match pair.seen(now, &PairVersion { payload: Some(version), signature: None }, &timing) {
+                let versions = PairVersion { payload: Some(version), signature: None };
+                let sample = Sample { versions, activity: Activity::UNKNOWN, age: Duration::ZERO };
+                match pair.seen(now, &sample, &timing) {
                     Next::LookAt(at) => now = at,
-                    next @ (Next::Gone | Next::Probe | Next::Attempt(_) | Next::Rest) => break next,
+                    next @ (Next::Gone | Next::Attempt(_) | Next::Rest) => break next,
                 }
             };
             waits.push((now - began).as_secs());
-            assert_eq!(next, Next::Probe);
-            assert_eq!(pair.probed(now, Writer::Unknown, &timing), Next::Attempt(Finality::Final));
+            assert_eq!(next, Next::Attempt(Finality::Final));
             version += 1; // its times are others
             pair.ended(now, AttemptEnd::Touched, &timing);
         }
