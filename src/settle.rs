@@ -260,6 +260,13 @@ impl<V: Clone + PartialEq> Pair<V> {
         }
     }
 
+    /// The attempt that was to begin does not: the next sample tells when another is due.
+    pub(crate) const fn postpone(&mut self) {
+        if matches!(self.step, Step::Attempting(_)) {
+            self.step = Step::Settling;
+        }
+    }
+
     /// A writer is said to have closed one of the files, perhaps one that no sample showed: quiet
     /// begins anew with the next sample. Where nobody says so, samples alone tell.
     pub(crate) const fn closed(&mut self) {
