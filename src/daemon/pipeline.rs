@@ -34,6 +34,7 @@ use crate::signing::{Formats, OpenedSignature, Reason, Signed, SignedBatch, Sign
 use crate::sink::warrant::Warrant;
 use crate::sink::{Delivered, PutAway, Removed, Sink as _};
 use crate::source::{Snapshot, Source, Version};
+use crate::state;
 use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Decision, Outcome, State};
 
