@@ -22,7 +22,7 @@ use kms_sig::digest::set::{DigestRequest, DigestSet};
 use kms_sig::fs::copy::Pass;
 use kms_sig::fs::flush::Flusher;
 use kms_sig::fs::{Dir, Fitness, Staging};
-use kms_sig::settle::{Next, Pair, PairVersion, Timing, Want};
+use kms_sig::settle::{Activity, Next, Pair, PairVersion, Sample, Timing, Want};
 use kms_sig::signature::Signature;
 use kms_sig::signature::batch::{self, Batch};
 use kms_sig::signature::merkle::Tree;
@@ -75,9 +75,10 @@ fn settle(c: &mut Criterion) {
     c.bench_function("settle: a file from first sight to its try", |b| {
         b.iter(|| {
             let mut pair = Pair::new(Want::Sign, Duration::ZERO, black_box(versions));
-            let first = pair.seen(Duration::ZERO, &versions, &timing);
-            let second = pair.seen(timing.settle, &versions, &timing);
-            assert!(matches!((first, second), (Next::LookAt(_), Next::Probe)));
+            let sample = Sample { versions, activity: Activity::UNKNOWN, age: Duration::ZERO };
+            let first = pair.seen(Duration::ZERO, &sample, &timing);
+            let second = pair.seen(timing.settle, &sample, &timing);
+            assert!(matches!((first, second), (Next::LookAt(_), Next::Attempt(_))));
             pair
         });
     });

@@ -235,9 +235,9 @@ pub struct Watch {
     pub(crate) policy: PolicyArgs,
     /// Deal with the files that are there, print a summary, and end
     ///
-    /// Waits for files to settle, but not for grace or signature_timeout: what is not yet older
-    /// than those is left and listed. Exit codes: 0 all signed or valid, 1 some invalid or missing,
-    /// 3 some left.
+    /// Waits for files to settle, counted from their change time, but not for grace or
+    /// signature_timeout: what is not yet older than those is left and listed. Exit codes: 0 all
+    /// signed or valid, 1 some invalid or missing, 3 some left.
     #[arg(long)]
     pub(crate) once: bool,
     /// Say what would be done, and change nothing

@@ -140,6 +140,10 @@ messages! {
         "the new policy has a fault";
     NotifyFailed: WARN, "notify-failed", 0xb341_60d3_bff2_444a_9ad1_ee6a_10c1_d474,
         "cannot notify the service manager";
+    OrphanRemoved: INFO, "orphan-removed", 0x7c1d_5a0e_93b4_4f26_8a57_d2e0_61c9_3b84,
+        "a signature of ours without its file is removed; the content is signed under another name";
+    OrphanSignatures: WARN, "orphan-signatures", 0x2e96_b8f3_07da_4c1b_b6e5_1f48_9ad3_c072,
+        "signatures of ours lie there without their files";
     PolicyFault: ERROR, "policy-fault", 0xeb8e_af07_3f78_46f2_8334_c4e6_4e35_f41a,
         "the policy has a fault";
     PolicyReloaded: INFO, "policy-reloaded", 0x1ade_c35c_1fca_40d9_a5d9_6677_b175_58ac,
@@ -203,7 +207,7 @@ messages! {
     StateUnreadable: ERROR, "state-unreadable", 0xf41a_fd4c_f403_4162_9343_fd84_1e97_14dd,
         "state cannot be read";
     StillChanging: ERROR, "still-changing", 0xfcd7_8f1a_f509_4fbc_a89c_f28b_236b_47aa,
-        "has been changing for an hour; still waiting";
+        "has not been complete for an hour; still waiting";
     Stopping: INFO, "stopping", 0x3b7f_ec4a_ec78_4887_8aa1_748c_c247_9bbc,
         "stopping; files in hand are finished first";
     SupersededAccepted: ERROR, "superseded-accepted", 0xdab5_33cc_baf9_4d46_8e09_2445_265f_8e36,

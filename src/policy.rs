@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod cases;
 mod control;
+mod control_files;
 pub(crate) mod fault;
 mod grammar;
 pub mod manual;
@@ -21,6 +22,7 @@ mod rule;
 mod settings;
 mod table;
 mod watch;
+pub use control_files::ControlFiles;
 pub use fault::{Fault, Faults};
 pub use mode::{
     AcceptBatch, Batching, Delivery, Mode, OnInvalid, OnStale, Place, Rollback, SignRule, VerifyRule,
@@ -28,5 +30,6 @@ pub use mode::{
 pub(crate) use pattern::Exclusion;
 pub use pattern::Patterns;
 pub(crate) use place::resolved;
+pub(crate) use rule::SIGNATURE_TIMEOUT;
 pub use settings::{ControlSettings, FINISHING, Limits, Policy, Record, Sealing};
 pub use watch::Rule;

@@ -1,20 +1,26 @@
 //! When is a file, or a pair, complete? A pure state machine with injected time.
 //!
-//! A [`Pair`] is fed what `statx` and the lease say, and answers what to do next. It reads no
-//! clock, no disk and no event. Its rules, from the design:
+//! A [`Pair`] is fed samples, what `statx` and the lease say at one moment, and answers what to do
+//! next. It reads no clock, no disk and no event. Its rules, from the design:
 //!
-//! - A file is quiet when two samples at least `settle` apart show the same identity.
-//! - To be signed it must be quiet and have no writer.
+//! - A file is quiet when samples at least `settle` apart, the first and the last of them, show the
+//!   same versions, and none of those in between shows others.
+//! - To be signed it must be quiet, and no sample since then, the first included, may have shown a
+//!   writer: quiet counts from when the last writer was gone, as far as samples tell.
 //! - A pair to be verified is attempted once per quiet identity, writer or not, because a valid
 //!   signature is the best proof of completeness. That it does not verify is final only after the
 //!   pair stayed unchanged, with no writer seen, for `grace`; a missing signature is final after
 //!   `signature_timeout`.
+//! - A control file of a downloader beside the payload counts as a writer does.
 //! - Nothing is given up: a pair that never settles is reported and stays watched.
 
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::fs::lease::Writer;
+
+/// The longest time between two looks at what somebody is at, unless `settle` is longer.
+const BUSY: Duration = Duration::from_secs(60);
 
 /// The waits of one rule.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +89,36 @@ const SLOWEST: Duration = Duration::from_secs(5 * 60);
 
 /// The same at least, once it was seen.
 const SLOW: Duration = Duration::from_secs(1);
+/// What shows that a pair may be incomplete, whatever `statx` says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// What the lease says about writers.
+    pub(crate) writer: Writer,
+    /// Whether a control file of a downloader lies beside the payload.
+    pub(crate) has_control_file: bool,
+}
+
+impl Activity {
+    /// None of it is known.
+    pub const UNKNOWN: Self = Self { writer: Writer::Unknown, has_control_file: false };
+
+    /// Whether somebody is at it.
+    pub(crate) const fn is_busy(self) -> bool {
+        matches!(self.writer, Writer::Present) || self.has_control_file
+    }
+}
+
+/// A pair at one moment.
+#[derive(Debug, Clone)]
+pub struct Sample<V> {
+    /// The versions that settling depends on.
+    pub versions: PairVersion<V>,
+    /// Whether somebody is at it.
+    pub activity: Activity,
+    /// For how long the versions have been as they are by their source's own clock, where that
+    /// counts (`--once`). Otherwise zero.
+    pub age: Duration,
+}
 
 /// What to do with a pair now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +127,6 @@ pub enum Next {
     Gone,
     /// Take another sample at this moment, or when a hint comes.
     LookAt(Moment),
-    /// Ask the lease about writers, then call [`Pair::probed`].
-    Probe,
     /// Attempt it.
     Attempt(Finality),
     /// Leave it until something changes.
@@ -128,17 +162,29 @@ pub(crate) enum Worry {
 pub struct Pair<V> {
     want: Want,
     versions: PairVersion<V>,
-    /// When the present versions were first seen, or a writer was last seen.
+    /// When the present versions were first seen.
     since: Moment,
+    /// When a sample first showed that nobody was at the present versions, and none has shown
+    /// anybody since; `None` while the last one did.
+    idle_since: Option<Moment>,
+    /// For how long they had been unchanged and idle before they were first seen.
+    age: Duration,
     /// When it was last known to be quiet, or was first seen. For [`Worry::NeverSettles`].
     restless_since: Moment,
-    /// Whether a second sample has confirmed the versions.
-    confirmed: bool,
-    writer: Writer,
+    activity: Activity,
     step: Step,
     worried: bool,
     /// How often reading it changed its times.
     touched: u32,
+}
+
+/// When a pair is to be attempted, as far as that is known.
+enum Due {
+    Gone,
+    Never,
+    /// Not known: another sample at this moment tells more.
+    Look(Moment),
+    Attempt(Moment, Finality),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,9 +206,10 @@ impl<V: Clone + PartialEq> Pair<V> {
             want,
             versions,
             since: now,
+            idle_since: None,
+            age: Duration::ZERO,
             restless_since: now,
-            confirmed: false,
-            writer: Writer::Unknown,
+            activity: Activity::UNKNOWN,
             step: Step::Settling,
             worried: false,
             touched: 0,
@@ -182,9 +229,9 @@ impl<V: Clone + PartialEq> Pair<V> {
         }
     }
 
-    /// What the lease last said of these versions.
-    pub(crate) const fn writer(&self) -> Writer {
-        self.writer
+    /// Whether somebody was at these versions when they were last seen.
+    pub(crate) const fn activity(&self) -> Activity {
+        self.activity
     }
 
     /// Whether an attempt found it invalid, provisionally, and it waits for grace.
@@ -193,55 +240,37 @@ impl<V: Clone + PartialEq> Pair<V> {
     }
 
     /// Takes a sample.
-    pub fn seen(&mut self, now: Moment, versions: &PairVersion<V>, timing: &Timing) -> Next {
-        if self.versions != *versions {
-            self.versions = versions.clone();
+    pub fn seen(&mut self, now: Moment, sample: &Sample<V>, timing: &Timing) -> Next {
+        if self.versions != sample.versions {
+            self.versions = sample.versions.clone();
             self.restart(now);
-        } else if now > self.since {
-            self.confirmed = true;
+            self.age = sample.age;
         }
-        self.next(now, timing)
+        self.activity = sample.activity;
+        if self.activity.is_busy() {
+            self.break_quiet();
+        } else {
+            self.idle_since.get_or_insert(now);
+        }
+        match self.due(now, timing) {
+            Due::Gone => Next::Gone,
+            Due::Never => Next::Rest,
+            Due::Attempt(at, finality) if now >= at => self.attempt_now(now, finality),
+            Due::Attempt(at, _) | Due::Look(at) => Next::LookAt(at),
+        }
     }
 
-    /// Takes the lease's answer to [`Next::Probe`].
-    pub(crate) fn probed(&mut self, now: Moment, writer: Writer, timing: &Timing) -> Next {
-        self.writer = writer;
-        match (self.step, self.want, writer) {
-            (Step::Attempting(_), _, _) => Next::Rest,
-            // Nothing is signed that a writer may still change.
-            (Step::Settling | Step::Held(..), Want::Sign, Writer::Present)
-            | (Step::Doubted, _, Writer::Present) => {
-                self.since = now;
-                self.confirmed = false;
-                if self.step != Step::Doubted {
-                    self.step = Step::Settling;
-                }
-                Next::LookAt(now + self.settle(timing))
-            }
-            (Step::Settling, Want::Sign, Writer::Absent | Writer::Unknown) => {
-                self.attempt_now(now, Finality::Final)
-            }
-            (Step::Settling, Want::Verify, _) if self.versions.signature.is_some() => {
-                if writer == Writer::Present {
-                    self.since = now; // grace counts from the last writer seen
-                }
-                self.attempt_now(now, Finality::Provisional)
-            }
-            (Step::Settling | Step::Doubted, Want::Verify, _) => {
-                if writer == Writer::Present {
-                    self.since = now;
-                    return Next::LookAt(now + self.settle(timing));
-                }
-                let due = self.since + self.patience(timing);
-                if now >= due { self.attempt_now(now, Finality::Final) } else { Next::LookAt(due) }
-            }
-            (Step::Doubted, Want::Sign, _) => self.attempt_now(now, Finality::Final),
-            (Step::Held(_, finality), _, _) => {
-                // With a writer present, no verdict of this attempt may be final.
-                let finality = if writer == Writer::Present { Finality::Provisional } else { finality };
-                self.attempt_now(now, finality)
-            }
+    /// The attempt that was to begin does not: the next sample tells when another is due.
+    pub(crate) const fn postpone(&mut self) {
+        if matches!(self.step, Step::Attempting(_)) {
+            self.step = Step::Settling;
         }
+    }
+
+    /// A writer is said to have closed one of the files, perhaps one that no sample showed: quiet
+    /// begins anew with the next sample. Where nobody says so, samples alone tell.
+    pub(crate) const fn closed(&mut self) {
+        self.break_quiet();
     }
 
     /// Takes the end of an attempt. `now` is when it ended.
@@ -272,7 +301,7 @@ impl<V: Clone + PartialEq> Pair<V> {
             return None;
         }
         let worry = match (&self.versions.payload, &self.versions.signature) {
-            (None, Some(_)) if now >= self.since + timing.signature_timeout => Worry::Orphan,
+            (None, Some(_)) if now >= self.since.saturating_add(timing.signature_timeout) => Worry::Orphan,
             (Some(_), _)
                 if self.step == Step::Settling && now >= self.restless_since + timing.never_settles =>
             {
@@ -312,11 +341,16 @@ impl<V: Clone + PartialEq> Pair<V> {
             }
     }
 
-    fn restart(&mut self, now: Moment) {
+    const fn restart(&mut self, now: Moment) {
         self.since = now;
-        self.confirmed = false;
+        self.break_quiet();
         self.step = Step::Settling;
-        self.writer = Writer::Unknown;
+        self.activity = Activity::UNKNOWN;
+    }
+
+    const fn break_quiet(&mut self) {
+        self.idle_since = None;
+        self.age = Duration::ZERO;
     }
 
     fn attempt_now(&mut self, now: Moment, finality: Finality) -> Next {
@@ -326,9 +360,19 @@ impl<V: Clone + PartialEq> Pair<V> {
         Next::Attempt(finality)
     }
 
-    /// Whether two samples at least `settle` apart show the same versions.
+    /// Whether samples at least `settle` apart show the same versions and, of a file to be signed,
+    /// nobody at it.
     pub(crate) fn is_quiet(&self, now: Moment, timing: &Timing) -> bool {
-        self.confirmed && now >= self.since + self.settle(timing)
+        self.quiet_at(timing).is_some_and(|at| now >= at)
+    }
+
+    /// When it is quiet if nothing happens; `None` if that is not known.
+    fn quiet_at(&self, timing: &Timing) -> Option<Moment> {
+        let since = match self.want {
+            Want::Sign => self.idle_since?,
+            Want::Verify => self.since,
+        };
+        Some((since + self.settle(timing)).saturating_sub(self.age))
     }
 
     /// How long it must be unchanged. Where a file system writes back later what was written, and
@@ -342,44 +386,66 @@ impl<V: Clone + PartialEq> Pair<V> {
     }
 
     /// For how long an invalid or missing signature may be an upload in progress.
-    fn patience(&self, timing: &Timing) -> Duration {
-        match (&self.versions.signature, self.writer) {
+    const fn patience(&self, timing: &Timing) -> Duration {
+        match (&self.versions.signature, self.activity.writer) {
             (None, _) => timing.signature_timeout,
             (Some(_), Writer::Absent | Writer::Present) => timing.grace_leased,
             (Some(_), Writer::Unknown) => timing.grace_unleased,
         }
     }
 
+    /// What to do without another sample: nothing is attempted.
     fn next(&self, now: Moment, timing: &Timing) -> Next {
+        match self.due(now, timing) {
+            Due::Gone => Next::Gone,
+            Due::Never => Next::Rest,
+            Due::Attempt(at, _) | Due::Look(at) => Next::LookAt(at.max(now)),
+        }
+    }
+
+    fn due(&self, now: Moment, timing: &Timing) -> Due {
         let has_payload = self.versions.payload.is_some();
         let has_signature = self.versions.signature.is_some();
         match self.step {
-            Step::Attempting(_) => Next::Rest,
-            _ if !has_payload && (!has_signature || self.want == Want::Sign) => Next::Gone,
+            Step::Attempting(_) => Due::Never,
+            _ if !has_payload && (!has_signature || self.want == Want::Sign) => Due::Gone,
             // An orphan signature: its payload may come at any time.
             _ if !has_payload => {
-                let report = self.since + timing.signature_timeout;
-                if now < report { Next::LookAt(report) } else { Next::Rest }
+                let report = self.since.saturating_add(timing.signature_timeout);
+                if now < report { Due::Look(report) } else { Due::Never }
             }
-            Step::Settling if !self.is_quiet(now, timing) => {
-                Next::LookAt((self.since + self.settle(timing)).max(now))
+            Step::Settling => match (self.quiet_at(timing), self.want) {
+                (None, _) => Due::Look(now + self.busy_wait(now, timing)),
+                (Some(at), _) if now < at => Due::Look(at),
+                (Some(at), Want::Sign) => Due::Attempt(at, Finality::Final),
+                (Some(at), Want::Verify) if has_signature => Due::Attempt(at, Finality::Provisional),
+                (Some(_), Want::Verify) => self.final_due(now, timing),
+            },
+            Step::Doubted => self.final_due(now, timing),
+            // With a writer present, no verdict of this attempt may be final.
+            Step::Held(until, _) if self.activity.is_busy() && self.want == Want::Verify => {
+                Due::Attempt(until, Finality::Provisional)
             }
-            Step::Settling if self.want == Want::Verify && !has_signature => {
-                let due = self.since + timing.signature_timeout;
-                if now < due { Next::LookAt(due) } else { Next::Probe }
-            }
-            Step::Settling => Next::Probe,
-            Step::Doubted => {
-                let due = self.since + self.patience(timing);
-                if now < due { Next::LookAt(due) } else { Next::Probe }
-            }
-            Step::Held(until, _) => {
-                if now < until {
-                    Next::LookAt(until)
-                } else {
-                    Next::Probe
-                }
-            }
+            Step::Held(until, finality) => match (self.want, self.quiet_at(timing)) {
+                // Nothing is signed that a writer may still change.
+                (Want::Sign, None) => Due::Look(until.max(now + self.busy_wait(now, timing))),
+                (Want::Sign, Some(quiet)) => Due::Attempt(until.max(quiet), finality),
+                (Want::Verify, _) => Due::Attempt(until, finality),
+            },
+        }
+    }
+
+    /// When to look again at what somebody is at: the longer that lasts the later, or thousands of
+    /// files that wait so would keep the worker busy. Where events arrive, they tell of the end.
+    fn busy_wait(&self, now: Moment, timing: &Timing) -> Duration {
+        self.settle(timing).max((now.saturating_sub(self.since) / 16).min(BUSY))
+    }
+
+    /// When a verdict counts, however it is.
+    fn final_due(&self, now: Moment, timing: &Timing) -> Due {
+        match self.idle_since {
+            None => Due::Look(now + self.busy_wait(now, timing)),
+            Some(since) => Due::Attempt(since.saturating_add(self.patience(timing)), Finality::Final),
         }
     }
 }
@@ -405,12 +471,11 @@ mod tests {
         let mut now = Duration::ZERO;
         let mut pair = Pair::new(Want::Sign, now, versions);
         let mut worries = Vec::new();
+        let activity = Activity { writer: Writer::Present, has_control_file: false };
+        let sample = Sample { versions, activity, age: Duration::ZERO };
         while now < TIMING.never_settles * 3 {
-            let mut next = pair.seen(now, &versions, &TIMING);
+            let next = pair.seen(now, &sample, &TIMING);
             worries.extend(pair.worry(now, &TIMING));
-            if next == Next::Probe {
-                next = pair.probed(now, Writer::Present, &TIMING);
-            }
             let Next::LookAt(at) = next else { panic!("{next:?}") };
             now = at;
         }
@@ -424,7 +489,7 @@ mod tests {
         let mut pair = Pair::new(Want::Verify, Duration::ZERO, versions);
         for minute in 1..120 {
             let now = Duration::from_secs(60 * minute);
-            pair.seen(now, &versions, &timing);
+            pair.seen(now, &Sample { versions, activity: Activity::UNKNOWN, age: Duration::ZERO }, &timing);
             assert_eq!(pair.worry(now, &timing), None);
         }
     }
@@ -437,14 +502,15 @@ mod tests {
         for _ in 0..9 {
             let began = now;
             let next = loop {
-                match pair.seen(now, &PairVersion { payload: Some(version), signature: None }, &timing) {
+                let versions = PairVersion { payload: Some(version), signature: None };
+                let sample = Sample { versions, activity: Activity::UNKNOWN, age: Duration::ZERO };
+                match pair.seen(now, &sample, &timing) {
                     Next::LookAt(at) => now = at,
-                    next @ (Next::Gone | Next::Probe | Next::Attempt(_) | Next::Rest) => break next,
+                    next @ (Next::Gone | Next::Attempt(_) | Next::Rest) => break next,
                 }
             };
             waits.push((now - began).as_secs());
-            assert_eq!(next, Next::Probe);
-            assert_eq!(pair.probed(now, Writer::Unknown, &timing), Next::Attempt(Finality::Final));
+            assert_eq!(next, Next::Attempt(Finality::Final));
             version += 1; // its times are others
             pair.ended(now, AttemptEnd::Touched, &timing);
         }

@@ -13,6 +13,7 @@ pub(crate) mod warrant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::digest::Digest;
 use crate::fs::RelPath;
 use crate::hold::{AttemptError, Conflict};
 use crate::settle::PairVersion;
@@ -94,15 +95,16 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
     fn stage(&self, path: &RelPath, size: u64) -> Option<StageRequest>;
 
     /// Writes a signature beside the payload, in place of `old` if there is one, and says which
-    /// version it is then. `Changed`, and nothing of it stays, if the payload is another by now or
-    /// somebody else put a signature there.
+    /// versions the two are then: of the payload, attributes may have changed meanwhile. `Changed`,
+    /// and nothing of it stays, if the payload is another by now or somebody else put a signature
+    /// there.
     fn write_signature(
         &self,
         path: &RelPath,
         snapshot: &Snapshot<S>,
         signature: &Signature,
         old: Option<Old<S::Version>>,
-    ) -> impl Future<Output = Result<S::Version, AttemptError>> + Send;
+    ) -> impl Future<Output = Result<PairVersion<S::Version>, AttemptError>> + Send;
 
     /// What else has the payload's name at the destination.
     fn obstacle(
@@ -127,6 +129,14 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
         &self,
         path: &RelPath,
         known: &Signature,
+    ) -> impl Future<Output = Result<bool, AttemptError>> + Send;
+
+    /// Removes the signature beside a payload that is gone, if it is the file with this digest.
+    /// Whether it is gone; anything else, and one whose payload is back, stays.
+    fn remove_left_signature(
+        &self,
+        path: &RelPath,
+        digest: &Digest,
     ) -> impl Future<Output = Result<bool, AttemptError>> + Send;
 
     /// Whether this is the path of the destination.

@@ -21,7 +21,7 @@ use crate::fs::copy::Hashed;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, RelPath, Staging};
 use crate::hold::AttemptError;
-use crate::settle::PairVersion;
+use crate::settle::{Activity, PairVersion};
 use crate::signature::{Clue, Signature};
 use crate::source::space::StageRequest;
 use crate::state;
@@ -68,12 +68,12 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
         path: &RelPath,
     ) -> impl Future<Output = Result<Option<Self::Version>, FsError>> + Send;
 
-    /// Whether somebody still writes to what lies at a name.
+    /// Whether somebody is still at what lies at a name.
     fn probe(
         &self,
         path: &RelPath,
         versions: &PairVersion<Self::Version>,
-    ) -> impl Future<Output = Writer> + Send;
+    ) -> impl Future<Output = Activity> + Send;
 
     /// Reads these versions, once: the payload is hashed, for these digests too, into the private
     /// copy of `stage` if there is one; the signature is parsed. Other versions are
@@ -86,11 +86,12 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
         stage: Option<StageRequest>,
     ) -> impl Future<Output = Result<Snapshot<Self>, AttemptError>> + Send;
 
-    /// Whether the payload is still the version that was read.
-    fn is_unchanged(
+    /// Whether the payload is still what was read. Where its attributes alone have changed, which
+    /// is found out by reading it again, the snapshot is of its present version from now on.
+    fn is_still(
         &self,
         path: &RelPath,
-        snapshot: &Snapshot<Self>,
+        snapshot: &mut Snapshot<Self>,
     ) -> impl Future<Output = Result<bool, AttemptError>> + Send;
 
     /// Who brought the pair that was read; `Changed` if it is another one by now.
@@ -166,6 +167,8 @@ pub(crate) struct News {
     pub(crate) paths: Vec<RelPath>,
     /// In a sign rule, payloads to whose signatures something happened.
     pub(crate) signatures: Vec<RelPath>,
+    /// The same, for a writer has closed them or their signatures.
+    pub(crate) closed: Vec<RelPath>,
     /// Whether to scan, and how soon.
     pub(crate) scan: Option<Urgency>,
 }

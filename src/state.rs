@@ -25,6 +25,7 @@ mod quarantine_exit;
 pub mod reader;
 pub mod reason;
 mod schema;
+mod standing;
 mod thread;
 
 pub(crate) use database::Found;
@@ -36,3 +37,4 @@ pub use file::FILE;
 pub(crate) use outcome::ExitKind;
 pub use outcome::Outcome;
 pub(crate) use quarantine_exit::{Journal, QuarantineExit};
+pub(crate) use standing::SignedElsewhere;

@@ -22,6 +22,7 @@ use crate::exit::Exit;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, Kind, Stat};
 use crate::policy::{Mode, Policy, Rule};
+use crate::settle::Activity;
 use crate::signature::{Clue, Format};
 use crate::state::export;
 use crate::state::reader::Decisions;
@@ -96,7 +97,11 @@ fn applied_lines(rule: &Rule, applied: &Applied) -> Vec<String> {
             lines.push(format!("signature: {}", describe_signature(now.signature.as_ref())));
             lines.extend(now.clue.as_ref().map(|clue| format!("hint: {clue}")));
             lines.extend(now.unfit.as_ref().map(|unfit| format!("unfit: {unfit}")));
-            lines.extend(now.writer.map(|writer| format!("writers: {}", describe_writer(writer))));
+            let writers = |activity: Activity| format!("writers: {}", describe_writer(activity.writer));
+            lines.extend(now.activity.map(writers));
+            if now.activity.is_some_and(|activity| activity.has_control_file) {
+                lines.push("control file: of its downloader, beside it".to_owned());
+            }
         }
         Err(reason) => lines.push(format!("there: cannot be told: {reason}")),
     }
@@ -276,11 +281,12 @@ fn applied_json(rule: &Rule, applied: &Applied) -> Value {
         "signature": now.and_then(|now| now.signature.as_ref()).map(signature_json),
         "hint": now.and_then(|now| now.clue.as_ref()).map(Clue::to_string),
         "unfit": now.and_then(|now| now.unfit.as_deref()),
-        "writer": now.and_then(|now| now.writer).map(|writer| match writer {
+        "writer": now.and_then(|now| now.activity).map(|activity| match activity.writer {
             Writer::Absent => "absent",
             Writer::Present => "present",
             Writer::Unknown => "unknown",
         }),
+        "control_file": now.and_then(|now| now.activity).map(|activity| activity.has_control_file),
         "would": now.map(|now| now.prospect.what.as_str()),
         "outcomes": now.map(|now| now.prospect.endings.iter().map(outcome_json).collect::<Vec<_>>()),
         "why": now.map(|now| now.prospect.why.as_str()),

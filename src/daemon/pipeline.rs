@@ -375,6 +375,24 @@ impl<K: Kms> Pipeline<K> {
         })
     }
 
+    /// [`Pipeline::remove`] of a source that was read. Its attributes may have changed since: it
+    /// would be delivered twice if that made it another one.
+    async fn remove_taken<B: Backend>(
+        &self,
+        site: &Site<B>,
+        path: &RelPath,
+        taken: Arc<Snapshot<B::Source>>,
+        outcome: AttemptOutcome,
+    ) -> Result<AttemptOutcome, AttemptError> {
+        let mut versions = taken.versions();
+        if let Some(mut taken) = Arc::into_inner(taken)
+            && site.source.is_still(path, &mut taken).await.unwrap_or(false)
+        {
+            versions = taken.versions();
+        }
+        self.remove(site, path, &versions, outcome).await
+    }
+
     /// Opens a signature. Files of one batch share one Decrypt.
     async fn open_signature<B: Backend>(
         &self,
@@ -466,7 +484,7 @@ impl<B: Backend> Site<B> {
             path: path.clone(),
             fingerprint: self.fingerprint.clone(),
             payload: versions.payload.as_ref().map(Version::stored),
-            signature: facts.signature.or_else(|| versions.signature.as_ref().map(Version::stored)),
+            signature: versions.signature.as_ref().map(Version::stored),
             outcome: settled.outcome,
             reason: settled.reason.clone(),
             digest: facts.digest,
@@ -485,8 +503,6 @@ pub(crate) struct Facts {
     key: Option<String>,
     /// The folder in the quarantine store.
     item: Option<String>,
-    /// The signature's version, if it is not the one in the pair's versions.
-    signature: Option<state::Version>,
 }
 
 /// The fields known once a pair was read.
@@ -496,6 +512,5 @@ fn facts<S: Source>(taken: &Snapshot<S>, key: Option<String>) -> Facts {
         signature_digest: taken.signature_digest().cloned(),
         key,
         item: None,
-        signature: None,
     }
 }

@@ -14,6 +14,7 @@ mod places;
 mod recheck;
 mod refused;
 mod scanning;
+mod standing;
 #[cfg(test)]
 mod through_memory;
 mod turn;
@@ -36,6 +37,7 @@ use crate::daemon::status::{Now, Refused, Root, RuleStatus};
 use crate::daemon::summary::{Left, Summary};
 use crate::daemon::watchdog::Heartbeat;
 use crate::daemon::worker::recheck::Rechecks;
+use crate::daemon::worker::standing::Standing;
 use crate::daemon::worker::turn::MAX_PAIRS;
 pub(crate) use crate::daemon::worker::wait::waits;
 use crate::digest::Digest;
@@ -44,7 +46,7 @@ use crate::fs::lease::Writer;
 use crate::hold::{Announced, Hold};
 use crate::kms::Kms;
 use crate::policy::{Mode, Rule};
-use crate::settle::{Pair, PairVersion, Timing, Want};
+use crate::settle::{Activity, Pair, PairVersion, Timing, Want};
 use crate::sink::{NameTaken, Sink as _};
 use crate::source::{Feed, Source, Version};
 
@@ -158,6 +160,8 @@ pub(crate) struct Worker<K, B: Backend> {
     last_scan_took: Duration,
     summary: Summary,
     ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
+    /// Signatures that are out of date, or have no file.
+    standing: Standing,
 }
 
 struct PairState<V> {
@@ -198,15 +202,24 @@ pub(crate) fn timing(rule: &Rule) -> Timing {
 /// Whether a pair that waits for grace or its signature has been as it is for longer than that, by
 /// the source's own clock, and nobody is writing. By this clock go those who look once: `--once`
 /// and `explain`.
-pub(crate) fn is_old_enough<V: Version>(versions: &PairVersion<V>, writer: Writer, timing: &Timing) -> bool {
-    let wait = match (&versions.signature, writer) {
-        (_, Writer::Present) => return false,
+pub(crate) fn is_old_enough<V: Version>(
+    versions: &PairVersion<V>,
+    activity: Activity,
+    timing: &Timing,
+) -> bool {
+    let wait = match (&versions.signature, activity.writer) {
+        _ if activity.is_busy() => return false,
         (None, _) => timing.signature_timeout,
-        (Some(_), Writer::Absent) => timing.grace_leased,
+        (Some(_), Writer::Absent | Writer::Present) => timing.grace_leased,
         (Some(_), Writer::Unknown) => timing.grace_unleased,
     };
+    age(versions).is_some_and(|age| age >= wait)
+}
+
+/// For how long a pair has been as it is by the source's own clock, if anything is there.
+pub(crate) fn age<V: Version>(versions: &PairVersion<V>) -> Option<Duration> {
     let there = [&versions.payload, &versions.signature].into_iter().flatten();
-    there.map(|version| clock::age_since(version.changed())).min().is_some_and(|youngest| youngest >= wait)
+    there.map(|version| clock::age_since(version.changed())).min()
 }
 
 /// What a rule wants of its pairs.
@@ -280,6 +293,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             announced: Announced::default(),
             attach_error: None,
             ready_signal: Some(ready),
+            standing: Standing::default(),
         }
     }
 

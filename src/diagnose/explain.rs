@@ -27,12 +27,11 @@ pub(crate) use crate::diagnose::explain::prospect::Prospect;
 pub(crate) use crate::diagnose::explain::scene::{ExplainInputs, SignatureThere};
 use crate::diagnose::explain::scene::{Scene, Unseen};
 use crate::escape::quoted;
-use crate::fs::lease::Writer;
 use crate::fs::{Kind, RelPath, Stat};
 use crate::key::KeyId;
 use crate::policy;
 use crate::policy::{Exclusion, Mode, Rule};
-use crate::settle::PairVersion;
+use crate::settle::{Activity, PairVersion};
 use crate::signature::{Clue, Signature};
 use crate::source::directory::scan;
 use crate::source::directory::scan::{MAX_DEPTH, MAX_DIR_PATH, Overlooked, Part, Unsignable};
@@ -77,6 +76,9 @@ pub(crate) enum WhyNot<'r> {
     /// Its name means nothing to the rule.
     #[error("{0}")]
     Overlooked(Overlooked<'r>),
+    /// It lies beside a file that is not complete, and says so.
+    #[error("it is the control file of {}, which counts as unfinished", quoted(.0.as_path()))]
+    ControlFile(RelPath),
     /// It can have no signature.
     #[error("refused: {reason}")]
     Unsignable {
@@ -104,6 +106,7 @@ impl WhyNot<'_> {
                 Exclusion::NotIncluded => "not-included",
                 Exclusion::Unfinished(_) => "unfinished",
             },
+            Self::ControlFile(_) => "control-file",
             Self::Unsignable { reason, .. } => reason.as_str(),
         }
     }
@@ -120,6 +123,7 @@ impl WhyNot<'_> {
             | Self::Mount
             | Self::NoDirectory
             | Self::Directory
+            | Self::ControlFile(_)
             | Self::Overlooked(_) => Ending::Nothing,
         }
     }
@@ -186,7 +190,7 @@ pub(crate) struct Now {
     /// Why it is not handled as it is.
     pub(crate) unfit: Option<String>,
     /// Whether somebody has it open for writing, where it was asked.
-    pub(crate) writer: Option<Writer>,
+    pub(crate) activity: Option<Activity>,
     /// Whether what is remembered is about exactly what lies there, under the rule as it is.
     pub(crate) is_of_this: bool,
     /// What would happen.
@@ -256,6 +260,9 @@ pub(crate) fn explain<'r>(
         Ok(site) => {
             if let Some(why) = obstacle(&site, &path, &named.itself, remembered.as_ref()) {
                 return Ok(Err(why));
+            }
+            if let Some(payload) = site.folder().controlled(&named.itself) {
+                return Ok(Err(WhyNot::ControlFile(payload)));
             }
             let scene =
                 Scene { site: &site, path: &path, context: &context, row: remembered.as_ref(), inputs };
@@ -377,10 +384,10 @@ impl Scene<'_> {
         let signature = self.signature()?;
         let clue = if signature.is_none() && payload.is_some() { self.beside()? } else { None };
         let fits = look.unfit.is_none() && look.versions.payload.is_some();
-        let writer = fits.then(|| self.site.folder().probe(self.path, &look.versions));
+        let activity = fits.then(|| self.site.folder().activity(self.path, &look.versions));
         let is_of_this = self.row.is_some_and(|row| is_of(self.site, row, &look.versions));
-        let prospect = self.prospect(&look, signature.as_ref(), writer)?;
+        let prospect = self.prospect(&look, signature.as_ref(), activity)?;
         let unfit = look.unfit.map(|unfit| unfit.to_string());
-        Ok(Now { payload, signature, clue, unfit, writer, is_of_this, prospect })
+        Ok(Now { payload, signature, clue, unfit, activity, is_of_this, prospect })
     }
 }

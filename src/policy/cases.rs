@@ -142,11 +142,12 @@ fn a_rule_of_either_mode_has_the_documented_defaults() {
     for rule in [signing, verifying] {
         assert!(!rule.recursive && !rule.create);
         assert!(rule.include.is_none() && rule.exclude.is_none() && rule.allowed_owners.is_none());
-        assert_eq!(rule.settle, Duration::from_secs(2));
+        assert_eq!(rule.control_files, crate::policy::ControlFiles::default());
         assert_eq!((rule.max_size, rule.max_links), (16 << 30, 1));
         assert_eq!((rule.quarantine_max_size, rule.quarantine_keep), (32 << 30, None));
     }
     assert_eq!((signing.name.as_str(), signing.line), ("releases", 4));
+    assert_eq!((signing.settle, verifying.settle), (Duration::from_secs(15), Duration::from_secs(2)));
     assert_eq!(sign(signing).on_stale, OnStale::Report);
     assert!(sign(signing).deliver_to.is_none());
 

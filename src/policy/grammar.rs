@@ -149,6 +149,11 @@ pub(super) const WATCH: Section = Section {
         key("exclude", "patterns of the file names that are not meant", r#"exclude = ["*.log"]"#),
         key("recursive", "whether directories below are watched too", "recursive = true"),
         key("settle", "how long a file must be unchanged to count as complete", r#"settle = "2s""#),
+        key(
+            "control_files",
+            "how the names of control files of downloaders end",
+            r#"control_files = [".aria2", ".lftp-pget-status", ".st"]"#,
+        ),
         key("max_size", "the largest file that is handled", r#"max_size = "16GiB""#),
         key("max_links", "how many hard links a file may have", "max_links = 1"),
         key("allowed_owners", "whose files are handled", r#"allowed_owners = ["builder", 1000]"#),

@@ -437,13 +437,27 @@ pub const CHAPTERS: [Chapter; 8] = [
             ),
             entry(
                 "settle",
-                Value("\"2s\""),
+                Words("`\"15s\"` in sign rules, `\"2s\"` in verify rules"),
                 "How long a file must be unchanged, with nobody writing to it, before it counts as complete: above 0, at \
-                 most a day.",
-                "Where the kernel cannot tell who is writing (network file systems; files of others without CAP_LEASE), too \
-                 short a time signs half of an upload: make it longer than any pause of your senders. Best are senders \
-                 who write under another name and rename. On a mount that writes back later (rclone), make it longer \
-                 than that takes.",
+                 most a day. To be signed it must have had no writer either for that long.",
+                "In a sign rule, make it longer than any pause of your senders: some close a file whose connection dropped, \
+                 sleep, and open it again to append (wget, up to 10 seconds), and too short a time signs half of it. Where \
+                 the kernel cannot tell who is writing (network file systems; files of others without CAP_LEASE), it \
+                 alone decides. Best are senders who write under another name and rename. On a mount that writes back \
+                 later (rclone), make it longer than that takes.",
+            ),
+            entry(
+                "control_files",
+                Value("[\".aria2\", \".lftp-pget-status\", \".st\"]"),
+                "What downloaders keep beside a file that is not complete, as what follows its name: at most 16 endings, \
+                 each from its dot on; `[]` for none. While such a file lies beside a payload, is regular and of the same \
+                 owner, the payload is unfinished: it is not signed, and no verdict but a valid one counts. In a \
+                 verify rule that ends when neither of the two has changed for a day.",
+                "`F.aria2` stays beside an `F` of full size and wrong content when aria2 is killed, `F.st` when axel is. \
+                 Remove it, or resume the download; `status` counts such files after an hour. An ending that is not among \
+                 those of unfinished files (`.st`) counts only with at most 64 KiB and no signature beside it, and is an \
+                 ordinary payload where the file is missing that it would belong to. A control file is no \
+                 payload, unless a pattern of `include` has its ending itself (`*.st`).",
             ),
             entry(
                 "max_size",

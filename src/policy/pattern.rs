@@ -87,6 +87,15 @@ impl Patterns {
         })
     }
 
+    /// Whether a file name is meant by a pattern that itself has this ending.
+    pub(super) fn matches_ending(&self, name: &OsStr, ending: &str) -> bool {
+        self.set
+            .matches(name)
+            .into_iter()
+            .filter_map(|i| self.sources.get(i))
+            .any(|source| source.ends_with(ending))
+    }
+
     /// The first pattern that a file name matches, as the policy writes it.
     pub(crate) fn matching(&self, name: &OsStr) -> Option<&str> {
         let first = self.set.matches(name).into_iter().min()?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::control_files;
 use super::fault::Report;
 use super::grammar::{BATCH, ModeName, WATCH};
 use super::owner::{PASSWD, uid_of};
@@ -16,17 +17,20 @@ use super::pattern::{self, List};
 use super::place::{Place, Role, Whose};
 use super::reader::{Field, Least, Table};
 use super::{
-    AcceptBatch, Batching, Delivery, Mode, OnInvalid, OnStale, Patterns, Place as Destination, Rollback,
-    Rule, SignRule, VerifyRule,
+    AcceptBatch, Batching, ControlFiles, Delivery, Mode, OnInvalid, OnStale, Patterns, Place as Destination,
+    Rollback, Rule, SignRule, VerifyRule,
 };
 use crate::context::{ContextTemplate, Filling};
 use crate::escape::Escaped;
 use crate::key::{KeyArn, KeyId, Provider};
 
-/// Default of `settle`.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Default of `settle` in sign rules: clients whose connection drops close the file, sleep for up
+/// to ten seconds and come back to append (wget).
+const SETTLE_SIGN: Duration = Duration::from_secs(15);
+/// The same in verify rules, where the signature tells what is complete.
+const SETTLE_VERIFY: Duration = Duration::from_secs(2);
 /// Default of `signature_timeout`.
-const SIGNATURE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+pub(crate) const SIGNATURE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// Default of `max_size`, in bytes: 16 GiB.
 const MAX_SIZE: u64 = 16 << 30;
 /// Default of `quarantine_max_size`, in bytes: 32 GiB, two of the largest files.
@@ -91,7 +95,8 @@ pub(super) fn read<'t>(
     let exclude = draft.patterns("exclude", List::Exclude);
     let common = |name| draft.table.find(name);
     let recursive = common("recursive").and_then(|f| f.boolean()).unwrap_or(false);
-    let settle = common("settle").and_then(|f| f.duration(Least::AboveZero, DAY)).unwrap_or(SETTLE);
+    let settle = common("settle").and_then(|f| f.duration(Least::AboveZero, DAY));
+    let control_files = common("control_files").and_then(|f| control_files(&f));
     let max_size = common("max_size").and_then(|f| f.size(1)).unwrap_or(MAX_SIZE);
     let max_links = common("max_links").and_then(|f| f.number(1..=u32::MAX.into())).unwrap_or(1);
     let allowed_owners = common("allowed_owners").and_then(|f| owners(&f));
@@ -104,6 +109,10 @@ pub(super) fn read<'t>(
         ModeName::Sign => Mode::Sign(draft.sign(&context)?),
         ModeName::Verify => Mode::Verify(draft.verify()?),
     };
+    let default_settle = match &mode {
+        Mode::Sign(_) => SETTLE_SIGN,
+        Mode::Verify(_) => SETTLE_VERIFY,
+    };
     named_mode?;
     draft.needs_quarantine(&mode);
     Some(Rule {
@@ -113,7 +122,8 @@ pub(super) fn read<'t>(
         recursive,
         include,
         exclude,
-        settle,
+        control_files: control_files.unwrap_or_default(),
+        settle: settle.unwrap_or(default_settle),
         max_size,
         max_links,
         allowed_owners,
@@ -132,6 +142,25 @@ const ON_STALE: [(&str, OnStale); 3] =
     [("resign", OnStale::Resign), ("report", OnStale::Report), ("quarantine", OnStale::Quarantine)];
 const ROLLBACK: [(&str, Rollback); 3] =
     [("off", Rollback::Off), ("alert", Rollback::Alert), ("deny", Rollback::Deny)];
+
+/// `control_files`: a list, which may be empty.
+fn control_files(field: &Field<'_>) -> Option<ControlFiles> {
+    let entries = field.list()?;
+    if entries.len() > control_files::MAX {
+        let most = control_files::MAX;
+        field.fault(format!("the list has {} endings, and at most {most} are taken", entries.len()));
+        return None;
+    }
+    let mut endings = Vec::new();
+    for entry in entries {
+        let Some(ending) = entry.text() else { continue };
+        match control_files::check(ending) {
+            Ok(()) => endings.push(ending.to_owned()),
+            Err(error) => entry.fault(error),
+        }
+    }
+    Some(ControlFiles::new(endings))
+}
 
 /// The mode a rule names, if it names one.
 fn mode_of(entries: &DeTable<'_>) -> Option<ModeName> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pattern;
-use super::{AcceptBatch, Delivery, Exclusion, Mode, Patterns, Place, SignRule, VerifyRule};
+use super::{AcceptBatch, ControlFiles, Delivery, Exclusion, Mode, Patterns, Place, SignRule, VerifyRule};
 use crate::context::ContextTemplate;
 use crate::context::leaf_keys::LeafKeys;
 use crate::fs::RelPath;
@@ -27,6 +27,8 @@ pub struct Rule {
     pub include: Option<Patterns>,
     /// Which names are not meant, even if included.
     pub exclude: Option<Patterns>,
+    /// What keeps a payload from counting as complete as long as it lies beside it.
+    pub control_files: ControlFiles,
     /// How long a file must be unchanged before it counts as complete.
     pub settle: Duration,
     /// The largest payload, in bytes.
@@ -79,6 +81,27 @@ impl Rule {
             let dot = pattern::dot_mark(name).filter(|dot| !is_included(*dot));
             dot.map(|dot| Exclusion::Unfinished(dot.as_str()))
         })
+    }
+
+    /// The names of what keeps a payload from counting as complete, each with the largest size that
+    /// it may have. What a pattern of `include` names itself is a payload instead.
+    pub(crate) fn control_names<'a>(
+        &'a self,
+        payload: &'a OsStr,
+    ) -> impl Iterator<Item = (OsString, u64)> + 'a {
+        let names = self.control_files.names(payload);
+        let control = names.filter(|(name, ending, _)| !self.is_included_as(name, ending));
+        control.map(|(name, _, max_size)| (name, max_size))
+    }
+
+    /// The payload whose control file has this name, if it is one's.
+    pub(crate) fn controlled<'n>(&self, name: &'n OsStr) -> Option<&'n OsStr> {
+        let (payload, ending) = self.control_files.payload_of(name)?;
+        (!self.is_included_as(name, ending)).then_some(payload)
+    }
+
+    fn is_included_as(&self, name: &OsStr, ending: &str) -> bool {
+        self.include.as_ref().is_some_and(|patterns| patterns.matches_ending(name, ending))
     }
 
     fn excluded(&self, name: &OsStr) -> Option<Exclusion<'_>> {

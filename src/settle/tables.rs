@@ -34,13 +34,21 @@ struct Event {
     at: String,
     /// Versions: `{ payload = 1, signature = 1 }`; a file that does not exist is left out.
     see: Option<Versions>,
-    /// `absent`, `present`, `unknown`.
-    probe: Option<String>,
+    /// What the lease says with that: `absent` if it is left out, `present`, `unknown`.
+    writer: Option<String>,
+    /// Whether a control file lies beside the payload.
+    #[serde(default)]
+    control_file: bool,
+    /// For how long the versions are unchanged by their own times.
+    age: Option<String>,
+    /// A writer is said to have closed a file; the next step is the sample that follows.
+    closed: Option<bool>,
     /// `done`, `changed`, `not-yet`, `hold 5s` (until that moment).
     ended: Option<String>,
     /// `hurry`, as `--once` does.
     hurry: Option<bool>,
-    /// `gone`, `look 1s` (at that moment), `probe`, `attempt provisional`, `attempt final`, `rest`.
+    /// `gone`, `look 1s` (at that moment), `attempt provisional`, `attempt final`, `rest`.
+    #[serde(default)]
     next: String,
     /// `never-settles` or `orphan`.
     worry: Option<String>,
@@ -78,7 +86,6 @@ fn shown(next: Next) -> String {
     match next {
         Next::Gone => "gone".into(),
         Next::LookAt(at) => format!("look {}", humantime::format_duration(at)),
-        Next::Probe => "probe".into(),
         Next::Attempt(Finality::Provisional) => "attempt provisional".into(),
         Next::Attempt(Finality::Final) => "attempt final".into(),
         Next::Rest => "rest".into(),
@@ -96,15 +103,20 @@ fn run(case: &Case) -> Result<(), String> {
     for event in &case.step {
         let at = time(&event.at);
         let next = match event {
-            Event { see: Some(versions), .. } => pair.seen(at, &versions.seen(), &timing),
-            Event { probe: Some(writer), .. } => {
-                let writer = match writer.as_str() {
+            Event { see: Some(versions), writer, control_file, age, .. } => {
+                let writer = match writer.as_deref().unwrap_or("absent") {
                     "absent" => Writer::Absent,
                     "present" => Writer::Present,
                     "unknown" => Writer::Unknown,
-                    other => return Err(format!("probe = {other:?}")),
+                    other => return Err(format!("writer = {other:?}")),
                 };
-                pair.probed(at, writer, &timing)
+                let activity = Activity { writer, has_control_file: *control_file };
+                let age = age.as_deref().map(time).unwrap_or_default();
+                pair.seen(at, &Sample { versions: versions.seen(), activity, age }, &timing)
+            }
+            Event { closed: Some(true), .. } => {
+                pair.closed();
+                continue;
             }
             Event { ended: Some(ended), .. } => {
                 let ended = match ended.split_once(' ').unwrap_or((ended, "")) {
@@ -151,5 +163,5 @@ fn every_case_answers_as_listed() {
         ran += 1;
     }
     assert!(failed.is_empty(), "{failed}");
-    assert!(ran >= 15, "only {ran} cases found");
+    assert!(ran >= 22, "only {ran} cases found");
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::digest::Digest;
 use crate::fs::RelPath;
 use crate::hold::{AttemptError, Conflict};
 use crate::policy::Rule;
@@ -54,14 +55,14 @@ impl Sink<MemorySource> for MemorySink {
         snapshot: &Snapshot<MemorySource>,
         signature: &Signature,
         old: Option<Old<ObjectVersion>>,
-    ) -> Result<ObjectVersion, AttemptError> {
+    ) -> Result<PairVersion<ObjectVersion>, AttemptError> {
         let old = old.map(|old| old.version);
         let Put::Done(written) = self.source.put_if(&self.beside(path), signature.as_bytes(), old.as_ref())
         else {
             return Err(AttemptError::Changed);
         };
         if self.source.get(path).map(|object| object.version) == Some(snapshot.version.clone()) {
-            return Ok(written);
+            return Ok(PairVersion { payload: Some(snapshot.version.clone()), signature: Some(written) });
         }
         self.source.remove_if(&[(self.beside(path), written)]);
         Err(AttemptError::Changed)
@@ -124,6 +125,14 @@ impl Sink<MemorySource> for MemorySink {
             }
             Some(_) => false,
         })
+    }
+
+    async fn remove_left_signature(&self, path: &RelPath, digest: &Digest) -> Result<bool, AttemptError> {
+        let beside = self.beside(path);
+        let there =
+            self.source.get(&beside).filter(|there| digest.matches(Digest::of(&there.bytes).as_bytes()));
+        let is_alone = self.source.get(path).is_none();
+        Ok(there.is_some_and(|there| is_alone && self.source.remove_if(&[(beside, there.version)])))
     }
 
     fn is_destination(&self, _: &Path) -> bool {

@@ -22,7 +22,7 @@ use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity, RelPath};
 use crate::hold::AttemptError;
 use crate::policy::Rule;
-use crate::settle::PairVersion;
+use crate::settle::{Activity, PairVersion};
 use crate::signature::Signature;
 use crate::source::directory::scan::{Meaning, meaning};
 use crate::source::space::StageRequest;
@@ -259,8 +259,8 @@ impl Source for MemorySource {
         Ok(self.bucket.get(path).map(|object| object.version))
     }
 
-    async fn probe(&self, _: &RelPath, _: &PairVersion<ObjectVersion>) -> Writer {
-        Writer::Unknown
+    async fn probe(&self, _: &RelPath, _: &PairVersion<ObjectVersion>) -> Activity {
+        Activity::UNKNOWN
     }
 
     async fn snapshot(
@@ -308,7 +308,7 @@ impl Source for MemorySource {
         })
     }
 
-    async fn is_unchanged(&self, path: &RelPath, snapshot: &Snapshot<Self>) -> Result<bool, AttemptError> {
+    async fn is_still(&self, path: &RelPath, snapshot: &mut Snapshot<Self>) -> Result<bool, AttemptError> {
         Ok(self.look(path).payload.as_ref() == Some(&snapshot.version))
     }
 

@@ -209,25 +209,23 @@ impl<K: Kms> Pipeline<K> {
             return self.remember(site, work, &taken, Outcome::Signed).await;
         }
         let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
-        if !site.source.is_unchanged(&work.path, &taken).await? {
+        if !site.source.is_still(&work.path, &mut taken).await? {
             return Err(AttemptError::Changed);
         }
-        let facts = |signature: Option<state::Version>| Facts {
+        let facts = || Facts {
             digest: Some(taken.hashed.digest.clone()),
             signature_digest: Some(signed.signature.digest()),
             key: Some(signed.key.to_string()),
-            item: None,
-            signature,
+            ..Facts::default()
         };
         // Committed before it is written, so that a restart after a kill at any point recognises it
         // as ours.
         let signing =
-            site.decision(&work.path, &work.versions, &Settled::plain(Outcome::Signing), facts(None));
+            site.decision(&work.path, &taken.versions(), &Settled::plain(Outcome::Signing), facts());
         self.state.note(signing).await?;
         let written = site.sink.write_signature(&work.path, &taken, &signed.signature, old).await?;
-        let facts = facts(Some(written.stored()));
         let settled = Settled::plain(Outcome::Signed);
-        let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await?;
+        let outcome = self.settle(site, &work.path, &written, settled, facts()).await?;
         log!(
             Signed,
             rule = site.rule.name,
@@ -280,7 +278,6 @@ impl<K: Kms> Pipeline<K> {
             signature_digest: Some(published.digest()),
             key: Some(signed.key.to_string()),
             item: None,
-            signature: None,
         };
         let settled = Settled::plain(Outcome::Delivered);
         let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await?;
@@ -292,7 +289,7 @@ impl<K: Kms> Pipeline<K> {
             size = taken.hashed.size,
             lease = lease_word(taken.writer)
         );
-        self.remove(site, &work.path, &taken.versions(), outcome).await
+        self.remove_taken(site, &work.path, taken, outcome).await
     }
 
     /// Publishes the pair. Returns the signature at the destination: after a restart that may be

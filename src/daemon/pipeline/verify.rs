@@ -207,7 +207,7 @@ impl<K: Kms> Pipeline<K> {
             key = %valid.key(),
             size
         );
-        self.remove(site, &work.path, &taken.versions(), outcome).await
+        self.remove_taken(site, &work.path, taken, outcome).await
     }
 
     /// Publishes the pair. Another valid signature that is already there is success.

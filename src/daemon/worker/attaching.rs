@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::clock::Moment;
 use crate::daemon::site::{Backend, Detached, Role, Site, Unattached};
 use crate::daemon::worker::recheck::Rechecks;
+use crate::daemon::worker::standing::Standing;
 use crate::daemon::worker::{REATTACH, Worker};
 use crate::escape::quoted;
 use crate::fs::FsError;
@@ -89,6 +90,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.ready.clear();
         self.pairs.clear();
         self.rechecks = Rechecks::default();
+        self.standing = Standing::default();
         self.next_attach = self.pipeline.clock.now();
     }
 }

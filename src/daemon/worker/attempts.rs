@@ -13,14 +13,14 @@ use crate::daemon::pipeline::{Attempt, AttemptOutcome, AttemptResult, Facts, Ref
 use crate::daemon::site::decided::is_refused_still;
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::summary::Left;
-use crate::daemon::worker::{PairState, Worker, is_old_enough, jitter, set_timer};
+use crate::daemon::worker::{PairState, Worker, age, is_old_enough, jitter, set_timer};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::hold::{Announcement, Hold, back_off};
 use crate::kms::Kms;
 use crate::message::log;
 use crate::policy::Mode;
-use crate::settle::{AttemptEnd, Next, PairVersion, Worry};
+use crate::settle::{AttemptEnd, Next, PairVersion, Sample, Worry};
 use crate::sink::Sink as _;
 use crate::source::Source as _;
 use crate::state::reason::RefusalReason;
@@ -69,6 +69,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             let (path, versions) = (path.clone(), observed.versions.clone());
             Some(Refusal { path, versions, reason, facts: Facts::default() })
         };
+        let activity = self.heartbeat.at_source(site.source.probe(path, &observed.versions)).await;
         let (now, want) = (self.pipeline.clock.now(), self.want());
         let entry = self.pairs.get_mut(path).filter(|entry| !entry.running)?;
         let versions = want.versions(observed.versions.clone());
@@ -77,7 +78,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             entry.hold = None;
             entry.attempts = 0;
         }
-        let mut next = entry.pair.seen(now, &versions, &self.timing);
+        let age = if self.once { age(&versions).unwrap_or_default() } else { Duration::ZERO };
+        let mut next = entry.pair.seen(now, &Sample { versions, activity, age }, &self.timing);
         entry.linked_since = match &observed.unfit {
             Some(unfit) if unfit.may_pass() => entry.linked_since.or(Some(now)),
             Some(_) | None => None,
@@ -85,6 +87,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         // Not before it is quiet: a sender who publishes by link and unlink has two links for a
         // moment, and some file systems count one that is gone for a second more.
         if let Some(unfit) = observed.unfit.clone().filter(|_| entry.pair.is_quiet(now, &self.timing)) {
+            entry.pair.postpone();
             let sure = entry.linked_since.map_or(now, |since| since + LINKS_STAY);
             if now >= sure {
                 return refusal(unfit);
@@ -104,13 +107,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
             None => {}
         }
-        if next == Next::Probe {
-            let writer = self.heartbeat.at_source(site.source.probe(path, &observed.versions)).await;
-            next = entry.pair.probed(now, writer, &self.timing);
-        }
         if self.once && entry.pair.waits_for_time(now, &self.timing) {
-            let writer = self.heartbeat.at_source(site.source.probe(path, &observed.versions)).await;
-            let is_old = is_old_enough(entry.pair.versions(), writer, &self.timing);
+            let is_old = is_old_enough(entry.pair.versions(), activity, &self.timing);
             next = if is_old { entry.pair.hurry(now) } else { Next::Rest };
         }
         if next == Next::Gone {
@@ -134,7 +132,6 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 }
             }
             Next::LookAt(at) => set_timer(&mut self.timers, entry, path, at),
-            Next::Probe => set_timer(&mut self.timers, entry, path, self.pipeline.clock.now()),
             Next::Attempt(_) => {
                 entry.running = true;
                 self.ready.push_back(path.clone());
@@ -234,7 +231,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         // Observe it at once: it may have changed during the attempt.
         match next {
             Next::Gone => self.follow(&result.path, next),
-            Next::LookAt(_) | Next::Probe | Next::Attempt(_) | Next::Rest => {
+            Next::LookAt(_) | Next::Attempt(_) | Next::Rest => {
                 set_timer(&mut self.timers, entry, &result.path, now);
             }
         }
@@ -282,7 +279,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         match next {
             Next::Gone => self.follow(path, next),
-            Next::LookAt(_) | Next::Probe | Next::Attempt(_) | Next::Rest => {
+            Next::LookAt(_) | Next::Attempt(_) | Next::Rest => {
                 set_timer(&mut self.timers, entry, path, until);
             }
         }

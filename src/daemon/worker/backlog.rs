@@ -11,6 +11,7 @@ use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
 use crate::daemon::site::{Backend, VersionOf};
 use crate::daemon::status::{Cause, Oldest};
 use crate::daemon::worker::refused::add_refused;
+use crate::daemon::worker::standing::Listed;
 use crate::daemon::worker::wait::{NAME_TAKEN, NAME_TAKEN_HINT, NAME_TAKEN_TEXT, Wait};
 use crate::daemon::worker::{NEVER_SETTLES, PairState, Worker};
 use crate::escape::Escaped;
@@ -26,8 +27,9 @@ impl<V: Version> PairState<V> {
         match (self.pair.versions(), want) {
             _ if self.running => Wait::Work,
             (PairVersion { payload: None, .. }, _) => Wait::Payload,
+            _ if self.pair.activity().has_control_file => Wait::ControlFile,
             (PairVersion { signature: None, .. }, Want::Verify) => Wait::Signature,
-            _ if self.pair.writer() == Writer::Present => Wait::Writer,
+            _ if self.pair.activity().writer == Writer::Present => Wait::Writer,
             _ if self.pair.is_doubted() => Wait::Grace,
             _ => Wait::Quiet,
         }
@@ -57,7 +59,9 @@ impl<V: Version> PairState<V> {
         match &self.hold {
             Some(hold) => hold.needs_operator(now.saturating_sub(self.held_since)),
             None => match self.wait(want) {
-                Wait::Writer | Wait::Quiet => now.saturating_sub(self.first_seen) >= NEVER_SETTLES,
+                Wait::ControlFile | Wait::Writer | Wait::Quiet => {
+                    now.saturating_sub(self.first_seen) >= NEVER_SETTLES
+                }
                 Wait::Work | Wait::Payload | Wait::Signature | Wait::Grace => false,
             },
         }
@@ -129,6 +133,26 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let mut pairs: Vec<_> = pairs.collect();
         let room = most.saturating_sub(pairs.len());
         pairs.extend(name_taken.into_iter().take(room).map(|path| self.waiting_for_its_name(path)));
+        let is_asked = |listed: &Listed<'_>| {
+            which.path.as_ref().is_none_or(|asked| asked == listed.path.as_bytes())
+                && !which.held_only
+                && which.cause.as_ref().is_none_or(|cause| cause == listed.cause)
+        };
+        let standing: Vec<_> = self.standing.listed(clocks.now).filter(is_asked).collect();
+        let total = total + standing.len();
+        let room = most.saturating_sub(pairs.len());
+        pairs.extend(standing.into_iter().take(room).map(|listed| Waiting {
+            path: listed.path.clone(),
+            cause: listed.cause,
+            is_held: false,
+            needs_operator: listed.needs_operator,
+            reason: listed.reason.to_owned(),
+            hint: listed.hint.to_owned(),
+            since: clocks.of(self.last_scan.unwrap_or_default()),
+            attempts: 0,
+            next_attempt: None,
+            size: None,
+        }));
         Backlog { pairs, total, more: self.overflowed }
     }
 
@@ -210,6 +234,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             causes.insert(NAME_TAKEN, cause);
             held += self.name_taken.count;
         }
+        causes.extend(self.standing.cause(now));
         let oldest = oldest.map(|(since, path, entry)| Oldest {
             file: Escaped::new(path.as_path()).to_string(),
             since,

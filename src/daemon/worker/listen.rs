@@ -11,7 +11,12 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     pub(crate) fn take_hints(&mut self, now: Moment) {
         let Some(feed) = self.feed.as_mut().filter(|_| !self.once) else { return };
         let news = self.heartbeat.at_disk(|| feed.take(now));
-        for path in news.paths {
+        for path in &news.closed {
+            if let Some(entry) = self.pairs.get_mut(path) {
+                entry.pair.closed();
+            }
+        }
+        for path in news.paths.into_iter().chain(news.closed) {
             self.look_soon(path, now);
         }
         for path in news.signatures {

@@ -29,6 +29,9 @@ use crate::state::{State, StateError};
 /// A batch of scan results of a backend.
 type BatchOf<B> = Batch<<<B as Backend>::Source as Source>::Leftover>;
 
+/// Signatures without their files that are remembered of a scan.
+const MAX_ORPHANS: usize = 1_000;
+
 /// Names read, and paths asked of state, at a time.
 const LOOKUP: usize = 512;
 
@@ -62,7 +65,14 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         let turn = std::mem::take(&mut self.overflowed).then(|| Turn::new(self.last_seen));
         self.next_scan = now + NEVER; // a request from now on is about changes that this scan may miss
-        self.scan = Some(Scan { began: now, seen: 0, turn, is_second_round: false, made_room: false });
+        self.scan = Some(Scan {
+            began: now,
+            seen: 0,
+            turn,
+            is_second_round: false,
+            orphans: (0, Vec::new()),
+            made_room: false,
+        });
     }
 
     /// Continues the scan by a few names: enters pairs that are not decided, and ends the scan when
@@ -91,6 +101,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
             Ok(None) => {
                 self.end_scan(&site, &scan).await;
+                let (count, orphans) = scan.orphans;
+                self.see_to_orphans(&site, count, orphans).await;
                 self.sum_up(false).await;
             }
         }
@@ -108,7 +120,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                     self.summary.left(Left { path: None, why: error.to_string() });
                 }
             }
-            let strays = self.foreign(site, batch.strays).await;
+            let (strays, orphans) = self.foreign(site, batch.strays).await;
+            scan.orphans.0 += orphans.len();
+            let room = MAX_ORPHANS.saturating_sub(scan.orphans.1.len());
+            scan.orphans.1.extend(orphans.into_iter().take(room));
             let strays = strays.into_iter().map(|path| (path, RefusalReason::StraySignature));
             self.refuse_names(site, batch.unsignable.into_iter().chain(strays).collect()).await;
             let tidied = site.sink.tidy(batch.leftovers, &self.pipeline.state);
@@ -206,15 +221,19 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     }
 
     /// Signature files of payloads that are gone, except those that this rule made or adopted, and
-    /// those that came just now: their payloads may follow.
-    async fn foreign(&self, site: &Site<B>, payloads: Vec<RelPath>) -> Vec<RelPath> {
+    /// those that came just now: their payloads may follow. And the payloads of what it made.
+    async fn foreign(&self, site: &Site<B>, payloads: Vec<RelPath>) -> (Vec<RelPath>, Vec<RelPath>) {
         if payloads.is_empty() {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
         // If state cannot be read, the next scan finds them.
         let rows = self.pipeline.state.remembered_all(&self.rule.name, payloads).await.unwrap_or_default();
-        let mut foreign = Vec::new();
-        for (path, _) in rows.into_iter().filter(|(_, row)| is_stray(row.as_ref())) {
+        let (mut foreign, mut ours) = (Vec::new(), Vec::new());
+        for (path, row) in rows {
+            if !is_stray(row.as_ref()) {
+                ours.push(path);
+                continue;
+            }
             let observed = self.heartbeat.at_source(site.source.observe(&path)).await;
             match observed.ok().and_then(|observed| observed.versions.signature) {
                 Some(signature) if is_recent(&signature) && !self.is_first_scan => {
@@ -223,7 +242,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 Some(_) | None => foreign.extend(self.rule.signature_path(&path)),
             }
         }
-        foreign
+        (foreign, ours)
     }
 
     /// Refuses payloads whose names allow no signature, once for each version.

@@ -19,6 +19,8 @@ pub(crate) struct Scan {
     pub(crate) turn: Option<Turn>,
     /// Whether this is the second round.
     pub(crate) is_second_round: bool,
+    /// Signatures of ours without their files: how many, and the first of them by their payloads.
+    pub(crate) orphans: (usize, Vec<RelPath>),
     /// Pairs that may wait were evicted.
     pub(crate) made_room: bool,
 }

@@ -18,7 +18,7 @@ use crate::fs::{FsError, Identity, RelPath, Stat};
 use crate::hold::{AttemptError, Conflict, Hold};
 use crate::kms::{Trouble, TroubleKind};
 use crate::policy::{AcceptBatch, Batching, Mode, OnStale, Place, Rollback, SignRule, VerifyRule};
-use crate::settle::{Finality, PairVersion};
+use crate::settle::{Activity, Finality, PairVersion};
 use crate::signature::Signature;
 use crate::signing::{DecryptRequest, Reason};
 use crate::sink::Delivered;
@@ -125,7 +125,7 @@ impl Scene<'_> {
         &self,
         look: &Observation<Identity>,
         signature: Option<&SignatureThere>,
-        writer: Option<Writer>,
+        activity: Option<Activity>,
     ) -> Result<Prospect, Unseen> {
         if want(&self.site.rule).versions(look.versions) == PairVersion::NONE {
             return Ok(Prospect::new(What::Nothing, [Ending::Nothing], self.nothing(look.versions)));
@@ -142,8 +142,8 @@ impl Scene<'_> {
             return Ok(Prospect::new(refused.what, refused.endings.into_iter().chain(left), refused.why));
         }
         let Some(payload) = look.versions.payload else { return Ok(orphan()) };
-        let wait = self.wait_to_settle(look.versions, writer);
-        Ok(self.tried(&payload, signature, look.versions, writer)?.after(wait))
+        let wait = self.wait_to_settle(look.versions, activity);
+        Ok(self.tried(&payload, signature, look.versions, activity)?.after(wait))
     }
 
     /// What an attempt would come to. As the pipeline: first what was done before, then the
@@ -153,7 +153,7 @@ impl Scene<'_> {
         payload: &Identity,
         signature: Option<&SignatureThere>,
         versions: PairVersion<Identity>,
-        writer: Option<Writer>,
+        activity: Option<Activity>,
     ) -> Result<Prospect, Unseen> {
         if self.row.is_some_and(|row| was_delivered(self.site, row, &versions)) {
             let why = "already delivered; what was to be removed of it is still here, and would be removed";
@@ -170,7 +170,7 @@ impl Scene<'_> {
             },
             Mode::Verify(rule) => {
                 let there = signature.filter(|_| versions.signature.is_some());
-                self.judging(rule, payload, there, versions, writer)
+                self.judging(rule, payload, there, versions, activity)
             }
         }
     }
@@ -192,12 +192,22 @@ impl Scene<'_> {
     }
 
     /// What it waits for before its first attempt.
-    fn wait_to_settle(&self, versions: PairVersion<Identity>, writer: Option<Writer>) -> Option<String> {
+    fn wait_to_settle(&self, versions: PairVersion<Identity>, activity: Option<Activity>) -> Option<String> {
         let settle = self.site.rule.settle;
         let versions = want(&self.site.rule).versions(versions);
         let changed = [versions.payload, versions.signature].into_iter().flatten().map(|v| v.ctime).max();
-        if writer == Some(Writer::Present) && matches!(self.site.rule.mode, Mode::Sign(_)) {
-            return Some("waits until nobody has it open for writing".to_owned());
+        let is_signed = matches!(self.site.rule.mode, Mode::Sign(_));
+        match activity {
+            Some(Activity { writer: Writer::Present, .. }) if is_signed => {
+                return Some("waits until nobody has it open for writing".to_owned());
+            }
+            Some(Activity { has_control_file: true, .. }) => {
+                let unless_valid = if is_signed { "" } else { ", unless it is valid" };
+                return Some(format!(
+                    "waits until the control file of its downloader is gone (control_files){unless_valid}"
+                ));
+            }
+            Some(_) | None => {}
         }
         changed
             .is_some_and(|changed| clock::age(changed) < settle)
@@ -357,10 +367,10 @@ impl Scene<'_> {
         payload: &Identity,
         there: Option<&SignatureThere>,
         versions: PairVersion<Identity>,
-        writer: Option<Writer>,
+        activity: Option<Activity>,
     ) -> Result<Prospect, Unseen> {
         let timing = timing(&self.site.rule);
-        let is_due = is_old_enough(&versions, writer.unwrap_or(Writer::Unknown), &timing);
+        let is_due = is_old_enough(&versions, activity.unwrap_or(Activity::UNKNOWN), &timing);
         let bringers = self.bringers()?;
         let no_room = self.no_room(payload)?;
         let Some(there) = there else {
@@ -382,7 +392,7 @@ impl Scene<'_> {
         if let Some(held) = no_room {
             return Ok(held); // before anything is judged
         }
-        let grace = match writer {
+        let grace = match activity.map(|activity| activity.writer) {
             Some(Writer::Absent | Writer::Present) => timing.grace_leased,
             Some(Writer::Unknown) | None => timing.grace_unleased,
         };

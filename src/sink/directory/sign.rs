@@ -7,6 +7,7 @@
 
 use rustix::io::Errno;
 
+use crate::digest::Digest;
 use crate::fs::flush::Flusher;
 use crate::fs::private::Private;
 use crate::fs::{Dir, FsError, Identity, Place, Publish, RelPath, Staging, Stat};
@@ -104,6 +105,42 @@ fn take_back(spot: &Spot<'_>, signature: &Signature) -> Result<(), FsError> {
         taken => taken?,
     }
     work.finish(spot.place).map(drop)
+}
+
+/// Removes a signature whose payload is gone, if it is the file with this digest. Whether it is
+/// gone. Whatever else has the name stays, or goes back to it, and so does a signature whose
+/// payload comes back meanwhile. A kill in between is finished by
+/// [`exchange::settle`](super::exchange::settle).
+///
+/// # Errors
+/// Any step's.
+pub(crate) fn remove_left(
+    private: &Private,
+    payload: &RelPath,
+    path: &RelPath,
+    digest: &Digest,
+) -> Result<bool, FsError> {
+    let place = match Place::open(private.root(), path.parent()) {
+        Err(e) if e.is_not_found() || e.is_no_directory() => return Ok(false),
+        place => place?,
+    };
+    let removable = Removable::one(digest);
+    let is_alone = || Ok::<_, FsError>(place.stat_of(payload.name())?.is_none());
+    if !is_alone()? || !removable.holds(place.looking(), path.name())? {
+        return Ok(false);
+    }
+    let work = Work::new(private, removable)?;
+    let (to, name) = (work.mirror(path)?, path.name());
+    work.sync()?; // before anything comes out: it is known then what may be removed
+    match place.take(name, &to, name) {
+        Err(e) if e.is_not_found() => {}
+        taken => taken?,
+    }
+    if !is_alone()? {
+        place.put_back(&to, name, name).unwrap_or_default(); // its name is taken again: then it may go
+    }
+    work.finish(&place)?;
+    Ok(place.stat_of(name)?.is_none())
 }
 
 /// Replaces the signature `old` with another one: in one step where the file system can swap names,
@@ -309,6 +346,40 @@ mod tests {
         take_back(&f.spot(&|| Ok(true)), &signature(2)).unwrap();
         assert!(!f.replace(&second, 3));
         assert_eq!(f.all(), []);
+    }
+
+    #[test]
+    fn p8_p9_a_signature_without_its_payload_goes_only_if_it_is_that_file_and_alone() {
+        let f = Fixture::new();
+        let payload = RelPath::new("sub/a").unwrap();
+        let remove = |byte| remove_left(&f.private, &payload, &f.path, &signature(byte).digest()).unwrap();
+        assert!(!remove(1), "nothing lies there");
+        f.write(1);
+        assert!(!remove(2), "another one");
+        fs::write(f.at("in/sub/a"), "back again").unwrap();
+        assert!(!remove(1), "not alone");
+        fs::remove_file(f.at("in/sub/a")).unwrap();
+        fs::rename(f.at("in/sub/a.sig"), f.at("outside/a.sig")).unwrap();
+        std::os::unix::fs::symlink(f.at("outside/a.sig"), f.at("in/sub/a.sig")).unwrap();
+        assert!(!remove(1), "a link to it");
+        assert_eq!(f.there("outside/a.sig").unwrap(), [1; 20]);
+        fs::rename(f.at("outside/a.sig"), f.at("in/sub/a.sig")).unwrap();
+        assert!(remove(1));
+        assert_eq!(f.all(), []);
+    }
+
+    #[test]
+    fn p4_a_removal_that_was_cut_short_is_finished_and_what_is_not_ours_goes_back() {
+        for (there, left) in [(vec![1; 20], vec![]), (b"theirs".to_vec(), vec![b"theirs".to_vec()])] {
+            let f = Fixture::new();
+            fs::write(f.at("in/sub/a.sig"), there).unwrap();
+            let work = Work::new(&f.private, Removable::one(&signature(1).digest())).unwrap();
+            let (to, name) = (work.mirror(&f.path).unwrap(), OsStr::new("a.sig"));
+            f.place.take(name, &to, name).unwrap();
+            drop((work, to)); // as a kill does
+            f.bring_back();
+            assert_eq!(f.all().into_iter().map(|(_, content)| content).collect::<Vec<_>>(), left);
+        }
     }
 
     /// Runs `act` each time that the payload is checked: between any two visible steps.

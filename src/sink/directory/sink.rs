@@ -1,5 +1,6 @@
 //! The directories of a rule, as the pipeline and the workers see them as a sink.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,11 +10,12 @@ use tokio::task::block_in_place;
 
 use crate::blocking::blocking;
 use crate::chain;
+use crate::digest::Digest;
 use crate::escape::Escaped;
 use crate::fs::flush::Flusher;
 use crate::fs::lease::Writer;
 use crate::fs::private::Private;
-use crate::fs::{Dir, Identity, RelPath, Staging};
+use crate::fs::{Dir, FsError, Identity, RelPath, Staging};
 use crate::hold::{AttemptError, Conflict};
 use crate::message::log;
 use crate::policy::Rule;
@@ -179,17 +181,23 @@ impl Sink<DirectorySource> for DirectorySink {
         snapshot: &Snapshot<DirectorySource>,
         signature: &Signature,
         old: Option<Old<Identity>>,
-    ) -> Result<Identity, AttemptError> {
+    ) -> Result<PairVersion<Identity>, AttemptError> {
         let Some(beside) = RelPath::new(path.parent().join(signature.name_beside(path.name()))) else {
             return Err(AttemptError::bug("what is signed has a name without room for a suffix"));
         };
         let (origin, name) = (snapshot.origin.clone(), path.name().to_owned());
+        let digest = snapshot.hashed.digest.clone();
         let (private, disk, signature) =
             (Arc::clone(&self.private), Arc::clone(&self.disk), signature.clone());
         let suffix = self.rule.suffix();
         blocking(move || {
             let place = origin.parent()?;
-            let still = || origin.is_in(place, &name);
+            let payload = Cell::new(origin.payload.identity);
+            let still = || -> Result<bool, FsError> {
+                let there = origin.version_of_same(place, &name, &digest, &payload.get())?;
+                there.into_iter().for_each(|version| payload.set(version));
+                Ok(there.is_some())
+            };
             let spot = Spot { private: &private, place, path: &beside, still: &still, disk: &disk };
             let written = match old {
                 None => sign::write(&spot, &signature),
@@ -204,7 +212,8 @@ impl Sink<DirectorySource> for DirectorySink {
                 written => written?,
             };
             // Without one the payload is another, or somebody else put a signature there meanwhile.
-            written.map(|stat| stat.identity).ok_or(AttemptError::Changed)
+            let written = written.ok_or(AttemptError::Changed)?;
+            Ok(PairVersion { payload: Some(payload.get()), signature: Some(written.identity) })
         })
         .await
     }
@@ -250,6 +259,12 @@ impl Sink<DirectorySource> for DirectorySink {
         };
         let (path, known) = (path.clone(), known.clone());
         blocking(move || Ok(deliver::remove_orphan(&root, &path, &known)?)).await
+    }
+
+    async fn remove_left_signature(&self, path: &RelPath, digest: &Digest) -> Result<bool, AttemptError> {
+        let Some(beside) = self.rule.signature_path(path) else { return Ok(false) };
+        let (private, path, digest) = (Arc::clone(&self.private), path.clone(), digest.clone());
+        blocking(move || Ok(sign::remove_left(&private, &path, &beside, &digest)?)).await
     }
 
     fn is_destination(&self, path: &Path) -> bool {

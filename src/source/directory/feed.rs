@@ -63,20 +63,28 @@ impl DirectoryFeed {
         &self.folder.rule.name
     }
 
-    /// What a change of this path below the root means.
-    fn tell(&self, below: &Path, news: &mut News) {
+    /// What a change of this path below the root means; whether a writer has closed it.
+    fn tell(&self, below: &Path, closed: bool, news: &mut News) {
         let Some(name) = below.file_name() else {
             news.scan_soon(); // the root was moved or removed, perhaps: the scan compares
             return;
         };
         match meaning(&self.folder.rule, below.parent().unwrap_or(Path::new("")), name) {
+            Meaning::Pair(path) if closed => news.closed.push(path),
             Meaning::Pair(path) => news.paths.push(path),
             Meaning::Unsignable(..) => news.scan_soon(),
             Meaning::Signature(path) => news.signatures.push(path),
             Meaning::Nothing => {}
         }
-        // What is in a new directory, and watching it, is the scan's.
+        // A download may have ended.
         let rule = &self.folder.rule;
+        if let Some(payload) = rule.controlled(name) {
+            let below = below.parent().unwrap_or(Path::new(""));
+            if let Meaning::Pair(path) = meaning(rule, below, payload) {
+                news.paths.push(path);
+            }
+        }
+        // What is in a new directory, and watching it, is the scan's.
         if rule.recursive && enter(rule, below).is_ok() && self.folder.is_directory(below) {
             news.scan_soon();
         }
@@ -170,7 +178,7 @@ impl Feed for DirectoryFeed {
                     self.fault = None;
                 }
             } else if let Ok(below) = path.strip_prefix(&root) {
-                self.tell(below, &mut news);
+                self.tell(below, changes.closed.contains(&path), &mut news);
             }
         }
         if self.is_silent(now) {

@@ -9,16 +9,20 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::clock;
 use crate::fs::file_system::FileSystem;
 use crate::fs::lease::Writer;
-use crate::fs::{Dir, Fitness, FsError, Identity, Kind, OpenError, Place, RelPath, private};
+use crate::fs::{Dir, Fitness, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, private};
 use crate::hold::AttemptError;
 use crate::policy::{Mode, Rule};
-use crate::settle::PairVersion;
+use crate::settle::{Activity, PairVersion};
 use crate::signature::MAX_LEN;
 use crate::source::{Bringers, Observation, Version};
 use crate::state;
 use crate::state::reason::RefusalReason;
+
+/// For how long a control file counts in a verify rule when nothing changes: then nobody is at it.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A rule's directory.
 #[derive(Debug, Clone)]
@@ -93,6 +97,9 @@ impl Folder {
             Err(e) if e.is_not_found() || e.is_no_directory() => return Ok(Observation::NOTHING),
             Err(e) => return Err(e),
         };
+        if self.is_control_file(&dir, path.name()) {
+            return Ok(Observation::NOTHING);
+        }
         let payload = dir.stat_of(path.name())?.filter(|stat| stat.kind != Kind::Directory);
         let (signature, too_long) = match dir.stat_of(&self.rule.signature_name(path.name())) {
             Err(e) if e.source == Errno::NAMETOOLONG => (None, Some(self.name_too_long(&dir))),
@@ -143,6 +150,61 @@ impl Folder {
         stat.is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == Kind::Directory))
     }
 
+    /// Whether somebody is at a pair.
+    pub(crate) fn activity(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Activity {
+        if *versions == PairVersion::NONE {
+            return Activity::UNKNOWN;
+        }
+        Activity { writer: self.probe(path, versions), has_control_file: self.has_control_file(path) }
+    }
+
+    /// Whether a payload is unfinished by what its downloader keeps beside it. What cannot be
+    /// looked at does not count: the lease and the quiet still do.
+    fn has_control_file(&self, path: &RelPath) -> bool {
+        let Ok(dir) = private::descend(&self.root, path.parent()) else { return false };
+        let Ok(Some(payload)) = dir.stat_of(path.name()) else { return false };
+        let mut names = self.rule.control_names(path.name());
+        names.any(|(name, max_size)| {
+            let there = dir.stat_of(&name).unwrap_or_default();
+            there.is_some_and(|stat| {
+                self.controls(&stat, max_size, &payload)
+                    && dir.stat_of(&self.rule.signature_name(&name)).is_ok_and(|stat| stat.is_none())
+            })
+        })
+    }
+
+    /// Whether one file may be the control file of a payload. Another user's is none, or anybody
+    /// could keep others' files waiting. A bad pair that its own sender keeps from being judged is
+    /// judged when nothing has happened for a day: nobody downloads any more.
+    fn controls(&self, control: &Stat, max_size: u64, payload: &Stat) -> bool {
+        let last = control.identity.ctime.max(payload.identity.ctime);
+        control.kind == Kind::File
+            && payload.kind == Kind::File
+            && control.uid == payload.uid
+            && control.identity.size <= max_size
+            && match self.rule.mode {
+                Mode::Sign(_) => true,
+                Mode::Verify(_) => clock::age(last) < ABANDONED,
+            }
+    }
+
+    /// The payload beside which this name is a control file, and so none itself.
+    pub(crate) fn controlled(&self, path: &RelPath) -> Option<RelPath> {
+        let payload = RelPath::new(path.parent().join(self.rule.controlled(path.name())?))?;
+        let dir = private::descend(&self.root, path.parent()).ok()?;
+        self.is_control_file(&dir, path.name()).then_some(payload)
+    }
+
+    fn is_control_file(&self, dir: &Dir, name: &OsStr) -> bool {
+        let is = |payload: &OsStr| {
+            let (_, max_size) = self.rule.control_names(payload).find(|(control, _)| control == name)?;
+            let (control, payload) = (dir.stat_of(name).ok()??, dir.stat_of(payload).ok()??);
+            let signature = dir.stat_of(&self.rule.signature_name(name)).ok()?;
+            Some(signature.is_none() && self.controls(&control, max_size, &payload))
+        };
+        self.rule.controlled(name).and_then(is).unwrap_or(false)
+    }
+
     /// Asks the lease about both files of a pair. What cannot be opened is unknown here; the try
     /// will say why.
     pub(crate) fn probe(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Writer {
@@ -176,6 +238,47 @@ pub(crate) const fn bringers(mode: u32, payload: u32, signature: Option<u32>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::FileTime;
+    use crate::policy::Policy;
+
+    /// What a file of a user is that last changed so long ago.
+    fn stat(kind: Kind, uid: u32, size: u64, age: Duration) -> Stat {
+        let changed = clock::since_epoch().saturating_sub(age);
+        let time = FileTime { seconds: i64::try_from(changed.as_secs()).unwrap(), nanos: 0 };
+        let identity = Identity { dev: 1, ino: 1, size, mtime: time, ctime: time };
+        Stat { identity, kind, mode: 0o644, uid, gid: 0, links: 1, mount: 0 }
+    }
+
+    #[test]
+    fn a_control_file_is_regular_its_payloads_owners_small_and_where_pairs_are_judged_not_a_day_old() {
+        let temp = tempfile::tempdir().unwrap();
+        let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy/good/every-key.toml");
+        let policy = Policy::load(&policy).unwrap_or_else(|faults| panic!("{faults}"));
+        let folder = |is_wanted: fn(&Mode) -> bool| Folder {
+            rule: policy.rules.iter().find(|rule| is_wanted(&rule.mode)).unwrap().clone(),
+            root: Dir::open(temp.path()).unwrap(),
+            file_system: FileSystem::default(),
+        };
+        let (sign, verify) =
+            (folder(|mode| matches!(mode, Mode::Sign(_))), folder(|mode| matches!(mode, Mode::Verify(_))));
+        let (now, two_days) = (Duration::ZERO, 2 * ABANDONED);
+        let payload = |age| stat(Kind::File, 7, 1 << 30, age);
+        for (control, payload, signing, judging) in [
+            (stat(Kind::File, 7, 100, now), payload(now), true, true),
+            (stat(Kind::File, 8, 100, now), payload(now), false, false),
+            (stat(Kind::File, 0, 100, now), payload(now), false, false),
+            (stat(Kind::Symlink, 7, 100, now), payload(now), false, false),
+            (stat(Kind::Directory, 7, 100, now), payload(now), false, false),
+            (stat(Kind::Special, 7, 100, now), payload(now), false, false),
+            (stat(Kind::File, 7, 101, now), payload(now), false, false),
+            (stat(Kind::File, 7, 100, two_days), payload(now), true, true),
+            (stat(Kind::File, 7, 100, now), payload(two_days), true, true),
+            (stat(Kind::File, 7, 100, two_days), payload(two_days), true, false),
+        ] {
+            assert_eq!(sign.controls(&control, 100, &payload), signing, "{control:?} {payload:?}");
+            assert_eq!(verify.controls(&control, 100, &payload), judging, "{control:?} {payload:?}");
+        }
+    }
 
     #[test]
     fn only_in_a_sticky_folder_do_two_owners_make_a_pair_of_two_bringers() {

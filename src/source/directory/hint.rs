@@ -15,8 +15,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use notify::event::{AccessKind, AccessMode};
 use notify::{
-    Config, ErrorKind, Event, EventKindMask, RecommendedWatcher, RecursiveMode, WatchPathConfig, Watcher as _,
+    Config, ErrorKind, Event, EventKind, EventKindMask, RecommendedWatcher, RecursiveMode, WatchPathConfig,
+    Watcher as _,
 };
 use tokio::sync::Notify;
 
@@ -31,6 +33,8 @@ const MAX_NAMES: usize = 10_000;
 pub(crate) struct Dirty {
     /// Paths that something happened to, each beginning with [`Dir::by_descriptor`] of a root.
     pub(crate) paths: HashSet<PathBuf>,
+    /// Those of them that a writer has closed.
+    pub(crate) closed: HashSet<PathBuf>,
     /// Something may have happened anywhere: scan.
     pub(crate) everything: bool,
     /// The watcher itself is no longer to be relied on: build a new one.
@@ -209,9 +213,13 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
             if dirty.everything {
                 return;
             }
+            if event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write)) {
+                dirty.closed.extend(event.paths.iter().cloned());
+            }
             dirty.paths.extend(event.paths);
             if dirty.paths.len() > MAX_NAMES {
                 dirty.paths = HashSet::new();
+                dirty.closed = HashSet::new();
                 dirty.everything = true;
             }
         }),

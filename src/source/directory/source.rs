@@ -2,16 +2,18 @@
 
 use std::ffi::OsStr;
 
+use rustix::io::Errno;
 use tokio::task::block_in_place;
 
 use crate::blocking::blocking;
+use crate::digest::Digest;
 use crate::digest::set::DigestRequest;
 use crate::fs::copy::Pass;
 use crate::fs::lease::Writer;
 use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, Unfit, stat_file};
 use crate::hold::AttemptError;
 use crate::policy::Mode;
-use crate::settle::PairVersion;
+use crate::settle::{Activity, PairVersion};
 use crate::signature::Clue;
 use crate::source::directory::feed::DirectoryFeed;
 use crate::source::directory::folder::{Folder, bringers};
@@ -34,6 +36,8 @@ pub(crate) struct DirectorySource {
 pub(crate) struct Origin {
     /// The directory it lies in, unless it was let go of for a wait: descriptors are few.
     pub(crate) parent: Option<Place>,
+    /// What it was read from.
+    folder: Folder,
     /// What the payload was.
     pub(crate) payload: Stat,
     /// What the signature was.
@@ -49,17 +53,54 @@ impl Origin {
         self.parent.as_ref().ok_or(AttemptError::bug("a snapshot that rests was not taken up again"))
     }
 
-    /// Whether the payload of this name is still the version that was read, whatever became of the
-    /// directory.
-    ///
-    /// # Errors
-    /// What statx(2) says.
-    pub(crate) fn is_in(&self, parent: &Place, name: &OsStr) -> Result<bool, FsError> {
+    fn is_in(&self, parent: &Place, name: &OsStr) -> Result<bool, FsError> {
         let now = parent.stat_of(name)?;
         Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
     }
 
-    /// The same, and in the directory that it was read in.
+    /// The version of the payload of this name if it is what was read, whatever became of the
+    /// directory: `known` itself, or the same file whose content is equal although its attributes
+    /// are not. Those who upload set mode and times after the final name (`aws s3 cp`, zip).
+    ///
+    /// # Errors
+    /// What statx(2), open(2) and read(2) say.
+    pub(crate) fn version_of_same(
+        &self,
+        parent: &Place,
+        name: &OsStr,
+        digest: &Digest,
+        known: &Identity,
+    ) -> Result<Option<Identity>, FsError> {
+        let Some(now) = parent.stat_of(name)?.map(|stat| stat.identity) else { return Ok(None) };
+        if now == *known {
+            return Ok(Some(now));
+        }
+        if !now.is_touched_from(known) {
+            return Ok(None);
+        }
+        let (file, opened) = match parent.open_file(name, &self.folder.fitness()) {
+            Ok((file, stat)) => (file, stat.identity),
+            Err(OpenError::Gone | OpenError::Unfit(_)) => return Ok(None),
+            Err(OpenError::Io(e)) if e.source == Errno::WOULDBLOCK => return Ok(None), // a writer
+            Err(OpenError::Io(e)) => return Err(e),
+        };
+        let shown = parent.path().join(name);
+        let before = self.folder.file_system.probe(&file);
+        let hashed = match Pass::new(&shown, opened.size).hash(&file) {
+            Ok(hashed) => hashed,
+            Err(OpenError::Gone | OpenError::Unfit(_)) => return Ok(None), // it grew
+            Err(OpenError::Io(e)) => return Err(e),
+        };
+        let writer = before.and(self.folder.file_system.probe(&file));
+        let is_same = writer != Writer::Present
+            && opened.is_touched_from(known)
+            && hashed.size == opened.size
+            && hashed.digest.matches(digest.as_bytes())
+            && stat_file(&file, &shown)?.identity == opened;
+        Ok(is_same.then_some(opened))
+    }
+
+    /// Whether it is the version that was read, in the directory that it was read in.
     fn is_unchanged(&self, path: &RelPath) -> Result<bool, AttemptError> {
         let parent = self.parent()?;
         Ok(self.is_in(parent, path.name())? && parent.is_in_place()?)
@@ -108,8 +149,8 @@ impl Source for DirectorySource {
         block_in_place(|| self.folder.version_of(path))
     }
 
-    async fn probe(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Writer {
-        block_in_place(|| self.folder.probe(path, versions))
+    async fn probe(&self, path: &RelPath, versions: &PairVersion<Identity>) -> Activity {
+        block_in_place(|| self.folder.activity(path, versions))
     }
 
     async fn snapshot(
@@ -123,9 +164,17 @@ impl Source for DirectorySource {
         blocking(move || read(&folder, &path, &versions, digests, stage)).await
     }
 
-    async fn is_unchanged(&self, path: &RelPath, snapshot: &Snapshot<Self>) -> Result<bool, AttemptError> {
-        let (origin, path) = (snapshot.origin.clone(), path.clone());
-        blocking(move || origin.is_unchanged(&path)).await
+    async fn is_still(&self, path: &RelPath, snapshot: &mut Snapshot<Self>) -> Result<bool, AttemptError> {
+        let (origin, path, digest) = (snapshot.origin.clone(), path.clone(), snapshot.hashed.digest.clone());
+        let there = blocking(move || {
+            let parent = origin.parent()?;
+            let there = origin.version_of_same(parent, path.name(), &digest, &origin.payload.identity)?;
+            Ok(there.filter(|_| parent.is_in_place().unwrap_or(false)))
+        });
+        let Some(version) = there.await? else { return Ok(false) };
+        snapshot.origin.payload.identity = version;
+        snapshot.version = version;
+        Ok(true)
     }
 
     async fn bringers(&self, path: &RelPath, snapshot: &Snapshot<Self>) -> Result<Bringers, AttemptError> {
@@ -202,7 +251,7 @@ fn read(
         None => (None, None, None),
     };
     Ok(Snapshot {
-        origin: Origin { parent: Some(parent), payload, signature: signature_stat },
+        origin: Origin { parent: Some(parent), folder: folder.clone(), payload, signature: signature_stat },
         version: payload.identity,
         staging: stage.map(Stage::filled),
         hashed,

@@ -185,6 +185,9 @@ fn check_policy(policy: &Policy) {
         assert_is_plain(&rule.path);
         assert!(!rule.settle.is_zero() && rule.max_size > 0 && rule.max_links > 0);
         assert!(rule.allowed_owners.as_ref().is_none_or(|owners| !owners.is_empty() && owners.is_sorted()));
+        assert!(
+            rule.control_files.endings().iter().all(|ending| ending.len() > 1 && ending.starts_with('.'))
+        );
         assert!(rule.include.as_ref().is_none_or(|patterns| !patterns.sources().is_empty()));
         let local = match &rule.mode {
             Mode::Sign(SignRule { key, .. }) => is_local(key.provider()),
@@ -254,6 +257,7 @@ fn summary_of_rule(rule: &Rule) -> String {
         recursive,
         include,
         exclude,
+        control_files,
         settle,
         max_size,
         max_links,
@@ -270,7 +274,7 @@ fn summary_of_rule(rule: &Rule) -> String {
         Mode::Verify(verify) => format!("{verify:?}"),
     };
     format!(
-        "{name} {path:?} {recursive} {include:?} {exclude:?} {settle:?} {max_size} {max_links} {allowed_owners:?} \
+        "{name} {path:?} {recursive} {include:?} {exclude:?} {control_files:?} {settle:?} {max_size} {max_links} {allowed_owners:?} \
          {create} {} {quarantine_max_size} {quarantine_keep:?} {mode} {} {}",
         context.canonical(),
         rule.fingerprint(),
