@@ -235,7 +235,7 @@ _kms__sig() {
                     return 0
                     ;;
                 --cause)
-                    COMPREPLY=($(compgen -W "throttled kms-internal network timeout malformed-reply unknown-error access-denied key-state key-not-found key-usage credentials credential-source bad-request whose-signature file-system sticky planted no-modes boundary no-space quarantine-full conflict replaced state internal-error rollback brake mixed-owners in-hand no-payload no-signature grace being-written settling name-taken context-too-long foreign-signature hard-links name-too-long not-regular orphan-signature owner set-id signature-hard-links signature-not-regular signature-of-signature signature-owner signature-set-id signature-too-large stale-signature stray-signature suffix-in-other-case too-large" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "throttled kms-internal network timeout malformed-reply unknown-error access-denied key-state key-not-found key-usage credentials credential-source bad-request whose-signature file-system sticky planted no-modes boundary no-space quarantine-full conflict replaced state internal-error rollback brake mixed-owners in-hand no-payload no-signature grace control-file being-written settling name-taken orphan-of-ours context-too-long foreign-signature hard-links name-too-long not-regular orphan-signature owner set-id signature-hard-links signature-not-regular signature-of-signature signature-owner signature-set-id signature-too-large stale-signature stray-signature suffix-in-other-case too-large" -- "${cur}"))
                     return 0
                     ;;
                 --most)
