@@ -235,7 +235,7 @@ _kms__sig() {
                     return 0
                     ;;
                 --cause)
-                    COMPREPLY=($(compgen -W "throttled kms-internal network timeout malformed-reply unknown-error access-denied key-state key-not-found key-usage credentials credential-source bad-request whose-signature file-system sticky planted no-modes boundary no-space quarantine-full conflict replaced state internal-error rollback brake mixed-owners in-hand no-payload no-signature grace being-written settling name-taken" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "throttled kms-internal network timeout malformed-reply unknown-error access-denied key-state key-not-found key-usage credentials credential-source bad-request whose-signature file-system sticky planted no-modes boundary no-space quarantine-full conflict replaced state internal-error rollback brake mixed-owners in-hand no-payload no-signature grace control-file being-written settling name-taken orphan-of-ours" -- "${cur}"))
                     return 0
                     ;;
                 --most)
