@@ -386,7 +386,9 @@ pub const CHAPTERS: [Chapter; 8] = [
                  own it. What stands above it must belong to root, to the daemon's user or to the directory's own owner, and \
                  nobody else may write there, except in sticky directories and by a group that may write to the directory \
                  itself. Symbolic links above it are followed only where root or the daemon's user alone could have put \
-                 them.",
+                 them. A verify rule moves files out of it: a program that keeps it equal to another folder in both \
+                 directions (Syncthing, Unison) takes that for a deletion, and deletes the sender's originals. Have such \
+                 a program receive only, or use `in_place`.",
             ),
             entry(
                 "key",

@@ -299,6 +299,34 @@ fn docs_list_every_refusal() {
     assert_eq!(told, codes("src/state/reason.rs"));
 }
 
+/// The words of a list of constants in a source.
+fn listed(file: &str, list: &str) -> BTreeSet<String> {
+    let code = document(file);
+    let list = code.split_once(&format!("const {list}: ")).unwrap().1.split_once("];").unwrap().0;
+    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn docs_list_the_names_that_are_no_payloads() {
+    let part = section("docs/uploaders.md", "## What the daemon does by itself");
+    let part = part.split_once("- **Temporary names**").unwrap().1.split_once("\n- ").unwrap().0;
+    let told: BTreeSet<_> = quoted(part).iter().map(|name| name.trim_matches('*').to_owned()).collect();
+    let mut names = listed("src/policy/pattern.rs", "MARKS");
+    names.insert("include".to_owned()); // the key that says otherwise; a dot is told in words
+    assert_eq!(told, names);
+}
+
+#[test]
+fn docs_list_the_file_systems_that_are_believed_and_those_that_are_not() {
+    let believed = first_cells(&section("docs/file-systems.md", "## Who is writing"));
+    let believed: BTreeSet<_> = quoted(&believed[0]).into_iter().collect();
+    assert_eq!(believed, listed("src/fs/file_system.rs", "TELLS_WRITERS"));
+    let told: BTreeSet<_> = quoted(&section("docs/file-systems.md", "## Events")).into_iter().collect();
+    let mut remote = listed("src/fs/file_system.rs", "REMOTE");
+    remote.extend(["fuse.*", "check --online"].map(str::to_owned));
+    assert_eq!(told, remote);
+}
+
 /// The words of the first `as_str` of a source.
 fn codes(file: &str) -> BTreeSet<String> {
     let code = fs::read_to_string(sources().join(file)).unwrap();
