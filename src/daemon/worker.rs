@@ -10,6 +10,7 @@ mod backlog;
 mod compare;
 pub(crate) mod jitter;
 mod listen;
+mod orphans;
 mod places;
 mod recheck;
 mod refused;

@@ -383,10 +383,11 @@ impl Scene<'_> {
         let payload = self.stat_of(self.path.name())?;
         let signature = self.signature()?;
         let clue = if signature.is_none() && payload.is_some() { self.beside()? } else { None };
-        let fits = look.unfit.is_none() && look.versions.payload.is_some();
-        let activity = fits.then(|| self.site.folder().activity(self.path, &look.versions));
+        let activity =
+            look.versions.payload.is_some().then(|| self.site.folder().activity(self.path, &look.versions));
         let is_of_this = self.row.is_some_and(|row| is_of(self.site, row, &look.versions));
         let prospect = self.prospect(&look, signature.as_ref(), activity)?;
+        let activity = activity.filter(|_| look.unfit.is_none());
         let unfit = look.unfit.map(|unfit| unfit.to_string());
         Ok(Now { payload, signature, clue, unfit, activity, is_of_this, prospect })
     }

@@ -158,7 +158,8 @@ fn a_file_that_grew_after_it_was_signed_is_seen_in_the_status() {
     daemon.waits_for("signed");
     place.write("in/f", "first part, and the rest");
     daemon.waits_for("refused");
-    daemon.until("counted", || asked(&place, "backlog --json --cause stale-signature").len() == 1);
+    daemon.until("counted", || status(&place)["rules"][0]["refused"]["stale-signature"] == 1);
+    assert_eq!(asked(&place, "backlog --json --cause stale-signature").len(), 1);
     place.run(["status", "--policy", "policy.toml"]).exits(3);
     fs::remove_file(place.path("in/f.sig")).unwrap();
     daemon.waits_for_nth("signed", 2);

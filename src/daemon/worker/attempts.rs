@@ -86,7 +86,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         };
         // Not before it is quiet: a sender who publishes by link and unlink has two links for a
         // moment, and some file systems count one that is gone for a second more.
-        if let Some(unfit) = observed.unfit.clone().filter(|_| entry.pair.is_quiet(now, &self.timing)) {
+        // `--once` leaves a signature without its file, whatever it is.
+        let is_left = self.once && entry.pair.versions().payload.is_none();
+        let is_quiet = entry.pair.is_quiet(now, &self.timing);
+        if let Some(unfit) = observed.unfit.clone().filter(|_| is_quiet && !is_left) {
             entry.pair.postpone();
             let sure = entry.linked_since.map_or(now, |since| since + LINKS_STAY);
             if now >= sure {

@@ -1,41 +1,24 @@
-//! Signatures of ours without their files: counted for the status, and removed where a program has
-//! renamed the file.
+//! What is known of signatures of ours without their files, for the status.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock;
 use crate::clock::Moment;
-use crate::daemon::site::{Backend, Site};
 use crate::daemon::status::Cause;
-use crate::daemon::worker::Worker;
 use crate::daemon::worker::wait::ORPHAN;
-use crate::escape::Escaped;
 use crate::fs::RelPath;
-use crate::kms::Kms;
-use crate::message::log;
-use crate::sink::Sink as _;
-use crate::source::{Source as _, Version};
-use crate::state::SignedElsewhere;
-
-/// Files that are looked at, and listed.
-const MOST: usize = 1_000;
 
 /// For how long a signature waits for its file to come back, or to be renamed too: as long as in
 /// verify rules by default. People move pairs one file at a time.
-const PATIENCE: Duration = crate::policy::SIGNATURE_TIMEOUT;
-
-/// How much longer than it took nobody reads the whole record again.
-const REST: u32 = 200;
+pub(crate) const PATIENCE: Duration = crate::policy::SIGNATURE_TIMEOUT;
 
 /// What is known of them.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
     /// How many have no file, and since when the first of those are known.
-    orphans: (usize, BTreeMap<RelPath, Moment>),
+    pub(crate) orphans: (usize, BTreeMap<RelPath, Moment>),
     /// When the record may be read again.
-    next_record: Moment,
+    pub(crate) next_record: Moment,
 }
 
 impl Standing {
@@ -79,76 +62,3 @@ pub(crate) struct Listed<'a> {
 const ORPHAN_TEXT: &str = "a signature of ours without its file";
 const ORPHAN_HINT: &str =
     "nothing, if its file is being moved; otherwise remove the signature, or bring the file back";
-
-impl<K: Kms, B: Backend> Worker<K, B> {
-    /// Sees to the signatures of ours that a whole scan found without their files: `found` are the
-    /// first of `count`. One is removed if its content was signed under another name since, and
-    /// nobody has come back to it for a while: a program has renamed the file.
-    pub(crate) async fn see_to_orphans(&mut self, site: &Arc<Site<B>>, count: usize, found: Vec<RelPath>) {
-        let now = self.pipeline.clock.now();
-        let (known_before, mut known) = (std::mem::take(&mut self.standing.orphans), BTreeMap::new());
-        for path in found.into_iter().take(MOST) {
-            let since = known_before.1.get(&path).copied().unwrap_or(now);
-            known.insert(path, since);
-        }
-        let mut count = count;
-        if !known.is_empty() && now >= self.standing.next_record && !self.pipeline.dry_run {
-            let asked =
-                self.pipeline.state.signed_elsewhere(&self.rule.name, known.keys().cloned().collect());
-            let elsewhere = self.heartbeat.at_state(asked).await;
-            let took = self.pipeline.clock.now().saturating_sub(now);
-            self.standing.next_record = now + took.saturating_mul(REST);
-            match elsewhere {
-                Ok(elsewhere) => {
-                    for renamed in elsewhere {
-                        if self.remove_orphan(site, &renamed).await {
-                            known.remove(&renamed.path);
-                            count = count.saturating_sub(1);
-                        }
-                    }
-                }
-                Err(error) => log!(StateUnreadable, rule = self.rule.name, %error),
-            }
-        }
-        if count > known_before.0
-            && let Some(path) = known.keys().find(|path| !known_before.1.contains_key(*path))
-        {
-            log!(OrphanSignatures, rule = self.rule.name, count, file = %Escaped::new(path.as_path()));
-        }
-        self.standing.orphans = (count, known);
-        self.unshown = true;
-    }
-
-    /// Removes a signature whose file was renamed, if it may go. Whether it is gone.
-    async fn remove_orphan(&self, site: &Site<B>, renamed: &SignedElsewhere) -> bool {
-        let SignedElsewhere { path, payload, signature_digest, other, at } = renamed;
-        if *at > clock::timestamp_ago(PATIENCE) {
-            return false;
-        }
-        // Signed there as state says, and not gone or replaced since.
-        let row = self.heartbeat.at_state(self.pipeline.state.remembered(&self.rule.name, other)).await;
-        let observed = self.heartbeat.at_source(site.source.observe(other)).await;
-        let (Ok(Some(row)), Ok(observed)) = (row, observed) else { return false };
-        if row.payload != observed.versions.payload.as_ref().map(Version::stored)
-            || observed.versions.signature.is_none()
-        {
-            return false;
-        }
-        let (rule, file) = (&self.rule.name, Escaped::new(path.as_path()));
-        let gone = site.sink.remove_left_signature(path, signature_digest);
-        match self.heartbeat.at_source(gone).await {
-            Ok(true) => {
-                log!(OrphanRemoved, rule, %file, other = %Escaped::new(other.as_path()));
-                let gone = vec![(path.as_bytes().to_vec(), *payload)];
-                // Otherwise it is forgotten with others that are gone.
-                self.heartbeat.at_state(self.pipeline.state.forget(rule, gone)).await.unwrap_or_default();
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                tracing::debug!(rule, %file, ?error, "a signature without its file is not removed");
-                false
-            }
-        }
-    }
-}

@@ -119,6 +119,8 @@ impl Prospect {
     }
 }
 
+const CONTROLLED: &str = "waits until the control file of its downloader is gone (control_files)";
+
 impl Scene<'_> {
     /// What would happen now.
     pub(crate) fn prospect(
@@ -139,7 +141,8 @@ impl Scene<'_> {
             let refused = Prospect::refused(unfit);
             // `--once` does not wait until a signature without its file has settled, and leaves it.
             let left = look.versions.payload.is_none().then_some(Ending::Waiting);
-            return Ok(Prospect::new(refused.what, refused.endings.into_iter().chain(left), refused.why));
+            let refused = Prospect::new(refused.what, refused.endings.into_iter().chain(left), refused.why);
+            return Ok(refused.after(self.wait_to_be_signed(activity)));
         }
         let Some(payload) = look.versions.payload else { return Ok(orphan()) };
         let wait = self.wait_to_settle(look.versions, activity);
@@ -196,22 +199,26 @@ impl Scene<'_> {
         let settle = self.site.rule.settle;
         let versions = want(&self.site.rule).versions(versions);
         let changed = [versions.payload, versions.signature].into_iter().flatten().map(|v| v.ctime).max();
-        let is_signed = matches!(self.site.rule.mode, Mode::Sign(_));
-        match activity {
-            Some(Activity { writer: Writer::Present, .. }) if is_signed => {
-                return Some("waits until nobody has it open for writing".to_owned());
-            }
-            Some(Activity { has_control_file: true, .. }) => {
-                let unless_valid = if is_signed { "" } else { ", unless it is valid" };
-                return Some(format!(
-                    "waits until the control file of its downloader is gone (control_files){unless_valid}"
-                ));
-            }
-            Some(_) | None => {}
+        if let Some(wait) = self.wait_to_be_signed(activity) {
+            return Some(wait);
+        }
+        if activity.is_some_and(|activity| activity.has_control_file) {
+            return Some(format!("{CONTROLLED}, unless it is valid"));
         }
         changed
             .is_some_and(|changed| clock::age(changed) < settle)
             .then(|| format!("waits until it has been unchanged for {}", humantime::format_duration(settle)))
+    }
+
+    /// For whom a file that is to be signed waits, be it fit or not.
+    fn wait_to_be_signed(&self, activity: Option<Activity>) -> Option<String> {
+        match (&self.site.rule.mode, activity?) {
+            (Mode::Verify(_), _) => None,
+            (Mode::Sign(_), Activity { writer: Writer::Present, .. }) => {
+                Some("waits until nobody has it open for writing".to_owned())
+            }
+            (Mode::Sign(_), activity) => activity.has_control_file.then(|| CONTROLLED.to_owned()),
+        }
     }
 
     // Signing

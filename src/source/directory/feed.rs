@@ -286,7 +286,7 @@ mod tests {
         while !is_it(feed, &all) {
             assert!(clock.now() < began + PATIENCE, "only {all:?}, and {:?}", feed.due());
             let news = feed.take(clock.now());
-            all.paths.extend(news.paths);
+            all.paths.extend(news.paths.into_iter().chain(news.closed));
             all.scan = all.scan.max(news.scan);
             std::thread::yield_now();
         }
