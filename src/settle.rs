@@ -84,11 +84,12 @@ pub enum Finality {
     Final,
 }
 
-/// How long a file must be unchanged at most, where reading it is what changes it.
+/// How long a file is let be at most, where reading it is what changes it.
 const SLOWEST: Duration = Duration::from_secs(5 * 60);
 
-/// The same at least, once it was seen.
+/// The same at least.
 const SLOW: Duration = Duration::from_secs(1);
+
 /// What shows that a pair may be incomplete, whatever `statx` says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Activity {
@@ -176,6 +177,8 @@ pub struct Pair<V> {
     worried: bool,
     /// How often reading it changed its times.
     touched: u32,
+    /// When it may be read again after that.
+    not_before: Moment,
 }
 
 /// When a pair is to be attempted, as far as that is known.
@@ -213,6 +216,7 @@ impl<V: Clone + PartialEq> Pair<V> {
             step: Step::Settling,
             worried: false,
             touched: 0,
+            not_before: Moment::ZERO,
         }
     }
 
@@ -283,6 +287,7 @@ impl<V: Clone + PartialEq> Pair<V> {
             AttemptEnd::Touched => {
                 self.touched = self.touched.saturating_add(1);
                 self.restart(now);
+                self.not_before = now + self.let_be(timing);
             }
             AttemptEnd::NotYet => self.step = Step::Doubted,
             AttemptEnd::Hold(until) => self.step = Step::Held(until, finality),
@@ -360,6 +365,15 @@ impl<V: Clone + PartialEq> Pair<V> {
         Next::Attempt(finality)
     }
 
+    /// How long to let it be that was changed by being read. Where a file system writes back later
+    /// what was written, and begins to wait anew whenever it is read, being quick would keep it
+    /// from ever being done. Counted from the read and not from the last change: somebody who
+    /// changes its times again and again keeps nothing from being read.
+    fn let_be(&self, timing: &Timing) -> Duration {
+        let times = 1_u32.checked_shl(self.touched.min(16)).unwrap_or(u32::MAX);
+        timing.settle.max(SLOW).saturating_mul(times).min(timing.settle.max(SLOWEST))
+    }
+
     /// Whether samples at least `settle` apart show the same versions and, of a file to be signed,
     /// nobody at it.
     pub(crate) fn is_quiet(&self, now: Moment, timing: &Timing) -> bool {
@@ -372,17 +386,7 @@ impl<V: Clone + PartialEq> Pair<V> {
             Want::Sign => self.idle_since?,
             Want::Verify => self.since,
         };
-        Some((since + self.settle(timing)).saturating_sub(self.age))
-    }
-
-    /// How long it must be unchanged. Where a file system writes back later what was written, and
-    /// begins to wait anew whenever it is read, being quick would keep it from ever being done.
-    fn settle(&self, timing: &Timing) -> Duration {
-        if self.touched == 0 {
-            return timing.settle;
-        }
-        let times = 1_u32.checked_shl(self.touched.min(16)).unwrap_or(u32::MAX);
-        timing.settle.max(SLOW).saturating_mul(times).min(timing.settle.max(SLOWEST))
+        Some((since + timing.settle).saturating_sub(self.age).max(self.not_before))
     }
 
     /// For how long an invalid or missing signature may be an upload in progress.
@@ -438,7 +442,7 @@ impl<V: Clone + PartialEq> Pair<V> {
     /// When to look again at what somebody is at: the longer that lasts the later, or thousands of
     /// files that wait so would keep the worker busy. Where events arrive, they tell of the end.
     fn busy_wait(&self, now: Moment, timing: &Timing) -> Duration {
-        self.settle(timing).max((now.saturating_sub(self.since) / 16).min(BUSY))
+        timing.settle.max((now.saturating_sub(self.since) / 16).min(BUSY))
     }
 
     /// When a verdict counts, however it is.
