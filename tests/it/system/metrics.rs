@@ -183,7 +183,8 @@ fn prometheus_takes_what_the_daemon_tells_and_answers_every_question_about_it() 
 
     for (title, query, _) in queries() {
         let query = query.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$rule", ".*");
-        assert!(!query.contains('$'), "{title}: {query}");
+        // "$1" is what label_replace found, and no variable of the dashboard.
+        assert!(!query.replace("\"$1\"", "").contains('$'), "{title}: {query}");
         prometheus.query(&query);
     }
 }
