@@ -8,6 +8,7 @@ mod attaching;
 mod attempts;
 mod backlog;
 mod compare;
+mod counted;
 pub(crate) mod jitter;
 mod listen;
 mod orphans;
@@ -37,6 +38,7 @@ use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::status::{Now, Refused, Root, RuleStatus};
 use crate::daemon::summary::{Left, Summary};
 use crate::daemon::watchdog::Heartbeat;
+use crate::daemon::worker::counted::Counted;
 use crate::daemon::worker::recheck::Rechecks;
 use crate::daemon::worker::standing::Standing;
 use crate::daemon::worker::turn::MAX_PAIRS;
@@ -107,6 +109,8 @@ pub(crate) struct Worker<K, B: Backend> {
     attachment: u64,
     /// Tasks that nothing waits for, except the end.
     background: JoinSet<()>,
+    /// The count of what is refused, while it is being made.
+    counting: JoinSet<Counted>,
     next_scan: Moment,
     /// The scan under way.
     scan: Option<turn::Scan>,
@@ -281,6 +285,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             ready: VecDeque::new(),
             jobs: JoinSet::new(),
             background: JoinSet::new(),
+            counting: JoinSet::new(),
             attachment: 0,
             next_scan: now,
             scan: None,
@@ -323,7 +328,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 self.scan_on().await;
                 self.recheck(now).await;
                 self.run_timers(now).await;
-                self.count_refused(now).await;
+                self.count_refused(now);
                 self.dispatch().await;
             }
             match self.site {
@@ -336,6 +341,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             if self.scan.is_some() {
                 while let Some(done) = self.jobs.try_join_next() {
                     self.finish(done);
+                }
+                while let Some(done) = self.counting.try_join_next() {
+                    self.counted(done);
                 }
                 continue;
             }
@@ -379,6 +387,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
         }
         self.background.shutdown().await; // the next start repeats what is cut short
+        self.counting.shutdown().await;
         self.sum_up(true).await;
         if let Some(site) = self.site.take().filter(|_| !is_abandoned) {
             site.sink.end().await;
@@ -407,7 +416,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let show = self.unshown.then_some(self.next_show);
         let feed_due = self.feed.as_ref().and_then(Feed::due);
         let recheck = self.rechecks.due(self.pipeline.clock.now()).filter(|_| attached && !self.once);
-        let recount = self.recount.filter(|_| attached);
+        let recount = self.recount.filter(|_| attached && self.counting.is_empty());
         let wake = [timer, recheck, recount, feed_due, check, show]
             .into_iter()
             .flatten()
@@ -434,6 +443,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             Ok(()) = room => self.retry(|hold| matches!(hold, Hold::QuarantineFull { .. })),
             Some(ask) = self.requests.recv() => self.answer(ask),
             Some(done) = self.jobs.join_next() => self.finish(done),
+            Some(done) = self.counting.join_next() => self.counted(done),
             Some(done) = self.background.join_next() => {
                 ended(done).unwrap_or_default();
                 self.recount_soon(); // it may have forgotten some

@@ -6,10 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinError;
+
+use crate::blocking::ended;
 use crate::clock::Moment;
 use crate::daemon::ask::{Backlog, Waiting, Which};
 use crate::daemon::site::{Backend, Site};
 use crate::daemon::status::Refused;
+use crate::daemon::worker::counted::Counted;
 use crate::daemon::worker::turn::MAX_PAIRS;
 use crate::daemon::worker::{Worker, want};
 use crate::fs::RelPath;
@@ -36,28 +40,38 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     }
 
     /// Counts what is refused, if it may have changed and was not counted just now. Forgets first
-    /// what is gone.
-    pub(crate) async fn count_refused(&mut self, now: Moment) {
-        if self.recount.is_none_or(|at| at > now) {
+    /// what is gone. Beside all else: nothing waits for state to have time for it.
+    pub(crate) fn count_refused(&mut self, now: Moment) {
+        if self.recount.is_none_or(|at| at > now) || !self.counting.is_empty() {
             return;
         }
         self.recount = None;
         let (state, rule) = (self.pipeline.state.clone(), self.rule.name.clone());
         let gone = std::mem::take(&mut self.gone);
-        if !gone.is_empty() && !self.pipeline.dry_run {
-            let rows = self.heartbeat.at_state(state.remembered_all(&rule, gone)).await.unwrap_or_default();
-            let versions = rows.into_iter().filter_map(|(path, row)| Some((path, row?.payload))).collect();
-            // What cannot be forgotten now is found gone by a later scan.
-            self.heartbeat.at_state(state.forget_refused(&rule, versions)).await.unwrap_or_default();
-        }
-        // State that cannot be read is told where something is to be decided by it.
-        if let Ok(counted) = self.heartbeat.at_state(state.refusals(&rule)).await {
+        let forgets = !gone.is_empty() && !self.pipeline.dry_run;
+        self.counting.spawn(async move {
+            if forgets {
+                let rows = state.remembered_all(&rule, gone).await.unwrap_or_default();
+                let versions = rows.into_iter().filter_map(|(path, row)| Some((path, row?.payload)));
+                // What cannot be forgotten now is found gone by a later scan.
+                state.forget_refused(&rule, versions.collect()).await.unwrap_or_default();
+            }
+            // State that cannot be read is told where something is to be decided by it.
+            Counted { began: now, refusals: state.refusals(&rule).await.ok() }
+        });
+    }
+
+    /// Takes what was counted.
+    pub(crate) fn counted(&mut self, done: Result<Counted, JoinError>) {
+        let Some(Counted { began, refusals }) = ended(done) else { return };
+        if let Some(refusals) = refusals {
             let by_code =
                 |(reason, count): (RefusalReason, usize)| (reason.as_str(), Refused { count, reason });
-            self.refused_now = counted.into_iter().map(by_code).collect();
+            self.refused_now = refusals.into_iter().map(by_code).collect();
         }
         let ended = self.pipeline.clock.now();
-        self.next_count = ended + ended.saturating_sub(now).saturating_mul(COUNT_SHARE).max(COUNT);
+        self.next_count = ended + ended.saturating_sub(began).saturating_mul(COUNT_SHARE).max(COUNT);
+        self.recount = self.recount.map(|at| at.max(self.next_count));
         self.unshown = true;
     }
 
