@@ -335,7 +335,10 @@ fn a_reader_that_stops_reading_is_no_trouble() {
 fn a_state_that_may_only_be_read_is_read() {
     let place = worked();
     // With the log that a killed daemon leaves behind, and with none, as after a copy.
-    drop(Daemon::start(&place)); // SIGKILL
+    let daemon = Daemon::start(&place);
+    // At rest: what it reads first of state is read, and no lock of SQLite's is half taken.
+    daemon.until("at rest", || place.run(["status", "--policy", "policy.toml"]).succeeds());
+    drop(daemon); // SIGKILL
     let log = || names(&place.path("state")).contains(&"state.db-wal".to_owned());
     assert!(log());
     assert_eq!(verified_by_another(&place), "the record is unbroken: 4 rows");
