@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::names::Names;
 use super::stat::{stat_fd, statx};
 use super::written::Written;
-use super::{Action, Fitness, FsError, Irregular, Result, Stat, Unfit, stat_path};
+use super::{Action, Fitness, FsError, Irregular, Kind, Result, Stat, Unfit, stat_path};
 
 /// Why a file was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -365,6 +365,24 @@ impl Dir {
     pub(crate) fn free_space(&self) -> Result<Option<u64>> {
         let stat = rustix::fs::fstatvfs(&self.fd).map_err(|e| FsError::new("examine", &*self.path, e))?;
         Ok((stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    /// Removes everything in a directory of ours, where nobody else can change a name.
+    ///
+    /// # Errors
+    /// The first step's that fails.
+    pub(crate) fn remove_contents(&self) -> Result<()> {
+        for name in self.names()?.collect::<Result<Vec<_>>>()? {
+            let Some(stat) = self.stat_of(&name)? else { continue };
+            match stat.kind {
+                Kind::Directory => {
+                    self.descend(Path::new(&name))?.remove_contents()?;
+                    self.remove_dir(&name)?;
+                }
+                Kind::File | Kind::Symlink | Kind::Special => self.unlink(&name)?,
+            }
+        }
+        Ok(())
     }
 
     /// How many bytes a name may have here at most, of letters that are a byte each. Found out by

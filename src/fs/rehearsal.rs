@@ -2,12 +2,11 @@
 //! do. Nobody but root can get at what lies in it; its name is one that nothing is done about.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
 
 use rustix::io::Errno;
 
 use super::staging::fresh_name;
-use super::{Dir, FsError, Kind, Result, Staging};
+use super::{Dir, FsError, Result, Staging};
 
 /// A directory `.kms-sig-…`, which goes away with all that is in it.
 #[derive(Debug)]
@@ -56,21 +55,8 @@ impl Dir {
 impl Drop for Rehearsal {
     fn drop(&mut self) {
         // What cannot be removed was told of when it was made, or shows by its name.
-        empty(&self.dir).and_then(|()| self.parent.remove_dir(&self.name)).unwrap_or_default();
+        self.dir.remove_contents().and_then(|()| self.parent.remove_dir(&self.name)).unwrap_or_default();
     }
-}
-
-fn empty(dir: &Dir) -> Result<()> {
-    for name in dir.names()? {
-        let name = name?;
-        if dir.stat_of(&name)?.is_some_and(|stat| stat.kind == Kind::Directory) {
-            empty(&dir.descend(Path::new(&name))?)?;
-            dir.remove_dir(&name)?;
-        } else {
-            dir.unlink(&name)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -229,7 +229,7 @@ fn remove_by(
         dir.unlink(part.path.name()).unwrap_or_default(); // quicker than by listing, which finds the rest
     }
     if folder.remove_dir(&done).is_err() {
-        tree::empty(dir).and_then(|()| folder.remove_dir(&done)).unwrap_or_default();
+        dir.remove_contents().and_then(|()| folder.remove_dir(&done)).unwrap_or_default();
     }
     ends
 }
@@ -425,7 +425,7 @@ fn recover_in(root: &Dir, folder: &Dir) -> Result<Vec<FsError>, FsError> {
 fn recover_one(root: &Dir, folder: &Dir, id: &OsStr) -> Result<bool, FsError> {
     let transaction = folder.descend(Path::new(id))?;
     if id.as_encoded_bytes().ends_with(DONE.as_bytes()) {
-        tree::empty(&transaction)?;
+        transaction.remove_contents()?;
     } else {
         tree::put_back(&transaction, root)?;
     }

@@ -15,21 +15,6 @@ pub(crate) fn is_taken(error: &FsError) -> bool {
     error.is_not_found() || error.is_no_directory() || matches!(error.source, Errno::EXIST | Errno::NOTEMPTY)
 }
 
-/// Removes everything in a folder of ours.
-pub(crate) fn empty(dir: &Dir) -> Result<(), FsError> {
-    for name in dir.names()?.collect::<Result<Vec<_>, _>>()? {
-        let Some(stat) = dir.stat_of(&name)? else { continue };
-        match stat.kind {
-            Kind::Directory => {
-                empty(&dir.descend(Path::new(&name))?)?;
-                dir.remove_dir(&name)?;
-            }
-            Kind::File | Kind::Symlink | Kind::Special => dir.unlink(&name)?,
-        }
-    }
-    Ok(())
-}
-
 /// Moves everything in a folder of ours back to its place below `root`; what finds its place taken
 /// stays.
 pub(crate) fn put_back(dir: &Dir, root: &Dir) -> Result<(), FsError> {

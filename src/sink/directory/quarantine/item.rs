@@ -18,7 +18,6 @@ use crate::signature::{MAX_LEN, Malformed};
 
 use crate::sink::directory::quarantine::folder::{PAYLOAD, SIGNATURE, has_part, ids, is_id};
 use crate::sink::directory::quarantine::record::{Record, read_record};
-use crate::sink::directory::tree;
 use crate::source::directory::signature_file::{SignatureFile, read_open};
 use crate::state::{ExitKind, QuarantineExit};
 
@@ -153,7 +152,7 @@ pub(crate) fn sweep(store: &Dir) -> Result<(), FsError> {
         if let Ok(dir) = store.descend(Path::new(&name))
             && matches!(dir.lock(), Ok(true))
         {
-            tree::empty(&dir).and_then(|()| store.remove_dir(&name)).unwrap_or_default();
+            dir.remove_contents().and_then(|()| store.remove_dir(&name)).unwrap_or_default();
         }
     }
     Ok(())
@@ -354,7 +353,7 @@ impl Locked {
             source,
         })?;
         store.sync()?;
-        tree::empty(&self.0.dir).and_then(|()| store.remove_dir(&gone)).unwrap_or_default();
+        self.0.dir.remove_contents().and_then(|()| store.remove_dir(&gone)).unwrap_or_default();
         Ok(())
     }
 }
