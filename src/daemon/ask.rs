@@ -37,6 +37,15 @@ pub(crate) struct Which {
     pub(crate) path: Option<Vec<u8>>,
 }
 
+impl Which {
+    /// Whether a file of this path is meant, for what it waits for.
+    pub(crate) fn means(&self, path: &RelPath, is_held: bool, cause: &str) -> bool {
+        self.path.as_ref().is_none_or(|asked| asked == path.as_bytes())
+            && (!self.held_only || is_held)
+            && self.cause.as_ref().is_none_or(|asked| asked == cause)
+    }
+}
+
 /// Pairs that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {

@@ -165,7 +165,7 @@ pub(crate) struct Worker<K, B: Backend> {
     last_scan_took: Duration,
     summary: Summary,
     ready_signal: Option<tokio::sync::oneshot::Sender<()>>,
-    /// Signatures that are out of date, or have no file.
+    /// Signatures of ours without their files.
     standing: Standing,
 }
 

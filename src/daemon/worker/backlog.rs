@@ -11,7 +11,6 @@ use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
 use crate::daemon::site::{Backend, VersionOf};
 use crate::daemon::status::{Cause, Oldest};
 use crate::daemon::worker::refused::add_refused;
-use crate::daemon::worker::standing::Listed;
 use crate::daemon::worker::wait::{NAME_TAKEN, NAME_TAKEN_HINT, NAME_TAKEN_TEXT, Wait};
 use crate::daemon::worker::{NEVER_SETTLES, PairState, Worker};
 use crate::escape::Escaped;
@@ -108,12 +107,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     fn backlog(&self, which: &Which, most: usize) -> Backlog {
         let clocks = self.pipeline.clock.read();
         let want = self.want();
-        let is_meant = |path: &RelPath, entry: &PairState<VersionOf<B>>| {
-            which.path.as_ref().is_none_or(|asked| asked == path.as_bytes())
-                && (!which.held_only || entry.hold.is_some())
-                && which.cause.as_ref().is_none_or(|cause| cause == entry.cause(want))
-        };
-        let meant = self.pairs.iter().filter(|(path, entry)| is_meant(path, entry));
+        let meant = self.pairs.iter();
+        let meant = meant.filter(|(path, entry)| which.means(path, entry.hold.is_some(), entry.cause(want)));
         let mut meant: Vec<_> = meant.map(|(path, entry)| (entry.there_since(clocks), path, entry)).collect();
         let (name_taken, count) = self.name_taken_of(which);
         let total = meant.len() + count;
@@ -133,12 +128,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let mut pairs: Vec<_> = pairs.collect();
         let room = most.saturating_sub(pairs.len());
         pairs.extend(name_taken.into_iter().take(room).map(|path| self.waiting_for_its_name(path)));
-        let is_asked = |listed: &Listed<'_>| {
-            which.path.as_ref().is_none_or(|asked| asked == listed.path.as_bytes())
-                && !which.held_only
-                && which.cause.as_ref().is_none_or(|cause| cause == listed.cause)
-        };
-        let standing: Vec<_> = self.standing.listed(clocks.now).filter(is_asked).collect();
+        let standing = self.standing.listed(clocks.now);
+        let standing: Vec<_> =
+            standing.filter(|listed| which.means(listed.path, false, listed.cause)).collect();
         let total = total + standing.len();
         let room = most.saturating_sub(pairs.len());
         pairs.extend(standing.into_iter().take(room).map(|listed| Waiting {
