@@ -315,7 +315,8 @@ pub(crate) struct Snapshot<S: Source> {
     pub(crate) writer: Writer,
     /// The signature beside it, read once.
     pub(crate) signature: Option<SignatureRead<S::Version>>,
-    /// Whether something else than a signature file has the name of its signature.
+    /// Whether something else than a signature file has the name of its signature. Looked at in
+    /// sign rules.
     pub(crate) is_signature_name_taken: bool,
     /// What its signature seems to be, or what seems to be it, where it looks like a mistake.
     pub(crate) clue: Option<Clue>,

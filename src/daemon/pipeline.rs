@@ -287,16 +287,14 @@ impl<K: Kms> Pipeline<K> {
         &self,
         site: &Site<B>,
         work: &Attempt<VersionOf<B>>,
+        row: Option<&state::Remembered>,
     ) -> Result<Option<AttemptOutcome>, AttemptError> {
-        if self.dry_run || site.rule.delivery().is_none() {
-            return Ok(None);
-        }
-        let row = self.state.remembered(&site.rule.name, &work.path).await?;
-        let Some(row) = row.filter(|row| was_delivered(site, row, &work.versions)) else { return Ok(None) };
+        let row = row.filter(|row| !self.dry_run && was_delivered(site, row, &work.versions));
+        let Some(row) = row else { return Ok(None) };
         let taken = self.take(site, work, false).await?;
         let is_it = match site.leaves_signature() {
             true => row.is_of_payload(&taken.hashed.digest),
-            false => taken.is_of(&row),
+            false => taken.is_of(row),
         };
         if !is_it || taken.writer == Writer::Present {
             return Ok(None);
@@ -312,15 +310,15 @@ impl<K: Kms> Pipeline<K> {
         &self,
         site: &Site<B>,
         work: &Attempt<VersionOf<B>>,
+        row: Option<&state::Remembered>,
         taken: &Snapshot<B::Source>,
     ) -> Result<Option<AttemptOutcome>, AttemptError> {
         if taken.writer == Writer::Present {
             return Ok(None);
         }
-        let row = self.state.remembered(&site.rule.name, &work.path).await?;
-        let is_it = |row: &state::Remembered| taken.is_of(row) && would_decide_again(site, row);
-        let Some(row) = row.filter(is_it) else { return Ok(None) };
-        let settled = Settled { outcome: row.outcome, reason: row.reason };
+        let row = row.filter(|row| taken.is_of(row) && would_decide_again(site, row));
+        let Some(row) = row else { return Ok(None) };
+        let settled = Settled { outcome: row.outcome, reason: row.reason.clone() };
         let again = site.decision(&work.path, &taken.versions(), &settled, facts(taken, None));
         self.state.note(again).await?;
         Ok(Some(AttemptOutcome::Settled(settled)))
@@ -375,8 +373,8 @@ impl<K: Kms> Pipeline<K> {
         })
     }
 
-    /// [`Pipeline::remove`] of a source that was read. Its attributes may have changed since: it
-    /// would be delivered twice if that made it another one.
+    /// [`Pipeline::remove`] of a source that was read. Where it is another by now, its attributes
+    /// alone may have changed: it would be delivered twice if that were not looked at.
     async fn remove_taken<B: Backend>(
         &self,
         site: &Site<B>,
@@ -384,13 +382,14 @@ impl<K: Kms> Pipeline<K> {
         taken: Arc<Snapshot<B::Source>>,
         outcome: AttemptOutcome,
     ) -> Result<AttemptOutcome, AttemptError> {
-        let mut versions = taken.versions();
-        if let Some(mut taken) = Arc::into_inner(taken)
-            && site.source.is_still(path, &mut taken).await.unwrap_or(false)
-        {
-            versions = taken.versions();
+        if let Removed::Done = site.sink.remove(path, &site.source_of(&taken.versions())).await? {
+            return Ok(outcome);
         }
-        self.remove(site, path, &versions, outcome).await
+        let Some(mut taken) = Arc::into_inner(taken) else { return Ok(AttemptOutcome::Changed) };
+        if !site.source.is_still(path, &mut taken).await.unwrap_or(false) {
+            return Ok(AttemptOutcome::Changed);
+        }
+        self.remove(site, path, &taken.versions(), outcome).await
     }
 
     /// Opens a signature. Files of one batch share one Decrypt.

@@ -61,8 +61,7 @@ impl Version {
     /// Whether it is the same but perhaps for the inode number, which changes with a remount or
     /// under memory pressure on FUSE and network file systems. Says nothing of the content.
     pub(crate) fn is_same_but_for_inode(&self, other: &Self) -> bool {
-        let rest = |version: &Self| version.0.get(8..).map(<[u8]>::to_vec);
-        rest(self) == rest(other)
+        self.0.get(8..) == other.0.get(8..)
     }
 }
 

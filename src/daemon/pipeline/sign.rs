@@ -39,14 +39,15 @@ impl<K: Kms> Pipeline<K> {
         rule: &SignRule,
         work: &Attempt<VersionOf<B>>,
     ) -> Result<AttemptOutcome, AttemptError> {
-        if let Some(outcome) = Box::pin(self.finish_delivered(site, work)).await? {
+        let row = self.state.remembered(&site.rule.name, &work.path).await?;
+        if let Some(outcome) = Box::pin(self.finish_delivered(site, work, row.as_ref())).await? {
             return Ok(outcome);
         }
         let context = self.context(site, &work.path)?;
         if !self.dry_run {
             self.ask_breaker(std::slice::from_ref(&rule.key), Operation::Encrypt)?;
         }
-        if rule.deliver_to.is_none() && Box::pin(self.is_half_moved(site, work)).await? {
+        if rule.deliver_to.is_none() && Box::pin(self.is_half_moved(site, work, row.as_ref())).await? {
             return Ok(AttemptOutcome::HalfMoved);
         }
         let taken = Box::pin(self.take(site, work, rule.deliver_to.is_some())).await?;
@@ -56,10 +57,10 @@ impl<K: Kms> Pipeline<K> {
         if rule.deliver_to.is_some() {
             return Box::pin(self.sign_and_deliver(site, rule, work, &context, taken)).await;
         }
-        if let Some(outcome) = Box::pin(self.decided_before(site, work, &taken)).await? {
+        if let Some(outcome) = Box::pin(self.decided_before(site, work, row.as_ref(), &taken)).await? {
             return Ok(outcome);
         }
-        let existing = Box::pin(self.existing(site, rule, work, &context, &taken)).await?;
+        let existing = Box::pin(self.existing(site, rule, work, row, &context, &taken)).await?;
         match decide::signing(existing, rule.on_stale) {
             Signing::Sign => Box::pin(self.write(site, rule, work, &context, taken, None)).await,
             Signing::Replace => {
@@ -114,6 +115,7 @@ impl<K: Kms> Pipeline<K> {
         site: &Site<B>,
         rule: &SignRule,
         work: &Attempt<VersionOf<B>>,
+        row: Option<Remembered>,
         context: &Context,
         taken: &Snapshot<B::Source>,
     ) -> Result<Existing, AttemptError> {
@@ -122,7 +124,6 @@ impl<K: Kms> Pipeline<K> {
         };
         let Some(signature) = &file.parsed else { return Ok(Existing::Foreign) };
         let fits = fits(rule, signature);
-        let row = self.state.remembered(&site.rule.name, &work.path).await?;
         let decided = row.and_then(|row| {
             let same_content = row.is_of_payload(&taken.hashed.digest);
             recalled(site, &row, signature, same_content)
@@ -168,6 +169,7 @@ impl<K: Kms> Pipeline<K> {
         &self,
         site: &Site<B>,
         work: &Attempt<VersionOf<B>>,
+        row: Option<&Remembered>,
     ) -> Result<bool, AttemptError> {
         let PairVersion { payload: Some(payload), signature: None } = &work.versions else {
             return Ok(false);
@@ -176,21 +178,18 @@ impl<K: Kms> Pipeline<K> {
         if is_recent(payload) {
             // The payload went first: where it was its signature lies alone.
             for (path, row) in self.state.signed_before_a_move(rule, payload.stored()).await? {
-                let there = site.source.observe(&path).await?.versions;
-                let signature = there.signature.filter(|_| there.payload.is_none());
+                let signature = lone_signature(site, &path).await?;
                 if path != work.path && is_moved(row.signature, signature.as_ref()) {
                     return Ok(true);
                 }
             }
         }
         // Its signature went first, to a name that has no file yet.
-        let row = self.state.remembered(rule, &work.path).await?;
         let signature = row.filter(|row| row.outcome.is_signed_in_place()).and_then(|row| row.signature);
         let Some(path) = signature.and_then(|signature| site.lone_signatures().seen(&signature)) else {
             return Ok(false);
         };
-        let there = site.source.observe(&path).await?.versions;
-        let lies_there = there.signature.filter(|_| there.payload.is_none());
+        let lies_there = lone_signature(site, &path).await?;
         Ok(is_moved(signature, lies_there.as_ref()) && lies_there.as_ref().is_some_and(is_recent))
     }
 
@@ -342,6 +341,15 @@ impl<K: Kms> Pipeline<K> {
 pub(crate) fn is_recent(version: &impl Version) -> bool {
     let age = clock::since_epoch().checked_sub(version.changed());
     age.is_some_and(|age| age < HALF_MOVED)
+}
+
+/// The signature of a path where it lies without its payload.
+async fn lone_signature<B: Backend>(
+    site: &Site<B>,
+    path: &RelPath,
+) -> Result<Option<VersionOf<B>>, AttemptError> {
+    let there = site.source.observe(path).await?.versions;
+    Ok(there.signature.filter(|_| there.payload.is_none()))
 }
 
 /// Whether what lies somewhere may be what was remembered, renamed or not.

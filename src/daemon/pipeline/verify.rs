@@ -32,7 +32,8 @@ impl<K: Kms> Pipeline<K> {
         work: &Attempt<VersionOf<B>>,
         known: &mut Option<Known>,
     ) -> Result<AttemptOutcome, AttemptError> {
-        if let Some(outcome) = Box::pin(self.finish_delivered(site, work)).await? {
+        let row = self.state.remembered(&site.rule.name, &work.path).await?;
+        if let Some(outcome) = Box::pin(self.finish_delivered(site, work, row.as_ref())).await? {
             return Ok(outcome);
         }
         let keys: Vec<KeyId> = rule.trusted_keys.iter().map(crate::key::KeyArn::to_key_id).collect();
@@ -42,7 +43,7 @@ impl<K: Kms> Pipeline<K> {
         let private = matches!(rule.place, Place::Deliver(_));
         let context = self.context(site, &work.path)?; // first: without a valid context the copy would be wasted
         let taken = self.take(site, work, private).await?;
-        if let Some(outcome) = self.decided_before(site, work, &taken).await? {
+        if let Some(outcome) = self.decided_before(site, work, row.as_ref(), &taken).await? {
             return Ok(outcome);
         }
         let verdict = match &taken.signature {

@@ -239,8 +239,9 @@ fn read(
             false => AttemptError::Changed,
         });
     }
-    let is_signature_name_taken =
-        signature.is_none() && parent.stat_of(&folder.rule.signature_name(path.name()))?.is_some();
+    let is_signature_name_taken = matches!(folder.rule.mode, Mode::Sign(_))
+        && signature.is_none()
+        && parent.stat_of(&folder.rule.signature_name(path.name()))?.is_some();
     let (signature, signature_stat, clue) = match signature {
         Some((read, stat, clue)) => (Some(read), Some(stat), clue),
         // A name that cannot be looked at is none.
