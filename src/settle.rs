@@ -12,12 +12,21 @@
 //!   pair stayed unchanged, with no writer seen, for `grace`; a missing signature is final after
 //!   `signature_timeout`.
 //! - A control file of a downloader beside the payload counts as a writer does.
+//! - A file to be signed that was moved in under its name is complete without being quiet, when
+//!   samples a moment apart show it unchanged and the lease says that nobody writes. Whatever else
+//!   happens to its name voids that.
+//! - A pair to be verified may be tried before it is quiet; whatever but valid comes of that counts
+//!   for nothing.
 //! - Nothing is given up: a pair that never settles is reported and stays watched.
 
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{FileTime, Moment};
+use crate::fs::Identity;
 use crate::fs::lease::Writer;
+
+/// How far apart the two samples are that must show a file unchanged after it was moved in.
+const SAMPLES_APART: Duration = Duration::from_millis(10);
 
 /// The longest time between two looks at what somebody is at, unless `settle` is longer.
 const BUSY: Duration = Duration::from_secs(60);
@@ -56,6 +65,27 @@ impl Want {
     }
 }
 
+/// How a source tells versions of a file apart.
+pub trait FileVersion: Clone + PartialEq {
+    /// Whether it is the same file of the same size, whatever its times.
+    fn is_same_file(&self, other: &Self) -> bool;
+
+    /// Whether whoever gave it its name has marked it as incomplete.
+    fn is_marked_incomplete(&self) -> bool;
+}
+
+impl FileVersion for Identity {
+    fn is_same_file(&self, other: &Self) -> bool {
+        self.is_touched_from(other)
+    }
+
+    /// rsync(1) gives what it keeps of an interrupted transfer (`--partial`) its final name and a
+    /// modification time of 0.
+    fn is_marked_incomplete(&self) -> bool {
+        self.mtime == FileTime { seconds: 0, nanos: 0 }
+    }
+}
+
 /// Which versions of payload and signature lie there; `V` is how their source tells versions apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PairVersion<V> {
@@ -69,6 +99,14 @@ impl<V> PairVersion<V> {
     /// Nothing is there.
     pub(crate) const NONE: Self = Self { payload: None, signature: None };
 
+    /// Whether the payloads are the same file.
+    fn is_same_payload(&self, other: &Self) -> bool
+    where
+        V: FileVersion,
+    {
+        self.payload.as_ref().zip(other.payload.as_ref()).is_some_and(|(a, b)| a.is_same_file(b))
+    }
+
     /// The payload alone.
     pub(crate) const fn of_payload(payload: V) -> Self {
         Self { payload: Some(payload), signature: None }
@@ -78,6 +116,8 @@ impl<V> PairVersion<V> {
 /// Whether an invalid verdict of an attempt is final, or the pair may still be arriving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Finality {
+    /// Only a valid verdict counts, and the pair was not quiet before.
+    Early,
     /// Only a valid verdict counts; an invalid one may be an upload in progress.
     Provisional,
     /// Any verdict counts.
@@ -143,6 +183,8 @@ pub(crate) enum AttemptEnd {
     /// Its times changed while it was read, and its content is what it was the time before: start
     /// over, and leave it alone for longer.
     Touched,
+    /// It was not quiet yet, and what was found says nothing.
+    TooEarly,
     /// Invalid, but provisionally.
     NotYet,
     /// No verdict was possible; attempt it again at this moment.
@@ -179,6 +221,18 @@ pub struct Pair<V> {
     touched: u32,
     /// When it may be read again after that.
     not_before: Moment,
+    rename: Rename,
+}
+
+/// What is known of how a file to be signed got its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rename {
+    /// Nothing that proves it complete.
+    Unknown,
+    /// It was moved in; no sample has shown it since.
+    Announced,
+    /// A sample showed it then, as it still is.
+    Seen(Moment),
 }
 
 /// When a pair is to be attempted, as far as that is known.
@@ -196,13 +250,13 @@ enum Step {
     Settling,
     /// An attempt is running; the versions may change meanwhile.
     Attempting(Finality),
-    /// An attempt found it invalid, provisionally; waiting for grace.
-    Doubted,
+    /// An attempt of this kind found it invalid, provisionally; waiting for grace.
+    Doubted(Finality),
     /// Held until a moment; then attempted again.
     Held(Moment, Finality),
 }
 
-impl<V: Clone + PartialEq> Pair<V> {
+impl<V: FileVersion> Pair<V> {
     /// A name that was just seen.
     pub const fn new(want: Want, now: Moment, versions: PairVersion<V>) -> Self {
         Self {
@@ -217,6 +271,7 @@ impl<V: Clone + PartialEq> Pair<V> {
             worried: false,
             touched: 0,
             not_before: Moment::ZERO,
+            rename: Rename::Unknown,
         }
     }
 
@@ -229,7 +284,7 @@ impl<V: Clone + PartialEq> Pair<V> {
     pub(crate) const fn attempt(&self) -> Option<Finality> {
         match self.step {
             Step::Attempting(finality) => Some(finality),
-            Step::Settling | Step::Doubted | Step::Held(..) => None,
+            Step::Settling | Step::Doubted(_) | Step::Held(..) => None,
         }
     }
 
@@ -240,17 +295,19 @@ impl<V: Clone + PartialEq> Pair<V> {
 
     /// Whether an attempt found it invalid, provisionally, and it waits for grace.
     pub(crate) const fn is_doubted(&self) -> bool {
-        matches!(self.step, Step::Doubted)
+        matches!(self.step, Step::Doubted(_))
     }
 
     /// Takes a sample.
     pub fn seen(&mut self, now: Moment, sample: &Sample<V>, timing: &Timing) -> Next {
+        let is_same_file = self.versions.is_same_payload(&sample.versions);
         if self.versions != sample.versions {
             self.versions = sample.versions.clone();
             self.restart(now);
             self.age = sample.age;
         }
         self.activity = sample.activity;
+        self.rename = self.rename_at(now, is_same_file);
         if self.activity.is_busy() {
             self.break_quiet();
         } else {
@@ -271,10 +328,38 @@ impl<V: Clone + PartialEq> Pair<V> {
         }
     }
 
-    /// A writer is said to have closed one of the files, perhaps one that no sample showed: quiet
-    /// begins anew with the next sample. Where nobody says so, samples alone tell.
-    pub(crate) const fn closed(&mut self) {
+    /// Somebody is said to have begun or closed one of the files, perhaps one that no sample
+    /// showed: quiet begins anew with the next sample. Where nobody says so, samples alone tell.
+    pub(crate) const fn written(&mut self) {
         self.break_quiet();
+        self.rename = Rename::Unknown;
+        if let Step::Doubted(Finality::Early) = self.step {
+            self.step = Step::Settling;
+        }
+    }
+
+    /// The file to be signed is said to have been moved in under its name: what the next sample
+    /// shows is that file, unless [`Pair::written`] comes first.
+    pub(crate) const fn moved_in(&mut self) {
+        self.rename = Rename::Announced;
+    }
+
+    /// Whether it can be attempted before it is quiet: a pair to be verified that is there whole,
+    /// with nobody at it.
+    pub(crate) fn may_be_early(&self, now: Moment, timing: &Timing) -> bool {
+        self.want == Want::Verify
+            && self.step == Step::Settling
+            && self.versions.payload.is_some()
+            && self.versions.signature.is_some()
+            && !self.activity.is_busy()
+            && !self.is_quiet(now, timing)
+            && now >= self.not_before
+    }
+
+    /// Attempts it before it is quiet.
+    pub(crate) const fn attempt_early(&mut self) -> Next {
+        self.step = Step::Attempting(Finality::Early);
+        Next::Attempt(Finality::Early)
     }
 
     /// Takes the end of an attempt. `now` is when it ended.
@@ -289,8 +374,16 @@ impl<V: Clone + PartialEq> Pair<V> {
                 self.restart(now);
                 self.not_before = now + self.let_be(timing);
             }
-            AttemptEnd::NotYet => self.step = Step::Doubted,
-            AttemptEnd::Hold(until) => self.step = Step::Held(until, finality),
+            AttemptEnd::TooEarly => self.step = Step::Settling,
+            AttemptEnd::NotYet => self.step = Step::Doubted(finality),
+            AttemptEnd::Hold(until) => {
+                self.step = match finality {
+                    Finality::Early => {
+                        Step::Held(until.max(self.since + timing.settle), Finality::Provisional)
+                    }
+                    Finality::Provisional | Finality::Final => Step::Held(until, finality),
+                }
+            }
         }
         self.next(now, timing)
     }
@@ -329,7 +422,7 @@ impl<V: Clone + PartialEq> Pair<V> {
     /// when the age of the pair already exceeds the wait.
     pub(crate) fn hurry(&mut self, now: Moment) -> Next {
         match (self.step, &self.versions.payload) {
-            (Step::Settling | Step::Doubted, Some(_)) => self.attempt_now(now, Finality::Final),
+            (Step::Settling | Step::Doubted(_), Some(_)) => self.attempt_now(now, Finality::Final),
             _ => Next::Rest,
         }
     }
@@ -339,7 +432,7 @@ impl<V: Clone + PartialEq> Pair<V> {
     pub(crate) fn waits_for_time(&self, now: Moment, timing: &Timing) -> bool {
         self.want == Want::Verify
             && match self.step {
-                Step::Doubted => true,
+                Step::Doubted(_) => true,
                 Step::Settling if self.versions.payload.is_none() => self.versions.signature.is_some(),
                 Step::Settling => self.is_quiet(now, timing) && self.versions.signature.is_none(),
                 Step::Attempting(_) | Step::Held(..) => false,
@@ -362,7 +455,21 @@ impl<V: Clone + PartialEq> Pair<V> {
         self.step = Step::Attempting(finality);
         self.restless_since = now;
         self.worried = false;
+        self.rename = Rename::Unknown; // whatever comes of it, the next attempt waits for quiet
         Next::Attempt(finality)
+    }
+
+    /// What is known of how it got its name, with the sample that was just taken. It holds for the
+    /// file and not for its times, which some set after the rename.
+    fn rename_at(&self, now: Moment, is_same_file: bool) -> Rename {
+        let is_marked = self.versions.payload.as_ref().is_none_or(FileVersion::is_marked_incomplete);
+        let is_absent = self.activity.writer == Writer::Absent && !self.activity.has_control_file;
+        match self.rename {
+            _ if is_marked || !is_absent => Rename::Unknown,
+            Rename::Announced => Rename::Seen(now),
+            Rename::Seen(since) if is_same_file => Rename::Seen(since.max(self.since)),
+            Rename::Seen(_) | Rename::Unknown => Rename::Unknown,
+        }
     }
 
     /// How long to let it be that was changed by being read. Where a file system writes back later
@@ -386,7 +493,12 @@ impl<V: Clone + PartialEq> Pair<V> {
             Want::Sign => self.idle_since?,
             Want::Verify => self.since,
         };
-        Some((since + timing.settle).saturating_sub(self.age).max(self.not_before))
+        let quiet = (since + timing.settle).saturating_sub(self.age);
+        let complete = match self.rename {
+            Rename::Seen(at) if self.want == Want::Sign => quiet.min(at + SAMPLES_APART),
+            Rename::Seen(_) | Rename::Announced | Rename::Unknown => quiet,
+        };
+        Some(complete.max(self.not_before))
     }
 
     /// For how long an invalid or missing signature may be an upload in progress.
@@ -425,7 +537,7 @@ impl<V: Clone + PartialEq> Pair<V> {
                 (Some(at), Want::Verify) if has_signature => Due::Attempt(at, Finality::Provisional),
                 (Some(_), Want::Verify) => self.final_due(now, timing),
             },
-            Step::Doubted => self.final_due(now, timing),
+            Step::Doubted(_) => self.final_due(now, timing),
             // With a writer present, no verdict of this attempt may be final.
             Step::Held(until, _) if self.activity.is_busy() && self.want == Want::Verify => {
                 Due::Attempt(until, Finality::Provisional)
@@ -460,6 +572,17 @@ mod tables;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The file is what is below 100; above are its times. 99 is marked as incomplete.
+    impl FileVersion for u64 {
+        fn is_same_file(&self, other: &Self) -> bool {
+            self % 100 == other % 100
+        }
+
+        fn is_marked_incomplete(&self) -> bool {
+            self % 100 == 99
+        }
+    }
 
     const TIMING: Timing = Timing {
         settle: Duration::from_secs(2),

@@ -21,7 +21,7 @@ use crate::fs::copy::Hashed;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, RelPath, Staging};
 use crate::hold::AttemptError;
-use crate::settle::{Activity, PairVersion};
+use crate::settle::{Activity, FileVersion, PairVersion};
 use crate::signature::{Clue, Signature};
 use crate::source::space::StageRequest;
 use crate::state;
@@ -31,7 +31,7 @@ use crate::state::reason::RefusalReason;
 pub(crate) const POLL: Duration = Duration::from_secs(10);
 
 /// Which payload or signature exactly: any change of content makes another one of it.
-pub trait Version: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
+pub trait Version: FileVersion + fmt::Debug + Send + Sync + 'static {
     /// Its size in bytes.
     fn size(&self) -> u64;
     /// When it last changed, since the epoch.
@@ -163,14 +163,26 @@ pub(crate) trait Feed: Send + Sync + 'static {
 /// What a feed has to tell.
 #[derive(Debug, Default)]
 pub(crate) struct News {
-    /// Payloads to look at.
-    pub(crate) paths: Vec<RelPath>,
+    /// Payloads to look at, and what is said to have happened to them or, in a verify rule, to
+    /// their signatures.
+    pub(crate) paths: Vec<(RelPath, Hint)>,
     /// In a sign rule, payloads to whose signatures something happened.
     pub(crate) signatures: Vec<RelPath>,
-    /// The same, for a writer has closed them or their signatures.
-    pub(crate) closed: Vec<RelPath>,
     /// Whether to scan, and how soon.
     pub(crate) scan: Option<Urgency>,
+}
+
+/// What is said to have happened to a file last, of what tells whether it is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// Nothing that tells.
+    Changed,
+    /// It was begun, or is there by another name, too.
+    Begun,
+    /// A writer is done with it, for now.
+    Closed,
+    /// It was given its name when it was complete, as far as its names tell.
+    MovedIn,
 }
 
 impl News {

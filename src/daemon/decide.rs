@@ -66,7 +66,7 @@ pub(crate) fn verified<P>(
         Reason::Mismatch | Reason::Rejected | Reason::WrongKey | Reason::Malformed => rule.on_invalid,
     };
     match (finality, action, bringers) {
-        (Finality::Provisional, _, _) => Verified::Wait(reason),
+        (Finality::Early | Finality::Provisional, _, _) => Verified::Wait(reason),
         (Finality::Final, OnInvalid::Quarantine, _) if braked => Verified::Hold(Doubt::Brake, reason),
         // A record of the pair as invalid would also let one user's file discredit another's.
         (Finality::Final, OnInvalid::Quarantine | OnInvalid::Log, Bringers::Two) => {

@@ -88,6 +88,8 @@ pub(crate) enum AttemptOutcome {
     Changed,
     /// Its times changed while it was read; it has this digest.
     Touched(Digest),
+    /// It was not quiet yet, and what was found says nothing.
+    TooEarly,
     /// Invalid, but it may still be arriving.
     NotYet,
     /// The other file of the pair has another name, and may be given this one in a moment.

@@ -9,6 +9,7 @@ mod attempts;
 mod backlog;
 mod compare;
 mod counted;
+mod early;
 pub(crate) mod jitter;
 mod listen;
 mod orphans;
@@ -39,6 +40,7 @@ use crate::daemon::status::{Now, Refused, Root, RuleStatus};
 use crate::daemon::summary::{Left, Summary};
 use crate::daemon::watchdog::Heartbeat;
 use crate::daemon::worker::counted::Counted;
+use crate::daemon::worker::early::EarlyAttempts;
 use crate::daemon::worker::recheck::Rechecks;
 use crate::daemon::worker::standing::Standing;
 use crate::daemon::worker::turn::MAX_PAIRS;
@@ -100,6 +102,8 @@ pub(crate) struct Worker<K, B: Backend> {
     feed: Option<<B::Source as Source>::Feed>,
     pairs: HashMap<RelPath, PairState<VersionOf<B>>>,
     timers: BTreeSet<(Moment, RelPath)>,
+    /// Attempts before files are quiet.
+    early: EarlyAttempts,
     /// Decided files that are compared with their decisions again.
     rechecks: Rechecks,
     ready: VecDeque<RelPath>,
@@ -177,6 +181,8 @@ struct PairState<V> {
     touched: bool,
     /// In a sign rule, the same of the signature beside it.
     signature_touched: bool,
+    /// In a verify rule: somebody is done with one of its files, and no sample has shown it since.
+    is_hinted: bool,
     attempts: u32,
     known: Option<Known>,
     hold: Option<Hold>,
@@ -281,6 +287,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             feed: None,
             pairs: HashMap::new(),
             timers: BTreeSet::new(),
+            early: EarlyAttempts::new(timing.settle),
             rechecks: Rechecks::default(),
             ready: VecDeque::new(),
             jobs: JoinSet::new(),

@@ -148,6 +148,7 @@ fn a_rule_of_either_mode_has_the_documented_defaults() {
     }
     assert_eq!((signing.name.as_str(), signing.line), ("releases", 4));
     assert_eq!((signing.settle, verifying.settle), (Duration::from_secs(15), Duration::from_secs(2)));
+    assert!(signing.prompt && verifying.prompt);
     assert_eq!(sign(signing).on_stale, OnStale::Report);
     assert!(sign(signing).deliver_to.is_none());
 
@@ -232,6 +233,7 @@ fn every_key_is_taken_over() {
     };
     assert!(signing.recursive && signing.create);
     assert_eq!(signing.settle, Duration::from_millis(1500));
+    assert!(!signing.prompt);
     assert_eq!((signing.max_size, signing.max_links), (100_000_000, 3));
     assert_eq!(signing.quarantine_max_size, 1);
     assert_eq!(signing.quarantine_keep, humantime::parse_duration("10years").ok());

@@ -449,6 +449,20 @@ pub const CHAPTERS: [Chapter; 8] = [
                  later (rclone), make it longer than that takes.",
             ),
             entry(
+                "prompt",
+                Value("true"),
+                "Whether a file that is proved complete is taken without waiting for `settle`: in a verify rule by its \
+                 valid signature, in a sign rule by having been moved in or renamed to its name.",
+                "In a verify rule a pair is tried as soon as the last of its files was closed or moved in. Only `valid` \
+                 counts then; anything else waits, as it does without this. In a sign rule a file that was written \
+                 under another name is taken 10 ms after the rename, if nobody has it open and nothing was written \
+                 under its name since. What is created, linked or copied under its own name, or found by a scan, waits for \
+                 `settle`, and so does what broke off: a file with a modification time of 0 (rsync), or one that was \
+                 called `.in.*` or `.pureftpd-upload.*`. Where the kernel cannot tell who is writing, nothing is \
+                 signed before `settle`. A name is tried early at most once in `settle`, or two seconds if that is \
+                 longer.",
+            ),
+            entry(
                 "control_files",
                 Value("[\".aria2\", \".lftp-pget-status\", \".st\"]"),
                 "What downloaders keep beside a file that is not complete, as what follows its name: at most 16 endings, \

@@ -96,6 +96,7 @@ pub(super) fn read<'t>(
     let common = |name| draft.table.find(name);
     let recursive = common("recursive").and_then(|f| f.boolean()).unwrap_or(false);
     let settle = common("settle").and_then(|f| f.duration(Least::AboveZero, DAY));
+    let prompt = common("prompt").and_then(|f| f.boolean()).unwrap_or(true);
     let control_files = common("control_files").and_then(|f| control_files(&f));
     let max_size = common("max_size").and_then(|f| f.size(1)).unwrap_or(MAX_SIZE);
     let max_links = common("max_links").and_then(|f| f.number(1..=u32::MAX.into())).unwrap_or(1);
@@ -124,6 +125,7 @@ pub(super) fn read<'t>(
         exclude,
         control_files: control_files.unwrap_or_default(),
         settle: settle.unwrap_or(default_settle),
+        prompt,
         max_size,
         max_links,
         allowed_owners,

@@ -31,6 +31,8 @@ pub struct Rule {
     pub control_files: ControlFiles,
     /// How long a file must be unchanged before it counts as complete.
     pub settle: Duration,
+    /// Whether what proves it complete sooner counts: a rename, or a valid signature.
+    pub prompt: bool,
     /// The largest payload, in bytes.
     pub max_size: u64,
     /// The most hard links a payload may have.

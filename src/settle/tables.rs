@@ -41,13 +41,18 @@ struct Event {
     control_file: bool,
     /// For how long the versions are unchanged by their own times.
     age: Option<String>,
-    /// A writer is said to have closed a file; the next step is the sample that follows.
-    closed: Option<bool>,
-    /// `done`, `changed`, `not-yet`, `hold 5s` (until that moment).
+    /// Somebody is said to have begun or closed a file; the next step is the sample that follows.
+    written: Option<bool>,
+    /// The file is said to have been moved in; the next step is the sample that follows.
+    moved_in: Option<bool>,
+    /// It is to be tried before it is quiet; `next` is empty if it is not.
+    early: Option<bool>,
+    /// `changed`, `not-yet`, `too-early`, `hold 5s` (until that moment).
     ended: Option<String>,
     /// `hurry`, as `--once` does.
     hurry: Option<bool>,
-    /// `gone`, `look 1s` (at that moment), `attempt provisional`, `attempt final`, `rest`.
+    /// `gone`, `look 1s` (at that moment), `attempt early`, `attempt provisional`, `attempt final`,
+    /// `rest`.
     #[serde(default)]
     next: String,
     /// `never-settles` or `orphan`.
@@ -86,6 +91,7 @@ fn shown(next: Next) -> String {
     match next {
         Next::Gone => "gone".into(),
         Next::LookAt(at) => format!("look {}", humantime::format_duration(at)),
+        Next::Attempt(Finality::Early) => "attempt early".into(),
         Next::Attempt(Finality::Provisional) => "attempt provisional".into(),
         Next::Attempt(Finality::Final) => "attempt final".into(),
         Next::Rest => "rest".into(),
@@ -114,14 +120,24 @@ fn run(case: &Case) -> Result<(), String> {
                 let age = age.as_deref().map(time).unwrap_or_default();
                 pair.seen(at, &Sample { versions: versions.seen(), activity, age }, &timing)
             }
-            Event { closed: Some(true), .. } => {
-                pair.closed();
+            Event { written: Some(true), .. } => {
+                pair.written();
                 continue;
             }
+            Event { moved_in: Some(true), .. } => {
+                pair.moved_in();
+                continue;
+            }
+            Event { early: Some(true), .. } => match pair.may_be_early(at, &timing) {
+                false if event.next.is_empty() => continue,
+                false => return Err(format!("at {}: no early attempt", event.at)),
+                true => pair.attempt_early(),
+            },
             Event { ended: Some(ended), .. } => {
                 let ended = match ended.split_once(' ').unwrap_or((ended, "")) {
                     ("changed", _) => AttemptEnd::Changed,
                     ("not-yet", _) => AttemptEnd::NotYet,
+                    ("too-early", _) => AttemptEnd::TooEarly,
                     ("hold", until) => AttemptEnd::Hold(time(until)),
                     (other, _) => return Err(format!("ended = {other:?}")),
                 };
@@ -163,5 +179,5 @@ fn every_case_answers_as_listed() {
         ran += 1;
     }
     assert!(failed.is_empty(), "{failed}");
-    assert!(ran >= 22, "only {ran} cases found");
+    assert!(ran >= 32, "only {ran} cases found");
 }

@@ -22,12 +22,12 @@ use crate::fs::lease::Writer;
 use crate::fs::{FsError, Identity, RelPath};
 use crate::hold::AttemptError;
 use crate::policy::Rule;
-use crate::settle::{Activity, PairVersion};
+use crate::settle::{Activity, FileVersion, PairVersion};
 use crate::signature::Signature;
 use crate::source::directory::scan::{Meaning, meaning};
 use crate::source::space::StageRequest;
 use crate::source::{
-    Batch, Bringers, EventFault, Feed, News, Observation, SignatureRead, Snapshot, Source, Version,
+    Batch, Bringers, EventFault, Feed, Hint, News, Observation, SignatureRead, Snapshot, Source, Version,
 };
 use crate::state;
 
@@ -37,6 +37,16 @@ pub(crate) struct ObjectVersion {
     number: u64,
     size: u64,
     changed: Duration,
+}
+
+impl FileVersion for ObjectVersion {
+    fn is_same_file(&self, other: &Self) -> bool {
+        self == other
+    }
+
+    fn is_marked_incomplete(&self) -> bool {
+        false
+    }
 }
 
 impl Version for ObjectVersion {
@@ -349,7 +359,9 @@ impl Feed for MemoryFeed {
 
     fn take(&mut self, _: Moment) -> News {
         let hints = self.bucket.take_hints();
-        News { paths: hints.iter().filter_map(|path| self.payload_of(path)).collect(), ..News::default() }
+        // An object is there whole, or not at all.
+        let paths = hints.iter().filter_map(|path| Some((self.payload_of(path)?, Hint::MovedIn)));
+        News { paths: paths.collect(), ..News::default() }
     }
 
     async fn wait(&self) {

@@ -3,10 +3,10 @@
 //!
 //! - A command, its output and its exit code: `cli`, `explain`, `history`, `quarantine`, `online`
 //!   (`check --online`), `terminal` (progress and colours).
-//! - The daemon: `daemon`, `watching` (what is found), `settling` (when it is complete), `changes`
-//!   (of what was decided already), `batch`, `metrics`, `control` (status, backlog, events),
-//!   `file_systems` (what they do by themselves), `log` (who reads it, or does not), `service` (the
-//!   service manager), `model` (random stories).
+//! - The daemon: `daemon`, `watching` (what is found), `settling` (when it is complete), `prompt`
+//!   (what proves it complete), `changes` (of what was decided already), `batch`, `metrics`,
+//!   `control` (status, backlog, events), `file_systems` (what they do by themselves), `log` (who
+//!   reads it, or does not), `service` (the service manager), `model` (random stories).
 //! - KMS and its credentials: `aws` and `online_aws` for commands, `outage` and `aws_credentials`
 //!   for the daemon, `credentials` for where they come from.
 //! - Vectors for other implementations, too: `vectors`.
@@ -51,6 +51,7 @@ mod online;
 mod online_aws;
 #[cfg(feature = "aws")]
 mod outage;
+mod prompt;
 mod quarantine;
 mod service;
 mod settling;

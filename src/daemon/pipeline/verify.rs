@@ -91,7 +91,10 @@ impl<K: Kms> Pipeline<K> {
             Verdict::Valid(valid) => Ok(valid),
             Verdict::Invalid(reason) => Err(reason),
         };
+        // Somebody may have written, or the kernel does not say.
+        let is_unsure = work.finality == Finality::Early && taken.writer != Writer::Absent;
         match decide::verified(rule, verdict, work.finality, braked, bringers) {
+            Verified::Accept(_) | Verified::Wait(_) if is_unsure => Ok(AttemptOutcome::TooEarly),
             Verified::Deliver(valid) => self.deliver(site, rule, work, &keys, &context, taken, valid).await,
             Verified::Accept(valid) => self.accept(site, rule, work, &taken, &valid).await,
             Verified::Wait(reason) => {

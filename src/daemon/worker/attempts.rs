@@ -16,11 +16,12 @@ use crate::daemon::summary::Left;
 use crate::daemon::worker::{PairState, Worker, age, is_old_enough, jitter, set_timer};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
+use crate::fs::lease::Writer;
 use crate::hold::{Announcement, Hold, back_off};
 use crate::kms::Kms;
 use crate::message::log;
-use crate::policy::Mode;
-use crate::settle::{AttemptEnd, Next, PairVersion, Sample, Worry};
+use crate::policy::{Mode, Place, VerifyRule};
+use crate::settle::{Activity, AttemptEnd, Next, PairVersion, Sample, Worry};
 use crate::sink::Sink as _;
 use crate::source::Source as _;
 use crate::state::reason::RefusalReason;
@@ -110,6 +111,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
             None => {}
         }
+        let is_hinted = std::mem::take(&mut entry.is_hinted);
+        if is_hinted && observed.unfit.is_none() && self.may_be_early(activity) {
+            next = self.try_early(path, now).unwrap_or(next);
+        }
+        let Some(entry) = self.pairs.get_mut(path) else { return None };
         if self.once && entry.pair.waits_for_time(now, &self.timing) {
             let is_old = is_old_enough(entry.pair.versions(), activity, &self.timing);
             next = if is_old { entry.pair.hurry(now) } else { Next::Rest };
@@ -120,6 +126,24 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         self.follow(path, next);
         None
+    }
+
+    /// Whether an early attempt can count. What is delivered is the private copy that was verified
+    /// (P3); of what stays where it lies, nobody may be writing to it.
+    fn may_be_early(&self, activity: Activity) -> bool {
+        match &self.rule.mode {
+            Mode::Verify(VerifyRule { place: Place::Deliver(_), .. }) => true,
+            Mode::Verify(VerifyRule { place: Place::InPlace, .. }) => activity.writer == Writer::Absent,
+            Mode::Sign(_) => false,
+        }
+    }
+
+    fn try_early(&mut self, path: &RelPath, now: Moment) -> Option<Next> {
+        let entry = self.pairs.get_mut(path)?;
+        if !entry.pair.may_be_early(now, &self.timing) || !self.early.take(path, now) {
+            return None;
+        }
+        Some(entry.pair.attempt_early())
     }
 
     pub(crate) fn follow(&mut self, path: &RelPath, next: Next) {
@@ -191,6 +215,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 self.rule_status.count(settled.outcome);
                 self.pairs.remove(&result.path);
                 self.recovered(&settled);
+                self.early.decided();
                 self.rechecks.refused(&result.path, settled.reason.as_ref(), now);
                 if settled.outcome == Outcome::Refused || !self.refused_now.is_empty() {
                     self.recount_soon();
@@ -219,6 +244,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 if is_same { AttemptEnd::Touched } else { AttemptEnd::Changed }
             }
             AttemptOutcome::NotYet => AttemptEnd::NotYet,
+            AttemptOutcome::TooEarly => AttemptEnd::TooEarly,
             AttemptOutcome::HalfMoved => AttemptEnd::Hold(now + HALF_MOVED_LOOK),
             AttemptOutcome::Hold(hold) => {
                 self.hold(&result.path, hold);

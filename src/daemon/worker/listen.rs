@@ -3,21 +3,19 @@
 use crate::clock::Moment;
 use crate::daemon::site::Backend;
 use crate::daemon::worker::Worker;
+use crate::fs::RelPath;
 use crate::kms::Kms;
-use crate::source::{Feed as _, Urgency};
+use crate::policy::Mode;
+use crate::source::{Feed as _, Hint, Urgency};
 
 impl<K: Kms, B: Backend> Worker<K, B> {
     /// Turns hints into pairs to observe now.
     pub(crate) fn take_hints(&mut self, now: Moment) {
         let Some(feed) = self.feed.as_mut().filter(|_| !self.once) else { return };
         let news = self.heartbeat.at_disk(|| feed.take(now));
-        for path in &news.closed {
-            if let Some(entry) = self.pairs.get_mut(path) {
-                entry.pair.closed();
-            }
-        }
-        for path in news.paths.into_iter().chain(news.closed) {
-            self.look_soon(path, now);
+        for (path, hint) in news.paths {
+            self.look_soon(path.clone(), now);
+            self.take_hint(&path, hint, now);
         }
         for path in news.signatures {
             self.signature_changed(path, now);
@@ -26,6 +24,24 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             Some(Urgency::Now) => self.next_scan = now,
             Some(Urgency::Soon) => self.scan_soon(now),
             None => {}
+        }
+    }
+
+    /// What a hint tells beyond that there is something to look at.
+    fn take_hint(&mut self, path: &RelPath, hint: Hint, now: Moment) {
+        let Some(entry) = self.pairs.get_mut(path) else { return };
+        match hint {
+            Hint::Changed => return,
+            Hint::Begun | Hint::Closed => entry.pair.written(),
+            Hint::MovedIn => {}
+        }
+        if !self.rule.prompt || entry.running {
+            return;
+        }
+        match (&self.rule.mode, hint) {
+            (Mode::Sign(_), Hint::MovedIn) if self.early.take(path, now) => entry.pair.moved_in(),
+            (Mode::Verify(_), Hint::MovedIn | Hint::Closed) => entry.is_hinted = true,
+            (Mode::Sign(_) | Mode::Verify(_), _) => {}
         }
     }
 

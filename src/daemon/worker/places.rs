@@ -38,6 +38,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             running: false,
             touched: false,
             signature_touched: false,
+            is_hinted: false,
             attempts: 0,
             known: None,
             hold: None,

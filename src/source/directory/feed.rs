@@ -2,6 +2,7 @@
 //! directory.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,14 +13,33 @@ use crate::clock::Moment;
 use crate::fs::{Dir, FsError, Staging};
 use crate::message::log;
 use crate::source::directory::folder::Folder;
-use crate::source::directory::hint::Hints;
+use crate::source::directory::hint::{Change, Hints};
 use crate::source::directory::scan::{Leftover, Meaning, Walk, enter, meaning};
-use crate::source::{Batch, EventFault, Feed, News, Urgency};
+use crate::source::{Batch, EventFault, Feed, Hint, News, Urgency};
 
 /// How long the event of our own file may take.
 const COOKIE: Duration = Duration::from_secs(10);
 /// How late this feed may be asked itself to notice that it did not come.
 const LATE: Duration = Duration::from_secs(1);
+
+/// How the names begin that servers give to an upload, and take away again when it breaks off: what
+/// is renamed then is half a file (proftpd with HiddenStores, pure-ftpd -0).
+const RENAMED_PARTIALS: [&[u8]; 2] = [b".in.", b".pureftpd-upload."];
+
+/// What a change tells of whether the file is complete.
+fn hint(change: &Change) -> Hint {
+    match change {
+        Change::Any | Change::Left => Hint::Changed,
+        Change::Begun => Hint::Begun,
+        Change::Closed => Hint::Closed,
+        Change::MovedIn(Some(from))
+            if RENAMED_PARTIALS.iter().any(|begin| from.as_bytes().starts_with(begin)) =>
+        {
+            Hint::Begun
+        }
+        Change::MovedIn(_) => Hint::MovedIn,
+    }
+}
 
 /// Events and scans of one directory.
 pub(crate) struct DirectoryFeed {
@@ -63,15 +83,14 @@ impl DirectoryFeed {
         &self.folder.rule.name
     }
 
-    /// What a change of this path below the root means; whether a writer has closed it.
-    fn tell(&self, below: &Path, closed: bool, news: &mut News) {
+    /// What a change of this path below the root means.
+    fn tell(&self, below: &Path, change: &Change, news: &mut News) {
         let Some(name) = below.file_name() else {
             news.scan_soon(); // the root was moved or removed, perhaps: the scan compares
             return;
         };
         match meaning(&self.folder.rule, below.parent().unwrap_or(Path::new("")), name) {
-            Meaning::Pair(path) if closed => news.closed.push(path),
-            Meaning::Pair(path) => news.paths.push(path),
+            Meaning::Pair(path) => news.paths.push((path, hint(change))),
             Meaning::Unsignable(..) => news.scan_soon(),
             Meaning::Signature(path) => news.signatures.push(path),
             Meaning::Nothing => {}
@@ -81,7 +100,7 @@ impl DirectoryFeed {
         if let Some(payload) = rule.controlled(name) {
             let below = below.parent().unwrap_or(Path::new(""));
             if let Meaning::Pair(path) = meaning(rule, below, payload) {
-                news.paths.push(path);
+                news.paths.push((path, Hint::Changed));
             }
         }
         // What is in a new directory, and watching it, is the scan's.
@@ -171,14 +190,14 @@ impl Feed for DirectoryFeed {
         }
         let root = self.folder.root.by_descriptor();
         let cookie = self.cookies.as_ref().map(|dir| dir.by_descriptor().join(&self.folder.rule.name));
-        for path in changes.paths {
+        for (path, change) in changes.paths {
             if Some(&path) == cookie.as_ref() {
                 self.cookie_due = None;
                 if self.fault == Some(EventFault::Silent) {
                     self.fault = None;
                 }
             } else if let Ok(below) = path.strip_prefix(&root) {
-                self.tell(below, changes.closed.contains(&path), &mut news);
+                self.tell(below, &change, &mut news);
             }
         }
         if self.is_silent(now) {
@@ -286,7 +305,7 @@ mod tests {
         while !is_it(feed, &all) {
             assert!(clock.now() < began + PATIENCE, "only {all:?}, and {:?}", feed.due());
             let news = feed.take(clock.now());
-            all.paths.extend(news.paths.into_iter().chain(news.closed));
+            all.paths.extend(news.paths);
             all.scan = all.scan.max(news.scan);
             std::thread::yield_now();
         }
@@ -294,7 +313,56 @@ mod tests {
     }
 
     fn has(news: &News, path: &str) -> bool {
-        news.paths.contains(&RelPath::new(path).unwrap())
+        news.paths.iter().any(|(told, _)| *told == RelPath::new(path).unwrap())
+    }
+
+    #[test]
+    fn what_is_said_of_a_name_last_is_told_but_for_its_attributes() {
+        let (temp, clock) = (tempfile::tempdir().unwrap(), Clock::start());
+        let mut feed = feed(temp.path(), "in");
+        scan(&mut feed, clock);
+        let (inside, outside) = (temp.path().join("in"), temp.path());
+        let put = |path: &Path| write(path, "").unwrap();
+        let mv = |from: &Path, to: &Path| rename(from, to).unwrap();
+        for name in ["moved-in", "moved-then-written"] {
+            put(&outside.join(name));
+            mv(&outside.join(name), &inside.join(name));
+        }
+        put(&inside.join("moved-then-written"));
+        for (before, after) in [
+            (".f.Xa12", "renamed"),
+            (".in.f.", "partial-of-proftpd"),
+            (".pureftpd-upload.1.2.3", "partial-of-pure-ftpd"),
+        ] {
+            put(&inside.join(before));
+            mv(&inside.join(before), &inside.join(after));
+        }
+        put(&inside.join("written-then-replaced"));
+        put(&outside.join("other"));
+        mv(&outside.join("other"), &inside.join("written-then-replaced"));
+        std::fs::hard_link(inside.join("renamed"), inside.join("linked")).unwrap();
+        std::fs::remove_file(inside.join("linked")).unwrap();
+        std::fs::hard_link(inside.join("moved-in"), inside.join("linked")).unwrap();
+        put(&inside.join("written"));
+        put(&inside.join("last"));
+        let news = news_until(&mut feed, clock, |_, news| has(news, "last"));
+        let told = |name: &str| {
+            let path = RelPath::new(name).unwrap();
+            let told = news.paths.iter().rev().find(|(told, hint)| *told == path && *hint != Hint::Changed);
+            told.map(|(_, hint)| *hint)
+        };
+        for (name, hint) in [
+            ("moved-in", Hint::MovedIn), // to which a link was made since, of which its attributes tell
+            ("moved-then-written", Hint::Closed),
+            ("renamed", Hint::MovedIn),
+            ("partial-of-proftpd", Hint::Begun),
+            ("partial-of-pure-ftpd", Hint::Begun),
+            ("written-then-replaced", Hint::MovedIn),
+            ("linked", Hint::Begun),
+            ("written", Hint::Closed),
+        ] {
+            assert_eq!(told(name), Some(hint), "{name}");
+        }
     }
 
     /// Moves what is at `path` away and puts a link in its place.

@@ -11,11 +11,12 @@
 //! the root is an event in a directory that is watched already, and a scan follows, which watches
 //! all of them anew.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{
     Config, ErrorKind, Event, EventKind, EventKindMask, RecommendedWatcher, RecursiveMode, WatchPathConfig,
     Watcher as _,
@@ -32,18 +33,33 @@ const MAX_NAMES: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
     /// Paths that something happened to, each beginning with [`Dir::by_descriptor`] of a root.
-    pub(crate) paths: HashSet<PathBuf>,
-    /// Those of them that a writer has closed.
-    pub(crate) closed: HashSet<PathBuf>,
+    pub(crate) paths: HashMap<PathBuf, Change>,
     /// Something may have happened anywhere: scan.
     pub(crate) everything: bool,
     /// The watcher itself is no longer to be relied on: build a new one.
     pub(crate) broken: bool,
 }
 
+/// What happened to a path last, of what tells something of the file there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing but that it may be another one, or have other attributes.
+    Any,
+    /// It was created, or linked to.
+    Begun,
+    /// A writer has closed it.
+    Closed,
+    /// It was moved there; its name before, if that was in a directory that is watched.
+    MovedIn(Option<OsString>),
+    /// It was removed, or moved away.
+    Left,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     dirty: Mutex<Dirty>,
+    /// What was moved away last, and the number that its arrival has, too.
+    departed: Mutex<Option<(usize, OsString)>>,
     bell: Notify,
 }
 
@@ -53,6 +69,26 @@ impl Shared {
         // come.
         change(&mut self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
         self.bell.notify_one();
+    }
+
+    /// What an event says of the file at its path.
+    fn change(&self, event: &Event) -> Change {
+        let departed = || self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        match event.kind {
+            EventKind::Create(_) => Change::Begun,
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Change::Closed,
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                let from = departed().take_if(|(number, _)| Some(*number) == event.tracker());
+                Change::MovedIn(from.map(|(_, name)| name))
+            }
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
+                let name = event.paths.first().and_then(|path| path.file_name());
+                *departed() = event.tracker().zip(name.map(OsStr::to_owned));
+                Change::Left
+            }
+            EventKind::Remove(_) => Change::Left,
+            EventKind::Access(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => Change::Any,
+        }
     }
 }
 
@@ -209,20 +245,26 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
             dirty.everything = true;
             dirty.broken = true; // directories made during the overflow are unwatched
         }),
-        Ok(event) => shared.note(|dirty| {
-            if dirty.everything {
-                return;
-            }
-            if event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write)) {
-                dirty.closed.extend(event.paths.iter().cloned());
-            }
-            dirty.paths.extend(event.paths);
-            if dirty.paths.len() > MAX_NAMES {
-                dirty.paths = HashSet::new();
-                dirty.closed = HashSet::new();
-                dirty.everything = true;
-            }
-        }),
+        // Both names once more, after what is told of each.
+        Ok(Event { kind: EventKind::Modify(ModifyKind::Name(RenameMode::Both)), .. }) => {}
+        Ok(event) => {
+            let change = shared.change(&event);
+            shared.note(|dirty| {
+                if dirty.everything {
+                    return;
+                }
+                for path in event.paths {
+                    match change {
+                        Change::Any => drop(dirty.paths.entry(path).or_insert(Change::Any)),
+                        _ => drop(dirty.paths.insert(path, change.clone())),
+                    }
+                }
+                if dirty.paths.len() > MAX_NAMES {
+                    dirty.paths = HashMap::new();
+                    dirty.everything = true;
+                }
+            });
+        }
         Err(_) => shared.note(|dirty| {
             dirty.everything = true;
             dirty.broken = true;
@@ -280,10 +322,10 @@ mod tests {
             std::fs::create_dir(temp.path().join(dir).join("new")).unwrap();
         }
         // Events come in order: when the second one is here, the first one is not to come.
-        let mut heard = HashSet::new();
+        let mut heard = std::collections::HashSet::new();
         while !heard.contains(Path::new("here/new")) {
             let paths = hints.take().paths.into_iter();
-            heard.extend(paths.map(|path| path.strip_prefix(root.by_descriptor()).unwrap().to_owned()));
+            heard.extend(paths.map(|(path, _)| path.strip_prefix(root.by_descriptor()).unwrap().to_owned()));
         }
         assert!(!heard.contains(Path::new("link/new")), "{heard:?}");
     }
