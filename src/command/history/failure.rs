@@ -47,6 +47,9 @@ impl HistoryFailure {
             }
             Self::Record(HistoryError::Later(..)) => Some("use the program that wrote it"),
             Self::Record(HistoryError::Changed(_)) => Some("try again"),
+            Self::Record(HistoryError::Unrecovered(_)) => {
+                Some("start the daemon, or run this as its user, who may write there")
+            }
             Self::Record(HistoryError::Failed(..)) => {
                 Some("run it as the daemon's user; what is damaged is set aside when the daemon starts")
             }

@@ -115,7 +115,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if is_hinted && observed.unfit.is_none() && self.may_be_early(activity) {
             next = self.try_early(path, now).unwrap_or(next);
         }
-        let Some(entry) = self.pairs.get_mut(path) else { return None };
+        let entry = self.pairs.get_mut(path)?;
         if self.once && entry.pair.waits_for_time(now, &self.timing) {
             let is_old = is_old_enough(entry.pair.versions(), activity, &self.timing);
             next = if is_old { entry.pair.hurry(now) } else { Next::Rest };

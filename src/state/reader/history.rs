@@ -30,6 +30,9 @@ pub enum HistoryError {
     /// A daemon began to write while it was read in a way that needs nobody to.
     #[error("the state in {} changed while it was read", quoted(.0))]
     Changed(PathBuf),
+    /// A killed daemon left it in a way that only a writer can put in order.
+    #[error("the state in {} is as a killed daemon left it, and may not be put in order from here", quoted(.0))]
+    Unrecovered(PathBuf),
     /// SQLite or the file system refused.
     #[error("cannot read the state in {}: {}", quoted(.0), .1)]
     Failed(PathBuf, String),
@@ -81,7 +84,7 @@ impl History {
                 let db = Connection::open_with_flags(immutable(&path), flags).and_then(begun);
                 (db.map_err(|e| failed(&e))?, true)
             }
-            opened => (opened.map_err(|e| failed(&e))?, false),
+            opened => (opened.map_err(|e| unreadable(dir, &e))?, false),
         };
         let version = schema::version(&db).map_err(|e| failed(&e))?;
         Ok((Self { db, path, unlocked }, version))
@@ -302,6 +305,18 @@ fn is_about_the_directory(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
 }
 
+/// Why a snapshot could not be taken. SQLite has words about its locks ("locking protocol", "attempt
+/// to write a readonly database") for a log whose index a killed daemon left unfinished, where this
+/// process may not finish it.
+fn unreadable(dir: &Path, error: &rusqlite::Error) -> HistoryError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::FileLockingProtocolFailed | ErrorCode::ReadOnly) => {
+            HistoryError::Unrecovered(dir.to_owned())
+        }
+        _ => HistoryError::Failed(dir.to_owned(), error.to_string()),
+    }
+}
+
 /// Whether there is a write-ahead log with anything in it.
 fn has_log(path: &Path) -> bool {
     let mut log = path.as_os_str().to_owned();
@@ -321,4 +336,23 @@ fn immutable(path: &Path) -> String {
         }
     }
     uri + "?immutable=1"
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_daemon_left_unfinished_is_told_from_other_failures() {
+        let told = |code| {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            unreadable(Path::new("state"), &error).to_string()
+        };
+        for code in [ffi::SQLITE_PROTOCOL, ffi::SQLITE_READONLY] {
+            assert!(told(code).contains("as a killed daemon left it"), "{}", told(code));
+        }
+        assert!(told(ffi::SQLITE_IOERR).contains("cannot read the state"), "{}", told(ffi::SQLITE_IOERR));
+    }
 }

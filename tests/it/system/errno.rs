@@ -93,7 +93,7 @@ const EVERYTHING: [Job; 9] = [
     QUARANTINE_APART,
 ];
 
-/// vfat, CryFS, s3fs and rclone, by what link(2) says there. The last two have no such rename
+/// vfat, CryFS, s3fs and rclone, by what link(2) says there. The last three have no such rename
 /// either.
 const WITHOUT_LINKS: [Errno; 4] = [Errno::PERM, Errno::RANGE, Errno::OPNOTSUPP, Errno::IO];
 
