@@ -17,6 +17,7 @@
 mod kms;
 mod large;
 mod place;
+mod prompt;
 mod rest;
 mod small;
 
@@ -30,7 +31,7 @@ const PARTS: [Part; 9] = [
     ("verify", small::verify),
     ("batch", small::batch),
     ("scrape", small::scrape),
-    ("latency", small::latency),
+    ("prompt", prompt::prompt),
     ("others", small::others),
     ("rest", rest::at_rest),
 ];

@@ -188,26 +188,6 @@ fn scraped(socket: &Path) -> bool {
         && answer.contains("# EOF")
 }
 
-/// From the producer's close to a visible signature, one file at a time, a local key.
-pub(crate) fn latency() {
-    let place = Place::new(&sign_rule("local:bench"));
-    let _daemon = place.daemon();
-    let mut times: Vec<Duration> = (0..200)
-        .map(|i| {
-            let signature = place.path("in").join(format!("{}.sig", name(i)));
-            fs::write(place.path("in").join(name(i)), [i as u8; 1024]).unwrap();
-            let began = Instant::now();
-            while !signature.exists() {
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            began.elapsed().saturating_sub(SETTLE)
-        })
-        .collect();
-    times.sort();
-    line("from close to signature beyond settle, median of 200", times[times.len() / 2], None);
-    line("the same, 99th percentile", times[times.len() * 99 / 100], None);
-}
-
 /// What people do without it: a process for each file.
 pub(crate) fn others() {
     const FEW: usize = 1_000;
