@@ -347,6 +347,8 @@ pub(crate) enum AttemptError {
     /// Its times changed while it was read, and nothing else that statx(2) tells: read to its end,
     /// it has this digest.
     Touched(Digest),
+    /// What has the name of its signature is none, and that may still change.
+    NotYet,
     /// It is not handled as it is.
     Refused(RefusalReason),
     /// Not now.

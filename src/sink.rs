@@ -90,9 +90,9 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
     /// A guard to take before work that may end in a removal, and to keep until it has.
     fn removal_guard(&self) -> Self::Guard;
 
-    /// Where the private copy of a payload of this size goes, for a rule that delivers; `None`
-    /// where none is needed, as the source can be asked for the very same bytes again.
-    fn stage(&self, path: &RelPath, size: u64) -> Option<StageRequest>;
+    /// Where the private copy of a payload goes, for a rule that delivers; `None` where none is
+    /// needed, as the source can be asked for the very same bytes again.
+    fn stage(&self, path: &RelPath) -> Option<StageRequest>;
 
     /// Writes a signature beside the payload, in place of `old` if there is one, and says which
     /// versions the two are then: of the payload, attributes may have changed meanwhile. `Changed`,

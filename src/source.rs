@@ -75,15 +75,13 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
         versions: &PairVersion<Self::Version>,
     ) -> impl Future<Output = Activity> + Send;
 
-    /// Reads these versions, once: the payload is hashed, for these digests too, into the private
-    /// copy of `stage` if there is one; the signature is parsed. Other versions are
-    /// [`AttemptError::Changed`].
+    /// Reads these versions, once: the signature is parsed, the payload is hashed. Other versions
+    /// are [`AttemptError::Changed`].
     fn snapshot(
         &self,
         path: &RelPath,
         versions: &PairVersion<Self::Version>,
-        digests: DigestRequest,
-        stage: Option<StageRequest>,
+        request: ReadRequest,
     ) -> impl Future<Output = Result<Snapshot<Self>, AttemptError>> + Send;
 
     /// Whether the payload is still what was read. Where its attributes alone have changed, which
@@ -113,6 +111,18 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
 
     /// Acknowledges an entry: it is decided, durably, or gone.
     fn acknowledge(&self, path: &RelPath) -> impl Future<Output = ()> + Send;
+}
+
+/// What a read is to give.
+pub(crate) struct ReadRequest {
+    /// The digests of the payload.
+    pub(crate) digests: DigestRequest,
+    /// Where a private copy of the payload goes. In a verify rule none is made without a signature
+    /// that may be one.
+    pub(crate) stage: Option<StageRequest>,
+    /// Whether an invalid pair must be read to its end: there is to be a record of it. Otherwise
+    /// nothing is read beside a signature that is none: [`AttemptError::NotYet`].
+    pub(crate) is_final: bool,
 }
 
 /// What says which names may be worth a look: hints, which may be lost, repeated or wrong, and

@@ -33,7 +33,7 @@ use crate::signature::Signature;
 use crate::signing::{Formats, OpenedSignature, Reason, Signed, SignedBatch, Signer, Verifier};
 use crate::sink::warrant::Warrant;
 use crate::sink::{Delivered, PutAway, Removed, Sink as _};
-use crate::source::{Snapshot, Source, Version};
+use crate::source::{ReadRequest, Snapshot, Source, Version};
 use crate::state;
 use crate::state::reason::{DecisionReason, RefusalReason};
 use crate::state::{Decision, Outcome, State};
@@ -160,6 +160,7 @@ impl<K: Kms> Pipeline<K> {
             Ok(outcome) => outcome,
             Err(AttemptError::Changed) => AttemptOutcome::Changed,
             Err(AttemptError::Touched(digest)) => AttemptOutcome::Touched(digest),
+            Err(AttemptError::NotYet) => AttemptOutcome::NotYet,
             Err(AttemptError::Hold(hold)) => AttemptOutcome::Hold(hold),
             Err(AttemptError::Refused(reason)) => {
                 let versions = work.versions;
@@ -241,13 +242,18 @@ impl<K: Kms> Pipeline<K> {
         &self,
         site: &Site<B>,
         work: &Attempt<VersionOf<B>>,
+        row: Option<&state::Remembered>,
         delivers: bool,
     ) -> Result<Snapshot<B::Source>, AttemptError> {
         let _place = self.hashing.take(&site.queue).await.ok_or(AttemptError::Changed)?; // none at shutdown
-        let payload = work.versions.payload.as_ref().filter(|_| delivers && !self.dry_run);
-        let stage = payload.and_then(|payload| site.sink.stage(&work.path, payload.size()));
-        let digests = site.rule.formats(&site.leaf_keys).digests();
-        let taken = site.source.snapshot(&work.path, &work.versions, digests, stage).await?;
+        let stages = delivers && !self.dry_run;
+        let request = ReadRequest {
+            digests: site.rule.formats(&site.leaf_keys).digests(),
+            stage: if stages { site.sink.stage(&work.path) } else { None },
+            // What was decided is compared with what is there, whatever it was.
+            is_final: work.finality == Finality::Final || row.is_some(),
+        };
+        let taken = site.source.snapshot(&work.path, &work.versions, request).await?;
         self.status.rule(&site.rule.name).count_hashed(taken.hashed.size);
         Ok(taken)
     }
@@ -293,7 +299,7 @@ impl<K: Kms> Pipeline<K> {
     ) -> Result<Option<AttemptOutcome>, AttemptError> {
         let row = row.filter(|row| !self.dry_run && was_delivered(site, row, &work.versions));
         let Some(row) = row else { return Ok(None) };
-        let taken = self.take(site, work, false).await?;
+        let taken = self.take(site, work, Some(row), false).await?;
         let is_it = match site.leaves_signature() {
             true => row.is_of_payload(&taken.hashed.digest),
             false => taken.is_of(row),

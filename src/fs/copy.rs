@@ -25,6 +25,12 @@ pub struct Hashed {
     pub(crate) size: u64,
 }
 
+/// Makes an empty file share the blocks of another, where the file system can
+/// (ioctl_ficlone(2)); whether it does.
+pub(crate) fn share(file: &File, staging: &Staging) -> bool {
+    rustix::fs::ioctl_ficlone(staging.file(), file).is_ok()
+}
+
 /// One read of an open file, from where it stands to its end.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
@@ -61,14 +67,22 @@ impl<'a> Pass<'a> {
     }
 
     /// Copies the file into `staging` and hashes the very bytes that went there (P3). Shares the
-    /// blocks where the file system can (ioctl_ficlone(2)), and then hashes the clone.
+    /// blocks where the file system can, and then hashes the clone.
     ///
     /// # Errors
     /// As [`Pass::hash`], and of write(2).
     pub(crate) fn copy(self, file: &File, staging: &Staging) -> Result<Hashed, OpenError> {
-        if rustix::fs::ioctl_ficlone(staging.file(), file).is_ok() {
-            return self.hash(staging.file());
+        match share(file, staging) {
+            true => self.hash(staging.file()),
+            false => self.write(file, staging),
         }
+    }
+
+    /// [`Pass::copy`] where no blocks are shared.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn write(self, file: &File, staging: &Staging) -> Result<Hashed, OpenError> {
         let mut out = staging.file();
         self.through(file, |bytes| {
             out.write_all(bytes).map_err(|e| FsError::new("copy into", staging.dir().path(), errno(&e)))

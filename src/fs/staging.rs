@@ -2,7 +2,7 @@
 //!
 //! `O_TMPFILE` in the destination directory, so that publishing is a link and a crash leaves
 //! nothing. Where the file system has none, a name `.kms-sig-…` stands in, removed on drop and
-//! swept at start; and where it has no hard links either (vfat, CryFS), that name is renamed, never
+//! swept at start; and where it has no hard links either (vfat), that name is renamed, never
 //! over anything.
 
 use std::ffi::{OsStr, OsString};

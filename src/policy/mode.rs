@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::key::{KeyArn, KeyId};
+use crate::signature::Signature;
 
 /// What a rule does with what lands in its directory.
 #[derive(Debug)]
@@ -57,6 +58,16 @@ pub struct VerifyRule {
     pub rollback: Rollback,
     /// Whether batch signatures are taken.
     pub accept_batch: AcceptBatch,
+}
+
+impl VerifyRule {
+    /// Whether it takes signatures of this format.
+    pub(crate) fn takes(&self, signature: &Signature) -> bool {
+        match self.accept_batch {
+            AcceptBatch::Yes => true,
+            AcceptBatch::No => signature.batch().is_none(),
+        }
+    }
 }
 
 /// `accept_batch`.

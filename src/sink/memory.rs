@@ -45,7 +45,7 @@ impl Sink<MemorySource> for MemorySink {
 
     fn removal_guard(&self) {}
 
-    fn stage(&self, _: &RelPath, _: u64) -> Option<StageRequest> {
+    fn stage(&self, _: &RelPath) -> Option<StageRequest> {
         None
     }
 

@@ -25,9 +25,9 @@ use crate::policy::Rule;
 use crate::settle::{Activity, FileVersion, PairVersion};
 use crate::signature::Signature;
 use crate::source::directory::scan::{Meaning, meaning};
-use crate::source::space::StageRequest;
 use crate::source::{
-    Batch, Bringers, EventFault, Feed, Hint, News, Observation, SignatureRead, Snapshot, Source, Version,
+    Batch, Bringers, EventFault, Feed, Hint, News, Observation, ReadRequest, SignatureRead, Snapshot, Source,
+    Version,
 };
 use crate::state;
 
@@ -277,10 +277,9 @@ impl Source for MemorySource {
         &self,
         path: &RelPath,
         versions: &PairVersion<ObjectVersion>,
-        digests: DigestRequest,
-        stage: Option<StageRequest>,
+        request: ReadRequest,
     ) -> Result<Snapshot<Self>, AttemptError> {
-        assert!(stage.is_none(), "its sink needs no copies");
+        assert!(request.stage.is_none(), "its sink needs no copies");
         let object =
             self.bucket.get(path).filter(|object| Some(&object.version) == versions.payload.as_ref());
         let object = object.ok_or(AttemptError::Changed)?;
@@ -296,7 +295,7 @@ impl Source for MemorySource {
                 })
             }
         };
-        let request = digests.and(DigestRequest::digest(HashAlgorithm::Sha512));
+        let request = request.digests.and(DigestRequest::digest(HashAlgorithm::Sha512));
         let hashed = Hashed {
             digest: Digest::of(&object.bytes),
             digests: DigestSet::of(request, &object.bytes),

@@ -1,13 +1,17 @@
 //! Room on the file systems that copies go to.
 //!
-//! Each copy takes out its size before it begins and gives it back when the kernel has counted its
-//! blocks. So copies made at the same time do not together eat into what is to stay free. Only what
-//! goes through here is counted; others may still fill the disk.
+//! Each copy takes out its size before it begins, and gives back what it has written as it writes:
+//! that the kernel counts from then on. So copies made at the same time do not together eat into
+//! what is to stay free, and nothing is counted twice. What shares the blocks of its original takes
+//! no room. Only what goes through here is counted; others may still fill the disk.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::fs::{Dir, Staging};
+use crate::fs::copy::{self, Hashed, Pass};
+use crate::fs::{Dir, OpenError, Staging};
 use crate::hold::{AttemptError, Hold};
 
 /// What is taken out.
@@ -17,23 +21,47 @@ pub(crate) struct Space {
     taken: Mutex<HashMap<u64, u64>>,
 }
 
-/// A file that a private copy is about to be written to, and the room for it.
+/// A file that a private copy is about to be written to.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    /// The file.
-    pub(crate) staging: Staging,
-    room: Room,
+    staging: Staging,
+    space: Arc<Space>,
+    /// What is to stay free where it is.
+    floor: u64,
+    /// The room for it, once it is known to need some.
+    room: Option<Room>,
 }
 
 impl Stage {
-    /// An empty file with room for a copy.
-    pub(crate) const fn new(staging: Staging, room: Room) -> Self {
-        Self { staging, room }
+    /// An empty file, on a file system where this much is to stay free.
+    pub(crate) const fn new(staging: Staging, space: Arc<Space>, floor: u64) -> Self {
+        Self { staging, space, floor, room: None }
     }
 
-    /// The copy is there: the kernel counts its blocks from now on.
+    /// Has it share the blocks of a file, or takes out room for a copy of this size.
+    ///
+    /// # Errors
+    /// There is too little.
+    pub(crate) fn begin(&mut self, file: &File, size: u64) -> Result<(), AttemptError> {
+        if !copy::share(file, &self.staging) {
+            self.room = Some(self.space.take(self.staging.dir(), size, self.floor)?);
+        }
+        Ok(())
+    }
+
+    /// Hashes what it shares, or copies the file there and hashes it meanwhile.
+    ///
+    /// # Errors
+    /// As of [`Pass::copy`].
+    pub(crate) fn fill(&self, pass: Pass<'_>, file: &File) -> Result<Hashed, OpenError> {
+        match &self.room {
+            None => pass.hash(self.staging.file()),
+            Some(room) => pass.counted(&|bytes| room.wrote(bytes as u64)).write(file, &self.staging),
+        }
+    }
+
+    /// The copy.
     pub(crate) fn filled(self) -> Staging {
-        drop(self.room);
         self.staging
     }
 }
@@ -62,7 +90,16 @@ impl StageRequest {
 pub(crate) struct Room {
     space: Arc<Space>,
     device: u64,
-    size: u64,
+    /// What is not yet written of it.
+    left: AtomicU64,
+}
+
+impl Room {
+    /// So much of it is written: the kernel counts that.
+    fn wrote(&self, bytes: u64) {
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left - self.space.give_back(self.device, bytes.min(left)), Ordering::Relaxed);
+    }
 }
 
 impl Space {
@@ -81,7 +118,15 @@ impl Space {
         }
         *others += size;
         drop(taken);
-        Ok(Room { space: Arc::clone(self), device, size })
+        Ok(Room { space: Arc::clone(self), device, left: AtomicU64::new(size) })
+    }
+
+    /// Gives back so much; returns it.
+    fn give_back(&self, device: u64, bytes: u64) -> u64 {
+        if let Some(others) = self.taken().get_mut(&device) {
+            *others = others.saturating_sub(bytes);
+        }
+        bytes
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
@@ -92,10 +137,7 @@ impl Space {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        let mut taken = self.space.taken();
-        if let Some(others) = taken.get_mut(&self.device) {
-            *others = others.saturating_sub(self.size);
-        }
+        self.space.give_back(self.device, *self.left.get_mut());
     }
 }
 
@@ -121,5 +163,30 @@ mod tests {
         assert!(matches!(stop, AttemptError::Hold(Hold::NoSpace { .. })), "{stop:?}");
         drop(first);
         space.take(&dir, half, half / 4).unwrap();
+    }
+
+    #[test]
+    fn what_a_copy_has_written_is_not_counted_twice_and_what_it_has_not_is_given_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let space = Arc::new(Space::default());
+        let room = space.take(&dir, 100, 0).unwrap();
+        let taken = || space.taken().values().sum::<u64>();
+        room.wrote(30);
+        assert_eq!(taken(), 70);
+        let other = space.take(&dir, 5, 0).unwrap();
+        room.wrote(200); // it grew
+        assert_eq!(taken(), 5);
+        drop((room, other));
+        assert_eq!(taken(), 0);
+        // What shares its blocks asks for none; here at most a copy does, until it is there.
+        std::fs::write(temp.path().join("f"), [1; 5000]).unwrap();
+        let file = File::open(temp.path().join("f")).unwrap();
+        let mut stage = Stage::new(Staging::new(&dir).unwrap(), Arc::clone(&space), 0);
+        stage.begin(&file, 5000).unwrap();
+        assert_eq!(taken(), stage.room.as_ref().map_or(0, |_| 5000));
+        let hashed = stage.fill(Pass::new(&temp.path().join("f"), 5000), &file).unwrap();
+        assert_eq!((taken(), hashed.size), (0, 5000));
+        assert_eq!(stage.filled().read_back(5000).unwrap(), [1; 5000]);
     }
 }

@@ -7,7 +7,7 @@ use std::fs::{File, FileTimes};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::support::control::asked;
+use crate::support::control::{asked, status};
 use crate::support::daemon::Daemon;
 use crate::support::files::{drop_pair, names, sign, verifies};
 use crate::support::place::Place;
@@ -176,6 +176,32 @@ fn without_prompt_everything_waits_for_settle() {
     mv(&place, "renamed", "in/renamed");
     daemon.until("in the backlog", || waiting(&place, "settling") == ["renamed", "pair"]);
     assert_eq!((daemon.count("signed"), daemon.count("delivered")), (0, 0));
+}
+
+/// Bytes of files hashed so far.
+fn hashed(place: &Place) -> u64 {
+    status(place)["rules"][0]["hashed_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn of_a_payload_beside_what_is_no_signature_nothing_is_read_before_the_verdict_counts() {
+    let place = place(&with(VERIFY, "grace = \"1h\""));
+    let daemon = Daemon::start(&place);
+    // A hole: it takes no room, and its copy would.
+    File::create(place.path("in/large")).unwrap().set_len(64 << 20).unwrap();
+    place.write("in/large.sig", [b'x'; 20_000]);
+    place.write("in/small", "content");
+    place.write("in/small.sig", [b'x'; 20_000]);
+    daemon.until("doubted", || waiting(&place, "grace") == ["large", "small"]);
+    assert_eq!(hashed(&place), 0);
+    drop_pair(&place, "good", "content");
+    daemon.waits_for("delivered");
+    assert_eq!(hashed(&place), 7);
+    // When it counts, it is read for the record, and still not copied.
+    set_policy(&place, &with(VERIFY, "grace = \"10ms\""));
+    daemon.hang_up();
+    daemon.waits_for_nth("quarantined", 2);
+    assert_eq!(hashed(&place), 7 + 7 + (64 << 20));
 }
 
 #[cfg(feature = "aws")]

@@ -50,7 +50,7 @@ impl<K: Kms> Pipeline<K> {
         if rule.deliver_to.is_none() && Box::pin(self.is_half_moved(site, work, row.as_ref())).await? {
             return Ok(AttemptOutcome::HalfMoved);
         }
-        let taken = Box::pin(self.take(site, work, rule.deliver_to.is_some())).await?;
+        let taken = Box::pin(self.take(site, work, row.as_ref(), rule.deliver_to.is_some())).await?;
         if taken.writer == Writer::Present {
             return Err(AttemptError::Changed); // never sign what a writer may still change
         }

@@ -42,7 +42,7 @@ impl<K: Kms> Pipeline<K> {
         }
         let private = matches!(rule.place, Place::Deliver(_));
         let context = self.context(site, &work.path)?; // first: without a valid context the copy would be wasted
-        let taken = self.take(site, work, private).await?;
+        let taken = self.take(site, work, row.as_ref(), private).await?;
         if let Some(outcome) = self.decided_before(site, work, row.as_ref(), &taken).await? {
             return Ok(outcome);
         }
@@ -292,6 +292,7 @@ impl From<AttemptError> for Failed {
             AttemptError::Hold(_)
             | AttemptError::Changed
             | AttemptError::Touched(_)
+            | AttemptError::NotYet
             | AttemptError::Refused(_) => Self::Perhaps(stop),
         }
     }

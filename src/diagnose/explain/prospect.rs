@@ -97,7 +97,7 @@ impl Prospect {
         match error {
             AttemptError::Refused(reason) => Self::refused(reason),
             AttemptError::Hold(hold) => Self::held(hold),
-            AttemptError::Changed | AttemptError::Touched(_) => {
+            AttemptError::Changed | AttemptError::Touched(_) | AttemptError::NotYet => {
                 Self::new(What::Waits, [Ending::Waiting], "changing just now; it would be looked at anew")
             }
         }

@@ -162,7 +162,7 @@ impl Sink<DirectorySource> for DirectorySink {
         self.remover.guard()
     }
 
-    fn stage(&self, path: &RelPath, size: u64) -> Option<StageRequest> {
+    fn stage(&self, path: &RelPath) -> Option<StageRequest> {
         let root = self.destination_root()?.clone();
         let (space, floor, path) = (Arc::clone(&self.space), self.min_free_space, path.clone());
         let (signature, suffix) = (self.rule.signature_name(path.name()), self.rule.suffix());
@@ -170,8 +170,7 @@ impl Sink<DirectorySource> for DirectorySink {
             AttemptError::unless_there(&root)?;
             // Before anything is copied or KMS asked.
             check_name(&root, &signature, suffix)?;
-            let room = space.take(&root, size, floor)?;
-            Ok(Stage::new(Staging::below(&root, path.parent())?, room))
+            Ok(Stage::new(Staging::below(&root, path.parent())?, space, floor))
         }))
     }
 

@@ -254,9 +254,9 @@ fn on_event(shared: &Shared, event: notify::Result<Event>) {
                     return;
                 }
                 for path in event.paths {
-                    match change {
-                        Change::Any => drop(dirty.paths.entry(path).or_insert(Change::Any)),
-                        _ => drop(dirty.paths.insert(path, change.clone())),
+                    let last = dirty.paths.entry(path).or_insert(Change::Any);
+                    if change != Change::Any {
+                        last.clone_from(&change);
                     }
                 }
                 if dirty.paths.len() > MAX_NAMES {

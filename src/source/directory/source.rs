@@ -7,7 +7,6 @@ use tokio::task::block_in_place;
 
 use crate::blocking::blocking;
 use crate::digest::Digest;
-use crate::digest::set::DigestRequest;
 use crate::fs::copy::Pass;
 use crate::fs::lease::Writer;
 use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, Unfit, stat_file};
@@ -20,7 +19,7 @@ use crate::source::directory::folder::{Folder, bringers};
 use crate::source::directory::scan::Leftover;
 use crate::source::directory::signature_file::{SignatureFile, read_open};
 use crate::source::space::{Stage, StageRequest};
-use crate::source::{Bringers, Observation, SignatureRead, Snapshot, Source};
+use crate::source::{Bringers, Observation, ReadRequest, SignatureRead, Snapshot, Source};
 use crate::state::reason::RefusalReason;
 
 /// A directory that a rule watches.
@@ -157,11 +156,10 @@ impl Source for DirectorySource {
         &self,
         path: &RelPath,
         versions: &PairVersion<Identity>,
-        digests: DigestRequest,
-        stage: Option<StageRequest>,
+        request: ReadRequest,
     ) -> Result<Snapshot<Self>, AttemptError> {
         let (folder, path, versions) = (self.folder.clone(), path.clone(), *versions);
-        blocking(move || read(&folder, &path, &versions, digests, stage)).await
+        blocking(move || read(&folder, &path, &versions, request)).await
     }
 
     async fn is_still(&self, path: &RelPath, snapshot: &mut Snapshot<Self>) -> Result<bool, AttemptError> {
@@ -196,16 +194,15 @@ impl Source for DirectorySource {
     async fn acknowledge(&self, _path: &RelPath) {} // a decided entry is gone, or known to state
 }
 
-/// Reads these versions of a pair once: statx, lease, hash, lease, statx; any difference starts
-/// over. With a stage, the payload is copied there while it is hashed.
+/// Reads these versions of a pair once: the signature, and then the payload by statx, lease, hash,
+/// lease, statx; any difference starts over. With a stage, the payload is copied there while it is
+/// hashed.
 fn read(
     folder: &Folder,
     path: &RelPath,
     versions: &PairVersion<Identity>,
-    digests: DigestRequest,
-    stage: Option<StageRequest>,
+    request: ReadRequest,
 ) -> Result<Snapshot<DirectorySource>, AttemptError> {
-    let stage = stage.map(StageRequest::make).transpose()?;
     let parent = folder.parent_of(path)?;
     let (file, payload) = parent.open_file(path.name(), &folder.fitness())?;
     if Some(payload.identity) != versions.payload {
@@ -215,13 +212,27 @@ fn read(
         None => None,
         Some(expected) => Some(read_signature(folder, &parent, path, expected)?),
     };
+    let may_be_valid = match (&folder.rule.mode, &signature) {
+        (Mode::Sign(_), _) => true,
+        (Mode::Verify(_), None) => false,
+        (Mode::Verify(rule), Some((read, ..))) => {
+            read.parsed.as_ref().is_some_and(|signature| rule.takes(signature))
+        }
+    };
+    if !may_be_valid && signature.is_some() && !request.is_final {
+        return Err(AttemptError::NotYet);
+    }
+    let mut stage = request.stage.filter(|_| may_be_valid).map(StageRequest::make).transpose()?;
     let shown = parent.path().join(path.name());
     let before = folder.file_system.probe(&file);
     // No further than the size it had: what grows meanwhile has changed (A10).
     let size = payload.identity.size;
-    let pass = Pass::new(&shown, size).with_digests(digests);
-    let read = match &stage {
-        Some(stage) => pass.copy(&file, &stage.staging),
+    let pass = Pass::new(&shown, size).with_digests(request.digests);
+    let read = match &mut stage {
+        Some(stage) => {
+            stage.begin(&file, size)?;
+            stage.fill(pass, &file)
+        }
         None => pass.hash(&file),
     };
     let hashed = read.map_err(|error| match error {
