@@ -284,11 +284,14 @@ pub(crate) struct Observation<V> {
     pub(crate) versions: PairVersion<V>,
     /// Why it is not handled as it is: for its payload, or else for its signature.
     pub(crate) unfit: Option<RefusalReason>,
+    /// The user whose payload it is, or whose signature where there is no payload. Users share
+    /// fairly what the rule has; who is not known shares with all others who are not.
+    pub(crate) owner: Option<u32>,
 }
 
 impl<V> Observation<V> {
     /// Nothing lies there.
-    pub(crate) const NOTHING: Self = Self { versions: PairVersion::NONE, unfit: None };
+    pub(crate) const NOTHING: Self = Self { versions: PairVersion::NONE, unfit: None, owner: None };
 }
 
 /// Whether one user alone could have made the pair what it is.

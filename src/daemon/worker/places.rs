@@ -40,6 +40,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             signature_touched: false,
             attempts: 0,
             known: None,
+            owner: None,
             hold: None,
             held_since: now,
             first_seen: now,
