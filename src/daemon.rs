@@ -7,7 +7,6 @@ pub(crate) mod ask;
 pub(crate) mod batcher;
 pub(crate) mod decide;
 mod error;
-pub(crate) mod fair_semaphore;
 pub(crate) mod kms_metrics;
 pub(crate) mod maintenance;
 pub(crate) mod memory;
@@ -30,7 +29,6 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::daemon::fair_semaphore::FairSemaphore;
 use crate::daemon::maintenance::quarantine::QuarantineMaintenance;
 use crate::daemon::maintenance::record::RecordMaintenance;
 use crate::daemon::pipeline::Pipeline;
@@ -38,10 +36,11 @@ use crate::daemon::site::attach::Directories;
 use crate::daemon::status::Status;
 use crate::daemon::supervisor::{Daemon, Supervisor, SupervisorExit, Workers};
 pub(crate) use crate::daemon::worker::waits;
+use crate::fair::FairSemaphore;
 use crate::fs::{Dir, FsError};
 pub(crate) use crate::hold::causes;
 use crate::kms::Kms;
-use crate::kms::throttle::ThrottledKms;
+use crate::kms::throttle::KmsGate;
 use crate::message::log;
 use crate::policy::{Policy, Rule};
 use crate::sink::directory::quarantine;
@@ -185,7 +184,7 @@ async fn serve<K: Kms>(
             dry_run: options.dry_run,
         });
         let pipeline = Arc::new(Pipeline {
-            kms: ThrottledKms::new(
+            kms: KmsGate::new(
                 kms(&policy),
                 policy.limits.max_in_flight,
                 policy.limits.kms_per_second,

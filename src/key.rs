@@ -91,6 +91,14 @@ impl KeyId {
         }
     }
 
+    /// The account that an ARN names; other forms leave it to the caller's credentials.
+    pub fn account(&self) -> Option<&str> {
+        match self.form {
+            Form::Arn | Form::AliasArn => self.text.split(':').nth(4),
+            Form::Local | Form::Id | Form::Alias => None,
+        }
+    }
+
     /// The name after `local:`, for a key of the keyring.
     pub fn local_name(&self) -> Option<&str> {
         self.text.strip_prefix("local:")
@@ -283,6 +291,9 @@ mod tests {
         }
         assert_eq!(key(ARN).region(), Some("eu-west-1"));
         assert_eq!(key("alias/sign").region(), None);
+        assert_eq!(key(ARN).account(), Some("111122223333"));
+        assert_eq!(key("arn:aws:kms:eu-west-1:42:alias/a").account(), Some("42"));
+        assert_eq!(key("alias/sign").account(), None);
     }
 
     #[test]

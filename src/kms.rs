@@ -257,7 +257,9 @@ impl TroubleKind {
     /// What a person can do about it, as far as the kind tells; see [`Trouble::hint`].
     pub const fn hint(self) -> &'static str {
         match self {
-            Self::Throttled => "KMS is rate limiting; lower limits.kms_per_second or ask for a higher quota",
+            Self::Throttled => {
+                "KMS is rate limiting; the daemon slows down by itself; if it lasts, ask for a higher quota"
+            }
             Self::Internal | Self::Unknown => "KMS had a problem of its own; try again",
             Self::Network => "check the network, DNS, proxy and endpoint_url",
             Self::Timeout => "check the network and that KMS is reachable from here",

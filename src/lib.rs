@@ -80,6 +80,7 @@ pub(crate) mod diagnose;
 pub mod digest;
 pub mod escape;
 pub mod exit;
+pub(crate) mod fair;
 pub mod fs;
 pub(crate) mod hold;
 pub mod key;

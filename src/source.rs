@@ -123,7 +123,13 @@ pub(crate) struct ReadRequest {
     /// Whether an invalid pair must be read to its end: there is to be a record of it. Otherwise
     /// nothing is read beside a signature that is none: [`AttemptError::NotYet`].
     pub(crate) is_final: bool,
+    /// Lets others read who wait for it; may block. To be called between the slices of a large
+    /// payload, and dropped when it is read.
+    pub(crate) let_others: Box<dyn FnMut() + Send>,
 }
+
+/// So many bytes are read before others have their turn: a twentieth of a second's work or so.
+pub(crate) const SLICE: u64 = 32 << 20;
 
 /// What says which names may be worth a look: hints, which may be lost, repeated or wrong, and
 /// scans (P5).
@@ -306,11 +312,14 @@ pub(crate) struct Observation<V> {
     pub(crate) versions: PairVersion<V>,
     /// Why it is not handled as it is: for its payload, or else for its signature.
     pub(crate) unfit: Option<RefusalReason>,
+    /// The user whose payload it is, or whose signature where there is no payload. Users share
+    /// fairly what the rule has; who is not known shares with all others who are not.
+    pub(crate) owner: Option<u32>,
 }
 
 impl<V> Observation<V> {
     /// Nothing lies there.
-    pub(crate) const NOTHING: Self = Self { versions: PairVersion::NONE, unfit: None };
+    pub(crate) const NOTHING: Self = Self { versions: PairVersion::NONE, unfit: None, owner: None };
 }
 
 /// Whether one user alone could have made the pair what it is.

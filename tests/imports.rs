@@ -36,6 +36,7 @@ const ROOMS: &[&str] = &[
     "key",
     "context",
     "log_queue", // ground
+    "fair",
     "fs",
     "signature",
     "kms",

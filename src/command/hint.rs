@@ -92,7 +92,7 @@ pub(super) fn trouble(provider: Provider, trouble: &Trouble) -> Option<&str> {
     }
     match (provider, trouble.kind) {
         (Provider::Aws, TroubleKind::Throttled) if cfg!(feature = "aws") => Some(
-            "try again, or ask for a higher quota; the daemon keeps below limits.kms_per_second of its policy",
+            "try again, or ask for a higher quota; the daemon slows down by itself, and keeps below limits.kms_per_second of its policy",
         ),
         (Provider::Aws, kind) if cfg!(feature = "aws") => Some(kind.hint()),
         (Provider::Aws, _) => Some("use a kms-sig that was built with AWS"),

@@ -6,7 +6,7 @@ use super::asked::{ago, span};
 use super::table::{Cell, table};
 use super::{Failure, answer, asked};
 use crate::cli::StatusCommand;
-use crate::control::report::{CallerStatus, Concern, RuleStatus, StatusReport};
+use crate::control::report::{CallerStatus, Concern, RateStatus, RuleStatus, StatusReport};
 use crate::exit::Exit;
 use crate::state::export;
 use crate::terminal::{self, Meaning, Palette};
@@ -46,6 +46,9 @@ fn head(status: &StatusReport) -> String {
     if let Some(caller) = &status.kms.caller {
         head += &format!("\n{}", as_whom(caller, &status.kms.accounts));
     }
+    for rate in &status.kms.rates {
+        head += &format!("\n{}", at_rate(rate, time));
+    }
     if *log_lines_dropped > 0 {
         head += &format!("\n{log_lines_dropped} log lines were dropped since the start");
     }
@@ -61,6 +64,20 @@ fn as_whom(CallerStatus { source, access_key_id, account }: &CallerStatus, accou
         many => format!("; keys of accounts {} answered", many.join(", ")),
     };
     format!("AWS is asked with access key {access_key_id}{of}, from {source}{keys}")
+}
+
+/// How fast KMS may be asked.
+fn at_rate(rate: &RateStatus, now: &str) -> String {
+    let RateStatus { account, region, keys, calls_per_second, ceiling, last_throttled } = rate;
+    let place = match (account, region) {
+        (Some(account), Some(region)) => format!(" of account {account} in {region}"),
+        (Some(_), None) | (None, Some(_)) | (None, None) => String::new(),
+    };
+    let throttled = match last_throttled {
+        Some(at) => format!("; KMS throttled {}", ago(at, now)),
+        None => String::new(),
+    };
+    format!("{keys} keys{place}: up to {calls_per_second:.1} calls a second, {ceiling:.0} at most{throttled}")
 }
 
 fn verdict(concerns: &[Concern], colours: Palette) -> String {

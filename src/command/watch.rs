@@ -55,7 +55,8 @@ pub(crate) fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool)
         create_keys(&policy, policy.keyring.as_ref().or(keyring.as_ref()))?;
     }
     let providers = move |policy: &Policy| {
-        Providers::new(policy.aws.clone(), policy.keyring.clone().or_else(|| keyring.clone()))
+        let keyring = policy.keyring.clone().or_else(|| keyring.clone());
+        Providers::new(policy.aws.clone(), keyring).without_retries() // the daemon counts each attempt
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;

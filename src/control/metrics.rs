@@ -24,6 +24,7 @@ use crate::daemon::status::{Cause, Figures, Plan, Reading, Root, Status};
 use crate::daemon::waits;
 use crate::key::{KeyArn, KeyId, Provider};
 use crate::kms::Operation;
+use crate::kms::throttle::{Quota, QuotaPlace, RateNow};
 use crate::log_queue;
 use crate::policy::{Mode, Rule};
 use crate::state::Outcome;
@@ -36,6 +37,10 @@ const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a rule's directory may be found to be, as the label `state`.
 const ROOTS: [&str; 4] = ["opening", "watched", "scanned", "held"];
+
+/// For how long a call that was throttled counts as of late: longer than what is between two
+/// scrapes.
+const OF_LATE: Duration = Duration::from_secs(60);
 
 /// All metrics, now, with their content type. `accept` is what who asks would take (RFC 9110,
 /// section 12.5.1).
@@ -276,19 +281,29 @@ fn of_kms(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Resul
         None,
         [([], count(kms_metrics.in_flight()))],
     )?;
-    let normal = reading.plan.as_ref().map_or(0.0, |plan| f64::from(plan.policy.limits.kms_per_second));
-    let rate = kms_metrics.rate().map_or(normal, |rate| rate.min(normal));
+    let (rates, now) = (kms_metrics.rates(), status.clock.now());
+    let of_quotas = |figure: &dyn Fn(&RateNow) -> f64| -> Vec<_> {
+        rates.iter().map(|(quota, rate)| (quota_labels(quota), figure(rate))).collect()
+    };
     page.gauges(
         "kms_rate_limit",
-        "Calls of KMS that may start in a second; falls while KMS throttles",
+        "Calls of KMS that may start in a second; rises while it limits, and falls while KMS throttles",
         None,
-        [([], rate)],
+        of_quotas(&|rate| rate.per_second),
     )?;
     page.gauges(
-        "kms_rate_limit_policy",
-        "Calls of KMS that the policy lets start in a second",
+        "kms_rate_limit_ceiling",
+        "The most calls of KMS that will ever start in a second",
         None,
-        [([], normal)],
+        of_quotas(&|rate| rate.ceiling),
+    )?;
+    let is_throttled =
+        |rate: &RateNow| rate.last_throttled.is_some_and(|at| now.saturating_sub(at) < OF_LATE);
+    page.gauges(
+        "kms_throttled",
+        "1 if KMS throttled a call within the last minute",
+        None,
+        of_quotas(&|rate| truth(is_throttled(rate))),
     )?;
     let of_policy = reading.plan.as_deref().map(circuits).unwrap_or_default();
     let silent: BTreeSet<_> = reading.silent_keys.keys().cloned().collect();
@@ -317,6 +332,13 @@ fn of_kms(page: &mut Page<'_>, status: &Status, reading: &Reading) -> fmt::Resul
         )?;
     }
     Ok(())
+}
+
+/// Which quota a figure is of.
+fn quota_labels(quota: &Quota) -> [(&'static str, String); 3] {
+    let place =
+        quota.place.clone().unwrap_or_else(|| QuotaPlace { account: String::new(), region: String::new() });
+    [("account", place.account), ("region", place.region), ("keys", quota.class.as_str().to_owned())]
 }
 
 /// What the policy may have KMS do, by key. Local keys have no circuit.

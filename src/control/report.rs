@@ -14,6 +14,7 @@ use crate::daemon::ask::{Backlog as Pairs, Unanswered, Waiting};
 use crate::daemon::status::{Figures, Phase, Plan, Reading, Root, Status};
 use crate::escape::Escaped;
 use crate::kms::caller::Caller;
+use crate::kms::throttle::{Quota, RateNow};
 use crate::log_queue;
 
 /// `GET /status`
@@ -157,8 +158,10 @@ pub(crate) struct OldestStatus {
 pub(crate) struct KmsStatus {
     /// Calls under way.
     pub(crate) in_flight: usize,
-    /// Calls that may start in a second: the policy's, or fewer while KMS throttles.
-    pub(crate) calls_per_second: f64,
+    /// How fast calls may follow each other, for each account, Region and class of keys that was
+    /// asked under the policy in force.
+    #[serde(default)]
+    pub(crate) rates: Vec<RateStatus>,
     /// Calls since the daemon started, by operation and result.
     pub(crate) calls: BTreeMap<String, BTreeMap<String, u64>>,
     /// As whom AWS was asked last under the policy in force, as far as the credentials say it.
@@ -169,6 +172,23 @@ pub(crate) struct KmsStatus {
     pub(crate) accounts: Vec<String>,
     /// Keys under which it does not answer: they are not asked but for a probe now and then.
     pub(crate) silent: Vec<SilentStatus>,
+}
+
+/// How fast calls that count against one quota of AWS may follow each other.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RateStatus {
+    /// The account; `null` while no key that is named without it has answered.
+    pub(crate) account: Option<String>,
+    /// The Region, likewise.
+    pub(crate) region: Option<String>,
+    /// The class of keys: `symmetric`.
+    pub(crate) keys: String,
+    /// Calls that may start in a second now.
+    pub(crate) calls_per_second: f64,
+    /// The most that this will ever be: the policy's, or what is found without one.
+    pub(crate) ceiling: f64,
+    /// When KMS throttled last, if it did.
+    pub(crate) last_throttled: Option<String>,
 }
 
 /// As whom AWS is asked. Never a secret.
@@ -270,7 +290,8 @@ impl StatusReport {
         for ((operation, result), counted) in status.kms_metrics.calls() {
             calls.entry(operation.as_str().to_owned()).or_default().insert(result.to_owned(), counted.count);
         }
-        let normal = plan.map_or(0.0, |plan| f64::from(plan.policy.limits.kms_per_second));
+        let rates = status.kms_metrics.rates();
+        let rates = rates.iter().map(|(quota, rate)| RateStatus::of(quota, rate, clocks)).collect();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -287,13 +308,27 @@ impl StatusReport {
             rules: plan.map(|plan| rules(plan, &reading, clocks)).unwrap_or_default(),
             kms: KmsStatus {
                 in_flight: status.kms_metrics.in_flight(),
-                calls_per_second: status.kms_metrics.rate().map_or(normal, |rate| rate.min(normal)),
+                rates,
                 calls,
                 caller: reading.asked.caller.as_ref().map(CallerStatus::of),
                 accounts: reading.asked.accounts.iter().map(|a| Escaped::text(a).to_string()).collect(),
                 silent: silent.collect(),
             },
             log_lines_dropped: log_queue::dropped(),
+        }
+    }
+}
+
+impl RateStatus {
+    fn of(quota: &Quota, rate: &RateNow, clocks: Clocks) -> Self {
+        let shown = |text: &String| Escaped::text(text).to_string();
+        Self {
+            account: quota.place.as_ref().map(|place| shown(&place.account)),
+            region: quota.place.as_ref().map(|place| shown(&place.region)),
+            keys: quota.class.as_str().to_owned(),
+            calls_per_second: rate.per_second,
+            ceiling: rate.ceiling,
+            last_throttled: rate.last_throttled.map(|at| clocks.stamp(at)),
         }
     }
 }

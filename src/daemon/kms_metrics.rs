@@ -4,11 +4,11 @@
 //! back and calls to local keys are not counted.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::kms::throttle::CallEnd;
+use crate::kms::throttle::{CallEnd, Quota, RateNow};
 use crate::kms::{KmsError, Operation};
 
 /// Upper bounds of the latency histogram's buckets, in milliseconds: from a fast reply in the same
@@ -20,8 +20,8 @@ pub(crate) const BOUNDS_MS: [u64; 11] = [5, 10, 20, 50, 100, 200, 500, 1_000, 2_
 pub(crate) struct KmsMetrics {
     calls: Mutex<BTreeMap<(Operation, &'static str), Calls>>,
     in_flight: AtomicUsize,
-    /// Nanoseconds between calls; 0 before the first reply.
-    interval: AtomicU64,
+    /// By quota. None before the first reply of it.
+    rates: Mutex<BTreeMap<Quota, RateNow>>,
 }
 
 /// Calls with the same result.
@@ -64,17 +64,14 @@ impl KmsMetrics {
         }
     }
 
-    /// Sets the time between two calls at the present rate, which falls when KMS throttles.
-    pub(crate) fn set_interval(&self, interval: Duration) {
-        self.interval.store(interval.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// Sets the present rates, which rise while they limit and fall when KMS throttles.
+    pub(crate) fn set_rates(&self, rates: BTreeMap<Quota, RateNow>) {
+        *self.rates.lock().unwrap_or_else(PoisonError::into_inner) = rates;
     }
 
-    /// Calls per second that may start now; `None` before the first reply.
-    pub(crate) fn rate(&self) -> Option<f64> {
-        match self.interval.load(Ordering::Relaxed) {
-            0 => None,
-            nanos => Some(Duration::from_nanos(nanos).as_secs_f64().recip()),
-        }
+    /// How fast calls may follow each other, by quota.
+    pub(crate) fn rates(&self) -> BTreeMap<Quota, RateNow> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Calls by operation and result.

@@ -14,17 +14,17 @@ use tokio::sync::SemaphorePermit;
 use crate::clock::Clock;
 use crate::context::{Context, Filling};
 use crate::daemon::batcher::Job;
-use crate::daemon::fair_semaphore::FairSemaphore;
 use crate::daemon::site::decided::{was_delivered, would_decide_again};
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::status::Status;
 use crate::digest::Digest;
 use crate::escape::Escaped;
+use crate::fair::FairSemaphore;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::hold::{AttemptError, Conflict, Hold};
 use crate::key::KeyId;
-use crate::kms::throttle::ThrottledKms;
+use crate::kms::throttle::{KmsGate, ThrottledKms};
 use crate::kms::{Kms, Operation, Trouble};
 use crate::message::log;
 use crate::policy::SignRule;
@@ -45,10 +45,10 @@ const INVALID: &str = "invalid";
 /// What all rules share.
 pub(crate) struct Pipeline<K> {
     /// The key management service, behind its limits.
-    pub(crate) kms: ThrottledKms<K, Status>,
+    pub(crate) kms: KmsGate<K, Status>,
     /// The database of decisions.
     pub(crate) state: State,
-    /// Permits for hashing.
+    /// Permits for hashing, given out in fair turns.
     pub(crate) hashing: FairSemaphore,
     /// This host's name, for contexts.
     pub(crate) hostname: String,
@@ -77,6 +77,8 @@ pub(crate) struct Attempt<V> {
     pub(crate) finality: Finality,
     /// The signature as an earlier attempt opened it.
     pub(crate) known: Option<Known>,
+    /// Whose payload it is, where the source knows.
+    pub(crate) owner: Option<u32>,
 }
 
 /// How an attempt ended.
@@ -245,13 +247,19 @@ impl<K: Kms> Pipeline<K> {
         row: Option<&state::Remembered>,
         delivers: bool,
     ) -> Result<Snapshot<B::Source>, AttemptError> {
-        let _place = self.hashing.take(&site.queue).await.ok_or(AttemptError::Changed)?; // none at shutdown
+        let hashing = site.hashing.as_ref().unwrap_or(&self.hashing);
+        let sender = site.sender(work.owner);
+        let mut permit = hashing.take(&sender).await;
+        if permit.is_none() {
+            return Err(AttemptError::Changed); // shutting down
+        }
         let stages = delivers && !self.dry_run;
         let request = ReadRequest {
             digests: site.rule.formats(&site.leaf_keys).digests(),
             stage: if stages { site.sink.stage(&work.path) } else { None },
             // What was decided is compared with what is there, whatever it was.
             is_final: work.finality == Finality::Final || row.is_some(),
+            let_others: Box::new(move || permit = permit.take().map(|permit| permit.let_others(&sender))),
         };
         let taken = site.source.snapshot(&work.path, &work.versions, request).await?;
         self.status.rule(&site.rule.name).count_hashed(taken.hashed.size);
@@ -404,12 +412,14 @@ impl<K: Kms> Pipeline<K> {
     async fn open_signature<B: Backend>(
         &self,
         site: &Site<B>,
+        owner: Option<u32>,
         keys: &[KeyId],
         formats: Formats<'_>,
         context: &Context,
         signature: &Signature,
     ) -> Result<OpenedSignature, Trouble> {
-        let verifier = Verifier::new(&self.kms, keys, formats);
+        let kms = ThrottledKms::new(&self.kms, site.sender(owner));
+        let verifier = Verifier::new(&kms, keys, formats);
         let request = match verifier.request(context, signature) {
             Ok(request) => request,
             Err(bad) => return Ok(bad),
@@ -427,11 +437,12 @@ impl<K: Kms> Pipeline<K> {
         &self,
         site: &'p Site<B>,
         rule: &SignRule,
-        path: &RelPath,
+        work: &Attempt<VersionOf<B>>,
         context: &Context,
         taken: &mut Snapshot<B::Source>,
     ) -> Result<(Signed, Option<SemaphorePermit<'p>>), AttemptError> {
-        let signer = Signer::new(&self.kms, &rule.key);
+        let kms = ThrottledKms::new(&self.kms, site.sender(work.owner));
+        let signer = Signer::new(&kms, &rule.key);
         let Some(batcher) = &site.batcher else {
             // Boxed, as is all that calls KMS, to keep futures small: thousands may wait for their
             // batch.
@@ -443,7 +454,7 @@ impl<K: Kms> Pipeline<K> {
         let job = Job { signer, shared: &shared, leaf_keys: &site.leaf_keys, leaf };
         site.source.rest(taken);
         let (signed, place) = Box::pin(batcher.sign(job)).await?;
-        site.source.wake(path, taken).await?;
+        site.source.wake(&work.path, taken).await?;
         Ok((signed, Some(place)))
     }
 

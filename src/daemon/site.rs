@@ -14,10 +14,10 @@ use crate::clock::Moment;
 use crate::context::leaf_keys::LeafKeys;
 use crate::daemon::batcher::Batcher;
 use crate::daemon::decide::Brake;
-use crate::daemon::fair_semaphore::Queue;
 use crate::daemon::quota::Refusals;
 use crate::daemon::roots::Roots;
 use crate::daemon::site::lone_signatures::LoneSignatures;
+use crate::fair::{FairSemaphore, Sender};
 use crate::message::log;
 use crate::policy::{Mode, Rule};
 use crate::sink::Sink;
@@ -76,6 +76,11 @@ pub(crate) enum Role {
     Destination,
 }
 
+/// Permits for hashing of a rule whose files come over a network or from FUSE, so that a server
+/// that does not answer blocks no other rule. Such reads wait more than they compute, so they do
+/// not count against the shared permits.
+const REMOTE: usize = 4;
+
 /// A rule at its source and sink.
 pub(crate) struct Site<B: Backend> {
     /// The rule.
@@ -88,8 +93,10 @@ pub(crate) struct Site<B: Backend> {
     pub(crate) source: B::Source,
     /// Where results go.
     pub(crate) sink: B::Sink,
-    /// Queue of its files that wait to be hashed.
-    pub(crate) queue: Queue,
+    /// Its name, as a share of what all rules want.
+    share: Arc<str>,
+    /// Permits for hashing of its own, where reads may block on a server.
+    pub(crate) hashing: Option<FairSemaphore>,
     /// The mass-failure brake.
     brake: Mutex<Brake>,
     /// The keys of its context that only a batch's leaves have.
@@ -119,7 +126,8 @@ impl<B: Backend> Site<B> {
             other_format: rule.fingerprint_but_for_format(),
             source,
             sink,
-            queue: Queue::new(is_remote),
+            share: Arc::from(rule.name.as_str()),
+            hashing: is_remote.then(|| FairSemaphore::new(REMOTE)),
             brake: Mutex::new(Brake::default()),
             leaf_keys: rule.context.leaf_keys(),
             batcher,
@@ -127,6 +135,11 @@ impl<B: Backend> Site<B> {
             refusals: Arc::default(),
             lone_signatures: Mutex::default(),
         }
+    }
+
+    /// On whose behalf something is done about a payload of this owner.
+    pub(crate) fn sender(&self, owner: Option<u32>) -> Sender {
+        Sender::new(&self.share, owner)
     }
 
     /// Whether the signature beside a payload stays when the payload is removed, as in a sign rule.

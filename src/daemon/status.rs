@@ -17,7 +17,7 @@ use crate::daemon::kms_metrics::KmsMetrics;
 use crate::daemon::watchdog::Watchdog;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::Caller;
-use crate::kms::throttle::{CallEnd, Observer};
+use crate::kms::throttle::{CallEnd, Observer, Quota, RateNow};
 use crate::kms::{Operation, Trouble};
 use crate::policy::Policy;
 use crate::source::EventFault;
@@ -535,8 +535,8 @@ impl Observer for Status {
         self.aws_was_asked(call.caller, call.answer.ok());
     }
 
-    fn interval_is(&self, interval: Duration) {
-        self.kms_metrics.set_interval(interval);
+    fn rates_are(&self, rates: BTreeMap<Quota, RateNow>) {
+        self.kms_metrics.set_rates(rates);
     }
 
     fn key_fell_silent(&self, key: &KeyId, operation: Operation, trouble: &Trouble) {

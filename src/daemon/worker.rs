@@ -185,6 +185,8 @@ struct PairState<V> {
     is_hinted: bool,
     attempts: u32,
     known: Option<Known>,
+    /// Whose payload it is, where the source knows.
+    owner: Option<u32>,
     hold: Option<Hold>,
     /// Since when it is held, where it is.
     held_since: Moment,
@@ -367,7 +369,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         if *shutdown.borrow() != ShutdownMode::Run {
             // Attempts that only queue for hashing are not in hand: a restart begins them again
             // (C17).
-            self.pipeline.hashing.close(self.site.as_ref().map(|site| &site.queue));
+            self.pipeline.hashing.close();
+            if let Some(own) = self.site.as_ref().and_then(|site| site.hashing.as_ref()) {
+                own.close();
+            }
             self.pipeline.kms.end_soon();
         }
         // From here on it only waits for what is in hand; the supervisor limits how long.

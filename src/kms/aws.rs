@@ -45,7 +45,8 @@ use wire::{OPERATION_TIMEOUT, Peer};
 /// What messages call it.
 const SERVICE: &str = "KMS";
 
-/// Attempts of one call, the first included. Longer patience is the caller's.
+/// Attempts of one call, the first included, unless the caller sees to that. Longer patience is the
+/// caller's.
 const ATTEMPTS: u32 = 3;
 
 /// AWS KMS in whatever Regions the keys name. Cheap to clone; clones share connections and
@@ -60,13 +61,15 @@ struct Shared {
     /// One client per Region, made when a key of that Region is first used, and anew for other
     /// credentials.
     clients: Mutex<HashMap<String, (Arc<Held>, Client)>>,
+    /// Attempts of one call, the first included.
+    attempts: u32,
 }
 
 impl Aws {
-    fn new(surroundings: Surroundings) -> Self {
+    fn new(surroundings: Surroundings, attempts: u32) -> Self {
         let surroundings = Arc::new(surroundings);
         let credentials = CredentialCache::new(surroundings.opener());
-        Self(Arc::new(Shared { surroundings, credentials, clients: Mutex::default() }))
+        Self(Arc::new(Shared { surroundings, credentials, clients: Mutex::default(), attempts }))
     }
 
     /// Makes a call with the credentials in use; and once more with others, if KMS does not know
@@ -111,7 +114,7 @@ impl Aws {
 
     /// The client of a Region that signs with these credentials.
     fn client(&self, region: &Region, held: &Arc<Held>) -> Client {
-        let Shared { surroundings, clients, credentials: _ } = &*self.0;
+        let Shared { surroundings, clients, credentials: _, attempts } = &*self.0;
         // A panic elsewhere cannot leave a map of finished clients half written.
         let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, client)) = clients.get(region.as_ref()).filter(|(with, _)| Arc::ptr_eq(with, held)) {
@@ -122,7 +125,7 @@ impl Aws {
             .http_client(surroundings.transport().client(Peer::Kms))
             .credentials_provider(held.credentials.clone())
             .identity_cache(IdentityCache::no_cache())
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .retry_config(RetryConfig::standard().with_max_attempts(*attempts))
             .timeout_config(
                 // The wire keeps the other three.
                 TimeoutConfig::builder().operation_timeout(OPERATION_TIMEOUT).build(),
@@ -198,7 +201,15 @@ impl Kms for Aws {
 /// [`AwsError`]. Missing credentials or a missing Region are no error here but trouble of the first
 /// call that needs them: credentials come and go while a daemon runs.
 pub async fn connect(settings: &AwsSettings) -> Result<Aws, AwsError> {
-    Surroundings::read(settings).await.map(Aws::new)
+    Surroundings::read(settings).await.map(|surroundings| Aws::new(surroundings, ATTEMPTS))
+}
+
+/// The same, which makes one attempt for each call: whoever asks counts them, and decides on more.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) async fn connect_without_retries(settings: &AwsSettings) -> Result<Aws, AwsError> {
+    Surroundings::read(settings).await.map(|surroundings| Aws::new(surroundings, 1))
 }
 
 /// The context as the SDK takes it. An empty one is left out, as the original does.

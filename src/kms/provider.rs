@@ -34,6 +34,12 @@ impl Providers {
         Self { local: self.local.map(|local| local.serving(uid)), ..self }
     }
 
+    /// The same, which asks AWS once for each call: whoever asks decides on another attempt.
+    #[must_use]
+    pub(crate) fn without_retries(self) -> Self {
+        Self { aws: self.aws.without_retries(), ..self }
+    }
+
     /// How far this host's clock is from that of KMS, if KMS has answered with a date.
     pub(crate) fn clock_error(&self) -> Option<ClockError> {
         self.aws.clock_error()
@@ -127,17 +133,26 @@ mod connected {
 
     pub(super) struct Remote {
         settings: AwsSettings,
+        retries: bool,
         aws: OnceCell<Aws>,
     }
 
     impl Remote {
         pub(super) fn new(settings: AwsSettings) -> Self {
-            Self { settings, aws: OnceCell::new() }
+            Self { settings, retries: true, aws: OnceCell::new() }
+        }
+
+        pub(super) fn without_retries(self) -> Self {
+            Self { retries: false, ..self }
         }
 
         async fn aws(&self) -> Result<&Aws, Trouble> {
             let connect = async || {
-                aws::connect(&self.settings).await.map_err(|error| {
+                let connected = match self.retries {
+                    true => aws::connect(&self.settings).await,
+                    false => aws::connect_without_retries(&self.settings).await,
+                };
+                connected.map_err(|error| {
                     let trouble = Trouble::new(TroubleKind::Request, chain::one_line(&error));
                     if error.says_what_to_do() { trouble.that_says_what_to_do() } else { trouble }
                 })
@@ -214,6 +229,10 @@ mod left_out {
     impl Remote {
         pub(super) fn new(_: AwsSettings) -> Self {
             Self
+        }
+
+        pub(super) fn without_retries(self) -> Self {
+            self
         }
 
         pub(super) async fn check(&self) -> Result<(), Trouble> {

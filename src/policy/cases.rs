@@ -133,7 +133,7 @@ fn a_rule_of_either_mode_has_the_documented_defaults() {
     assert_eq!(policy.quarantine_dir, None);
     assert_eq!(policy.state_dir, Path::new("/var/lib/kms-sig-test"));
     let Limits { max_in_flight, kms_per_second, hash_threads, min_free_space } = policy.limits;
-    assert_eq!((max_in_flight, kms_per_second, min_free_space), (64, 50, 64 << 20));
+    assert_eq!((max_in_flight, kms_per_second, min_free_space), (64, None, 64 << 20));
     assert!((1..=256).contains(&hash_threads));
 
     let [signing, verifying] = policy.rules.as_slice() else {
@@ -225,7 +225,8 @@ fn every_key_is_taken_over() {
     assert_eq!(policy.quarantine_dir.as_deref(), Some(Path::new("/var/lib/kms-sig-test/quarantine")));
     assert_eq!(policy.control.socket.as_deref(), Some(Path::new("/run/kms-sig-test/control.sock")));
     assert_eq!(policy.control.metrics, "[::1]:65535".parse().ok());
-    let limits = Limits { max_in_flight: 1, kms_per_second: 100_000, hash_threads: 256, min_free_space: 0 };
+    let limits =
+        Limits { max_in_flight: 1, kms_per_second: Some(100_000), hash_threads: 256, min_free_space: 0 };
     assert_eq!(policy.limits, limits);
 
     let [signing, verifying] = policy.rules.as_slice() else {

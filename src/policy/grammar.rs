@@ -118,7 +118,7 @@ pub(super) const LIMITS: Section = Section {
     title: "[limits]",
     keys: &[
         key("max_in_flight", "how many KMS calls may run at the same time", "max_in_flight = 64"),
-        key("kms_per_second", "how many KMS calls may start in a second", "kms_per_second = 50"),
+        key("kms_per_second", "the most KMS calls that may start in a second", "kms_per_second = 50"),
         key("hash_threads", "how many files are hashed at the same time", "hash_threads = 4"),
         key("min_free_space", "what must stay free on a file system", r#"min_free_space = "64MiB""#),
     ],

@@ -201,7 +201,7 @@ pub const CHAPTERS: [Chapter; 8] = [
                 "limits",
                 Words("the defaults of its keys"),
                 "What the daemon may use, all rules together.",
-                "They do not limit one rule against another.",
+                "Rules take turns at what is limited, and within a rule the owners of its files do.",
             ),
             entry(
                 "watch",
@@ -339,10 +339,14 @@ pub const CHAPTERS: [Chapter; 8] = [
             ),
             entry(
                 "kms_per_second",
-                Value("50"),
-                "How many calls of KMS may start in a second, 1 to 100000. Local keys are not counted.",
-                "What exceeds it waits. The quota of your account and Region is shared with everything that uses KMS there, \
-                 S3 with SSE-KMS included: stay well below it.",
+                Words("the rate finds itself"),
+                "The most calls of KMS that may start in a second, 1 to 100000, for all keys together. Each attempt \
+                 counts; local keys are not counted.",
+                "What exceeds it waits. Without it, each account and Region begins with 100 calls a second; while that is \
+                 what holds files up and KMS throttles nothing, it doubles every second, up to 1000. With it, the daemon \
+                 begins there and never makes more. Either way throttling halves the rate, and it comes back step by \
+                 step. The quota of your account and Region is shared with everything that uses KMS there, S3 with \
+                 SSE-KMS included: set this where calls have to stay below some number, for their cost or for others.",
             ),
             entry(
                 "hash_threads",

@@ -67,8 +67,8 @@ pub struct ControlSettings {
 pub struct Limits {
     /// KMS calls at the same time, 1 to 1,024. Default 64.
     pub(crate) max_in_flight: usize,
-    /// KMS calls per second, 1 to 100,000. Default 50.
-    pub(crate) kms_per_second: u32,
+    /// KMS calls per second, 1 to 100,000. `None`: the rate finds itself.
+    pub(crate) kms_per_second: Option<u32>,
     /// Files hashed at the same time, 1 to 256. Default: the number of processors.
     pub(crate) hash_threads: usize,
     /// Bytes that must stay free on a file system that is written to. Default 64 MiB.

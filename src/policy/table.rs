@@ -34,9 +34,6 @@ const MAX_RULES: usize = 1000;
 /// Default of `max_in_flight`.
 const MAX_IN_FLIGHT: usize = 64;
 
-/// Default of `kms_per_second`: far below the smallest regional quota of KMS.
-const KMS_PER_SECOND: u32 = 50;
-
 /// The most hashing threads.
 const MAX_HASH_THREADS: usize = 256;
 
@@ -262,7 +259,7 @@ fn limits(table: Option<Table<'_>>) -> Limits {
     let processors = || std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_HASH_THREADS));
     Limits {
         max_in_flight: find("max_in_flight").and_then(|f| f.number(1..=1024)).unwrap_or(MAX_IN_FLIGHT),
-        kms_per_second: find("kms_per_second").and_then(|f| f.number(1..=100_000)).unwrap_or(KMS_PER_SECOND),
+        kms_per_second: find("kms_per_second").and_then(|f| f.number(1..=100_000)),
         hash_threads: find("hash_threads").and_then(|f| f.number(1..=256)).unwrap_or_else(processors),
         min_free_space: find("min_free_space").and_then(|f| f.size(0)).unwrap_or(MIN_FREE_SPACE),
     }

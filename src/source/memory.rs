@@ -262,7 +262,7 @@ impl Source for MemorySource {
     }
 
     async fn observe(&self, path: &RelPath) -> Result<Observation<ObjectVersion>, FsError> {
-        Ok(Observation { versions: self.look(path), unfit: None })
+        Ok(Observation { versions: self.look(path), unfit: None, owner: None })
     }
 
     async fn version_of(&self, path: &RelPath) -> Result<Option<ObjectVersion>, FsError> {

@@ -49,15 +49,23 @@ impl Stage {
         Ok(())
     }
 
-    /// Hashes what it shares, or copies the file there and hashes it meanwhile.
+    /// Hashes what it shares, or copies the file there and hashes it meanwhile. Tells `count` how
+    /// many bytes each read gave.
     ///
     /// # Errors
     /// As of [`Pass::copy`].
-    pub(crate) fn fill(&self, pass: Pass<'_>, file: &File) -> Result<Hashed, OpenError> {
-        match &self.room {
-            None => pass.hash(self.staging.file()),
-            Some(room) => pass.counted(&|bytes| room.wrote(bytes as u64)).write(file, &self.staging),
-        }
+    pub(crate) fn fill(
+        &self,
+        pass: Pass<'_>,
+        file: &File,
+        count: &dyn Fn(usize),
+    ) -> Result<Hashed, OpenError> {
+        let Some(room) = &self.room else { return pass.counted(count).hash(self.staging.file()) };
+        let wrote = |bytes| {
+            room.wrote(bytes as u64);
+            count(bytes);
+        };
+        pass.counted(&wrote).write(file, &self.staging)
     }
 
     /// The copy.
@@ -185,7 +193,7 @@ mod tests {
         let mut stage = Stage::new(Staging::new(&dir).unwrap(), Arc::clone(&space), 0);
         stage.begin(&file, 5000).unwrap();
         assert_eq!(taken(), stage.room.as_ref().map_or(0, |_| 5000));
-        let hashed = stage.fill(Pass::new(&temp.path().join("f"), 5000), &file).unwrap();
+        let hashed = stage.fill(Pass::new(&temp.path().join("f"), 5000), &file, &|_| ()).unwrap();
         assert_eq!((taken(), hashed.size), (0, 5000));
         assert_eq!(stage.filled().read_back(5000).unwrap(), [1; 5000]);
     }

@@ -67,7 +67,6 @@ fn metrics_count_what_happened() {
     assert!(page.value("kms_sig_last_scan_age_seconds", &[("rule", "sign")]) >= 0.0);
     assert_eq!(page.value("kms_sig_policy_generation", &[]), 1.0);
     assert_eq!(page.value("kms_sig_policy_reload_refused", &[]), 0.0);
-    assert_eq!(page.value("kms_sig_kms_rate_limit_policy", &[]), 50.0);
     assert_eq!(page.value("kms_sig_silent_loops", &[]), 0.0);
     assert_eq!(page.value("kms_sig_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
     // A restart would change it, and nothing else does.
@@ -95,6 +94,10 @@ fn metrics_tell_what_kms_answers_and_what_is_held_for_it() {
     for operation in ["Encrypt", "Decrypt"] {
         assert_eq!(page.value("kms_sig_kms_circuit_open", &[("key", KEY), ("operation", operation)]), 0.0);
     }
+    let quota = [("account", "111122223333"), ("region", "eu-west-1"), ("keys", "symmetric")];
+    assert_eq!(page.value("kms_sig_kms_rate_limit", &quota), 100.0);
+    assert_eq!(page.value("kms_sig_kms_rate_limit_ceiling", &quota), 1000.0);
+    assert_eq!(page.value("kms_sig_kms_throttled", &quota), 0.0);
     let denied = [("operation", "Encrypt"), ("result", "access-denied")];
     let count = page.value("kms_sig_kms_call_duration_seconds_count", &denied);
     assert!(count >= 1.0);

@@ -3,14 +3,21 @@
 //! on when it is over.
 
 use std::fs;
+use std::os::unix::fs::chown;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use crate::support::control::status;
 use crate::support::daemon::Daemon;
-use crate::support::kms::{at_proxy, policy, sign_rule, verify_rule};
+use crate::support::kms::{at_proxy, aws_policy, policy, set_credentials, sign_rule, verify_rule};
 use crate::support::moto::REGION;
 use crate::support::place::Place;
 use crate::support::policy::{SIGN, VERIFY, place, with};
 use crate::support::proxy::{Fault, OTHER_KEY, Proxy};
+use crate::support::quota::{Asked, QUOTA_KEY, QuotaKms};
 use crate::support::side_by_side::each_passes;
+use crate::support::wait::PATIENCE;
 
 /// Signs content with the AWS key by command line and drops the pair.
 fn drop_pair(place: &Place, proxy: &Proxy, key: &str, file: &str, content: &str) {
@@ -281,4 +288,125 @@ fn k24_plain_http_to_another_machine_is_refused() {
     let place = place(&format!("aws.endpoint_url = \"http://kms.example.com\"\n{SIGN}"));
     let run = place.run(["check", "--policy", "policy.toml"]).exits(2);
     assert!(run.stderr().contains("policy.toml:5: "), "{}", run.stderr());
+}
+
+/// The daemon's only limit is a quota that it shares with another client: one that backs off as a
+/// textbook has it. Nobody starves, and throttling is no outage.
+#[test]
+fn k8_a_quota_is_found_and_shared_with_another_client() {
+    const FILES: usize = 500;
+    // Few enough for a busy machine to use up; the unit test of the rate has 300.
+    let kms = QuotaKms::start(100.0);
+    let mut place = place(SIGN);
+    set_credentials(&mut place);
+    aws_policy(&place, &kms.url(), &sign_rule(QUOTA_KEY));
+    (0..FILES).for_each(|n| place.write(format!("in/f{n}"), "content"));
+    let is_over = AtomicBool::new(false);
+    let daemon = thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut per_second, began) = (50.0, Instant::now());
+            let mut at = began;
+            while !is_over.load(Ordering::Relaxed) && began.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_secs_f64(1.0 / per_second));
+                let passed = std::mem::replace(&mut at, Instant::now()).elapsed();
+                // Twenty a second more each second; half as many when it is throttled, and then it
+                // waits a moment.
+                per_second += 20.0 * passed.as_secs_f64();
+                if !kms.call_as_other("other") {
+                    per_second = (per_second / 2.0).max(10.0);
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        let daemon = Daemon::start(&place);
+        daemon.waits_for_nth("signed", FILES);
+        is_over.store(true, Ordering::Relaxed);
+        daemon
+    });
+    let asked = kms.asked();
+    let is_ours = |asked: &Asked| asked.file != "other";
+    let first = asked.iter().position(is_ours).unwrap();
+    let last = asked.iter().rposition(is_ours).unwrap();
+    let got: Vec<_> = asked[first..=last].iter().filter(|asked| asked.is_admitted).collect();
+    let ours = got.iter().filter(|asked| is_ours(asked)).count();
+    let throttled = asked.iter().filter(|asked| is_ours(asked) && !asked.is_admitted).count();
+    let shown = format!("ours {ours}, theirs {}, ours throttled {throttled}", got.len() - ours);
+    assert_eq!(ours, FILES, "one call each; {shown}");
+    assert!(throttled > 0, "there was a limit to be found; {shown}");
+    assert!((got.len() - ours) * 5 >= got.len() * 2, "two fifths are the other's; {shown}");
+    assert_eq!(daemon.count("KMS does not answer; asking again every half minute"), 0, "{shown}");
+    let rate = &status(&place)["kms"]["rates"][0];
+    assert_eq!((&rate["account"], &rate["region"]), (&"111122223333".into(), &"eu-west-1".into()), "{rate}");
+    assert!(
+        rate["calls_per_second"].as_f64() < rate["ceiling"].as_f64() && rate["ceiling"] == 1000.0,
+        "{rate}"
+    );
+    assert!(rate["last_throttled"].is_string(), "{rate}");
+}
+
+/// Signs content as `good` under the key of the stub, and gives the signature.
+fn signed(place: &Place, kms: &QuotaKms, content: &str) -> Vec<u8> {
+    fs::create_dir_all(place.path("made")).unwrap();
+    place.write("made/good", content);
+    let script =
+        format!("AWS_ENDPOINT_URL={} \"$KMS_SIG\" sign {QUOTA_KEY} made/good --context file=good", kms.url());
+    place.shell(&script).exits(0);
+    place.read("made/good.sig")
+}
+
+/// Signatures that differ from a good one, and so cost a call each.
+fn flood(place: &Place, kms: &QuotaKms, dir: &str) {
+    let good = signed(place, kms, "content");
+    for n in 0..100_u8 {
+        let (mut signature, end) = (good.clone(), good.len() - 1);
+        signature[end] ^= n + 1;
+        place.write(format!("{dir}/bad{n}"), "content");
+        place.write(format!("{dir}/bad{n}.sig"), signature);
+    }
+}
+
+/// How many calls were made for others between the arrival of a pair and the call for it.
+fn calls_before(kms: &QuotaKms, arrived: usize) -> usize {
+    kms.asked().iter().skip(arrived).position(|asked| asked.file == "good").expect("it was asked for")
+}
+
+#[test]
+fn a_flood_in_one_rule_delays_another_by_three_calls_at_most() {
+    let kms = QuotaKms::start(1000.0);
+    let mut place = place(VERIFY);
+    set_credentials(&mut place);
+    fs::create_dir(place.path("flooded")).unwrap();
+    flood(&place, &kms, "flooded");
+    let quiet = with(&verify_rule(QUOTA_KEY), "name = \"quiet\"");
+    let flooded = with(&with(&quiet, "name = \"flooded\""), "path = \"flooded\"");
+    let flooded = with(&flooded, "deliver_to = \"out\"");
+    aws_policy(&place, &kms.url(), &format!("limits.kms_per_second = 2\n{quiet}{flooded}"));
+    let daemon = Daemon::start(&place);
+    daemon.until("flooded", || kms.asked().len() >= 3);
+    let arrived = kms.asked().len();
+    for name in ["good", "good.sig"] {
+        fs::copy(place.path("made").join(name), place.path("in").join(name)).unwrap();
+    }
+    daemon.waits_for("delivered");
+    let before = calls_before(&kms, arrived);
+    assert!(before <= 3, "{before} calls of the other rule came first");
+}
+
+#[test]
+fn a_flood_of_one_sender_delays_another_of_the_rule_by_three_calls_at_most() {
+    let kms = QuotaKms::start(1000.0);
+    let mut place = place(VERIFY);
+    set_credentials(&mut place);
+    flood(&place, &kms, "in");
+    aws_policy(&place, &kms.url(), &format!("limits.kms_per_second = 2\n{}", verify_rule(QUOTA_KEY)));
+    let daemon = Daemon::start(&place);
+    daemon.until("flooded", || kms.asked().len() >= 3);
+    let arrived = kms.asked().len();
+    for name in ["good", "good.sig"] {
+        chown(place.path("made").join(name), Some(7002), None).unwrap(); // as root
+        fs::rename(place.path("made").join(name), place.path("in").join(name)).unwrap();
+    }
+    daemon.waits_for("delivered");
+    let before = calls_before(&kms, arrived);
+    assert!(before <= 3, "{before} calls of the other sender came first");
 }

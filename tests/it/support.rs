@@ -35,6 +35,8 @@ pub(crate) mod observed_daemon;
 pub(crate) mod proxy;
 #[cfg(feature = "aws")]
 pub(crate) mod python;
+#[cfg(feature = "aws")]
+pub(crate) mod quota;
 pub(crate) mod service_manager;
 
 // Where the system tests run it

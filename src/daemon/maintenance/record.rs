@@ -11,7 +11,9 @@ use crate::clock::Moment;
 use crate::daemon::pipeline::Pipeline;
 use crate::daemon::watchdog;
 use crate::daemon::worker::jitter;
+use crate::fair::Sender;
 use crate::hold::{Announced, Announcement, Hold, back_off};
+use crate::kms::throttle::ThrottledKms;
 use crate::kms::{Kms, Trouble};
 use crate::message::log;
 use crate::policy::{Record, Sealing};
@@ -146,7 +148,8 @@ impl<K: Kms> RecordMaintenance<K> {
     }
 
     async fn seal_head(&self, sealing: &Sealing, head: &Head) -> Result<(), Hold> {
-        let sealed = attestation::seal(&self.pipeline.kms, &sealing.key, head).await;
+        let kms = ThrottledKms::new(&self.pipeline.kms, Sender::daemon());
+        let sealed = attestation::seal(&kms, &sealing.key, head).await;
         let (ciphertext, key) = sealed.map_err(|trouble: Trouble| Hold::Kms(trouble))?;
         let seal =
             Seal { at: clock::timestamp(), point: head.point, key: key.as_str().to_owned(), ciphertext };

@@ -148,7 +148,7 @@ impl<K: Kms> Pipeline<K> {
             return Ok(Existing::Foreign);
         }
         let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));
-        let opened = match self.open_signature(site, keys, formats, context, signature).await {
+        let opened = match self.open_signature(site, work.owner, keys, formats, context, signature).await {
             Ok(opened) => opened,
             Err(trouble) if trouble.kind == TroubleKind::Denied => {
                 return Err(AttemptError::Hold(Hold::WhoseSignature(trouble)));
@@ -207,7 +207,7 @@ impl<K: Kms> Pipeline<K> {
             self.say_would(site, &work.path, if old.is_some() { "sign again" } else { "sign" }, None);
             return self.remember(site, work, &taken, Outcome::Signed).await;
         }
-        let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
+        let (signed, _place) = self.make_signature(site, rule, work, context, &mut taken).await?;
         if !site.source.is_still(&work.path, &mut taken).await? {
             return Err(AttemptError::Changed);
         }
@@ -267,7 +267,7 @@ impl<K: Kms> Pipeline<K> {
         if let Some(what) = site.sink.obstacle(&work.path, &taken).await? {
             return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before the KMS call, which would be wasted
         }
-        let (signed, _place) = self.make_signature(site, rule, &work.path, context, &mut taken).await?;
+        let (signed, _place) = self.make_signature(site, rule, work, context, &mut taken).await?;
         self.state.add_pending_publish(&site.rule.name, &work.path, &signed.signature).await?;
         let _guard = site.sink.removal_guard();
         let taken = Arc::new(taken);
@@ -307,7 +307,7 @@ impl<K: Kms> Pipeline<K> {
             None => Ok(signed.signature.clone()),
             // Delivered before: by us, according to state, or by another holder of the key,
             // according to KMS.
-            Some(other) if self.is_ours(site, rule, &work.path, context, taken, &other).await? => Ok(other),
+            Some(other) if self.is_ours(site, rule, work, context, taken, &other).await? => Ok(other),
             Some(_) => Err(AttemptError::Hold(site.conflict(&work.path, Conflict::OtherSignature))),
         }
     }
@@ -316,11 +316,12 @@ impl<K: Kms> Pipeline<K> {
         &self,
         site: &Site<B>,
         rule: &SignRule,
-        path: &RelPath,
+        work: &Attempt<VersionOf<B>>,
         context: &Context,
         taken: &Snapshot<B::Source>,
         signature: &Signature,
     ) -> Result<bool, AttemptError> {
+        let path = &work.path;
         if self.state.is_pending_publish(&site.rule.name, path, signature).await? {
             return Ok(true);
         }
@@ -331,7 +332,7 @@ impl<K: Kms> Pipeline<K> {
             return Ok(true);
         }
         let (keys, formats) = (std::slice::from_ref(&rule.key), site.rule.formats(&site.leaf_keys));
-        let opened = self.open_signature(site, keys, formats, context, signature).await?;
+        let opened = self.open_signature(site, work.owner, keys, formats, context, signature).await?;
         Ok(matches!(opened.judge(&taken.hashed.digests)?, Verdict::Valid(_)))
     }
 }

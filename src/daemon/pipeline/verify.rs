@@ -51,7 +51,7 @@ impl<K: Kms> Pipeline<K> {
             Some(file) => {
                 let opened = match &file.parsed {
                     None => OpenedSignature::malformed(),
-                    Some(signature) => self.open(site, &keys, &context, signature, known).await?,
+                    Some(signature) => self.open(site, work.owner, &keys, &context, signature, known).await?,
                 };
                 opened.judge(&taken.hashed.digests)?
             }
@@ -123,6 +123,7 @@ impl<K: Kms> Pipeline<K> {
     async fn open<B: Backend>(
         &self,
         site: &Site<B>,
+        owner: Option<u32>,
         keys: &[KeyId],
         context: &Context,
         signature: &Signature,
@@ -132,7 +133,7 @@ impl<K: Kms> Pipeline<K> {
             return Ok(known.opened.clone());
         }
         let formats = site.rule.formats(&site.leaf_keys);
-        let opened = self.open_signature(site, keys, formats, context, signature).await?;
+        let opened = self.open_signature(site, owner, keys, formats, context, signature).await?;
         *known = Some(Known { signature: signature.clone(), opened: opened.clone() });
         Ok(opened)
     }
@@ -225,7 +226,7 @@ impl<K: Kms> Pipeline<K> {
         context: &Context,
     ) -> Result<(), Failed> {
         let Some(other) = self.publish(site, &work.path, taken, warrant).await? else { return Ok(()) };
-        let opened = self.open(site, keys, context, &other, &mut None).await?;
+        let opened = self.open(site, work.owner, keys, context, &other, &mut None).await?;
         match opened.judge(&taken.hashed.digests).map_err(AttemptError::from)? {
             Verdict::Valid(_) => Ok(()),
             Verdict::Invalid(_) => {

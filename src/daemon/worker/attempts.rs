@@ -73,6 +73,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let activity = self.heartbeat.at_source(site.source.probe(path, &observed.versions)).await;
         let (now, want) = (self.pipeline.clock.now(), self.want());
         let entry = self.pairs.get_mut(path).filter(|entry| !entry.running)?;
+        entry.owner = observed.owner;
         let versions = want.versions(observed.versions.clone());
         // If the pair is gone, `follow` reports what held it.
         if *entry.pair.versions() != versions && versions != PairVersion::NONE {
@@ -181,7 +182,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 return;
             };
             // The versions that settled; if others are there by now, the pair starts over.
-            let settled = entry.pair.versions().clone();
+            let (settled, known, owner) = (entry.pair.versions().clone(), entry.known.take(), entry.owner);
             let versions = match &self.rule.mode {
                 Mode::Verify(_) => settled,
                 // With the present signature, which settling does not observe in a sign rule.
@@ -190,7 +191,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                     Ok(_) | Err(_) => settled,
                 },
             };
-            let work = Attempt { path, versions, finality, known: entry.known.take() };
+            let work = Attempt { path, versions, finality, known, owner };
             let (attachment, run) =
                 (self.attachment, Arc::clone(&self.pipeline).run(Arc::clone(&site), work));
             self.jobs.spawn(async move { (attachment, run.await) });

@@ -41,6 +41,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             is_hinted: false,
             attempts: 0,
             known: None,
+            owner: None,
             hold: None,
             held_since: now,
             first_seen: now,

@@ -15,17 +15,17 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::context::Context;
-use crate::daemon::fair_semaphore::FairSemaphore;
 use crate::daemon::pipeline::Pipeline;
 use crate::daemon::site::{Backend, Detached, Site, Unattached};
 use crate::daemon::status::Status;
 use crate::daemon::summary::Summary;
 use crate::daemon::worker::{ShutdownMode, Worker};
 use crate::digest::set::DigestSet;
+use crate::fair::FairSemaphore;
 use crate::hold::Hold;
 use crate::key::KeyId;
 use crate::kms::local::{Keyring, Local};
-use crate::kms::throttle::ThrottledKms;
+use crate::kms::throttle::KmsGate;
 use crate::policy::{Policy, Rule};
 use crate::signature::Format;
 use crate::signing::Signer;
@@ -122,7 +122,7 @@ impl World {
         let status = Arc::new(Status::new(clock));
         let kms = Local::new(self.temp.path().join("keyring"));
         let pipeline = Arc::new(Pipeline {
-            kms: ThrottledKms::new(kms, 8, 1000, clock, Arc::clone(&status)),
+            kms: KmsGate::new(kms, 8, Some(1000), clock, Arc::clone(&status)),
             state: state.clone(),
             hashing: FairSemaphore::new(2),
             hostname: "host".to_owned(),

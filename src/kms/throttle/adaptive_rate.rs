@@ -1,181 +1,159 @@
-//! How fast calls of KMS may follow each other: a token bucket whose rate falls while KMS
-//! throttles.
+//! How many calls of KMS may begin in a second: a rate that finds out what KMS takes.
 //!
-//! Halved at most once for all the calls that were under way together, or one moment's throttling
-//! would stop everything. Comes back like TCP (RFC 5681): doubled with each answer until it is
-//! where it was halved first, and from there on little by little, as that rate may have been too
-//! much. Reads no clock and waits for nothing.
+//! Everything goes by time, whatever the number of calls. As long as KMS has never throttled, the
+//! rate doubles in each second in which it was what held calls up. Throttling halves it, at most
+//! once for all the calls that were under way together, or one moment's throttling would stop
+//! everything. After that it comes back like TCP (RFC 5681): doubled each second until it is where
+//! it was halved first, and from there on by a small step each second in which it holds calls up.
+//! Reads no clock and waits for nothing.
 
 use std::time::Duration;
 
+use super::token_bucket::TokenBucket;
 use crate::clock::Moment;
 
-/// A token bucket.
-#[derive(Debug)]
-pub(crate) struct AdaptiveRate {
-    /// Time between tokens at the policy's rate.
-    normal: Duration,
-    /// Time between tokens now.
-    interval: Duration,
-    /// When the next token is good.
-    next: Moment,
-    /// From which interval on the rate grows little by little.
-    careful: Duration,
-    /// When it was halved last. Answers to calls that began before tell nothing of the rate since.
+/// Time between two increases.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Calls in a second at the slowest rate that throttling leads to, unless the ceiling is lower.
+const SLOWEST: f64 = 0.5;
+/// Steps from nothing to the ceiling. Two clients that add the same in the same time and halve
+/// alike end with equal shares.
+const STEPS: f64 = 50.0;
+
+/// The rate, and the tokens that come at it.
+#[derive(Debug, Clone)]
+pub(super) struct AdaptiveRate {
+    /// The most calls in a second, ever.
+    ceiling: f64,
+    /// Calls in a second now.
+    rate: f64,
+    tokens: TokenBucket,
+    /// When the rate changed last. Only answers to calls that began since tell of it.
+    changed: Moment,
+    /// Whether KMS has answered such a call.
+    is_proven: bool,
+    /// Since when callers have waited for tokens and no token was lost.
+    limits_since: Option<Moment>,
+    /// What throttling has taught.
+    throttled: Option<Throttled>,
+}
+
+/// What throttling has taught.
+#[derive(Debug, Clone, Copy)]
+struct Throttled {
+    /// The rate from which on it grows by steps: half of what was too much.
+    careful: f64,
+    /// When the rate was halved last.
     halved: Moment,
-    /// Whether KMS has answered a call since.
-    is_answering: bool,
+    /// Whether KMS has answered a call that began since.
+    is_over: bool,
+    /// When KMS throttled last.
+    last: Moment,
 }
 
 impl AdaptiveRate {
-    /// How far ahead of time tokens may be saved up.
-    const BURST: Duration = Duration::from_millis(100);
-    /// The slowest rate that throttling leads to.
-    const SLOWEST: Duration = Duration::from_secs(2);
-
-    /// So many calls a second, at most.
-    pub(crate) fn new(per_second: u32) -> Self {
-        let normal = Duration::from_secs(1) / per_second.max(1);
+    /// A rate that begins with so many calls in a second, and never has more than `ceiling`.
+    pub(super) fn new(first: f64, ceiling: f64) -> Self {
         Self {
-            normal,
-            interval: normal,
-            next: Duration::ZERO,
-            careful: normal,
-            halved: Duration::ZERO,
-            is_answering: true,
+            ceiling,
+            rate: first.min(ceiling),
+            tokens: TokenBucket::default(),
+            changed: Moment::ZERO,
+            is_proven: false,
+            limits_since: None,
+            throttled: None,
         }
     }
 
-    /// Time between calls now.
-    pub(crate) const fn interval(&self) -> Duration {
-        self.interval
+    /// Calls in a second now.
+    pub(super) const fn rate(&self) -> f64 {
+        self.rate
     }
 
-    /// Takes a token, if one is good by now.
-    ///
-    /// # Errors
-    /// When the next one will be, unless the rate changes meanwhile.
-    pub(crate) fn take(&mut self, now: Moment) -> Result<(), Moment> {
-        let good = self.next.max(now.saturating_sub(Self::BURST));
-        if good > now {
-            return Err(good);
+    /// The most that will ever be.
+    pub(super) const fn ceiling(&self) -> f64 {
+        self.ceiling
+    }
+
+    /// When KMS throttled last, if it did.
+    pub(super) fn last_throttled(&self) -> Option<Moment> {
+        self.throttled.map(|throttled| throttled.last)
+    }
+
+    /// When a call that waits now may have a token, unless the rate changes meanwhile; not after
+    /// `now` if it may have one by now.
+    pub(super) fn good(&mut self, now: Moment) -> Moment {
+        if self.tokens.is_full(now) {
+            self.limits_since = None;
         }
-        self.next = good + self.interval;
-        Ok(())
+        if self.tokens.good(now) > now {
+            self.limits_since.get_or_insert(now);
+        }
+        self.grow(now);
+        self.tokens.good(now)
+    }
+
+    /// Takes a token that is good by now.
+    pub(super) fn take(&mut self, now: Moment) {
+        self.tokens.take(now, self.interval());
     }
 
     /// KMS throttled a call that began then.
-    pub(crate) fn throttled(&mut self, began: Moment, now: Moment) {
-        if began < self.halved {
-            return;
+    pub(super) fn throttled(&mut self, began: Moment, now: Moment) {
+        if let Some(throttled) = &mut self.throttled {
+            throttled.last = now;
+            if began < throttled.halved {
+                return;
+            }
         }
-        let slower = (self.interval * 2).min(Self::SLOWEST.max(self.normal));
-        if self.is_answering {
-            self.careful = slower;
-        }
-        self.is_answering = false;
-        self.interval = slower;
-        self.halved = now;
+        let halved = (self.rate / 2.0).max(SLOWEST.min(self.ceiling));
+        let careful = match self.throttled {
+            Some(Throttled { careful, is_over: false, .. }) => careful,
+            Some(_) | None => halved,
+        };
+        self.throttled = Some(Throttled { careful, halved: now, is_over: false, last: now });
+        self.set(halved, now);
+        self.tokens.empty(now, self.interval());
     }
 
     /// KMS answered a call that began then.
-    pub(crate) fn answered(&mut self, began: Moment, now: Moment) {
-        self.is_answering |= began >= self.halved;
-        self.interval = match self.interval > self.careful {
-            true => (self.interval / 2).max(self.careful),
-            false => (self.interval * 15 / 16).max(self.normal),
+    pub(super) fn answered(&mut self, began: Moment, now: Moment) {
+        if let Some(throttled) = &mut self.throttled {
+            throttled.is_over |= began >= throttled.halved;
+        }
+        self.is_proven |= began >= self.changed;
+        self.grow(now);
+    }
+
+    fn grow(&mut self, now: Moment) {
+        let since_limit = self.limits_since.map(|since| now.saturating_sub(since.max(self.changed)));
+        let is_limit = since_limit.is_some_and(|lasted| lasted >= PERIOD);
+        let is_due = now.saturating_sub(self.changed) >= PERIOD;
+        let higher = match self.throttled {
+            None if is_limit => self.rate * 2.0,
+            Some(Throttled { careful, .. }) if is_due && self.rate < careful => {
+                (self.rate * 2.0).min(careful)
+            }
+            Some(_) if is_limit => self.rate + self.ceiling / STEPS,
+            None | Some(_) => return,
         };
-        self.next = self.next.min(now + self.interval); // who waits for the next one waits no longer than that
+        let higher = higher.min(self.ceiling);
+        if self.is_proven && higher > self.rate {
+            self.set(higher, now);
+            self.tokens.hasten(now, self.interval());
+        }
+    }
+
+    fn set(&mut self, rate: f64, now: Moment) {
+        self.rate = rate;
+        self.changed = now;
+        self.is_proven = false;
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_secs_f64(self.rate.recip())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
-
-    #[test]
-    fn k8_tokens_come_at_the_rate_and_do_not_pile_up() {
-        let mut pace = AdaptiveRate::new(50);
-        let now = ms(10_000);
-        // An idle hour saves up no more than the burst: then one each interval.
-        assert_eq!((0..8).map_while(|_| pace.take(now).ok()).count(), 6);
-        assert_eq!(pace.take(now), Err(now + ms(20)));
-        assert_eq!(pace.take(now + ms(20)), Ok(()));
-        assert_eq!(pace.take(now + ms(20)), Err(now + ms(40)));
-        assert_eq!(
-            (0..8).map_while(|_| pace.take(now + ms(1000)).ok()).count(),
-            6,
-            "and again after a pause"
-        );
-    }
-
-    #[test]
-    fn k8_what_was_under_way_together_halves_the_rate_once() {
-        let mut pace = AdaptiveRate::new(50);
-        let (began, now) = (ms(1000), ms(1050));
-        (0..64).for_each(|_| pace.throttled(began, now));
-        assert_eq!(pace.interval(), ms(40));
-        pace.throttled(now, ms(1100));
-        assert_eq!(pace.interval(), ms(80));
-        for began in 2000..2020 {
-            pace.throttled(ms(began), ms(began));
-        }
-        assert_eq!(pace.interval(), AdaptiveRate::SLOWEST);
-        let mut slow = AdaptiveRate::new(1);
-        slow.throttled(now, now);
-        slow.throttled(now, now);
-        assert_eq!(slow.interval(), AdaptiveRate::SLOWEST);
-    }
-
-    #[test]
-    fn k8_the_rate_comes_back_fast_to_where_it_was_halved_first_and_slowly_from_there() {
-        let mut pace = AdaptiveRate::new(50);
-        for began in 1000..1010 {
-            pace.throttled(ms(began), ms(began));
-        }
-        let answers = |pace: &mut AdaptiveRate, until: Duration| {
-            let slow = |pace: &AdaptiveRate| pace.interval() > until;
-            (0..1000).take_while(|_| slow(pace).then(|| pace.answered(ms(2000), ms(2000))).is_some()).count()
-        };
-        assert_eq!(answers(&mut pace, ms(40)), 6);
-        assert_eq!(answers(&mut pace, ms(20)), 11);
-        assert_eq!(pace.interval(), ms(20), "the policy's rate, and no more");
-        // Throttled at a quota: each time anew from half of what was too much.
-        pace.throttled(ms(3000), ms(3000));
-        assert_eq!(answers(&mut pace, ms(20)), 11);
-        // Throttled again on the way back: then that is where it was too much.
-        (0..3).for_each(|n| pace.throttled(ms(4000 + n), ms(4000 + n)));
-        pace.answered(ms(5000), ms(5000));
-        assert_eq!(pace.interval(), ms(80));
-        pace.throttled(ms(6000), ms(6000));
-        assert_eq!(pace.careful, ms(160));
-    }
-
-    #[test]
-    fn k8_who_waits_for_a_token_of_a_slow_time_waits_no_longer_than_it_takes_by_now() {
-        let mut pace = AdaptiveRate::new(50);
-        for began in 1000..1010 {
-            pace.throttled(ms(began), ms(began));
-        }
-        let now = ms(5000);
-        while pace.take(now).is_ok() {}
-        assert!(pace.take(now).unwrap_err() >= now + ms(1000));
-        (0..6).for_each(|_| pace.answered(now, now));
-        assert_eq!(pace.take(now), Err(now + ms(40)));
-    }
-
-    #[test]
-    fn an_answer_from_before_it_was_throttled_is_not_the_end_of_throttling() {
-        let mut pace = AdaptiveRate::new(50);
-        pace.throttled(ms(1000), ms(1010));
-        pace.answered(ms(990), ms(1011));
-        let before = pace.interval();
-        pace.throttled(ms(1011), ms(1020));
-        assert_eq!(pace.interval(), before * 2);
-        assert_eq!(pace.careful, ms(40), "where it was halved first");
-    }
-}
+mod tests;

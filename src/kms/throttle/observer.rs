@@ -1,7 +1,10 @@
 //! What the throttle tells of the calls it lets through and of the keys that do not answer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::quota::Quota;
+use crate::clock::Moment;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::Caller;
 use crate::kms::{KmsError, Operation, Trouble};
@@ -18,14 +21,25 @@ pub(crate) trait Observer: Send + Sync + 'static {
     /// A call was answered, by KMS or by what stands before it.
     fn call_answered(&self, call: CallEnd<'_>);
 
-    /// So much time passes between two calls from now on. Rises when KMS throttles.
-    fn interval_is(&self, interval: Duration);
+    /// These are the rates of all quotas that were called upon, from now on.
+    fn rates_are(&self, rates: BTreeMap<Quota, RateNow>);
 
     /// The breaker of a key opened: KMS no longer answers under it.
     fn key_fell_silent(&self, key: &KeyId, operation: Operation, trouble: &Trouble);
 
     /// The breaker of a key closed: KMS answers again.
     fn key_answers(&self, key: &KeyId, operation: Operation);
+}
+
+/// How fast calls of one quota may follow each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct RateNow {
+    /// Calls that may begin in a second.
+    pub(crate) per_second: f64,
+    /// The most that this will ever be.
+    pub(crate) ceiling: f64,
+    /// When KMS throttled last, if it did.
+    pub(crate) last_throttled: Option<Moment>,
 }
 
 /// What came of a call.

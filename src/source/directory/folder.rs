@@ -121,6 +121,7 @@ impl Folder {
                 .map(RefusalReason::Payload)
                 .or_else(|| too_long.filter(|_| payload.is_some()))
                 .or_else(|| unfit_signature().map(RefusalReason::Signature)),
+            owner: payload.or(signature).map(|stat| stat.uid),
         })
     }
 

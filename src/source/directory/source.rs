@@ -1,5 +1,6 @@
 //! A watched directory, as the pipeline and the workers see it.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 
 use rustix::io::Errno;
@@ -19,7 +20,7 @@ use crate::source::directory::folder::{Folder, bringers};
 use crate::source::directory::scan::Leftover;
 use crate::source::directory::signature_file::{SignatureFile, read_open};
 use crate::source::space::{Stage, StageRequest};
-use crate::source::{Bringers, Observation, ReadRequest, SignatureRead, Snapshot, Source};
+use crate::source::{Bringers, Observation, ReadRequest, SLICE, SignatureRead, Snapshot, Source};
 use crate::state::reason::RefusalReason;
 
 /// A directory that a rule watches.
@@ -228,12 +229,20 @@ fn read(
     // No further than the size it had: what grows meanwhile has changed (A10).
     let size = payload.identity.size;
     let pass = Pass::new(&shown, size).with_digests(request.digests);
+    let (read_since, let_others) = (Cell::new(0), RefCell::new(request.let_others));
+    let count = |bytes: usize| {
+        read_since.set(read_since.get() + bytes as u64);
+        if read_since.get() >= SLICE {
+            read_since.set(0);
+            let_others.borrow_mut()();
+        }
+    };
     let read = match &mut stage {
         Some(stage) => {
             stage.begin(&file, size)?;
-            stage.fill(pass, &file)
+            stage.fill(pass, &file, &count)
         }
-        None => pass.hash(&file),
+        None => pass.counted(&count).hash(&file),
     };
     let hashed = read.map_err(|error| match error {
         OpenError::Unfit(_) | OpenError::Gone => AttemptError::Changed, // it grew

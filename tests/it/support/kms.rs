@@ -16,7 +16,12 @@ pub(crate) fn at_proxy() -> (Place, Proxy, String) {
 
 /// The rules with `[aws]` pointed at the proxy.
 pub(crate) fn policy(place: &Place, proxy: &Proxy, rules: &str) {
-    let aws = format!("aws.region = \"{REGION}\"\naws.endpoint_url = \"{}\"\n", proxy.url());
+    aws_policy(place, &proxy.url(), rules);
+}
+
+/// The rules with `[aws]` pointed somewhere.
+pub(crate) fn aws_policy(place: &Place, url: &str, rules: &str) {
+    let aws = format!("aws.region = \"{REGION}\"\naws.endpoint_url = \"{url}\"\n");
     set_policy(place, &format!("{aws}{rules}"));
 }
 
