@@ -305,8 +305,8 @@ fn is_about_the_directory(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
 }
 
-/// Why a snapshot could not be taken. SQLite has words about its locks ("locking protocol", "attempt
-/// to write a readonly database") for a log whose index a killed daemon left unfinished, where this
+/// Why a snapshot could not be taken. SQLite speaks of its locks ("locking protocol", "attempt to
+/// write a readonly database") when a killed daemon left the log's index unfinished, and this
 /// process may not finish it.
 fn unreadable(dir: &Path, error: &rusqlite::Error) -> HistoryError {
     match error.sqlite_error_code() {
