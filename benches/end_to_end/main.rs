@@ -14,6 +14,7 @@
     reason = "a bench measures time, prints it, and has failed if it panics"
 )]
 
+mod fair;
 mod kms;
 mod large;
 mod place;
@@ -24,7 +25,7 @@ mod small;
 /// A part: its name on the command line, and what it runs.
 type Part = (&'static str, fn());
 
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 11] = [
     ("large", large::one_file),
     ("several", large::several_files),
     ("sign", small::sign),
@@ -33,6 +34,8 @@ const PARTS: [Part; 9] = [
     ("scrape", small::scrape),
     ("prompt", prompt::prompt),
     ("others", small::others),
+    ("flood", fair::flood),
+    ("queue", fair::queue),
     ("rest", rest::at_rest),
 ];
 

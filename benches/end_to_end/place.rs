@@ -43,9 +43,15 @@ impl Place {
     }
 
     pub(crate) fn policy(&self, rules: &str) {
+        self.policy_with(100_000, rules);
+    }
+
+    /// The same with so many calls of KMS a second.
+    pub(crate) fn policy_with(&self, kms_per_second: u32, rules: &str) {
         let head = "allow_root = true\nlocal.keyring = \"keyring\"\nstate.dir = \"state\"\nquarantine.dir = \"q\"\n\
-                    limits.max_in_flight = 64\nlimits.kms_per_second = 100000\n";
-        fs::write(self.path("policy.toml"), format!("{head}{rules}")).unwrap();
+                    limits.max_in_flight = 64\n";
+        let policy = format!("{head}limits.kms_per_second = {kms_per_second}\n{rules}");
+        fs::write(self.path("policy.toml"), policy).unwrap();
     }
 
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
