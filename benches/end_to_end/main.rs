@@ -16,6 +16,7 @@
 
 mod kms;
 mod large;
+mod many;
 mod place;
 mod rest;
 mod small;
@@ -23,7 +24,7 @@ mod small;
 /// A part: its name on the command line, and what it runs.
 type Part = (&'static str, fn());
 
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     ("large", large::one_file),
     ("several", large::several_files),
     ("sign", small::sign),
@@ -33,6 +34,7 @@ const PARTS: [Part; 9] = [
     ("latency", small::latency),
     ("others", small::others),
     ("rest", rest::at_rest),
+    ("many", many::many_files),
 ];
 
 fn main() {
@@ -49,5 +51,9 @@ fn main() {
 /// A line of the table. The ratio is to what was run beside it.
 fn line(what: &str, took: std::time::Duration, beside: Option<std::time::Duration>) {
     let ratio = beside.map(|beside| format!("{:.2}", took.as_secs_f64() / beside.as_secs_f64()));
-    println!("{what:<58} {:>8.3} s {:>8}", took.as_secs_f64(), ratio.unwrap_or_default());
+    let (time, unit) = match took {
+        short if short < std::time::Duration::from_millis(1) => (took.as_secs_f64() * 1e6, "µs"),
+        _ => (took.as_secs_f64(), "s"),
+    };
+    println!("{what:<58} {time:>8.3} {unit} {:>8}", ratio.unwrap_or_default());
 }
