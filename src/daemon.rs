@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 
 use crate::daemon::maintenance::quarantine::QuarantineMaintenance;
 use crate::daemon::maintenance::record::RecordMaintenance;
+pub(crate) use crate::daemon::memory::share_heaps;
 use crate::daemon::pipeline::Pipeline;
 use crate::daemon::site::attach::Directories;
 use crate::daemon::status::Status;

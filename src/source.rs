@@ -62,6 +62,12 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
         path: &RelPath,
     ) -> impl Future<Output = Result<Observation<Self::Version>, FsError>> + Send;
 
+    /// The same for many names, in their order.
+    fn observe_all(
+        &self,
+        paths: &[RelPath],
+    ) -> impl Future<Output = Vec<Result<Observation<Self::Version>, FsError>>> + Send;
+
     /// What has exactly this name, be it that of a payload or not; nothing for a directory.
     fn version_of(
         &self,
@@ -162,9 +168,6 @@ pub(crate) trait Feed: Send + Sync + 'static {
         &mut self,
         names: usize,
     ) -> impl Future<Output = Result<Option<Batch<Self::Leftover>>, FsError>> + Send;
-
-    /// Lists the same once more from its beginning.
-    fn again(&mut self);
 
     /// The scan has ended. Whether it left something out, because there is too much of it.
     fn end(&mut self, now: Moment) -> bool;

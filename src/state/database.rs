@@ -128,6 +128,25 @@ impl State {
         self.call(move |db| remembered(db, &rule, &path)).await
     }
 
+    /// The last decision about a path; and, if its payload has come just now, those about the paths
+    /// that this file was signed in place under, if it was only renamed since.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn remembered_and_moved(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        came: Option<Version>,
+    ) -> Result<(Option<Remembered>, Vec<(RelPath, Remembered)>), StateError> {
+        let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
+        self.call(move |db| {
+            let moved = came.map(|payload| signed_before_a_move(db, &rule, &payload)).transpose()?;
+            Ok((remembered(db, &rule, &path)?, moved.unwrap_or_default()))
+        })
+        .await
+    }
+
     /// The last decisions about many paths of one rule, in the order asked.
     ///
     /// # Errors
@@ -413,20 +432,6 @@ impl State {
     ) -> Result<Vec<(RelPath, Remembered)>, StateError> {
         let (rule, digest) = (rule.to_owned(), signature.digest());
         self.call(move |db| signed_with(db, &rule, &digest)).await
-    }
-
-    /// The paths of a rule that this file was last signed in place under, if it was only renamed
-    /// since; no more than a few of them.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub(crate) async fn signed_before_a_move(
-        &self,
-        rule: &str,
-        payload: Version,
-    ) -> Result<Vec<(RelPath, Remembered)>, StateError> {
-        let rule = rule.to_owned();
-        self.call(move |db| signed_before_a_move(db, &rule, &payload)).await
     }
 
     /// Whether it is on record that a rule made or adopted this signature, whatever became of the

@@ -21,7 +21,7 @@ const MAX_GROUP: usize = 256;
 /// From how many on they wait a moment for more, so that fewer commits serve them all.
 const MANY: usize = 4;
 
-const MOMENT: Duration = Duration::from_millis(2);
+const MOMENT: Duration = Duration::from_millis(4);
 
 /// The longest single wait for another process's lock, after which the watchdog is answered.
 const BREATH: Duration = Duration::from_millis(200);
