@@ -354,12 +354,12 @@ fn signed(place: &Place, kms: &QuotaKms, content: &str) -> Vec<u8> {
     place.read("made/good.sig")
 }
 
-/// Signatures that differ from a good one, and so cost a call each.
+/// Signatures that differ from a good one, and so cost a call each: more than are in hand at once.
 fn flood(place: &Place, kms: &QuotaKms, dir: &str) {
     let good = signed(place, kms, "content");
-    for n in 0..100_u8 {
-        let (mut signature, end) = (good.clone(), good.len() - 1);
-        signature[end] ^= n + 1;
+    for n in 1..=300_u16 {
+        let (mut signature, end) = (good.clone(), good.len() - 2);
+        signature[end..].iter_mut().zip(n.to_be_bytes()).for_each(|(byte, other)| *byte ^= other);
         place.write(format!("{dir}/bad{n}"), "content");
         place.write(format!("{dir}/bad{n}.sig"), signature);
     }
