@@ -294,7 +294,7 @@ fn k24_plain_http_to_another_machine_is_refused() {
 /// textbook has it. Nobody starves, and throttling is no outage.
 #[test]
 fn k8_a_quota_is_found_and_shared_with_another_client() {
-    const FILES: usize = 500;
+    const FILES: usize = 300;
     // Few enough for a busy machine to use up; the unit test of the rate has 300.
     let kms = QuotaKms::start(100.0);
     let mut place = place(SIGN);
