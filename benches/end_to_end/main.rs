@@ -26,10 +26,11 @@ mod small;
 /// A part: its name on the command line, and what it runs.
 type Part = (&'static str, fn());
 
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 13] = [
     ("large", large::one_file),
     ("several", large::several_files),
     ("sign", small::sign),
+    ("rate", small::rate),
     ("verify", small::verify),
     ("batch", small::batch),
     ("scrape", small::scrape),

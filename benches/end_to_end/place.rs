@@ -48,10 +48,14 @@ impl Place {
 
     /// The same with so many calls of KMS a second.
     pub(crate) fn policy_with(&self, kms_per_second: u32, rules: &str) {
-        let head = "allow_root = true\nlocal.keyring = \"keyring\"\nstate.dir = \"state\"\nquarantine.dir = \"q\"\n\
-                    limits.max_in_flight = 64\n";
-        let policy = format!("{head}limits.kms_per_second = {kms_per_second}\n{rules}");
-        fs::write(self.path("policy.toml"), policy).unwrap();
+        self.policy_of_default_limits(&format!("limits.kms_per_second = {kms_per_second}\n{rules}"));
+    }
+
+    /// A policy that says nothing of limits.
+    pub(crate) fn policy_of_default_limits(&self, rules: &str) {
+        let head =
+            "allow_root = true\nlocal.keyring = \"keyring\"\nstate.dir = \"state\"\nquarantine.dir = \"q\"\n";
+        fs::write(self.path("policy.toml"), format!("{head}{rules}")).unwrap();
     }
 
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {

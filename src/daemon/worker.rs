@@ -22,7 +22,7 @@ mod standing;
 mod through_memory;
 mod turn;
 pub(crate) mod wait;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ use crate::daemon::worker::standing::Standing;
 use crate::daemon::worker::turn::MAX_PAIRS;
 pub(crate) use crate::daemon::worker::wait::waits;
 use crate::digest::Digest;
+use crate::fair::FairQueue;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::hold::{Announced, Hold};
@@ -107,7 +108,10 @@ pub(crate) struct Worker<K, B: Backend> {
     early: EarlyAttempts,
     /// Decided files that are compared with their decisions again.
     rechecks: Rechecks,
-    ready: VecDeque<RelPath>,
+    /// Pairs whose attempts wait for others to end. The owners of their payloads take turns.
+    ready: FairQueue<RelPath>,
+    /// The rule's name, as a share of what is scarce.
+    share: Arc<str>,
     /// Attempts under way, each with the attachment that it belongs to.
     jobs: JoinSet<(u64, AttemptResult)>,
     /// Counts attachments: the result of an attempt from an earlier one is about other directories.
@@ -278,6 +282,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             next_prune: now,
             next_retry: now,
             watchers_built: 0,
+            share: Arc::from(rule.name.as_str()),
             pipeline,
             backend,
             rule,
@@ -290,7 +295,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             timers: BTreeSet::new(),
             early: EarlyAttempts::new(timing.settle),
             rechecks: Rechecks::default(),
-            ready: VecDeque::new(),
+            ready: FairQueue::default(),
             jobs: JoinSet::new(),
             background: JoinSet::new(),
             counting: JoinSet::new(),
@@ -412,7 +417,6 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     fn give_back_memory(&mut self) {
         if self.jobs.is_empty() && self.pairs.capacity() > ROOMY && self.pairs.len() < ROOMY / 4 {
             self.pairs.shrink_to_fit();
-            self.ready.shrink_to_fit();
             self.background.spawn(memory::give_back());
         }
     }

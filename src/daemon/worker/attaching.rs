@@ -11,6 +11,7 @@ use crate::daemon::worker::recheck::Rechecks;
 use crate::daemon::worker::standing::Standing;
 use crate::daemon::worker::{REATTACH, Worker};
 use crate::escape::quoted;
+use crate::fair::FairQueue;
 use crate::fs::FsError;
 use crate::hold::Hold;
 use crate::kms::Kms;
@@ -87,7 +88,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.attachment += 1;
         self.feed = None;
         self.timers.clear();
-        self.ready.clear();
+        self.ready = FairQueue::default();
         self.pairs.clear();
         self.rechecks = Rechecks::default();
         self.standing = Standing::default();

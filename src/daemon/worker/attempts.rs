@@ -15,6 +15,7 @@ use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::summary::Left;
 use crate::daemon::worker::{PairState, Worker, age, is_old_enough, jitter, set_timer};
 use crate::escape::Escaped;
+use crate::fair::Sender;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::hold::{Announcement, Hold, back_off};
@@ -162,19 +163,20 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             Next::LookAt(at) => set_timer(&mut self.timers, entry, path, at),
             Next::Attempt(_) => {
                 entry.running = true;
-                self.ready.push_back(path.clone());
+                self.ready.push(&Sender::new(&self.share, entry.owner), path.clone());
             }
             Next::Rest => {}
         }
     }
 
-    /// Starts attempts in the order in which they became ready, up to the limit.
+    /// Starts attempts up to the limit: senders in turn, and those of one sender in the order in
+    /// which they became ready.
     pub(crate) async fn dispatch(&mut self) {
         let Some(site) = self.site.clone() else { return };
         // Attempts that only wait for their batch do not count against the limit.
         let max_jobs = self.max_jobs + site.batcher.as_ref().map_or(0, Batcher::max_files);
         while self.jobs.len() < max_jobs {
-            let Some(path) = self.ready.pop_front() else { return };
+            let Some(path) = self.ready.pop(|_| false) else { return };
             let Some(entry) = self.pairs.get_mut(&path) else { continue };
             let Some(finality) = entry.pair.attempt() else {
                 entry.running = false; // otherwise it would never be observed again
