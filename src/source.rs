@@ -163,9 +163,6 @@ pub(crate) trait Feed: Send + Sync + 'static {
         names: usize,
     ) -> impl Future<Output = Result<Option<Batch<Self::Leftover>>, FsError>> + Send;
 
-    /// Lists the same once more from its beginning.
-    fn again(&mut self);
-
     /// The scan has ended. Whether it left something out, because there is too much of it.
     fn end(&mut self, now: Moment) -> bool;
 

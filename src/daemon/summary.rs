@@ -11,12 +11,17 @@ use crate::state::Outcome;
 use crate::state::reason::DecisionReason;
 use crate::terminal::{Meaning, Palette};
 
+/// Files listed by name, of each kind: more than anybody reads, and bounded (P10).
+const MOST_LISTED: usize = 10_000;
+
 /// What one rule did.
 #[derive(Debug, Clone)]
 pub struct Summary {
     rule: String,
     counts: BTreeMap<&'static str, usize>,
     left: Vec<Left>,
+    /// What was left, and the files worth a line, that are not listed: there are too many (P10).
+    unlisted: (usize, usize),
     /// Files whose outcome is worth a line of its own. `None` for a run without end, which would
     /// gather them without limit (P10).
     notes: Option<Vec<(RelPath, Outcome, String)>>,
@@ -39,6 +44,7 @@ impl Summary {
             rule: rule.to_owned(),
             counts: BTreeMap::new(),
             left: Vec::new(),
+            unlisted: (0, 0),
             notes: lists.then(Vec::new),
             exit: Exit::Done,
         }
@@ -64,7 +70,11 @@ impl Summary {
     /// Lists something that was left undecided.
     pub(crate) fn left(&mut self, left: Left) {
         self.exit = self.exit.and(Exit::Unfinished);
-        self.left.push(left);
+        if self.left.len() < MOST_LISTED || left.path.is_none() {
+            self.left.push(left);
+        } else {
+            self.unlisted.0 += 1;
+        }
     }
 
     /// The exit code of what this rule did.
@@ -79,8 +89,9 @@ impl Summary {
             .iter()
             .map(|(word, n)| colours.paint(Meaning::of_outcome(word), &format!("{n} {word}")).to_string())
             .collect();
-        if !self.left.is_empty() {
-            counts.push(colours.waiting(&format!("{} left", self.left.len())).to_string());
+        let left = self.left.len() + self.unlisted.0;
+        if left > 0 {
+            counts.push(colours.waiting(&format!("{left} left")).to_string());
         }
         if counts.is_empty() {
             counts.push("nothing to do".to_owned());
@@ -92,12 +103,18 @@ impl Summary {
             let what = colours.outcome(outcome.as_str());
             text += &format!("\n  {}: {what}: {why}", name(path));
         }
+        if self.unlisted.1 > 0 {
+            text += &format!("\n  and {} more, which `kms-sig history` lists", self.unlisted.1);
+        }
         for left in &self.left {
             let what = colours.waiting("left");
             text += &match &left.path {
                 Some(path) => format!("\n  {}: {what}: {}", name(path), left.why),
                 None => format!("\n  {what}: {}", left.why),
             };
+        }
+        if self.unlisted.0 > 0 {
+            text += &format!("\n  {}: {} more", colours.waiting("left"), self.unlisted.0);
         }
         text
     }
@@ -110,6 +127,10 @@ impl Summary {
         };
         self.exit = self.exit.and(exit);
         if let Some(notes) = &mut self.notes {
+            if notes.len() >= MOST_LISTED {
+                self.unlisted.1 += 1;
+                return;
+            }
             notes.push((
                 path.clone(),
                 outcome,
@@ -144,5 +165,20 @@ mod tests {
             assert_eq!(summary.to_string().lines().count(), lines);
             assert_eq!(summary.exit(), Exit::Unfinished);
         }
+    }
+
+    #[test]
+    fn p10_a_run_lists_no_more_lines_than_anybody_reads_and_counts_the_others() {
+        let path = RelPath::new("f").unwrap();
+        let mut summary = Summary::new("rule", true);
+        for _ in 0..MOST_LISTED + 7 {
+            summary.already(Outcome::Refused, None, &path);
+            summary.left(Left { path: Some(path.clone()), why: "being written".to_owned() });
+        }
+        summary.left(Left { path: None, why: "more files wait; run again".to_owned() });
+        let text = summary.to_string();
+        assert_eq!(text.lines().count(), 1 + 2 * (MOST_LISTED + 1) + 1);
+        assert!(text.starts_with("rule: 10007 unchanged, 10008 left"), "{}", &text[..80]);
+        assert!(text.contains("and 7 more, which") && text.ends_with("left: 7 more"), "{text:.80}");
     }
 }

@@ -22,7 +22,7 @@ mod standing;
 mod through_memory;
 mod turn;
 pub(crate) mod wait;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,8 +118,6 @@ pub(crate) struct Worker<K, B: Backend> {
     next_scan: Moment,
     /// The scan under way.
     scan: Option<turn::Scan>,
-    /// Pairs that the last scan found.
-    last_seen: usize,
     /// No scan before this.
     soonest_scan: Moment,
     next_attach: Moment,
@@ -298,7 +296,6 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             attachment: 0,
             next_scan: now,
             scan: None,
-            last_seen: 0,
             soonest_scan: now,
             next_attach: now,
             is_first_scan: true,
@@ -334,7 +331,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 if self.scan.is_none() && now >= self.next_scan {
                     self.begin_scan(now);
                 }
-                self.scan_on().await;
+                self.scan_on(now).await;
                 self.recheck(now).await;
                 self.run_timers(now).await;
                 self.count_refused(now);
@@ -347,7 +344,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             while let Ok(ask) = self.requests.try_recv() {
                 self.answer(ask);
             }
-            if self.scan.is_some() {
+            if self.scan.is_some() && self.paused_until().is_none() {
                 while let Some(done) = self.jobs.try_join_next() {
                     self.finish(done);
                 }
@@ -423,7 +420,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     async fn wait(&mut self, shutdown: &mut watch::Receiver<ShutdownMode>) {
         let attached = self.site.is_some();
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| attached);
-        let scheduled = if attached { self.next_scan } else { self.next_attach };
+        let scheduled = match (attached, self.paused_until()) {
+            (true, Some(until)) => until,
+            (true, None) => self.next_scan,
+            (false, _) => self.next_attach,
+        };
         let check = self.once.then(|| self.pipeline.clock.now() + ONCE_CHECK);
         let show = self.unshown.then_some(self.next_show);
         let feed_due = self.feed.as_ref().and_then(Feed::due);
@@ -496,7 +497,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             oldest,
             braked: self.site.as_ref().is_some_and(|site| site.is_braked()),
             refused: self.refused_now.clone(),
-            more: self.overflowed,
+            more: self.has_more(),
             last_scan: self.last_scan,
             last_scan_took: self.last_scan_took,
         });
@@ -504,6 +505,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     fn want(&self) -> Want {
         want(&self.rule)
+    }
+
+    /// Whether the directory has files that there was no room for in memory.
+    fn has_more(&self) -> bool {
+        self.overflowed || self.paused_until().is_some()
     }
 
     /// Whether `--once` has nothing more to wait for.
@@ -514,6 +520,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let now = self.pipeline.clock.now();
         let more_wait = self.overflowed && self.pairs.len() < MAX_PAIRS / 2;
         !more_wait
+            && self.scan.is_none()
             && self.jobs.is_empty()
             && self.ready.is_empty()
             && self.pairs.values().all(|entry| !entry.running && self.is_late(entry, now))
@@ -540,23 +547,42 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         entry.timer.is_none() || (entry.hold.is_none() && now > entry.first_seen + limit)
     }
 
-    fn into_summary(mut self) -> Summary {
-        if let (true, Some(why)) = (self.once, self.attach_error.take()) {
-            self.summary.left(Left { path: None, why });
-        }
-        if self.overflowed {
-            self.summary.left(Left { path: None, why: "more files wait; run again".into() });
-        }
+    /// In `--once`: lists what is not waited for any more, to make room for others.
+    fn leave_late(&mut self, now: Moment) {
+        let late: HashSet<RelPath> = self
+            .pairs
+            .iter()
+            .filter(|(_, entry)| !entry.running && self.is_late(entry, now))
+            .map(|(path, _)| path.clone())
+            .collect();
+        self.leave(|path| late.contains(path));
+    }
+
+    /// Lists pairs as left, in order of name, and forgets them.
+    fn leave(&mut self, which: impl Fn(&RelPath) -> bool) {
         let want = self.want();
-        let mut pairs: Vec<_> = self.pairs.into_iter().collect();
-        pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (path, entry) in pairs {
+        let mut left: Vec<_> = self.pairs.extract_if(|path, _| which(path)).collect();
+        left.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (path, entry) in left {
+            if let Some(at) = entry.timer {
+                self.timers.remove(&(at, path.clone()));
+            }
             let why = match &entry.hold {
                 Some(hold) => format!("held ({}): {hold}; {}", hold.as_str(), hold.hint()),
                 None => entry.wait(want).text().to_owned(),
             };
             self.summary.left(Left { path: Some(path), why });
         }
+    }
+
+    fn into_summary(mut self) -> Summary {
+        if let (true, Some(why)) = (self.once, self.attach_error.take()) {
+            self.summary.left(Left { path: None, why });
+        }
+        if self.has_more() {
+            self.summary.left(Left { path: None, why: "more files wait; run again".into() });
+        }
+        self.leave(|_| true);
         self.summary
     }
 }

@@ -105,6 +105,10 @@ struct Objects {
     taken: Vec<(RelPath, Duration)>,
     /// How often each hint is delivered.
     copies: usize,
+    /// Whether there are no hints at all.
+    is_silent: bool,
+    /// How many names were listed.
+    listed: usize,
     meddlers: BTreeMap<RelPath, Meddler>,
     /// How long an object must not be read before it is written back; until then reading it makes
     /// another version of it.
@@ -122,6 +126,17 @@ impl Bucket {
     /// Tells each hint so many times more.
     pub(crate) fn repeat_hints(&self, copies: usize) {
         self.objects().copies = copies;
+    }
+
+    /// Gives no hints from now on.
+    pub(crate) fn give_no_hints(&self) {
+        self.lose_hints();
+        self.objects().is_silent = true;
+    }
+
+    /// How many names all scans have listed.
+    pub(crate) fn listed(&self) -> usize {
+        self.objects().listed
     }
 
     /// Loses every hint that there is.
@@ -167,7 +182,7 @@ impl Bucket {
         let version =
             ObjectVersion { number: objects.last, size: bytes.len() as u64, changed: clock::since_epoch() };
         objects.current.insert(path.clone(), Object { version: version.clone(), bytes: bytes.into() });
-        for _ in 0..=objects.copies {
+        for _ in 0..if objects.is_silent { 0 } else { objects.copies + 1 } {
             objects.queue.push_back(path.clone());
         }
         drop(objects);
@@ -383,12 +398,9 @@ impl Feed for MemoryFeed {
             return Ok(None);
         }
         let names: Vec<_> = self.listed.drain(..names.min(self.listed.len())).collect();
+        self.bucket.objects().listed += names.len();
         let pairs: BTreeSet<_> = names.iter().filter_map(|path| self.payload_of(path)).collect();
         Ok(Some(Batch { pairs, ..Batch::default() }))
-    }
-
-    fn again(&mut self) {
-        self.begin();
     }
 
     fn end(&mut self, _: Moment) -> bool {

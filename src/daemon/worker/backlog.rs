@@ -145,7 +145,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             next_attempt: None,
             size: None,
         }));
-        Backlog { pairs, total, more: self.overflowed }
+        Backlog { pairs, total, more: self.has_more() }
     }
 
     /// Files waiting in the private folder that match the filter, and how many there are.

@@ -1,6 +1,7 @@
 //! Scans: which files are in the directory, and whether it is still the same directory.
 //!
-//! A scan reads a few hundred names at a time; in between the worker handles everything else.
+//! A scan reads a few hundred names at a time; in between the worker handles everything else. While
+//! there is no room for more, it waits where it is.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,7 +14,7 @@ use crate::daemon::pipeline::{Facts, Refusal};
 use crate::daemon::site::decided::{is_decided, is_stray};
 use crate::daemon::site::{Backend, Site};
 use crate::daemon::summary::Left;
-use crate::daemon::worker::turn::{Scan, Turn};
+use crate::daemon::worker::turn::{LOOKUP, Scan};
 use crate::daemon::worker::{MAX_PAIRS, Worker, jitter, set_timer};
 use crate::fs::RelPath;
 use crate::hold::Hold;
@@ -32,9 +33,6 @@ type BatchOf<B> = Batch<<<B as Backend>::Source as Source>::Leftover>;
 /// Signatures without their files that are remembered of a scan.
 const MAX_ORPHANS: usize = 1_000;
 
-/// Names read, and paths asked of state, at a time.
-const LOOKUP: usize = 512;
-
 /// Time between reconcile scans where hints arrive, before jitter.
 const RECONCILE: Duration = Duration::from_secs(5 * 60);
 
@@ -44,6 +42,10 @@ const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// The shortest pause between two scans. After a longer scan the pause is as long as the scan, so
 /// that a sender who causes endless scans takes at most half of this rule's time.
 const SCAN_PAUSE: Duration = Duration::from_millis(200);
+
+/// Time between two looks, while a scan waits for room, whether the directory is still the one that
+/// the policy names.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// Time between looks for decisions about files that are gone.
 const PRUNE: Duration = Duration::from_secs(60 * 60);
@@ -63,22 +65,41 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 self.rule_status.count_rebuild();
             }
         }
-        let turn = std::mem::take(&mut self.overflowed).then(|| Turn::new(self.last_seen));
+        self.overflowed = false;
         self.next_scan = now + NEVER; // a request from now on is about changes that this scan may miss
-        self.scan = Some(Scan {
-            began: now,
-            seen: 0,
-            turn,
-            is_second_round: false,
-            orphans: (0, Vec::new()),
-            made_room: false,
-        });
+        self.scan = Some(Scan::new(now));
     }
 
-    /// Continues the scan by a few names: enters pairs that are not decided, and ends the scan when
-    /// there are no more names.
-    pub(crate) async fn scan_on(&mut self) {
+    /// When a scan that waits for room is to be looked at, if there is one.
+    pub(crate) fn paused_until(&self) -> Option<Moment> {
+        self.scan.as_ref().filter(|scan| scan.paused.is_some()).map(|scan| scan.checked + CHECK)
+    }
+
+    /// Looks after a scan that waits for room: whether the directory is still the same. Asked for
+    /// another one, it begins anew now and then: what is decided meanwhile is passed quickly, and
+    /// what the request was about (a new directory, lost events) must not wait for the end of a
+    /// backlog.
+    fn mind_paused(&mut self, site: &Site<B>, mut scan: Scan, now: Moment) {
+        if now < scan.checked + CHECK {
+            self.scan = Some(scan);
+        } else if now >= self.next_scan && now >= scan.began + RECONCILE {
+            self.begin_scan(now);
+        } else if !self.has_moved(site) {
+            scan.checked = now;
+            self.scan = Some(scan);
+        }
+    }
+
+    /// Continues the scan by a few names, if there is room for them: enters pairs that are not
+    /// decided, and ends the scan when there are no more names.
+    pub(crate) async fn scan_on(&mut self, now: Moment) {
         let (Some(mut scan), Some(site)) = (self.scan.take(), self.site.clone()) else { return };
+        if !self.scan_has_room(&mut scan, now) {
+            scan.pause(now);
+            self.mind_paused(&site, scan, now);
+            return;
+        }
+        scan.resume(now);
         let Some(feed) = &mut self.feed else { return };
         let read = self.heartbeat.at_source(feed.next(LOOKUP)).await;
         if read.is_ok() {
@@ -88,15 +109,6 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             Err(error) => self.detach(&error),
             Ok(Some(batch)) => {
                 self.take_batch(&site, &mut scan, batch).await;
-                self.scan = Some(scan);
-            }
-            Ok(None) if scan.turn.is_some() && !scan.is_second_round && self.pairs.len() < MAX_PAIRS => {
-                self.last_seen = scan.seen;
-                scan.is_second_round = true;
-                scan.seen = 0;
-                if let Some(feed) = &mut self.feed {
-                    feed.again();
-                }
                 self.scan = Some(scan);
             }
             Ok(None) => {
@@ -110,58 +122,44 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     async fn take_batch(&mut self, site: &Arc<Site<B>>, scan: &mut Scan, mut batch: BatchOf<B>) {
         let now = self.pipeline.clock.now();
-        if !scan.is_second_round {
-            for error in batch.failed {
-                let error = Hold::Fs(error);
-                if site.may_log(now) {
-                    log!(DirectorySkipped, rule = self.rule.name, %error);
-                }
-                if self.once {
-                    self.summary.left(Left { path: None, why: error.to_string() });
-                }
+        for error in batch.failed {
+            let error = Hold::Fs(error);
+            if site.may_log(now) {
+                log!(DirectorySkipped, rule = self.rule.name, %error);
             }
-            let (strays, orphans) = self.foreign(site, batch.strays).await;
-            scan.orphans.0 += orphans.len();
-            let room = MAX_ORPHANS.saturating_sub(scan.orphans.1.len());
-            scan.orphans.1.extend(orphans.into_iter().take(room));
-            let strays = strays.into_iter().map(|path| (path, RefusalReason::StraySignature));
-            self.refuse_names(site, batch.unsignable.into_iter().chain(strays).collect()).await;
-            let tidied = site.sink.tidy(batch.leftovers, &self.pipeline.state);
-            for path in self.heartbeat.at_source(tidied).await {
-                // The walk may have passed this name already.
-                if let Meaning::Pair(path) = meaning(&self.rule, path.parent(), path.name()) {
-                    batch.pairs.insert(path);
-                }
+            if self.once {
+                self.summary.left(Left { path: None, why: error.to_string() });
+            }
+        }
+        let (strays, orphans) = self.foreign(site, batch.strays).await;
+        scan.orphans.0 += orphans.len();
+        let room = MAX_ORPHANS.saturating_sub(scan.orphans.1.len());
+        scan.orphans.1.extend(orphans.into_iter().take(room));
+        let strays = strays.into_iter().map(|path| (path, RefusalReason::StraySignature));
+        self.refuse_names(site, batch.unsignable.into_iter().chain(strays).collect()).await;
+        let tidied = site.sink.tidy(batch.leftovers, &self.pipeline.state);
+        for path in self.heartbeat.at_source(tidied).await {
+            // The walk may have passed this name already.
+            if let Meaning::Pair(path) = meaning(&self.rule, path.parent(), path.name()) {
+                batch.pairs.insert(path);
             }
         }
         let mut new = Vec::new();
         for path in batch.pairs {
-            scan.seen += 1;
             if let Some(entry) = self.pairs.get_mut(&path) {
                 // A running attempt compares the versions at its end.
-                if !entry.running && !scan.is_second_round {
+                if !entry.running {
                     set_timer(&mut self.timers, entry, &path, now);
                 }
-            } else if scan.turn.as_ref().is_none_or(|turn| turn.is_of(&path) != scan.is_second_round) {
+            } else {
                 new.push(path);
             }
         }
-        if self.pairs.len() + new.len() > MAX_PAIRS && !std::mem::replace(&mut scan.made_room, true) {
-            self.make_room();
-        }
-        if self.pairs.len() < MAX_PAIRS {
-            self.enter_unless_known(site, new, now).await;
-        } else {
-            self.overflowed |= !new.is_empty();
-        }
+        self.enter_unless_known(site, new, now).await;
     }
 
     async fn end_scan(&mut self, site: &Arc<Site<B>>, scan: &Scan) {
         site.log_suppressed(self.pipeline.clock.now());
-        if !scan.is_second_round {
-            self.last_seen = scan.seen;
-            self.overflowed |= scan.turn.is_some(); // the others had no turn
-        }
         let waiting = self.heartbeat.at_source(site.sink.bring_back()).await;
         let count = waiting.count;
         if count > std::mem::replace(&mut self.name_taken, waiting).count {
@@ -170,7 +168,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let ended = self.pipeline.clock.now();
         self.is_first_scan = false;
         self.last_scan = Some(ended);
-        self.last_scan_took = ended.saturating_sub(scan.began);
+        self.last_scan_took = scan.took(ended);
         self.rule_status.count_scan(self.last_scan_took);
         let mut listening = false;
         if let Some(feed) = &mut self.feed {
@@ -185,7 +183,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             (false, true) => jitter::jittered(RECONCILE),
             (false, false) => POLL,
         };
-        self.soonest_scan = ended + ended.saturating_sub(scan.began).max(SCAN_PAUSE);
+        self.soonest_scan = ended + self.last_scan_took.max(SCAN_PAUSE);
         self.next_scan = self.next_scan.max(self.soonest_scan).min(ended + pause);
         self.prune(site, ended);
         self.forget_unrefused(site);

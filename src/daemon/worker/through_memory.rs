@@ -2,9 +2,12 @@
 //! duplicate hints, conditional writes, and other workers on the same objects. Proves that nothing
 //! between source and sink depends on directories.
 
+mod too_many;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -16,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::daemon::pipeline::Pipeline;
-use crate::daemon::site::{Backend, Detached, Site, Unattached};
+use crate::daemon::site::{Backend, Detached, Role, Site, Unattached};
 use crate::daemon::status::Status;
 use crate::daemon::summary::Summary;
 use crate::daemon::worker::{ShutdownMode, Worker};
@@ -46,6 +49,16 @@ struct Memory {
     source: Bucket,
     destination: Bucket,
     quarantine: Bucket,
+    place: Arc<Place>,
+}
+
+/// Where a policy says that the objects are.
+#[derive(Default)]
+struct Place {
+    /// How often a worker has attached.
+    attached: AtomicUsize,
+    /// Whether something else is there since.
+    is_replaced: AtomicBool,
 }
 
 impl Backend for Memory {
@@ -53,6 +66,7 @@ impl Backend for Memory {
     type Sink = MemorySink;
 
     fn attach(&self, rule: &Arc<Rule>) -> Result<Site<Self>, Unattached> {
+        self.place.attached.fetch_add(1, Ordering::Relaxed);
         let source = MemorySource::new(Arc::clone(rule), self.source.clone());
         let sink = MemorySink {
             rule: Arc::clone(rule),
@@ -64,7 +78,10 @@ impl Backend for Memory {
     }
 
     fn check(&self, _: &Site<Self>) -> Result<(), Detached> {
-        Ok(())
+        match self.place.is_replaced.swap(false, Ordering::Relaxed) {
+            true => Err(Detached::Replaced(Role::Source, "in".into())),
+            false => Ok(()),
+        }
     }
 
     fn room(&self) -> Option<watch::Receiver<u64>> {
@@ -87,6 +104,7 @@ struct World {
     source: Bucket,
     destination: Bucket,
     quarantine: Bucket,
+    place: Arc<Place>,
     workers: BTreeMap<usize, Running>,
 }
 
@@ -109,6 +127,7 @@ impl World {
             source: Bucket::default(),
             destination: Bucket::default(),
             quarantine: Bucket::default(),
+            place: Arc::default(),
             workers: BTreeMap::new(),
         }
     }
@@ -134,6 +153,7 @@ impl World {
             source: self.source.clone(),
             destination: self.destination.clone(),
             quarantine: self.quarantine.clone(),
+            place: Arc::clone(&self.place),
         });
         let (shutdown, modes) = watch::channel(ShutdownMode::Run);
         let (ready, _) = oneshot::channel();

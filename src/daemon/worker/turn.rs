@@ -1,48 +1,65 @@
-//! A running scan, and which names get a place when there are more than fit in memory.
+//! A running scan, and how many names it may bring into memory.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::fs::RelPath;
 
-/// Pairs kept in memory at most; more stay in the directory, which is the queue, for a later scan
-/// (P10).
-pub(crate) const MAX_PAIRS: usize = 20_000;
+/// Pairs kept in memory at most; more stay in the directory, which is the queue (P10). Few in unit
+/// tests, so that these see at once what becomes of too many.
+pub(crate) const MAX_PAIRS: usize = if cfg!(test) { 400 } else { 20_000 };
 
-/// A running scan.
+/// As many as a scan brings there. The other places are left to names that hints tell of: what
+/// comes while a scan waits for room need not wait for the end of it.
+pub(crate) const MAX_SCANNED: usize = MAX_PAIRS / 10 * 9;
+
+/// Names read, and paths asked of state, at a time.
+pub(crate) const LOOKUP: usize = MAX_PAIRS / 40;
+
+/// A running scan. It pauses where it is while there is no room for what it finds, and goes on from
+/// there: however many names there are, each is listed once.
 pub(crate) struct Scan {
     pub(crate) began: Moment,
-    /// Pairs found so far.
-    pub(crate) seen: usize,
-    /// Which names go first, if the last scan had too few places. The others follow in a second
-    /// round.
-    pub(crate) turn: Option<Turn>,
-    /// Whether this is the second round.
-    pub(crate) is_second_round: bool,
     /// Signatures of ours without their files: how many, and the first of them by their payloads.
     pub(crate) orphans: (usize, Vec<RelPath>),
-    /// Pairs that may wait were evicted.
-    pub(crate) made_room: bool,
+    /// Since when it waits for room, if it does.
+    pub(crate) paused: Option<Moment>,
+    /// For how long it has waited before.
+    pub(crate) waited: Duration,
+    /// When no pairs were found that could have made room for it.
+    pub(crate) found_none: Option<Moment>,
+    /// When the directory was last compared with what the policy names.
+    pub(crate) checked: Moment,
 }
 
-/// Rotates the places when there are too few: each scan prefers as many other names as there are
-/// places. Otherwise the first names in the directory would get them every time and the last ones
-/// never. Names are ordered by hash, because directory order changes with every new file.
-pub(crate) struct Turn {
-    hashes: RandomState,
-    /// The highest hash that has its turn.
-    last: u64,
-}
-
-impl Turn {
-    /// The first turn, for this many names.
-    pub(crate) fn new(names: usize) -> Self {
-        let share = u128::from(u64::MAX) * MAX_PAIRS as u128 / names.max(MAX_PAIRS) as u128;
-        Self { hashes: RandomState::new(), last: u64::try_from(share).unwrap_or(u64::MAX) }
+impl Scan {
+    /// A scan that begins now.
+    pub(crate) const fn new(now: Moment) -> Self {
+        Self {
+            began: now,
+            orphans: (0, Vec::new()),
+            paused: None,
+            waited: Duration::ZERO,
+            found_none: None,
+            checked: now,
+        }
     }
 
-    pub(crate) fn is_of(&self, path: &RelPath) -> bool {
-        self.hashes.hash_one(path) <= self.last
+    /// It waits for room.
+    pub(crate) fn pause(&mut self, now: Moment) {
+        self.paused.get_or_insert(now);
+    }
+
+    /// It goes on.
+    pub(crate) fn resume(&mut self, now: Moment) {
+        if let Some(since) = self.paused.take() {
+            self.waited += now.saturating_sub(since);
+        }
+    }
+
+    /// For how long it has read, without the time that it waited for room.
+    pub(crate) fn took(&self, now: Moment) -> Duration {
+        now.saturating_sub(self.began).saturating_sub(self.waited)
     }
 }
 
@@ -51,14 +68,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_have_their_turn_as_there_are_places_and_each_time_others() {
-        let names: Vec<_> = (0..5 * MAX_PAIRS).map(|n| RelPath::new(n.to_string()).unwrap()).collect();
-        let (one, other) = (Turn::new(names.len()), Turn::new(names.len()));
-        let count = |is: &dyn Fn(&RelPath) -> bool| names.iter().filter(|name| is(name)).count();
-        let near = |count: usize, expected: usize| (expected * 9 / 10..=expected * 11 / 10).contains(&count);
-        assert!(near(count(&|name| one.is_of(name)), MAX_PAIRS));
-        assert!(near(count(&|name| one.is_of(name) && other.is_of(name)), MAX_PAIRS / 5));
-        let all = Turn::new(0);
-        assert_eq!(count(&|name| all.is_of(name)), names.len());
+    fn the_time_that_a_scan_waits_for_room_is_not_its_own() {
+        let at = Duration::from_secs;
+        let mut scan = Scan::new(at(10));
+        scan.pause(at(11));
+        scan.pause(at(12));
+        scan.resume(at(20));
+        scan.resume(at(21));
+        assert_eq!(scan.took(at(22)), at(3));
     }
 }

@@ -54,8 +54,6 @@ pub(crate) struct DirectoryFeed {
     /// Why events are not to be relied on, as far as it is known.
     fault: Option<EventFault>,
     walk: Option<Walk>,
-    /// Whether each directory of the walk is to be watched as it is begun.
-    watches: bool,
     /// Every directory could be read so far.
     all_seen: bool,
     /// What a killed process left may still lie about. Later on it is what is being written.
@@ -73,7 +71,6 @@ impl DirectoryFeed {
             cookie_due: None,
             fault: None,
             walk: None,
-            watches: true,
             all_seen: true,
             is_first: true,
         }
@@ -150,10 +147,10 @@ impl DirectoryFeed {
 
     fn walk_on(&mut self, names: usize) -> Result<Option<Batch<Leftover>>, FsError> {
         let Some(walk) = &mut self.walk else { return Ok(None) };
-        let (root, hints, watches) = (&self.folder.root, &mut self.hints, self.watches);
+        let (root, hints) = (&self.folder.root, &mut self.hints);
         let mut unwatched = None;
         let read = walk.next(root, names, |below| {
-            if let Some(hints) = hints.as_mut().filter(|_| watches)
+            if let Some(hints) = hints.as_mut()
                 && let Err(e) = hints.watch(root, below)
             {
                 unwatched.get_or_insert(e);
@@ -233,17 +230,11 @@ impl Feed for DirectoryFeed {
             self.listen();
         }
         self.walk = Some(Walk::new(&self.folder.rule));
-        self.watches = true;
         self.all_seen = true;
     }
 
     async fn next(&mut self, names: usize) -> Result<Option<Batch<Leftover>>, FsError> {
         block_in_place(|| self.walk_on(names))
-    }
-
-    fn again(&mut self) {
-        self.walk = Some(Walk::new(&self.folder.rule));
-        self.watches = false;
     }
 
     fn end(&mut self, now: Moment) -> bool {
