@@ -62,6 +62,12 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
         path: &RelPath,
     ) -> impl Future<Output = Result<Observation<Self::Version>, FsError>> + Send;
 
+    /// The same for many names, in their order.
+    fn observe_all(
+        &self,
+        paths: &[RelPath],
+    ) -> impl Future<Output = Vec<Result<Observation<Self::Version>, FsError>>> + Send;
+
     /// What has exactly this name, be it that of a payload or not; nothing for a directory.
     fn version_of(
         &self,

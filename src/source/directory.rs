@@ -7,6 +7,6 @@ pub(crate) mod folder;
 mod hint;
 pub mod scan;
 pub(crate) mod signature_file;
-mod source;
+pub(crate) mod source;
 
 pub(crate) use source::DirectorySource;

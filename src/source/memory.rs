@@ -280,6 +280,10 @@ impl Source for MemorySource {
         Ok(Observation { versions: self.look(path), unfit: None, owner: None })
     }
 
+    async fn observe_all(&self, paths: &[RelPath]) -> Vec<Result<Observation<ObjectVersion>, FsError>> {
+        paths.iter().map(|path| Ok(Observation { versions: self.look(path), unfit: None })).collect()
+    }
+
     async fn version_of(&self, path: &RelPath) -> Result<Option<ObjectVersion>, FsError> {
         Ok(self.bucket.get(path).map(|object| object.version))
     }

@@ -155,7 +155,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 new.push(path);
             }
         }
-        self.enter_unless_known(site, new, now).await;
+        let asked = new.len();
+        let known = self.enter_unless_known(site, new, scan.is_known, now).await;
+        scan.is_known = 2 * known > asked;
     }
 
     async fn end_scan(&mut self, site: &Arc<Site<B>>, scan: &Scan) {
@@ -189,21 +191,53 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         self.forget_unrefused(site);
     }
 
-    /// Enters the paths whose present versions state has no final decision about.
-    pub(crate) async fn enter_unless_known(&mut self, site: &Site<B>, paths: Vec<RelPath>, now: Moment) {
-        let asked = self.pipeline.state.remembered_all(&self.rule.name, paths.clone());
-        let remembered = match self.heartbeat.at_state(asked).await {
-            Ok(remembered) => remembered,
+    /// Enters the paths whose present versions state has no final decision about. Returns how many
+    /// it has one about. `is_known`: of most of them, as it seems.
+    pub(crate) async fn enter_unless_known(
+        &mut self,
+        site: &Site<B>,
+        paths: Vec<RelPath>,
+        is_known: bool,
+        now: Moment,
+    ) -> usize {
+        let (state, rule) = (self.pipeline.state.clone(), Arc::clone(&self.rule));
+        let asked = state.remembered_all(&rule.name, paths.clone());
+        tokio::pin!(asked);
+        let (mut answer, mut observed) = (None, None);
+        if is_known {
+            // State has a thread of its own: it answers while the files are looked at.
+            answer = tokio::select! {
+                biased;
+                answer = &mut asked => Some(answer),
+                () = std::future::ready(()) => None,
+            };
+            observed = Some(self.heartbeat.at_source(site.source.observe_all(&paths)).await);
+        }
+        let answer = match answer {
+            Some(answer) => answer,
+            None => self.heartbeat.at_state(asked).await,
+        };
+        let rows = match answer {
+            Ok(remembered) => remembered.into_iter().map(|(_, row)| row).collect(),
             Err(error) => {
                 log!(StateUnreadable, rule = self.rule.name, %error);
-                paths.into_iter().map(|path| (path, None)).collect()
+                vec![None; paths.len()]
             }
         };
-        for (path, row) in remembered {
+        let observed = match observed {
+            Some(observed) => observed.into_iter().map(Some).collect(),
+            None => paths.iter().map(|_| None).collect::<Vec<_>>(),
+        };
+        let mut known = 0;
+        for ((path, row), observed) in paths.into_iter().zip(rows).zip(observed) {
             if let Some(row) = row
-                && let Ok(observed) = self.heartbeat.at_source(site.source.observe(&path)).await
+                && let Ok(observed) = match observed {
+                    Some(observed) => observed,
+                    None => self.heartbeat.at_source(site.source.observe(&path)).await,
+                }
                 && is_decided(site, &row, &observed, self.pipeline.dry_run)
             {
+                known += 1;
                 if self.is_first_scan {
                     self.summary.already(row.outcome, row.reason.as_ref(), &path);
                 }
@@ -216,6 +250,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
             self.enter(path, now);
         }
+        known
     }
 
     /// Signature files of payloads that are gone, except those that this rule made or adopted, and

@@ -92,17 +92,32 @@ impl Folder {
     /// # Errors
     /// What opening the directory and looking there says.
     pub(crate) fn look(&self, path: &RelPath) -> Result<Observation<Identity>, FsError> {
-        let dir = match private::descend(&self.root, path.parent()) {
+        self.look_in(private::descend(&self.root, path.parent()).as_ref(), path)
+    }
+
+    /// [`Folder::look`] at many, of which those that lie in one directory follow each other.
+    pub(crate) fn look_all(&self, paths: &[RelPath]) -> Vec<Result<Observation<Identity>, FsError>> {
+        let in_one = paths.chunk_by(|one, next| one.parent() == next.parent());
+        let looks = in_one.flat_map(|paths| {
+            let parent = paths.first().map_or(Path::new(""), RelPath::parent);
+            let dir = private::descend(&self.root, parent);
+            paths.iter().map(move |path| self.look_in(dir.as_ref(), path))
+        });
+        looks.collect()
+    }
+
+    fn look_in(&self, dir: Result<&Dir, &FsError>, path: &RelPath) -> Result<Observation<Identity>, FsError> {
+        let dir = match dir {
             Ok(dir) => dir,
             Err(e) if e.is_not_found() || e.is_no_directory() => return Ok(Observation::NOTHING),
-            Err(e) => return Err(e),
+            Err(e) => return Err(e.clone()),
         };
-        if self.is_control_file(&dir, path.name()) {
+        if self.is_control_file(dir, path.name()) {
             return Ok(Observation::NOTHING);
         }
         let payload = dir.stat_of(path.name())?.filter(|stat| stat.kind != Kind::Directory);
         let (signature, too_long) = match dir.stat_of(&self.rule.signature_name(path.name())) {
-            Err(e) if e.source == Errno::NAMETOOLONG => (None, Some(self.name_too_long(&dir))),
+            Err(e) if e.source == Errno::NAMETOOLONG => (None, Some(self.name_too_long(dir))),
             signature => (signature?, None),
         };
         let signature = signature.filter(|stat| match stat.kind {

@@ -53,7 +53,11 @@ impl Origin {
         self.parent.as_ref().ok_or(AttemptError::bug("a snapshot that rests was not taken up again"))
     }
 
-    fn is_in(&self, parent: &Place, name: &OsStr) -> Result<bool, FsError> {
+    /// Whether the version that was read has this name.
+    ///
+    /// # Errors
+    /// What statx(2) says.
+    pub(crate) fn is_in(&self, parent: &Place, name: &OsStr) -> Result<bool, FsError> {
         let now = parent.stat_of(name)?;
         Ok(now.is_some_and(|stat| stat.identity == self.payload.identity))
     }
@@ -143,6 +147,10 @@ impl Source for DirectorySource {
 
     async fn observe(&self, path: &RelPath) -> Result<Observation<Identity>, FsError> {
         block_in_place(|| self.folder.look(path))
+    }
+
+    async fn observe_all(&self, paths: &[RelPath]) -> Vec<Result<Observation<Identity>, FsError>> {
+        block_in_place(|| self.folder.look_all(paths))
     }
 
     async fn version_of(&self, path: &RelPath) -> Result<Option<Identity>, FsError> {
