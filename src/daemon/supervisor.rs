@@ -12,9 +12,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::blocking::ended;
 use crate::daemon::maintenance::quarantine::QuarantineMaintenance;
 use crate::daemon::maintenance::record::RecordMaintenance;
 use crate::daemon::pipeline::Pipeline;
@@ -80,13 +82,33 @@ impl Workers {
         self.running.is_empty()
     }
 
+    /// Runs a worker on a thread of its own. It waits for files in most of its steps, each of which
+    /// would have the runtime hand its other tasks to another thread, at the price of many such
+    /// steps.
     fn start(
         &mut self,
         worker: WorkerId,
         task: impl Future<Output = Result<Summary, Hold>> + Send + 'static,
     ) {
         self.running.push(worker.clone());
-        self.tasks.spawn(async move { (worker, task.await) });
+        let (alive, is_alive) = oneshot::channel::<Infallible>();
+        let runtime = Handle::current();
+        let thread = tokio::task::spawn_blocking(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = is_alive => None, // nobody waits for it any more
+                    ended = task => Some(ended),
+                }
+            })
+        });
+        self.tasks.spawn(async move {
+            let _alive = alive;
+            match ended(thread.await).flatten() {
+                Some(ended) => (worker, ended),
+                None => std::future::pending().await, // the runtime goes down
+            }
+        });
     }
 
     /// Waits until one ends. `None` when none is running.
