@@ -46,14 +46,32 @@ impl Flusher {
         Ok(Self { whole, rounds: Rounds::default() })
     }
 
+    /// Makes all of `written` durable, each with its own result.
+    pub(crate) fn flush_each(&self, written: &[Written<'_>]) -> Vec<Result<()>> {
+        if written.is_empty() {
+            return Vec::new();
+        }
+        let mut results = Vec::new();
+        let each = || {
+            results = written.iter().map(Written::flush).collect();
+            Ok(())
+        };
+        // Never both: what the kernel has once failed to write it may have forgotten (fsync(2)).
+        let flushed = self.flush_by(written.len(), Duration::ZERO, each); // they have gathered already
+        if results.is_empty() { written.iter().map(|_| flushed.clone()).collect() } else { results }
+    }
+
     /// Makes all of `written` durable.
     ///
     /// # Errors
     /// What fsync(2) says of the first that fails. Then nothing is known of the others.
     pub fn flush(&self, written: &[Written<'_>]) -> Result<()> {
-        let each = || written.iter().try_for_each(Written::flush);
+        self.flush_by(written.len(), MOMENT, || written.iter().try_for_each(Written::flush))
+    }
+
+    fn flush_by(&self, size: usize, moment: Duration, each: impl FnOnce() -> Result<()>) -> Result<()> {
         let Some(dir) = &self.whole else { return each() };
-        self.rounds.flush(written.len(), each, || {
+        self.rounds.flush(size, moment, each, || {
             rustix::fs::syncfs(dir.as_fd()).map_err(|e| FsError::new("sync", dir.path(), e))?;
             // Kernels before 5.17 do not report to syncfs(2) that the file system was shut down;
             // and ext4 without a journal flushes the disk's cache before it writes the last blocks.
@@ -109,10 +127,11 @@ impl Default for Rounds {
 
 impl Rounds {
     /// Returns when this caller's `size` files are durable: by `each`, or by the `whole` of the
-    /// round's first caller.
+    /// round's first caller, who waits a `moment` for more if there are many.
     fn flush(
         &self,
         size: usize,
+        moment: Duration,
         each: impl FnOnce() -> Result<()>,
         whole: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
@@ -134,7 +153,7 @@ impl Rounds {
         let are_many = queue.size >= MANY && queue.is_trusted;
         if are_many {
             drop(queue);
-            std::thread::sleep(MOMENT);
+            std::thread::sleep(moment);
             queue = self.queue();
         }
         queue.size = 0;
@@ -222,13 +241,13 @@ mod tests {
                     }
                     Ok(())
                 };
-                rounds.flush(1, each, || panic!("one alone")).unwrap();
+                rounds.flush(1, MOMENT, each, || panic!("one alone")).unwrap();
             });
             has_begun.recv().unwrap();
             for _ in 0..others {
                 scope.spawn(|| {
                     let (each, whole) = (|| done(&count.each, can_each), || done(&count.whole, can_whole));
-                    if rounds.flush(1, each, whole).is_err() {
+                    if rounds.flush(1, MOMENT, each, whole).is_err() {
                         count.failed.fetch_add(1, Ordering::Relaxed);
                     }
                 });
@@ -255,8 +274,8 @@ mod tests {
     fn a_single_caller_is_flushed_at_once() {
         let rounds = Rounds::default();
         for _ in 0..3 {
-            rounds.flush(MANY - 1, || Ok(()), || panic!("not many")).unwrap();
-            rounds.flush(MANY, || panic!("many"), || Ok(())).unwrap();
+            rounds.flush(MANY - 1, MOMENT, || Ok(()), || panic!("not many")).unwrap();
+            rounds.flush(MANY, MOMENT, || panic!("many"), || Ok(())).unwrap();
         }
     }
 
@@ -268,7 +287,7 @@ mod tests {
         assert_eq!(meet(&rounds, MANY, false, true), [MANY, 0, MANY]);
         let rounds = Rounds::default();
         assert_eq!(meet(&rounds, MANY, false, false), [MANY, 1, MANY], "all of theirs");
-        assert!(rounds.flush(1, || Err(failure()), || Ok(())).is_err());
+        assert!(rounds.flush(1, MOMENT, || Err(failure()), || Ok(())).is_err());
     }
 
     #[test]

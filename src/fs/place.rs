@@ -64,6 +64,11 @@ impl Place {
         Ok(Self { root: root.clone(), below: below.into(), dir, is })
     }
 
+    /// Whether both are the same directory, reached by the same way.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.is.is_same_place(&other.is) && self.below == other.below && self.root.path() == other.root.path()
+    }
+
     /// Whether it still stands where it was opened: the root at its path, and this directory below
     /// the root.
     ///

@@ -4,6 +4,7 @@
 
 pub(crate) mod deliver;
 pub(crate) mod exchange;
+mod publisher;
 pub mod quarantine;
 pub mod removal;
 pub(crate) mod remover;
@@ -11,4 +12,5 @@ pub(crate) mod sign;
 mod sink;
 mod tree;
 
+pub(crate) use publisher::Publisher;
 pub(crate) use sink::DirectorySink;

@@ -26,6 +26,7 @@ use crate::fs::{Action, Dir, FsError, root, staging};
 use crate::message::log;
 use crate::policy::{Batching, Mode, Rule};
 use crate::sink::directory::DirectorySink;
+use crate::sink::directory::Publisher;
 use crate::sink::directory::quarantine::store::Store;
 use crate::sink::directory::removal::{self, Removal};
 use crate::sink::directory::remover::Remover;
@@ -226,12 +227,14 @@ impl Directories {
         }
         let disk = Arc::new(Flusher::new(destination.as_ref().map_or(&root, |(dir, _)| dir))?);
         let remover = Arc::new(Remover::new(Removal::new(Arc::clone(&private))));
+        let publisher = Arc::new(Publisher::new(Arc::clone(&private), Arc::clone(&disk)));
         let is_remote = file_system.is_remote();
         let sink = DirectorySink {
             rule: Arc::clone(rule),
             private,
             destination,
             disk,
+            publisher,
             remover,
             quarantine: self.quarantine.clone(),
             space: Arc::clone(&self.space),

@@ -32,25 +32,35 @@ pub(crate) struct Spot<'a> {
     pub(crate) disk: &'a Flusher,
 }
 
-/// Writes a signature under a name that nothing has. Durable when this returns what it is; `None`
-/// if something has the name, or what was signed is no longer there.
+/// Writes signatures, each under a name that nothing has, and makes them durable together. Each is
+/// durable when this returns what it is; `None` if something has the name, or what was signed is no
+/// longer there.
 ///
 /// # Errors
 /// Any step's; then nothing shows, as far as that can be undone.
-pub(crate) fn write(spot: &Spot<'_>, signature: &Signature) -> Result<Option<Stat>, FsError> {
-    let removable = || Removable::of(&[signature]);
-    let (staging, work) = match spot.place.stage()? {
-        Some(staging) => (staging, None),
-        // A stand-in name would be the sender's to swap.
-        None => {
-            let work = Work::new(spot.private, removable())?;
-            (Staging::new(work.dir())?, Some(work))
+pub(crate) fn write(batch: &[(Spot<'_>, &Signature)]) -> Vec<Result<Option<Stat>, FsError>> {
+    let all = batch.iter().map(|(spot, signature)| Writing::new(spot, signature)).collect();
+    let all = Writing::flush(all);
+    let (mut ended, mut shown) = (Vec::new(), Vec::new());
+    for writing in all {
+        let (spot, signature, work) = (writing.spot, writing.signature, writing.work);
+        match writing.staged.and_then(|staging| publish(spot, staging)) {
+            Ok(Some(staging)) => {
+                shown.push(Shown { spot, signature, staging });
+                ended.push((spot, work, None));
+            }
+            Ok(None) => ended.push((spot, work, Some(Ok(None)))),
+            Err(error) => ended.push((spot, work, Some(Err(error)))),
         }
-    };
-    let written = write_by(spot, staging, signature);
-    let Some(work) = work else { return written };
-    work.finish(spot.place)?;
-    as_it_is(spot, written?)
+    }
+    let mut kept = keep_if_right(shown).into_iter();
+    let ended = ended.into_iter().map(|(spot, work, ended)| {
+        let written = ended.or_else(|| kept.next()).unwrap_or(Ok(None));
+        let Some(work) = work else { return written };
+        work.finish(spot.place)?;
+        as_it_is(spot, written?)
+    });
+    ended.collect()
 }
 
 /// The stat of the signature after its temporary name is gone.
@@ -60,35 +70,126 @@ fn as_it_is(spot: &Spot<'_>, written: Option<Stat>) -> Result<Option<Stat>, FsEr
     Ok(Some(now.unwrap_or(written)))
 }
 
-fn write_by(spot: &Spot<'_>, staging: Staging, signature: &Signature) -> Result<Option<Stat>, FsError> {
-    let staging = staging.and_holding(signature.as_bytes())?;
-    staging.set_mode(MODE)?;
-    spot.place.give_group(&staging).unwrap_or_default(); // where it was not made: as far as we may
-    spot.disk.flush(&[staging.written()])?;
-    if !(spot.still)()? || spot.place.publish(&staging, spot.path.name())? == Publish::Exists {
-        return Ok(None);
-    }
-    keep_if_right(spot, signature, staging)
+/// A signature that is being written and has no name yet.
+struct Writing<'a> {
+    spot: &'a Spot<'a>,
+    signature: &'a Signature,
+    /// Where it lies meanwhile, if there are no files without a name.
+    work: Option<Work>,
+    staged: Result<Staging, FsError>,
 }
 
-/// Keeps a signature just written only if the payload is still what was signed, before and after it
-/// is made durable.
-fn keep_if_right(spot: &Spot<'_>, signature: &Signature, staging: Staging) -> Result<Option<Stat>, FsError> {
-    let keep = || {
-        if !is_right(spot)? {
-            return Ok(None);
-        }
-        spot.disk.flush(&[spot.place.written()])?;
-        if is_right(spot)? { staging.stat().map(Some) } else { Ok(None) }
-    };
-    let kept = keep();
-    drop(staging); // a file that is open for writing never counts as ours
-    match kept {
-        Ok(Some(_)) => {}
-        Ok(None) => take_back(spot, signature)?,
-        Err(_) => take_back(spot, signature).unwrap_or_default(), // the first error is the one to report
+impl<'a> Writing<'a> {
+    fn new(spot: &'a Spot<'a>, signature: &'a Signature) -> Self {
+        let mut work = None;
+        let staged = Self::stage(spot, signature, &mut work);
+        Self { spot, signature, work, staged }
     }
-    kept
+
+    fn stage(spot: &Spot<'_>, signature: &Signature, work: &mut Option<Work>) -> Result<Staging, FsError> {
+        // Made there, it has the group that files get there.
+        let (staging, is_made_there) = match spot.place.stage()? {
+            Some(staging) => (staging, true),
+            // A stand-in name would be the sender's to swap.
+            None => {
+                let own = work.insert(Work::new(spot.private, Removable::of(&[signature]))?);
+                (Staging::new(own.dir())?, false)
+            }
+        };
+        let staging = staging.and_holding(signature.as_bytes())?;
+        staging.set_mode(MODE)?;
+        if !is_made_there {
+            spot.place.give_group(&staging).unwrap_or_default(); // as far as we may
+        }
+        Ok(staging)
+    }
+
+    /// Makes the content of all durable that could be written.
+    fn flush(mut all: Vec<Self>) -> Vec<Self> {
+        let Some(disk) = all.first().map(|writing| writing.spot.disk) else { return all };
+        let written: Vec<_> = all.iter().flat_map(|writing| &writing.staged).map(Staging::written).collect();
+        let mut flushed = disk.flush_each(&written).into_iter();
+        for writing in all.iter_mut().filter(|writing| writing.staged.is_ok()) {
+            if let Some(Err(error)) = flushed.next() {
+                writing.staged = Err(error);
+            }
+        }
+        all
+    }
+}
+
+/// Gives a signature its name, if what was signed is there and nothing has that name.
+fn publish(spot: &Spot<'_>, staging: Staging) -> Result<Option<Staging>, FsError> {
+    let is_to_be = (spot.still)()? && spot.place.publish(&staging, spot.path.name())? == Publish::Done;
+    Ok(is_to_be.then_some(staging))
+}
+
+/// A signature that was given its name.
+struct Shown<'a> {
+    spot: &'a Spot<'a>,
+    signature: &'a Signature,
+    staging: Staging,
+}
+
+/// Keeps signatures that were just given their names, each only if its payload is still what was
+/// signed, before and after it is made durable.
+fn keep_if_right(shown: Vec<Shown<'_>>) -> Vec<Result<Option<Stat>, FsError>> {
+    let Some(disk) = shown.first().map(|one| one.spot.disk) else { return Vec::new() };
+    let mut right = are_right(shown.iter().map(|one| Some(one.spot)));
+    let mut places: Vec<(&Place, Result<(), FsError>)> = Vec::new();
+    for (one, _) in shown.iter().zip(&right).filter(|(_, right)| matches!(right, Ok(true))) {
+        if !places.iter().any(|(place, _)| place.is_same(one.spot.place)) {
+            places.push((one.spot.place, Ok(())));
+        }
+    }
+    let written: Vec<_> = places.iter().map(|(place, _)| place.written()).collect();
+    for ((_, flushed), result) in places.iter_mut().zip(disk.flush_each(&written)) {
+        *flushed = result;
+    }
+    for (one, right) in shown.iter().zip(&mut right).filter(|(_, right)| matches!(right, Ok(true))) {
+        let of_place = places.iter().find(|(place, _)| place.is_same(one.spot.place));
+        if let Some((_, Err(error))) = of_place {
+            *right = Err(error.clone());
+        }
+    }
+    let durable = shown.iter().zip(&right).map(|(one, right)| matches!(right, Ok(true)).then_some(one.spot));
+    let after = are_right(durable);
+    let all = shown.into_iter().zip(right).zip(after);
+    all.map(|((one, before), after)| {
+        let Shown { spot, signature, staging } = one;
+        let kept = match (before, after) {
+            (Ok(true), Ok(true)) => staging.stat().map(Some),
+            (Err(error), _) | (Ok(true), Err(error)) => Err(error),
+            (Ok(_), Ok(_)) | (Ok(false), Err(_)) => Ok(None),
+        };
+        drop(staging); // a file that is open for writing never counts as ours
+        match kept {
+            Ok(Some(_)) => {}
+            Ok(None) => take_back(spot, signature)?,
+            Err(_) => take_back(spot, signature).unwrap_or_default(), // the first error is the one to report
+        }
+        kept
+    })
+    .collect()
+}
+
+/// Of each, whether its directory stands where it was opened, and its payload is what was signed.
+/// One look at a directory is for all that have just been put there.
+fn are_right<'a>(spots: impl Iterator<Item = Option<&'a Spot<'a>>>) -> Vec<Result<bool, FsError>> {
+    let mut in_place: Vec<(&Place, Result<bool, FsError>)> = Vec::new();
+    let spots = spots.map(|spot| {
+        let Some(spot) = spot else { return Ok(false) };
+        let seen = in_place.iter().find(|(place, _)| place.is_same(spot.place));
+        let is_in_place = match seen {
+            Some((_, is_in_place)) => is_in_place.clone(),
+            None => {
+                in_place.push((spot.place, spot.place.is_in_place()));
+                in_place.last().map_or(Ok(false), |(_, is_in_place)| is_in_place.clone())
+            }
+        };
+        Ok(is_in_place? && (spot.still)()?)
+    });
+    spots.collect()
 }
 
 fn is_right(spot: &Spot<'_>) -> Result<bool, FsError> {
@@ -239,7 +340,7 @@ fn swap_in_steps(
     let put = match spot.place.put(new, name, name) {
         Err(e) if e.source == Errno::EXIST => Ok(None), // somebody else's, by now
         Err(e) => Err(e),
-        Ok(()) => keep_if_right(spot, signature, staging),
+        Ok(()) => keep_if_right(vec![Shown { spot, signature, staging }]).pop().unwrap_or(Ok(None)),
     };
     if !matches!(put, Ok(Some(_))) {
         spot.place.put_back(&here, name, name).unwrap_or_default(); // the old signature is better than none
@@ -284,7 +385,7 @@ mod tests {
         }
 
         fn write(&self, byte: u8) -> bool {
-            write(&self.spot(&|| Ok(true)), &signature(byte)).unwrap().is_some()
+            write_one(self.spot(&|| Ok(true)), byte).unwrap().is_some()
         }
 
         fn old(&self, byte: u8) -> Old<Identity> {
@@ -315,6 +416,10 @@ mod tests {
         fn bring_back(&self) -> usize {
             removal::bring_back(&self.private).unwrap().count
         }
+    }
+
+    fn write_one(spot: Spot<'_>, byte: u8) -> Result<Option<Stat>, FsError> {
+        write(&[(spot, &signature(byte))]).pop().unwrap()
     }
 
     fn collect(dir: &Path, below: &str, all: &mut Vec<(String, Vec<u8>)>) {
@@ -442,11 +547,8 @@ mod tests {
                 let still =
                     meanwhile(at, || fs::rename(f.at("in/sub"), f.at("outside/sub")).unwrap(), &asked);
                 let spot = f.spot(&still);
-                let done = if has_old {
-                    replace(&spot, &f.old(1), &signature(2))
-                } else {
-                    write(&spot, &signature(2))
-                };
+                let done =
+                    if has_old { replace(&spot, &f.old(1), &signature(2)) } else { write_one(spot, 2) };
                 if asked.get() < at {
                     continue;
                 }

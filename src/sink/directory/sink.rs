@@ -1,6 +1,5 @@
 //! The directories of a rule, as the pipeline and the workers see them as a sink.
 
-use std::cell::Cell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,19 +14,19 @@ use crate::escape::Escaped;
 use crate::fs::flush::Flusher;
 use crate::fs::lease::Writer;
 use crate::fs::private::Private;
-use crate::fs::{Dir, FsError, Identity, RelPath, Staging};
+use crate::fs::{Dir, Identity, RelPath, Staging};
 use crate::hold::{AttemptError, Conflict};
 use crate::message::log;
 use crate::policy::Rule;
 use crate::settle::PairVersion;
 use crate::signature::{Signature, Suffix};
 use crate::signing::Reason;
+use crate::sink::directory::publisher::{Order, Publisher};
 use crate::sink::directory::quarantine::store::Store;
 use crate::sink::directory::quarantine::{self, Case};
 use crate::sink::directory::removal::{self, Part};
 use crate::sink::directory::remover::{RemovalGuard, Remover};
-use crate::sink::directory::sign::{self, Spot};
-use crate::sink::directory::{deliver, exchange};
+use crate::sink::directory::{deliver, exchange, sign};
 use crate::sink::warrant::Warrant;
 use crate::sink::{Delivered, NameTaken, Old, PutAway, Removed, Sink};
 use crate::source::Snapshot;
@@ -49,6 +48,8 @@ pub(crate) struct DirectorySink {
     pub(crate) destination: Option<(Dir, u32)>,
     /// Flushes what it publishes.
     pub(crate) disk: Arc<Flusher>,
+    /// Writes signatures beside payloads.
+    pub(crate) publisher: Arc<Publisher>,
     /// Removes what it delivered from the watched directory.
     pub(crate) remover: Arc<Remover>,
     /// The quarantine store, where there is one.
@@ -184,37 +185,18 @@ impl Sink<DirectorySource> for DirectorySink {
         let Some(beside) = RelPath::new(path.parent().join(signature.name_beside(path.name()))) else {
             return Err(AttemptError::bug("what is signed has a name without room for a suffix"));
         };
-        let (origin, name) = (snapshot.origin.clone(), path.name().to_owned());
-        let digest = snapshot.hashed.digest.clone();
-        let (private, disk, signature) =
-            (Arc::clone(&self.private), Arc::clone(&self.disk), signature.clone());
-        let suffix = self.rule.suffix();
-        blocking(move || {
-            let place = origin.parent()?;
-            let payload = Cell::new(origin.payload.identity);
-            let still = || -> Result<bool, FsError> {
-                let there = origin.version_of_same(place, &name, &digest, &payload.get())?;
-                there.into_iter().for_each(|version| payload.set(version));
-                Ok(there.is_some())
-            };
-            let spot = Spot { private: &private, place, path: &beside, still: &still, disk: &disk };
-            let written = match old {
-                None => sign::write(&spot, &signature),
-                Some(old) => sign::replace(&spot, &old, &signature),
-            };
-            let written = match written {
-                // What cannot be made may be looked for all the same.
-                Err(e) if e.source == Errno::NAMETOOLONG && e.path.file_name() == Some(beside.name()) => {
-                    let longest = place.looking().longest_name().min(beside.name().len() - 1);
-                    return Err(AttemptError::Refused(RefusalReason::name_too_long(longest, suffix)));
-                }
-                written => written?,
-            };
-            // Without one the payload is another, or somebody else put a signature there meanwhile.
-            let written = written.ok_or(AttemptError::Changed)?;
-            Ok(PairVersion { payload: Some(payload.get()), signature: Some(written.identity) })
-        })
-        .await
+        let order = Order {
+            origin: snapshot.origin.clone(),
+            path: path.clone(),
+            digest: snapshot.hashed.digest.clone(),
+            beside,
+            signature: signature.clone(),
+            suffix: self.rule.suffix(),
+        };
+        match old {
+            None => self.publisher.write(order).await,
+            Some(old) => self.publisher.replace(order, old).await,
+        }
     }
 
     async fn obstacle(
