@@ -51,6 +51,7 @@ pub(crate) fn run(arguments: &Watch, keyring: Option<PathBuf>, for_people: bool)
         Options { once: arguments.once, dry_run: arguments.dry_run, allow_root: arguments.allow_root };
     daemon::admit(&policy, options)?;
     raise_descriptors();
+    daemon::share_heaps();
     if !arguments.dry_run && policy.rules.iter().any(|rule| rule.create) {
         create_keys(&policy, policy.keyring.as_ref().or(keyring.as_ref()))?;
     }

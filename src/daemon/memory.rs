@@ -1,6 +1,7 @@
-//! Returns memory to the system after many files were processed.
+//! Keeps the C library from keeping more memory than is in use, and has it return that after many
+//! files were processed.
 
-#![expect(unsafe_code, reason = "no safe wrapper of malloc_trim exists")]
+#![expect(unsafe_code, reason = "no safe wrappers of mallopt and malloc_trim exist")]
 
 use std::time::Duration;
 
@@ -12,6 +13,20 @@ pub(crate) async fn give_back() {
     for wait in [Duration::ZERO, QUIET] {
         tokio::time::sleep(wait).await;
         tokio::task::spawn_blocking(trim).await.unwrap_or_default(); // the runtime is going down
+    }
+}
+
+/// Heaps of the C library, at most. By default there are eight for each processor, and each keeps
+/// what its threads once needed.
+#[cfg(target_env = "gnu")]
+const HEAPS: libc::c_int = 2;
+
+/// Has all threads that are not started yet share a few heaps.
+pub(crate) fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number that malloc reads when a thread first needs a heap (mallopt(3)).
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
     }
 }
 

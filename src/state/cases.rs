@@ -587,7 +587,11 @@ async fn o10_state_of_version_3_gets_its_indexes_and_what_it_remembers_is_found_
     assert_eq!(names(state.signed_with(&rule, &signature).await.unwrap()), ["a", "bb"]);
     let mut renamed = [1; 40];
     renamed[39] = 9;
-    assert_eq!(names(state.signed_before_a_move(&rule, Version(renamed)).await.unwrap()), ["a"]);
+    let nothing = RelPath::new("nothing").unwrap();
+    assert_eq!(
+        names(state.remembered_and_moved(&rule, &nothing, Some(Version(renamed))).await.unwrap().1),
+        ["a"]
+    );
     assert!(state.is_signature_on_record(&rule, &signature).await.unwrap());
     assert!(!state.is_signature_on_record("other", &signature).await.unwrap());
     let DecisionReason::Refusal(reason) = unfit else { panic!() };

@@ -45,6 +45,8 @@ pub struct State {
     requests: mpsc::Sender<Request>,
     path: PathBuf,
     commits: watch::Receiver<u64>,
+    /// Ends when the database is closed.
+    closed: watch::Receiver<()>,
 }
 
 impl State {
@@ -95,12 +97,25 @@ impl State {
         let (requests, queue) = mpsc::channel();
         let (commit, commits) = watch::channel(0);
         let place = Place { path: path.clone(), file };
+        let (closing, closed) = watch::channel(());
         // Ends when the last handle is dropped. A panic in it closes the channel, which every
         // caller sees.
         let thread = thread::Builder::new().name("state".into());
         // If no thread can be started, the channel is closed and every request fails.
-        drop(thread.spawn(move || serve(&connection, &queue, &place, &commit)));
-        Self { requests, path, commits }
+        drop(thread.spawn(move || {
+            serve(&connection, &queue, &place, &commit);
+            drop(connection);
+            drop(closing);
+        }));
+        Self { requests, path, commits, closed }
+    }
+
+    /// Closes the database when all that was asked before is done, for which the process would not
+    /// wait. One that was closed in order is opened more quickly. What is asked from now on fails.
+    pub(crate) async fn close(mut self) {
+        if self.requests.send(Request::End).is_ok() {
+            while self.closed.changed().await.is_ok() {}
+        }
     }
 
     /// Changes when something was written: perhaps the record has more rows.
@@ -126,6 +141,25 @@ impl State {
     pub async fn remembered(&self, rule: &str, path: &RelPath) -> Result<Option<Remembered>, StateError> {
         let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
         self.call(move |db| remembered(db, &rule, &path)).await
+    }
+
+    /// The last decision about a path; and, if its payload has come just now, those about the paths
+    /// that this file was signed in place under, if it was only renamed since.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn remembered_and_moved(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        came: Option<Version>,
+    ) -> Result<(Option<Remembered>, Vec<(RelPath, Remembered)>), StateError> {
+        let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
+        self.call(move |db| {
+            let moved = came.map(|payload| signed_before_a_move(db, &rule, &payload)).transpose()?;
+            Ok((remembered(db, &rule, &path)?, moved.unwrap_or_default()))
+        })
+        .await
     }
 
     /// The last decisions about many paths of one rule, in the order asked.
@@ -413,20 +447,6 @@ impl State {
     ) -> Result<Vec<(RelPath, Remembered)>, StateError> {
         let (rule, digest) = (rule.to_owned(), signature.digest());
         self.call(move |db| signed_with(db, &rule, &digest)).await
-    }
-
-    /// The paths of a rule that this file was last signed in place under, if it was only renamed
-    /// since; no more than a few of them.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub(crate) async fn signed_before_a_move(
-        &self,
-        rule: &str,
-        payload: Version,
-    ) -> Result<Vec<(RelPath, Remembered)>, StateError> {
-        let rule = rule.to_owned();
-        self.call(move |db| signed_before_a_move(db, &rule, &payload)).await
     }
 
     /// Whether it is on record that a rule made or adopted this signature, whatever became of the

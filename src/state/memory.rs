@@ -155,7 +155,37 @@ fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Dig
     text.map(|text| text.parse().map_err(failed)).transpose()
 }
 
+/// What was about to be signed is signed: most of its row stays, and with it the pages of its
+/// indexes, each of which would be another one for each file.
+fn is_signed_as_noted(db: &Connection, d: &Decision) -> rusqlite::Result<bool> {
+    if d.outcome != Outcome::Signed {
+        return Ok(false);
+    }
+    let updated = db
+        .prepare_cached(
+            "UPDATE decided SET signature = ?3, outcome = ?4, reason = ?5, details = ?6
+             WHERE rule = ?1 AND path = ?2 AND outcome = 'signing' AND fingerprint = ?7
+             AND payload IS ?8 AND digest IS ?9 AND signature_digest IS ?10",
+        )?
+        .execute(params![
+            d.rule,
+            d.path.as_bytes(),
+            d.signature.map(|v| v.0),
+            d.outcome.as_str(),
+            d.reason.as_ref().map(DecisionReason::as_str),
+            d.reason.as_ref().and_then(DecisionReason::details),
+            d.fingerprint,
+            d.payload.map(|v| v.0),
+            d.digest.as_ref().map(Digest::to_string),
+            d.signature_digest.as_ref().map(Digest::to_string),
+        ])?;
+    Ok(updated > 0)
+}
+
 pub(super) fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
+    if is_signed_as_noted(db, d)? {
+        return Ok(());
+    }
     db.prepare_cached(
         "INSERT OR REPLACE INTO decided
          (rule, path, fingerprint, payload, signature, outcome, reason, details, digest, signature_digest)

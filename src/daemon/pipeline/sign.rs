@@ -39,7 +39,9 @@ impl<K: Kms> Pipeline<K> {
         rule: &SignRule,
         work: &Attempt<VersionOf<B>>,
     ) -> Result<AttemptOutcome, AttemptError> {
-        let row = self.state.remembered(&site.rule.name, &work.path).await?;
+        let came = (rule.deliver_to.is_none()).then(|| came_just_now(work)).flatten();
+        let asked = self.state.remembered_and_moved(&site.rule.name, &work.path, came);
+        let (row, moved) = asked.await?;
         if let Some(outcome) = Box::pin(self.finish_delivered(site, work, row.as_ref())).await? {
             return Ok(outcome);
         }
@@ -47,7 +49,7 @@ impl<K: Kms> Pipeline<K> {
         if !self.dry_run {
             self.ask_breaker(std::slice::from_ref(&rule.key), Operation::Encrypt)?;
         }
-        if rule.deliver_to.is_none() && Box::pin(self.is_half_moved(site, work, row.as_ref())).await? {
+        if rule.deliver_to.is_none() && Box::pin(is_half_moved(site, work, row.as_ref(), moved)).await? {
             return Ok(AttemptOutcome::HalfMoved);
         }
         let taken = Box::pin(self.take(site, work, row.as_ref(), rule.deliver_to.is_some())).await?;
@@ -162,37 +164,6 @@ impl<K: Kms> Pipeline<K> {
         Ok(decide::opened(is_valid, is_genuine, fits))
     }
 
-    /// Whether one file of a signed pair was renamed a moment ago and the other one was not yet, so
-    /// that it may still follow: people move pairs one file at a time. Signed now, the pair would
-    /// have two signatures, or another file's.
-    async fn is_half_moved<B: Backend>(
-        &self,
-        site: &Site<B>,
-        work: &Attempt<VersionOf<B>>,
-        row: Option<&Remembered>,
-    ) -> Result<bool, AttemptError> {
-        let PairVersion { payload: Some(payload), signature: None } = &work.versions else {
-            return Ok(false);
-        };
-        let rule = &site.rule.name;
-        if is_recent(payload) {
-            // The payload went first: where it was its signature lies alone.
-            for (path, row) in self.state.signed_before_a_move(rule, payload.stored()).await? {
-                let signature = lone_signature(site, &path).await?;
-                if path != work.path && is_moved(row.signature, signature.as_ref()) {
-                    return Ok(true);
-                }
-            }
-        }
-        // Its signature went first, to a name that has no file yet.
-        let signature = row.filter(|row| row.outcome.is_signed_in_place()).and_then(|row| row.signature);
-        let Some(path) = signature.and_then(|signature| site.lone_signatures().seen(&signature)) else {
-            return Ok(false);
-        };
-        let lies_there = lone_signature(site, &path).await?;
-        Ok(is_moved(signature, lies_there.as_ref()) && lies_there.as_ref().is_some_and(is_recent))
-    }
-
     /// Makes a signature and writes it, in place of `old` if there is one.
     async fn write<B: Backend>(
         &self,
@@ -208,7 +179,9 @@ impl<K: Kms> Pipeline<K> {
             return self.remember(site, work, &taken, Outcome::Signed).await;
         }
         let (signed, _place) = self.make_signature(site, rule, work, context, &mut taken).await?;
-        if !site.source.is_still(&work.path, &mut taken).await? {
+        // Only after a long wait: whoever writes the signature asks once more.
+        let has_waited = old.is_some() || site.batcher.is_some();
+        if has_waited && !site.source.is_still(&work.path, &mut taken).await? {
             return Err(AttemptError::Changed);
         }
         let facts = || Facts {
@@ -342,6 +315,45 @@ impl<K: Kms> Pipeline<K> {
 pub(crate) fn is_recent(version: &impl Version) -> bool {
     let age = clock::since_epoch().checked_sub(version.changed());
     age.is_some_and(|age| age < HALF_MOVED)
+}
+
+/// The payload of an attempt, if it has no signature and came so short a time ago that it may be
+/// the first of a signed pair that is being moved.
+fn came_just_now<V: Version>(work: &Attempt<V>) -> Option<state::Version> {
+    match &work.versions {
+        PairVersion { payload: Some(payload), signature: None } if is_recent(payload) => {
+            Some(payload.stored())
+        }
+        _ => None,
+    }
+}
+
+/// Whether one file of a signed pair was renamed a moment ago and the other one was not yet, so
+/// that it may still follow: people move pairs one file at a time. Signed now, the pair would have
+/// two signatures, or another file's. `moved` are the names that the payload was signed under.
+async fn is_half_moved<B: Backend>(
+    site: &Site<B>,
+    work: &Attempt<VersionOf<B>>,
+    row: Option<&Remembered>,
+    moved: Vec<(RelPath, Remembered)>,
+) -> Result<bool, AttemptError> {
+    if work.versions.payload.is_none() || work.versions.signature.is_some() {
+        return Ok(false);
+    }
+    // The payload went first: where it was its signature lies alone.
+    for (path, row) in moved.into_iter().filter(|(path, _)| *path != work.path) {
+        let signature = lone_signature(site, &path).await?;
+        if is_moved(row.signature, signature.as_ref()) {
+            return Ok(true);
+        }
+    }
+    // Its signature went first, to a name that has no file yet.
+    let signature = row.filter(|row| row.outcome.is_signed_in_place()).and_then(|row| row.signature);
+    let Some(path) = signature.and_then(|signature| site.lone_signatures().seen(&signature)) else {
+        return Ok(false);
+    };
+    let lies_there = lone_signature(site, &path).await?;
+    Ok(is_moved(signature, lies_there.as_ref()) && lies_there.as_ref().is_some_and(is_recent))
 }
 
 /// The signature of a path where it lies without its payload.
