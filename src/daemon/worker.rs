@@ -100,7 +100,8 @@ pub(crate) struct Worker<K, B: Backend> {
     site: Option<Arc<Site<B>>>,
     /// The hints and scans of the source, while it is attached.
     feed: Option<<B::Source as Source>::Feed>,
-    pairs: HashMap<RelPath, PairState<VersionOf<B>>>,
+    /// Each in a place of its own: a map that grows has room for twice as many.
+    pairs: HashMap<RelPath, Box<PairState<VersionOf<B>>>>,
     timers: BTreeSet<(Moment, RelPath)>,
     /// Attempts before files are quiet.
     early: EarlyAttempts,
@@ -536,7 +537,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let may_join = |entry: &PairState<VersionOf<B>>| {
             !entry.running && entry.hold.is_none() && !self.is_late(entry, now)
         };
-        if self.ready.is_empty() && !self.pairs.values().any(may_join) {
+        if self.ready.is_empty() && !self.pairs.values().any(|entry| may_join(entry)) {
             batcher.hurry();
         }
     }

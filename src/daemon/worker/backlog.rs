@@ -188,6 +188,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let mut oldest: Option<(Duration, &RelPath, &PairState<VersionOf<B>>)> = None;
         let mut held = 0;
         for (path, entry) in &self.pairs {
+            let entry: &PairState<_> = entry;
             held += usize::from(entry.hold.is_some());
             let (count, longest, next) = longest.entry(entry.cause(want)).or_insert((0, entry, entry.timer));
             *count += 1;

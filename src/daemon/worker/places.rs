@@ -57,7 +57,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             linked_since: None,
         };
         set_timer(&mut self.timers, &mut entry, &path, now);
-        self.pairs.insert(path, entry);
+        self.pairs.insert(path, Box::new(entry));
     }
 
     /// Whether another pair may be entered. If there are too many, the one that has longest to wait
