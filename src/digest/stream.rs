@@ -13,8 +13,8 @@ use super::set::{DigestRequest, DigestSet, SetHasher};
 /// Bytes of a piece, in which inputs are read: large enough that system calls and hand-overs do not
 /// show, small enough to stay in the cache.
 pub const PIECE: usize = 256 * 1024;
-/// Bytes to begin with: most files are smaller. Thousands of large pieces, taken and given back
-/// between what stays for long, would leave the heap full of holes.
+/// Bytes to begin with, on the stack: most files are smaller. Thousands of large pieces, taken and
+/// given back between what stays for long, would leave the heap full of holes.
 const FIRST: usize = 8 * 1024;
 /// Pieces under way: one being read, one being hashed, one waiting each way.
 const PIECES: usize = 4;
@@ -28,16 +28,20 @@ pub fn hash<E: Send>(
     request: DigestRequest,
     mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
 ) -> Result<DigestSet, E> {
-    let mut piece = vec![0; FIRST];
+    let mut first = [0; FIRST];
+    let mut piece = Vec::new();
     let mut hasher = SetHasher::new(request);
     let mut whole = 0;
     while whole < PIECE {
-        if whole == piece.len() {
+        if whole == FIRST && piece.is_empty() {
+            piece.reserve_exact(PIECE);
+            piece.extend_from_slice(&first);
             piece.resize(PIECE, 0);
         }
-        match read(piece.get_mut(whole..).unwrap_or_default())? {
+        let into = if piece.is_empty() { &mut first[..] } else { &mut piece[..] };
+        match read(into.get_mut(whole..).unwrap_or_default())? {
             0 => {
-                hasher.update(piece.get(..whole).unwrap_or_default());
+                hasher.update(into.get(..whole).unwrap_or_default());
                 return Ok(hasher.finish());
             }
             len => whole += len,
