@@ -17,6 +17,7 @@
 mod fair;
 mod kms;
 mod large;
+mod many;
 mod place;
 mod prompt;
 mod rest;
@@ -25,7 +26,7 @@ mod small;
 /// A part: its name on the command line, and what it runs.
 type Part = (&'static str, fn());
 
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     ("large", large::one_file),
     ("several", large::several_files),
     ("sign", small::sign),
@@ -37,6 +38,7 @@ const PARTS: [Part; 11] = [
     ("flood", fair::flood),
     ("queue", fair::queue),
     ("rest", rest::at_rest),
+    ("many", many::many_files),
 ];
 
 fn main() {
@@ -53,5 +55,9 @@ fn main() {
 /// A line of the table. The ratio is to what was run beside it.
 fn line(what: &str, took: std::time::Duration, beside: Option<std::time::Duration>) {
     let ratio = beside.map(|beside| format!("{:.2}", took.as_secs_f64() / beside.as_secs_f64()));
-    println!("{what:<58} {:>8.3} s {:>8}", took.as_secs_f64(), ratio.unwrap_or_default());
+    let (time, unit) = match took {
+        short if short < std::time::Duration::from_millis(1) => (took.as_secs_f64() * 1e6, "µs"),
+        _ => (took.as_secs_f64(), "s"),
+    };
+    println!("{what:<58} {time:>8.3} {unit} {:>8}", ratio.unwrap_or_default());
 }

@@ -80,6 +80,25 @@ impl Place {
         took
     }
 
+    /// Runs the program, and returns the processor's time that it used, its own and the kernel's, and
+    /// its peak of memory in KiB.
+    pub(crate) fn used(&self, arguments: &[&str]) -> (Duration, u64) {
+        let before = children_used();
+        let mut child = self.prepare(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let (mut peak, status) = (0, format!("/proc/{}/status", child.id()));
+        let done = loop {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let found = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            peak = found.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(peak);
+            match child.try_wait().unwrap() {
+                Some(done) => break done,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        assert!(done.success(), "{arguments:?}: {done}");
+        (children_used() - before, peak)
+    }
+
     /// A daemon that is ready.
     pub(crate) fn daemon(&self) -> Daemon {
         let mut command = self.prepare(&["watch", "--policy", "policy.toml"]);
@@ -115,6 +134,16 @@ impl Drop for Daemon {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+/// The processor's time that ended children of this process have used (proc_pid_stat(5), `cutime`
+/// and `cstime`, in hundredths of a second).
+fn children_used() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks: u64 = fields[13..15].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10 * ticks)
 }
 
 pub(crate) fn name(i: usize) -> String {
