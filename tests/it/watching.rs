@@ -2,13 +2,15 @@
 //! not let go.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
 use crate::support::daemon::Daemon;
 use crate::support::files::{all_names, drop_pair, names, verifies};
+use crate::support::metrics::{Page, ask};
 use crate::support::place::Place;
 use crate::support::policy::{SIGN, VERIFY, impatient, place, set_policy, with};
 
@@ -33,6 +35,27 @@ fn w1_w2_w18_an_overflow_loses_nothing() {
     place.write("in/new/deep/late.bin", "content");
     daemon.waits_for_nth("signed", 2);
     verifies(&place, "in/new/deep/late.bin", "file=late.bin");
+}
+
+/// More files than there are places in memory, each of which takes its place for the time of
+/// `settle`: the scan waits where it is.
+#[test]
+fn p10_more_files_than_there_are_places_are_listed_once() {
+    const FILES: usize = 30_000;
+    let place = place(&with(SIGN, "settle = \"5s\""));
+    for i in 0..FILES {
+        symlink("nowhere", place.path(format!("in/{i}"))).unwrap(); // refused, which costs little
+    }
+    let daemon = Daemon::start(&place);
+    let socket = place.path("state/control.sock");
+    let page = || Page::parse(&ask(UnixStream::connect(&socket).unwrap(), "/metrics", "").body);
+    let refused = [("rule", "sign"), ("outcome", "refused")];
+    daemon.until("waits for room", || page().value("kms_sig_more_waiting", &[("rule", "sign")]) == 1.0);
+    daemon.until("refused all", || page().value("kms_sig_files_total", &refused) == f64::from(FILES as u32));
+    let scans = || page().value("kms_sig_scans_total", &[("rule", "sign")]);
+    daemon.until("scanned", || scans() >= 1.0);
+    assert_eq!((scans(), page().value("kms_sig_more_waiting", &[("rule", "sign")])), (1.0, 0.0));
+    assert_eq!(daemon.stop().code(), Some(0));
 }
 
 /// What a process asks the kernel to tell it of files, for each directory that it watches
