@@ -25,6 +25,7 @@ pub(crate) mod watchdog;
 pub(crate) mod worker;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -56,6 +57,9 @@ use reloads::Reloads;
 pub(crate) use start::admit;
 use start::{open_state, prepare};
 pub use summary::Summary;
+
+/// How long closing the state may take. A kill after that is safe (P4).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs until ordered to stop, or with `once` until every file present is decided or left. `ready`
 /// fires when each rule either watches its directory and has its first scan queued, or is held for
@@ -132,10 +136,14 @@ pub async fn run<K: Kms>(
     let reloads = Reloads::new(&policy, options, status);
     let status = Arc::clone(status);
     let mut daemon = Daemon { status, ready: Some(ready), orders, reloads, workers: Workers::default() };
-    tokio::select! {
-        ended = serve(policy, kms, options, state, &mut daemon) => ended,
+    let ended = tokio::select! {
+        ended = serve(policy, kms, options, state.clone(), &mut daemon) => ended,
         Some(Err(ended)) = state_watchdog.join_next() => Err(DaemonError::Worker(format!("state's watchdog: {ended}"))),
+    };
+    if ended.is_ok() {
+        tokio::time::timeout(CLOSE_TIMEOUT, state.close()).await.unwrap_or_default();
     }
+    ended
 }
 
 /// Answers the watchdog for the state thread, by a round trip through its queue.

@@ -45,6 +45,8 @@ pub struct State {
     requests: mpsc::Sender<Request>,
     path: PathBuf,
     commits: watch::Receiver<u64>,
+    /// Ends when the database is closed.
+    closed: watch::Receiver<()>,
 }
 
 impl State {
@@ -95,12 +97,25 @@ impl State {
         let (requests, queue) = mpsc::channel();
         let (commit, commits) = watch::channel(0);
         let place = Place { path: path.clone(), file };
+        let (closing, closed) = watch::channel(());
         // Ends when the last handle is dropped. A panic in it closes the channel, which every
         // caller sees.
         let thread = thread::Builder::new().name("state".into());
         // If no thread can be started, the channel is closed and every request fails.
-        drop(thread.spawn(move || serve(&connection, &queue, &place, &commit)));
-        Self { requests, path, commits }
+        drop(thread.spawn(move || {
+            serve(&connection, &queue, &place, &commit);
+            drop(connection);
+            drop(closing);
+        }));
+        Self { requests, path, commits, closed }
+    }
+
+    /// Closes the database when all that was asked before is done, for which the process would not
+    /// wait. One that was closed in order is opened more quickly. What is asked from now on fails.
+    pub(crate) async fn close(mut self) {
+        if self.requests.send(Request::End).is_ok() {
+            while self.closed.changed().await.is_ok() {}
+        }
     }
 
     /// Changes when something was written: perhaps the record has more rows.

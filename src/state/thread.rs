@@ -40,6 +40,8 @@ pub(super) enum Request {
     /// Answer the watchdog.
     Echo(oneshot::Sender<()>),
     Work(Work),
+    /// Do what was asked before, and end.
+    End,
 }
 
 /// Where the database is.
@@ -73,23 +75,25 @@ pub(super) fn serve(
 ) {
     let path = &place.path;
     let mut changes = db.total_changes();
-    let mut works = VecDeque::new();
+    let (mut works, mut ends) = (VecDeque::new(), false);
     loop {
         if works.is_empty() {
+            if ends {
+                return;
+            }
             let Ok(request) = requests.recv() else { return };
-            take(request, &mut works);
+            ends |= take(request, &mut works);
         }
-        take_all(requests, &mut works);
+        ends |= take_all(requests, &mut works);
         if works.is_empty() {
             continue;
         }
         if works.len() >= MANY {
             thread::sleep(MOMENT);
-            take_all(requests, &mut works);
+            ends |= take_all(requests, &mut works);
         }
-        let mut going = place
-            .check()
-            .and_then(|()| begin(db, || take_all(requests, &mut works)).map_err(|e| state_error(path, &e)));
+        let meanwhile = || ends |= take_all(requests, &mut works);
+        let mut going = place.check().and_then(|()| begin(db, meanwhile).map_err(|e| state_error(path, &e)));
         let mut replies = Vec::new();
         for work in works.drain(..works.len().min(MAX_GROUP)) {
             let Done { failed, reply } = work(going.clone().map(|()| db));
@@ -115,15 +119,22 @@ pub(super) fn serve(
     }
 }
 
-fn take_all(requests: &mpsc::Receiver<Request>, works: &mut VecDeque<Work>) {
-    requests.try_iter().for_each(|request| take(request, works));
+/// Takes what has come. Whether the end is asked for.
+fn take_all(requests: &mpsc::Receiver<Request>, works: &mut VecDeque<Work>) -> bool {
+    let mut ends = false;
+    for request in requests.try_iter() {
+        ends |= take(request, works);
+    }
+    ends
 }
 
-fn take(request: Request, works: &mut VecDeque<Work>) {
+fn take(request: Request, works: &mut VecDeque<Work>) -> bool {
     match request {
         Request::Echo(answer) => answer.send(()).unwrap_or_default(), // who no longer asks needs no answer
         Request::Work(work) => works.push_back(work),
+        Request::End => return true,
     }
+    false
 }
 
 /// IMMEDIATE: commands write history beside the daemon. A transaction that has read cannot begin to

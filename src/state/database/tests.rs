@@ -134,3 +134,49 @@ async fn a_row_that_cannot_be_understood_is_no_decision_and_hides_no_other() {
     assert_eq!(found, [Some(Some(known)), None, None, None, Some(None), None]);
     assert!(state.remembered("r", &paths[1]).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn c6_what_was_closed_in_order_is_looked_at_quickly_and_what_was_not_as_a_whole() {
+    let temp = tempfile::tempdir().unwrap();
+    let (state, _) = State::open(temp.path()).unwrap();
+    let digest = Some(Digest::of(b"signature"));
+    state.record(Decision { signature_digest: digest, ..decision("a", 1) }).await.unwrap();
+    let asked = state.clone();
+    state.close().await;
+    let (file, journal) = (temp.path().join(FILE), temp.path().join(format!("{FILE}-wal")));
+    assert!(!journal.exists(), "it is closed when this returns");
+    assert!(asked.remembered("rule", &RelPath::new("a").unwrap()).await.is_err());
+    // An index that lacks a row.
+    let sql = "PRAGMA writable_schema = ON;
+               UPDATE sqlite_schema SET sql = replace(sql, 'IS NOT NULL', 'IS NULL')
+               WHERE name = 'decided_signature'";
+    Connection::open(&file).unwrap().execute_batch(sql).unwrap();
+    let (state, found) = State::open(temp.path()).unwrap();
+    assert_eq!(found, Found::Whole);
+    state.close().await;
+    std::fs::write(&journal, "").unwrap(); // as after a kill
+    assert!(matches!(State::open(temp.path()).unwrap().1, Found::SetAside(_)));
+}
+
+#[tokio::test]
+async fn what_was_about_to_be_signed_and_is_has_the_row_that_it_would_have_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let (state, _) = State::open(temp.path()).unwrap();
+    let path = RelPath::new("a").unwrap();
+    let digest = |text: &str| Some(Digest::of(text.as_bytes()));
+    let signed = |payload, content: &str| Decision {
+        signature: Some(Version([9; 40])),
+        digest: digest(content),
+        signature_digest: digest("signature"),
+        ..decision("a", payload)
+    };
+    for (noted, then) in [(signed(1, "x"), signed(1, "x")), (signed(1, "x"), signed(2, "y"))] {
+        let noted = Decision { outcome: Outcome::Signing, signature: None, ..noted };
+        state.note(noted).await.unwrap();
+        state.record(then.clone()).await.unwrap();
+        let row = state.remembered("rule", &path).await.unwrap().unwrap();
+        assert_eq!((row.outcome, row.payload, row.signature), (Outcome::Signed, then.payload, then.signature));
+        assert!(row.digest.unwrap().matches(then.digest.unwrap().as_bytes()));
+        assert!(row.signature_digest.is_some());
+    }
+}
