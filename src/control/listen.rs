@@ -115,8 +115,8 @@ pub(super) fn split(path: &Path) -> io::Result<(OwnedFd, std::ffi::OsString)> {
     Ok((rustix::fs::open(dir, flags, Mode::empty())?, name.to_owned()))
 }
 
-/// The most bytes of a socket's name: what the kernel takes for its path, less `/proc/self/fd/`, the
-/// number of a descriptor of seven digits, and a slash (see [`short`]).
+/// The most bytes of a socket's name: what the kernel takes for its path, less `/proc/self/fd/`,
+/// the number of a descriptor of seven digits, and a slash (see [`short`]).
 const MAX_NAME: usize = 107 - 14 - 7 - 1;
 
 /// Why a socket could not be made, found out without making it.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// The operation, as in "cannot ACTION PATH WHY". An operation that code branches on is a variant of
-/// its own; the words of `Other` are only shown.
+/// The operation, as in "cannot ACTION PATH WHY". An operation that code branches on is a variant
+/// of its own; the words of `Other` are only shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Anything else.
