@@ -1,5 +1,5 @@
 //! File systems in user space, and others with less than most: what they lack is done without, or
-//! told where somebody can do something about it. Needs bindfs, encfs and /dev/fuse.
+//! told where somebody can do something about it. Needs bindfs, encfs, mergerfs and /dev/fuse.
 
 use std::fs;
 use std::path::Path;
