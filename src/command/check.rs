@@ -115,7 +115,9 @@ fn inspect(
         findings.extend(inspection.findings);
         sections.push(rule_section(rule, findings));
     }
-    let control = control::inspect(policy, depth);
+    let mut control = control::inspect(policy, depth);
+    let is_told = |says: &str| sections.iter().flat_map(|it| &it.findings).any(|it| it.says == says);
+    control.retain(|finding| finding.level == Level::Fine || !is_told(&finding.says));
     sections.push(Section {
         kind: "control",
         rule: None,

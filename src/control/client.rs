@@ -78,7 +78,7 @@ fn obstacle(path: &Path, is_only_one: bool) -> Option<String> {
         Err(Obstacle::Bind(error @ (BindError::Foreign(_) | BindError::TooLong(_)))) => {
             Some(error.to_string())
         }
-        Ok(()) | Err(Obstacle::NoDirectory | Obstacle::Bind(_)) => None,
+        Ok(()) | Err(Obstacle::NoDirectory | Obstacle::Untrusted(_) | Obstacle::Bind(_)) => None,
     }
 }
 

@@ -124,6 +124,8 @@ const MAX_NAME: usize = 107 - 14 - 7 - 1;
 pub(crate) enum Obstacle {
     /// Its directory is not there.
     NoDirectory,
+    /// Others could put another one in its place.
+    Untrusted(TrustError),
     /// What making it would say.
     Bind(BindError),
 }
@@ -177,6 +179,7 @@ fn check_place(path: &Path) -> Result<(), BindError> {
 pub(crate) fn look(path: &Path) -> Result<(), Obstacle> {
     match check_place(path) {
         Err(BindError::Trust(TrustError::Missing(_))) => return Err(Obstacle::NoDirectory),
+        Err(BindError::Trust(error)) => return Err(Obstacle::Untrusted(error)),
         checked => checked.map_err(Obstacle::Bind)?,
     }
     let failed = |source: io::Error| Obstacle::Bind(BindError::Io { path: path.to_owned(), source });

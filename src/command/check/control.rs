@@ -10,6 +10,7 @@ use crate::chain;
 use crate::control::{self, Obstacle};
 use crate::diagnose::inspect::{Depth, Finding};
 use crate::escape::quoted;
+use crate::fs::trust::TrustError;
 use crate::policy::Policy;
 
 /// What findings about the socket are about.
@@ -48,6 +49,13 @@ fn of_socket(policy: &Policy, socket: &Path, depth: Depth) -> Finding {
                 Depth::Start => Finding::note(SOCKET, says, to_do),
                 Depth::Whole => Finding::fix(SOCKET, says, to_do),
             }
+        }
+        Err(Obstacle::Untrusted(TrustError::Io(error))) => {
+            Finding::unknown(SOCKET, chain::one_line(&error), "run this as the daemon's user")
+        }
+        // In the words of the policy's other places: one directory is often at fault for several.
+        Err(Obstacle::Untrusted(error)) => {
+            Finding::fix(SOCKET, format!("not trusted: {}", chain::one_line(&error)), "")
         }
         Err(Obstacle::Bind(error)) => Finding::fix(SOCKET, chain::one_line(&error), ""),
     }
