@@ -29,6 +29,7 @@ use crate::escape::quoted;
 use crate::message::log;
 use crate::policy::Policy;
 use listen::{Loopback, Socket};
+pub(crate) use listen::{Obstacle, look, try_out};
 pub(crate) use order::Order;
 use peer::Peer;
 

@@ -19,6 +19,7 @@ pub mod flush;
 pub(crate) mod host;
 pub(crate) mod lease;
 mod lock;
+pub(crate) mod modes;
 mod mount;
 mod names;
 mod path_walk;

@@ -96,6 +96,10 @@ pub enum Conflict {
     InvalidSignature,
 }
 
+/// What to do about a directory out of which nothing can be moved.
+pub(crate) const TO_CROSS: &str =
+    "give that directory a rule of its own; a mergerfs can be mounted with ignorepponrename=true instead";
+
 /// The words for what holds a file, but for those of KMS.
 const OF_OURS: [&str; 15] = [
     "whose-signature",
@@ -229,9 +233,7 @@ impl Hold {
             Self::Fs(e) if e.source == rustix::io::Errno::ACCESS => {
                 "let the daemon's user read and move the file"
             }
-            Self::Fs(e) if e.source == rustix::io::Errno::XDEV => {
-                "give that directory a rule of its own; for a mergerfs, or mount it with ignorepponrename=true"
-            }
+            Self::Fs(e) if e.source == rustix::io::Errno::XDEV => TO_CROSS,
             Self::Fs(e) if e.source == rustix::io::Errno::ROFS => {
                 "under systemd, name one path above all that the policy names in ReadWritePaths= of the unit; \
                  otherwise see why it is read-only"

@@ -303,7 +303,10 @@ impl EventFault {
             Self::Silent => {
                 "nothing at first: a new watcher is built; if it lasts, restart the daemon and report it"
             }
-            Self::Unseen => "let the daemon's user read the directories; the log names them",
+            Self::Unseen => {
+                "let the daemon's user read the directories that the log names, or leave them out, as with exclude = \
+                 [\"lost+found\"]"
+            }
         }
     }
 }

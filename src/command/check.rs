@@ -5,6 +5,7 @@
 
 mod aws;
 mod caller;
+mod control;
 mod host;
 mod keys;
 mod report;
@@ -25,7 +26,7 @@ use crate::policy::{Policy, Rule};
 use crate::state::reader::{Decisions, HistoryError};
 use crate::terminal;
 use keys::Need;
-use report::{Report, Section};
+use report::{POLICY, Report, Section};
 
 /// Checks a policy and what it names on this host; online, its keys and the host as well.
 ///
@@ -114,6 +115,15 @@ fn inspect(
         findings.extend(inspection.findings);
         sections.push(rule_section(rule, findings));
     }
+    let mut control = control::inspect(policy, depth);
+    let is_told = |says: &str| sections.iter().flat_map(|it| &it.findings).any(|it| it.says == says);
+    control.retain(|finding| finding.level == Level::Fine || !is_told(&finding.says));
+    sections.push(Section {
+        kind: "control",
+        rule: None,
+        title: "the daemon's control socket and metrics".to_owned(),
+        findings: control,
+    });
     if depth == Depth::Whole {
         let mut findings = host::inspect(policy, directories);
         findings.push(keys::clock(kms.clock_error(), &answers));
@@ -129,7 +139,7 @@ fn unread_state(error: &HistoryError) -> Finding {
 /// The policy as a whole: who asks, and what it names for all rules.
 fn policy_section(policy: &Policy, findings: Vec<Finding>) -> Section<'_> {
     let findings = inspect::once_each(findings);
-    Section { kind: "policy", rule: None, title: format!("policy {}", quoted(&policy.file)), findings }
+    Section { kind: POLICY, rule: None, title: format!("policy {}", quoted(&policy.file)), findings }
 }
 
 fn rule_section(rule: &Rule, findings: Vec<Finding>) -> Section<'_> {

@@ -162,11 +162,15 @@ impl Failure {
             | Self::BothStandard
             | Self::Itself
             | Self::Occupied { .. }
-            | Self::Write(WriteError::Planted { .. })
+            | Self::Write(WriteError::Planted { .. } | WriteError::Open { .. })
             | Self::Terminal
             | Self::LogFilter(_)
             | Self::Host(_)
-            | Self::Keyring(KeyringError::Exists { .. } | KeyringError::NotLocal(_)) => Exit::Usage,
+            | Self::Keyring(
+                KeyringError::Exists { .. }
+                | KeyringError::NotLocal(_)
+                | KeyringError::Write(WriteError::Open { .. }),
+            ) => Exit::Usage,
             Self::Policy(faults) if faults.may_pass() => Exit::Unfinished,
             Self::Policy(_) => Exit::Usage,
             Self::Daemon(error) => error.exit(),

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 
 use crate::context::ContextError;
 use crate::daemon::{DaemonError, StoreError};
-use crate::fs::FsError;
 use crate::fs::atomic_write::WriteError;
 use crate::fs::trust::TrustError;
+use crate::fs::{Action, FsError};
 use crate::key::{KeyError, Provider};
 use crate::kms::local::KeyringError;
 use crate::kms::{Hint, Trouble, TroubleKind};
@@ -31,6 +31,7 @@ pub(super) fn reading(error: &Error) -> &'static str {
 pub(super) fn writing(error: &WriteError) -> &'static str {
     let source = match error {
         WriteError::Write { source, .. } | WriteError::Flush { source, .. } => source,
+        WriteError::Open { .. } => return "mount it so, or name a place on a local file system",
         WriteError::Planted { .. } => return "remove the link",
         WriteError::Changed(_) => return "run it again when nobody else writes there",
     };
@@ -45,6 +46,9 @@ pub(super) fn writing(error: &WriteError) -> &'static str {
 
 /// For a directory that cannot be made, opened or written to.
 pub(super) const fn directory(error: &FsError) -> &'static str {
+    if matches!(error.action, Action::KeepPrivate(_)) {
+        return "mount it with the options that are named, or name a directory on a local file system";
+    }
     match error.source {
         Errno::NOENT => "make it, or name another",
         Errno::NOTDIR | Errno::EXIST | Errno::LOOP => "move away what is there, or name another directory",

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::listen::{short, split};
+use super::listen::{BindError, Obstacle, look, short, split};
 use super::report::Outcome;
 use crate::escape::{Escaped, quoted};
 use crate::exit::Exit;
@@ -31,7 +31,7 @@ const MAX_ANSWER: usize = 256 << 20;
 pub enum ControlError {
     /// Nobody is there.
     #[error("no daemon answers at {}", shown(.0))]
-    NoDaemon(Vec<PathBuf>),
+    NoDaemon(Vec<(PathBuf, Option<String>)>),
     /// The socket is not for this user.
     #[error("user {} may not ask the daemon at {}", rustix::process::geteuid().as_raw(), quoted(.0))]
     Denied(PathBuf),
@@ -55,10 +55,31 @@ pub enum ControlError {
     /// It cannot, now.
     #[error("{0}")]
     NotNow(String),
+    /// This user has all the places that one may have.
+    #[error("{0}")]
+    NoPlace(String),
 }
 
-fn shown(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| quoted(path)).collect::<Vec<_>>().join(" or ")
+/// Each place, with what keeps a daemon from having its socket there, if anything.
+fn shown(places: &[(PathBuf, Option<String>)]) -> String {
+    let shown = places.iter().map(|(path, obstacle)| match obstacle {
+        Some(obstacle) => format!("{} (where it can have no socket: {obstacle})", quoted(path)),
+        None => quoted(path),
+    });
+    shown.collect::<Vec<_>>().join(" or ")
+}
+
+/// What keeps a daemon from having its socket there, as far as this user can see. That others could
+/// put one there, or that this user could not, says nothing about the daemon's.
+fn obstacle(path: &Path, is_only_one: bool) -> Option<String> {
+    match look(path) {
+        // Of several places, it has made the directory of one.
+        Err(Obstacle::NoDirectory) if is_only_one => Some("its directory is not there".to_owned()),
+        Err(Obstacle::Bind(error @ (BindError::Foreign(_) | BindError::TooLong(_)))) => {
+            Some(error.to_string())
+        }
+        Ok(()) | Err(Obstacle::NoDirectory | Obstacle::Untrusted(_) | Obstacle::Bind(_)) => None,
+    }
 }
 
 impl ControlError {
@@ -71,20 +92,24 @@ impl ControlError {
             | Self::Broken { .. }
             | Self::Forbidden(_)
             | Self::Gone(_)
-            | Self::NotNow(_) => Exit::Unfinished,
+            | Self::NotNow(_)
+            | Self::NoPlace(_) => Exit::Unfinished,
         }
     }
 
     /// What a person can do about it.
-    pub(crate) const fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::NoDaemon(places) if places.iter().any(|(_, obstacle)| obstacle.is_some()) => Some(
+                "do what it says, or name another path with [control] socket; the daemon tries again every minute",
+            ),
             Self::NoDaemon(_) => Some(
                 "see whether it runs (systemctl status kms-sig); --policy or --socket say which daemon is meant",
             ),
             Self::Denied(_) => Some("run it as root or as the daemon's user, or join the daemon's group"),
             Self::Broken { .. } => Some("try again; if it lasts, see the daemon's log"),
             Self::Forbidden(_) => Some("run it with sudo, or as the daemon's user"),
-            Self::Refused(_) | Self::Gone(_) | Self::NotNow(_) => None,
+            Self::Refused(_) | Self::Gone(_) | Self::NotNow(_) | Self::NoPlace(_) => None,
         }
     }
 }
@@ -112,7 +137,9 @@ impl Daemon {
                 Err(_) => {} // not there, or left by a killed one
             }
         }
-        Err(denied.map_or_else(|| ControlError::NoDaemon(sockets.to_vec()), ControlError::Denied))
+        let is_only_one = sockets.len() == 1;
+        let silent = || sockets.iter().map(|path| (path.clone(), obstacle(path, is_only_one))).collect();
+        Err(denied.map_or_else(|| ControlError::NoDaemon(silent()), ControlError::Denied))
     }
 
     /// Asks for something in JSON.
@@ -184,6 +211,7 @@ impl Daemon {
             StatusCode::FORBIDDEN => ControlError::Forbidden(said),
             StatusCode::ACCEPTED | StatusCode::SERVICE_UNAVAILABLE => ControlError::NotNow(said),
             StatusCode::GONE => ControlError::Gone(said),
+            StatusCode::TOO_MANY_REQUESTS => ControlError::NoPlace(said),
             _ => ControlError::Refused(said),
         })
     }

@@ -85,7 +85,7 @@ pub(super) async fn events(
              (kms-sig events --follow), and try again",
             peer.uid()
         );
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, message);
+        return refusal(StatusCode::TOO_MANY_REQUESTS, message);
     };
     let (Some(plan), Some(commits)) = (routes.status.plan().borrow().clone(), routes.status.commits()) else {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting; ask again");

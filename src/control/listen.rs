@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,6 +26,7 @@ use super::peer::Peer;
 use super::places;
 use super::places::{Bounds, Places};
 use crate::escape::quoted;
+use crate::fs::staging::fresh_name;
 use crate::fs::trust::{self, TrustError};
 
 /// Connections to loopback at the same time: scrapers, not crowds.
@@ -44,7 +46,7 @@ const MODE: u32 = 0o660;
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BindError {
+pub(crate) enum BindError {
     /// Others could put another one in its place.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -54,6 +56,12 @@ pub(super) enum BindError {
     /// Something that is no socket has the name.
     #[error("{} is no socket; remove it", quoted(.0))]
     Foreign(PathBuf),
+    /// More than the kernel takes.
+    #[error(
+        "the name of the control socket {} is too long: it may have {MAX_NAME} bytes, in a directory of any depth",
+        quoted(.0)
+    )]
+    TooLong(PathBuf),
     /// What is made there as a socket is none.
     #[error(
         "{} lies on a file system that has no sockets (of FUSE, rclone's and some others); name another path with \
@@ -107,6 +115,21 @@ pub(super) fn split(path: &Path) -> io::Result<(OwnedFd, std::ffi::OsString)> {
     Ok((rustix::fs::open(dir, flags, Mode::empty())?, name.to_owned()))
 }
 
+/// The most bytes of a socket's name: what the kernel takes for its path, less `/proc/self/fd/`,
+/// the number of a descriptor of seven digits, and a slash (see [`short`]).
+const MAX_NAME: usize = 107 - 14 - 7 - 1;
+
+/// Why a socket could not be made, found out without making it.
+#[derive(Debug)]
+pub(crate) enum Obstacle {
+    /// Its directory is not there.
+    NoDirectory,
+    /// Others could put another one in its place.
+    Untrusted(TrustError),
+    /// What making it would say.
+    Bind(BindError),
+}
+
 /// What has the socket's name.
 enum Occupant {
     Socket,
@@ -143,6 +166,54 @@ fn is_private(dir: &OwnedFd, me: u32) -> bool {
     rustix::fs::fstat(dir).is_ok_and(|stat| stat.st_uid == me && stat.st_mode & 0o022 == 0)
 }
 
+/// Checks that nobody else could put a socket of theirs there, and that it can have its name.
+fn check_place(path: &Path) -> Result<(), BindError> {
+    trust::check(path.parent().unwrap_or(path))?;
+    match path.file_name() {
+        Some(name) if name.len() > MAX_NAME => Err(BindError::TooLong(path.to_owned())),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Looks whether a socket could be made, or is there, and makes nothing.
+pub(crate) fn look(path: &Path) -> Result<(), Obstacle> {
+    match check_place(path) {
+        Err(BindError::Trust(TrustError::Missing(_))) => return Err(Obstacle::NoDirectory),
+        Err(BindError::Trust(error)) => return Err(Obstacle::Untrusted(error)),
+        checked => checked.map_err(Obstacle::Bind)?,
+    }
+    let failed = |source: io::Error| Obstacle::Bind(BindError::Io { path: path.to_owned(), source });
+    let (dir, name) = split(path).map_err(failed)?;
+    match rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => match occupant(&dir, &name) {
+            Occupant::Socket | Occupant::Leftover => {}
+            Occupant::Foreign => return Err(Obstacle::Bind(BindError::Foreign(path.to_owned()))),
+        },
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(failed(error.into())),
+    }
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    let writable = rustix::fs::accessat(&dir, ".", access, AtFlags::EACCESS);
+    writable.map_err(|error| failed(error.into()))
+}
+
+/// As [`look`], and whether there are sockets at all in that directory: one is made under another
+/// name, and removed.
+pub(crate) fn try_out(path: &Path) -> Result<(), Obstacle> {
+    look(path)?;
+    let failed = |source: io::Error| Obstacle::Bind(BindError::Io { path: path.to_owned(), source });
+    let (dir, _) = split(path).map_err(failed)?;
+    let name = fresh_name();
+    let bound = std::os::unix::net::UnixListener::bind(short(&dir, &name));
+    let is_socket = matches!(occupant(&dir, &name), Occupant::Socket);
+    rustix::fs::unlinkat(&dir, &name, AtFlags::empty()).ok(); // it may never have come there
+    match bound {
+        Ok(_) if !is_socket => Err(Obstacle::Bind(BindError::NoSockets(path.to_owned()))),
+        Ok(_) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
 impl Socket {
     /// Makes the socket. One that a killed daemon left is removed, and so is what an earlier one
     /// has left on a file system without sockets; one at which somebody answers is not.
@@ -150,7 +221,7 @@ impl Socket {
     /// # Errors
     /// [`BindError`].
     pub(crate) fn bind(path: &Path) -> Result<Self, BindError> {
-        trust::check(path.parent().unwrap_or(path))?;
+        check_place(path)?;
         let failed = |source: io::Error| BindError::Io { path: path.to_owned(), source };
         let (dir, name) = split(path).map_err(failed)?;
         let at = short(&dir, &name);
@@ -277,7 +348,7 @@ async fn refuse(stream: &UnixStream, peer: Peer) -> io::Result<()> {
         format!("user {uid} has too many connections here; end some (kms-sig events), and try again");
     let body = serde_json::json!({ "message": message }).to_string();
     let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
          connection: close\r\n\r\n{body}",
         body.len()
     );

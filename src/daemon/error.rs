@@ -61,8 +61,15 @@ impl DaemonError {
     /// The exit code it ends the process with.
     pub(crate) const fn exit(&self) -> Exit {
         match self {
-            Self::Trust(TrustError::Io(_)) | Self::Store(StoreError::Trust(TrustError::Io(_))) => {
-                Exit::Unfinished
+            // As `check` has it: what a restart does not change ends no unit's restarts otherwise.
+            Self::Trust(TrustError::Io(error))
+            | Self::Store(StoreError::Trust(TrustError::Io(error)) | StoreError::Fs(error))
+            | Self::Fs(error) => {
+                if error.is_lasting() {
+                    Exit::Usage
+                } else {
+                    Exit::Unfinished
+                }
             }
             Self::Root
             | Self::Host(_)
@@ -70,9 +77,8 @@ impl DaemonError {
             | Self::Store(StoreError::Trust(_))
             | Self::Fixed(_) => Exit::Usage,
             Self::Locked(_)
-            | Self::Store(StoreError::Fs(_) | StoreError::Locked(_))
+            | Self::Store(StoreError::Locked(_))
             | Self::State(_)
-            | Self::Fs(_)
             | Self::Fatal(_)
             | Self::Unfinished
             | Self::Worker(_) => Exit::Unfinished,

@@ -107,15 +107,25 @@ pub(crate) struct Settled {
     pub(crate) outcome: Outcome,
     /// Why, where the outcome alone does not say.
     pub(crate) reason: Option<DecisionReason>,
+    /// Whether it was decided before, and the same again: there is no new row of it on record.
+    pub(crate) is_repeated: bool,
 }
 
 impl Settled {
     fn judged(outcome: Outcome, reason: Reason) -> Self {
-        Self { outcome, reason: Some(DecisionReason::Verdict(reason)) }
+        Self::new(outcome, Some(DecisionReason::Verdict(reason)))
     }
 
     fn plain(outcome: Outcome) -> Self {
-        Self { outcome, reason: None }
+        Self::new(outcome, None)
+    }
+
+    fn new(outcome: Outcome, reason: Option<DecisionReason>) -> Self {
+        Self { outcome, reason, is_repeated: false }
+    }
+
+    fn repeated(self) -> Self {
+        Self { is_repeated: true, ..self }
     }
 }
 
@@ -203,7 +213,7 @@ impl<K: Kms> Pipeline<K> {
                 log!(Refused, rule = site.rule.name, %file, cause, %reason);
             }
             let reason = Some(DecisionReason::Refusal(reason));
-            let settled = Settled { outcome: Outcome::Refused, reason };
+            let settled = Settled::new(Outcome::Refused, reason);
             let decisions = if site.refusals.may_record(&path) { &mut recorded } else { &mut noted };
             decisions.push(site.decision(&path, &versions, &settled, facts));
             all.push(settled);
@@ -221,7 +231,7 @@ impl<K: Kms> Pipeline<K> {
     pub(crate) async fn sum_up<B: Backend>(&self, site: &Site<B>, is_end: bool) -> Result<(), Hold> {
         let Some((count, last)) = site.refusals.unrecorded(self.clock.now(), is_end) else { return Ok(()) };
         let reason = Some(DecisionReason::MoreRefused(count));
-        let settled = Settled { outcome: Outcome::Refused, reason };
+        let settled = Settled::new(Outcome::Refused, reason);
         let sum = site.decision(&last, &PairVersion::NONE, &settled, Facts::default());
         self.state.record_sum(sum).await.map_err(Hold::State)
     }
@@ -334,7 +344,7 @@ impl<K: Kms> Pipeline<K> {
         }
         let row = row.filter(|row| taken.is_of(row) && would_decide_again(site, row));
         let Some(row) = row else { return Ok(None) };
-        let settled = Settled { outcome: row.outcome, reason: row.reason.clone() };
+        let settled = Settled::new(row.outcome, row.reason.clone()).repeated();
         let again = site.decision(&work.path, &taken.versions(), &settled, facts(taken, None));
         self.state.note(again).await?;
         Ok(Some(AttemptOutcome::Settled(settled)))

@@ -119,6 +119,8 @@ pub(crate) struct RuleStatus {
 pub(crate) struct Figures {
     /// Files decided since the daemon started, by outcome. Never decreases.
     pub(crate) outcomes: BTreeMap<&'static str, u64>,
+    /// Files that were decided again as they were before, and so are not counted there.
+    pub(crate) repeated: u64,
     /// How often files were held since the daemon started, by cause. Never decreases.
     pub(crate) holds: BTreeMap<&'static str, u64>,
     /// Bytes of files hashed since the daemon started.
@@ -454,7 +456,7 @@ impl Status {
 impl Figures {
     /// How many files were decided since the daemon started.
     pub(crate) fn handled(&self) -> u64 {
-        self.outcomes.values().sum()
+        self.outcomes.values().sum::<u64>().saturating_add(self.repeated)
     }
 }
 
@@ -462,6 +464,12 @@ impl RuleStatus {
     /// Counts a decided file. Waiting readers are woken by the next [`RuleStatus::show`].
     pub(crate) fn count(&self, outcome: Outcome) {
         *lock(&self.figures).outcomes.entry(outcome.as_str()).or_default() += 1;
+    }
+
+    /// Counts a file that was decided again as it was before.
+    pub(crate) fn count_repeated(&self) {
+        let mut figures = lock(&self.figures);
+        figures.repeated = figures.repeated.saturating_add(1);
     }
 
     /// Counts a hold.

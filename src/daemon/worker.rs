@@ -74,7 +74,8 @@ const SHOW_ONCE: Duration = Duration::from_millis(200);
 /// In `--once`: how often to look whether everything left has had its time.
 const ONCE_CHECK: Duration = Duration::from_secs(1);
 
-/// In `--once`: how long a file may take to settle, beyond `settle` itself, before it is left.
+/// In `--once`: how long a file that nobody is known to work on may take to settle, beyond `settle`
+/// itself, before it is left.
 const ONCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the supervisor wants a worker to proceed.
@@ -548,7 +549,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     /// In `--once`: whether a pair is not waited for, or not any more.
     fn is_late(&self, entry: &PairState<VersionOf<B>>, now: Moment) -> bool {
-        let limit = self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
+        let limit = match entry.pair.activity().is_busy() {
+            true => self.timing.settle, // whoever works on it has his own time
+            false => self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE),
+        };
         entry.timer.is_none() || (entry.hold.is_none() && now > entry.first_seen + limit)
     }
 

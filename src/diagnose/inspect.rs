@@ -17,7 +17,7 @@ use crate::daemon::worker::timing;
 use crate::diagnose::inspect::finding::{CHECK_READING, words};
 pub(crate) use crate::diagnose::inspect::finding::{Depth, Finding, Level};
 pub(crate) use crate::diagnose::inspect::places::{inspect_policy, once_each};
-use crate::diagnose::inspect::places::{own, space, unopened};
+use crate::diagnose::inspect::places::{modes, own, space, to_write_there, unopened};
 use crate::diagnose::survey::{Survey, survey};
 use crate::escape::{Escaped, quoted};
 use crate::fs::lease;
@@ -28,6 +28,7 @@ use crate::fs::system::Support;
 use crate::fs::trust;
 use crate::fs::trust::TrustError;
 use crate::fs::{Action, Dir, Fitness, FsError, Kind};
+use crate::hold::TO_CROSS;
 use crate::policy::{Mode, Policy, Rollback, Rule};
 use crate::state::reader::Decisions;
 
@@ -71,7 +72,10 @@ pub(crate) fn inspect(
     };
     let mut findings = Vec::new();
     let mut directories = 0;
-    match survey(&site, decisions) {
+    // Where what is moved would go, for whom the branch decides that it lies on.
+    let probe = Some(depth == Depth::Whole && rule.moves_files()).filter(|tries| *tries);
+    let probe = probe.and_then(|_| Rehearsal::within(&site.folder().root).ok());
+    match survey(&site, decisions, probe.as_ref().map(Rehearsal::dir)) {
         Ok(survey) => {
             findings.extend(files(rule, &survey));
             directories = survey.directories;
@@ -135,13 +139,24 @@ fn files(rule: &Rule, survey: &Survey) -> Vec<Finding> {
         findings.push(Finding::note(FILES, says, reason.hint()));
     }
     for error in &survey.unread {
-        findings.push(Finding::fix(FILES, words(error), "let the daemon's user read it"));
+        let name = error.path.file_name().map(|name| Escaped::new(name).to_string()).unwrap_or_default();
+        findings.push(Finding::fix(
+            FILES,
+            format!(
+                "{}; the files in it are not seen, and the rule is scanned every ten seconds",
+                words(error)
+            ),
+            format!("let the daemon's user read it, or leave it out: exclude = [\"{name}\"]"),
+        ));
     }
     if let Some(below) = survey.beyond.as_ref().filter(|_| rule.moves_files()) {
         findings.push(Finding::fix(
             FILES,
-            format!("no file can be moved out of {}, which is another subvolume or the like", quoted(below)),
-            "give it a rule of its own",
+            format!(
+                "no file can be moved out of {}, which is another subvolume, quota project or branch",
+                quoted(below)
+            ),
+            TO_CROSS,
         ));
     }
     if survey.capped {
@@ -296,12 +311,14 @@ fn writing(site: &DirectorySite, depth: Depth) -> Vec<Finding> {
     let mut findings = Vec::new();
     if site.rule.writes_to_root() {
         findings.push(match root.check_writable() {
-            Ok(()) if depth == Depth::Whole => match private::try_out(root) {
+            Ok(()) if depth == Depth::Whole => match root.try_modes() {
                 Ok(()) => tried(&site.rule, root),
                 Err(error) => Finding::fix("write", words(&error), ""),
             },
-            Ok(()) => Finding::fine("write", "the directory can be written to"),
-            Err(error) => Finding::fix("write", words(&error), "let the daemon's user write there"),
+            Ok(()) => modes("write", root)
+                .filter(|_| site.rule.moves_files() || root.has_nameless_files() == Support::No)
+                .unwrap_or_else(|| Finding::fine("write", "the directory can be written to")),
+            Err(error) => Finding::fix("write", words(&error), to_write_there(&error)),
         });
     }
     match private::is_name_taken(root) {
@@ -319,7 +336,7 @@ fn writing(site: &DirectorySite, depth: Depth) -> Vec<Finding> {
 fn delivery(site: &DirectorySite, floor: u64, depth: Depth) -> Vec<Finding> {
     let Some(dir) = site.destination() else { return Vec::new() };
     if let Err(error) = dir.check_writable() {
-        return vec![Finding::fix("deliver_to", words(&error), "let the daemon's user write there")];
+        return vec![Finding::fix("deliver_to", words(&error), to_write_there(&error))];
     }
     if depth == Depth::Start {
         return Vec::new();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::daemon::site::attach::DirectorySite;
 use crate::daemon::site::decided::{is_decided, is_stray};
-use crate::fs::{FsError, Identity};
+use crate::fs::{Action, Dir, FsError, Identity};
 use crate::source::Observation;
 use crate::source::directory::scan::Walk;
 use crate::state::Remembered;
@@ -57,11 +57,16 @@ fn refusal(
 }
 
 /// Walks the directory of a rule that is attached. What state remembers is in `decisions`; without
-/// any, every file would be processed. Changes nothing.
+/// any, every file would be processed. `probe` is a directory of ours in it, to which it is found
+/// out whether files can be moved where that is a matter of each. Changes nothing.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(crate) fn survey(site: &DirectorySite, decisions: Option<&Decisions>) -> Result<Survey, FsError> {
+pub(crate) fn survey(
+    site: &DirectorySite,
+    decisions: Option<&Decisions>,
+    probe: Option<&Dir>,
+) -> Result<Survey, FsError> {
     let mut walk = Walk::new(&site.rule);
     let mut survey = Survey::default();
     let root = &site.folder().root;
@@ -70,10 +75,17 @@ pub(crate) fn survey(site: &DirectorySite, decisions: Option<&Decisions>) -> Res
     let is_beyond = |below: &Path| {
         root.descend(below).and_then(|dir| dir.stat()).is_ok_and(|stat| stat.identity.dev != device)
     };
+    // A directory as good as what comes to lie in it, if it lies on one branch alone.
+    let is_on_branch = |below: &Path| {
+        let (Some(probe), Some(name)) = (probe, below.file_name()) else { return false };
+        let parent = root.descend(below.parent().unwrap_or(Path::new("")));
+        let checked = parent.and_then(|parent| parent.check_branch(name, probe));
+        checked.is_err_and(|error| error.action == Action::MoveAcross)
+    };
     let (mut directories, mut beyond) = (0, None);
     let mut on_dir = |below: &Path| {
         directories += 1;
-        if beyond.is_none() && is_beyond(below) {
+        if beyond.is_none() && (is_beyond(below) || is_on_branch(below)) {
             beyond = Some(below.to_owned());
         }
     };

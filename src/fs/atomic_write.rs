@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::escape::quoted;
 use crate::fs::chown::Owner;
-use crate::fs::{Identity, Kind, Stat, stat_file, trust};
+use crate::fs::{Identity, Kind, Stat, modes, mount, stat_file, trust};
 
 /// As many symbolic links as the kernel follows in one path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -73,6 +73,21 @@ pub enum WriteError {
         link: PathBuf,
         /// Why it is not trusted.
         why: Suspicion,
+    },
+    /// The file would be the caller's alone, and its file system lets others at it. Nothing was
+    /// written.
+    #[error(
+        "{} would be open to others (mode {mode:04o}): its file system does not keep modes and owners as they are set; \
+         mount it with {options}",
+        quoted(path)
+    )]
+    Open {
+        /// The file as the caller named it.
+        path: PathBuf,
+        /// The mode that it would have.
+        mode: u32,
+        /// The options by which it would have none for others.
+        options: &'static str,
     },
     /// Something took the place, or changed there, after the caller looked at it. Nothing was
     /// written.
@@ -416,6 +431,7 @@ impl Directory {
 /// What kept a file from being put in its place.
 enum Trouble {
     Write(io::Error),
+    Open(u32, &'static str),
     Changed,
     Flush(Errno),
 }
@@ -425,6 +441,7 @@ impl Trouble {
         let path = path.to_owned();
         match self {
             Self::Write(source) => WriteError::Write { path, source },
+            Self::Open(mode, options) => WriteError::Open { path, mode, options },
             Self::Changed => WriteError::Changed(path),
             Self::Flush(source) => WriteError::Flush { path, source: source.into() },
         }
@@ -446,11 +463,13 @@ impl From<Errno> for Trouble {
 /// Writes a whole file, and only then gives it its name.
 fn put(dir: &Directory, name: &OsStr, bytes: &[u8], access: Access, over: Over) -> Result<(), Trouble> {
     let mut staged = Staged::create(dir, name, access)?;
+    staged.check(access)?;
     staged.fill(bytes)?;
     match staged.publish(name, over) {
         // Without /proc, a file that has no name gets none.
         Err(Trouble::Write(error)) if staged.name.is_none() && is_nameless(&error) => {
             staged = Staged::named(dir, name, access)?;
+            staged.check(access)?;
             staged.fill(bytes)?;
             staged.publish(name, over)?;
         }
@@ -514,6 +533,18 @@ impl<'a> Staged<'a> {
         };
         let (name, fd): (_, OwnedFd) = dir.with_a_new_name(to, make)?;
         Ok(Self { dir, name: Some(name), file: fd.into() })
+    }
+
+    /// That nobody else can read what will be in it, if it is to be so.
+    fn check(&self, access: Access) -> Result<(), Trouble> {
+        let stat = stat(&self.file)?;
+        match access {
+            Access::Owner if !modes::is_owners(&stat) => {
+                let kind = mount::file_system(stat.mount).unwrap_or_default();
+                Err(Trouble::Open(stat.mode, kind.options_for_modes()))
+            }
+            Access::Owner | Access::Umask => Ok(()),
+        }
     }
 
     fn fill(&mut self, bytes: &[u8]) -> io::Result<()> {

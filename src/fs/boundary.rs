@@ -31,7 +31,7 @@ impl Dir {
     ///
     /// # Errors
     /// [`Action::MoveAcross`] if it cannot.
-    pub(super) fn check_branch(&self, name: &OsStr, to: &Self) -> Result<()> {
+    pub(crate) fn check_branch(&self, name: &OsStr, to: &Self) -> Result<()> {
         self.unless(is_on_other_branch(self, name, to).unwrap_or(false))
     }
 

@@ -9,7 +9,7 @@ use crate::escape::quoted;
 
 /// A system call that failed, with what it was for and on what.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("cannot {action} {}", quoted(path))]
+#[error("cannot {action} {}{}", quoted(path), action.why())]
 pub struct FsError {
     /// What was being done.
     pub(crate) action: Action,
@@ -33,6 +33,16 @@ impl FsError {
     /// which is not followed.
     pub(crate) fn is_no_directory(&self) -> bool {
         matches!(self.source, Errno::NOTDIR | Errno::LOOP)
+    }
+
+    /// Whether it stays so until a person changes something: what has a name or a right that is
+    /// needed, or what a mount is.
+    pub(crate) const fn is_lasting(&self) -> bool {
+        matches!(self.action, Action::KeepPrivate(_) | Action::UseLock)
+            || matches!(
+                self.source,
+                Errno::NOTDIR | Errno::LOOP | Errno::EXIST | Errno::ROFS | Errno::ACCESS | Errno::PERM
+            )
     }
 
     /// Whether the disk or a quota is full.

@@ -59,6 +59,16 @@ impl FileSystem {
         TELLS_WRITERS.contains(&self.0.as_deref().unwrap_or_default())
     }
 
+    /// Whether it has no modes of its own: what its mount shows of one directory, it shows of all.
+    pub(crate) fn has_no_modes(&self) -> bool {
+        matches!(self.0.as_deref(), Some("vfat" | "msdos" | "exfat"))
+    }
+
+    /// [`Self::options_for_modes`], unless it is known to keep modes.
+    pub(crate) fn options_if_no_modes(&self) -> Option<&'static str> {
+        (!self.keeps_modes()).then(|| self.options_for_modes())
+    }
+
     /// The options by which it has a directory of one user alone, where it does not keep modes.
     pub(crate) fn options_for_modes(&self) -> &'static str {
         match self.0.as_deref().unwrap_or_default() {

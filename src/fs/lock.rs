@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::dir::INSIDE;
 use super::stat::stat_fd;
-use super::{Dir, FsError, Kind, Result};
+use super::{Action, Dir, FsError, Kind, Result};
 
 /// A lock file that is locked, for as long as this lives.
 #[derive(Debug)]
@@ -53,8 +53,8 @@ impl Dir {
     /// long as they like (flock(2)), the file can be opened by nobody else (mode 0600).
     ///
     /// # Errors
-    /// What openat2(2) and flock(2) say, but for `EWOULDBLOCK`; `EPERM` for a file that others may
-    /// open.
+    /// What openat2(2) and flock(2) say, but for `EWOULDBLOCK`; [`Action::UseLock`] for a file that
+    /// others may open, [`Action::KeepPrivate`] where each one is.
     pub(crate) fn lock_file(&self, name: &OsStr) -> Result<Option<Lock>> {
         let path = || self.path().join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -63,8 +63,15 @@ impl Dir {
         let stat = stat_fd(&fd).map_err(|e| FsError::new("examine", path(), e))?;
         let is_ours = stat.uid == rustix::process::geteuid().as_raw();
         if stat.kind != Kind::File || !is_ours || stat.mode & 0o077 != 0 {
-            let action = "use the lock (it must be a file of the daemon's own, mode 0600; remove it)";
-            return Err(FsError::new(action, path(), Errno::PERM));
+            if let Err(error) = self.try_modes()
+                && matches!(error.action, Action::KeepPrivate(_))
+            {
+                if stat.identity.size == 0 {
+                    self.unlink(name).unwrap_or_default(); // nobody has used it, nor could
+                }
+                return Err(error);
+            }
+            return Err(FsError::new(Action::UseLock, path(), Errno::PERM));
         }
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock { fd, path: path() })),

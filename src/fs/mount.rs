@@ -53,6 +53,11 @@ pub(super) fn point(mount: u64) -> Result<Option<PathBuf>> {
     Ok(find(mount)?.map(|mount| unescaped(&mount.point).into()))
 }
 
+/// The type of what is mounted so; nothing if it is not told of.
+pub(super) fn file_system(mount: u64) -> Option<FileSystem> {
+    Some(find(mount).ok()??.file_system)
+}
+
 fn read() -> Result<String> {
     let failed =
         |e: io::Error| FsError::new("read", MOUNTINFO, Errno::from_io_error(&e).unwrap_or(Errno::IO));

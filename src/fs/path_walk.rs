@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::fs::chown::Owner;
+use crate::fs::file_system::FileSystem;
 use crate::fs::mount;
 use crate::fs::stat::stat_fd;
 use crate::fs::trust;
@@ -175,6 +176,11 @@ impl WalkedPath {
         &self.here().stat
     }
 
+    /// The type of its file system, where it is told.
+    pub(super) fn file_system(&self) -> Option<FileSystem> {
+        mount::file_system(self.stat().mount)
+    }
+
     fn start_over(&mut self) {
         self.below.clear();
     }
@@ -193,9 +199,13 @@ impl WalkedPath {
             (Err(Errno::NOENT), Missing::Make(mode)) => {
                 self.check_all_ours()?;
                 let dir = reopen(here, &here.path)?;
-                match dir.make_new_dir(name, mode) {
+                let made = match mode & 0o077 {
+                    0 => dir.make_private_dir(name).map(drop),
+                    _ => dir.make_new_dir(name, mode).map(drop),
+                };
+                match made {
                     Err(e) if e.source == Errno::EXIST => {}
-                    made => drop(made?),
+                    made => made?,
                 }
                 dir.sync()?;
                 open()

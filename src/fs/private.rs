@@ -28,9 +28,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::modes::is_private;
 use super::root_lock::{Refusal, RootLock};
 use super::staging::{RESERVED_PREFIX, random_hex};
-use super::{Action, Dir, Fitness, FsError, Kind, Lock, RelPath, Result, Staging, Stat};
+use super::{Action, Dir, Fitness, FsError, Lock, RelPath, Result, Staging, Stat};
 
 /// The file in it that is locked, and that says whose it is.
 pub const LOCK: &str = "lock";
@@ -271,7 +272,7 @@ impl Shared {
             There::Nothing => name,
             There::Strange => random_name(),
         };
-        let (dir, is) = make(&self.root, &name)?;
+        let (dir, is) = self.root.make_private_dir(&name)?;
         self.root.sync()?;
         Ok((name, dir, is))
     }
@@ -438,28 +439,6 @@ fn look(root: &Dir, name: &OsStr) -> Result<There> {
     Ok(if is_copy { There::Strange } else { There::Ours(dir, stat) })
 }
 
-/// Makes a folder that nobody else can enter.
-///
-/// # Errors
-/// `EEXIST`; [`Action::KeepPrivate`] where the file system has no such folder.
-fn make(root: &Dir, name: &OsStr) -> Result<(Dir, Stat)> {
-    root.make_missing_dir(name, 0o700)?;
-    let dir = root.descend(Path::new(name))?;
-    if !is_private(&dir.stat()?) {
-        dir.set_mode(0o700).unwrap_or_default(); // whether that had an effect is seen next
-    }
-    let stat = dir.stat()?;
-    if is_private(&stat) {
-        return Ok((dir, stat));
-    }
-    let file_system = root.file_system()?;
-    if file_system.keeps_modes() {
-        return Err(FsError::new("use", dir.path(), Errno::EXIST)); // it is another one by now
-    }
-    root.remove_dir(name).unwrap_or_default(); // the first error is the one to report
-    Err(FsError::new(Action::KeepPrivate(file_system.options_for_modes()), root.path(), Errno::PERM))
-}
-
 /// Whether one is there under its usual name, from an earlier run or an earlier policy.
 ///
 /// # Errors
@@ -476,26 +455,11 @@ pub(crate) fn is_name_taken(root: &Dir) -> Result<bool> {
     Ok(matches!(look(root, OsStr::new(RESERVED_PREFIX))?, There::Strange))
 }
 
-/// Whether a folder is to be had in a directory, tried out by making one and removing it.
-///
-/// # Errors
-/// As of [`Private::open`].
-pub(crate) fn try_out(root: &Dir) -> Result<()> {
-    let name = random_name();
-    make(root, &name)?;
-    root.remove_dir(&name)
-}
-
 /// Whether a name is one that a private folder has where `.kms-sig` is taken.
 pub(crate) fn is_other_name(name: &OsStr) -> bool {
     let rest = name.as_encoded_bytes().strip_prefix(RESERVED_PREFIX.as_bytes());
     let digits = rest.and_then(|rest| rest.strip_prefix(b"-"));
     digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
-}
-
-/// Whether a directory is one that nobody but this process's user, and root, can get at.
-pub(crate) fn is_private(stat: &Stat) -> bool {
-    stat.kind == Kind::Directory && stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o077 == 0
 }
 
 /// What an open directory is to this program, by whatever name it was opened.

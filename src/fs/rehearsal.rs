@@ -2,11 +2,12 @@
 //! do. Nobody but root can get at what lies in it; its name is one that nothing is done about.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use rustix::io::Errno;
 
 use super::staging::fresh_name;
-use super::{Dir, FsError, Result, Staging};
+use super::{Action, Dir, FsError, Result, Staging};
 
 /// A directory `.kms-sig-…`, which goes away with all that is in it.
 #[derive(Debug)]
@@ -23,7 +24,19 @@ impl Rehearsal {
     /// What mkdir(2) says.
     pub(crate) fn within(parent: &Dir) -> Result<Self> {
         let name = fresh_name();
-        let dir = parent.make_new_dir(&name, 0o700)?;
+        parent.make_missing_dir(&name, 0o700)?;
+        let dir = parent.descend(Path::new(&name))?;
+        dir.set_mode(0o700).unwrap_or_default(); // not all that is tried out needs it
+        Ok(Self { parent: parent.clone(), name, dir })
+    }
+
+    /// Makes one that nobody else can enter.
+    ///
+    /// # Errors
+    /// [`Action::KeepPrivate`] where there is none; what else mkdir(2) says.
+    pub(crate) fn private_within(parent: &Dir) -> Result<Self> {
+        let name = fresh_name();
+        let (dir, _) = parent.make_private_dir(&name)?;
         Ok(Self { parent: parent.clone(), name, dir })
     }
 
@@ -47,8 +60,7 @@ impl Dir {
         let after = self.stat_of(to)?;
         self.unlink(to)?;
         let is_known = before.zip(after).is_some_and(|(was, is)| is.identity.is_renamed_from(&was.identity));
-        let action = "know a file again that was moved (inode numbers change with names there) in";
-        if is_known { Ok(()) } else { Err(FsError::new(action, self.path(), Errno::STALE)) }
+        if is_known { Ok(()) } else { Err(FsError::new(Action::KnowMoved, self.path(), Errno::STALE)) }
     }
 }
 

@@ -14,9 +14,9 @@ use rustix::io::Errno;
 
 pub use ownership::TrustError;
 pub(super) use ownership::{check_above, check_root};
-pub(crate) use ownership::{check_mode, check_owner};
+pub(crate) use ownership::{check_mode, check_owner, or_mount};
 
-use super::{Dir, FsError, Kind};
+use super::{Action, Dir, FsError, Kind};
 use crate::fs::chown::Owner;
 use crate::fs::path_walk::{LastLink, Missing, TrustPolicy, WalkedPath, walk};
 
@@ -85,8 +85,20 @@ pub(crate) fn open_private_for(path: &Path, me: Owner) -> Result<Dir, TrustError
 /// [`TrustError`].
 pub(crate) fn create_private(path: &Path) -> Result<Dir, TrustError> {
     let walked = reach(path, Owner::current(), Missing::Make(0o700))?;
-    check_closed(path, &walked)?;
+    check_closed(path, &walked).map_err(|error| told_apart(error, path))?;
     walked.open(path)
+}
+
+/// Why a directory is open to others, where that can be found out by making another in it: no
+/// chmod(2) helps where the file system does not keep modes.
+pub(crate) fn told_apart(error: TrustError, path: &Path) -> TrustError {
+    if !matches!(error, TrustError::Open { options: Some(_), .. }) {
+        return error;
+    }
+    match Dir::open(path).and_then(|dir| dir.try_modes()) {
+        Err(no_modes) if matches!(no_modes.action, Action::KeepPrivate(_)) => no_modes.into(),
+        Ok(()) | Err(_) => error,
+    }
 }
 
 /// As [`check_for`]; a symlink at the end of the path is followed, as those on the way are.
@@ -107,7 +119,10 @@ fn check_closed(path: &Path, walked: &WalkedPath) -> Result<(), TrustError> {
     }
     match walked.stat().mode {
         mode if mode & 0o077 == 0 => Ok(()),
-        mode => Err(TrustError::Open { path: path.to_owned(), mode }),
+        mode => {
+            let options = walked.file_system().and_then(|kind| kind.options_if_no_modes());
+            Err(TrustError::Open { path: path.to_owned(), mode, options })
+        }
     }
 }
 

@@ -109,6 +109,16 @@ fn the_fuzzers_dictionary_has_every_key() {
     }
 }
 
+/// Whoever takes the comment away from a duration in the example changes nothing by it.
+#[test]
+fn a_duration_that_is_commented_out_in_the_annotated_policy_is_the_default() {
+    let text = std::fs::read_to_string(root().join("config/policy.toml")).unwrap();
+    let settle = text.lines().find(|line| line.starts_with("#settle = ")).unwrap();
+    let default = good("least.toml").rules[0].settle; // of a sign rule, as the first of the example is
+    let default = humantime::format_duration(default);
+    assert_eq!(settle.trim_start_matches('#'), format!("settle = \"{default}\""));
+}
+
 /// What the annotated policy does not show, an operator does not find.
 #[test]
 fn the_annotated_policy_shows_every_key() {

@@ -148,7 +148,7 @@ pub(super) const WATCH: Section = Section {
         key("include", "patterns of the file names that are meant", r#"include = ["*.tar.gz"]"#),
         key("exclude", "patterns of the file names that are not meant", r#"exclude = ["*.log"]"#),
         key("recursive", "whether directories below are watched too", "recursive = true"),
-        key("settle", "how long a file must be unchanged to count as complete", r#"settle = "2s""#),
+        key("settle", "how long a file must be unchanged to count as complete", r#"settle = "15s""#),
         key("prompt", "whether what is proved complete waits for nothing", "prompt = false"),
         key(
             "control_files",

@@ -1117,7 +1117,7 @@ fn what_stands_in_the_way_of_a_daemon_is_told_with_what_to_do() {
         at("state")
     ));
     place.write("state", "a file");
-    watch().exits(3).complains(&format!(
+    watch().exits(2).complains(&format!(
         "kms-sig: cannot open directory {:?}: not a directory\n{move_away}",
         at("state")
     ));
@@ -1136,7 +1136,7 @@ fn what_stands_in_the_way_of_a_daemon_is_told_with_what_to_do() {
     fs::remove_dir(place.path("state/state.db")).unwrap();
     place.shell("umask 077; echo >q").exits(0);
     watch()
-        .exits(3)
+        .exits(2)
         .complains_of(&format!("cannot open directory {:?}: not a directory\n{move_away}", at("q")));
     fs::remove_file(place.path("q")).unwrap();
     fs::remove_dir(place.path("in")).unwrap();

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use crate::support::control::{asked, status};
 use crate::support::daemon::Daemon;
+use crate::support::files::drop_pair;
 use crate::support::place::{PROGRAM, Place};
-use crate::support::policy::{SIGN, VERIFY, place, set_policy, with};
+use crate::support::policy::{SIGN, VERIFY, place, set_policy, with, without};
 
 const NO_SOCKET: &str = "no control socket; status and its like cannot be asked";
 
@@ -261,15 +262,20 @@ fn followers_of_events_leave_places_for_questions() {
     };
     let followers: Vec<_> = (0..32).map(|_| ask("/events?follow=true")).collect();
     assert!(followers.iter().all(|(_, said)| said == "HTTP/1.1 200"), "{followers:?}");
-    assert_eq!(ask("/events?follow=true").1, "HTTP/1.1 503");
+    assert_eq!(ask("/events?follow=true").1, "HTTP/1.1 429");
     place
         .run(["events", "--policy", "policy.toml"])
+        .exits(3)
+        .complains_of("is told events as often as one may be");
+    // Nor is a place waited for.
+    place
+        .run(["events", "--policy", "policy.toml", "--follow"])
         .exits(3)
         .complains_of("is told events as often as one may be");
     assert_eq!(status(&place)["phase"], "ready");
     // Nor do connections that say nothing, beyond those that there may be.
     let mut silent: Vec<_> = (0..32).map(|_| connect()).collect();
-    daemon.until("full", || ask("/status").1 == "HTTP/1.1 503");
+    daemon.until("full", || ask("/status").1 == "HTTP/1.1 429");
     place.run(["status", "--policy", "policy.toml"]).exits(3).complains_of("has too many connections here");
     silent.clear();
     daemon.until("free", || ask("/status").1 == "HTTP/1.1 200");
@@ -388,4 +394,65 @@ fn a_socket_deep_below_is_reached() {
     set_policy(&place, &format!("control.socket = \"{deep}\"\n{SIGN}"));
     let _daemon = Daemon::start(&place);
     place.run(["status", "--policy", "policy.toml"]).exits(0);
+}
+
+#[test]
+fn what_keeps_the_socket_from_being_made_is_found_before_and_told_by_status() {
+    let place = place(SIGN);
+    let at = |socket: &str| set_policy(&place, &format!("control.socket = \"{socket}\"\n{SIGN}"));
+    fs::create_dir(place.path("run")).unwrap();
+    place.write("run/file", "mine");
+    let long = format!("run/{}", "s".repeat(120));
+    for (socket, code, why) in [
+        ("run/file", 2, "is no socket; remove it"),
+        ("nowhere/s", 0, "is not there"), // a policy may be checked before there is anything
+        (&*long, 2, "is too long: it may have 85 bytes"),
+    ] {
+        at(socket);
+        for (words, code) in [(&["check"][..], code), (&["check", "--online"], 2)] {
+            let run = place.run([words, &["--policy", "policy.toml"]].concat()).exits(code);
+            let says = String::from_utf8_lossy(run.stdout()).into_owned();
+            assert!(says.contains(why) && !says.contains("refuse to start"), "{socket}: {says}");
+        }
+        // It does not keep a policy from being taken over.
+        place.run(["check", "--reload", "--policy", "policy.toml"]).exits(0);
+        place.run(["status", "--policy", "policy.toml"]).exits(3).complains_of(why);
+    }
+    at("run/s");
+    place.run(["check", "--online", "--policy", "policy.toml"]).exits(0);
+    assert_eq!(fs::read_dir(place.path("run")).unwrap().count(), 1, "what was tried out is gone");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = format!("control.metrics = \"{}\"\n", taken.local_addr().unwrap());
+    set_policy(&place, &format!("{metrics}{SIGN}"));
+    place.run(["check", "--policy", "policy.toml"]).exits(0);
+    let run = place.run(["check", "--online", "--policy", "policy.toml"]).exits(2);
+    assert!(String::from_utf8_lossy(run.stdout()).contains("metrics cannot be served at"));
+    drop(taken);
+    let _daemon = Daemon::start(&place);
+    place.run(["check", "--online", "--policy", "policy.toml"]).exits(0);
+}
+
+/// As `history` has them, however often a file is looked at again.
+#[test]
+fn a_file_that_is_decided_again_as_before_is_counted_once() {
+    let in_place = with(&without(VERIFY, "deliver_to"), "in_place = true");
+    for (rules, name, outcome) in [(SIGN, "sign", "signed"), (&*in_place, "verify", "valid")] {
+        let place = place(rules);
+        let daemon = Daemon::start(&place);
+        match name {
+            "sign" => place.write("in/f", "content"),
+            _ => drop_pair(&place, "f", "content"),
+        }
+        daemon.waits_for(outcome);
+        daemon.until("counted", || rule(&status(&place), name)["outcomes"][outcome] == 1);
+        let hashed = || rule(&status(&place), name)["hashed_bytes"].as_u64().unwrap();
+        for change in ["touch in/f", "chmod 600 in/f", "touch in/f"] {
+            let before = hashed();
+            place.shell(change).exits(0);
+            daemon.until("read again", || hashed() > before);
+        }
+        daemon.until("done", || rule(&status(&place), name)["waiting"] == 0);
+        assert_eq!(rule(&status(&place), name)["outcomes"][outcome], 1, "{name}");
+        assert_eq!(asked(&place, "history --json").len(), 1, "{name}");
+    }
 }

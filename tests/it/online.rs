@@ -2,7 +2,7 @@
 //! directories, as whoever the daemon is.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -214,4 +214,78 @@ fn without_online_nobody_is_asked_and_json_says_what_words_do() {
     let run = place.run(["check", "--policy", "policy.toml", "--json"]).exits(2).complains("");
     let faults = Found::read(run.stdout(), 2);
     assert!(faults.0["faults"][0]["message"].as_str().unwrap().contains("colour"), "{}", faults.0);
+}
+
+/// `current/policy.toml` by a link that is switched, and a ConfigMap's `policy.toml` that leads to
+/// `..data/policy.toml`.
+#[test]
+fn p7_a_policy_behind_a_link_is_as_good_to_the_check_as_to_the_daemon() {
+    let place = place(&with(SIGN, "path = \"../in\""));
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    let policy = policy.replace("\"state\"", "\"../state\"").replace("\"keyring\"", "\"../keyring\"");
+    for dir in ["v1", "map", "map/..2026", "open"] {
+        fs::create_dir(place.path(dir)).unwrap();
+    }
+    place.write("v1/policy.toml", &policy);
+    symlink("v1", place.path("current")).unwrap();
+    symlink("v1/policy.toml", place.path("linked.toml")).unwrap();
+    place.write("map/..2026/policy.toml", &policy);
+    symlink("..2026", place.path("map/..data")).unwrap();
+    symlink("..data/policy.toml", place.path("map/policy.toml")).unwrap();
+    let checks = [&["check"][..], &["check", "--online"], &["check", "--reload"]];
+    let each = |file: &str, code: i32| {
+        for words in checks {
+            let words = words.iter().copied().chain(["--policy", file]);
+            let run = place.run(words).exits(code);
+            let says = String::from_utf8(run.stdout().to_vec()).unwrap();
+            assert_eq!(says.contains("not trusted"), code != 0, "{file}: {says}");
+        }
+    };
+    for file in ["current/policy.toml", "map/policy.toml"] {
+        each(file, 0);
+        place.run(["watch", "--once", "--policy", file]).exits(0);
+    }
+    place.write("linked.toml", policy.replace("\"../", "\"")); // written through the link
+    each("linked.toml", 0);
+    // What others could have put there is not, wherever the link itself stands.
+    fs::rename(place.path("v1/policy.toml"), place.path("open/policy.toml")).unwrap();
+    fs::set_permissions(place.path("open"), Permissions::from_mode(0o777)).unwrap();
+    symlink("../open/policy.toml", place.path("v1/policy.toml")).unwrap();
+    each("linked.toml", 2);
+    place
+        .run(["watch", "--once", "--policy", "linked.toml"])
+        .exits(2)
+        .complains_of("can be written by others");
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_told_with_both_remedies_and_as_no_end_of_the_rule() {
+    let place = place(&with(VERIFY, "recursive = true"));
+    fs::create_dir(place.path("in/lost+found")).unwrap();
+    fs::set_permissions(place.path("in/lost+found"), Permissions::from_mode(0o055)).unwrap();
+    let check = || {
+        let output = plainly(&place, &["check", "--policy", "policy.toml"], &[]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = check();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("or leave it out: exclude = [\"lost+found\"]"), "{said}");
+    assert!(said.ends_with("1 rule cannot handle every file before that is changed\n"), "{said}");
+    set_policy(&place, &with(&with(VERIFY, "recursive = true"), "exclude = [\"lost+found\"]"));
+    assert_eq!(check().0, Some(0));
+    fs::set_permissions(place.path("in/lost+found"), Permissions::from_mode(0o700)).unwrap();
+}
+
+/// Otherwise a unit would start it again for ever.
+#[test]
+fn what_a_person_must_change_ends_the_daemon_with_code_2_as_it_does_the_check() {
+    for what in ["q", "state"] {
+        let place = place(VERIFY);
+        place.write(what, "no directory");
+        place.run(["check", "--policy", "policy.toml"]).exits(2);
+        place
+            .run(["watch", "--policy", "policy.toml", "--once"])
+            .exits(2)
+            .complains_of("hint: move away what is there, or name another directory");
+    }
 }

@@ -271,3 +271,22 @@ fn the_signature_of_a_file_that_was_renamed_goes_when_its_content_is_signed_agai
     assert_eq!(place.read("in/exchanged.sig"), theirs.as_bytes());
     verifies(&place, "in/F", "file=F");
 }
+
+#[test]
+fn once_leaves_what_somebody_works_on_after_settle() {
+    let place = place(SIGN);
+    place.write("in/a", "half");
+    place.write("in/a.aria2", "");
+    place.write("in/b", "half");
+    let writer = fs::OpenOptions::new().append(true).open(place.path("in/b")).unwrap();
+    std::thread::sleep(Duration::from_millis(200)); // older than settle
+    for words in [&["--once"][..], &["--once", "--dry-run"]] {
+        let begun = Instant::now();
+        let run = place.run([&["watch", "--policy", "policy.toml"], words].concat()).exits(3);
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        let says = String::from_utf8_lossy(run.stdout()).into_owned();
+        assert!(says.contains("a: left: unfinished: a control file"), "{says}");
+        assert!(says.contains("b: left: somebody still has it open for writing"), "{says}");
+    }
+    drop(writer);
+}

@@ -13,7 +13,7 @@ use crate::terminal::{Meaning, Palette};
 
 /// One part: the policy as a whole, a rule, the host.
 pub(super) struct Section<'a> {
-    /// For programs: `policy`, `rule`, `host`.
+    /// For programs: [`POLICY`], `rule`, `control`, `host`.
     pub(super) kind: &'static str,
     /// The rule, in the part of a rule.
     pub(super) rule: Option<&'a Rule>,
@@ -31,7 +31,16 @@ pub(super) struct Report<'a> {
     pub(super) sections: Vec<Section<'a>>,
 }
 
+/// The kind of the part that is about the policy as a whole: what is to be fixed there keeps the
+/// daemon from starting.
+pub(super) const POLICY: &str = "policy";
+
 impl Section<'_> {
+    /// Whether what is to be fixed is about some of its files alone.
+    fn works(&self) -> bool {
+        self.findings.iter().all(|finding| finding.level != Level::Fix || finding.about == FILES)
+    }
+
     fn has(&self, level: Level) -> bool {
         self.findings.iter().any(|finding| finding.level == level)
     }
@@ -80,8 +89,8 @@ impl Report<'_> {
     /// The exit code for who is about to reload: what holds single rules does not keep a policy
     /// from being taken over, or whoever may write to one watched directory could.
     pub(super) fn exit_of_reload(&self) -> Exit {
-        let of_policy = self.sections.iter().filter(|section| section.rule.is_none());
-        if of_policy.into_iter().any(|section| section.has(Level::Fix)) { Exit::Usage } else { Exit::Done }
+        let mut of_policy = self.sections.iter().filter(|section| section.kind == POLICY);
+        if of_policy.any(|section| section.has(Level::Fix)) { Exit::Usage } else { Exit::Done }
     }
 
     /// For people, in short: how each rule stands, and what is not as it should be.
@@ -97,21 +106,31 @@ impl Report<'_> {
     fn end_in_short(&self, colours: Palette) -> String {
         let (rules, whole): (Vec<_>, Vec<_>) =
             self.sections.iter().partition(|section| section.rule.is_some());
-        if whole.iter().any(|section| section.has(Level::Fix)) {
+        if whole.iter().any(|section| section.kind == POLICY && section.has(Level::Fix)) {
             return colours.bad("the daemon would refuse to start").to_string();
         }
         let counted = |n| if n == 1 { "1 rule".to_owned() } else { format!("{n} rules") };
         let mut end = counted(rules.len());
-        let bad = rules.iter().filter(|section| section.has(Level::Fix)).count();
-        if bad > 0 {
-            let bad = format!("{} cannot work before that is changed", counted(bad));
-            end = format!("{end}, {}", colours.bad(&bad));
+        let is_bad = |section: &&&Section<'_>| section.has(Level::Fix);
+        let is_in_part = |section: &&&Section<'_>| is_bad(section) && section.works();
+        let (bad, in_part) = (rules.iter().filter(is_bad).count(), rules.iter().filter(is_in_part).count());
+        if bad > in_part {
+            let says = format!("{} cannot work before that is changed", counted(bad - in_part));
+            end = format!("{end}, {}", colours.bad(&says));
+        }
+        if in_part > 0 {
+            let says = format!("{} cannot handle every file before that is changed", counted(in_part));
+            end = format!("{end}, {}", colours.bad(&says));
+        }
+        let unasked = whole.iter().any(|section| section.kind != POLICY && section.has(Level::Fix));
+        if unasked {
+            end = format!("{end}, {}", colours.bad("the control socket or the metrics are not to be had"));
         }
         let untold = self.levels().filter(|level| *level == Level::Unknown).count();
         if untold > 0 {
             end = format!("{end}, {}", colours.waiting(&format!("{untold} could not be told")));
         }
-        if bad == 0 && untold == 0 {
+        if bad == 0 && untold == 0 && !unasked {
             end = format!("{end}, {}", colours.good("no fault"));
         }
         end
@@ -192,8 +211,15 @@ mod tests {
 
     #[test]
     fn a_reload_fails_for_what_the_daemon_would_refuse_and_for_nothing_else() {
-        assert_eq!(report(vec![Finding::fix("a", "bad", "")]).exit_of_reload(), Exit::Usage);
-        assert_eq!(report(vec![Finding::unknown("a", "who knows", "")]).exit_of_reload(), Exit::Done);
+        let of = |kind, finding| {
+            let section = Section { kind, rule: None, title: String::new(), findings: vec![finding] };
+            Report { file: Path::new("/p"), online: true, sections: vec![section] }.exit_of_reload()
+        };
+        let bad = || Finding::fix("a", "bad", "");
+        assert_eq!(of(POLICY, bad()), Exit::Usage);
+        assert_eq!(of(POLICY, Finding::unknown("a", "who knows", "")), Exit::Done);
+        // It works without its control socket, and slower on a poor host.
+        assert_eq!((of("control", bad()), of("host", bad())), (Exit::Done, Exit::Done));
     }
 
     #[test]

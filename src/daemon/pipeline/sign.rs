@@ -78,7 +78,9 @@ impl<K: Kms> Pipeline<K> {
                 }
                 Box::pin(self.write(site, rule, work, &context, taken, old)).await
             }
-            Signing::Done => self.remember(site, work, &taken, Outcome::Signed).await,
+            Signing::Done => {
+                self.remember(site, work, &taken, Settled::plain(Outcome::Signed).repeated()).await
+            }
             Signing::Record => {
                 log!(SignedBeforeShutdown, rule = site.rule.name, file = %Escaped::new(work.path.as_path()));
                 let facts = facts(&taken, Some(rule.key.to_string()));
@@ -176,7 +178,7 @@ impl<K: Kms> Pipeline<K> {
     ) -> Result<AttemptOutcome, AttemptError> {
         if self.dry_run {
             self.say_would(site, &work.path, if old.is_some() { "sign again" } else { "sign" }, None);
-            return self.remember(site, work, &taken, Outcome::Signed).await;
+            return self.remember(site, work, &taken, Settled::plain(Outcome::Signed)).await;
         }
         let (signed, _place) = self.make_signature(site, rule, work, context, &mut taken).await?;
         // Only after a long wait: whoever writes the signature asks once more.
@@ -216,9 +218,8 @@ impl<K: Kms> Pipeline<K> {
         site: &Site<B>,
         work: &Attempt<VersionOf<B>>,
         taken: &Snapshot<B::Source>,
-        outcome: Outcome,
+        settled: Settled,
     ) -> Result<AttemptOutcome, AttemptError> {
-        let settled = Settled::plain(outcome);
         self.state.note(site.decision(&work.path, &work.versions, &settled, facts(taken, None))).await?;
         Ok(AttemptOutcome::Settled(settled))
     }

@@ -215,7 +215,7 @@ impl Directories {
         if !dry_run && (rule.writes_to_root() || private::is_there(&root)?) {
             claim(rule, &private)?;
             if rule.writes_to_root() && !file_system.keeps_modes() {
-                private::try_out(&root)?;
+                root.try_modes()?;
             }
         }
         if let (false, Some((dir, _))) = (dry_run, &destination) {

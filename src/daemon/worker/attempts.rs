@@ -214,8 +214,13 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         entry.known = result.known;
         let ended = match result.outcome {
             AttemptOutcome::Settled(settled) => {
-                self.summary.settled(&settled, &result.path);
-                self.rule_status.count(settled.outcome);
+                if settled.is_repeated {
+                    self.summary.already(settled.outcome, settled.reason.as_ref(), &result.path);
+                    self.rule_status.count_repeated();
+                } else {
+                    self.summary.settled(&settled, &result.path);
+                    self.rule_status.count(settled.outcome);
+                }
                 self.pairs.remove(&result.path);
                 self.recovered(&settled);
                 self.early.decided();

@@ -1,15 +1,19 @@
 //! What a policy names for all of its rules, as the daemon would find it at its start; and
 //! directories that it would make.
 
+use std::ffi::OsStr;
 use std::path::Path;
+
+use rustix::io::Errno;
 
 use crate::chain;
 use crate::diagnose::inspect::finding::{CHECK_READING, Depth, Finding, Level, bytes, words};
 use crate::escape::quoted;
+use crate::fs::chown::Owner;
 use crate::fs::rehearsal::Rehearsal;
 use crate::fs::trust;
 use crate::fs::trust::TrustError;
-use crate::fs::{Dir, FsError};
+use crate::fs::{Action, Dir, FsError};
 use crate::policy;
 use crate::policy::Policy;
 use crate::sink::directory::quarantine;
@@ -26,19 +30,35 @@ pub(crate) fn inspect_policy(policy: &Policy, depth: Depth) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     let keyring = policy.keyring.as_deref().map_or(Ok(()), trust::check_if_there);
-    for (about, checked) in [("policy", trust::check(&policy.file)), ("keyring", keyring)] {
+    // A link may lead to it: it is followed anew at each reload.
+    let file = trust::check_where_it_leads(&policy.file, Owner::current());
+    for (about, checked) in [("policy", file), ("keyring", keyring)] {
         findings.extend(checked.err().map(|error| untrusted(about, &error)));
     }
-    let state = whole(|dir, at| State::rehearse(dir.path(), at).map_err(|error| chain::one_line(&error)));
+    let state = whole(|dir, at| {
+        dir.lock_file(OsStr::new("lock"))
+            .map_err(|error| words(&FsError { path: at.to_owned(), ..error }))?;
+        State::rehearse(dir.path(), at).map_err(|error| chain::one_line(&error))
+    });
     findings.push(own("state", &policy.state_dir, trust::open(&policy.state_dir), state));
     let store = |path: &Path| {
         // Not with the name of what was made there, which is gone.
         let store = whole(|dir, at| {
             quarantine::rehearse(dir).map_err(|error| words(&FsError { path: at.to_owned(), ..error }))
         });
-        own("quarantine", path, trust::open_private(path), store)
+        let opened = trust::open_private(path);
+        let opened = match depth {
+            Depth::Start => opened,
+            Depth::Whole => opened.map_err(|error| trust::told_apart(error, path)),
+        };
+        own("quarantine", path, opened, store)
     };
     findings.extend(policy.quarantine_dir.as_deref().map(store));
+    if depth == Depth::Start {
+        let dirs = [("state", Some(&policy.state_dir)), ("quarantine", policy.quarantine_dir.as_ref())];
+        let dirs = dirs.into_iter().filter_map(|(about, path)| Some((about, path?)));
+        findings.extend(dirs.filter_map(|(about, path)| modes(about, &above(path).ok()?)));
+    }
     if !findings.iter().any(|finding| finding.about == TRUST) {
         findings.insert(0, Finding::fine(TRUST, "nobody else can change what it names"));
     }
@@ -75,17 +95,22 @@ pub(crate) fn own(
     let (at, path) = (path, quoted(path));
     match dir.check_writable() {
         Err(error) if is_there => {
-            return Finding::fix(about, words(&error), "let the daemon's user write there");
+            return Finding::fix(about, words(&error), to_write_there(&error));
         }
         Err(error) => {
             let says = format!("{path} cannot be made: {}", words(&error));
-            return Finding::fix(about, says, "make it, and give it to the daemon's user");
+            let to_do = match error.source {
+                Errno::ROFS => to_write_there(&error),
+                _ => "make it, and give it to the daemon's user",
+            };
+            return Finding::fix(about, says, to_do);
         }
         Ok(()) => {}
     }
     let state = format!("{path} {}", if is_there { "can be written to" } else { "will be made" });
     let Some(Whole { floor, rehearse }) = whole else { return Finding::fine(about, state) };
-    match Rehearsal::within(&dir).map_err(|error| words(&error)).and_then(|it| rehearse(it.dir(), at)) {
+    let private = Rehearsal::private_within(&dir).map_err(|error| words(&error));
+    match private.and_then(|it| rehearse(it.dir(), at)) {
         Ok(()) => space(about, &dir, &state, floor),
         Err(error) => {
             let kind = dir.file_system().unwrap_or_default();
@@ -95,7 +120,40 @@ pub(crate) fn own(
     }
 }
 
-/// The nearest directory above one that is missing.
+/// Whether a directory of the daemon's alone is to be had in one that is there, as far as it shows
+/// without making any.
+pub(super) fn modes(about: &'static str, dir: &Dir) -> Option<Finding> {
+    let (stat, kind) = (dir.stat().ok()?, dir.file_system().ok()?);
+    let options = kind.options_if_no_modes().filter(|_| stat.mode & 0o077 != 0)?;
+    let (path, mode) = (quoted(dir.path()), stat.mode & 0o7777);
+    Some(match kind.has_no_modes() {
+        true => Finding::fix(
+            about,
+            format!(
+                "nothing in {path} is the daemon's alone: {kind} shows one mode for all, which is {mode:04o}"
+            ),
+            format!("mount it with {options}, or name a directory on another file system"),
+        ),
+        false => Finding::note(
+            about,
+            format!("whether modes are kept in {path} ({kind}) was not tried out"),
+            "run this with --online, which does",
+        ),
+    })
+}
+
+/// What to do about a directory that is there and cannot be written to.
+pub(super) const fn to_write_there(error: &FsError) -> &'static str {
+    match error.source {
+        Errno::ROFS => {
+            "name a directory that can be written to, or mount it read-write; under systemd, name it in \
+             ReadWritePaths= of the unit"
+        }
+        _ => "let the daemon's user write there",
+    }
+}
+
+/// A directory, or the nearest one above it that is there.
 fn above(path: &Path) -> Result<Dir, FsError> {
     let path = policy::resolved(path);
     let nearest =
@@ -115,6 +173,9 @@ fn untrusted(about: &'static str, error: &TrustError) -> Finding {
 /// somebody to change.
 pub(crate) fn unopened(about: &'static str, error: &FsError, label: &str) -> Finding {
     let says = format!("{label}{}", words(error));
+    if matches!(error.action, Action::KeepPrivate(_)) {
+        return Finding::fix(about, says, "mount it so, or name a directory on another file system");
+    }
     match error.is_no_directory() {
         true => Finding::fix(about, says, "move away what is there, or name another directory"),
         false => Finding::unknown(about, says, CHECK_READING),

@@ -1,5 +1,6 @@
 //! Whose a directory or file may be, and who else may write to it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::escape::quoted;
@@ -49,12 +50,14 @@ pub enum TrustError {
         mode: u32,
     },
     /// Others may look into what must be the daemon's alone.
-    #[error("{} is open to others (mode {mode:04o}); chmod 700 it", quoted(path))]
+    #[error("{} is open to others (mode {mode:04o}); chmod 700 it{}", quoted(path), or_mount(*options))]
     Open {
         /// What.
         path: PathBuf,
         /// Its mode.
         mode: u32,
+        /// Options for its mount, in case its file system does not keep modes as they are set.
+        options: Option<&'static str>,
     },
     /// A watched directory where everybody may rename everybody's files.
     #[error(
@@ -67,6 +70,14 @@ pub enum TrustError {
         /// Its mode.
         mode: u32,
     },
+}
+
+/// What helps where chmod(2) does not.
+pub(crate) fn or_mount(options: Option<&'static str>) -> impl fmt::Display {
+    fmt::from_fn(move |f| match options {
+        Some(options) => write!(f, ", or if that changes nothing, mount its file system with {options}"),
+        None => Ok(()),
+    })
 }
 
 /// Checks a watched directory: others may own and fill it, but not everybody may rename everybody's

@@ -23,6 +23,8 @@ use crate::clock;
 use crate::escape::quoted;
 use crate::fs::atomic_write;
 use crate::fs::atomic_write::{Access, WriteError};
+use crate::fs::modes;
+use crate::fs::trust::or_mount;
 use crate::key::{KeyArn, KeyId};
 
 /// Bytes of an AES-256 key.
@@ -86,12 +88,18 @@ pub enum KeyringError {
     #[error("keyring {} is not a regular file", quoted(.0))]
     NotAFile(PathBuf),
     /// Others could read the secrets, or replace them.
-    #[error("keyring {0} is open to others (mode {mode:04o}); run chmod 600 {0}", quoted(path))]
+    #[error(
+        "keyring {0} is open to others (mode {mode:04o}); run chmod 600 {0}{1}",
+        quoted(path),
+        or_mount(*options)
+    )]
     Open {
         /// The keyring.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// Options for its mount, in case its file system does not keep modes as they are set.
+        options: Option<&'static str>,
     },
     /// Its owner could replace the secrets.
     #[error(
@@ -296,11 +304,11 @@ fn open_trusted(path: &Path, caller: u32) -> Result<(File, Metadata), KeyringErr
         Err(error) => return Err(read(error.into())),
     };
     let metadata = file.metadata().map_err(read)?;
-    check(path, &metadata, caller)?;
+    check(path, &file, &metadata, caller)?;
     Ok((file, metadata))
 }
 
-fn check(path: &Path, metadata: &Metadata, caller: u32) -> Result<(), KeyringError> {
+fn check(path: &Path, file: &File, metadata: &Metadata, caller: u32) -> Result<(), KeyringError> {
     if !metadata.is_file() {
         return Err(KeyringError::NotAFile(path.to_owned()));
     }
@@ -309,7 +317,8 @@ fn check(path: &Path, metadata: &Metadata, caller: u32) -> Result<(), KeyringErr
         return Err(KeyringError::Owner { path: path.to_owned(), owner, caller });
     }
     if mode & 0o077 != 0 {
-        return Err(KeyringError::Open { path: path.to_owned(), mode });
+        let options = modes::options_for(file);
+        return Err(KeyringError::Open { path: path.to_owned(), mode, options });
     }
     if metadata.len() > MAX_LEN {
         return Err(KeyringError::TooLarge(path.to_owned()));
@@ -483,9 +492,10 @@ mod tests {
     #[test]
     fn a_keyring_of_someone_else_is_refused() {
         let (_dir, path) = keyring("version = 1\n");
-        let metadata = fs::metadata(&path).unwrap();
-        check(&path, &metadata, metadata.uid()).unwrap();
-        let answer = check(&path, &metadata, metadata.uid() + 1);
+        let file = File::open(&path).unwrap();
+        let metadata = file.metadata().unwrap();
+        check(&path, &file, &metadata, metadata.uid()).unwrap();
+        let answer = check(&path, &file, &metadata, metadata.uid() + 1);
         // Run by root, the file is root's, whom everyone trusts.
         assert_eq!(answer.is_ok(), metadata.uid() == 0);
     }

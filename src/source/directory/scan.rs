@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::fs::modes;
 use crate::fs::private;
 use crate::fs::private::Kinship;
 use crate::fs::staging::RESERVED_PREFIX;
@@ -315,7 +316,7 @@ fn is_stand_in(name: &OsStr) -> bool {
 /// may be a private folder that a killed process left.
 fn directory(dir: &Dir, name: &OsStr) -> Result<Option<Kinship>, FsError> {
     if is_reserved(name) {
-        let is_private = |stat: Stat| private::is_private(&stat);
+        let is_private = |stat: Stat| modes::is_private(&stat);
         if !private::is_other_name(name) || !dir.stat_of(name)?.is_some_and(is_private) {
             return Ok(None);
         }
@@ -323,9 +324,7 @@ fn directory(dir: &Dir, name: &OsStr) -> Result<Option<Kinship>, FsError> {
         return Ok(Some(kinship).filter(|kinship| *kinship == Kinship::Own));
     }
     match dir.stat_of(name)? {
-        Some(stat) if private::is_private(&stat) => {
-            private::kinship(&dir.descend(Path::new(name))?).map(Some)
-        }
+        Some(stat) if modes::is_private(&stat) => private::kinship(&dir.descend(Path::new(name))?).map(Some),
         Some(stat) if stat.kind == Kind::Directory => Ok(Some(Kinship::Stranger)),
         _ => Ok(None),
     }

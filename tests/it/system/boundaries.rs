@@ -48,7 +48,7 @@ fn c24_p4_what_lies_in_a_subvolume_is_held_before_it_is_delivered_and_says_why()
     fs::write(place.path("in/sub/bad"), "content").unwrap();
     fs::write(place.path("in/sub/bad.sig"), "nonsense").unwrap();
     let (level, to_do) = Found::online(&place, 2).says("verify", "no file can be moved out of \"sub\"");
-    assert_eq!((level.as_str(), to_do.as_str()), ("fix", "give it a rule of its own"));
+    assert!(level == "fix" && to_do.starts_with("give that directory a rule of its own"), "{level}: {to_do}");
     let (is_done, said) = watch(&place);
     assert!(!is_done, "{said}");
     assert_eq!(said.matches("left: held (boundary)").count(), 2, "{said}");

@@ -1,5 +1,5 @@
 //! File systems in user space, and others with less than most: what they lack is done without, or
-//! told where somebody can do something about it. Needs bindfs, encfs and /dev/fuse.
+//! told where somebody can do something about it. Needs bindfs, encfs, mergerfs and /dev/fuse.
 
 use std::fs;
 use std::path::Path;
@@ -58,6 +58,11 @@ fn bindfs(back: &Path, at: &Path) -> Mount {
 fn encfs(back: &Path, at: &Path) -> Mount {
     let script = "echo secret | encfs --standard --stdinpass \"$0\" \"$1\"";
     Mount::fuse(Command::new("sh").args(["-c", script]).args([back, at]), at)
+}
+
+/// One mode for everything, whatever is set, as ntfs-3g with umask=022.
+fn without_modes(back: &Path, at: &Path) -> Mount {
+    Mount::fuse(Command::new("bindfs").args(["--perms=0755", "--chmod-ignore"]).args([back, at]), at)
 }
 
 #[test]
@@ -192,4 +197,113 @@ fn check_tells_of_a_quarantine_and_a_state_that_can_never_work() {
     }
     let (code, said) = check(&place, Lacking::default(), None);
     assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn where_no_modes_are_kept_the_option_is_named_before_anything_is_begun() {
+    const OPTIONS: &str = "does not keep modes and owners as they are set; mount it with default_permissions";
+    private();
+    let (mount, place) = place_on(VERIFY, without_modes);
+    set_policy(&place, VERIFY);
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    let check = |words: &[&str], code: i32| {
+        let run = place.run([&["check", "--policy", "policy.toml"], words].concat()).exits(code);
+        String::from_utf8(run.stdout().to_vec()).unwrap()
+    };
+    for dir in ["q", "state"] {
+        let there = format!("m/{dir}");
+        place.write("policy.toml", policy.replace(&format!("\"{dir}\""), &format!("\"{there}\"")));
+        let said = check(&[], 0);
+        assert!(said.contains("was not tried out") && said.contains("--online"), "{dir}: {said}");
+        for is_there in [false, true] {
+            if is_there {
+                fs::create_dir(place.path(&there)).unwrap();
+            }
+            let before = names(&place.path("back"));
+            let said = check(&["--online"], 2);
+            assert!(said.contains(OPTIONS) && !said.contains("chmod"), "{dir}: {said}");
+            let run = place.run(["watch", "--policy", "policy.toml", "--once"]).exits(2);
+            assert!(run.stderr().contains(OPTIONS) && !run.stderr().contains("chmod"), "{}", run.stderr());
+            assert_eq!(names(&place.path("back")), before, "{dir}");
+            let left = fs::read_dir(place.path(&there)).map_or(0, Iterator::count);
+            assert_eq!(left, 0, "{dir}");
+        }
+    }
+    place.write("policy.toml", policy.replace("\"q\"", "\"m/q\""));
+    let said = check(&[], 2);
+    assert!(said.contains("chmod 700 it, or if that changes nothing, mount its file system with"), "{said}");
+    drop(mount);
+}
+
+#[test]
+fn no_key_is_written_where_others_could_read_it() {
+    private();
+    let (mount, place) = place_on(SIGN, without_modes);
+    let create = || place.run(["key", "create", "local:new", "--keyring", "m/keyring"]).exits(2);
+    create().complains_of("would be open to others (mode 0755)").complains_of("mount it with");
+    assert_eq!(names(&place.path("back")), ["in", "out"]);
+    // One that came there otherwise is told of with what helps.
+    fs::copy(place.path("keyring"), place.path("m/keyring")).unwrap();
+    place
+        .run(["key", "list", "--keyring", "m/keyring"])
+        .exits(3)
+        .complains_of("or if that changes nothing, mount its file system with");
+    drop(mount);
+}
+
+#[test]
+fn a_rule_is_held_where_no_modes_are_kept_with_a_sentence_that_can_be_read() {
+    private();
+    for rule in [SIGN, VERIFY] {
+        let (mount, place) = place_on(rule, without_modes);
+        let said = place.run(["check", "--policy", "policy.toml"]).exits(0);
+        let said = String::from_utf8(said.stdout().to_vec()).unwrap();
+        assert!(said.contains("was not tried out"), "{said}");
+        let daemon = Daemon::start(&place);
+        let told = daemon.waits_for("held: the rule cannot work");
+        let reason = told["reason"].as_str().unwrap().to_owned();
+        let root = place.path("m/in");
+        let begins =
+            format!("cannot keep others out of a directory in \"{}\" (its file system ", root.display());
+        assert!(reason.starts_with(&begins), "{reason}");
+        daemon.stop();
+        drop(mount);
+    }
+}
+
+#[test]
+fn a_quarantine_on_a_read_only_mount_is_told_with_what_helps_and_code_2() {
+    private();
+    let place = place(VERIFY);
+    fs::create_dir(place.path("ro")).unwrap();
+    let _mount = Mount::tmpfs(&place.path("ro"), "ro,mode=0755");
+    let policy = String::from_utf8(place.read("policy.toml")).unwrap();
+    place.write("policy.toml", policy.replace("\"q\"", "\"ro/q\""));
+    let run = place.run(["check", "--policy", "policy.toml"]).exits(2);
+    let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+    assert!(said.contains("read-only") && said.contains("mount it read-write"), "{said}");
+    place.run(["watch", "--policy", "policy.toml", "--once"]).exits(2).complains_of("that can be written to");
+}
+
+/// With its default policies it makes files where their directory is, and moves them only there.
+fn mergerfs(back: &Path, at: &Path) -> Mount {
+    for dir in ["a/in/x", "b/in/y"] {
+        fs::create_dir_all(back.join(dir)).unwrap();
+    }
+    let branches = format!("{0}/a:{0}/b", back.display());
+    Mount::fuse(Command::new("mergerfs").args(["-o", "minfreespace=0"]).arg(branches).arg(at), at)
+}
+
+#[test]
+fn check_finds_the_branches_of_a_mergerfs() {
+    private();
+    let place = place(&with(&VERIFY.replace("\"in\"", "\"m/in\""), "recursive = true"));
+    for dir in ["back", "m"] {
+        fs::create_dir(place.path(dir)).unwrap();
+    }
+    let _mount = mergerfs(&place.path("back"), &place.path("m"));
+    let run = place.run(["check", "--policy", "policy.toml", "--online"]).exits(2);
+    let said = String::from_utf8(run.stdout().to_vec()).unwrap();
+    assert!(said.contains("no file can be moved out of") && said.contains("ignorepponrename=true"), "{said}");
+    assert!(names(&place.path("m/in")).iter().all(|name| !name.starts_with('.')));
 }
