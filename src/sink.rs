@@ -12,6 +12,7 @@ pub(crate) mod warrant;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::Digest;
 use crate::fs::RelPath;
@@ -22,7 +23,7 @@ use crate::signing::Reason;
 use crate::sink::warrant::Warrant;
 use crate::source::space::StageRequest;
 use crate::source::{Snapshot, Source};
-use crate::state::State;
+use crate::state::{Seen, State};
 
 /// How a delivery ended.
 #[derive(Debug)]
@@ -69,6 +70,30 @@ pub(crate) struct Old<V> {
     pub(crate) signature: Signature,
 }
 
+/// Whether somebody may have seen a signature: set before it can be.
+#[derive(Debug, Default)]
+pub(crate) struct Sight(AtomicBool);
+
+impl Sight {
+    /// It may be seen from now on.
+    pub(crate) fn begins(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        if self.0.load(Ordering::Acquire) { Seen::Perhaps } else { Seen::Never }
+    }
+}
+
+/// Why a signature does not stay beside its payload.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    /// Why.
+    pub(crate) error: AttemptError,
+    /// Whether it was there for a moment.
+    pub(crate) seen: Seen,
+}
+
 /// Files that were taken out of a source for a moment and wait until they can go back to their
 /// names.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -97,14 +122,15 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
     /// Writes a signature beside the payload, in place of `old` if there is one, and says which
     /// versions the two are then: of the payload, attributes may have changed meanwhile. `Changed`,
     /// and nothing of it stays, if the payload is another by now or somebody else put a signature
-    /// there.
+    /// there. Of a payload that was moved away after the signature was there, it stays: that is
+    /// what it was made for.
     fn write_signature(
         &self,
         path: &RelPath,
         snapshot: &Snapshot<S>,
         signature: &Signature,
         old: Option<Old<S::Version>>,
-    ) -> impl Future<Output = Result<PairVersion<S::Version>, AttemptError>> + Send;
+    ) -> impl Future<Output = Result<PairVersion<S::Version>, Unwritten>> + Send;
 
     /// What else has the payload's name at the destination.
     fn obstacle(

@@ -288,7 +288,7 @@ impl EventFault {
             Self::Remote => "the file system (network, FUSE or overlay) tells of no changes that others make",
             Self::Refused(why) => why,
             Self::Silent => "events no longer arrive",
-            Self::Unseen => "not every directory could be read",
+            Self::Unseen => "not every directory could be read, or something is mounted on one",
         }
     }
 
@@ -303,7 +303,10 @@ impl EventFault {
             Self::Silent => {
                 "nothing at first: a new watcher is built; if it lasts, restart the daemon and report it"
             }
-            Self::Unseen => "let the daemon's user read the directories; the log names them",
+            Self::Unseen => {
+                "let the daemon's user read the directories, which the log names; what is mounted on one needs a \
+                 rule of its own, or exclude its name"
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use tokio::sync::{oneshot, watch};
 
 use super::error::state_error;
@@ -12,7 +12,7 @@ use super::file::FILE;
 use super::ledger::{Pruned, Seal};
 use super::link::Head;
 use super::memory::{
-    add_pending_publish, forget_delivered_version, forget_pending_publishes, is_superseded, refusals,
+    add_pending_publish, forget, forget_delivered_version, forget_pending_publishes, is_superseded, refusals,
     refused_after, remember, remember_delivered_version, remembered, signed_before_a_move, signed_with,
 };
 use super::reason::RefusalReason;
@@ -304,7 +304,8 @@ impl State {
         if decisions.is_empty() {
             return Ok(());
         }
-        self.call(move |db| decisions.iter().try_for_each(|decision| remember(db, decision))).await
+        self.call(move |db| whole(db, |db| decisions.iter().try_for_each(|decision| remember(db, decision))))
+            .await
     }
 
     /// Remembers a pending publish: a signature that is about to be published at a path. Until the
@@ -542,19 +543,7 @@ impl State {
         }
         let rule = rule.to_owned();
         self.call(move |db| {
-            let mut delete = db.prepare_cached(
-                "DELETE FROM decided WHERE rule = ?1 AND path = ?2 AND payload IS ?3 RETURNING outcome",
-            )?;
-            for (path, payload) in &gone {
-                let was: Option<String> = delete
-                    .query_one(params![rule, path, payload.map(|version| version.0)], |row| row.get(0))
-                    .optional()?;
-                // What was about to be delivered may still lie at the destination.
-                if was.as_deref().and_then(Outcome::parse).is_some_and(Outcome::is_signed_in_place) {
-                    forget_pending_publishes(db, &rule, path)?;
-                }
-            }
-            Ok(())
+            whole(db, |db| gone.iter().try_for_each(|(path, payload)| forget(db, &rule, path, *payload)))
         })
         .await
     }
