@@ -8,11 +8,11 @@
 pub mod directory;
 #[cfg(test)]
 pub(crate) mod memory;
+pub(crate) mod sight;
 pub(crate) mod warrant;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::Digest;
 use crate::fs::RelPath;
@@ -68,21 +68,6 @@ pub(crate) struct Old<V> {
     pub(crate) version: V,
     /// What it holds.
     pub(crate) signature: Signature,
-}
-
-/// Whether somebody may have seen a signature: set before it can be.
-#[derive(Debug, Default)]
-pub(crate) struct Sight(AtomicBool);
-
-impl Sight {
-    /// It may be seen from now on.
-    pub(crate) fn begins(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn seen(&self) -> Seen {
-        if self.0.load(Ordering::Acquire) { Seen::Perhaps } else { Seen::Never }
-    }
 }
 
 /// Why a signature does not stay beside its payload.

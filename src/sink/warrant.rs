@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::signature::Signature;
 use crate::signing::{Signed, Valid};
-use crate::sink::Sight;
+use crate::sink::sight::Sight;
 use crate::state::Seen;
 
 /// What allows delivery: a digest, and the signature that vouches for it. Only a valid verdict or a

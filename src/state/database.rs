@@ -17,6 +17,7 @@ use super::memory::{
 };
 use super::reason::RefusalReason;
 use super::thread::{Done, Place, Request, Work, serve, whole};
+use super::unconfirmed::{Seen, give_up};
 use super::{Decision, Outcome, QuarantineExit, Remembered, StateError, Version};
 use super::{ledger, quarantine_exit, schema};
 use crate::chain;
@@ -323,6 +324,42 @@ impl State {
         let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
         let digest = signature.digest();
         self.call(move |db| add_pending_publish(db, &rule, &path, &digest)).await
+    }
+
+    /// Remembers that a signature is about to be published at a destination, together with its
+    /// payload: as [`State::note`] and [`State::add_pending_publish`], in one commit.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn note_delivery(
+        &self,
+        signing: Decision,
+        signature: &Signature,
+    ) -> Result<(), StateError> {
+        let digest = signature.digest();
+        self.call(move |db| {
+            whole(db, |db| {
+                remember(db, &signing)?;
+                add_pending_publish(db, &signing.rule, signing.path.as_bytes(), &digest)
+            })
+        })
+        .await
+    }
+
+    /// A signature that was about to be published is not in place. If it may have been seen, that
+    /// goes on record, and it is still known as ours; otherwise nothing of it is kept.
+    ///
+    /// # Errors
+    /// [`StateError`]; then it goes on record later.
+    pub(crate) async fn give_up_signing(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        signature: &Signature,
+        seen: Seen,
+    ) -> Result<(), StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), signature.digest());
+        self.call(move |db| whole(db, |db| give_up(db, &rule, &path, &digest, seen))).await
     }
 
     /// Remembers that our signature beside a payload is about to be replaced. Only this one can be

@@ -12,14 +12,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::ledger;
-use super::memory::add_pending_publish;
 use super::reason::DecisionReason;
-use super::thread::whole;
-use super::{Decision, Outcome, State, StateError};
+use super::{Decision, Outcome};
 use crate::clock;
 use crate::digest::Digest;
 use crate::fs::RelPath;
-use crate::signature::Signature;
 
 /// Whether somebody may have seen a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,56 +27,24 @@ pub(crate) enum Seen {
     Perhaps,
 }
 
-impl State {
-    /// Remembers that a signature is about to be published at a destination, together with its
-    /// payload: as [`State::note`] and [`State::add_pending_publish`], in one commit.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub(crate) async fn note_delivery(
-        &self,
-        signing: Decision,
-        signature: &Signature,
-    ) -> Result<(), StateError> {
-        let digest = signature.digest();
-        self.call(move |db| {
-            whole(db, |db| {
-                super::memory::remember(db, &signing)?;
-                add_pending_publish(db, &signing.rule, signing.path.as_bytes(), &digest)
-            })
-        })
-        .await
-    }
-
-    /// A signature that was about to be published is not in place. If it may have been seen, that
-    /// goes on record, and it is still known as ours; otherwise nothing of it is kept.
-    ///
-    /// # Errors
-    /// [`StateError`]; then it goes on record later.
-    pub(crate) async fn give_up_signing(
-        &self,
-        rule: &str,
-        path: &RelPath,
-        signature: &Signature,
-        seen: Seen,
-    ) -> Result<(), StateError> {
-        let (rule, path, digest) = (rule.to_owned(), path.clone(), Some(signature.digest()));
-        self.call(move |db| {
-            whole(db, |db| {
-                let signing = signing_of(db, &rule, path.as_bytes())?;
-                match signing.filter(|signing| is_same(&signing.signature_digest, &digest)) {
-                    Some(signing) if seen == Seen::Perhaps => put_on_record(db, signing),
-                    Some(_) => db
-                        .prepare_cached(
-                            "DELETE FROM decided WHERE rule = ?1 AND path = ?2 AND outcome = 'signing'",
-                        )?
-                        .execute(params![rule, path.as_bytes()])
-                        .map(drop),
-                    None => Ok(()),
-                }
-            })
-        })
-        .await
+/// A signature that was about to be published is not in place. If it may have been seen, that goes
+/// on record, and it is still known as ours; otherwise nothing of it is kept. Inside a transaction.
+pub(super) fn give_up(
+    db: &Connection,
+    rule: &str,
+    path: &[u8],
+    signature: &Digest,
+    seen: Seen,
+) -> rusqlite::Result<()> {
+    let of = Some(signature.clone());
+    let signing = signing_of(db, rule, path)?.filter(|signing| is_same(&signing.signature_digest, &of));
+    match signing {
+        Some(signing) if seen == Seen::Perhaps => put_on_record(db, signing),
+        Some(_) => db
+            .prepare_cached("DELETE FROM decided WHERE rule = ?1 AND path = ?2 AND outcome = 'signing'")?
+            .execute(params![rule, path])
+            .map(drop),
+        None => Ok(()),
     }
 }
 

@@ -20,7 +20,8 @@ use crate::hold::AttemptError;
 use crate::settle::PairVersion;
 use crate::signature::{Signature, Suffix};
 use crate::sink::directory::sign::{self, Payload, Spot};
-use crate::sink::{Old, Sight, Unwritten};
+use crate::sink::sight::Sight;
+use crate::sink::{Old, Unwritten};
 use crate::source::directory::source::Origin;
 use crate::state::reason::RefusalReason;
 

@@ -12,8 +12,9 @@ use crate::fs::flush::Flusher;
 use crate::fs::private::Private;
 use crate::fs::{Dir, FsError, Identity, Place, Publish, RelPath, Staging, Stat};
 use crate::signature::Signature;
+use crate::sink::Old;
 use crate::sink::directory::exchange::{Removable, Work};
-use crate::sink::{Old, Sight};
+use crate::sink::sight::Sight;
 
 /// A `.sig` is readable by everyone: it reveals nothing about the payload without the key.
 pub(crate) const MODE: u32 = 0o644;
