@@ -192,6 +192,8 @@ messages! {
         "the rule continues, under the policy in force";
     ScanRequested: INFO, "scan-requested", 0x6be0_7db6_d635_462e_915f_856e_0ccb_760b,
         "scanning, as requested";
+    SignatureUnconfirmed: INFO, "signature-unconfirmed", 0x83a6_cc97_6e53_443e_a4a1_260e_7d8f_8b45,
+        "signed, but the signature is not known to be in place; that it was made is on record";
     Signed: INFO, "signed", 0xd6e5_dad3_f22e_4aa3_ba3f_2654_e728_41d9,
         "signed";
     SignedAndDelivered: INFO, "signed-and-delivered", 0xfe35_4271_76fa_4ddf_b40e_f34f_ef6f_1f35,

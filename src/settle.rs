@@ -194,7 +194,7 @@ pub(crate) enum AttemptEnd {
 /// A condition that is reported to an operator once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Worry {
-    /// It has been changing for `never_settles`.
+    /// It has been changing for `never_settles`, or kept from being judged for that long.
     NeverSettles,
     /// A signature has waited `signature_timeout` for its payload.
     Orphan,
@@ -214,9 +214,14 @@ pub struct Pair<V> {
     age: Duration,
     /// When it was last known to be quiet, or was first seen. For [`Worry::NeverSettles`].
     restless_since: Moment,
+    /// When waiting for a final verdict began: when it was first seen, or whatever last ended that
+    /// wait. Neither changes nor writers begin it anew.
+    unjudged_since: Moment,
     activity: Activity,
     step: Step,
     worried: bool,
+    /// Whether it was reported that it comes to no final verdict.
+    is_told_unjudged: bool,
     /// How often reading it changed its times.
     touched: u32,
     /// When it may be read again after that.
@@ -266,9 +271,11 @@ impl<V: FileVersion> Pair<V> {
             idle_since: None,
             age: Duration::ZERO,
             restless_since: now,
+            unjudged_since: now,
             activity: Activity::UNKNOWN,
             step: Step::Settling,
             worried: false,
+            is_told_unjudged: false,
             touched: 0,
             not_before: Moment::ZERO,
             rename: Rename::Unknown,
@@ -305,6 +312,9 @@ impl<V: FileVersion> Pair<V> {
             self.versions = sample.versions.clone();
             self.restart(now);
             self.age = sample.age;
+        }
+        if self.versions.payload.is_none() {
+            self.unjudged_since = now; // there is nothing to judge
         }
         self.activity = sample.activity;
         self.rename = self.rename_at(now, is_same_file);
@@ -377,6 +387,7 @@ impl<V: FileVersion> Pair<V> {
             AttemptEnd::TooEarly => self.step = Step::Settling,
             AttemptEnd::NotYet => self.step = Step::Doubted(finality),
             AttemptEnd::Hold(until) => {
+                self.unjudged_since = now; // a hold is reported as such
                 self.step = match finality {
                     Finality::Early => {
                         Step::Held(until.max(self.since + timing.settle), Finality::Provisional)
@@ -395,6 +406,9 @@ impl<V: FileVersion> Pair<V> {
         if self.want == Want::Verify && self.is_quiet(now, timing) {
             self.restless_since = now;
         }
+        if self.is_overdue(now, timing) && !std::mem::replace(&mut self.is_told_unjudged, true) {
+            return Some(Worry::NeverSettles);
+        }
         if self.worried {
             return None;
         }
@@ -409,6 +423,17 @@ impl<V: FileVersion> Pair<V> {
         };
         self.worried = true;
         Some(worry)
+    }
+
+    /// Whether a pair to be verified has waited for a final verdict for `never_settles` longer than
+    /// that takes: it changes, or somebody opens it for writing, again and again. A sender who does
+    /// that keeps a bad pair from being judged.
+    pub(crate) fn is_overdue(&self, now: Moment, timing: &Timing) -> bool {
+        let judged = self.unjudged_since.saturating_add(self.patience(timing));
+        self.want == Want::Verify
+            && self.versions.payload.is_some()
+            && matches!(self.step, Step::Settling | Step::Doubted(_))
+            && now >= judged.saturating_add(timing.never_settles)
     }
 
     /// Ends the wait of a held pair, because the cause of the hold is over.
@@ -455,6 +480,10 @@ impl<V: FileVersion> Pair<V> {
         self.step = Step::Attempting(finality);
         self.restless_since = now;
         self.worried = false;
+        if finality == Finality::Final {
+            self.unjudged_since = now;
+            self.is_told_unjudged = false;
+        }
         self.rename = Rename::Unknown; // whatever comes of it, the next attempt waits for quiet
         Next::Attempt(finality)
     }

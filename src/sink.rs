@@ -8,6 +8,7 @@
 pub mod directory;
 #[cfg(test)]
 pub(crate) mod memory;
+pub(crate) mod sight;
 pub(crate) mod warrant;
 
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::signing::Reason;
 use crate::sink::warrant::Warrant;
 use crate::source::space::StageRequest;
 use crate::source::{Snapshot, Source};
-use crate::state::State;
+use crate::state::{Seen, State};
 
 /// How a delivery ended.
 #[derive(Debug)]
@@ -69,6 +70,15 @@ pub(crate) struct Old<V> {
     pub(crate) signature: Signature,
 }
 
+/// Why a signature does not stay beside its payload.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    /// Why.
+    pub(crate) error: AttemptError,
+    /// Whether it was there for a moment.
+    pub(crate) seen: Seen,
+}
+
 /// Files that were taken out of a source for a moment and wait until they can go back to their
 /// names.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -97,14 +107,15 @@ pub(crate) trait Sink<S: Source>: Send + Sync + 'static {
     /// Writes a signature beside the payload, in place of `old` if there is one, and says which
     /// versions the two are then: of the payload, attributes may have changed meanwhile. `Changed`,
     /// and nothing of it stays, if the payload is another by now or somebody else put a signature
-    /// there.
+    /// there. Of a payload that was moved away after the signature was there, it stays: that is
+    /// what it was made for.
     fn write_signature(
         &self,
         path: &RelPath,
         snapshot: &Snapshot<S>,
         signature: &Signature,
         old: Option<Old<S::Version>>,
-    ) -> impl Future<Output = Result<PairVersion<S::Version>, AttemptError>> + Send;
+    ) -> impl Future<Output = Result<PairVersion<S::Version>, Unwritten>> + Send;
 
     /// What else has the payload's name at the destination.
     fn obstacle(

@@ -288,7 +288,7 @@ impl EventFault {
             Self::Remote => "the file system (network, FUSE or overlay) tells of no changes that others make",
             Self::Refused(why) => why,
             Self::Silent => "events no longer arrive",
-            Self::Unseen => "not every directory could be read",
+            Self::Unseen => "not every directory could be read, or something is mounted on one",
         }
     }
 
@@ -305,7 +305,7 @@ impl EventFault {
             }
             Self::Unseen => {
                 "let the daemon's user read the directories that the log names, or leave them out, as with exclude = \
-                 [\"lost+found\"]"
+                 [\"lost+found\"]; what is mounted on one needs a rule of its own"
             }
         }
     }

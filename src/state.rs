@@ -27,6 +27,7 @@ pub mod reason;
 mod schema;
 mod standing;
 mod thread;
+mod unconfirmed;
 
 pub(crate) use database::Found;
 pub use database::State;
@@ -38,3 +39,4 @@ pub(crate) use outcome::ExitKind;
 pub use outcome::Outcome;
 pub(crate) use quarantine_exit::{Journal, QuarantineExit};
 pub(crate) use standing::SignedElsewhere;
+pub(crate) use unconfirmed::Seen;

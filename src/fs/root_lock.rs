@@ -5,6 +5,11 @@
 //! kernel is asked who has it (proc_locks(5)), and whose process that is. A lock of neither root's
 //! nor our own user is no daemon's, and keeps nobody out.
 //!
+//! The list names who took a lock and not who has it. Who took it may have ended and left it to a
+//! child: then its number may be another process's by now, and outside of the first PID namespace
+//! the lock is not listed at all. Which process has a lock is seen at its descriptors
+//! (proc_pid_fdinfo(5)), where those may be read.
+//!
 //! NFS and FUSE know no locks on directories: there it is one of this host alone.
 
 use std::fmt;
@@ -88,7 +93,7 @@ impl Dir {
     pub(super) fn ask_for_lock(&self) -> Result<std::result::Result<RootLock, Refusal>> {
         // A descriptor of its own: the lock belongs to what is open, which clones share.
         let fd = self.open_itself().map_err(|e| FsError::new("open directory", self.path(), e))?;
-        for _ in 0..TRIES {
+        for tried in 1..=TRIES {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Ok(RootLock { fd })),
                 Err(Errno::WOULDBLOCK) => {}
@@ -97,9 +102,16 @@ impl Dir {
                 }
                 Err(e) => return Err(FsError::new("lock", self.path(), e)),
             }
-            let Some(pids) = holders(&fd) else { break };
-            if !pids.is_empty() {
-                let holders: Vec<_> = pids.into_iter().map(|pid| (pid, whose(pid))).collect();
+            let Some(inode) = kernel_name(&fd) else { break };
+            let Ok(locks) = std::fs::read_to_string("/proc/locks") else { break };
+            let mut holders: Vec<_> = holders_in(&locks, &inode)
+                .into_iter()
+                .map(|pid| (pid, confirmed(whose(pid), has_lock(pid, &inode))))
+                .collect();
+            if holders.is_empty() && tried == TRIES {
+                holders = seen_to_have(&inode);
+            }
+            if !holders.is_empty() {
                 return Ok(Err(judge(&holders, std::process::id())));
             }
         }
@@ -107,9 +119,18 @@ impl Dir {
     }
 }
 
+/// Whose a process is that is listed to have taken a lock. If it is seen not to have it, the one
+/// that took it has ended, and another has its number.
+const fn confirmed(whose: Whose, has_lock: Option<bool>) -> Whose {
+    match (whose, has_lock) {
+        (Whose::Ours, Some(false)) => Whose::Gone,
+        (whose, _) => whose,
+    }
+}
+
 /// What holders of a lock amount to.
 fn judge(holders: &[(u32, Whose)], me: u32) -> Refusal {
-    if holders.iter().any(|(pid, _)| *pid == me) {
+    if holders.iter().any(|(pid, whose)| *pid == me && *whose != Whose::Gone) {
         return Refusal::Taken(Holder::Ourselves);
     }
     let may_be_daemons = holders.iter().find(|(_, whose)| matches!(whose, Whose::Ours | Whose::Untold));
@@ -121,12 +142,6 @@ fn judge(holders: &[(u32, Whose)], me: u32) -> Refusal {
         (None, Some((pid, _))) => Refusal::Strangers(Stranger { pid: *pid, uid: None }),
         (None, None) => Refusal::Taken(Holder::Untold),
     }
-}
-
-/// The processes that have flock(2) locks on what is open; nothing if /proc does not tell.
-fn holders(fd: &OwnedFd) -> Option<Vec<u32>> {
-    let inode = kernel_name(fd)?;
-    Some(holders_in(&std::fs::read_to_string("/proc/locks").ok()?, &inode))
 }
 
 /// What the kernel calls the inode there: by other numbers than stat(2), on btrfs and overlay file
@@ -148,6 +163,32 @@ fn holders_in(locks: &str, inode: &str) -> Vec<u32> {
         (kind == "FLOCK" && of == inode).then(|| pid.parse().ok()).flatten()
     };
     locks.lines().filter_map(holder).collect()
+}
+
+/// Whether a descriptor of a process has a flock(2) lock on an inode; `None` if that is not told,
+/// as of processes of root to anybody else.
+fn has_lock(pid: u32, inode: &str) -> Option<bool> {
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).ok()? {
+        let told = match std::fs::read_to_string(entry.ok()?.path()) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue, // closed meanwhile
+            told => told.ok()?,
+        };
+        let locks = told.lines().filter_map(|line| line.strip_prefix("lock:"));
+        if locks.into_iter().any(|lock| !holders_in(lock, inode).is_empty()) {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// The processes whose descriptors are seen to have a lock on an inode.
+fn seen_to_have(inode: &str) -> Vec<(u32, Whose)> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| has_lock(*pid, inode) == Some(true))
+        .map(|pid| (pid, whose(pid)))
+        .collect()
 }
 
 fn whose(pid: u32) -> Whose {
@@ -193,6 +234,46 @@ mod tests {
         assert!(!is_free(&[]) && !is_free(&[(1, Strangers(1000))]));
         assert!(matches!(judge(&[(1, Ours)], 1), Refusal::Taken(Holder::Ourselves)));
         assert!(matches!(judge(&[(9, Ours)], 1), Refusal::Taken(Holder::Process(9))));
+    }
+
+    #[test]
+    fn a33_a_process_that_has_the_number_of_one_that_ended_has_no_lock_of_it() {
+        use Whose::{Gone, Ours, Strangers, Untold};
+        assert_eq!(confirmed(Ours, Some(false)), Gone);
+        assert_eq!((confirmed(Ours, Some(true)), confirmed(Ours, None)), (Ours, Ours));
+        for other in [Strangers(7), Gone, Untold] {
+            assert_eq!(confirmed(other, Some(false)), other);
+        }
+        assert!(matches!(judge(&[(1, Gone)], 1), Refusal::Strangers(_)), "not even our own number");
+    }
+
+    #[test]
+    fn a33_a_lock_is_seen_at_the_descriptors_of_whoever_has_it_though_who_took_it_has_ended() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, me) = (Dir::open(temp.path()).unwrap(), std::process::id());
+        let inode = kernel_name(&dir.open_itself().unwrap()).unwrap();
+        assert_eq!(has_lock(me, &inode), Some(false));
+        let lock = dir.ask_for_lock().unwrap().unwrap();
+        assert_eq!(has_lock(me, &inode), Some(true));
+        // Another test may be forking just now, and its child has everything open for a moment.
+        assert!(seen_to_have(&inode).contains(&(me, Whose::Ours)));
+        drop(lock);
+        assert_eq!(has_lock(u32::MAX, &inode), None);
+        // flock(1) takes it, ends, and leaves it to the shell.
+        let script = "exec 9<\"$0\"; flock -x 9; echo; read line";
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(temp.path())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        assert_eq!(seen_to_have(&inode), [(shell.id(), Whose::Ours)]);
+        assert!(dir.ask_for_lock().unwrap().is_err());
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        dir.ask_for_lock().unwrap().unwrap();
     }
 
     #[test]

@@ -11,11 +11,11 @@ use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::signing::Reason;
 use crate::sink::warrant::Warrant;
-use crate::sink::{Delivered, NameTaken, Old, PutAway, Removed, Sink};
+use crate::sink::{Delivered, NameTaken, Old, PutAway, Removed, Sink, Unwritten};
 use crate::source::memory::{Bucket, MemorySource, Object, ObjectVersion, Put};
 use crate::source::space::StageRequest;
 use crate::source::{Snapshot, Version as _};
-use crate::state::State;
+use crate::state::{Seen, State};
 
 /// Where a rule's objects go.
 pub(crate) struct MemorySink {
@@ -55,17 +55,18 @@ impl Sink<MemorySource> for MemorySink {
         snapshot: &Snapshot<MemorySource>,
         signature: &Signature,
         old: Option<Old<ObjectVersion>>,
-    ) -> Result<PairVersion<ObjectVersion>, AttemptError> {
+    ) -> Result<PairVersion<ObjectVersion>, Unwritten> {
+        let changed = |seen| Err(Unwritten { error: AttemptError::Changed, seen });
         let old = old.map(|old| old.version);
         let Put::Done(written) = self.source.put_if(&self.beside(path), signature.as_bytes(), old.as_ref())
         else {
-            return Err(AttemptError::Changed);
+            return changed(Seen::Never);
         };
-        if self.source.get(path).map(|object| object.version) == Some(snapshot.version.clone()) {
+        if self.source.get(path).is_none_or(|object| object.version == snapshot.version) {
             return Ok(PairVersion { payload: Some(snapshot.version.clone()), signature: Some(written) });
         }
         self.source.remove_if(&[(self.beside(path), written)]);
-        Err(AttemptError::Changed)
+        changed(Seen::Perhaps)
     }
 
     async fn obstacle(
@@ -94,6 +95,9 @@ impl Sink<MemorySource> for MemorySink {
         };
         let beside = self.beside(path);
         let put = self.destination.put_if(&beside, warrant.signature().as_bytes(), None);
+        if matches!(put, Put::Done(_)) {
+            warrant.publishing();
+        }
         let mut ours = None;
         match put {
             Put::Done(version) => ours = Some(version),

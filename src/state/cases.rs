@@ -699,3 +699,102 @@ fn filters_return_matching_rows() {
     let texts = Filter { name: Some(NameFilter::new("*.txt".as_ref())), ..Filter::default() };
     assert_eq!(newest(&texts, 2), [2, 4]);
 }
+
+/// What the record says of the signatures of `f`: outcome, reason, content and key.
+fn told(dir: &Path) -> Vec<[Option<String>; 4]> {
+    let db = db(dir);
+    let mut query = db
+        .prepare(
+            "SELECT outcome, reason, digest, key FROM history WHERE path = CAST('f' AS BLOB) ORDER BY seq",
+        )
+        .unwrap();
+    let rows = query.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn signing(content: &str, signature: &Signature) -> Decision {
+    Decision {
+        digest: Some(Digest::of(content.as_bytes())),
+        signature_digest: Some(signature.digest()),
+        ..decision("f", Outcome::Signing)
+    }
+}
+
+fn unconfirmed(content: &str) -> [Option<String>; 4] {
+    let digest = Digest::of(content.as_bytes()).to_string();
+    ["signed".to_owned(), "unconfirmed".to_owned(), digest, "local:k".to_owned()].map(Some)
+}
+
+#[tokio::test]
+async fn a_signature_that_was_about_to_show_is_put_on_record_whatever_comes_next() {
+    let [first, second] = [1, 2].map(|byte| Signature::parse(&[byte; 20]).unwrap());
+    let path = RelPath::new("f").unwrap();
+    enum Next {
+        Note(Decision),
+        Record(Decision),
+        Forget,
+        TakenBack,
+    }
+    let innocent = || Next::Note(signing("innocent", &second));
+    let refused = Decision { outcome: Outcome::Refused, ..signing("innocent", &first) };
+    let delivered = Decision { outcome: Outcome::Delivered, ..signing("evil", &second) };
+    let cases = [
+        ("other content is signed", vec![innocent()]),
+        ("it is refused", vec![Next::Record(refused)]),
+        ("it is delivered with another signature", vec![Next::Record(delivered)]),
+        ("its file is gone", vec![Next::Forget]),
+        ("it was taken back", vec![Next::TakenBack]),
+        ("it was taken back, and other content is signed", vec![Next::TakenBack, innocent()]),
+        ("it was taken back, and its file is gone", vec![Next::TakenBack, Next::Forget]),
+    ];
+    for (what, nexts) in cases {
+        let temp = tempfile::tempdir().unwrap();
+        let (state, _) = State::open(temp.path()).unwrap();
+        state.note(signing("evil", &first)).await.unwrap();
+        assert!(told(temp.path()).is_empty(), "{what}");
+        drop(state);
+        let (state, _) = State::open(temp.path()).unwrap(); // after a kill, too
+        for next in nexts {
+            let done = match next {
+                Next::Note(next) => state.note(next).await,
+                Next::Record(next) => state.record(next).await,
+                Next::Forget => state.forget("downloads", vec![(b"f".to_vec(), None)]).await,
+                Next::TakenBack => state.give_up_signing("downloads", &path, &first, Seen::Perhaps).await,
+            };
+            done.unwrap();
+        }
+        let told: Vec<_> = told(temp.path()).into_iter().filter(|row| row[1].is_some()).collect();
+        assert_eq!(told, [unconfirmed("evil")], "{what}");
+        assert!(state.is_signature_on_record("downloads", &first).await.unwrap(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_signature_that_is_in_place_or_never_was_has_no_other_row() {
+    let signature = Signature::parse(&[1; 20]).unwrap();
+    let path = RelPath::new("f").unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let (state, _) = State::open(temp.path()).unwrap();
+    state.note(signing("content", &signature)).await.unwrap();
+    state.give_up_signing("downloads", &path, &signature, Seen::Never).await.unwrap();
+    assert!(state.remembered("downloads", &path).await.unwrap().is_none());
+    state.note_delivery(signing("content", &signature), &signature).await.unwrap();
+    assert!(state.is_pending_publish("downloads", &path, &signature).await.unwrap());
+    state.record(Decision { outcome: Outcome::Signed, ..signing("content", &signature) }).await.unwrap();
+    state.forget("downloads", vec![(b"f".to_vec(), None)]).await.unwrap();
+    let rows = told(temp.path());
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0][1], None);
+}
+
+#[tokio::test]
+async fn what_was_about_to_be_delivered_is_known_at_the_destination_when_its_source_is_gone() {
+    let signature = Signature::parse(&[1; 20]).unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let (state, _) = State::open(temp.path()).unwrap();
+    state.note_delivery(signing("content", &signature), &signature).await.unwrap();
+    state.forget("downloads", vec![(b"f".to_vec(), None)]).await.unwrap();
+    let path = RelPath::new("f").unwrap();
+    assert!(state.is_pending_publish("downloads", &path, &signature).await.unwrap());
+    assert_eq!(told(temp.path()), [unconfirmed("content")]);
+}

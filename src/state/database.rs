@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use tokio::sync::{oneshot, watch};
 
 use super::error::state_error;
@@ -12,11 +12,12 @@ use super::file::FILE;
 use super::ledger::{Pruned, Seal};
 use super::link::Head;
 use super::memory::{
-    add_pending_publish, forget_delivered_version, forget_pending_publishes, is_superseded, refusals,
+    add_pending_publish, forget, forget_delivered_version, forget_pending_publishes, is_superseded, refusals,
     refused_after, remember, remember_delivered_version, remembered, signed_before_a_move, signed_with,
 };
 use super::reason::RefusalReason;
 use super::thread::{Done, Place, Request, Work, serve, whole};
+use super::unconfirmed::{Seen, give_up};
 use super::{Decision, Outcome, QuarantineExit, Remembered, StateError, Version};
 use super::{ledger, quarantine_exit, schema};
 use crate::chain;
@@ -304,7 +305,8 @@ impl State {
         if decisions.is_empty() {
             return Ok(());
         }
-        self.call(move |db| decisions.iter().try_for_each(|decision| remember(db, decision))).await
+        self.call(move |db| whole(db, |db| decisions.iter().try_for_each(|decision| remember(db, decision))))
+            .await
     }
 
     /// Remembers a pending publish: a signature that is about to be published at a path. Until the
@@ -322,6 +324,42 @@ impl State {
         let (rule, path) = (rule.to_owned(), path.as_bytes().to_vec());
         let digest = signature.digest();
         self.call(move |db| add_pending_publish(db, &rule, &path, &digest)).await
+    }
+
+    /// Remembers that a signature is about to be published at a destination, together with its
+    /// payload: as [`State::note`] and [`State::add_pending_publish`], in one commit.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(crate) async fn note_delivery(
+        &self,
+        signing: Decision,
+        signature: &Signature,
+    ) -> Result<(), StateError> {
+        let digest = signature.digest();
+        self.call(move |db| {
+            whole(db, |db| {
+                remember(db, &signing)?;
+                add_pending_publish(db, &signing.rule, signing.path.as_bytes(), &digest)
+            })
+        })
+        .await
+    }
+
+    /// A signature that was about to be published is not in place. If it may have been seen, that
+    /// goes on record, and it is still known as ours; otherwise nothing of it is kept.
+    ///
+    /// # Errors
+    /// [`StateError`]; then it goes on record later.
+    pub(crate) async fn give_up_signing(
+        &self,
+        rule: &str,
+        path: &RelPath,
+        signature: &Signature,
+        seen: Seen,
+    ) -> Result<(), StateError> {
+        let (rule, path, digest) = (rule.to_owned(), path.as_bytes().to_vec(), signature.digest());
+        self.call(move |db| whole(db, |db| give_up(db, &rule, &path, &digest, seen))).await
     }
 
     /// Remembers that our signature beside a payload is about to be replaced. Only this one can be
@@ -542,19 +580,7 @@ impl State {
         }
         let rule = rule.to_owned();
         self.call(move |db| {
-            let mut delete = db.prepare_cached(
-                "DELETE FROM decided WHERE rule = ?1 AND path = ?2 AND payload IS ?3 RETURNING outcome",
-            )?;
-            for (path, payload) in &gone {
-                let was: Option<String> = delete
-                    .query_one(params![rule, path, payload.map(|version| version.0)], |row| row.get(0))
-                    .optional()?;
-                // What was about to be delivered may still lie at the destination.
-                if was.as_deref().and_then(Outcome::parse).is_some_and(Outcome::is_signed_in_place) {
-                    forget_pending_publishes(db, &rule, path)?;
-                }
-            }
-            Ok(())
+            whole(db, |db| gone.iter().try_for_each(|(path, payload)| forget(db, &rule, path, *payload)))
         })
         .await
     }

@@ -7,6 +7,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::reason::{self, DecisionReason, RefusalReason};
+use super::unconfirmed::before_it_goes;
 use super::{Decision, Outcome, Remembered, Version};
 use crate::digest::Digest;
 use crate::fs::RelPath;
@@ -182,10 +183,15 @@ fn is_signed_as_noted(db: &Connection, d: &Decision) -> rusqlite::Result<bool> {
     Ok(updated > 0)
 }
 
+/// Remembers a decision in place of the last one about its path. Inside a transaction that is
+/// undone on an error: a row of the record may come of it.
 pub(super) fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
     if is_signed_as_noted(db, d)? {
         return Ok(());
     }
+    before_it_goes(db, &d.rule, d.path.as_bytes(), Some(d))?;
+    // No reason is stored for `signing`, so that its details are free for the key.
+    let key = d.key.clone().filter(|_| d.outcome == Outcome::Signing);
     db.prepare_cached(
         "INSERT OR REPLACE INTO decided
          (rule, path, fingerprint, payload, signature, outcome, reason, details, digest, signature_digest)
@@ -199,7 +205,7 @@ pub(super) fn remember(db: &Connection, d: &Decision) -> rusqlite::Result<()> {
         d.signature.map(|v| v.0),
         d.outcome.as_str(),
         d.reason.as_ref().map(DecisionReason::as_str),
-        d.reason.as_ref().and_then(DecisionReason::details),
+        d.reason.as_ref().and_then(DecisionReason::details).or(key),
         d.digest.as_ref().map(Digest::to_string),
         d.signature_digest.as_ref().map(Digest::to_string),
     ])
@@ -256,4 +262,25 @@ pub(super) fn forget_pending_publishes(db: &Connection, rule: &str, path: &[u8])
     db.prepare_cached("DELETE FROM intent WHERE rule = ?1 AND path = ?2")?
         .execute(params![rule, path])
         .map(drop)
+}
+
+/// Forgets the decision about a path, if it is about this version of the payload.
+pub(super) fn forget(
+    db: &Connection,
+    rule: &str,
+    path: &[u8],
+    payload: Option<Version>,
+) -> rusqlite::Result<()> {
+    let sql = "SELECT outcome FROM decided WHERE rule = ?1 AND path = ?2 AND payload IS ?3";
+    let version = payload.map(|version| version.0);
+    let was: Option<String> =
+        db.prepare_cached(sql)?.query_one(params![rule, path, version], |row| row.get(0)).optional()?;
+    let Some(was) = was else { return Ok(()) };
+    before_it_goes(db, rule, path, None)?;
+    db.prepare_cached("DELETE FROM decided WHERE rule = ?1 AND path = ?2")?.execute(params![rule, path])?;
+    // What was about to be published may still lie where it goes.
+    match Outcome::parse(&was) {
+        Some(Outcome::Signed | Outcome::Adopted) => forget_pending_publishes(db, rule, path),
+        Some(_) | None => Ok(()),
+    }
 }

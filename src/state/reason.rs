@@ -26,6 +26,8 @@ pub enum DecisionReason {
     /// So many more were refused than are on record. In the record only: it is about no single
     /// file.
     MoreRefused(usize),
+    /// It was signed, and that its signature is in place was not confirmed. In the record only.
+    Unconfirmed,
 }
 
 /// Why a file is not handled as it is. Holds for a version of it, and ends with any change.
@@ -268,13 +270,14 @@ impl DecisionReason {
             Self::Verdict(reason) => reason.as_str(),
             Self::Refusal(reason) => reason.as_str(),
             Self::MoreRefused(_) => MORE_REFUSED,
+            Self::Unconfirmed => UNCONFIRMED,
         }
     }
 
     /// What the sentence needs beside the code.
     pub(crate) fn details(&self) -> Option<String> {
         match self {
-            Self::Verdict(_) => None,
+            Self::Verdict(_) | Self::Unconfirmed => None,
             Self::Refusal(reason) => reason.details(),
             Self::MoreRefused(count) => Some(format!("count={count}")),
         }
@@ -285,6 +288,9 @@ impl DecisionReason {
     pub(crate) fn parse(code: &str, details: Option<&str>) -> Option<Self> {
         if let (Some(reason), None) = (Reason::parse(code), details) {
             return Some(Self::Verdict(reason));
+        }
+        if let (UNCONFIRMED, None) = (code, details) {
+            return Some(Self::Unconfirmed);
         }
         if code == MORE_REFUSED {
             return Details(details?).number("count").map(Self::MoreRefused);
@@ -310,6 +316,7 @@ impl DecisionReason {
 }
 
 const MORE_REFUSED: &str = "more-refused";
+const UNCONFIRMED: &str = "unconfirmed";
 
 /// The words for people.
 impl fmt::Display for DecisionReason {
@@ -320,6 +327,10 @@ impl fmt::Display for DecisionReason {
             Self::MoreRefused(count) => {
                 write!(f, "{count} more were refused within an hour than are on record; this is the last")
             }
+            Self::Unconfirmed => f.write_str(
+                "its signature was made and may have been seen; it was taken back, or the daemon ended before it was \
+                 known to be in place",
+            ),
         }
     }
 }
@@ -369,7 +380,7 @@ pub(super) mod tests {
         let verdicts = Reason::ALL.map(DecisionReason::Verdict).into_iter();
         let reasons: Vec<_> = verdicts
             .chain(refusals().into_iter().map(DecisionReason::Refusal))
-            .chain([DecisionReason::MoreRefused(7)])
+            .chain([DecisionReason::MoreRefused(7), DecisionReason::Unconfirmed])
             .collect();
         let stored: BTreeSet<String> = reasons.iter().map(DecisionReason::to_record).collect();
         assert_eq!(stored.len(), reasons.len());

@@ -3,7 +3,9 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::time::{Duration, Instant};
 
+use crate::support::control::asked;
 use crate::support::daemon::Daemon;
 use crate::support::files::{drop_pair, names, record, sign, verifies};
 use crate::support::place::{Place, name};
@@ -51,6 +53,66 @@ fn p6_what_is_not_meant_is_left_alone() {
     daemon.waits_for_nth("signed", 2);
     let signed: Vec<_> = names(&place.path("in")).into_iter().filter(|n| n.ends_with(".sig")).collect();
     assert_eq!(signed, ["c.sig", "d.tmp.sig", "z.sig"]);
+}
+
+/// Reads a signature as soon as it is there, as a sender does who waits for nothing else.
+fn snatched(place: &Place, name: &str) -> Vec<u8> {
+    let (path, began) = (place.path(format!("in/{name}.sig")), Instant::now());
+    loop {
+        match fs::read(&path) {
+            Ok(bytes) if !bytes.is_empty() => return bytes,
+            _ => assert!(began.elapsed() < Duration::from_secs(60), "{name} is not signed"),
+        }
+    }
+}
+
+#[test]
+fn a35_every_signature_that_a_sender_can_take_is_on_record() {
+    let place = place(&with(SIGN, "on_stale = \"resign\""));
+    fs::create_dir(place.path("taken")).unwrap();
+    let daemon = Daemon::start(&place);
+    for n in 0..20 {
+        let name = format!("f{n}");
+        place.write(format!("in/{name}"), format!("evil {n}"));
+        place.write(format!("taken/{n}"), snatched(&place, &name));
+        match n % 2 {
+            0 => place.write(format!("in/{name}"), format!("innocent {n}")),
+            _ => {
+                fs::rename(place.path(format!("in/{name}")), place.path(format!("taken/{name}"))).unwrap();
+                fs::remove_file(place.path(format!("in/{name}.sig"))).ok(); // it may be taken back
+            }
+        }
+    }
+    daemon.stop();
+    let on_record: Vec<_> = asked(&place, "history --json")
+        .into_iter()
+        .map(|row| row["signature_digest"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    for n in 0..20 {
+        let sum = place.shell(&format!("sha512sum <taken/{n} | cut -d' ' -f1")).exits(0);
+        let sum = String::from_utf8(sum.stdout().to_vec()).unwrap();
+        assert!(on_record.iter().any(|digest| digest.ends_with(sum.trim())), "{n}: {on_record:?}");
+    }
+}
+
+#[test]
+fn a35_a_pair_that_is_moved_as_soon_as_it_is_signed_stays_a_pair() {
+    let place = place(SIGN);
+    fs::create_dir(place.path("taken")).unwrap();
+    let daemon = Daemon::start(&place);
+    for n in 0..15 {
+        place.write(format!("in/f{n}"), format!("content {n}"));
+        let signature = snatched(&place, &format!("f{n}"));
+        fs::rename(place.path(format!("in/f{n}")), place.path(format!("taken/f{n}"))).unwrap();
+        daemon.waits_for_nth("signed", n + 1);
+        assert_eq!(place.read(format!("in/f{n}.sig")), signature);
+        verifies_as(&place, n);
+    }
+}
+
+fn verifies_as(place: &Place, n: usize) {
+    fs::rename(place.path(format!("in/f{n}.sig")), place.path(format!("taken/f{n}.sig"))).unwrap();
+    verifies(place, &format!("taken/f{n}"), &format!("file=f{n}"));
 }
 
 #[test]

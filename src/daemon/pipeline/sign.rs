@@ -22,11 +22,11 @@ use crate::settle::PairVersion;
 use crate::signature::Signature;
 use crate::signing::{Signed, Verdict};
 use crate::sink::warrant::Warrant;
-use crate::sink::{Old, Sink as _};
+use crate::sink::{Old, Sink as _, Unwritten};
 use crate::source::{Snapshot, Source as _, Version};
 use crate::state;
 use crate::state::reason::RefusalReason;
-use crate::state::{Outcome, Remembered};
+use crate::state::{Outcome, Remembered, Seen};
 
 /// How long the second file of a pair that is being moved is waited for. A person, or a script that
 /// moves first all files of one kind and then those of the other, needs seconds.
@@ -197,7 +197,13 @@ impl<K: Kms> Pipeline<K> {
         let signing =
             site.decision(&work.path, &taken.versions(), &Settled::plain(Outcome::Signing), facts());
         self.state.note(signing).await?;
-        let written = site.sink.write_signature(&work.path, &taken, &signed.signature, old).await?;
+        let written = match site.sink.write_signature(&work.path, &taken, &signed.signature, old).await {
+            Ok(written) => written,
+            Err(Unwritten { error, seen }) => {
+                self.give_up(site, work, &signed, seen).await?;
+                return Err(error);
+            }
+        };
         let settled = Settled::plain(Outcome::Signed);
         let outcome = self.settle(site, &work.path, &written, settled, facts()).await?;
         log!(
@@ -209,6 +215,22 @@ impl<K: Kms> Pipeline<K> {
             lease = lease_word(taken.writer)
         );
         Ok(outcome)
+    }
+
+    /// Sees to it that a signature that does not stay is on record if somebody may have it.
+    async fn give_up<B: Backend>(
+        &self,
+        site: &Site<B>,
+        work: &Attempt<VersionOf<B>>,
+        signed: &Signed,
+        seen: Seen,
+    ) -> Result<(), AttemptError> {
+        let rule = &site.rule.name;
+        self.state.give_up_signing(rule, &work.path, &signed.signature, seen).await?;
+        if seen == Seen::Perhaps && site.may_log(self.clock.now()) {
+            log!(SignatureUnconfirmed, rule, file = %Escaped::new(work.path.as_path()), key = %signed.key);
+        }
+        Ok(())
     }
 
     /// Remembers the present versions of a file that was signed before, so that the next scan need
@@ -242,16 +264,24 @@ impl<K: Kms> Pipeline<K> {
             return Err(AttemptError::Hold(site.conflict(&work.path, what))); // before the KMS call, which would be wasted
         }
         let (signed, _place) = self.make_signature(site, rule, work, context, &mut taken).await?;
-        self.state.add_pending_publish(&site.rule.name, &work.path, &signed.signature).await?;
-        let _guard = site.sink.removal_guard();
-        let taken = Arc::new(taken);
-        let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &signed)).await?;
-        let facts = Facts {
-            digest: Some(taken.hashed.digest.clone()),
-            signature_digest: Some(published.digest()),
+        let digest = taken.hashed.digest.clone();
+        let facts = |signature: &Signature| Facts {
+            digest: Some(digest.clone()),
+            signature_digest: Some(signature.digest()),
             key: Some(signed.key.to_string()),
             item: None,
         };
+        let signing = Settled::plain(Outcome::Signing);
+        let signing = site.decision(&work.path, &work.versions, &signing, facts(&signed.signature));
+        self.state.note_delivery(signing, &signed.signature).await?;
+        let _guard = site.sink.removal_guard();
+        let taken = Arc::new(taken);
+        let warrant = Warrant::signed(&taken.hashed.digest, &signed);
+        let published = Box::pin(self.publish_signed(site, rule, work, context, &taken, &warrant)).await;
+        if !published.as_ref().is_ok_and(|published| *published == signed.signature) {
+            self.give_up(site, work, &signed, warrant.seen()).await?;
+        }
+        let facts = facts(&published?);
         let settled = Settled::plain(Outcome::Delivered);
         let outcome = self.settle(site, &work.path, &work.versions, settled, facts).await?;
         log!(
@@ -274,11 +304,10 @@ impl<K: Kms> Pipeline<K> {
         work: &Attempt<VersionOf<B>>,
         context: &Context,
         taken: &Arc<Snapshot<B::Source>>,
-        signed: &Signed,
+        warrant: &Warrant,
     ) -> Result<Signature, AttemptError> {
-        let warrant = Warrant::signed(&taken.hashed.digest, signed);
-        match self.publish(site, &work.path, taken, &warrant).await? {
-            None => Ok(signed.signature.clone()),
+        match self.publish(site, &work.path, taken, warrant).await? {
+            None => Ok(warrant.signature().clone()),
             // Delivered before: by us, according to state, or by another holder of the key,
             // according to KMS.
             Some(other) if self.is_ours(site, rule, work, context, taken, &other).await? => Ok(other),
@@ -312,10 +341,9 @@ impl<K: Kms> Pipeline<K> {
 }
 
 /// Whether a file changed, or was renamed, so short a time ago that the other one of its pair may
-/// be on its way. By a clock that is ahead, none is.
+/// be on its way. The clock that it was changed by may be ahead of ours by as much.
 pub(crate) fn is_recent(version: &impl Version) -> bool {
-    let age = clock::since_epoch().checked_sub(version.changed());
-    age.is_some_and(|age| age < HALF_MOVED)
+    clock::since_epoch().abs_diff(version.changed()) < HALF_MOVED
 }
 
 /// The payload of an attempt, if it has no signature and came so short a time ago that it may be
@@ -375,5 +403,29 @@ const fn lease_word(writer: Writer) -> &'static str {
     match writer {
         Writer::Absent | Writer::Present => "granted",
         Writer::Unknown => "unavailable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::FileTime;
+    use crate::fs::Identity;
+
+    #[test]
+    fn what_changed_a_moment_ago_is_recent_also_by_a_clock_that_is_ahead() {
+        let now = clock::since_epoch();
+        let short = HALF_MOVED / 2;
+        for (changed, expected) in [
+            (now, true),
+            (now - short, true),
+            (now + short, true),
+            (now - HALF_MOVED * 2, false),
+            (now + HALF_MOVED * 2, false),
+        ] {
+            let time = FileTime { seconds: i64::try_from(changed.as_secs()).unwrap(), nanos: 0 };
+            let version = Identity { dev: 1, ino: 1, size: 1, mtime: time, ctime: time };
+            assert_eq!(is_recent(&version), expected, "{changed:?}");
+        }
     }
 }

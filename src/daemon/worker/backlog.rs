@@ -11,13 +11,13 @@ use crate::daemon::ask::{Ask, Backlog, Waiting, Which};
 use crate::daemon::site::{Backend, VersionOf};
 use crate::daemon::status::{Cause, Oldest};
 use crate::daemon::worker::refused::add_refused;
-use crate::daemon::worker::wait::{NAME_TAKEN, NAME_TAKEN_HINT, NAME_TAKEN_TEXT, Wait};
+use crate::daemon::worker::wait::{NAME_TAKEN, NAME_TAKEN_HINT, NAME_TAKEN_TEXT, OVERDUE_HINT, Wait};
 use crate::daemon::worker::{NEVER_SETTLES, PairState, Worker};
 use crate::escape::Escaped;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::kms::Kms;
-use crate::settle::{PairVersion, Want};
+use crate::settle::{PairVersion, Timing, Want};
 use crate::source::Version;
 
 impl<V: Version> PairState<V> {
@@ -27,8 +27,8 @@ impl<V: Version> PairState<V> {
             _ if self.running => Wait::Work,
             (PairVersion { payload: None, .. }, _) => Wait::Payload,
             _ if self.pair.activity().has_control_file => Wait::ControlFile,
-            (PairVersion { signature: None, .. }, Want::Verify) => Wait::Signature,
             _ if self.pair.activity().writer == Writer::Present => Wait::Writer,
+            (PairVersion { signature: None, .. }, Want::Verify) => Wait::Signature,
             _ if self.pair.is_doubted() => Wait::Grace,
             _ => Wait::Quiet,
         }
@@ -54,14 +54,15 @@ impl<V: Version> PairState<V> {
         changed.map_or(seen, |changed| changed.min(seen))
     }
 
-    fn needs_operator(&self, want: Want, now: Moment) -> bool {
+    fn needs_operator(&self, want: Want, now: Moment, timing: &Timing) -> bool {
         match &self.hold {
             Some(hold) => hold.needs_operator(now.saturating_sub(self.held_since)),
             None => match self.wait(want) {
                 Wait::ControlFile | Wait::Writer | Wait::Quiet => {
                     now.saturating_sub(self.first_seen) >= NEVER_SETTLES
                 }
-                Wait::Work | Wait::Payload | Wait::Signature | Wait::Grace => false,
+                Wait::Signature | Wait::Grace => self.pair.is_overdue(now, timing),
+                Wait::Work | Wait::Payload => false,
             },
         }
     }
@@ -73,10 +74,11 @@ impl<V: Version> PairState<V> {
         }
     }
 
-    fn hint(&self, want: Want) -> &str {
-        match &self.hold {
-            Some(hold) => hold.hint(),
-            None => self.wait(want).hint(),
+    fn hint(&self, want: Want, now: Moment, timing: &Timing) -> &str {
+        match (&self.hold, self.wait(want)) {
+            (Some(hold), _) => hold.hint(),
+            (None, Wait::Signature | Wait::Grace) if self.pair.is_overdue(now, timing) => OVERDUE_HINT,
+            (None, wait) => wait.hint(),
         }
     }
 }
@@ -117,9 +119,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             path: path.clone(),
             cause: entry.cause(want),
             is_held: entry.hold.is_some(),
-            needs_operator: entry.needs_operator(want, clocks.now),
+            needs_operator: entry.needs_operator(want, clocks.now, &self.timing),
             reason: entry.reason(want),
-            hint: entry.hint(want).to_owned(),
+            hint: entry.hint(want, clocks.now, &self.timing).to_owned(),
             since,
             attempts: entry.attempts,
             next_attempt: if entry.running { Some(clocks.now) } else { entry.timer },
@@ -207,8 +209,8 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 is_held: entry.hold.is_some(),
                 since: entry.since(),
                 reason: entry.reason(want),
-                hint: entry.hint(want).to_owned(),
-                needs_operator: entry.needs_operator(want, now),
+                hint: entry.hint(want, now, &self.timing).to_owned(),
+                needs_operator: entry.needs_operator(want, now, &self.timing),
                 next_attempt,
             };
             (cause, cause_of)

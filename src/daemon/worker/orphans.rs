@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock;
 use crate::daemon::site::{Backend, Site};
@@ -24,8 +25,8 @@ const REST: u32 = 200;
 
 impl<K: Kms, B: Backend> Worker<K, B> {
     /// Sees to the signatures of ours that a whole scan found without their files: `found` are the
-    /// first of `count`. One is removed if its content was signed under another name since, and
-    /// nobody has come back to it for a while: a program has renamed the file.
+    /// first of `count`. One is removed if its content was signed under another name since, and is
+    /// so still, and nobody has come back to it for a while: a program has renamed the file.
     pub(crate) async fn see_to_orphans(&mut self, site: &Arc<Site<B>>, count: usize, found: Vec<RelPath>) {
         let now = self.pipeline.clock.now();
         let (known_before, mut known) = (std::mem::take(&mut self.standing.orphans), BTreeMap::new());
@@ -43,7 +44,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             match elsewhere {
                 Ok(elsewhere) => {
                     for renamed in elsewhere {
-                        if self.remove_orphan(site, &renamed).await {
+                        let since = known.get(&renamed.path);
+                        let alone = since.map_or(Duration::ZERO, |since| now.saturating_sub(*since));
+                        if may_go(alone, &renamed.at) && self.remove_orphan(site, &renamed).await {
                             known.remove(&renamed.path);
                             count = count.saturating_sub(1);
                         }
@@ -63,16 +66,14 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     /// Removes a signature whose file was renamed, if it may go. Whether it is gone.
     async fn remove_orphan(&self, site: &Site<B>, renamed: &SignedElsewhere) -> bool {
-        let SignedElsewhere { path, payload, signature_digest, other, at } = renamed;
-        if *at > clock::timestamp_ago(PATIENCE) {
-            return false;
-        }
+        let SignedElsewhere { path, payload, signature_digest, other, at: _ } = renamed;
         // Signed there as state says, and not gone or replaced since.
         let row = self.heartbeat.at_state(self.pipeline.state.remembered(&self.rule.name, other)).await;
         let observed = self.heartbeat.at_source(site.source.observe(other)).await;
         let (Ok(Some(row)), Ok(observed)) = (row, observed) else { return false };
         if row.payload != observed.versions.payload.as_ref().map(Version::stored)
-            || observed.versions.signature.is_none()
+            || row.signature != observed.versions.signature.as_ref().map(Version::stored)
+            || row.signature.is_none()
         {
             return false;
         }
@@ -91,6 +92,28 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 tracing::debug!(rule, %file, ?error, "a signature without its file is not removed");
                 false
             }
+        }
+    }
+}
+
+/// Whether a signature may go that has been without its file for so long, and whose content was
+/// signed elsewhere then (RFC 3339, UTC). Both have to be long ago: a file that has a twin may be
+/// away for a moment.
+fn may_go(alone: Duration, signed_elsewhere: &str) -> bool {
+    alone >= PATIENCE && *signed_elsewhere <= *clock::timestamp_ago(PATIENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a37_a_signature_goes_only_when_it_was_alone_and_its_content_elsewhere_for_long() {
+        let (moment, long) = (Duration::from_secs(1), PATIENCE * 2);
+        for (alone, elsewhere, goes) in
+            [(moment, moment, false), (moment, long, false), (long, moment, false), (long, long, true)]
+        {
+            assert_eq!(may_go(alone, &clock::timestamp_ago(elsewhere)), goes, "{alone:?} {elsewhere:?}");
         }
     }
 }

@@ -36,6 +36,10 @@ pub(crate) const NAME_TAKEN_TEXT: &str =
 pub(crate) const NAME_TAKEN_HINT: &str =
     "rename or remove what has its name; until then it is in .kms-sig there";
 
+/// For what should have been judged long ago.
+pub(crate) const OVERDUE_HINT: &str =
+    "end whatever writes to it or opens it for writing again and again, which keeps it from being judged";
+
 impl Wait {
     const ALL: [Self; 7] = [
         Self::Work,

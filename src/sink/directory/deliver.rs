@@ -82,7 +82,11 @@ fn deliver_to(
     place.give_group(staging)?;
     staging.set_mode(mode)?;
     disk.flush(&[signature.written(), staging.written()])?;
-    if place.publish(&signature, &signature_name)? == Publish::Done {
+    let published = place.publish(&signature, &signature_name);
+    if !matches!(published, Ok(Publish::Exists)) {
+        warrant.publishing();
+    }
+    if published? == Publish::Done {
         put.push((signature_name.clone(), signature.stat()?));
     } else {
         let there = read_signature(dir, &signature_name, wanted)?;

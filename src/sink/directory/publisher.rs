@@ -15,12 +15,13 @@ use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::fs::flush::Flusher;
 use crate::fs::private::Private;
-use crate::fs::{FsError, Identity, RelPath, Stat};
+use crate::fs::{FsError, Identity, Place, RelPath, Stat};
 use crate::hold::AttemptError;
 use crate::settle::PairVersion;
 use crate::signature::{Signature, Suffix};
-use crate::sink::Old;
-use crate::sink::directory::sign::{self, Spot};
+use crate::sink::directory::sign::{self, Payload, Spot};
+use crate::sink::sight::Sight;
+use crate::sink::{Old, Unwritten};
 use crate::source::directory::source::Origin;
 use crate::state::reason::RefusalReason;
 
@@ -45,6 +46,8 @@ pub(crate) struct Order {
     pub(crate) beside: RelPath,
     pub(crate) signature: Signature,
     pub(crate) suffix: Suffix,
+    /// Whether the signature may have been seen.
+    pub(crate) sight: Sight,
 }
 
 /// What became of it. Nothing: the payload's attributes have changed, at least, or something has the
@@ -76,15 +79,17 @@ impl Publisher {
     /// # Errors
     /// Any step's. `Changed` when what was signed is not there any more, something else has the
     /// signature's name, or the runtime goes down.
-    pub(crate) async fn write(self: &Arc<Self>, order: Order) -> Result<PairVersion<Identity>, AttemptError> {
+    pub(crate) async fn write(self: &Arc<Self>, order: Order) -> Result<PairVersion<Identity>, Unwritten> {
         let order = Arc::new(order);
-        match self.write_with_others(Arc::clone(&order)).await? {
-            Some(written) => Ok(written),
-            None => {
-                let this = Arc::clone(self);
+        let written = match self.write_with_others(Arc::clone(&order)).await {
+            Ok(Some(written)) => Ok(written),
+            Err(error) => Err(error),
+            Ok(None) => {
+                let (this, order) = (Arc::clone(self), Arc::clone(&order));
                 blocking(move || this.alone(&order, None)).await
             }
-        }
+        };
+        written.map_err(|error| Unwritten { error, seen: order.sight.seen() })
     }
 
     /// Replaces a signature.
@@ -95,23 +100,28 @@ impl Publisher {
         self: &Arc<Self>,
         order: Order,
         old: Old<Identity>,
-    ) -> Result<PairVersion<Identity>, AttemptError> {
-        let this = Arc::clone(self);
-        blocking(move || this.alone(&order, Some(&old))).await
+    ) -> Result<PairVersion<Identity>, Unwritten> {
+        let (this, order) = (Arc::clone(self), Arc::new(order));
+        let of_work = Arc::clone(&order);
+        let written = blocking(move || this.alone(&of_work, Some(&old))).await;
+        written.map_err(|error| Unwritten { error, seen: order.sight.seen() })
     }
 
     async fn write_with_others(self: &Arc<Self>, order: Arc<Order>) -> Written {
         let (done, result) = oneshot::channel();
         let is_first = {
             let mut queue = self.queue();
-            queue.waiting.push((order, done));
+            queue.waiting.push((Arc::clone(&order), done));
             !std::mem::replace(&mut queue.is_working, true)
         };
         if is_first {
             let this = Arc::clone(self);
             drop(tokio::task::spawn_blocking(move || this.work())); // it answers everyone by itself
         }
-        result.await.map_err(|_gone| AttemptError::Changed)?
+        result.await.map_err(|_gone| {
+            order.sight.begins(); // nobody says what became of it
+            AttemptError::Changed
+        })?
     }
 
     /// Until nobody waits.
@@ -142,10 +152,10 @@ impl Publisher {
     }
 
     fn write_all(&self, orders: &[Arc<Order>]) -> Vec<Written> {
-        let stills: Vec<_> = orders.iter().map(|order| || order.is_unchanged()).collect();
+        let payloads: Vec<_> = orders.iter().map(|order| || order.unchanged()).collect();
         let mut batch = Vec::new();
-        for (order, still) in orders.iter().zip(&stills) {
-            match self.spot(order, still) {
+        for (order, payload) in orders.iter().zip(&payloads) {
+            match self.spot(order, payload) {
                 Ok(spot) => batch.push((spot, &order.signature)),
                 // A bug: nothing that is written rests. Each of them says so by itself.
                 Err(_) => return orders.iter().map(|_| Ok(None)).collect(),
@@ -166,9 +176,9 @@ impl Publisher {
         order: &Order,
         old: Option<&Old<Identity>>,
     ) -> Result<PairVersion<Identity>, AttemptError> {
-        let payload = Cell::new(order.origin.payload.identity);
-        let still = || order.is_still(&payload);
-        let spot = self.spot(order, &still)?;
+        let version = Cell::new(order.origin.payload.identity);
+        let payload = || order.payload(&version);
+        let spot = self.spot(order, &payload)?;
         let written = match old {
             None => sign::write(&[(spot, &order.signature)]).pop().unwrap_or(Ok(None)),
             Some(old) => sign::replace(&spot, old, &order.signature),
@@ -176,16 +186,17 @@ impl Publisher {
         let written = written.map_err(|error| order.failed(error))?;
         // Without one the payload is another, or somebody else put a signature there meanwhile.
         let written = written.ok_or(AttemptError::Changed)?;
-        Ok(order.versions(payload.get(), &written))
+        Ok(order.versions(version.get(), &written))
     }
 
     fn spot<'a>(
         &'a self,
         order: &'a Order,
-        still: &'a dyn Fn() -> Result<bool, FsError>,
+        payload: &'a dyn Fn() -> Result<Payload, FsError>,
     ) -> Result<Spot<'a>, AttemptError> {
         let place = order.origin.parent()?;
-        Ok(Spot { private: &self.private, place, path: &order.beside, still, disk: &self.disk })
+        let (private, path, sight, disk) = (&self.private, &order.beside, &order.sight, &self.disk);
+        Ok(Spot { private, place, path, payload, sight, disk })
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -194,17 +205,31 @@ impl Publisher {
 }
 
 impl Order {
-    fn is_unchanged(&self) -> Result<bool, FsError> {
-        let Ok(place) = self.origin.parent() else { return Ok(false) };
-        self.origin.is_in(place, self.path.name())
+    /// What has the payload's name; what has other attributes counts as another.
+    fn unchanged(&self) -> Result<Payload, FsError> {
+        let Ok(place) = self.origin.parent() else { return Ok(Payload::Other) };
+        match self.origin.is_in(place, self.path.name())? {
+            true => Ok(Payload::Same),
+            false => self.unless_same(place),
+        }
     }
 
-    /// Whether the payload is still what was signed; `payload` is its present version then.
-    fn is_still(&self, payload: &Cell<Identity>) -> Result<bool, FsError> {
-        let Ok(place) = self.origin.parent() else { return Ok(false) };
-        let there = self.origin.version_of_same(place, self.path.name(), &self.digest, &payload.get())?;
-        there.into_iter().for_each(|version| payload.set(version));
-        Ok(there.is_some())
+    /// What has the payload's name, which is read again if need be; `version` is its present one if
+    /// it is what was signed.
+    fn payload(&self, version: &Cell<Identity>) -> Result<Payload, FsError> {
+        let Ok(place) = self.origin.parent() else { return Ok(Payload::Other) };
+        match self.origin.version_of_same(place, self.path.name(), &self.digest, &version.get())? {
+            Some(there) => {
+                version.set(there);
+                Ok(Payload::Same)
+            }
+            None => self.unless_same(place),
+        }
+    }
+
+    fn unless_same(&self, place: &Place) -> Result<Payload, FsError> {
+        let is_away = place.stat_of(self.path.name())?.is_none();
+        Ok(if is_away { Payload::Away } else { Payload::Other })
     }
 
     const fn versions(&self, payload: Identity, signature: &Stat) -> PairVersion<Identity> {

@@ -14,6 +14,7 @@ use crate::fs::{Dir, FsError, Identity, Place, Publish, RelPath, Staging, Stat};
 use crate::signature::Signature;
 use crate::sink::Old;
 use crate::sink::directory::exchange::{Removable, Work};
+use crate::sink::sight::Sight;
 
 /// A `.sig` is readable by everyone: it reveals nothing about the payload without the key.
 pub(crate) const MODE: u32 = 0o644;
@@ -26,15 +27,41 @@ pub(crate) struct Spot<'a> {
     pub(crate) place: &'a Place,
     /// Its path below the watched directory.
     pub(crate) path: &'a RelPath,
-    /// Whether the payload is still what was signed. Asked before and after each step that shows.
-    pub(crate) still: &'a dyn Fn() -> Result<bool, FsError>,
+    /// What has the payload's name. Asked before and after each step that shows.
+    pub(crate) payload: &'a dyn Fn() -> Result<Payload, FsError>,
+    /// Whether the signature may have been seen.
+    pub(crate) sight: &'a Sight,
     /// What flushes there.
     pub(crate) disk: &'a Flusher,
 }
 
+/// What has the name of a payload that was signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payload {
+    /// What was signed.
+    Same,
+    /// Nothing: what was signed was moved away, or removed.
+    Away,
+    /// Something else, or other content.
+    Other,
+}
+
+impl Spot<'_> {
+    /// Whether the payload is there, as it was signed.
+    fn is_there(&self) -> Result<bool, FsError> {
+        Ok((self.payload)()? == Payload::Same)
+    }
+
+    /// Whether a signature that shows may stay: in its place, with nothing else under the payload's
+    /// name than what was signed. Who moves a pair moves the payload first, and then this.
+    fn is_right(&self) -> Result<bool, FsError> {
+        Ok(self.place.is_in_place()? && (self.payload)()? != Payload::Other)
+    }
+}
+
 /// Writes signatures, each under a name that nothing has, and makes them durable together. Each is
-/// durable when this returns what it is; `None` if something has the name, or what was signed is no
-/// longer there.
+/// durable when this returns what it is; `None` if something has the name, or what was signed was no
+/// longer there before, or is other content by now.
 ///
 /// # Errors
 /// Any step's; then nothing shows, as far as that can be undone.
@@ -120,8 +147,15 @@ impl<'a> Writing<'a> {
 
 /// Gives a signature its name, if what was signed is there and nothing has that name.
 fn publish(spot: &Spot<'_>, staging: Staging) -> Result<Option<Staging>, FsError> {
-    let is_to_be = (spot.still)()? && spot.place.publish(&staging, spot.path.name())? == Publish::Done;
-    Ok(is_to_be.then_some(staging))
+    if !spot.is_there()? {
+        return Ok(None);
+    }
+    let published = spot.place.publish(&staging, spot.path.name());
+    if matches!(published, Ok(Publish::Exists)) {
+        return Ok(None);
+    }
+    spot.sight.begins();
+    published.map(|_done| Some(staging))
 }
 
 /// A signature that was given its name.
@@ -187,13 +221,9 @@ fn are_right<'a>(spots: impl Iterator<Item = Option<&'a Spot<'a>>>) -> Vec<Resul
                 in_place.last().map_or(Ok(false), |(_, is_in_place)| is_in_place.clone())
             }
         };
-        Ok(is_in_place? && (spot.still)()?)
+        Ok(is_in_place? && (spot.payload)()? != Payload::Other)
     });
     spots.collect()
-}
-
-fn is_right(spot: &Spot<'_>) -> Result<bool, FsError> {
-    Ok(spot.place.is_in_place()? && (spot.still)()?)
 }
 
 /// Takes back a signature of ours, wherever its directory is by now. Does nothing if something else
@@ -286,24 +316,26 @@ fn swap(
     // Before anything comes out: after a power loss too it is known what may be removed.
     here.sync()?;
     work.sync()?;
-    if !(spot.still)()? {
+    if !spot.is_there()? {
         return Ok(None);
     }
     match spot.place.swap(name, &here, name) {
-        Ok(()) => {}
         Err(e) if e.source == Errno::INVAL => return swap_in_steps(spot, &here, old, signature, staging),
         Err(e) if e.is_not_found() => return Ok(None),
-        Err(e) => return Err(e),
+        swapped => {
+            spot.sight.begins();
+            swapped?;
+        }
     }
     // What came out lies here by now.
     let is_old = || Removable::of(&[&old.signature]).holds(&here, name);
-    let right = is_right(spot).and_then(|is_right| Ok(is_right && is_old()?));
+    let right = spot.is_right().and_then(|is_right| Ok(is_right && is_old()?));
     let kept = match right {
         Ok(true) => spot.disk.flush(&[spot.place.written()]).and_then(|()| staging.stat()).map(Some),
         Ok(false) => Ok(None),
         Err(e) => Err(e),
     };
-    if matches!(kept, Ok(Some(_))) && is_right(spot).unwrap_or(false) {
+    if matches!(kept, Ok(Some(_))) && spot.is_right().unwrap_or(false) {
         return kept;
     }
     match spot.place.swap_back(name, &here, name) {
@@ -339,8 +371,12 @@ fn swap_in_steps(
     }
     let put = match spot.place.put(new, name, name) {
         Err(e) if e.source == Errno::EXIST => Ok(None), // somebody else's, by now
-        Err(e) => Err(e),
-        Ok(()) => keep_if_right(vec![Shown { spot, signature, staging }]).pop().unwrap_or(Ok(None)),
+        put => {
+            spot.sight.begins();
+            put.and_then(|()| {
+                keep_if_right(vec![Shown { spot, signature, staging }]).pop().unwrap_or(Ok(None))
+            })
+        }
     };
     if !matches!(put, Ok(Some(_))) {
         spot.place.put_back(&here, name, name).unwrap_or_default(); // the old signature is better than none
@@ -358,6 +394,7 @@ mod tests {
 
     use super::*;
     use crate::sink::directory::removal;
+    use crate::state::Seen;
 
     /// A watched directory with a directory in it, and where a signature lies in that.
     struct Fixture {
@@ -366,6 +403,7 @@ mod tests {
         place: Place,
         path: RelPath,
         disk: Flusher,
+        sight: Sight,
     }
 
     impl Fixture {
@@ -377,15 +415,16 @@ mod tests {
             let root = Dir::open(&temp.path().join("in")).unwrap();
             let (place, disk) = (Place::open(&root, Path::new("sub")).unwrap(), Flusher::new(&root).unwrap());
             let path = RelPath::new("sub/a.sig").unwrap();
-            Self { temp, private: Private::new(root), place, path, disk }
+            Self { temp, private: Private::new(root), place, path, disk, sight: Sight::default() }
         }
 
-        fn spot<'a>(&'a self, still: &'a dyn Fn() -> Result<bool, FsError>) -> Spot<'a> {
-            Spot { private: &self.private, place: &self.place, path: &self.path, still, disk: &self.disk }
+        fn spot<'a>(&'a self, payload: &'a dyn Fn() -> Result<Payload, FsError>) -> Spot<'a> {
+            let (private, place, path, disk) = (&self.private, &self.place, &self.path, &self.disk);
+            Spot { private, place, path, payload, sight: &self.sight, disk }
         }
 
         fn write(&self, byte: u8) -> bool {
-            write_one(self.spot(&|| Ok(true)), byte).unwrap().is_some()
+            write_one(self.spot(&|| Ok(Payload::Same)), byte).unwrap().is_some()
         }
 
         fn old(&self, byte: u8) -> Old<Identity> {
@@ -394,7 +433,7 @@ mod tests {
         }
 
         fn replace(&self, old: &Old<Identity>, byte: u8) -> bool {
-            replace(&self.spot(&|| Ok(true)), old, &signature(byte)).unwrap().is_some()
+            replace(&self.spot(&|| Ok(Payload::Same)), old, &signature(byte)).unwrap().is_some()
         }
 
         fn at(&self, path: &str) -> PathBuf {
@@ -446,9 +485,9 @@ mod tests {
         assert_eq!(f.all(), [("sub/a.sig".into(), vec![2; 20])], "nothing of ours is left");
         assert!(!f.replace(&first, 3), "no longer what is there");
         let second = f.old(2);
-        take_back(&f.spot(&|| Ok(true)), &signature(1)).unwrap();
+        take_back(&f.spot(&|| Ok(Payload::Same)), &signature(1)).unwrap();
         assert_eq!(f.there("in/sub/a.sig").unwrap(), [2; 20]);
-        take_back(&f.spot(&|| Ok(true)), &signature(2)).unwrap();
+        take_back(&f.spot(&|| Ok(Payload::Same)), &signature(2)).unwrap();
         assert!(!f.replace(&second, 3));
         assert_eq!(f.all(), []);
     }
@@ -492,13 +531,13 @@ mod tests {
         at: usize,
         act: impl Fn() + 'a,
         asked: &'a Cell<usize>,
-    ) -> impl Fn() -> Result<bool, FsError> + 'a {
+    ) -> impl Fn() -> Result<Payload, FsError> + 'a {
         move || {
             asked.set(asked.get() + 1);
             if asked.get() == at {
                 act();
             }
-            Ok(true)
+            Ok(Payload::Same)
         }
     }
 
@@ -521,7 +560,7 @@ mod tests {
                     let new = work.mirror(&f.path).unwrap();
                     let staging = f.place.stage().unwrap().unwrap().and_holding(&[2; 20]).unwrap();
                     staging.publish(&new, OsStr::new("a.sig")).unwrap();
-                    assert!(still().unwrap());
+                    assert_eq!(still().unwrap(), Payload::Same);
                     swap_in_steps(&spot, &new, &old, &signature(2), staging).unwrap();
                     work.finish(&f.place).unwrap();
                 } else {
@@ -531,6 +570,38 @@ mod tests {
                     f.bring_back();
                     assert_eq!(f.all(), [("sub/a.sig".into(), b"theirs".to_vec())], "{in_steps} {at}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_signature_stays_whose_payload_was_moved_away_and_goes_whose_payload_is_another() {
+        use Payload::{Away, Other, Same};
+        // What has the payload's name when it is asked for: before the signature shows, and then.
+        for (then, is_kept, seen) in [
+            ([Same, Same, Same], true, Seen::Perhaps),
+            ([Same, Same, Away], true, Seen::Perhaps),
+            ([Same, Away, Away], true, Seen::Perhaps),
+            ([Same, Other, Other], false, Seen::Perhaps),
+            ([Same, Same, Other], false, Seen::Perhaps),
+            ([Away, Away, Away], false, Seen::Never),
+            ([Other, Other, Other], false, Seen::Never),
+        ] {
+            for has_old in [false, true] {
+                let f = Fixture::new();
+                if has_old {
+                    f.write(1);
+                }
+                let (asked, sight) = (Cell::new(0), Sight::default());
+                let payload = || Ok(then[asked.replace(asked.get() + 1)]);
+                let spot = Spot { sight: &sight, ..f.spot(&payload) };
+                let done = match has_old {
+                    true => replace(&spot, &f.old(1), &signature(2)).unwrap(),
+                    false => write_one(spot, 2).unwrap(),
+                };
+                assert_eq!((done.is_some(), sight.seen()), (is_kept, seen), "{then:?} {has_old}");
+                let there = if is_kept { Some(2) } else { has_old.then_some(1) };
+                assert_eq!(f.there("in/sub/a.sig"), there.map(|byte| vec![byte; 20]), "{then:?} {has_old}");
             }
         }
     }

@@ -27,14 +27,15 @@ use crate::sink::directory::quarantine::{self, Case};
 use crate::sink::directory::removal::{self, Part};
 use crate::sink::directory::remover::{RemovalGuard, Remover};
 use crate::sink::directory::{deliver, exchange, sign};
+use crate::sink::sight::Sight;
 use crate::sink::warrant::Warrant;
-use crate::sink::{Delivered, NameTaken, Old, PutAway, Removed, Sink};
+use crate::sink::{Delivered, NameTaken, Old, PutAway, Removed, Sink, Unwritten};
 use crate::source::Snapshot;
 use crate::source::directory::DirectorySource;
 use crate::source::directory::scan::Leftover;
 use crate::source::space::{Space, Stage, StageRequest};
-use crate::state::State;
 use crate::state::reason::RefusalReason;
+use crate::state::{Seen, State};
 
 /// The directories that a rule writes to.
 #[derive(Debug, Clone)]
@@ -181,9 +182,10 @@ impl Sink<DirectorySource> for DirectorySink {
         snapshot: &Snapshot<DirectorySource>,
         signature: &Signature,
         old: Option<Old<Identity>>,
-    ) -> Result<PairVersion<Identity>, AttemptError> {
+    ) -> Result<PairVersion<Identity>, Unwritten> {
         let Some(beside) = RelPath::new(path.parent().join(signature.name_beside(path.name()))) else {
-            return Err(AttemptError::bug("what is signed has a name without room for a suffix"));
+            let error = AttemptError::bug("what is signed has a name without room for a suffix");
+            return Err(Unwritten { error, seen: Seen::Never });
         };
         let order = Order {
             origin: snapshot.origin.clone(),
@@ -192,6 +194,7 @@ impl Sink<DirectorySource> for DirectorySink {
             beside,
             signature: signature.clone(),
             suffix: self.rule.suffix(),
+            sight: Sight::default(),
         };
         match old {
             None => self.publisher.write(order).await,
