@@ -84,8 +84,8 @@ impl Place {
         took
     }
 
-    /// Runs the program, and returns the processor's time that it used, its own and the kernel's, and
-    /// its peak of memory in KiB.
+    /// Runs the program, and returns the processor's time that it used, its own and the kernel's,
+    /// and its peak of memory in KiB.
     pub(crate) fn used(&self, arguments: &[&str]) -> (Duration, u64) {
         let before = children_used();
         let mut child = self.prepare(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -94,8 +94,8 @@ impl<'a> Pass<'a> {
         mut file: &File,
         mut sink: impl FnMut(&[u8]) -> Result<(), FsError>,
     ) -> Result<Hashed, OpenError> {
-        // Advice only; a file system that takes none reads all the same. What one piece holds is read
-        // at once.
+        // Advice only; a file system that takes none reads all the same. What one piece holds is
+        // read at once.
         if self.limit > stream::PIECE as u64 {
             rustix::fs::fadvise(file, 0, None, Advice::Sequential).unwrap_or_default();
         }

@@ -28,8 +28,8 @@ pub(crate) struct Scan {
     pub(crate) waited: Duration,
     /// When no pairs were found that could have made room for it.
     pub(crate) found_none: Option<Moment>,
-    /// Most of the names read last were decided before, so that what lies at the next ones is looked
-    /// at while state is asked about them.
+    /// Most of the names read last were decided before, so that what lies at the next ones is
+    /// looked at while state is asked about them.
     pub(crate) is_known: bool,
     /// When the directory was last compared with what the policy names.
     pub(crate) checked: Moment,

@@ -1,8 +1,9 @@
-//! Writes the signatures of one rule: those that are ready while others are being written, together.
+//! Writes the signatures of one rule: those that are ready while others are being written,
+//! together.
 //!
 //! One thread does it for all, however many there are. Each of them would otherwise have a thread
-//! of its own that waits for the disk, only to be woken with all others. What may take long, reading
-//! a payload again or exchanging a signature, it leaves to others.
+//! of its own that waits for the disk, only to be woken with all others. What may take long,
+//! reading a payload again or exchanging a signature, it leaves to others.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,8 +51,8 @@ pub(crate) struct Order {
     pub(crate) sight: Sight,
 }
 
-/// What became of it. Nothing: the payload's attributes have changed, at least, or something has the
-/// signature's name.
+/// What became of it. Nothing: the payload's attributes have changed, at least, or something has
+/// the signature's name.
 type Written = Result<Option<PairVersion<Identity>>, AttemptError>;
 
 /// What writes the signatures of one rule.

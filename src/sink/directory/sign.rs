@@ -60,8 +60,8 @@ impl Spot<'_> {
 }
 
 /// Writes signatures, each under a name that nothing has, and makes them durable together. Each is
-/// durable when this returns what it is; `None` if something has the name, or what was signed was no
-/// longer there before, or is other content by now.
+/// durable when this returns what it is; `None` if something has the name, or what was signed was
+/// no longer there before, or is other content by now.
 ///
 /// # Errors
 /// Any step's; then nothing shows, as far as that can be undone.
