@@ -537,13 +537,16 @@ impl<'a> Staged<'a> {
 
     /// That nobody else can read what will be in it, if it is to be so.
     fn check(&self, access: Access) -> Result<(), Trouble> {
-        let stat = stat(&self.file)?;
         match access {
-            Access::Owner if !modes::is_owners(&stat) => {
+            Access::Umask => Ok(()),
+            Access::Owner => {
+                let stat = stat(&self.file)?;
+                if modes::is_owners(&stat) {
+                    return Ok(());
+                }
                 let kind = mount::file_system(stat.mount).unwrap_or_default();
                 Err(Trouble::Open(stat.mode, kind.options_for_modes()))
             }
-            Access::Owner | Access::Umask => Ok(()),
         }
     }
 
