@@ -267,7 +267,10 @@ fn p4_p8_what_cannot_go_back_for_want_of_rights_waits_is_told_and_goes_back() {
     let backlog = site.place.run(["backlog", "--policy", "policy.toml"]);
     let said = String::from_utf8_lossy(backlog.stdout()).into_owned();
     assert!(said.contains("f.sig") && said.contains("name-taken"), "{said}{}", backlog.stderr());
-    SENDER.run(|| fs::rename(site.path("in/f.sig"), site.path("in/.y")).unwrap());
+    // The file first: it would be signed again as soon as the name is free.
+    for (from, to) in [("in/f", "in/.f"), ("in/f.sig", "in/.y")] {
+        SENDER.run(|| fs::rename(site.path(from), site.path(to)).unwrap());
+    }
     daemon.hang_up();
     daemon.until("gave it back", || {
         fs::read(site.path("in/f.sig")).is_ok_and(|there| there == b"X of the sender")
