@@ -111,8 +111,6 @@ pub(crate) struct Worker<K, B: Backend> {
     rechecks: Rechecks,
     /// Pairs whose attempts wait for others to end. The owners of their payloads take turns.
     ready: FairQueue<RelPath>,
-    /// The rule's name, as a share of what is scarce.
-    share: Arc<str>,
     /// Attempts under way, each with the attachment that it belongs to.
     jobs: JoinSet<(u64, AttemptResult)>,
     /// Counts attachments: the result of an attempt from an earlier one is about other directories.
@@ -283,7 +281,6 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             next_prune: now,
             next_retry: now,
             watchers_built: 0,
-            share: Arc::from(rule.name.as_str()),
             pipeline,
             backend,
             rule,

@@ -15,7 +15,6 @@ use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::summary::Left;
 use crate::daemon::worker::{PairState, Worker, age, is_old_enough, jitter, set_timer};
 use crate::escape::Escaped;
-use crate::fair::Sender;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::hold::{Announcement, Hold, back_off};
@@ -113,11 +112,14 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
             None => {}
         }
-        let is_hinted = std::mem::take(&mut entry.is_hinted);
-        if is_hinted && observed.unfit.is_none() && self.may_be_early(activity) {
-            next = self.try_early(path, now).unwrap_or(next);
+        if std::mem::take(&mut entry.is_hinted)
+            && observed.unfit.is_none()
+            && can_count_early(&self.rule.mode, activity)
+            && entry.pair.may_be_early(now, &self.timing)
+            && self.early.take(path, now)
+        {
+            next = entry.pair.attempt_early();
         }
-        let entry = self.pairs.get_mut(path)?;
         if self.once && entry.pair.waits_for_time(now, &self.timing) {
             let is_old = is_old_enough(entry.pair.versions(), activity, &self.timing);
             next = if is_old { entry.pair.hurry(now) } else { Next::Rest };
@@ -128,24 +130,6 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         self.follow(path, next);
         None
-    }
-
-    /// Whether an early attempt can count. What is delivered is the private copy that was verified
-    /// (P3); of what stays where it lies, nobody may be writing to it.
-    fn may_be_early(&self, activity: Activity) -> bool {
-        match &self.rule.mode {
-            Mode::Verify(VerifyRule { place: Place::Deliver(_), .. }) => true,
-            Mode::Verify(VerifyRule { place: Place::InPlace, .. }) => activity.writer == Writer::Absent,
-            Mode::Sign(_) => false,
-        }
-    }
-
-    fn try_early(&mut self, path: &RelPath, now: Moment) -> Option<Next> {
-        let entry = self.pairs.get_mut(path)?;
-        if !entry.pair.may_be_early(now, &self.timing) || !self.early.take(path, now) {
-            return None;
-        }
-        Some(entry.pair.attempt_early())
     }
 
     pub(crate) fn follow(&mut self, path: &RelPath, next: Next) {
@@ -162,8 +146,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
             Next::LookAt(at) => set_timer(&mut self.timers, entry, path, at),
             Next::Attempt(_) => {
+                let Some(site) = &self.site else { return };
                 entry.running = true;
-                self.ready.push(&Sender::new(&self.share, entry.owner), path.clone());
+                self.ready.push(&site.sender(entry.owner), path.clone());
             }
             Next::Rest => {}
         }
@@ -415,5 +400,15 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         {
             self.fatal.get_or_insert(hold);
         }
+    }
+}
+
+/// Whether an early attempt can count. What is delivered is the private copy that was verified
+/// (P3); of what stays where it lies, nobody may be writing to it.
+fn can_count_early(mode: &Mode, activity: Activity) -> bool {
+    match mode {
+        Mode::Verify(VerifyRule { place: Place::Deliver(_), .. }) => true,
+        Mode::Verify(VerifyRule { place: Place::InPlace, .. }) => activity.writer == Writer::Absent,
+        Mode::Sign(_) => false,
     }
 }
