@@ -20,11 +20,13 @@ pub struct Summary {
     rule: String,
     counts: BTreeMap<&'static str, usize>,
     left: Vec<Left>,
-    /// What was left, and the files worth a line, that are not listed: there are too many (P10).
-    unlisted: (usize, usize),
+    /// How many more were left than are listed.
+    unlisted_left: usize,
     /// Files whose outcome is worth a line of its own. `None` for a run without end, which would
     /// gather them without limit (P10).
     notes: Option<Vec<(RelPath, Outcome, String)>>,
+    /// How many more of them there were.
+    unlisted_notes: usize,
     exit: Exit,
 }
 
@@ -44,7 +46,8 @@ impl Summary {
             rule: rule.to_owned(),
             counts: BTreeMap::new(),
             left: Vec::new(),
-            unlisted: (0, 0),
+            unlisted_left: 0,
+            unlisted_notes: 0,
             notes: lists.then(Vec::new),
             exit: Exit::Done,
         }
@@ -73,7 +76,7 @@ impl Summary {
         if self.left.len() < MOST_LISTED || left.path.is_none() {
             self.left.push(left);
         } else {
-            self.unlisted.0 += 1;
+            self.unlisted_left += 1;
         }
     }
 
@@ -89,7 +92,7 @@ impl Summary {
             .iter()
             .map(|(word, n)| colours.paint(Meaning::of_outcome(word), &format!("{n} {word}")).to_string())
             .collect();
-        let left = self.left.len() + self.unlisted.0;
+        let left = self.left.len() + self.unlisted_left;
         if left > 0 {
             counts.push(colours.waiting(&format!("{left} left")).to_string());
         }
@@ -103,8 +106,8 @@ impl Summary {
             let what = colours.outcome(outcome.as_str());
             text += &format!("\n  {}: {what}: {why}", name(path));
         }
-        if self.unlisted.1 > 0 {
-            text += &format!("\n  and {} more, which `kms-sig history` lists", self.unlisted.1);
+        if self.unlisted_notes > 0 {
+            text += &format!("\n  and {} more, which `kms-sig history` lists", self.unlisted_notes);
         }
         for left in &self.left {
             let what = colours.waiting("left");
@@ -113,8 +116,8 @@ impl Summary {
                 None => format!("\n  {what}: {}", left.why),
             };
         }
-        if self.unlisted.0 > 0 {
-            text += &format!("\n  {}: {} more", colours.waiting("left"), self.unlisted.0);
+        if self.unlisted_left > 0 {
+            text += &format!("\n  {}: {} more", colours.waiting("left"), self.unlisted_left);
         }
         text
     }
@@ -128,7 +131,7 @@ impl Summary {
         self.exit = self.exit.and(exit);
         if let Some(notes) = &mut self.notes {
             if notes.len() >= MOST_LISTED {
-                self.unlisted.1 += 1;
+                self.unlisted_notes += 1;
                 return;
             }
             notes.push((

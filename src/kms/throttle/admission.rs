@@ -21,7 +21,6 @@ pub(super) struct Admission {
     desk: Arc<Desk>,
     /// Had by the one of those who wait that sees to the time.
     timekeeper: tokio::sync::Mutex<()>,
-    clock: Clock,
 }
 
 /// What those who wait share with those who have a place.
@@ -53,7 +52,7 @@ impl Admission {
     pub(super) fn new(in_flight: usize, per_second: Option<u32>, clock: Clock) -> Self {
         let state = Mutex::new(State { queue: CallQueue::new(in_flight, per_second), wakes: None });
         let desk = Arc::new(Desk { state, sooner: Notify::new(), clock });
-        Self { desk, timekeeper: tokio::sync::Mutex::default(), clock }
+        Self { desk, timekeeper: tokio::sync::Mutex::default() }
     }
 
     /// The quota that a call under this key counts against, as far as is known.
@@ -84,13 +83,13 @@ impl Admission {
 
     /// A call of this quota was answered.
     pub(super) fn answered(&self, quota: &Quota, began: Moment) {
-        self.desk.state().queue.answered(quota, began, self.clock.now());
+        self.desk.state().queue.answered(quota, began, self.desk.clock.now());
         self.desk.serve();
     }
 
     /// A call of this quota was throttled.
     pub(super) fn throttled(&self, quota: &Quota, began: Moment) {
-        self.desk.state().queue.throttled(quota, began, self.clock.now());
+        self.desk.state().queue.throttled(quota, began, self.desk.clock.now());
     }
 
     /// Learns from the key that answered which quota counted.
@@ -112,7 +111,7 @@ impl Admission {
         loop {
             match self.desk.serve() {
                 Some(at) => tokio::select! {
-                    () = tokio::time::sleep_until(self.clock.instant(at)) => {}
+                    () = tokio::time::sleep_until(self.desk.clock.instant(at)) => {}
                     () = self.desk.sooner.notified() => {}
                 },
                 None => self.desk.sooner.notified().await,
