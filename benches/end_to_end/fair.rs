@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::kms::{KEY, SlowKms};
 use crate::line;
-use crate::place::{Place, aws, name, sign_rule, verify_rule};
+use crate::place::{PATIENCE, Place, aws, name, sign_rule, until_there, verify_rule};
 
 const LARGE: usize = 10;
 const QUEUED: usize = 500;
-/// Far more than it may take.
-const PATIENCE: Duration = Duration::from_secs(200);
 
 /// The rule `verify` on `in`, and one like it, `quiet`, on `made`: both deliver, each to a folder
 /// of its own.
@@ -30,12 +28,7 @@ fn pass(place: &Place, file: &str, folder: &str, to: &str) -> Duration {
     for name in [file.to_owned(), format!("{file}.sig")] {
         fs::rename(place.path("ready").join(&name), place.path(folder).join(&name)).unwrap();
     }
-    let began = Instant::now();
-    while !place.path(to).join(file).exists() {
-        assert!(began.elapsed() < PATIENCE, "{file} was never delivered");
-        std::thread::sleep(Duration::from_micros(500));
-    }
-    began.elapsed()
+    until_there(&place.path(to).join(file), Instant::now())
 }
 
 /// So many signed pairs in `ready`, made under a policy of these rules before the flood's.

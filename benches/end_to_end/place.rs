@@ -10,6 +10,9 @@ use crate::kms::{KEY, SlowKms};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kms-sig");
 
+/// Far more than anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 /// How long a file must be unchanged, in all of these. It is not counted.
 pub(crate) const SETTLE: Duration = Duration::from_millis(100);
 
@@ -172,4 +175,13 @@ pub(crate) fn verify_rule() -> String {
          context = {{ file = \"{{name}}\" }}\nsettle = \"100ms\"\ndeliver_to = \"out\"\n\
          on_invalid = \"quarantine\"\non_missing = \"quarantine\"\n"
     )
+}
+
+/// Waits until something is there; returns how long that was from `began` on.
+pub(crate) fn until_there(path: &Path, began: Instant) -> Duration {
+    while !path.exists() {
+        assert!(began.elapsed() < PATIENCE, "{} never came", path.display());
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    began.elapsed()
 }

@@ -4,11 +4,10 @@
 use std::fs;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::line;
-use crate::place::{Place, name, sign_rule, verify_rule};
+use crate::place::{Place, name, sign_rule, until_there, verify_rule};
 
 /// How many are measured; the waiting ones are fewer, and all under way at once.
 const FILES: usize = 200;
@@ -47,14 +46,6 @@ fn all_at_once(drop: impl Fn(&str), result: impl Fn(&str) -> std::path::PathBuf)
     let mut times: Vec<_> = dropped.iter().map(|(name, began)| until_there(&result(name), *began)).collect();
     times.sort();
     times[WAITING / 2]
-}
-
-fn until_there(path: &Path, began: Instant) -> Duration {
-    while !path.exists() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{} never came", path.display());
-        std::thread::sleep(Duration::from_micros(100));
-    }
-    began.elapsed()
 }
 
 fn report(what: &str, times: &[Duration], beside: Duration) {

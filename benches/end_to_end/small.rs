@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::kms::{KEY, SlowKms};
 use crate::line;
-use crate::place::{Place, SETTLE, aws, name, sign_rule, verify_rule};
+use crate::place::{Place, SETTLE, aws, name, sign_rule, until_there, verify_rule};
 
 const FILES: usize = 10_000;
 const DELAY: Duration = Duration::from_millis(20);
@@ -158,10 +158,7 @@ fn sign_with_daemon(place: &Place) -> Duration {
         fs::rename(place.path("made").join(name(i)), place.path("in").join(name(i))).unwrap();
     }
     for i in 0..FILES {
-        let signature = place.path("in").join(format!("{}.sig", name(i)));
-        while !signature.exists() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until_there(&place.path("in").join(format!("{}.sig", name(i))), began);
     }
     began.elapsed()
 }
@@ -238,10 +235,7 @@ pub(crate) fn others() {
         fs::rename(other.path("made").join(name(i)), other.path("in").join(name(i))).unwrap();
     }
     for i in 0..FEW {
-        while !other.path("in").join(format!("{}.sig", name(i))).exists() {
-            assert!(began.elapsed() < Duration::from_secs(120), "inoticoming missed {}", name(i));
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until_there(&other.path("in").join(format!("{}.sig", name(i))), began);
     }
     line("the same by inoticoming with a process for each", began.elapsed(), Some(took));
     inoticoming.kill().ok();
