@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::control::status;
 use crate::support::daemon::Daemon;
-use crate::support::kms::{at_proxy, aws_policy, policy, set_credentials, sign_rule, verify_rule};
-use crate::support::moto::REGION;
+use crate::support::kms::{at_proxy, aws_policy, policy, set_credentials, sign_at, sign_rule, verify_rule};
 use crate::support::place::Place;
 use crate::support::policy::{SIGN, VERIFY, place, with};
 use crate::support::proxy::{Fault, OTHER_KEY, Proxy};
@@ -23,11 +22,8 @@ use crate::support::wait::PATIENCE;
 fn drop_pair(place: &Place, proxy: &Proxy, key: &str, file: &str, content: &str) {
     fs::create_dir_all(place.path("made")).unwrap();
     place.write(format!("made/{file}"), content);
-    let script = format!(
-        "AWS_REGION={REGION} AWS_ENDPOINT_URL={} \"$KMS_SIG\" sign {key} made/{file} --context file={file}",
-        proxy.url()
-    );
-    place.shell(&script).exits(0);
+    let (made, signature) = (format!("made/{file}"), format!("made/{file}.sig"));
+    sign_at(place, &proxy.url(), key, &made, &signature, &format!("file={file}"));
     for name in [file.to_owned(), format!("{file}.sig")] {
         fs::rename(place.path(format!("made/{name}")), place.path(format!("in/{name}"))).unwrap();
     }
@@ -351,9 +347,7 @@ fn k8_a_quota_is_found_and_shared_with_another_client() {
 fn signed(place: &Place, kms: &QuotaKms, content: &str) -> Vec<u8> {
     fs::create_dir_all(place.path("made")).unwrap();
     place.write("made/good", content);
-    let script =
-        format!("AWS_ENDPOINT_URL={} \"$KMS_SIG\" sign {QUOTA_KEY} made/good --context file=good", kms.url());
-    place.shell(&script).exits(0);
+    sign_at(place, &kms.url(), QUOTA_KEY, "made/good", "made/good.sig", "file=good");
     place.read("made/good.sig")
 }
 

@@ -156,6 +156,9 @@ fn in_place_an_early_verdict_needs_that_nobody_is_writing() {
     }
     drop_pair(&place, "closed", "content");
     assert_eq!(daemon.waits_for("valid")["file"], "closed");
+    daemon.until("left", || {
+        ["settling", "being-written"].iter().any(|cause| waiting(&place, cause).contains(&"open".to_owned()))
+    });
     assert_eq!(daemon.count("valid"), 1, "the other one waits for its writer");
     drop(writer); // which is a close
     daemon.waits_for_nth("valid", 2);
@@ -209,8 +212,7 @@ mod restless_producers {
     use std::time::Instant;
 
     use super::*;
-    use crate::support::kms::{at_proxy, policy, sign_rule, verify_rule};
-    use crate::support::moto::REGION;
+    use crate::support::kms::{at_proxy, policy, sign_at, sign_rule, verify_rule};
 
     /// Has a producer at it for some time; returns how long that was.
     fn producing(mut produce: impl FnMut(u32)) -> Duration {
@@ -252,11 +254,7 @@ mod restless_producers {
         policy(&place, &proxy, &with(&verify_rule(&key), "settle = \"2s\""));
         let daemon = Daemon::start(&place);
         place.write("signed", "other content");
-        let script = format!(
-            "AWS_REGION={REGION} AWS_ENDPOINT_URL={} \"$KMS_SIG\" sign {key} signed in/f.sig --context file=f",
-            proxy.url()
-        );
-        place.shell(&script).exits(0);
+        sign_at(&place, &proxy.url(), &key, "signed", "in/f.sig", "file=f");
         place.write("in/f", "content");
         producing(|n| {
             let touched = File::options().append(true).open(place.path("in/f")).unwrap();

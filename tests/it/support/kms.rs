@@ -44,3 +44,10 @@ pub(crate) fn set_credentials(place: &mut Place) {
     }
     place.set("HOME", place.path(""));
 }
+
+/// Signs a file of a place by command line, under a key of the KMS at this address.
+pub(crate) fn sign_at(place: &Place, url: &str, key: &str, file: &str, signature: &str, context: &str) {
+    let variables = format!("AWS_REGION={REGION} AWS_ENDPOINT_URL={url}");
+    let script = format!("{variables} \"$KMS_SIG\" sign {key} {file} {signature} --context {context}");
+    place.shell(&script).exits(0);
+}
