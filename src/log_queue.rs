@@ -25,6 +25,9 @@ use crate::message::log;
 const CAPACITY: usize = 4 << 20;
 /// What an entry takes besides its text: its place in the queue, and what the allocator adds.
 const OVERHEAD: usize = 64;
+/// How long the writer lets entries gather after it has written the last there was: waking it for
+/// each of many costs those who log more than the entry.
+const BREATH: Duration = Duration::from_millis(5);
 /// A run that ends by itself takes a reader that has taken nothing for so long for stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A daemon that ends, or whoever was told to stop, takes it for stuck sooner,
@@ -86,6 +89,11 @@ struct State {
     waits: bool,
     /// Somebody has waited in vain, and nothing has been taken since.
     is_stuck: bool,
+    /// The writer waits for something to do. Whom nobody waits for is not told: that would be a
+    /// system call for each entry.
+    does_writer_wait: bool,
+    /// How many wait for the writer.
+    waiting: usize,
 }
 
 impl State {
@@ -125,6 +133,8 @@ impl LogQueue {
             is_dropping: false,
             waits: true,
             is_stuck: false,
+            does_writer_wait: false,
+            waiting: 0,
         };
         let (filled, taken) = (Condvar::new(), Condvar::new());
         Self(Arc::new(Shared { state: Mutex::new(state), filled, taken, capacity, say: Box::new(say) }))
@@ -143,13 +153,41 @@ impl LogQueue {
             if state.is_dropping || state.bytes + cost(entry) > self.0.capacity {
                 state.is_dropping = true;
                 state.count_lost();
-                self.0.filled.notify_one();
-                return;
+                return self.wake_writer(&state);
             }
         }
         state.bytes += cost(entry);
         state.entries.push_back(entry.into());
-        self.0.filled.notify_one();
+        self.wake_writer(&state);
+    }
+
+    fn wake_writer(&self, state: &State) {
+        if state.does_writer_wait {
+            self.0.filled.notify_one();
+        }
+    }
+
+    /// Tells those who wait for the writer.
+    fn tell(&self, state: &State) {
+        if state.waiting > 0 {
+            self.0.taken.notify_all();
+        }
+    }
+
+    /// Waits for the writer while this holds, but not longer than that: whoever waits in vain takes
+    /// the reader for stuck.
+    fn wait_for_writer<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        patience: Duration,
+        holds: impl FnMut(&mut State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        let waited = self.0.taken.wait_timeout_while(state, patience, holds);
+        let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state.is_stuck |= waited.timed_out();
+        state
     }
 
     /// Waits until there is room, where that is wanted and as long as the reader reads.
@@ -158,13 +196,7 @@ impl LogQueue {
         let is_full = |state: &State| state.is_dropping || state.bytes + cost > self.0.capacity;
         while could_come && state.waits && !state.is_stuck && is_full(&state) {
             let done = state.done;
-            let waited = self
-                .0
-                .taken
-                .wait_timeout_while(state, PATIENCE, |s| s.done == done && s.waits && is_full(s))
-                .unwrap_or_else(PoisonError::into_inner);
-            state = waited.0;
-            state.is_stuck |= waited.1.timed_out();
+            state = self.wait_for_writer(state, PATIENCE, |s| s.done == done && s.waits && is_full(s));
         }
         state
     }
@@ -193,7 +225,10 @@ impl LogQueue {
             let mut state = self
                 .0
                 .filled
-                .wait_while(self.lock(), |state| state.entries.is_empty() && !state.is_dropping)
+                .wait_while(self.lock(), |state| {
+                    state.does_writer_wait = state.entries.is_empty() && !state.is_dropping;
+                    state.does_writer_wait
+                })
                 .unwrap_or_else(PoisonError::into_inner);
             let Some(entry) = state.entries.pop_front() else {
                 self.say(state); // it was too long for any queue
@@ -203,6 +238,9 @@ impl LogQueue {
             drop(state);
             let written = output.write(&entry);
             self.note(&entry, written);
+            if self.lock().entries.is_empty() {
+                thread::sleep(BREATH);
+            }
         }
     }
 
@@ -223,7 +261,7 @@ impl LogQueue {
         if is_written && state.unsaid > 0 && has_room {
             self.say(state);
         } else {
-            self.0.taken.notify_all();
+            self.tell(&state);
         }
     }
 
@@ -236,7 +274,7 @@ impl LogQueue {
         let mut state = self.lock();
         state.is_busy = false;
         state.is_dropping = false;
-        self.0.taken.notify_all();
+        self.tell(&state);
     }
 
     /// Waits until everything is written, as long as entries are taken. False if some are left.
@@ -258,21 +296,17 @@ impl LogQueue {
                 return false;
             }
             let (done, waits) = (state.done, state.waits);
-            let waited = self
-                .0
-                .taken
-                .wait_timeout_while(state, patience, |s| s.done == done && s.waits == waits && !s.is_idle())
-                .unwrap_or_else(PoisonError::into_inner);
-            state = waited.0;
-            state.is_stuck |= waited.1.timed_out();
+            let is_same = |s: &mut State| s.done == done && s.waits == waits && !s.is_idle();
+            state = self.wait_for_writer(state, patience, is_same);
         }
         true
     }
 
     /// From now on nobody waits for room.
     fn never_wait(&self) {
-        self.lock().waits = false;
-        self.0.taken.notify_all();
+        let mut state = self.lock();
+        state.waits = false;
+        self.tell(&state);
     }
 }
 
