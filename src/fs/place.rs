@@ -137,6 +137,9 @@ impl Place {
         if !self.below.as_os_str().is_empty() {
             self.dir.check_boundary(to)?;
         }
+        if self.is.is_of_a_disk() {
+            return Ok(()); // which has no branches
+        }
         names.iter().try_for_each(|name| self.dir.check_branch(name, to))
     }
 

@@ -241,6 +241,12 @@ impl Stat {
         (self.identity.dev, self.identity.ino, self.mount)
             == (other.identity.dev, other.identity.ino, other.mount)
     }
+
+    /// Whether its file system is that of one block device. The others (FUSE, network, memory,
+    /// btrfs) have a device number without a major one.
+    pub(super) fn is_of_a_disk(&self) -> bool {
+        rustix::fs::major(self.identity.dev) != 0
+    }
 }
 
 /// What stands at a path that the policy names, without following a symlink in its last component.
