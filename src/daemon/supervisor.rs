@@ -27,6 +27,7 @@ use crate::daemon::summary::Summary;
 use crate::daemon::watchdog;
 use crate::daemon::worker::{ShutdownMode, Worker};
 use crate::daemon::{DaemonError, Options, Order};
+use crate::fs::root_lock::LockKeeper;
 use crate::hold::Hold;
 use crate::kms::Kms;
 use crate::message::log;
@@ -59,6 +60,8 @@ pub(crate) struct Daemon {
     pub(crate) reloads: Reloads,
     /// The workers of all generations.
     pub(crate) workers: Workers,
+    /// During a reload, the directories stay locked.
+    pub(crate) kept_locks: Option<LockKeeper>,
 }
 
 /// The workers of this generation, and those of earlier ones that have not ended.
@@ -230,6 +233,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
                 biased; // readiness is reported before the end, even if both are due
                 attached = &mut all_attached, if !is_attached => {
                     is_attached = true;
+                    daemon.kept_locks = None;
                     if attached.is_err() {
                         log!(DirectoriesUnresponsive);
                     }
@@ -301,6 +305,7 @@ impl<K: Kms, B: Backend> Supervisor<K, B> {
         mut summaries: Vec<Summary>,
         mut next: Option<Next>,
     ) -> Result<SupervisorExit, DaemonError> {
+        daemon.kept_locks = next.is_some().then(LockKeeper::new);
         self.shutdown.send_replace(ShutdownMode::Finish);
         let deadline = tokio::time::sleep(DRAIN_TIMEOUT);
         tokio::pin!(deadline);

@@ -11,9 +11,13 @@
 //! (proc_pid_fdinfo(5)), where those may be read.
 //!
 //! NFS and FUSE know no locks on directories: there it is one of this host alone.
+//!
+//! While a [`LockKeeper`] lives, a lock that is let go of stays locked, for whoever in this process
+//! asks for it next: otherwise another daemon could have it between two policies of one.
 
 use std::fmt;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -24,11 +28,64 @@ use super::{Dir, FsError, Result};
 /// How often a lock that nobody seems to have is asked for again.
 const TRIES: usize = 4;
 
+/// What is kept for a while.
+static KEPT: Mutex<Kept> = Mutex::new(Kept { keepers: 0, locks: Vec::new() });
+
+struct Kept {
+    keepers: usize,
+    locks: Vec<(Inode, OwnedFd)>,
+}
+
+/// The device and the inode of a directory.
+type Inode = (u64, u64);
+
 /// The lock on a directory, for as long as this lives. No other program inherits it.
 #[derive(Debug)]
 pub(crate) struct RootLock {
-    #[expect(dead_code, reason = "what keeps it locked")]
-    fd: OwnedFd,
+    inode: Inode,
+    /// What is locked, until it is let go of.
+    fd: Option<OwnedFd>,
+}
+
+/// While one lives, locks that are let go of are kept.
+#[derive(Debug)]
+pub(crate) struct LockKeeper(());
+
+impl LockKeeper {
+    pub(crate) fn new() -> Self {
+        kept().keepers += 1;
+        Self(())
+    }
+}
+
+impl Drop for LockKeeper {
+    fn drop(&mut self) {
+        let mut kept = kept();
+        kept.keepers -= 1;
+        if kept.keepers == 0 {
+            kept.locks.clear();
+        }
+    }
+}
+
+impl Drop for RootLock {
+    fn drop(&mut self) {
+        let mut kept = kept();
+        if kept.keepers > 0 {
+            kept.locks.extend(self.fd.take().map(|fd| (self.inode, fd)));
+        }
+    }
+}
+
+fn kept() -> MutexGuard<'static, Kept> {
+    // Every update leaves the data consistent, so a poisoned lock is safe to use.
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take_kept(inode: Inode) -> Option<OwnedFd> {
+    let locks = &mut kept().locks;
+    let at = locks.iter().position(|(of, _)| *of == inode)?;
+    Some(locks.swap_remove(at).1)
 }
 
 /// Why a process does not have the lock on a directory that it asked for.
@@ -91,25 +148,30 @@ impl Dir {
     /// # Errors
     /// What openat2(2) and flock(2) say, but for what [`Refusal`] tells.
     pub(super) fn ask_for_lock(&self) -> Result<std::result::Result<RootLock, Refusal>> {
+        let is = self.stat()?.identity;
+        let inode = (is.dev, is.ino);
+        if let Some(fd) = take_kept(inode) {
+            return Ok(Ok(RootLock { inode, fd: Some(fd) }));
+        }
         // A descriptor of its own: the lock belongs to what is open, which clones share.
         let fd = self.open_itself().map_err(|e| FsError::new("open directory", self.path(), e))?;
         for tried in 1..=TRIES {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Ok(RootLock { fd })),
+                Ok(()) => return Ok(Ok(RootLock { inode, fd: Some(fd) })),
                 Err(Errno::WOULDBLOCK) => {}
                 Err(e @ (Errno::BADF | Errno::INVAL | Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP)) => {
                     return Ok(Err(Refusal::Unavailable(e)));
                 }
                 Err(e) => return Err(FsError::new("lock", self.path(), e)),
             }
-            let Some(inode) = kernel_name(&fd) else { break };
+            let Some(name) = kernel_name(&fd) else { break };
             let Ok(locks) = std::fs::read_to_string("/proc/locks") else { break };
-            let mut holders: Vec<_> = holders_in(&locks, &inode)
+            let mut holders: Vec<_> = holders_in(&locks, &name)
                 .into_iter()
-                .map(|pid| (pid, confirmed(whose(pid), has_lock(pid, &inode))))
+                .map(|pid| (pid, confirmed(whose(pid), has_lock(pid, &name))))
                 .collect();
             if holders.is_empty() && tried == TRIES {
-                holders = seen_to_have(&inode);
+                holders = seen_to_have(&name);
             }
             if !holders.is_empty() {
                 return Ok(Err(judge(&holders, std::process::id())));
@@ -284,6 +346,29 @@ mod tests {
         assert_eq!(dir.ask_for_lock().unwrap().unwrap_err(), Refusal::Taken(Holder::Ourselves));
         drop(lock);
         dir.ask_for_lock().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_is_let_go_of_while_it_is_kept_nobody_else_can_have() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let other = dir.open_itself().unwrap();
+        let try_it = || rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive);
+        let lock = dir.ask_for_lock().unwrap().unwrap();
+        let keeper = LockKeeper::new();
+        assert_eq!(dir.ask_for_lock().unwrap().unwrap_err(), Refusal::Taken(Holder::Ourselves));
+        drop(lock);
+        assert_eq!(try_it(), Err(Errno::WOULDBLOCK));
+        let again = dir.ask_for_lock().unwrap().unwrap();
+        drop(keeper);
+        assert_eq!(try_it(), Err(Errno::WOULDBLOCK));
+        drop(again);
+        assert_eq!(try_it(), Ok(()));
+        rustix::fs::flock(&other, FlockOperation::Unlock).unwrap();
+        let keeper = LockKeeper::new();
+        drop(dir.ask_for_lock().unwrap().unwrap());
+        drop(keeper);
+        assert_eq!(try_it(), Ok(()), "nobody asked for it");
     }
 
     #[test]
