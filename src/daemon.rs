@@ -38,7 +38,7 @@ use crate::daemon::site::attach::Directories;
 use crate::daemon::status::Status;
 use crate::daemon::supervisor::{Daemon, Supervisor, SupervisorExit, Workers};
 pub(crate) use crate::daemon::worker::waits;
-use crate::fair::FairSemaphore;
+use crate::fair::Lanes;
 use crate::fs::{Dir, FsError};
 pub(crate) use crate::hold::causes;
 use crate::kms::Kms;
@@ -135,7 +135,8 @@ pub async fn run<K: Kms>(
     state_watchdog.spawn(answer_for_state(state.clone(), Arc::clone(status)));
     let reloads = Reloads::new(&policy, options, status);
     let status = Arc::clone(status);
-    let mut daemon = Daemon { status, ready: Some(ready), orders, reloads, workers: Workers::default() };
+    let mut daemon =
+        Daemon { status, ready: Some(ready), orders, reloads, workers: Workers::default(), kept_locks: None };
     let ended = tokio::select! {
         ended = serve(policy, kms, options, state.clone(), &mut daemon) => ended,
         Some(Err(ended)) = state_watchdog.join_next() => Err(DaemonError::Worker(format!("state's watchdog: {ended}"))),
@@ -202,7 +203,7 @@ async fn serve<K: Kms>(
             ),
             status: Arc::clone(&daemon.status),
             state: state.clone(),
-            hashing: FairSemaphore::new(policy.limits.hash_threads),
+            hashing: Lanes::new(policy.limits.hash_threads),
             hostname: hostname(),
             clock,
             dry_run: options.dry_run,

@@ -1,12 +1,12 @@
-//! Fair shares of what is scarce: places for hashing, calls of KMS.
+//! Fair shares of what is scarce: lanes for hashing, calls of KMS.
 //!
 //! A single queue belongs to whoever fills it. So rules take turns, and within a rule its senders
 //! do. Knows nothing of what is shared.
 
+mod lanes;
 mod queue;
-mod semaphore;
 mod sender;
 
+pub(crate) use lanes::{Lanes, Turn};
 pub(crate) use queue::FairQueue;
-pub(crate) use semaphore::FairSemaphore;
 pub(crate) use sender::Sender;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::digest::Digest;
 use crate::digest::set::DigestRequest;
+use crate::fair::{Lanes, Sender};
 use crate::fs::copy::Hashed;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, RelPath, Staging};
@@ -129,9 +130,10 @@ pub(crate) struct ReadRequest {
     /// Whether an invalid pair must be read to its end: there is to be a record of it. Otherwise
     /// nothing is read beside a signature that is none: [`AttemptError::NotYet`].
     pub(crate) is_final: bool,
-    /// Lets others read who wait for it; may block. To be called between the slices of a large
-    /// payload, and dropped when it is read.
-    pub(crate) let_others: Box<dyn FnMut() + Send>,
+    /// Where it is read, when it is the sender's turn. Others have theirs between the slices of a
+    /// large payload.
+    pub(crate) lanes: Lanes,
+    pub(crate) sender: Sender,
 }
 
 /// So many bytes are read before others have their turn: a twentieth of a second's work or so.

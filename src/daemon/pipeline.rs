@@ -19,7 +19,7 @@ use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::status::Status;
 use crate::digest::Digest;
 use crate::escape::Escaped;
-use crate::fair::FairSemaphore;
+use crate::fair::Lanes;
 use crate::fs::RelPath;
 use crate::fs::lease::Writer;
 use crate::hold::{AttemptError, Conflict, Hold};
@@ -48,8 +48,8 @@ pub(crate) struct Pipeline<K> {
     pub(crate) kms: KmsGate<K, Status>,
     /// The database of decisions.
     pub(crate) state: State,
-    /// Permits for hashing, given out in fair turns.
-    pub(crate) hashing: FairSemaphore,
+    /// Where payloads are read and hashed, in fair turns.
+    pub(crate) hashing: Lanes,
     /// This host's name, for contexts.
     pub(crate) hostname: String,
     /// Live status of all rules, read by the control socket and the metrics.
@@ -258,18 +258,14 @@ impl<K: Kms> Pipeline<K> {
         delivers: bool,
     ) -> Result<Snapshot<B::Source>, AttemptError> {
         let hashing = site.hashing.as_ref().unwrap_or(&self.hashing);
-        let sender = site.sender(work.owner);
-        let mut permit = hashing.take(&sender).await;
-        if permit.is_none() {
-            return Err(AttemptError::Changed); // shutting down
-        }
         let stages = delivers && !self.dry_run;
         let request = ReadRequest {
             digests: site.rule.formats(&site.leaf_keys).digests(),
             stage: if stages { site.sink.stage(&work.path) } else { None },
             // What was decided is compared with what is there, whatever it was.
             is_final: work.finality == Finality::Final || row.is_some(),
-            let_others: Box::new(move || permit = permit.take().map(|permit| permit.let_others(&sender))),
+            lanes: hashing.clone(),
+            sender: site.sender(work.owner),
         };
         let taken = site.source.snapshot(&work.path, &work.versions, request).await?;
         self.status.rule(&site.rule.name).count_hashed(taken.hashed.size);

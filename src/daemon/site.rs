@@ -17,7 +17,7 @@ use crate::daemon::decide::Brake;
 use crate::daemon::quota::Refusals;
 use crate::daemon::roots::Roots;
 use crate::daemon::site::lone_signatures::LoneSignatures;
-use crate::fair::{FairSemaphore, Sender};
+use crate::fair::{Lanes, Sender};
 use crate::message::log;
 use crate::policy::{Mode, Rule};
 use crate::sink::Sink;
@@ -76,7 +76,7 @@ pub(crate) enum Role {
     Destination,
 }
 
-/// Permits for hashing of a rule whose files come over a network or from FUSE, so that a server
+/// Lanes for hashing of a rule whose files come over a network or from FUSE, so that a server
 /// that does not answer blocks no other rule. Such reads wait more than they compute, so they do
 /// not count against the shared permits.
 const REMOTE: usize = 4;
@@ -95,8 +95,8 @@ pub(crate) struct Site<B: Backend> {
     pub(crate) sink: B::Sink,
     /// Its name, as a share of what all rules want.
     share: Arc<str>,
-    /// Permits for hashing of its own, where reads may block on a server.
-    pub(crate) hashing: Option<FairSemaphore>,
+    /// Lanes for hashing of its own, where reads may block on a server.
+    pub(crate) hashing: Option<Lanes>,
     /// The mass-failure brake.
     brake: Mutex<Brake>,
     /// The keys of its context that only a batch's leaves have.
@@ -127,7 +127,7 @@ impl<B: Backend> Site<B> {
             source,
             sink,
             share: Arc::from(rule.name.as_str()),
-            hashing: is_remote.then(|| FairSemaphore::new(REMOTE)),
+            hashing: is_remote.then(|| Lanes::new(REMOTE)),
             brake: Mutex::new(Brake::default()),
             leaf_keys: rule.context.leaf_keys(),
             batcher,

@@ -245,6 +245,7 @@ impl Bucket {
 }
 
 /// A rule's objects.
+#[derive(Clone)]
 pub(crate) struct MemorySource {
     rule: Arc<Rule>,
     bucket: Bucket,
@@ -263,39 +264,9 @@ impl MemorySource {
         let version = |path| self.bucket.get(path).map(|object| object.version);
         PairVersion { payload: version(path), signature: version(&self.beside(path)) }
     }
-}
 
-impl Source for MemorySource {
-    type Version = ObjectVersion;
-    /// What was read: a version has the same bytes for ever.
-    type Origin = Arc<[u8]>;
-    type Feed = MemoryFeed;
-    type Leftover = Infallible;
-
-    fn feed(&self, _: bool) -> MemoryFeed {
-        MemoryFeed { rule: Arc::clone(&self.rule), bucket: self.bucket.clone(), listed: VecDeque::new() }
-    }
-
-    async fn observe(&self, path: &RelPath) -> Result<Observation<ObjectVersion>, FsError> {
-        Ok(Observation { versions: self.look(path), unfit: None, owner: None })
-    }
-
-    async fn observe_all(&self, paths: &[RelPath]) -> Vec<Result<Observation<ObjectVersion>, FsError>> {
-        paths
-            .iter()
-            .map(|path| Ok(Observation { versions: self.look(path), unfit: None, owner: None }))
-            .collect()
-    }
-
-    async fn version_of(&self, path: &RelPath) -> Result<Option<ObjectVersion>, FsError> {
-        Ok(self.bucket.get(path).map(|object| object.version))
-    }
-
-    async fn probe(&self, _: &RelPath, _: &PairVersion<ObjectVersion>) -> Activity {
-        Activity::UNKNOWN
-    }
-
-    async fn snapshot(
+    /// Reads these versions of a pair.
+    fn read(
         &self,
         path: &RelPath,
         versions: &PairVersion<ObjectVersion>,
@@ -337,6 +308,49 @@ impl Source for MemorySource {
             signature,
             clue: None,
         })
+    }
+}
+
+impl Source for MemorySource {
+    type Version = ObjectVersion;
+    /// What was read: a version has the same bytes for ever.
+    type Origin = Arc<[u8]>;
+    type Feed = MemoryFeed;
+    type Leftover = Infallible;
+
+    fn feed(&self, _: bool) -> MemoryFeed {
+        MemoryFeed { rule: Arc::clone(&self.rule), bucket: self.bucket.clone(), listed: VecDeque::new() }
+    }
+
+    async fn observe(&self, path: &RelPath) -> Result<Observation<ObjectVersion>, FsError> {
+        Ok(Observation { versions: self.look(path), unfit: None, owner: None })
+    }
+
+    async fn observe_all(&self, paths: &[RelPath]) -> Vec<Result<Observation<ObjectVersion>, FsError>> {
+        paths
+            .iter()
+            .map(|path| Ok(Observation { versions: self.look(path), unfit: None, owner: None }))
+            .collect()
+    }
+
+    async fn version_of(&self, path: &RelPath) -> Result<Option<ObjectVersion>, FsError> {
+        Ok(self.bucket.get(path).map(|object| object.version))
+    }
+
+    async fn probe(&self, _: &RelPath, _: &PairVersion<ObjectVersion>) -> Activity {
+        Activity::UNKNOWN
+    }
+
+    async fn snapshot(
+        &self,
+        path: &RelPath,
+        versions: &PairVersion<ObjectVersion>,
+        request: ReadRequest,
+    ) -> Result<Snapshot<Self>, AttemptError> {
+        let (source, path, versions) = (self.clone(), path.clone(), versions.clone());
+        let (lanes, sender) = (request.lanes.clone(), request.sender.clone());
+        let read = lanes.run(&sender, move |_| source.read(&path, &versions, request)).await;
+        read.unwrap_or(Err(AttemptError::Changed))
     }
 
     async fn is_still(&self, path: &RelPath, snapshot: &mut Snapshot<Self>) -> Result<bool, AttemptError> {

@@ -24,7 +24,7 @@ use crate::daemon::status::Status;
 use crate::daemon::summary::Summary;
 use crate::daemon::worker::{ShutdownMode, Worker};
 use crate::digest::set::DigestSet;
-use crate::fair::FairSemaphore;
+use crate::fair::Lanes;
 use crate::hold::Hold;
 use crate::key::KeyId;
 use crate::kms::local::{Keyring, Local};
@@ -143,7 +143,7 @@ impl World {
         let pipeline = Arc::new(Pipeline {
             kms: KmsGate::new(kms, 8, Some(1000), clock, Arc::clone(&status)),
             state: state.clone(),
-            hashing: FairSemaphore::new(2),
+            hashing: Lanes::new(2),
             hostname: "host".to_owned(),
             status,
             clock,

@@ -8,6 +8,7 @@ use tokio::task::block_in_place;
 
 use crate::blocking::blocking;
 use crate::digest::Digest;
+use crate::fair::Turn;
 use crate::fs::copy::Pass;
 use crate::fs::lease::Writer;
 use crate::fs::{Dir, FsError, Identity, Kind, OpenError, Place, RelPath, Stat, Unfit, stat_file};
@@ -168,7 +169,9 @@ impl Source for DirectorySource {
         request: ReadRequest,
     ) -> Result<Snapshot<Self>, AttemptError> {
         let (folder, path, versions) = (self.folder.clone(), path.clone(), *versions);
-        blocking(move || read(&folder, &path, &versions, request)).await
+        let (lanes, sender) = (request.lanes.clone(), request.sender.clone());
+        let read = lanes.run(&sender, move |turn| read(&folder, &path, &versions, request, turn)).await;
+        read.unwrap_or(Err(AttemptError::Changed)) // shutting down
     }
 
     async fn is_still(&self, path: &RelPath, snapshot: &mut Snapshot<Self>) -> Result<bool, AttemptError> {
@@ -211,6 +214,7 @@ fn read(
     path: &RelPath,
     versions: &PairVersion<Identity>,
     request: ReadRequest,
+    turn: Turn<'_>,
 ) -> Result<Snapshot<DirectorySource>, AttemptError> {
     let parent = folder.parent_of(path)?;
     let (file, payload) = parent.open_file(path.name(), &folder.fitness())?;
@@ -237,12 +241,12 @@ fn read(
     // No further than the size it had: what grows meanwhile has changed (A10).
     let size = payload.identity.size;
     let pass = Pass::new(&shown, size).with_digests(request.digests);
-    let (read_since, let_others) = (Cell::new(0), RefCell::new(request.let_others));
+    let (read_since, turn) = (Cell::new(0), RefCell::new(turn));
     let count = |bytes: usize| {
         read_since.set(read_since.get() + bytes as u64);
         if read_since.get() >= SLICE {
             read_since.set(0);
-            let_others.borrow_mut()();
+            turn.borrow_mut().let_others();
         }
     };
     let read = match &mut stage {
