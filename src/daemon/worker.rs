@@ -183,8 +183,9 @@ struct PairState<V> {
     touched: bool,
     /// In a sign rule, the same of the signature beside it.
     signature_touched: bool,
-    /// In a verify rule: somebody is done with one of its files, and no sample has shown it since.
-    is_hinted: bool,
+    /// In a verify rule: how many more looks may show that somebody is done with one of its files,
+    /// which a hint told.
+    hinted: u8,
     attempts: u32,
     known: Option<Known>,
     /// Whose payload it is, where the source knows.
@@ -349,9 +350,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                 self.answer(ask);
             }
             if self.scan.is_some() && self.paused_until().is_none() {
-                while let Some(done) = self.jobs.try_join_next() {
-                    self.finish(done);
-                }
+                self.finish_ended();
                 while let Some(done) = self.counting.try_join_next() {
                     self.counted(done);
                 }
@@ -363,6 +362,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             self.hurry_batch();
             self.give_back_memory();
             self.wait(&mut shutdown).await;
+            self.finish_ended();
         }
         if let Some(batcher) = self.site.as_ref().and_then(|site| site.batcher.as_ref()) {
             batcher.close();
@@ -411,6 +411,14 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
     }
 
+    /// Handles the results of all attempts that have ended: what an iteration does besides costs as
+    /// much for many as for one.
+    fn finish_ended(&mut self) {
+        while let Some(done) = self.jobs.try_join_next() {
+            self.finish(done);
+        }
+    }
+
     /// After many files at once, when few are left.
     fn give_back_memory(&mut self) {
         if self.jobs.is_empty() && self.pairs.capacity() > ROOMY && self.pairs.len() < ROOMY / 4 {
@@ -431,7 +439,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let check = self.once.then(|| self.pipeline.clock.now() + ONCE_CHECK);
         let show = self.unshown.then_some(self.next_show);
         let feed_due = self.feed.as_ref().and_then(Feed::due);
-        let recheck = self.rechecks.due(self.pipeline.clock.now()).filter(|_| attached && !self.once);
+        let recheck = self.rechecks.due().filter(|_| attached && !self.once);
         let recount = self.recount.filter(|_| attached && self.counting.is_empty());
         let wake = [timer, recheck, recount, feed_due, check, show]
             .into_iter()

@@ -31,6 +31,9 @@ use crate::state::{Outcome, Remembered};
 const RETRY_ALL: Duration = Duration::from_secs(30);
 /// How long a second hard link must be seen before a file is refused for it.
 const LINKS_STAY: Duration = Duration::from_secs(3);
+/// Between looks whether a writer is gone that has closed its file: the kernel tells of that a
+/// little before it is so, to a lease.
+const CLOSING: Duration = Duration::from_millis(1);
 /// Between looks whether the other file of a pair has followed.
 const HALF_MOVED_LOOK: Duration = Duration::from_secs(1);
 /// Pairs observed before results and orders are handled again.
@@ -112,7 +115,11 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             }
             None => {}
         }
-        if std::mem::take(&mut entry.is_hinted)
+        let hinted = std::mem::take(&mut entry.hinted);
+        if hinted > 0 && activity.writer == Writer::Present && matches!(next, Next::LookAt(_)) {
+            entry.hinted = hinted - 1;
+            next = Next::LookAt(now + CLOSING);
+        } else if hinted > 0
             && observed.unfit.is_none()
             && can_count_early(&self.rule.mode, activity)
             && entry.pair.may_be_early(now, &self.timing)

@@ -28,7 +28,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
     /// not decided any more.
     pub(crate) async fn recheck(&mut self, now: Moment) {
         let Some(site) = self.site.clone().filter(|_| !self.once) else { return };
-        let signatures = self.rechecks.take_signatures();
+        let signatures = self.rechecks.take_signatures(now);
         for (path, observed, is_decided) in self.compare(&site, signatures).await {
             let is_lost = observed.versions.signature.is_none();
             match self.pairs.get(&path).map(|entry| &entry.hold) {

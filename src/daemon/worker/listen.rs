@@ -8,6 +8,9 @@ use crate::kms::Kms;
 use crate::policy::Mode;
 use crate::source::{Feed as _, Hint, Urgency};
 
+/// How many looks at a pair, one shortly after the other, may follow from a hint.
+const HINTED: u8 = 5;
+
 impl<K: Kms, B: Backend> Worker<K, B> {
     /// Turns hints into pairs to observe now.
     pub(crate) fn take_hints(&mut self, now: Moment) {
@@ -40,7 +43,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         }
         match (&self.rule.mode, hint) {
             (Mode::Sign(_), Hint::MovedIn) if self.early.take(path, now) => entry.pair.moved_in(),
-            (Mode::Verify(_), Hint::MovedIn | Hint::Closed) => entry.is_hinted = true,
+            (Mode::Verify(_), Hint::MovedIn | Hint::Closed) => entry.hinted = HINTED,
             (Mode::Sign(_) | Mode::Verify(_), _) => {}
         }
     }

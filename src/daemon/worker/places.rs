@@ -46,7 +46,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
             running: false,
             touched: false,
             signature_touched: false,
-            is_hinted: false,
+            hinted: 0,
             attempts: 0,
             known: None,
             owner: None,

@@ -19,6 +19,8 @@ const LOOKS: usize = 512;
 const MOST_SIGNATURES: usize = 10_000;
 /// Refused files looked at by the clock. The others are left to the scans (P10).
 const MOST_REFUSED: usize = 1_000;
+/// How often signatures are compared: state is asked for many at once.
+const SIGNATURES_EACH: Duration = Duration::from_millis(100);
 /// The first pause between two looks at a refused file, and the longest, after it doubled.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const LAST_PAUSE: Duration = Duration::from_secs(60);
@@ -31,8 +33,9 @@ const JUDGED_EACH: Duration = Duration::from_secs(10);
 /// The files to compare.
 #[derive(Debug)]
 pub(crate) struct Rechecks {
-    /// Payloads to whose signatures something happened.
+    /// Payloads to whose signatures something happened, and when they are compared next.
     signatures: BTreeSet<RelPath>,
+    next_signatures: Moment,
     /// Refused files, by when they are looked at next.
     refused: BTreeSet<(Moment, RelPath)>,
     /// When each of them is looked at next, and how long the pause before that is.
@@ -45,6 +48,7 @@ impl Default for Rechecks {
     fn default() -> Self {
         Self {
             signatures: BTreeSet::new(),
+            next_signatures: Moment::ZERO,
             refused: BTreeSet::new(),
             pauses: HashMap::new(),
             judged: (JUDGED, Moment::ZERO),
@@ -83,16 +87,19 @@ impl Rechecks {
         self.pauses.insert(path, (now + pause, pause));
     }
 
-    /// When the next file is due; now, if one is.
-    pub(crate) fn due(&self, now: Moment) -> Option<Moment> {
-        match self.signatures.is_empty() {
-            true => self.refused.first().map(|(at, _)| *at),
-            false => Some(now),
-        }
+    /// When the next file is due.
+    pub(crate) fn due(&self) -> Option<Moment> {
+        let signatures = (!self.signatures.is_empty()).then_some(self.next_signatures);
+        let refused = self.refused.first().map(|(at, _)| *at);
+        signatures.into_iter().chain(refused).min()
     }
 
-    /// Takes some of the signatures.
-    pub(crate) fn take_signatures(&mut self) -> Vec<RelPath> {
+    /// Takes some of the signatures, if they are due.
+    pub(crate) fn take_signatures(&mut self, now: Moment) -> Vec<RelPath> {
+        if self.signatures.is_empty() || now < self.next_signatures {
+            return Vec::new();
+        }
+        self.next_signatures = now + SIGNATURES_EACH;
         let some: Vec<_> = self.signatures.iter().take(LOOKS).cloned().collect();
         for path in &some {
             self.signatures.remove(path);
@@ -151,7 +158,7 @@ mod tests {
         rechecks.refused(&path(0), reason.as_ref(), Moment::ZERO);
         let (mut now, mut looks) = (Moment::ZERO, Vec::new());
         while now < Duration::from_secs(300) {
-            now = rechecks.due(now).unwrap();
+            now = rechecks.due().unwrap();
             for (path, pause) in rechecks.take_refused(now) {
                 looks.push(now.as_secs());
                 rechecks.pause(path, pause.saturating_mul(2).min(LAST_PAUSE), now);
@@ -159,7 +166,7 @@ mod tests {
         }
         assert_eq!(looks, [1, 3, 7, 15, 31, 63, 123, 183, 243, 303]);
         rechecks.refused(&path(0), reason.as_ref(), now);
-        assert!(rechecks.due(now).unwrap() > now + FIRST_PAUSE, "a scan that finds it does not begin anew");
+        assert!(rechecks.due().unwrap() > now + FIRST_PAUSE, "a scan that finds it does not begin anew");
         for n in 0..2 * MOST_REFUSED {
             rechecks.refused(&path(n), reason.as_ref(), now);
         }
@@ -167,7 +174,7 @@ mod tests {
         let stale = Some(DecisionReason::Refusal(RefusalReason::StaleSignature));
         let mut rechecks = Rechecks::default();
         rechecks.refused(&path(0), stale.as_ref(), now);
-        assert_eq!(rechecks.due(now), None, "no event is missing that would end this");
+        assert_eq!(rechecks.due(), None, "no event is missing that would end this");
     }
 
     #[test]
@@ -189,10 +196,11 @@ mod tests {
             (0..MOST_SIGNATURES + 5).filter(|n| rechecks.signature(path(*n))).count(),
             MOST_SIGNATURES
         );
-        assert_eq!(rechecks.due(Duration::ZERO), Some(Duration::ZERO));
+        assert_eq!(rechecks.due(), Some(Duration::ZERO), "the first at once");
         let mut taken = 0;
-        while rechecks.due(Duration::ZERO).is_some() {
-            taken += rechecks.take_signatures().len();
+        while let Some(now) = rechecks.due() {
+            taken += rechecks.take_signatures(now).len();
+            assert!(rechecks.take_signatures(now).is_empty(), "the others later");
         }
         assert_eq!(taken, MOST_SIGNATURES);
     }
