@@ -929,7 +929,11 @@ fn a11_a_flood_of_refusals_is_told_in_part_and_counted() {
         let state = rusqlite::Connection::open_with_flags(site.path("state/state.db"), flags).unwrap();
         state.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap() as usize
     };
-    daemon.until("refused all", || refused() == flood());
+    // However long all of them take on a busy machine: a thousand more must always come in time.
+    while refused() < flood() {
+        let next = flood().min(refused() + 1000);
+        daemon.until("refused a thousand more", || refused() >= next);
+    }
     // A hundred in a minute, and however many minutes it took.
     let (told, counted) =
         (daemon.count("refused"), daemon.count("more files were refused in a minute than are logged"));

@@ -30,7 +30,8 @@ fn pair_in(place: &Place, dir: &Path, name: &str, content: &str) {
 /// How a run of the daemon ended, and what it said.
 fn watch(place: &Place) -> (bool, String) {
     let run = place.run(WATCH);
-    let said = format!("{}{}", String::from_utf8_lossy(run.stdout()), run.stderr());
+    // The summary last: of what a test prints the end is kept.
+    let said = format!("{}{}", run.stderr(), String::from_utf8_lossy(run.stdout()));
     (run.succeeds(), said)
 }
 
