@@ -79,7 +79,7 @@ pub(crate) fn survey(
     let is_on_branch = |below: &Path| {
         let (Some(probe), Some(name)) = (probe, below.file_name()) else { return false };
         let parent = root.descend(below.parent().unwrap_or(Path::new("")));
-        let checked = parent.and_then(|parent| parent.check_branch(name, probe));
+        let checked = parent.and_then(|parent| parent.check_branches(&[name], probe));
         checked.is_err_and(|error| error.action == Action::MoveAcross)
     };
     let (mut directories, mut beyond) = (0, None);

@@ -27,12 +27,17 @@ impl Dir {
         self.unless(is_other || !links_across(self, to)?)
     }
 
-    /// Checks the same of what has a name here, where that is a matter of each file.
+    /// Checks the same of what has these names here, where that is a matter of each file.
     ///
     /// # Errors
     /// [`Action::MoveAcross`] if it cannot.
-    pub(crate) fn check_branch(&self, name: &OsStr, to: &Self) -> Result<()> {
-        self.unless(is_on_other_branch(self, name, to).unwrap_or(false))
+    pub(crate) fn check_branches(&self, names: &[&OsStr], to: &Self) -> Result<()> {
+        let Some(there) = attribute(&Path::new(&proc_path(to.as_fd())).join("."), "user.mergerfs.allpaths")
+        else {
+            return Ok(()); // no mergerfs
+        };
+        let is_other = |name: &&OsStr| is_on_other_branch(self, name, to, &there).unwrap_or(false);
+        self.unless(names.iter().any(is_other))
     }
 
     fn unless(&self, is_across: bool) -> Result<()> {
@@ -53,12 +58,12 @@ fn links_across(from: &Dir, to: &Dir) -> Result<bool> {
     }
 }
 
-/// Whether a mergerfs would have to copy a file to move it, which it refuses.
-fn is_on_other_branch(from: &Dir, name: &OsStr, to: &Dir) -> Option<bool> {
-    let all = attribute(&Path::new(&proc_path(to.as_fd())).join("."), "user.mergerfs.allpaths")?;
+/// Whether a mergerfs would have to copy a file to move it to a directory that is `there`, which it
+/// refuses.
+fn is_on_other_branch(from: &Dir, name: &OsStr, to: &Dir, there: &[u8]) -> Option<bool> {
     let file = Path::new(&proc_path(from.as_fd())).join(name);
     let branch = attribute(&file, "user.mergerfs.basepath")?;
-    let is_there = all.split(|byte| *byte == 0).any(|path| path.starts_with(&[&*branch, b"/"].concat()));
+    let is_there = there.split(|byte| *byte == 0).any(|path| path.starts_with(&[&*branch, b"/"].concat()));
     if is_there {
         return Some(false);
     }
@@ -98,7 +103,7 @@ mod tests {
         let open = |name| Dir::open(&temp.path().join(name)).unwrap();
         let (from, to) = (open("from"), open("to"));
         from.check_boundary(&to).unwrap();
-        from.check_branch(OsStr::new("f"), &to).unwrap();
+        from.check_branches(&[OsStr::new("f")], &to).unwrap();
         assert_eq!((from.names().unwrap().count(), to.names().unwrap().count()), (0, 0));
     }
 }

@@ -140,7 +140,7 @@ impl Place {
         if self.is.is_of_a_disk() {
             return Ok(()); // which has no branches
         }
-        names.iter().try_for_each(|name| self.dir.check_branch(name, to))
+        self.dir.check_branches(names, to)
     }
 
     /// What the directory was when it was opened.
@@ -184,7 +184,7 @@ impl Place {
     /// # Errors
     /// As there.
     pub(crate) fn give_group(&self, staging: &Staging) -> Result<()> {
-        staging.take_group(&self.dir)
+        staging.take_group(&self.is)
     }
 
     /// Gives a file a name here, never over anything.

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::flush::Written;
-use super::{Action, Dir, FsError, Kind, Result, proc_path, stat_file};
+use super::{Action, Dir, FsError, Kind, Result, Stat, proc_path, stat_file};
 
 /// What names of our own begin with: staging files and the directory of claims. Never candidates
 /// (P6).
@@ -114,14 +114,13 @@ impl Staging {
         Ok(self)
     }
 
-    /// Gives the file the group that it would have been made with in `dir`, where that is
-    /// set-group-id.
+    /// Gives the file the group that it would have been made with in the directory `dir`, where
+    /// that is set-group-id.
     ///
     /// # Errors
     /// What fchown(2) says: `EPERM` to who is not in that group.
-    pub(crate) fn take_group(&self, dir: &Dir) -> Result<()> {
-        let (file, dir) = (stat_file(&self.file, self.dir.path())?, dir.stat()?);
-        if dir.mode & 0o2000 == 0 || file.gid == dir.gid {
+    pub(crate) fn take_group(&self, dir: &Stat) -> Result<()> {
+        if dir.mode & 0o2000 == 0 || self.stat()?.gid == dir.gid {
             return Ok(());
         }
         rustix::fs::fchown(&self.file, None, Some(Gid::from_raw(dir.gid)))
@@ -132,7 +131,7 @@ impl Staging {
     ///
     /// # Errors
     /// What statx(2) says.
-    pub(crate) fn stat(&self) -> Result<super::Stat> {
+    pub(crate) fn stat(&self) -> Result<Stat> {
         stat_file(&self.file, self.dir.path())
     }
 
@@ -403,7 +402,7 @@ mod tests {
             chown(there.path(), None, Some(gid)).unwrap();
             chmod(there.path(), mode);
             let staging = Staging::new(&Dir::open(here.path()).unwrap()).unwrap();
-            staging.take_group(&Dir::open(there.path()).unwrap()).unwrap();
+            staging.take_group(&Dir::open(there.path()).unwrap().stat().unwrap()).unwrap();
             let stat = stat_file(&staging.file, here.path()).unwrap();
             assert_eq!((stat.uid, stat.gid), (0, becomes), "{mode:o}");
         }
@@ -412,7 +411,7 @@ mod tests {
         chown(there.path(), None, Some(USER + 1)).unwrap();
         chmod(there.path(), 0o2755);
         let (here, there) = (Dir::open(here.path()).unwrap(), Dir::open(there.path()).unwrap());
-        let taken = as_user(|| Staging::new(&here).unwrap().take_group(&there));
+        let taken = as_user(|| Staging::new(&here).unwrap().take_group(&there.stat().unwrap()));
         assert_eq!(taken.unwrap_err().source, Errno::PERM);
     }
 }

@@ -4,13 +4,18 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
 
+use rustix::fs::FlockOperation;
 use rustix::process::Signal;
 
 use crate::support::daemon::Daemon;
 use crate::support::files::{all_names, drop_pair, names, verifies};
 use crate::support::place::Place;
 use crate::support::policy::{SIGN, VERIFY, impatient, place, set_policy, with};
+use crate::support::wait::PATIENCE;
 
 /// More events than the kernel queues for one watcher (max_queued_events, 16,384 by default).
 const FLOOD: usize = 20_000;
@@ -277,6 +282,41 @@ fn one_daemon_for_a_root_and_for_a_store() {
     daemon.waits_for("signed");
 }
 
+#[test]
+fn o1_nobody_else_has_the_root_for_a_moment_while_the_policy_is_changed() {
+    let place = place(SIGN);
+    let daemon = Daemon::start(&place);
+    let (dir, is_over) = (fs::File::open(place.path("in")).unwrap(), AtomicBool::new(false));
+    let asks = || {
+        let until = Instant::now() + PATIENCE;
+        let is_refused = || rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_err();
+        while is_refused() {
+            if is_over.load(Ordering::Relaxed) || Instant::now() > until {
+                return false;
+            }
+        }
+        true
+    };
+    let had_it = thread::scope(|scope| {
+        let other = scope.spawn(asks);
+        for reload in 1..=5 {
+            daemon.hang_up();
+            daemon.waits_for_nth("policy reloaded", reload);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        other.join().unwrap()
+    });
+    assert!(!had_it);
+    // A rule that is gone lets go of its directory.
+    fs::create_dir(place.path("in2")).unwrap();
+    set_policy(&place, &with(SIGN, "path = \"in2\""));
+    daemon.hang_up();
+    daemon.waits_for_nth("policy reloaded", 6);
+    daemon.until("let go of the old directory", || {
+        rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
+}
+
 /// Up to 0.1.0 the lock was on a file in the folder, which was always there.
 #[test]
 fn what_an_earlier_version_left_is_finished_and_removed_unless_it_still_runs() {
@@ -293,7 +333,7 @@ fn what_an_earlier_version_left_is_finished_and_removed_unless_it_still_runs() {
         fs::rename(place.path("in").join(name), taken).unwrap();
     }
     let lock = fs::File::open(place.path("in/.kms-sig/lock")).unwrap();
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
     let watch = ["watch", "--policy", "policy.toml", "--once"];
     let run = place.run(watch).exits(3);
     let said = String::from_utf8_lossy(run.stdout()).into_owned();

@@ -31,8 +31,10 @@ use crate::state::{Outcome, Remembered};
 const RETRY_ALL: Duration = Duration::from_secs(30);
 /// How long a second hard link must be seen before a file is refused for it.
 const LINKS_STAY: Duration = Duration::from_secs(3);
-/// Between looks whether a writer is gone that has closed its file: the kernel tells of that a
-/// little before it is so, to a lease.
+/// How many looks at a pair, one shortly after the other, may follow from a hint that somebody has
+/// closed a file of it: the kernel tells that a little before it is so, to a lease.
+pub(super) const HINTED: u8 = 5;
+/// What is waited longer before each of them; nothing before the second.
 const CLOSING: Duration = Duration::from_millis(1);
 /// Between looks whether the other file of a pair has followed.
 const HALF_MOVED_LOOK: Duration = Duration::from_secs(1);
@@ -118,7 +120,7 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let hinted = std::mem::take(&mut entry.hinted);
         if hinted > 0 && activity.writer == Writer::Present && matches!(next, Next::LookAt(_)) {
             entry.hinted = hinted - 1;
-            next = Next::LookAt(now + CLOSING);
+            next = Next::LookAt(now + CLOSING.saturating_mul(u32::from(HINTED.saturating_sub(hinted))));
         } else if hinted > 0
             && observed.unfit.is_none()
             && can_count_early(&self.rule.mode, activity)

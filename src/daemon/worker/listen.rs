@@ -3,13 +3,11 @@
 use crate::clock::Moment;
 use crate::daemon::site::Backend;
 use crate::daemon::worker::Worker;
+use crate::daemon::worker::attempts::HINTED;
 use crate::fs::RelPath;
 use crate::kms::Kms;
 use crate::policy::Mode;
 use crate::source::{Feed as _, Hint, Urgency};
-
-/// How many looks at a pair, one shortly after the other, may follow from a hint.
-const HINTED: u8 = 5;
 
 impl<K: Kms, B: Backend> Worker<K, B> {
     /// Turns hints into pairs to observe now.

@@ -178,12 +178,12 @@ impl Folder {
     /// looked at does not count: the lease and the quiet still do.
     fn has_control_file(&self, path: &RelPath) -> bool {
         let Ok(dir) = private::descend(&self.root, path.parent()) else { return false };
-        let Ok(Some(payload)) = dir.stat_of(path.name()) else { return false };
         let mut names = self.rule.control_names(path.name());
         names.any(|(name, max_size)| {
             let there = dir.stat_of(&name).unwrap_or_default();
             there.is_some_and(|stat| {
-                self.controls(&stat, max_size, &payload)
+                let payload = dir.stat_of(path.name()).unwrap_or_default();
+                payload.is_some_and(|payload| self.controls(&stat, max_size, &payload))
                     && dir.stat_of(&self.rule.signature_name(&name)).is_ok_and(|stat| stat.is_none())
             })
         })
