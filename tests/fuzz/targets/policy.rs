@@ -259,6 +259,7 @@ fn summary_of_rule(rule: &Rule) -> String {
         exclude,
         control_files,
         settle,
+        prompt,
         max_size,
         max_links,
         allowed_owners,
@@ -274,7 +275,7 @@ fn summary_of_rule(rule: &Rule) -> String {
         Mode::Verify(verify) => format!("{verify:?}"),
     };
     format!(
-        "{name} {path:?} {recursive} {include:?} {exclude:?} {control_files:?} {settle:?} {max_size} {max_links} {allowed_owners:?} \
+        "{name} {path:?} {recursive} {include:?} {exclude:?} {control_files:?} {settle:?} {prompt} {max_size} {max_links} {allowed_owners:?} \
          {create} {} {quarantine_max_size} {quarantine_keep:?} {mode} {} {}",
         context.canonical(),
         rule.fingerprint(),
