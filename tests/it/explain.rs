@@ -234,6 +234,13 @@ fn a_pair_to_be_verified_is_followed_to_every_end() {
     set_policy(&place, &with(VERIFY, "max_size = \"3B\""));
     expect(&place, "in/f", "refuses", "it has 7 bytes; max_size allows 3");
     assert_eq!(explain(&place, "in/f")["applies"]["unfit"], "it has 7 bytes; max_size allows 3");
+    set_policy(&place, &with(VERIFY, "max_size = \"1KiB\""));
+    place.write("in/f.sig", vec![1; 1 << 20]);
+    settle();
+    expect(&place, "in/f", "refuses", "its .sig has 1048576 bytes; max_size allows");
+    let writer = fs::OpenOptions::new().append(true).open(place.path("in/f")).unwrap();
+    expect(&place, "in/f", "waits", "waits until nobody has it open for writing; then: refused");
+    drop(writer);
     fs::remove_file(place.path("in/f")).unwrap();
     symlink("/etc/passwd", place.path("in/f")).unwrap();
     expect(&place, "in/f", "refuses", "it is a symbolic link");
