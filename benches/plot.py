@@ -51,7 +51,7 @@ def latency(text, path):
     begin = next((at for at, (what, _) in enumerate(times) if what.startswith("a file renamed")), None)
     if begin is None:
         sys.exit("the input has not the lines of the part `prompt`: run it")
-    bars, of = [], ""
+    bars = []
     for what, ms in times[begin:]:
         if what.startswith(("a file renamed", "a valid pair moved")):
             of = what.removesuffix(', settle = "2s" alone')

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::digest::Digest;
 use crate::digest::set::DigestRequest;
-use crate::fair::{Lanes, Sender};
+use crate::fair::{Lanes, Sender, Turn};
 use crate::fs::copy::Hashed;
 use crate::fs::lease::Writer;
 use crate::fs::{FsError, RelPath, Staging};
@@ -134,6 +134,21 @@ pub(crate) struct ReadRequest {
     /// large payload.
     pub(crate) lanes: Lanes,
     pub(crate) sender: Sender,
+}
+
+impl ReadRequest {
+    /// Has it read on a thread where that may block, when it is the sender's turn.
+    ///
+    /// # Errors
+    /// The read's; `Changed` when the daemon is shutting down, as a restart starts over.
+    pub(crate) async fn in_turn<T: Send + 'static>(
+        self,
+        read: impl FnOnce(Self, Turn<'_>) -> Result<T, AttemptError> + Send + 'static,
+    ) -> Result<T, AttemptError> {
+        let (lanes, sender) = (self.lanes.clone(), self.sender.clone());
+        let read = lanes.run(&sender, move |turn| read(self, turn)).await;
+        read.unwrap_or(Err(AttemptError::Changed))
+    }
 }
 
 /// So many bytes are read before others have their turn: a twentieth of a second's work or so.

@@ -78,7 +78,7 @@ pub(crate) enum Role {
 
 /// Lanes for hashing of a rule whose files come over a network or from FUSE, so that a server
 /// that does not answer blocks no other rule. Such reads wait more than they compute, so they do
-/// not count against the shared permits.
+/// not count against the shared lanes.
 const REMOTE: usize = 4;
 
 /// A rule at its source and sink.

@@ -348,9 +348,7 @@ impl Source for MemorySource {
         request: ReadRequest,
     ) -> Result<Snapshot<Self>, AttemptError> {
         let (source, path, versions) = (self.clone(), path.clone(), versions.clone());
-        let (lanes, sender) = (request.lanes.clone(), request.sender.clone());
-        let read = lanes.run(&sender, move |_| source.read(&path, &versions, request)).await;
-        read.unwrap_or(Err(AttemptError::Changed))
+        request.in_turn(move |request, _| source.read(&path, &versions, request)).await
     }
 
     async fn is_still(&self, path: &RelPath, snapshot: &mut Snapshot<Self>) -> Result<bool, AttemptError> {

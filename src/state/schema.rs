@@ -172,9 +172,9 @@ pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
 
 fn set_up(db: &Connection) -> Result<(), OpenError> {
     db.busy_timeout(PATIENCE)?;
-    // In memory: what a savepoint would need to be undone, some pages for each request (SQLite,
-    // "Temporary Files Used By SQLite").
     db.set_prepared_statement_cache_capacity(STATEMENTS);
+    // temp_store: what a savepoint would need to be undone, some pages for each request, stays in
+    // memory (SQLite, "Temporary Files Used By SQLite").
     Ok(db.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; \
          PRAGMA foreign_keys = ON; PRAGMA cache_size = -{CACHE_KIB}; PRAGMA wal_autocheckpoint = {CHECKPOINT}; \

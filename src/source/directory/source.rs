@@ -169,9 +169,7 @@ impl Source for DirectorySource {
         request: ReadRequest,
     ) -> Result<Snapshot<Self>, AttemptError> {
         let (folder, path, versions) = (self.folder.clone(), path.clone(), *versions);
-        let (lanes, sender) = (request.lanes.clone(), request.sender.clone());
-        let read = lanes.run(&sender, move |turn| read(&folder, &path, &versions, request, turn)).await;
-        read.unwrap_or(Err(AttemptError::Changed)) // shutting down
+        request.in_turn(move |request, turn| read(&folder, &path, &versions, request, turn)).await
     }
 
     async fn is_still(&self, path: &RelPath, snapshot: &mut Snapshot<Self>) -> Result<bool, AttemptError> {
