@@ -287,6 +287,11 @@ impl<V: FileVersion> Pair<V> {
         &self.versions
     }
 
+    /// When the present versions were first seen.
+    pub(crate) const fn since(&self) -> Moment {
+        self.since
+    }
+
     /// The finality of the running attempt, if there is one.
     pub(crate) const fn attempt(&self) -> Option<Finality> {
         match self.step {

@@ -554,11 +554,14 @@ impl<K: Kms, B: Backend> Worker<K, B> {
 
     /// In `--once`: whether a pair is not waited for, or not any more.
     fn is_late(&self, entry: &PairState<VersionOf<B>>, now: Moment) -> bool {
-        let limit = match entry.pair.activity().is_busy() {
-            true => self.timing.settle, // whoever works on it has his own time
-            false => self.timing.settle.saturating_mul(2).saturating_add(ONCE_PATIENCE),
-        };
-        entry.timer.is_none() || (entry.hold.is_none() && now > entry.first_seen + limit)
+        let Some(timer) = entry.timer else { return true };
+        let (settle, since) = (self.timing.settle, entry.pair.since());
+        let limit = entry.first_seen + settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
+        // Whoever works on it has his own time. It is looked at once more when it has settled: that
+        // look may decide it.
+        let is_left_to_others = entry.pair.activity().is_busy() && timer > since + settle;
+        let is_over = now > limit || (is_left_to_others && now > entry.first_seen + settle);
+        entry.hold.is_none() && is_over
     }
 
     /// In `--once`: lists what is not waited for any more, to make room for others.

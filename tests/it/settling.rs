@@ -292,3 +292,22 @@ fn once_leaves_what_somebody_works_on_after_settle() {
     }
     drop(writer);
 }
+
+/// A refusal needs no quiet writer, and does not depend on which of two timers is the first.
+#[test]
+fn once_refuses_a_signature_that_is_too_large_whoever_writes_the_payload() {
+    let place = place(&with(&with(VERIFY, "settle = \"1ms\""), "max_size = \"1KiB\""));
+    let names: Vec<String> = (0..40).map(|n| format!("f{n:02}")).collect();
+    let writers = names.iter().map(|name| {
+        place.write(format!("in/{name}.sig"), vec![1; 1 << 20]);
+        fs::File::create(place.path(format!("in/{name}"))).unwrap()
+    });
+    let writers: Vec<_> = writers.collect();
+    std::thread::sleep(Duration::from_millis(50)); // older than settle
+    let run = place.run(["watch", "--policy", "policy.toml", "--once"]);
+    let says = String::from_utf8_lossy(run.stdout()).into_owned();
+    for name in names {
+        assert!(says.contains(&format!("{name}: refused: its .sig has")), "{name}: {says}");
+    }
+    drop(writers);
+}

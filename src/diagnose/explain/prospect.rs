@@ -119,16 +119,6 @@ impl Prospect {
     }
 }
 
-/// For whom a file waits that is signed, or refused.
-fn wait_for_quiet(activity: Option<Activity>) -> Option<String> {
-    match activity? {
-        Activity { writer: Writer::Present, .. } => {
-            Some("waits until nobody has it open for writing".to_owned())
-        }
-        activity => activity.has_control_file.then(|| CONTROLLED.to_owned()),
-    }
-}
-
 const CONTROLLED: &str = "waits until the control file of its downloader is gone (control_files)";
 
 impl Scene<'_> {
@@ -152,7 +142,7 @@ impl Scene<'_> {
             // `--once` does not wait until a signature without its file has settled, and leaves it.
             let left = look.versions.payload.is_none().then_some(Ending::Waiting);
             let refused = Prospect::new(refused.what, refused.endings.into_iter().chain(left), refused.why);
-            return Ok(refused.after(wait_for_quiet(activity)));
+            return Ok(refused.after(self.wait_to_be_signed(activity)));
         }
         let Some(payload) = look.versions.payload else { return Ok(orphan()) };
         let wait = self.wait_to_settle(look.versions, activity);
@@ -220,11 +210,14 @@ impl Scene<'_> {
             .then(|| format!("waits until it has been unchanged for {}", humantime::format_duration(settle)))
     }
 
-    /// For whom a file that is to be signed waits.
+    /// For whom a file that is to be signed waits, be it fit or not.
     fn wait_to_be_signed(&self, activity: Option<Activity>) -> Option<String> {
-        match &self.site.rule.mode {
-            Mode::Verify(_) => None, // a valid pair waits for nobody
-            Mode::Sign(_) => wait_for_quiet(activity),
+        match (&self.site.rule.mode, activity?) {
+            (Mode::Verify(_), _) => None,
+            (Mode::Sign(_), Activity { writer: Writer::Present, .. }) => {
+                Some("waits until nobody has it open for writing".to_owned())
+            }
+            (Mode::Sign(_), activity) => activity.has_control_file.then(|| CONTROLLED.to_owned()),
         }
     }
 
