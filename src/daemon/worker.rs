@@ -557,9 +557,10 @@ impl<K: Kms, B: Backend> Worker<K, B> {
         let Some(timer) = entry.timer else { return true };
         let (settle, since) = (self.timing.settle, entry.pair.since());
         let limit = entry.first_seen + settle.saturating_mul(2).saturating_add(ONCE_PATIENCE);
-        // Whoever works on it has his own time. It is looked at once more when it has settled: that
-        // look may decide it.
-        let is_left_to_others = entry.pair.activity().is_busy() && timer > since + settle;
+        // Whoever works on it has his own time. It is looked at once more when it has settled, and
+        // when its links are sure: that look may decide it.
+        let is_to_be_decided = timer <= since + settle || entry.linked_since.is_some();
+        let is_left_to_others = entry.pair.activity().is_busy() && !is_to_be_decided;
         let is_over = now > limit || (is_left_to_others && now > entry.first_seen + settle);
         entry.hold.is_none() && is_over
     }
