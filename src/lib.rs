@@ -36,8 +36,8 @@
 //! hint / scan ─► settle ─► queue ─► snapshot ─► hash ─► kms ─► decide ─► sink ─► state
 //! ```
 //!
-//! [`digest`], [`key`], [`context`], [`signature`], [`kms`] and [`signing`] say what a signature
-//! is; [`policy`] what is wanted; [`source`] what lies there, and [`settle`] when it is complete;
+//! [`digest`], [`key`], [`context`], [`trust`], [`signature`], [`kms`] and [`signing`] say what a
+//! signature is; [`policy`] what is wanted; [`source`] what lies there, and [`settle`] when it is complete;
 //! [`daemon`] is the pipeline itself; [`fs`] is how files are touched, [`sink`] all that changes
 //! them, [`state`] what is remembered and on record, and how KMS vouches for that record;
 //! [`diagnose`] what would happen; [`cli`] and [`command`] are what a person asks for, [`terminal`]
@@ -53,6 +53,7 @@
 //! | --- | --- |
 //! | digests of a payload, several from one read, and states that go on with a trailer | [`DigestRequest`], [`HashState`] |
 //! | what a signature file holds, what it is called, what it needs to know of its payload | [`Format`], [`Signature`] |
+//! | a public key, and what it signed | [`PublicKey`] |
 //! | signing | [`Signer`] |
 //! | verifying | [`Verifier`] |
 //! | keys without AWS, for tests too | [`Local`] |
@@ -63,6 +64,7 @@
 //! [`HashState`]: digest::algorithm::HashState
 //! [`Format`]: signature::Format
 //! [`Signature`]: signature::Signature
+//! [`PublicKey`]: trust::PublicKey
 //! [`Signer`]: signing::Signer
 //! [`Verifier`]: signing::Verifier
 //! [`Local`]: kms::local::Local
@@ -96,3 +98,4 @@ pub mod sink;
 pub mod source;
 pub mod state;
 pub mod terminal;
+pub mod trust;

@@ -38,6 +38,7 @@ const ROOMS: &[&str] = &[
     "log_queue", // ground
     "fair",
     "fs",
+    "trust",
     "signature",
     "kms",
     "signing",

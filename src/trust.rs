@@ -1,0 +1,23 @@
+//! Public keys: what a signature is verified with when nobody asks KMS.
+//!
+//! A key is held as its SubjectPublicKeyInfo in the one encoding that is canonical, so that two
+//! files that say the same key are one key. What other programs would take and disagree about (an
+//! unusual encoding, a point that is on no curve, a key of small order) is refused here, with what
+//! to do about it.
+//!
+//! Knows no disk, no clock and no KMS.
+
+mod algorithm;
+mod der;
+mod ed25519;
+mod error;
+mod kind;
+mod message;
+mod pem;
+mod public_key;
+
+pub use algorithm::SigningAlgorithm;
+pub use error::PublicKeyError;
+pub use kind::KeyKind;
+pub use message::Message;
+pub use public_key::PublicKey;
