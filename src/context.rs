@@ -9,4 +9,5 @@ mod pairs;
 mod template;
 
 pub use pairs::{Context, ContextError, MAX_LEN, RESERVED_PREFIX};
+pub(crate) use template::percent_encoded;
 pub use template::{ContextTemplate, Filling, Placeholder};

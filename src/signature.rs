@@ -8,13 +8,18 @@
 pub mod batch;
 pub mod ciphertext;
 mod clue;
+pub mod der;
 mod format;
 mod formats;
 mod kms;
 mod limits;
 mod malformed;
 pub mod merkle;
+pub mod minisign;
+mod public;
 mod reason;
+pub mod sigstore;
+pub mod ssh;
 mod suffix;
 
 use std::ffi::{OsStr, OsString};
@@ -26,6 +31,7 @@ pub use format::Format;
 pub use formats::Formats;
 pub use limits::MAX_CIPHERTEXT;
 pub use malformed::{Foreign, Malformed};
+pub use public::{PublicFormat, PublicMalformed, PublicSignature};
 pub use reason::Reason;
 pub use suffix::Suffix;
 

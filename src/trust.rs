@@ -9,12 +9,18 @@
 
 mod algorithm;
 mod der;
+pub mod ecdsa;
 mod ed25519;
 mod error;
 mod kind;
 mod message;
+pub mod minisign_key;
+mod number;
+pub mod openpgp;
 mod pem;
 mod public_key;
+pub mod ssh_key;
+pub(crate) mod ssh_wire;
 
 pub use algorithm::SigningAlgorithm;
 pub use error::PublicKeyError;

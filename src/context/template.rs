@@ -158,6 +158,13 @@ fn fill(value: &mut String, hole: Placeholder, filling: Filling<'_>) {
     percent_encode(value, part.as_bytes());
 }
 
+/// A name as one value among others: what would end it, or is no text, is percent-encoded.
+pub(crate) fn percent_encoded(name: &OsStr) -> String {
+    let mut encoded = String::new();
+    percent_encode(&mut encoded, name.as_bytes());
+    encoded
+}
+
 fn percent_encode(out: &mut String, bytes: &[u8]) {
     let encode = |out: &mut String, bytes: &[u8]| {
         for byte in bytes {

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{Digest, SHA256, SHA384, SHA512};
 
-use super::algorithm::SigningAlgorithm;
+use super::SigningAlgorithm;
 use crate::digest::algorithm::{HashAlgorithm, HashValue};
 
 /// What is signed. `MessageType` of the KMS API says which of the two it is.

@@ -21,6 +21,7 @@ use super::ed25519;
 use super::error::PublicKeyError;
 use super::kind::KeyKind;
 use super::message::{Message, imported};
+use super::number::without_zeros;
 use super::pem;
 use crate::digest::algorithm::{HashAlgorithm, HashState};
 
@@ -316,13 +317,6 @@ fn curve_of(identifier: &[u8]) -> Result<KeyKind, PublicKeyError> {
 
 fn oid(content: &[u8]) -> Vec<u8> {
     der::value(der::OBJECT_IDENTIFIER, &[content])
-}
-
-fn without_zeros(mut number: &[u8]) -> &[u8] {
-    while let [0, rest @ ..] = number {
-        number = rest;
-    }
-    number
 }
 
 /// Bits of a number without leading zeros.

@@ -1,0 +1,155 @@
+//! Sigstore bundles of version 0.3 with a plain public key (sigstore's protobuf specifications,
+//! `sigstore_bundle.proto`): JSON that says which key, which digest, and its signature.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::suffix::Suffix;
+use crate::digest::algorithm::{HashAlgorithm, HashValue};
+use crate::digest::set::DigestSet;
+use crate::trust::PublicKey;
+use crate::trust::{KeyKind, Message, SigningAlgorithm};
+
+/// What its signatures are named by.
+pub(super) const SUFFIX: Suffix = Suffix::new(".sigstore.json");
+
+/// The largest bundle that is read, in bytes.
+const MAX_LEN: usize = 1024 * 1024;
+
+const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+const SHA256: &str = "SHA2_256";
+
+/// A bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    hint: String,
+    digest: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+/// Why bytes are no bundle that can be judged with a public key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BundleMalformed {
+    /// Too large.
+    #[error("it is larger than 1 MiB")]
+    TooLarge,
+    /// Not the form, or something in it that is not known.
+    #[error("it is no sigstore bundle of a public key: {0}")]
+    Json(String),
+    /// Another version.
+    #[error("it is a sigstore bundle of another version than 0.3")]
+    Version,
+    /// Another digest.
+    #[error("its digest is not a SHA-256")]
+    Digest,
+    /// No base64.
+    #[error("its digest or its signature is no base64")]
+    Base64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Json {
+    media_type: String,
+    verification_material: Material,
+    message_signature: MessageSignature,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Material {
+    public_key: Hint,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hint {
+    hint: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct MessageSignature {
+    message_digest: MessageDigest,
+    signature: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MessageDigest {
+    algorithm: String,
+    digest: String,
+}
+
+impl Bundle {
+    /// One that a key made of a SHA-256, as KMS answered with it.
+    pub fn new(key: &PublicKey, digest: &HashValue, signature: &[u8]) -> Self {
+        Self { hint: hint_of(key), digest: digest.as_bytes().to_vec(), signature: signature.to_vec() }
+    }
+
+    /// Reads a bundle.
+    ///
+    /// # Errors
+    /// [`BundleMalformed`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, BundleMalformed> {
+        if bytes.len() > MAX_LEN {
+            return Err(BundleMalformed::TooLarge);
+        }
+        let json: Json =
+            serde_json::from_slice(bytes).map_err(|error| BundleMalformed::Json(error.to_string()))?;
+        if json.media_type != MEDIA_TYPE {
+            return Err(BundleMalformed::Version);
+        }
+        let MessageSignature { message_digest, signature } = json.message_signature;
+        let decode = |text: &str| STANDARD.decode(text).map_err(|_| BundleMalformed::Base64);
+        let digest = decode(&message_digest.digest)?;
+        if message_digest.algorithm != SHA256 || digest.len() != HashAlgorithm::Sha256.digest_len() {
+            return Err(BundleMalformed::Digest);
+        }
+        let hint = json.verification_material.public_key.hint;
+        Ok(Self { hint, digest, signature: decode(&signature)? })
+    }
+
+    /// As JSON, on one line.
+    ///
+    /// # Errors
+    /// None: strings are all it holds.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        let json = Json {
+            media_type: MEDIA_TYPE.to_owned(),
+            verification_material: Material { public_key: Hint { hint: self.hint.clone() } },
+            message_signature: MessageSignature {
+                message_digest: MessageDigest {
+                    algorithm: SHA256.to_owned(),
+                    digest: STANDARD.encode(&self.digest),
+                },
+                signature: STANDARD.encode(&self.signature),
+            },
+        };
+        Ok(serde_json::to_string(&json)? + "\n")
+    }
+
+    /// Which key it says made it.
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
+
+    /// Whether this key made it of these digests, and the digest in it is that one. `None`: they
+    /// lack their SHA-256.
+    pub fn is_of(&self, key: &PublicKey, digests: &DigestSet) -> Option<bool> {
+        let digest = digests.value(HashAlgorithm::Sha256)?;
+        let algorithm = match key.kind() {
+            KeyKind::P256 => SigningAlgorithm::EcdsaSha256,
+            KeyKind::Rsa { .. } => SigningAlgorithm::RsaPkcs1Sha256,
+            KeyKind::P384 | KeyKind::P521 | KeyKind::Ed25519 => return Some(false),
+        };
+        let is_its = digest.matches(&self.digest);
+        Some(is_its && key.verify(algorithm, Message::Digest(digest), &self.signature))
+    }
+}
+
+/// How a bundle names a key: SHA-256 of its `SubjectPublicKeyInfo`.
+pub fn hint_of(key: &PublicKey) -> String {
+    STANDARD.encode(key.fingerprint())
+}

@@ -1,0 +1,128 @@
+//! A detached signature as this program makes them: whose it says it is, and whether it is.
+//!
+//! For recognising our own, nothing else: what others made is judged by a library with a policy.
+
+use super::armor::Block;
+use super::draft::hash_id;
+use super::key::PrimaryKey;
+use super::packet::{self, Reader};
+use crate::digest::algorithm::{HashAlgorithm, HashState};
+
+/// Types of subpackets.
+const CREATED: u8 = 2;
+const ISSUER_FINGERPRINT: u8 = 33;
+
+/// A signature over a file.
+#[derive(Debug, Clone)]
+pub struct Detached {
+    /// What is hashed of it, after the file.
+    head: Vec<u8>,
+    numbers: Vec<u8>,
+    hash: HashAlgorithm,
+    algorithm: u8,
+    created: u32,
+    issuer: [u8; 20],
+}
+
+impl Detached {
+    /// Reads one signature of version 4 over a binary file, armored or not. `None`: it is something
+    /// else, or does not say in what is signed which key made it.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let dearmored;
+        let bytes = if bytes.first().is_some_and(|first| *first >= 0x80) {
+            bytes
+        } else {
+            dearmored = Block::Signature.dearmor(std::str::from_utf8(bytes).ok()?)?;
+            &dearmored
+        };
+        let mut packets = Reader::new(bytes);
+        let packet = packets.packet()?;
+        if packet.tag != packet::SIGNATURE || !packets.is_empty() {
+            return None;
+        }
+        let mut reader = Reader::new(packet.body);
+        let (4, 0x00) = (reader.byte()?, reader.byte()?) else { return None };
+        let (algorithm, hash) = (reader.byte()?, reader.byte()?);
+        let hash = [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512]
+            .into_iter()
+            .find(|known| hash_id(*known) == hash)?;
+        let len = usize::from(reader.u16()?);
+        let hashed = reader.take(len)?;
+        let head = packet.body.get(..6 + len)?.to_vec();
+        let len = usize::from(reader.u16()?);
+        let (_unhashed, _first_digits) = (reader.take(len)?, reader.take(2)?);
+        let (mut created, mut issuer) = (None, None);
+        let mut subpackets = Reader::new(hashed);
+        while !subpackets.is_empty() {
+            match subpackets.subpacket()? {
+                (CREATED, time) => created = Some(u32::from_be_bytes(time.try_into().ok()?)),
+                (ISSUER_FINGERPRINT, [4, fingerprint @ ..]) => issuer = Some(fingerprint.try_into().ok()?),
+                _ => {}
+            }
+        }
+        let numbers = reader.rest().to_vec();
+        Some(Self { head, numbers, hash, algorithm, created: created?, issuer: issuer? })
+    }
+
+    /// The fingerprint of the key that it says made it.
+    pub const fn issuer(&self) -> &[u8; 20] {
+        &self.issuer
+    }
+
+    /// When it says it was made, in seconds since 1970.
+    pub const fn created(&self) -> u32 {
+        self.created
+    }
+
+    /// The hash function that the file must be read with.
+    pub const fn hash(&self) -> HashAlgorithm {
+        self.hash
+    }
+
+    /// Whether this key made it over a file, of which a state of that function has taken all.
+    pub fn is_by(&self, key: &PrimaryKey, content: HashState) -> bool {
+        let Ok(len) = u32::try_from(self.head.len()) else { return false };
+        let digest = content.and(&self.head).and(&[4, 0xFF]).and(&len.to_be_bytes()).finish();
+        self.algorithm == key.algorithm()
+            && self.issuer == key.fingerprint()
+            && digest.algorithm() == self.hash
+            && key.verifies(&digest, Reader::new(&self.numbers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+
+    use super::super::draft::Draft;
+    use super::*;
+    use crate::trust::PublicKey;
+
+    #[test]
+    fn our_own_signatures_are_recognised_and_others_are_not() {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let public = PublicKey::ed25519(pair.public_key().as_ref().try_into().unwrap()).unwrap();
+        let key = PrimaryKey::new(public, 1_735_689_600);
+        let state = HashState::new(HashAlgorithm::Sha512).and(b"a file");
+        let draft = Draft::of_file(&key, 1_735_689_700, &[("file@kms-sig", "a")]);
+        let digest = draft.digest(state.clone());
+        let packet = draft.finish(&digest, pair.sign(digest.as_bytes()).as_ref()).unwrap();
+        for bytes in [packet.clone(), Block::Signature.armor(&packet).into_bytes()] {
+            let read = Detached::parse(&bytes).unwrap();
+            assert_eq!((read.created(), *read.issuer()), (1_735_689_700, key.fingerprint()));
+            assert!(read.is_by(&key, state.clone()));
+            assert!(!read.is_by(&key, state.clone().and(b"x")));
+            let later = PrimaryKey::new(key.public().clone(), 1_735_689_601);
+            assert!(!read.is_by(&later, state.clone()), "the same key in another certificate");
+        }
+        for at in 0..packet.len() {
+            let mut changed = packet.clone();
+            changed[at] ^= 1;
+            // The first digits of the digest and the issuer's id are not signed.
+            let is_ours = Detached::parse(&changed).is_some_and(|read| read.is_by(&key, state.clone()));
+            let unsigned = packet.len() - 2 - 2 * 34 - 10..packet.len() - 2 * 34;
+            assert!(!is_ours || unsigned.contains(&at), "{at} of {}", packet.len());
+        }
+        assert!(Detached::parse(&[packet.clone(), packet].concat()).is_none());
+    }
+}
