@@ -200,6 +200,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use crate::kms::{PublicKeyReply, SignReply};
+    use crate::trust::{Message, SigningAlgorithm};
     use std::time::Duration;
 
     use super::*;
@@ -226,6 +228,14 @@ mod tests {
 
         async fn decrypt(&self, _: Asked<'_>, _: &[u8], _: &Context) -> Result<Decrypted, KmsError> {
             panic!("nothing is verified here")
+        }
+
+        async fn sign(&self, _: &KeyId, _: Message<'_>, _: SigningAlgorithm) -> Result<SignReply, KmsError> {
+            panic!("nothing is signed here")
+        }
+
+        async fn get_public_key(&self, _: &KeyId) -> Result<PublicKeyReply, KmsError> {
+            panic!("nobody asks for a public key here")
         }
     }
 

@@ -1,7 +1,7 @@
 //! AWS KMS through the AWS SDK; this file and those below it are the only ones that name the SDK.
 //!
 //! Region, credentials, profile and endpoint are found as the SDK finds them; what the policy says
-//! goes first. One Encrypt or Decrypt becomes one call with bounded time, and its failure a
+//! goes first. One operation becomes one call with bounded time, and its failure a
 //! [`KmsError`] by error code. Never decides what a failure means for a file, never caches an
 //! answer, and never sends anything over plain HTTP to another machine (K24).
 
@@ -27,7 +27,7 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{Builder as KmsConfig, IdentityCache};
 use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::EncryptionAlgorithmSpec;
+use aws_sdk_kms::types::{EncryptionAlgorithmSpec, KeyUsageType, MessageType, SigningAlgorithmSpec};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use zeroize::Zeroizing;
@@ -35,7 +35,11 @@ use zeroize::Zeroizing;
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
 use crate::kms::caller::Caller;
-use crate::kms::{Asked, AwsSettings, Decrypted, Encrypted, Kms, KmsError, Trouble, TroubleKind};
+use crate::kms::{
+    Asked, AwsSettings, Decrypted, Encrypted, Kms, KmsError, Operation, PublicKeyReply, SignReply, Trouble,
+    TroubleKind, check_message,
+};
+use crate::trust::{Message, PublicKey, PublicKeyError, SigningAlgorithm};
 use explain::with_request;
 use refresh::{CredentialCache, Held};
 pub use surroundings::AwsError;
@@ -146,11 +150,14 @@ impl Kms for Aws {
             .call(Some(key), |client| {
                 let call = client.encrypt().key_id(key.as_str()).plaintext(Blob::new(plaintext));
                 let call = call.set_encryption_context(pairs(context)).send();
-                async { call.await.map_err(|error| no_verdict(explain::failure(&error, SERVICE))) }
+                async {
+                    call.await
+                        .map_err(|error| no_verdict(Operation::Encrypt, explain::failure(&error, SERVICE)))
+                }
             })
             .await?;
         let request = reply.request_id().map(str::to_owned);
-        let malformed = |what| malformed("Encrypt", what, request.as_deref());
+        let malformed = |what| malformed(Operation::Encrypt, what, request.as_deref());
         if !is_symmetric(reply.encryption_algorithm.as_ref()) {
             return Err(malformed("another algorithm than SYMMETRIC_DEFAULT"));
         }
@@ -179,7 +186,7 @@ impl Kms for Aws {
             })
             .await?;
         let request = reply.request_id().map(str::to_owned);
-        let malformed = |what| malformed("Decrypt", what, request.as_deref());
+        let malformed = |what| malformed(Operation::Decrypt, what, request.as_deref());
         if !is_symmetric(reply.encryption_algorithm.as_ref()) {
             return Err(malformed("another algorithm than SYMMETRIC_DEFAULT"));
         }
@@ -188,6 +195,67 @@ impl Kms for Aws {
         let key = reply.key_id.as_deref().ok_or_else(|| malformed("no key"))?;
         let key = KeyArn::from_reply(key).map_err(|_| malformed("a key that is none"))?;
         Ok(Decrypted { plaintext, key })
+    }
+
+    async fn sign(
+        &self,
+        key: &KeyId,
+        message: Message<'_>,
+        algorithm: SigningAlgorithm,
+    ) -> Result<SignReply, KmsError> {
+        check_message(message, algorithm)?;
+        let (bytes, message_type) = match message {
+            Message::Raw(bytes) => (bytes, MessageType::Raw),
+            Message::Digest(value) => (value.as_bytes(), MessageType::Digest),
+        };
+        let of_sign = |error| of_operation(Operation::Sign, error);
+        let reply = self
+            .call(Some(key), |client| {
+                let call = client.sign().key_id(key.as_str()).message(Blob::new(bytes));
+                let call = call.message_type(message_type.clone()).signing_algorithm(spec(algorithm)).send();
+                async { call.await.map_err(|error| explain::failure(&error, SERVICE)) }
+            })
+            .await
+            .map_err(of_sign)?;
+        let request = reply.request_id().map(str::to_owned);
+        let malformed = |what| malformed(Operation::Sign, what, request.as_deref());
+        // Older implementations of the API do not name the algorithm.
+        if reply.signing_algorithm.is_some_and(|other| other != spec(algorithm)) {
+            return Err(malformed("another algorithm than the one that was asked for"));
+        }
+        let signature = reply.signature.map(Blob::into_inner).filter(|signature| !signature.is_empty());
+        let signature = signature.ok_or_else(|| malformed("no signature"))?;
+        let key = reply.key_id.as_deref().ok_or_else(|| malformed("no key"))?;
+        let key = KeyArn::from_reply(key).map_err(|_| malformed("a key that is none"))?;
+        Ok(SignReply { signature, key })
+    }
+
+    async fn get_public_key(&self, key: &KeyId) -> Result<PublicKeyReply, KmsError> {
+        let of_get = |error| of_operation(Operation::GetPublicKey, error);
+        let reply = self
+            .call(Some(key), |client| {
+                let call = client.get_public_key().key_id(key.as_str()).send();
+                async { call.await.map_err(|error| explain::failure(&error, SERVICE)) }
+            })
+            .await
+            .map_err(of_get)?;
+        let request = reply.request_id().map(str::to_owned);
+        let malformed = |what: &str| malformed(Operation::GetPublicKey, what, request.as_deref());
+        let unfit = |says| of_get(Trouble::new(TroubleKind::KeyUsage, says).into());
+        let by = reply.key_id.as_deref().ok_or_else(|| malformed("no key"))?;
+        let by = KeyArn::from_reply(by).map_err(|_| malformed("a key that is none"))?;
+        if let Some(usage) = reply.key_usage.filter(|usage| *usage != KeyUsageType::SignVerify) {
+            return Err(unfit(format!("the key {key} is for {}, and signs nothing", usage.as_str())));
+        }
+        let spki = reply.public_key.ok_or_else(|| malformed("no public key"))?;
+        let public_key = PublicKey::from_spki(spki.as_ref()).map_err(|error| {
+            // A kind that KMS has and we have not is no fault of the answer.
+            match matches!(error, PublicKeyError::Algorithm(_) | PublicKeyError::Curve(_)) {
+                true => unfit(format!("the key {key} is of a kind that signs no format: {error}")),
+                false => malformed(&format!("a public key that is none: {error}")),
+            }
+        })?;
+        Ok(PublicKeyReply { public_key, key: by })
     }
 
     fn caller(&self) -> Option<Caller> {
@@ -223,22 +291,32 @@ fn is_symmetric(algorithm: Option<&EncryptionAlgorithmSpec>) -> bool {
     algorithm.is_none_or(|algorithm| *algorithm == EncryptionAlgorithmSpec::SymmetricDefault)
 }
 
-fn malformed(operation: &str, what: &str, request: Option<&str>) -> KmsError {
-    Trouble::new(
-        TroubleKind::MalformedReply,
-        with_request(format!("{operation} answered with {what}"), request),
-    )
-    .into()
+/// The algorithm as the SDK names it.
+fn spec(algorithm: SigningAlgorithm) -> SigningAlgorithmSpec {
+    SigningAlgorithmSpec::from(algorithm.as_str())
 }
 
-/// An error of Encrypt, which gives no verdicts whatever the code says.
-fn no_verdict(error: KmsError) -> KmsError {
+fn malformed(operation: Operation, what: &str, request: Option<&str>) -> KmsError {
+    let says = format!("{} answered with {what}", operation.as_str());
+    Trouble::new(TroubleKind::MalformedReply, with_request(says, request)).into()
+}
+
+/// An error of Sign or `GetPublicKey`, with what a person can do about that.
+fn of_operation(operation: Operation, error: KmsError) -> KmsError {
+    match no_verdict(operation, error) {
+        KmsError::Trouble(trouble) => trouble.of_operation(operation).into(),
+        verdict @ (KmsError::Rejected | KmsError::IncorrectKey) => verdict,
+    }
+}
+
+/// An error of an operation that gives no verdicts, whatever the code says.
+fn no_verdict(operation: Operation, error: KmsError) -> KmsError {
     let code = match error {
         KmsError::Trouble(_) => return error,
         KmsError::Rejected => "InvalidCiphertextException",
         KmsError::IncorrectKey => "IncorrectKeyException",
     };
-    let message = "Encrypt answered with an error of Decrypt".to_owned();
+    let message = format!("{} answered with an error of Decrypt", operation.as_str());
     Trouble { code: Some(code.to_owned()), ..Trouble::new(TroubleKind::MalformedReply, message) }.into()
 }
 

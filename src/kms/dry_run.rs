@@ -10,19 +10,46 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::key::KeyId;
 use crate::kms::{Operation, Trouble};
+use crate::trust::SigningAlgorithm;
 
 /// A provider that can be asked what it would allow.
 pub(crate) trait DryRun: Send + Sync + 'static {
-    /// Asks whether the caller may do this under `key` with `context`.
+    /// Asks whether the caller may do this under `key`.
     ///
     /// # Errors
     /// Why not, or why that is unknown.
     fn dry_run(
         &self,
-        operation: Operation,
+        call: &DryRunCall,
         key: &KeyId,
-        context: &Context,
     ) -> impl Future<Output = Result<DryRunResult, Trouble>> + Send;
+}
+
+/// A call that is not made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum DryRunCall {
+    /// Encrypt with this context.
+    Encrypt(Context),
+    /// Decrypt with this context.
+    Decrypt(Context),
+    /// Sign so. A policy of a key may allow some algorithms only.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for `check`, once a policy names keys that sign"))]
+    Sign(SigningAlgorithm),
+    /// `GetPublicKey`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for `check`, once a policy names keys that sign"))]
+    GetPublicKey,
+}
+
+impl DryRunCall {
+    /// What it would ask for.
+    pub(crate) const fn operation(&self) -> Operation {
+        match self {
+            Self::Encrypt(_) => Operation::Encrypt,
+            Self::Decrypt(_) => Operation::Decrypt,
+            Self::Sign(_) => Operation::Sign,
+            Self::GetPublicKey => Operation::GetPublicKey,
+        }
+    }
 }
 
 /// How far a dry run came.

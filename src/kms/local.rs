@@ -24,8 +24,12 @@ pub use keyring::{Keyring, KeyringError, Listed};
 use crate::chain;
 use crate::context::Context;
 use crate::key::{KeyArn, KeyId};
-use crate::kms::dry_run::{DryRun, DryRunResult};
-use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
+use crate::kms::dry_run::{DryRun, DryRunCall, DryRunResult};
+use crate::kms::{
+    Asked, Decrypted, Encrypted, Kms, KmsError, PublicKeyReply, SignReply, Trouble, TroubleKind,
+    check_message,
+};
+use crate::trust::{Message, SigningAlgorithm};
 use keyring::{SECRET_LEN, Secret};
 
 const MAGIC: &[u8] = b"KSL1";
@@ -107,14 +111,40 @@ impl Kms for Local {
         let plaintext = parts.decrypt(secret, context).map_err(|Unspecified| KmsError::Rejected)?;
         Ok(Decrypted { plaintext, key: answer(key)? })
     }
+
+    async fn sign(
+        &self,
+        key: &KeyId,
+        message: Message<'_>,
+        algorithm: SigningAlgorithm,
+    ) -> Result<SignReply, KmsError> {
+        check_message(message, algorithm)?;
+        let keyring = self.keyring()?;
+        find(&keyring, key).and_then(|_| Err(no_signing(key)))
+    }
+
+    async fn get_public_key(&self, key: &KeyId) -> Result<PublicKeyReply, KmsError> {
+        let keyring = self.keyring()?;
+        find(&keyring, key).and_then(|_| Err(no_signing(key)))
+    }
+}
+
+fn no_signing(key: &KeyId) -> KmsError {
+    Trouble::new(TroubleKind::KeyUsage, format!("the key {key} is symmetric, and has no public half")).into()
 }
 
 impl DryRun for Local {
     /// Whether the keyring opens and has the key; whoever can read it may do everything with it.
-    async fn dry_run(&self, _: Operation, key: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
+    async fn dry_run(&self, call: &DryRunCall, key: &KeyId) -> Result<DryRunResult, Trouble> {
         let keyring = self.keyring()?;
-        match find(&keyring, key) {
-            Ok(_) => Ok(DryRunResult::Allowed),
+        let answer = match call {
+            DryRunCall::Encrypt(_) | DryRunCall::Decrypt(_) => find(&keyring, key).map(drop),
+            DryRunCall::Sign(_) | DryRunCall::GetPublicKey => {
+                find(&keyring, key).and_then(|_| Err(no_signing(key)))
+            }
+        };
+        match answer {
+            Ok(()) => Ok(DryRunResult::Allowed),
             Err(KmsError::Trouble(trouble)) => Err(trouble),
             Err(KmsError::Rejected | KmsError::IncorrectKey) => Ok(DryRunResult::Answered),
         }
@@ -205,6 +235,7 @@ impl<'a> Parts<'a> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
+    use crate::digest::algorithm::{HashAlgorithm, HashState};
     use crate::signature::Signature;
     use crate::signing::{Formats, Reason, Signer, Verdict, Verifier};
 
@@ -343,6 +374,34 @@ mod tests {
         assert!(matches!(verdict, Verdict::Valid(valid) if valid.key().as_str() == "local:a"));
         let other = Digest::of(b"other").into();
         assert!(matches!(opened.judge(&other), Ok(Verdict::Invalid(Reason::Mismatch))));
+    }
+
+    #[tokio::test]
+    async fn a_symmetric_key_signs_nothing_and_has_no_public_half() {
+        let Host { local, dir: _dir } = host();
+        let (key, none) = (key("local:a"), Context::default());
+        let algorithm = SigningAlgorithm::Ed25519;
+        let signed = local.sign(&key, Message::Raw(b"message"), algorithm).await;
+        assert_eq!(trouble(signed.unwrap_err()), TroubleKind::KeyUsage);
+        assert_eq!(trouble(local.get_public_key(&key).await.unwrap_err()), TroubleKind::KeyUsage);
+        for call in [DryRunCall::Sign(algorithm), DryRunCall::GetPublicKey] {
+            assert_eq!(local.dry_run(&call, &key).await.unwrap_err().kind, TroubleKind::KeyUsage);
+        }
+        for call in [DryRunCall::Encrypt(none.clone()), DryRunCall::Decrypt(none)] {
+            assert_eq!(local.dry_run(&call, &key).await, Ok(DryRunResult::Allowed));
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_have_the_bounds_of_kms() {
+        let Host { local, dir: _dir } = host();
+        let long = local.sign(&key("local:a"), Message::Raw(&[0; 4097]), SigningAlgorithm::EcdsaSha256).await;
+        assert_eq!(trouble(long.unwrap_err()), TroubleKind::Request);
+        let digest = HashState::new(HashAlgorithm::Sha512).finish();
+        for algorithm in [SigningAlgorithm::EcdsaSha256, SigningAlgorithm::Ed25519] {
+            let signed = local.sign(&key("local:a"), Message::Digest(&digest), algorithm).await;
+            assert_eq!(trouble(signed.unwrap_err()), TroubleKind::Request, "{algorithm}");
+        }
     }
 
     #[test]

@@ -10,9 +10,12 @@ use crate::context::Context;
 use crate::key::{KeyId, Provider};
 use crate::kms::AwsSettings;
 use crate::kms::caller::{Caller, Confirmed};
-use crate::kms::dry_run::{ClockError, DryRun, DryRunResult};
+use crate::kms::dry_run::{ClockError, DryRun, DryRunCall, DryRunResult};
 use crate::kms::local::Local;
-use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, Trouble, TroubleKind};
+use crate::kms::{
+    Asked, Decrypted, Encrypted, Kms, KmsError, PublicKeyReply, SignReply, Trouble, TroubleKind,
+};
+use crate::trust::{Message, SigningAlgorithm};
 
 /// Both providers, as one.
 #[derive(Debug)]
@@ -96,21 +99,35 @@ impl Kms for Providers {
         }
     }
 
+    async fn sign(
+        &self,
+        key: &KeyId,
+        message: Message<'_>,
+        algorithm: SigningAlgorithm,
+    ) -> Result<SignReply, KmsError> {
+        match key.provider() {
+            Provider::Aws => self.aws.sign(key, message, algorithm).await,
+            Provider::Local => self.local()?.sign(key, message, algorithm).await,
+        }
+    }
+
+    async fn get_public_key(&self, key: &KeyId) -> Result<PublicKeyReply, KmsError> {
+        match key.provider() {
+            Provider::Aws => self.aws.get_public_key(key).await,
+            Provider::Local => self.local()?.get_public_key(key).await,
+        }
+    }
+
     fn caller(&self) -> Option<Caller> {
         self.aws.caller()
     }
 }
 
 impl DryRun for Providers {
-    async fn dry_run(
-        &self,
-        operation: Operation,
-        key: &KeyId,
-        context: &Context,
-    ) -> Result<DryRunResult, Trouble> {
+    async fn dry_run(&self, call: &DryRunCall, key: &KeyId) -> Result<DryRunResult, Trouble> {
         match key.provider() {
-            Provider::Aws => self.aws.dry_run(operation, key, context).await,
-            Provider::Local => self.local()?.dry_run(operation, key, context).await,
+            Provider::Aws => self.aws.dry_run(call, key).await,
+            Provider::Local => self.local()?.dry_run(call, key).await,
         }
     }
 }
@@ -204,16 +221,24 @@ mod connected {
         ) -> Result<Decrypted, KmsError> {
             self.aws().await?.decrypt(asked, ciphertext, context).await
         }
+
+        async fn sign(
+            &self,
+            key: &KeyId,
+            message: Message<'_>,
+            algorithm: SigningAlgorithm,
+        ) -> Result<SignReply, KmsError> {
+            self.aws().await?.sign(key, message, algorithm).await
+        }
+
+        async fn get_public_key(&self, key: &KeyId) -> Result<PublicKeyReply, KmsError> {
+            self.aws().await?.get_public_key(key).await
+        }
     }
 
     impl DryRun for Remote {
-        async fn dry_run(
-            &self,
-            operation: Operation,
-            key: &KeyId,
-            context: &Context,
-        ) -> Result<DryRunResult, Trouble> {
-            self.aws().await?.dry_run(operation, key, context).await
+        async fn dry_run(&self, call: &DryRunCall, key: &KeyId) -> Result<DryRunResult, Trouble> {
+            self.aws().await?.dry_run(call, key).await
         }
     }
 }
@@ -268,10 +293,18 @@ mod left_out {
         async fn decrypt(&self, _: Asked<'_>, _: &[u8], _: &Context) -> Result<Decrypted, KmsError> {
             Err(left_out().into())
         }
+
+        async fn sign(&self, _: &KeyId, _: Message<'_>, _: SigningAlgorithm) -> Result<SignReply, KmsError> {
+            Err(left_out().into())
+        }
+
+        async fn get_public_key(&self, _: &KeyId) -> Result<PublicKeyReply, KmsError> {
+            Err(left_out().into())
+        }
     }
 
     impl DryRun for Remote {
-        async fn dry_run(&self, _: Operation, _: &KeyId, _: &Context) -> Result<DryRunResult, Trouble> {
+        async fn dry_run(&self, _: &DryRunCall, _: &KeyId) -> Result<DryRunResult, Trouble> {
             Err(left_out())
         }
     }

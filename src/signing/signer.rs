@@ -123,7 +123,9 @@ mod tests {
     use crate::digest::set::DigestRequest;
     use crate::key::KeyArn;
     use crate::kms::{Asked, Decrypted};
+    use crate::kms::{PublicKeyReply, SignReply};
     use crate::signature::merkle::Proof;
+    use crate::trust::{Message, SigningAlgorithm};
 
     const A: &str = "arn:aws:kms:eu-west-1:111122223333:key/aaaa";
     const B: &str = "arn:aws:kms:eu-west-1:111122223333:key/bbbb";
@@ -139,6 +141,14 @@ mod tests {
 
         async fn decrypt(&self, _: Asked<'_>, _: &[u8], _: &Context) -> Result<Decrypted, KmsError> {
             panic!("nothing is verified here")
+        }
+
+        async fn sign(&self, _: &KeyId, _: Message<'_>, _: SigningAlgorithm) -> Result<SignReply, KmsError> {
+            panic!("nothing is signed here")
+        }
+
+        async fn get_public_key(&self, _: &KeyId) -> Result<PublicKeyReply, KmsError> {
+            panic!("nobody asks for a public key here")
         }
     }
 

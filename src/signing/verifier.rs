@@ -148,6 +148,8 @@ impl<'a, K: Kms> Verifier<'a, K> {
 
 #[cfg(test)]
 mod tests {
+    use crate::kms::{PublicKeyReply, SignReply};
+    use crate::trust::{Message, SigningAlgorithm};
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
@@ -193,6 +195,14 @@ mod tests {
                 }
                 Err(code) => Err(classify(code, "")),
             }
+        }
+
+        async fn sign(&self, _: &KeyId, _: Message<'_>, _: SigningAlgorithm) -> Result<SignReply, KmsError> {
+            panic!("nothing is signed here")
+        }
+
+        async fn get_public_key(&self, _: &KeyId) -> Result<PublicKeyReply, KmsError> {
+            panic!("nobody asks for a public key here")
         }
     }
 

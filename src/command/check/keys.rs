@@ -16,8 +16,8 @@ use crate::context::{Context, Filling};
 use crate::daemon::hostname;
 use crate::diagnose::inspect::{Depth, Finding};
 use crate::key::{KeyId, Provider};
-use crate::kms::dry_run::{ClockError, DryRun, DryRunResult};
-use crate::kms::{Operation, Trouble, TroubleKind};
+use crate::kms::dry_run::{ClockError, DryRun, DryRunCall, DryRunResult};
+use crate::kms::{Trouble, TroubleKind};
 use crate::policy::{Mode, Policy, Rule};
 use crate::state::attestation;
 
@@ -31,9 +31,8 @@ const MAX_CLOCK_ERROR: Duration = Duration::from_secs(5 * 60);
 /// A call that the daemon would make.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Call {
-    operation: Operation,
+    call: DryRunCall,
     key: KeyId,
-    context: Context,
     form: Form,
 }
 
@@ -79,12 +78,12 @@ pub(super) fn calls_of(rule: &Rule) -> Vec<(Call, Need)> {
     let filling = Filling { relpath: Path::new(EXAMPLE), watch: &rule.name, hostname: &hostname() };
     let plain = rule.context.expand(filling).unwrap_or_default();
     let batch = plain.of_batch(&rule.context.leaf_keys()).unwrap_or_default();
-    let call = |operation, key: &KeyId, form| {
+    let call = |made: fn(Context) -> DryRunCall, key: &KeyId, form| {
         let context = match form {
             Form::Plain => plain.clone(),
             Form::Batch => batch.clone(),
         };
-        Call { operation, key: key.clone(), context, form }
+        Call { call: made(context), key: key.clone(), form }
     };
     // With batches, signatures of both formats are read: those from before the rule had them stay
     // good.
@@ -95,17 +94,17 @@ pub(super) fn calls_of(rule: &Rule) -> Vec<(Call, Need)> {
         let is_local = key.provider() == Provider::Local;
         match &rule.mode {
             Mode::Verify(_) if is_local => {
-                calls.push((call(Operation::Decrypt, &key, Form::Plain), Need::Always));
+                calls.push((call(DryRunCall::Decrypt, &key, Form::Plain), Need::Always));
             }
             Mode::Verify(_) => {
-                calls.extend(read.iter().map(|form| (call(Operation::Decrypt, &key, *form), Need::Always)));
+                calls.extend(read.iter().map(|form| (call(DryRunCall::Decrypt, &key, *form), Need::Always)));
             }
             Mode::Sign(sign) => {
                 let made = if sign.batch.is_some() { Form::Batch } else { Form::Plain };
-                calls.push((call(Operation::Encrypt, &key, made), Need::Always));
+                calls.push((call(DryRunCall::Encrypt, &key, made), Need::Always));
                 let read = read.iter().filter(|_| !is_local);
                 calls.extend(
-                    read.map(|form| (call(Operation::Decrypt, &key, *form), Need::ForUnknownSignatures)),
+                    read.map(|form| (call(DryRunCall::Decrypt, &key, *form), Need::ForUnknownSignatures)),
                 );
             }
         }
@@ -116,12 +115,7 @@ pub(super) fn calls_of(rule: &Rule) -> Vec<(Call, Need)> {
 /// The call that seals the record, if it is sealed.
 pub(super) fn seal_call(policy: &Policy) -> Option<Call> {
     let key = policy.record.seal.as_ref()?.key.clone();
-    Some(Call {
-        operation: Operation::Encrypt,
-        key,
-        context: attestation::example_context(),
-        form: Form::Plain,
-    })
+    Some(Call { call: DryRunCall::Encrypt(attestation::example_context()), key, form: Form::Plain })
 }
 
 /// The answers to calls, each asked once.
@@ -140,7 +134,7 @@ pub(super) async fn ask<K: DryRun>(kms: Arc<K>, calls: Vec<Call>, at_once: usize
         let (kms, places) = (Arc::clone(&kms), Arc::clone(&places));
         answers.spawn(async move {
             let _place = places.acquire().await;
-            let answer = kms.dry_run(call.operation, &call.key, &call.context).await;
+            let answer = kms.dry_run(&call.call, &call.key).await;
             (call, answer)
         });
     }
@@ -150,13 +144,13 @@ pub(super) async fn ask<K: DryRun>(kms: Arc<K>, calls: Vec<Call>, at_once: usize
 impl Answers {
     /// What came of a call, in words. Keys `to_be_made` need not be there.
     pub(super) fn finding(&self, call: &Call, need: Need, to_be_made: &[&KeyId]) -> Finding {
-        let Call { operation, key, form, .. } = call;
+        let Call { call: asked, key, form } = call;
         let of = match form {
             Form::Plain => "",
             Form::Batch => " of batches",
         };
-        let what = format!("{}{of} with {key}", operation.as_str());
-        let Some((_, answer)) = self.0.iter().find(|(asked, _)| asked == call) else {
+        let what = format!("{}{of} with {key}", asked.operation().as_str());
+        let Some((_, answer)) = self.0.iter().find(|(other, _)| other == call) else {
             return Finding::unknown("key", format!("{what}: not asked"), "");
         };
         let trouble = match answer {
@@ -230,19 +224,15 @@ mod tests {
 
     use super::*;
     use crate::diagnose::inspect::Level;
+    use crate::kms::Operation;
 
     /// Answers by the key's name, and counts.
     #[derive(Default)]
     struct ScriptedDryRun(Mutex<Vec<(Operation, String)>>);
 
     impl DryRun for ScriptedDryRun {
-        async fn dry_run(
-            &self,
-            operation: Operation,
-            key: &KeyId,
-            _: &Context,
-        ) -> Result<DryRunResult, Trouble> {
-            self.0.lock().unwrap().push((operation, key.to_string()));
+        async fn dry_run(&self, call: &DryRunCall, key: &KeyId) -> Result<DryRunResult, Trouble> {
+            self.0.lock().unwrap().push((call.operation(), key.to_string()));
             // All are under way before the first ends.
             while self.0.lock().unwrap().len() < 3 {
                 tokio::task::yield_now().await;
@@ -255,16 +245,16 @@ mod tests {
         }
     }
 
-    fn call(operation: Operation, key: &str) -> Call {
-        Call { operation, key: key.parse().unwrap(), context: Context::default(), form: Form::Plain }
+    fn call(made: fn(Context) -> DryRunCall, key: &str) -> Call {
+        Call { call: made(Context::default()), key: key.parse().unwrap(), form: Form::Plain }
     }
 
     #[tokio::test]
     async fn each_call_is_asked_once_and_all_at_the_same_time() {
         let kms = Arc::new(ScriptedDryRun::default());
-        let good = call(Operation::Encrypt, "alias/good");
-        let denied = call(Operation::Decrypt, "alias/denied");
-        let away = call(Operation::Decrypt, "alias/away");
+        let good = call(DryRunCall::Encrypt, "alias/good");
+        let denied = call(DryRunCall::Decrypt, "alias/denied");
+        let away = call(DryRunCall::Decrypt, "alias/away");
         let calls = vec![good.clone(), denied.clone(), good.clone(), away.clone()];
         let answers = ask(Arc::clone(&kms), calls, 64).await;
         assert_eq!(kms.0.lock().unwrap().len(), 3);

@@ -385,6 +385,7 @@ mod tests {
 
     use super::super::no_verdict;
     use super::*;
+    use crate::kms::Operation;
 
     fn reply(status: u16) -> HttpResponse {
         HttpResponse::new(status.try_into().unwrap(), SdkBody::empty())
@@ -419,7 +420,7 @@ mod tests {
                     "{code} {status}"
                 );
             }
-            let in_encrypt = no_verdict(service_error(Some(code), 400));
+            let in_encrypt = no_verdict(Operation::Encrypt, service_error(Some(code), 400));
             assert_eq!(kind(in_encrypt), TroubleKind::MalformedReply, "{code}");
         }
     }

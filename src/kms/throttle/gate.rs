@@ -133,6 +133,7 @@ impl<K, O: Observer> KmsGate<K, O> {
         &self,
         sender: &Sender,
         key: Option<&KeyId>,
+        class: KeyClass,
         operation: Operation,
         call: impl Fn() -> F + Send,
         answering: fn(&T) -> &KeyArn,
@@ -148,7 +149,7 @@ impl<K, O: Observer> KmsGate<K, O> {
             return Err(trouble.into());
         }
         loop {
-            let quota = admission.quota(key, KeyClass::of(operation));
+            let quota = admission.quota(key, class);
             let place = admission.enter(&quota, sender).await.map_err(|TooLate| too_late())?;
             if let Some(key) = key.filter(|_| std::mem::take(&mut is_first)) {
                 let now = self.0.clock.now();
@@ -269,7 +270,8 @@ mod tests {
     use crate::context::Context;
     use crate::kms::throttle::observer::RateNow;
     use crate::kms::throttle::throttled_kms::ThrottledKms;
-    use crate::kms::{Asked, Decrypted, Encrypted};
+    use crate::kms::{Asked, Decrypted, Encrypted, PublicKeyReply, SignReply};
+    use crate::trust::{Message, SigningAlgorithm};
 
     const ARN: &str = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
@@ -331,6 +333,19 @@ mod tests {
             }
             Ok(Decrypted { plaintext: Vec::new().into(), key: ARN.parse().unwrap() })
         }
+
+        async fn sign(
+            &self,
+            _: &KeyId,
+            _: Message<'_>,
+            algorithm: SigningAlgorithm,
+        ) -> Result<SignReply, KmsError> {
+            Ok(SignReply { signature: algorithm.as_str().into(), key: ARN.parse().unwrap() })
+        }
+
+        async fn get_public_key(&self, _: &KeyId) -> Result<PublicKeyReply, KmsError> {
+            Err(Trouble::new(TroubleKind::Denied, "").into())
+        }
     }
 
     type Throttled = ThrottledKms<Scripted, Recorder>;
@@ -361,6 +376,22 @@ mod tests {
         ];
         assert_eq!(recorder.take(), attempts.concat());
         kms.encrypt(&"local:a".parse().unwrap(), b"digest", &Context::default()).await.unwrap();
+        assert_eq!(recorder.take(), [""; 0], "a key of this host costs nobody a call");
+    }
+
+    #[tokio::test]
+    async fn signing_goes_through_the_gate_and_has_breakers_of_its_own() {
+        let (kms, recorder, key) = throttled(None, 0);
+        let sign = |key, algorithm| kms.sign(key, Message::Raw(b"message"), algorithm);
+        let made = sign(&key, SigningAlgorithm::RsaPkcs1Sha256).await.unwrap();
+        assert_eq!(made.signature, b"RSASSA_PKCS1_V1_5_SHA_256");
+        assert_eq!(recorder.take(), ["began", "[1000.0]", "Sign ok", "over"]);
+        sign(&key, SigningAlgorithm::EcdsaSha256).await.unwrap();
+        let rates = recorder.take();
+        assert_eq!(rates[1], "[1000.0, 1000.0]", "another class of keys has a rate of its own");
+        kms.get_public_key(&key).await.unwrap_err();
+        assert_eq!(recorder.take(), ["began", "[1000.0, 1000.0, 1000.0]", "GetPublicKey no", "over"]);
+        sign(&"local:a".parse().unwrap(), SigningAlgorithm::Ed25519).await.unwrap();
         assert_eq!(recorder.take(), [""; 0], "a key of this host costs nobody a call");
     }
 

@@ -2,7 +2,7 @@
 //! keys (AWS KMS Developer Guide, "Request quotas").
 
 use crate::key::{KeyArn, KeyId};
-use crate::kms::Operation;
+use crate::trust::SigningAlgorithm;
 
 /// The quota.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,28 +28,43 @@ pub(crate) struct QuotaPlace {
 pub(crate) enum KeyClass {
     /// Symmetric keys, for Encrypt and Decrypt.
     Symmetric,
+    /// RSA keys, for Sign.
+    Rsa,
+    /// Keys of elliptic curves, Ed25519 among them, for Sign.
+    Ecc,
+    /// Keys of whatever kind, for `GetPublicKey`, which has a quota of its own.
+    Any,
 }
 
 impl KeyClass {
-    /// The keys that an operation is asked of.
-    pub(crate) const fn of(operation: Operation) -> Self {
-        match operation {
-            Operation::Encrypt | Operation::Decrypt => Self::Symmetric,
+    /// The keys that sign so.
+    pub(crate) const fn of(algorithm: SigningAlgorithm) -> Self {
+        match algorithm {
+            SigningAlgorithm::Ed25519
+            | SigningAlgorithm::EcdsaSha256
+            | SigningAlgorithm::EcdsaSha384
+            | SigningAlgorithm::EcdsaSha512 => Self::Ecc,
+            SigningAlgorithm::RsaPkcs1Sha256
+            | SigningAlgorithm::RsaPkcs1Sha384
+            | SigningAlgorithm::RsaPkcs1Sha512 => Self::Rsa,
         }
     }
 
-    /// Calls in a second to begin with: a hundredth of the smallest regional quota.
+    /// Calls in a second to begin with: a hundredth of the smallest regional quota of symmetric
+    /// keys, and a tenth or less of the others.
     pub(crate) const fn first_rate(self) -> f64 {
         match self {
-            Self::Symmetric => 100.0,
+            Self::Symmetric | Self::Rsa | Self::Ecc | Self::Any => 100.0,
         }
     }
 
-    /// The most calls in a second where the policy names none: a tenth of the smallest regional
-    /// quota, which for symmetric keys is 10,000.
+    /// The most calls in a second where the policy names none. A tenth of the smallest regional
+    /// quota of symmetric keys, which is 10,000; of the others, whose quotas are 1,000 (2,000 for
+    /// `GetPublicKey`), 300: a tenth of those would be less than what one signer may want.
     pub(crate) const fn highest_rate(self) -> f64 {
         match self {
             Self::Symmetric => 1000.0,
+            Self::Rsa | Self::Ecc | Self::Any => 300.0,
         }
     }
 
@@ -57,6 +72,9 @@ impl KeyClass {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Symmetric => "symmetric",
+            Self::Rsa => "rsa",
+            Self::Ecc => "ecc",
+            Self::Any => "public-key",
         }
     }
 }
@@ -76,6 +94,21 @@ impl QuotaPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_algorithm_counts_against_the_quota_of_its_keys() {
+        let classes = SigningAlgorithm::ALL.map(|algorithm| KeyClass::of(algorithm).as_str());
+        assert_eq!(classes, ["ecc", "ecc", "ecc", "ecc", "rsa", "rsa", "rsa"]);
+        for (class, highest) in [
+            (KeyClass::Symmetric, 1000.0),
+            (KeyClass::Rsa, 300.0),
+            (KeyClass::Ecc, 300.0),
+            (KeyClass::Any, 300.0),
+        ] {
+            assert!((class.highest_rate() - highest).abs() < f64::EPSILON, "{class:?}");
+            assert!(class.first_rate() <= class.highest_rate(), "{class:?}");
+        }
+    }
 
     #[test]
     fn an_arn_says_account_and_region_and_other_names_say_neither() {

@@ -2,11 +2,13 @@
 
 use super::gate::KmsGate;
 use super::observer::Observer;
+use super::quota::KeyClass;
 use crate::context::Context;
 use crate::fair::Sender;
 use crate::key::{KeyId, Provider};
 use crate::kms::caller::Caller;
-use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation};
+use crate::kms::{Asked, Decrypted, Encrypted, Kms, KmsError, Operation, PublicKeyReply, SignReply};
+use crate::trust::{Message, SigningAlgorithm};
 
 /// A provider behind the limits of the policy, as one sender has it: each waits for turns of its
 /// own. Keys of this host cost nobody a call, and wait for nothing.
@@ -34,7 +36,8 @@ impl<K: Kms, O: Observer> Kms for ThrottledKms<K, O> {
         match key.provider() {
             Provider::Local => call().await,
             Provider::Aws => {
-                self.gate.call(&self.sender, Some(key), Operation::Encrypt, call, |made| &made.key).await
+                let (class, operation) = (KeyClass::Symmetric, Operation::Encrypt);
+                self.gate.call(&self.sender, Some(key), class, operation, call, |made| &made.key).await
             }
         }
     }
@@ -53,7 +56,35 @@ impl<K: Kms, O: Observer> Kms for ThrottledKms<K, O> {
         match provider {
             Provider::Local => call().await,
             Provider::Aws => {
-                self.gate.call(&self.sender, key, Operation::Decrypt, call, |opened| &opened.key).await
+                let (class, operation) = (KeyClass::Symmetric, Operation::Decrypt);
+                self.gate.call(&self.sender, key, class, operation, call, |opened| &opened.key).await
+            }
+        }
+    }
+
+    async fn sign(
+        &self,
+        key: &KeyId,
+        message: Message<'_>,
+        algorithm: SigningAlgorithm,
+    ) -> Result<SignReply, KmsError> {
+        let call = || self.gate.inner().sign(key, message, algorithm);
+        match key.provider() {
+            Provider::Local => call().await,
+            Provider::Aws => {
+                let (class, operation) = (KeyClass::of(algorithm), Operation::Sign);
+                self.gate.call(&self.sender, Some(key), class, operation, call, |made| &made.key).await
+            }
+        }
+    }
+
+    async fn get_public_key(&self, key: &KeyId) -> Result<PublicKeyReply, KmsError> {
+        let call = || self.gate.inner().get_public_key(key);
+        match key.provider() {
+            Provider::Local => call().await,
+            Provider::Aws => {
+                let (class, operation) = (KeyClass::Any, Operation::GetPublicKey);
+                self.gate.call(&self.sender, Some(key), class, operation, call, |reply| &reply.key).await
             }
         }
     }
