@@ -9,7 +9,9 @@ mod explain;
 mod history;
 mod policy_args;
 mod quarantine;
+mod sign_format;
 mod stream;
+use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
@@ -27,6 +29,7 @@ pub(crate) use explain::Explain;
 pub(crate) use history::{HistoryCommand, VALID};
 pub(crate) use policy_args::PolicyArgs;
 pub(crate) use quarantine::{Choice, Purge, Quarantine, Recheck, Release};
+pub(crate) use sign_format::{FormatArg, SignFormat};
 pub(crate) use stream::Stream;
 use stream::stream;
 
@@ -148,6 +151,9 @@ pub enum LogFormat {
 
 /// `sign`
 #[derive(Debug, Args)]
+#[command(override_usage = "\
+kms-sig sign [OPTIONS] <KEY> <FILE> [SIG]
+       kms-sig sign [OPTIONS] --format <KEY=FORMAT>... <FILE> [SIG]")]
 #[command(after_long_help = "\
 Examples:
   kms-sig sign alias/releases app.tar.gz
@@ -155,19 +161,44 @@ Examples:
   kms-sig sign alias/releases app.tar.gz --context channel=stable,version=20
   tar c src | kms-sig sign alias/releases - src.tar.sig
   for f in *.tar.gz; do kms-sig sign alias/releases \"$f\"; done
-  kms-sig sign alias/releases -- -name-with-a-dash")]
+  kms-sig sign alias/releases -- -name-with-a-dash
+  kms-sig sign alias/ed25519 app.tar.gz --format minisign
+  kms-sig sign app.tar.gz --format alias/ed25519=minisign --format alias/p256=sigstore")]
 pub struct Sign {
     /// The key: a key id, key ARN, alias/NAME, alias ARN or local:NAME
-    pub(crate) key: String,
+    #[arg(value_name = "KEY")]
+    pub(crate) first: OsString,
     /// The file to sign; - is standard input
-    #[arg(value_parser = stream())]
-    pub(crate) file: Stream,
+    #[arg(value_name = "FILE", required_unless_present = "formats")]
+    pub(crate) second: Option<OsString>,
     /// Where the signature goes; - is standard output [default: FILE.sig, or - if FILE is -]
     ///
     /// Written only once it is complete: until then a file that is already there stays as it is. An
-    /// older signature is replaced, any other file only with --force.
-    #[arg(value_parser = stream())]
-    pub(crate) sig: Option<Stream>,
+    /// older signature is replaced, any other file only with --force. Other formats have suffixes
+    /// of their own: .minisig, .asc, .sigstore.json.
+    #[arg(value_name = "SIG")]
+    pub(crate) third: Option<OsString>,
+    /// Which signature to make, and with which key; may be repeated [default: kms]
+    ///
+    /// One of kms, ssh, minisign, openpgp, sigstore and der. All are made from one read of the file,
+    /// and none is written before all are made. KEY= names another key than the first argument; if
+    /// each has one, the first argument is FILE.
+    #[arg(long = "format", value_name = "[KEY=]FORMAT")]
+    pub(crate) formats: Vec<FormatArg>,
+    /// What an SSH signature is for [default: file]
+    ///
+    /// ssh-keygen -Y verify must be given the same with -n.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// What a minisign signature says that is signed with it [default: timestamp, file, hashed]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) trusted_comment: Option<String>,
+    /// The OpenPGP certificate of the key, as kms-sig key public --format openpgp prints it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Make the OpenPGP signature binary, as FILE.sig, instead of text, as FILE.asc
+    #[arg(long)]
+    pub(crate) binary: bool,
     /// Replace whatever file is there, although it is no older signature
     ///
     /// Without it, only an empty file and what is known to be a signature of ours are replaced.
@@ -187,12 +218,16 @@ error and exits with 1. A missing signature is 1 too; when it cannot be told, th
 Examples:
   kms-sig verify app.tar.gz --key arn:aws:kms:eu-west-1:111122223333:key/1234abcd-…
   kms-sig verify app.tar.gz out/app.sig --context channel=stable,version=20
-  curl -sS https://example.com/app.tar.gz | kms-sig verify - app.tar.gz.sig --key alias/releases")]
+  curl -sS https://example.com/app.tar.gz | kms-sig verify - app.tar.gz.sig --key alias/releases
+  kms-sig verify app.tar.gz --trust vendor.pub
+  kms-sig verify app.tar.gz --trust allowed_signers --principal release@example.com")]
 pub struct Verify {
     /// The file to verify; - is standard input
     #[arg(value_parser = stream())]
     pub(crate) file: Stream,
     /// Its signature; - is standard input [default: FILE.sig]
+    ///
+    /// With --trust: whatever lies beside FILE under the names of the formats that the keys have.
     #[arg(value_parser = stream())]
     pub(crate) sig: Option<Stream>,
     /// A key that is trusted; may be repeated [default: any AWS key that you may use]
@@ -201,6 +236,21 @@ pub struct Verify {
     /// look at the key that is printed.
     #[arg(long = "key", value_name = "KEY")]
     pub(crate) keys: Vec<String>,
+    /// A file of public keys that are trusted, instead of keys of KMS; may be repeated
+    ///
+    /// A PEM public key, a minisign public key, OpenSSH public keys, allowed signers, or an OpenPGP
+    /// certificate of one key. Nobody is asked. The format of the signature is recognised.
+    #[arg(long, value_name = "KEYFILE", conflicts_with_all = ["keys", "pairs"])]
+    pub(crate) trust: Vec<PathBuf>,
+    /// With --trust: what an SSH signature must be for [default: file]
+    #[arg(long, value_name = "NAMESPACE", requires = "trust")]
+    pub(crate) namespace: Option<String>,
+    /// With --trust: whose an SSH signature must be, by the allowed signers [default: anybody there]
+    #[arg(long, value_name = "PRINCIPAL", requires = "trust")]
+    pub(crate) principal: Option<String>,
+    /// With --trust: accept a signature that names another file
+    #[arg(long, requires = "trust")]
+    pub(crate) any_name: bool,
     /// The pairs that were named when signing
     #[command(flatten)]
     pub(crate) context: ContextArgs,
@@ -317,8 +367,6 @@ pub fn parse() -> Result<Cli, Exit> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use clap::CommandFactory as _;
 
     use super::*;
@@ -336,7 +384,7 @@ mod tests {
             let words = ["kms-sig", "sign"].into_iter().chain(line.split(' '));
             let Command::Sign(sign) = Cli::try_parse_from(words).unwrap().command else { panic!("{line}") };
             assert_eq!(sign.context.pairs, ["a=b"], "{line}");
-            assert_eq!(sign.sig, Some(Stream::File("s".into())), "{line}");
+            assert_eq!(sign.third, Some("s".into()), "{line}");
         }
     }
 

@@ -25,6 +25,7 @@ pub(crate) mod sign;
 pub(crate) mod status;
 mod table;
 pub(crate) mod verify;
+mod verify_public;
 pub(crate) mod version;
 pub(crate) mod watch;
 use crate::cli::{Cli, Command};

@@ -31,7 +31,7 @@ pub use format::Format;
 pub use formats::Formats;
 pub use limits::MAX_CIPHERTEXT;
 pub use malformed::{Foreign, Malformed};
-pub use public::{PublicFormat, PublicMalformed, PublicSignature};
+pub use public::{MAX_LEN as MAX_PUBLIC, PublicFormat, PublicMalformed, PublicSignature};
 pub use reason::Reason;
 pub use suffix::Suffix;
 

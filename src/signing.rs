@@ -4,6 +4,8 @@
 //! place that can let anything be delivered (P1).
 
 mod batch;
+mod public_signer;
+mod public_verifier;
 mod request;
 mod signed;
 mod signer;
@@ -12,6 +14,8 @@ mod verifier;
 
 pub use crate::signature::{Formats, Reason};
 pub use batch::SignedBatch;
+pub use public_signer::{Fitted, Form, PublicSigner, UnfitKey};
+pub use public_verifier::{Claimed, NotVouched, PublicVerifier, Vouched};
 pub use request::{DecryptReply, DecryptRequest, OpenedSignature};
 pub use signed::Signed;
 pub use signer::{Signer, encrypt};

@@ -8,10 +8,12 @@
 //! Knows no disk, no clock and no KMS.
 
 mod algorithm;
+pub mod allowed_signers;
 mod der;
 pub mod ecdsa;
 mod ed25519;
 mod error;
+pub mod key_file;
 mod kind;
 mod message;
 pub mod minisign_key;

@@ -23,7 +23,10 @@ use crate::kms::Trouble;
 use crate::kms::local::KeyringError;
 use crate::message::log;
 use crate::policy::Faults;
+use crate::signing::UnfitKey;
 use crate::state::StateError;
+use crate::trust::key_file::KeyFileError;
+use crate::trust::openpgp::CertificateError;
 
 /// Where the log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,53 @@ pub enum Failure {
         what: Stranger,
         /// Whether somebody named that place.
         is_named: bool,
+    },
+    /// No file to sign.
+    #[error("no FILE is named")]
+    NoFile,
+    /// Every format names a key, and there are as many arguments as with one.
+    #[error("each --format names its key, and KEY, FILE and SIG are given as well")]
+    KeyTwice,
+    /// Several signatures, and one place.
+    #[error("several signatures cannot go to one place")]
+    OnePlace,
+    /// Two formats that share a suffix.
+    #[error("two of the signatures would have one name, FILE{0}")]
+    SameName(String),
+    /// An option of a format that is not made.
+    #[error("{option} is for signatures of the format {format}, and none is asked for")]
+    Unused {
+        /// The option.
+        option: &'static str,
+        /// Whose it is.
+        format: &'static str,
+    },
+    /// OpenPGP without a certificate.
+    #[error("an OpenPGP signature by {0} needs the certificate of that key")]
+    NoCertificate(String),
+    /// A certificate that is none.
+    #[error("{file} is no certificate to sign with")]
+    Certificate {
+        /// The file, as messages show it.
+        file: String,
+        /// What is wrong with it.
+        source: CertificateError,
+    },
+    /// A file that says nobody to trust.
+    #[error("{file} is no file of public keys")]
+    KeyFile {
+        /// The file, as messages show it.
+        file: String,
+        /// What is wrong with it.
+        source: KeyFileError,
+    },
+    /// A key that does not make what is asked for.
+    #[error("{key} cannot sign so")]
+    Unfit {
+        /// The key.
+        key: String,
+        /// Why not.
+        source: UnfitKey,
     },
     /// Signatures are not text.
     #[error("a signature is binary and standard output is a terminal")]
@@ -163,6 +213,15 @@ impl Failure {
             | Self::Itself
             | Self::Occupied { .. }
             | Self::Write(WriteError::Planted { .. } | WriteError::Open { .. })
+            | Self::NoFile
+            | Self::KeyTwice
+            | Self::OnePlace
+            | Self::SameName(_)
+            | Self::Unused { .. }
+            | Self::NoCertificate(_)
+            | Self::Certificate { .. }
+            | Self::KeyFile { .. }
+            | Self::Unfit { .. }
             | Self::Terminal
             | Self::LogFilter(_)
             | Self::Host(_)
@@ -208,14 +267,29 @@ impl Failure {
                  SIG), or replace what is there with --force"
                     .to_owned()
             }
+            Self::NoFile => "write kms-sig sign KEY FILE".to_owned(),
+            Self::KeyTwice => "leave KEY out, or one of the keys before the =".to_owned(),
+            Self::OnePlace => "leave SIG out, and name a FILE: each goes beside it".to_owned(),
+            Self::SameName(_) => "make them one by one, and name a SIG for each".to_owned(),
+            Self::Unused { format, .. } => format!("add --format {format}, or leave the option out"),
+            Self::NoCertificate(key) => format!(
+                "make it once: kms-sig key public {key} --format openpgp --user-id 'NAME <ADDRESS>' > FILE; then --certificate FILE"
+            ),
+            Self::Certificate { .. } => "name what kms-sig key public --format openpgp printed".to_owned(),
+            Self::KeyFile { .. } => {
+                "name a PEM, minisign, OpenSSH, allowed signers or OpenPGP public key file".to_owned()
+            }
+            Self::Unfit { source, .. } => return hint::unfit(source).map(str::to_owned),
             Self::Terminal => "name a file for the signature, or redirect standard output".to_owned(),
             Self::LogFilter(_) => format!("write for example {LOG_VARIABLE}=kms_sig=debug"),
             Self::Journal(_) => "use --log-format human or json where no journald listens".to_owned(),
             Self::Read(ReadError::Changed { .. }) => "run it again when nobody writes to it".to_owned(),
             Self::Control(error) => return error.hint().map(str::to_owned),
-            Self::Read(ReadError::Payload { source, .. } | ReadError::Signature { source, .. }) => {
-                hint::reading(source).to_owned()
-            }
+            Self::Read(
+                ReadError::Payload { source, .. }
+                | ReadError::Signature { source, .. }
+                | ReadError::Keys { source, .. },
+            ) => hint::reading(source).to_owned(),
             Self::Write(error) => hint::writing(error).to_owned(),
             Self::Directory(error) => hint::directory(error).to_owned(),
             Self::Output(error) | Self::Runtime(error) => hint::stream(error).to_owned(),

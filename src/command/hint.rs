@@ -15,6 +15,7 @@ use crate::fs::{Action, FsError};
 use crate::key::{KeyError, Provider};
 use crate::kms::local::KeyringError;
 use crate::kms::{Hint, Trouble, TroubleKind};
+use crate::signing::UnfitKey;
 use crate::state::StateError;
 
 /// For a file that cannot be read.
@@ -106,6 +107,16 @@ pub(super) fn trouble(provider: Provider, trouble: &Trouble) -> Option<&str> {
         (Provider::Local, _) => {
             Some("name the keyring that has the key (--keyring FILE), or put back a copy of it")
         }
+    }
+}
+
+/// For a key that does not make what is asked for.
+pub(super) const fn unfit(error: &UnfitKey) -> Option<&'static str> {
+    match error {
+        UnfitKey::Kind { .. } => Some("name another key, or another --format"),
+        UnfitKey::AnotherKey => Some("name the certificate that was made of this key"),
+        // They say what to write, or to do.
+        UnfitKey::Expired(_) | UnfitKey::Comment(_) | UnfitKey::Namespace => None,
     }
 }
 

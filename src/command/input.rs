@@ -5,13 +5,16 @@
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, IsTerminal as _, Read};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use crate::cli::Stream;
 use crate::digest::set::{DigestRequest, DigestSet};
 use crate::digest::stream;
-use crate::signature::MAX_LEN;
+use crate::escape::quoted;
+use crate::signature::{MAX_LEN, MAX_PUBLIC};
 use crate::terminal::progress::Reading;
 use crate::terminal::streams;
+use crate::trust::key_file;
 
 /// Why something cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,14 @@ pub enum ReadError {
     /// A signature.
     #[error("cannot read signature {file}")]
     Signature {
+        /// As messages show it.
+        file: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A file of public keys.
+    #[error("cannot read {file}")]
+    Keys {
         /// As messages show it.
         file: String,
         /// The operating system's answer.
@@ -142,6 +153,30 @@ fn state(metadata: &Metadata) -> [i64; 5] {
 /// # Errors
 /// `Signature`, `Changed`.
 pub(crate) fn signature(from: &Stream) -> Result<Option<Vec<u8>>, ReadError> {
+    small(from, MAX_LEN)
+}
+
+/// The same of a signature that a public key verifies.
+///
+/// # Errors
+/// As of [`signature`].
+pub(crate) fn public_signature(from: &Stream) -> Result<Option<Vec<u8>>, ReadError> {
+    small(from, MAX_PUBLIC)
+}
+
+/// Reads a file of public keys, and one byte more than it has at most.
+///
+/// # Errors
+/// `Keys`.
+pub(crate) fn key_file(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(key_file::MAX_LEN as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(|source| ReadError::Keys { file: quoted(path), source })?;
+    Ok(bytes)
+}
+
+fn small(from: &Stream, max: usize) -> Result<Option<Vec<u8>>, ReadError> {
     let failed = |source| ReadError::Signature { file: from.as_input(), source };
     let file = match open(from) {
         Ok(file) => file,
@@ -149,8 +184,8 @@ pub(crate) fn signature(from: &Stream) -> Result<Option<Vec<u8>>, ReadError> {
         Err(error) => return Err(failed(error)),
     };
     let opened = file.metadata().map_err(failed)?;
-    let mut bytes = Vec::with_capacity(MAX_LEN + 1);
-    (&file).take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let mut bytes = Vec::new();
+    (&file).take(max as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     match is_changed(&file, &opened).map_err(failed)? {
         true => Err(ReadError::Changed { file: from.as_input() }),
         false => Ok(Some(bytes)),
@@ -167,7 +202,6 @@ fn open(from: &Stream) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::path::Path;
 
     use super::*;
     use crate::digest::Digest;

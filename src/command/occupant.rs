@@ -11,7 +11,10 @@ use std::io::{self, Read as _};
 
 use crate::fs::atomic_write::{Occupant, Over, Place};
 use crate::kms::local;
-use crate::signature::{Foreign, MAX_LEN, Malformed, Signature, ciphertext};
+use crate::signature::sigstore::hint_of;
+use crate::signature::{Foreign, MAX_LEN, Malformed, PublicFormat, PublicSignature, Signature, ciphertext};
+use crate::signing::Form;
+use crate::trust::PublicKey;
 
 /// Something that is no signature of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub enum Stranger {
     Text,
     /// It begins as a signature of a batch does, and is none.
     Batch,
+    /// A signature of another format.
+    OtherFormat(PublicFormat),
+    /// A signature by another key.
+    OtherKey,
     /// Bytes that no service known to us makes.
     Unknown,
     /// A signature beside another file, whose name it has: the second of what `*.sig` or `*` stands
@@ -38,10 +45,21 @@ impl fmt::Display for Stranger {
             Self::TooLong => f.write_str("larger than any signature"),
             Self::Text => f.write_str("text, and no signature"),
             Self::Batch => f.write_str("no signature, although it begins as that of a batch"),
+            Self::OtherFormat(format) => write!(f, "a signature of the format {}", format.as_str()),
+            Self::OtherKey => f.write_str("a signature by another key"),
             Self::Unknown => f.write_str("not known to be a signature"),
             Self::OfAnother => f.write_str("the signature of another file"),
         }
     }
+}
+
+/// Whose signatures may be replaced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ours<'a> {
+    /// Ciphertexts of KMS and of keyrings.
+    Kms,
+    /// Signatures of a form by a key.
+    Public(&'a Form, &'a PublicKey),
 }
 
 /// What may be replaced at a place: nothing, or the older signature that is there. An empty file
@@ -50,11 +68,42 @@ impl fmt::Display for Stranger {
 ///
 /// # Errors
 /// What is there cannot be read. That it is no signature of ours is the inner error.
-pub(crate) fn replaceable(place: &Place) -> io::Result<Result<Over, Stranger>> {
+pub(crate) fn replaceable(place: &Place, ours: Ours<'_>) -> io::Result<Result<Over, Stranger>> {
     let Some(Occupant { file, identity }) = place.occupant()? else { return Ok(Ok(Over::Nothing)) };
     let mut bytes = Vec::with_capacity(MAX_LEN + 1);
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(recognise(&bytes).map(|()| Over::Seen(identity)))
+    let recognised = match ours {
+        Ours::Kms => recognise(&bytes),
+        Ours::Public(form, key) => recognise_public(&bytes, form, key),
+    };
+    Ok(recognised.map(|()| Over::Seen(identity)))
+}
+
+/// Whether bytes are an older signature of this form by this key.
+fn recognise_public(bytes: &[u8], form: &Form, key: &PublicKey) -> Result<(), Stranger> {
+    use PublicSignature as S;
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let Ok(signature) = PublicSignature::parse(bytes) else { return Err(unlike(bytes)) };
+    let is_by_key = match (&signature, form) {
+        (S::Ssh(signature), Form::Ssh { .. }) => signature.key() == key,
+        (S::Minisign(signature), Form::Minisign { .. }) => signature.is_bound_by(key),
+        (S::Sigstore(bundle), Form::Sigstore) => bundle.hint() == hint_of(key),
+        (S::OpenPgp(signature), Form::OpenPgp { certificate, .. }) => {
+            *signature.issuer() == certificate.key().fingerprint()
+        }
+        // Nothing in such bytes says whose they are.
+        (S::Der(_), _) => return Err(unlike(bytes)),
+        (S::Ssh(_) | S::Minisign(_) | S::Sigstore(_) | S::OpenPgp(_), _) => {
+            return Err(Stranger::OtherFormat(signature.format()));
+        }
+    };
+    if is_by_key { Ok(()) } else { Err(Stranger::OtherKey) }
+}
+
+fn unlike(bytes: &[u8]) -> Stranger {
+    if std::str::from_utf8(bytes).is_ok() { Stranger::Text } else { Stranger::Unknown }
 }
 
 fn recognise(bytes: &[u8]) -> Result<(), Stranger> {
@@ -70,8 +119,7 @@ fn recognise(bytes: &[u8]) -> Result<(), Stranger> {
         || ciphertext::form(bytes).is_some();
     match is_ours {
         true => Ok(()),
-        false if std::str::from_utf8(bytes).is_ok() => Err(Stranger::Text),
-        false => Err(Stranger::Unknown),
+        false => Err(unlike(bytes)),
     }
 }
 

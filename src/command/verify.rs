@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::answer::answer_verdict;
 use super::input::{self, Payload};
-use super::{Failure, block_on, complain, complain_missing, need_keyring};
+use super::{Failure, block_on, complain, complain_missing, need_keyring, verify_public};
 use crate::cli::{Stream, Verify};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -26,6 +26,9 @@ use crate::terminal::{self, progress};
 /// # Errors
 /// [`Failure`]: no verdict was possible.
 pub(crate) fn run(arguments: &Verify, keyring: Option<PathBuf>) -> Result<Exit, Failure> {
+    if !arguments.trust.is_empty() {
+        return verify_public::run(arguments);
+    }
     let trusted: Vec<KeyId> = arguments.keys.iter().map(|key| key.parse()).collect::<Result<_, _>>()?;
     let context = Context::parse(&arguments.context.pairs)?;
     let sig = arguments.sig.clone().unwrap_or_else(|| arguments.file.beside(Format::Kms.suffix()));

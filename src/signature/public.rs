@@ -50,6 +50,18 @@ impl PublicFormat {
         }
     }
 
+    /// The names that its signatures have, ours first.
+    pub const fn suffixes(self) -> &'static [Suffix] {
+        const OPENPGP: &[Suffix] = &[Suffix::new(".asc"), Suffix::new(".sig"), Suffix::new(".gpg")];
+        match self {
+            Self::Ssh => &[ssh::SUFFIX],
+            Self::Minisign => &[minisign::SUFFIX],
+            Self::OpenPgp => OPENPGP,
+            Self::Sigstore => &[sigstore::SUFFIX],
+            Self::Der => &[super::der::SUFFIX],
+        }
+    }
+
     /// The format that bytes begin like. Whether they are one of it is for its parser to say.
     fn of(bytes: &[u8]) -> Self {
         if bytes.starts_with(ssh::BEGIN.as_bytes()) {
@@ -72,6 +84,9 @@ fn is_openpgp(bytes: &[u8]) -> bool {
     matches!(bytes.first(), Some(0x88..=0x8B | 0xC2)) && Detached::parse(bytes).is_some()
 }
 
+/// The longest signature that is read, in bytes.
+pub const MAX_LEN: usize = 1024 * 1024;
+
 /// A signature that a public key may verify.
 #[derive(Debug, Clone)]
 pub enum PublicSignature {
@@ -93,6 +108,9 @@ pub enum PublicMalformed {
     /// Nothing there.
     #[error("the signature is empty")]
     Empty,
+    /// More than any signature has.
+    #[error("the signature is larger than 1 MiB")]
+    TooLarge,
     /// Like one of `ssh-keygen`.
     #[error(transparent)]
     Ssh(#[from] SshMalformed),
@@ -115,6 +133,9 @@ impl PublicSignature {
     pub fn parse(bytes: &[u8]) -> Result<Self, PublicMalformed> {
         if bytes.is_empty() {
             return Err(PublicMalformed::Empty);
+        }
+        if bytes.len() > MAX_LEN {
+            return Err(PublicMalformed::TooLarge);
         }
         Ok(match PublicFormat::of(bytes) {
             PublicFormat::Ssh => Self::Ssh(SshSignature::parse(bytes)?),

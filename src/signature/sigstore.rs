@@ -14,9 +14,6 @@ use crate::trust::{KeyKind, Message, SigningAlgorithm};
 /// What its signatures are named by.
 pub(super) const SUFFIX: Suffix = Suffix::new(".sigstore.json");
 
-/// The largest bundle that is read, in bytes.
-const MAX_LEN: usize = 1024 * 1024;
-
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SHA256: &str = "SHA2_256";
 
@@ -31,9 +28,6 @@ pub struct Bundle {
 /// Why bytes are no bundle that can be judged with a public key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleMalformed {
-    /// Too large.
-    #[error("it is larger than 1 MiB")]
-    TooLarge,
     /// Not the form, or something in it that is not known.
     #[error("it is no sigstore bundle of a public key: {0}")]
     Json(String),
@@ -93,9 +87,6 @@ impl Bundle {
     /// # Errors
     /// [`BundleMalformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, BundleMalformed> {
-        if bytes.len() > MAX_LEN {
-            return Err(BundleMalformed::TooLarge);
-        }
         let json: Json =
             serde_json::from_slice(bytes).map_err(|error| BundleMalformed::Json(error.to_string()))?;
         if json.media_type != MEDIA_TYPE {

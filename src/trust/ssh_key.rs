@@ -43,6 +43,11 @@ pub fn type_of(kind: KeyKind) -> &'static str {
     }
 }
 
+/// Whether a word is the name of a type of keys.
+pub(crate) fn is_type(word: &str) -> bool {
+    [ED25519, RSA].contains(&word) || CURVES.iter().any(|curve| curve.1 == word)
+}
+
 /// A key as a blob.
 pub fn to_blob(key: &PublicKey) -> Vec<u8> {
     let name = string(type_of(key.kind()).as_bytes());
@@ -81,8 +86,7 @@ pub fn from_blob(blob: &[u8]) -> Result<PublicKey, SshKeyError> {
         };
         key.filter(|_| reader.is_empty())
     };
-    let is_known = [ED25519, RSA].contains(&name) || CURVES.iter().any(|curve| curve.1 == name);
-    match is_known {
+    match is_type(name) {
         true => read().ok_or(SshKeyError::Malformed),
         false => Err(SshKeyError::Type),
     }

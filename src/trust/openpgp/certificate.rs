@@ -167,6 +167,30 @@ impl Certificate {
         &self.key
     }
 
+    /// Whose it says it is. It may hold anything.
+    pub fn user_id(&self) -> String {
+        let whole = self.packets.get(self.user_id).map(|(_, whole)| whole.as_slice()).unwrap_or_default();
+        let name = Reader::new(whole).packet().map(|packet| packet.body).unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    }
+
+    /// Whether it is all of one key: no subkeys, no revocations, nothing that others signed. What
+    /// else a certificate may say, only a verifier with a policy can weigh.
+    pub fn is_of_one_key(&self) -> bool {
+        let mut user_id: Option<&[u8]> = None;
+        self.packets.iter().skip(1).all(|(tag, whole)| {
+            let Some(packet) = Reader::new(whole).packet() else { return false };
+            match *tag {
+                packet::USER_ID => user_id = Some(packet.body),
+                packet::SIGNATURE => {
+                    return user_id.is_some_and(|name| binding(&self.key, name, packet.body).is_some());
+                }
+                _ => return false,
+            }
+            true
+        })
+    }
+
     /// Until when it is good, in seconds since 1970; `None`: for ever.
     pub const fn expires(&self) -> Option<u32> {
         self.newest.expires

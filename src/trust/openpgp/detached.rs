@@ -10,6 +10,7 @@ use crate::digest::algorithm::{HashAlgorithm, HashState};
 
 /// Types of subpackets.
 const CREATED: u8 = 2;
+const NOTATION: u8 = 20;
 const ISSUER_FINGERPRINT: u8 = 33;
 
 /// A signature over a file.
@@ -22,6 +23,8 @@ pub struct Detached {
     algorithm: u8,
     created: u32,
     issuer: [u8; 20],
+    /// Texts that it notes, by name.
+    notations: Vec<(String, String)>,
 }
 
 impl Detached {
@@ -51,17 +54,18 @@ impl Detached {
         let head = packet.body.get(..6 + len)?.to_vec();
         let len = usize::from(reader.u16()?);
         let (_unhashed, _first_digits) = (reader.take(len)?, reader.take(2)?);
-        let (mut created, mut issuer) = (None, None);
+        let (mut created, mut issuer, mut notations) = (None, None, Vec::new());
         let mut subpackets = Reader::new(hashed);
         while !subpackets.is_empty() {
             match subpackets.subpacket()? {
                 (CREATED, time) => created = Some(u32::from_be_bytes(time.try_into().ok()?)),
                 (ISSUER_FINGERPRINT, [4, fingerprint @ ..]) => issuer = Some(fingerprint.try_into().ok()?),
+                (NOTATION, body) => notations.extend(notation(body)),
                 _ => {}
             }
         }
         let numbers = reader.rest().to_vec();
-        Some(Self { head, numbers, hash, algorithm, created: created?, issuer: issuer? })
+        Some(Self { head, numbers, hash, algorithm, created: created?, issuer: issuer?, notations })
     }
 
     /// The fingerprint of the key that it says made it.
@@ -79,6 +83,11 @@ impl Detached {
         self.hash
     }
 
+    /// The text that it notes under a name.
+    pub fn notation(&self, name: &str) -> Option<String> {
+        self.notations.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+
     /// Whether this key made it over a file, of which a state of that function has taken all.
     pub fn is_by(&self, key: &PrimaryKey, content: HashState) -> bool {
         let Ok(len) = u32::try_from(self.head.len()) else { return false };
@@ -88,6 +97,15 @@ impl Detached {
             && digest.algorithm() == self.hash
             && key.verifies(&digest, Reader::new(&self.numbers))
     }
+}
+
+/// Name and text of a notation that people can read.
+fn notation(body: &[u8]) -> Option<(String, String)> {
+    let mut reader = Reader::new(body);
+    let (0x80.., _flags) = (reader.byte()?, reader.take(3)?) else { return None };
+    let (name, value) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    text(reader.take(name)?).zip(text(reader.take(value)?))
 }
 
 #[cfg(test)]
@@ -110,6 +128,7 @@ mod tests {
         for bytes in [packet.clone(), Block::Signature.armor(&packet).into_bytes()] {
             let read = Detached::parse(&bytes).unwrap();
             assert_eq!((read.created(), *read.issuer()), (1_735_689_700, key.fingerprint()));
+            assert_eq!(read.notation("file@kms-sig").as_deref(), Some("a"));
             assert!(read.is_by(&key, state.clone()));
             assert!(!read.is_by(&key, state.clone().and(b"x")));
             let later = PrimaryKey::new(key.public().clone(), 1_735_689_601);
