@@ -28,4 +28,5 @@ pub use algorithm::SigningAlgorithm;
 pub use error::PublicKeyError;
 pub use kind::KeyKind;
 pub use message::Message;
+pub(crate) use message::library_digest;
 pub use public_key::PublicKey;

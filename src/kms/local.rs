@@ -1,4 +1,5 @@
-//! The provider of `local:` keys: AES-256-GCM under a secret of this host's keyring.
+//! The provider of `local:` keys: secrets of this host's keyring, to encrypt with (AES-256-GCM) or
+//! to sign with.
 //!
 //! For trying things out, for tests, and for hosts without AWS. Used only when a caller names a
 //! `local:` key, never because of what a signature looks like. A ciphertext is
@@ -10,7 +11,10 @@
 //! and is bound to everything before the nonce and to the canonical form of the context. Nonces are
 //! random: one key is good for 2^32 signatures (NIST SP 800-38D, section 8.3).
 
+mod key_type;
 mod keyring;
+mod keyring_file;
+mod material;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +23,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::error::Unspecified;
 use zeroize::Zeroizing;
 
+pub use key_type::{KeyType, NoKeyType};
 pub use keyring::{Keyring, KeyringError, Listed};
 
 use crate::chain;
@@ -30,7 +35,7 @@ use crate::kms::{
     check_message,
 };
 use crate::trust::{Message, SigningAlgorithm};
-use keyring::{SECRET_LEN, Secret};
+use material::{Material, Pair, SECRET_LEN, Secret};
 
 const MAGIC: &[u8] = b"KSL1";
 
@@ -83,7 +88,7 @@ impl Local {
 impl Kms for Local {
     async fn encrypt(&self, key: &KeyId, plaintext: &[u8], context: &Context) -> Result<Encrypted, KmsError> {
         let keyring = self.keyring()?;
-        let (name, secret) = find(&keyring, key)?;
+        let (name, secret) = secret(&keyring, key)?;
         if !(1..=MAX_PLAINTEXT).contains(&plaintext.len()) {
             return Err(request("a plaintext has 1 to 4096 bytes"));
         }
@@ -103,7 +108,7 @@ impl Kms for Local {
         };
         // The key first: a slip in its name must not read as a verdict about the signature.
         let keyring = self.keyring()?;
-        let (name, secret) = find(&keyring, key)?;
+        let (name, secret) = secret(&keyring, key)?;
         let parts = Parts::of(ciphertext).ok_or(KmsError::Rejected)?;
         if parts.name != name {
             return Err(KmsError::IncorrectKey);
@@ -120,28 +125,29 @@ impl Kms for Local {
     ) -> Result<SignReply, KmsError> {
         check_message(message, algorithm)?;
         let keyring = self.keyring()?;
-        find(&keyring, key).and_then(|_| Err(no_signing(key)))
+        let pair = pair(&keyring, key, Some(algorithm))?;
+        let signature = pair
+            .sign(message, algorithm)
+            .map_err(|Unspecified| Trouble::new(TroubleKind::Internal, "signing failed"))?;
+        Ok(SignReply { signature, key: answer(key)? })
     }
 
     async fn get_public_key(&self, key: &KeyId) -> Result<PublicKeyReply, KmsError> {
         let keyring = self.keyring()?;
-        find(&keyring, key).and_then(|_| Err(no_signing(key)))
+        let public_key = pair(&keyring, key, None)?.public().clone();
+        Ok(PublicKeyReply { public_key, key: answer(key)? })
     }
 }
 
-fn no_signing(key: &KeyId) -> KmsError {
-    Trouble::new(TroubleKind::KeyUsage, format!("the key {key} is symmetric, and has no public half")).into()
-}
-
 impl DryRun for Local {
-    /// Whether the keyring opens and has the key; whoever can read it may do everything with it.
+    /// Whether the keyring opens and has the key, of the type that it takes; whoever can read it may
+    /// do everything with it.
     async fn dry_run(&self, call: &DryRunCall, key: &KeyId) -> Result<DryRunResult, Trouble> {
         let keyring = self.keyring()?;
         let answer = match call {
-            DryRunCall::Encrypt(_) | DryRunCall::Decrypt(_) => find(&keyring, key).map(drop),
-            DryRunCall::Sign(_) | DryRunCall::GetPublicKey => {
-                find(&keyring, key).and_then(|_| Err(no_signing(key)))
-            }
+            DryRunCall::Encrypt(_) | DryRunCall::Decrypt(_) => secret(&keyring, key).map(drop),
+            DryRunCall::Sign(algorithm) => pair(&keyring, key, Some(*algorithm)).map(drop),
+            DryRunCall::GetPublicKey => pair(&keyring, key, None).map(drop),
         };
         match answer {
             Ok(()) => Ok(DryRunResult::Allowed),
@@ -158,12 +164,55 @@ pub fn claimed_key(ciphertext: &[u8]) -> Option<KeyArn> {
     format!("local:{name}").parse().ok()
 }
 
-fn find<'a>(keyring: &'a Keyring, key: &'a KeyId) -> Result<(&'a str, &'a Secret), KmsError> {
+fn find<'a>(keyring: &'a Keyring, key: &'a KeyId) -> Result<(&'a str, &'a Material), KmsError> {
     let name = key.local_name().ok_or_else(|| request("the key is not a local one"))?;
-    let secret = keyring
-        .secret(name)
+    let material = keyring
+        .material(name)
         .ok_or_else(|| Trouble::new(TroubleKind::NotFound, format!("the keyring has no key {key}")))?;
-    Ok((name, secret))
+    Ok((name, material))
+}
+
+/// The key's name and secret, to encrypt or decrypt with.
+fn secret<'a>(keyring: &'a Keyring, key: &'a KeyId) -> Result<(&'a str, &'a Secret), KmsError> {
+    match find(keyring, key)? {
+        (name, Material::Aes(secret)) => Ok((name, secret)),
+        (_, other @ Material::Pair(_)) => Err(unfit(format!(
+            "the key {key} is of the type {}, which encrypts nothing; make one that does: \
+             kms-sig key create local:NAME --type aes",
+            other.key_type()
+        ))),
+    }
+}
+
+/// The key's two halves; to sign with this algorithm, if one is named.
+fn pair<'a>(
+    keyring: &'a Keyring,
+    key: &'a KeyId,
+    algorithm: Option<SigningAlgorithm>,
+) -> Result<&'a Pair, KmsError> {
+    let (_, material) = find(keyring, key)?;
+    let of_type = material.key_type();
+    let Material::Pair(pair) = material else {
+        return Err(unfit(format!(
+            "the key {key} is of the type {of_type}, which has no public half; make one that has: \
+             kms-sig key create local:NAME --type ed25519"
+        )));
+    };
+    let fits = |algorithm: &SigningAlgorithm| algorithm.fits(pair.public().kind());
+    match algorithm.filter(|algorithm| !fits(algorithm)) {
+        None => Ok(pair),
+        Some(other) => {
+            let own = SigningAlgorithm::ALL.into_iter().filter(fits);
+            let own = own.map(SigningAlgorithm::as_str).collect::<Vec<_>>().join(" or ");
+            Err(unfit(format!(
+                "the key {key} is of the type {of_type}, which signs with {own}, not with {other}; name another key"
+            )))
+        }
+    }
+}
+
+fn unfit(message: String) -> KmsError {
+    Trouble::new(TroubleKind::KeyUsage, message).that_says_what_to_do().into()
 }
 
 fn answer(key: &KeyId) -> Result<KeyArn, KmsError> {
@@ -389,6 +438,57 @@ mod tests {
         }
         for call in [DryRunCall::Encrypt(none.clone()), DryRunCall::Decrypt(none)] {
             assert_eq!(local.dry_run(&call, &key).await, Ok(DryRunResult::Allowed));
+        }
+    }
+
+    /// Every type of key that signs, but the one that takes longest to make.
+    const TYPES: [KeyType; 5] =
+        [KeyType::Ed25519, KeyType::P256, KeyType::P384, KeyType::P521, KeyType::Rsa3072];
+
+    #[tokio::test]
+    async fn keys_of_every_type_sign_what_their_public_half_verifies() {
+        let Host { local, dir } = host();
+        for key_type in TYPES {
+            let key = key(&format!("local:{key_type}"));
+            Keyring::create(&dir.path().join("keyring"), &key, key_type).unwrap();
+            let public = local.get_public_key(&key).await.unwrap();
+            assert_eq!(
+                (public.key.as_str(), Some(public.public_key.kind())),
+                (key.as_str(), key_type.kind())
+            );
+            for algorithm in SigningAlgorithm::ALL {
+                let digest = algorithm.hash().map(|hash| HashState::new(hash).and(b"message").finish());
+                let forms = [Some(Message::Raw(b"message")), digest.as_ref().map(Message::Digest)];
+                let dry = local.dry_run(&DryRunCall::Sign(algorithm), &key).await;
+                for form in forms.into_iter().flatten() {
+                    let signed = local.sign(&key, form, algorithm).await;
+                    if algorithm.fits(public.public_key.kind()) {
+                        let signature = signed.unwrap().signature;
+                        assert!(public.public_key.verify(algorithm, Message::Raw(b"message"), &signature));
+                        assert_eq!(dry, Ok(DryRunResult::Allowed));
+                    } else {
+                        assert_eq!(trouble(signed.unwrap_err()), TroubleKind::KeyUsage, "{key_type}");
+                        assert_eq!(dry.as_ref().unwrap_err().kind, TroubleKind::KeyUsage);
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn p2_a_key_that_signs_encrypts_nothing_and_that_is_no_verdict() {
+        let Host { local, dir } = host();
+        let (key, none) = (key("local:e"), Context::default());
+        Keyring::create(&dir.path().join("keyring"), &key, KeyType::Ed25519).unwrap();
+        let made = local.encrypt(&key, b"digest", &none).await.unwrap_err();
+        let opened = local.decrypt(Asked::Key(&key), b"ciphertext", &none).await.err().unwrap();
+        let dry = local.dry_run(&DryRunCall::Decrypt(none), &key).await.unwrap_err();
+        for error in [made, opened, dry.into()] {
+            assert_eq!(
+                error.to_string(),
+                "key-usage: the key local:e is of the type ed25519, which encrypts nothing; make one that does: \
+                 kms-sig key create local:NAME --type aes"
+            );
         }
     }
 

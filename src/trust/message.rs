@@ -26,7 +26,7 @@ impl Message<'_> {
 }
 
 /// The digest as the library takes it; `None` of a hash that nothing is signed with.
-pub(crate) fn imported(value: &HashValue) -> Option<Digest> {
+pub(crate) fn library_digest(value: &HashValue) -> Option<Digest> {
     let algorithm = match value.algorithm() {
         HashAlgorithm::Sha256 => &SHA256,
         HashAlgorithm::Sha384 => &SHA384,

@@ -20,7 +20,7 @@ use super::der::{self, NotDer, Reader};
 use super::ed25519;
 use super::error::PublicKeyError;
 use super::kind::KeyKind;
-use super::message::{Message, imported};
+use super::message::{Message, library_digest};
 use super::number::without_zeros;
 use super::pem;
 use crate::digest::algorithm::{HashAlgorithm, HashState};
@@ -244,7 +244,7 @@ impl PublicKey {
         let answer = match message {
             Message::Raw(bytes) => parsed.verify_sig(bytes, signature),
             Message::Digest(value) => {
-                let Some(digest) = imported(value) else { return false };
+                let Some(digest) = library_digest(value) else { return false };
                 parsed.verify_digest_sig(&digest, signature)
             }
         };

@@ -53,11 +53,8 @@ pub(super) fn of(arguments: &Sign) -> Result<Operands, Failure> {
             Some(own) => own.parse()?,
             None => key.clone().ok_or(Failure::NoFile)?,
         };
-        let suffix = match format {
-            // What GnuPG calls it.
-            SignFormat::Openpgp if arguments.binary => SignFormat::Kms.suffix(),
-            format => format.suffix(),
-        };
+        let is_binary = *format == SignFormat::Openpgp && arguments.binary;
+        let suffix = if is_binary { SignFormat::Kms.suffix() } else { format.suffix() };
         if wanted.iter().any(|other| other.suffix == suffix) {
             return Err(Failure::SameName(suffix.to_string()));
         }

@@ -5,20 +5,21 @@
 //! not in a parser's quotation of the line.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use hex::FromHexError;
+use aws_lc_rs::error::Unspecified;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 use zeroize::Zeroizing;
 
+use super::key_type::KeyType;
+use super::keyring_file::{self, Fault, KNOWN_VERSIONS, Key};
+use super::material::Material;
 use crate::clock;
 use crate::escape::quoted;
 use crate::fs::atomic_write;
@@ -27,17 +28,8 @@ use crate::fs::modes;
 use crate::fs::trust::or_mount;
 use crate::key::{KeyArn, KeyId};
 
-/// Bytes of an AES-256 key.
-pub(super) const SECRET_LEN: usize = 32;
-
-/// A key's secret; wiped from memory when it goes.
-pub(super) type Secret = Zeroizing<[u8; SECRET_LEN]>;
-
 /// The largest keyring that is read, in bytes: thousands of keys.
 const MAX_LEN: u64 = 1024 * 1024;
-
-/// The one version of the format so far.
-const VERSION: i64 = 1;
 
 /// The keys of a keyring file, read once.
 pub struct Keyring {
@@ -52,12 +44,8 @@ pub struct Listed {
     pub key: KeyArn,
     /// When it was made.
     pub created: SystemTime,
-}
-
-struct Key {
-    arn: KeyArn,
-    secret: Secret,
-    created: SystemTime,
+    /// What it is good for.
+    pub key_type: KeyType,
 }
 
 /// Which file, in which state, was read.
@@ -118,7 +106,7 @@ pub enum KeyringError {
     #[error("keyring {} is larger than 1 MiB", quoted(.0))]
     TooLarge(PathBuf),
     /// Written by a later release.
-    #[error("keyring {} has version {version}; this program knows version {VERSION}", quoted(path))]
+    #[error("keyring {} has version {version}; this program knows {KNOWN_VERSIONS}", quoted(path))]
     Version {
         /// The keyring.
         path: PathBuf,
@@ -226,10 +214,24 @@ impl Keyring {
         match bounded.read_to_string(&mut text) {
             Ok(_) if text.len() as u64 > MAX_LEN => return Err(KeyringError::TooLarge(path.to_owned())),
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::InvalidData => return Err(syntax(path, &text, None)),
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                return Err(KeyringError::Syntax { path: path.to_owned(), line: 1 });
+            }
             Err(source) => return Err(KeyringError::Read { path: path.to_owned(), source }),
         }
-        Ok(Self { keys: parse(path, &text)?, identity: Identity::of(&metadata) })
+        let keys = keyring_file::parse(&text).map_err(|fault| match fault {
+            Fault::Version(version) => KeyringError::Version { path: path.to_owned(), version },
+            Fault::Line(line) => KeyringError::Syntax { path: path.to_owned(), line },
+        })?;
+        Ok(Self { keys, identity: Identity::of(&metadata) })
+    }
+
+    /// Makes a new key of the type `aes`; see [`Keyring::create`].
+    ///
+    /// # Errors
+    /// [`KeyringError`]; the keyring is then as it was.
+    pub fn create_key(path: &Path, key: &KeyId) -> Result<KeyArn, KeyringError> {
+        Self::create(path, key, KeyType::Aes)
     }
 
     /// Makes a new key in the keyring at `path`, and the keyring (mode 0600) if there is none; the
@@ -237,7 +239,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringError`]; the keyring is then as it was.
-    pub fn create_key(path: &Path, key: &KeyId) -> Result<KeyArn, KeyringError> {
+    pub fn create(path: &Path, key: &KeyId, key_type: KeyType) -> Result<KeyArn, KeyringError> {
         let not_local = || KeyringError::NotLocal(key.clone());
         let name = key.local_name().ok_or_else(not_local)?;
         let arn: KeyArn = key.as_str().parse().map_err(|_| not_local())?;
@@ -254,20 +256,28 @@ impl Keyring {
         if keys.contains_key(name) {
             return Err(KeyringError::Exists { path: path.to_owned(), key: key.clone() });
         }
-        let mut secret = Zeroizing::new([0; SECRET_LEN]);
-        aws_lc_rs::rand::fill(secret.as_mut_slice()).map_err(|_| KeyringError::Random)?;
-        keys.insert(name.to_owned(), Key { arn: arn.clone(), secret, created: clock::system_time() });
-        atomic_write::replace(path, render(&keys).as_bytes(), Access::Owner)?;
+        let material = Material::generate(key_type).map_err(|Unspecified| KeyringError::Random)?;
+        keys.insert(name.to_owned(), Key { arn: arn.clone(), material, created: clock::system_time() });
+        let text = keyring_file::render(&keys);
+        // What would not be read again must not be written.
+        if text.len() as u64 > MAX_LEN {
+            return Err(KeyringError::TooLarge(path.to_owned()));
+        }
+        atomic_write::replace(path, text.as_bytes(), Access::Owner)?;
         Ok(arn)
     }
 
     /// The keys, sorted by name. Secrets stay inside.
     pub fn list(&self) -> impl Iterator<Item = Listed> {
-        self.keys.values().map(|key| Listed { key: key.arn.clone(), created: key.created })
+        self.keys.values().map(|key| Listed {
+            key: key.arn.clone(),
+            created: key.created,
+            key_type: key.material.key_type(),
+        })
     }
 
-    pub(super) fn secret(&self, name: &str) -> Option<&Secret> {
-        self.keys.get(name).map(|key| &key.secret)
+    pub(super) fn material(&self, name: &str) -> Option<&Material> {
+        self.keys.get(name).map(|key| &key.material)
     }
 
     /// Whether the file at `path` is the one that was read, unchanged.
@@ -332,86 +342,6 @@ fn capacity(metadata: &Metadata) -> usize {
     usize::try_from(metadata.len().min(MAX_LEN) + 1).unwrap_or_default()
 }
 
-/// What every version has.
-#[derive(Deserialize)]
-struct AnyVersion {
-    version: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Version1 {
-    #[serde(rename = "version")]
-    _version: i64,
-    #[serde(default)]
-    keys: BTreeMap<String, RawKey>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawKey {
-    #[serde(deserialize_with = "secret")]
-    secret: Secret,
-    #[serde(deserialize_with = "time")]
-    created: SystemTime,
-}
-
-fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Key>, KeyringError> {
-    let fault = |error: toml::de::Error| syntax(path, text, error.span().map(|span| span.start));
-    let AnyVersion { version } = toml::from_str(text).map_err(fault)?;
-    if version != VERSION {
-        return Err(KeyringError::Version { path: path.to_owned(), version });
-    }
-    let raw: Version1 = toml::from_str(text).map_err(fault)?;
-    let mut keys = BTreeMap::new();
-    for (name, RawKey { secret, created }) in raw.keys {
-        let arn = format!("local:{name}").parse().map_err(|_| syntax(path, text, text.find(&name)))?;
-        keys.insert(name, Key { arn, secret, created });
-    }
-    Ok(keys)
-}
-
-fn syntax(path: &Path, text: &str, at: Option<usize>) -> KeyringError {
-    let before = text.get(..at.unwrap_or_default()).unwrap_or_default();
-    KeyringError::Syntax { path: path.to_owned(), line: 1 + before.matches('\n').count() }
-}
-
-/// 64 hexadecimal digits.
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
-    let digits = Zeroizing::new(String::deserialize(deserializer)?);
-    let mut secret = Zeroizing::new([0; SECRET_LEN]);
-    match hex::decode_to_slice(&*digits, &mut *secret) {
-        Ok(()) => Ok(secret),
-        Err(FromHexError::InvalidHexCharacter { .. }) => Err(D::Error::custom("a secret is hexadecimal")),
-        Err(FromHexError::InvalidStringLength | FromHexError::OddLength) => {
-            Err(D::Error::custom("a secret has 64 digits"))
-        }
-    }
-}
-
-/// RFC 3339, in UTC.
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-    humantime::parse_rfc3339(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-}
-
-fn render(keys: &BTreeMap<String, Key>) -> Zeroizing<String> {
-    // More than any key takes (a name, 64 digits, a time), for the reason that `capacity` gives.
-    let mut text = Zeroizing::new(String::with_capacity(256 + keys.len() * 320));
-    text.push_str("# Keys of kms-sig on this host. Who can read this file can sign.\n");
-    writeln!(text, "version = {VERSION}").unwrap_or_default();
-    for (name, key) in keys {
-        let quote = if name.contains('.') { "\"" } else { "" };
-        let created = humantime::format_rfc3339_seconds(key.created);
-        write!(text, "\n[keys.{quote}{name}{quote}]\ncreated = \"{created}\"\nsecret = \"")
-            .unwrap_or_default();
-        for byte in key.secret.iter() {
-            write!(text, "{byte:02x}").unwrap_or_default();
-        }
-        text.push_str("\"\n");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
@@ -433,6 +363,10 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn secret(keyring: &Keyring, name: &str) -> Vec<u8> {
+        keyring.material(name).unwrap().stored().to_vec()
+    }
+
     fn names(path: &Path) -> Vec<String> {
         Keyring::open(path).unwrap().list().map(|l| l.key.to_string()).collect()
     }
@@ -446,8 +380,8 @@ mod tests {
         Keyring::create_key(&path, &key("local:a")).unwrap();
         let both = Keyring::open(&path).unwrap();
         assert_eq!(names(&path), ["local:a", "local:b.2026"]);
-        assert_eq!(first.secret("b.2026"), both.secret("b.2026"));
-        assert_ne!(both.secret("a"), both.secret("b.2026"));
+        assert_eq!(secret(&first, "b.2026"), secret(&both, "b.2026"));
+        assert_ne!(secret(&both, "a"), secret(&both, "b.2026"));
         assert!(first.list().all(|l| both.list().any(|m| m.key == l.key)));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file, no lock file");
@@ -537,8 +471,66 @@ mod tests {
                 "{text}\n{error}"
             );
         }
-        let (_dir, path) = keyring("version = 2\nnew = true\n");
-        assert!(matches!(Keyring::open(&path), Err(KeyringError::Version { version: 2, .. })));
+        let (_dir, path) = keyring("version = 3\nnew = true\n");
+        assert!(matches!(Keyring::open(&path), Err(KeyringError::Version { version: 3, .. })));
+    }
+
+    #[test]
+    fn keys_of_every_type_come_back_and_only_those_beside_aes_make_it_version_2() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring");
+        let version = || {
+            let text = fs::read_to_string(&path).unwrap();
+            text.lines().find(|line| line.starts_with("version")).unwrap().to_owned()
+        };
+        for key_type in KeyType::ALL.into_iter().filter(|of| !matches!(of, KeyType::Rsa4096)) {
+            let key = key(&format!("local:{key_type}"));
+            Keyring::create(&path, &key, key_type).unwrap();
+            let expected = if key_type == KeyType::Aes { "version = 1" } else { "version = 2" };
+            assert_eq!(version(), expected, "{key_type}");
+        }
+        let keyring = Keyring::open(&path).unwrap();
+        for listed in keyring.list() {
+            assert_eq!(listed.key.as_str(), format!("local:{}", listed.key_type));
+        }
+        Keyring::create_key(&path, &key("local:another")).unwrap();
+        let again = Keyring::open(&path).unwrap();
+        assert!(keyring.list().all(|of| again.list().any(|other| other == of)));
+        assert_eq!(secret(&keyring, "p521"), secret(&again, "p521"));
+        let shown = format!("{again:?}");
+        assert!(!shown.contains(&hex::encode(secret(&again, "aes"))), "{shown}");
+    }
+
+    #[test]
+    fn a_key_that_is_not_of_its_type_is_a_fault_of_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring");
+        Keyring::create(&path, &key("local:a"), KeyType::Ed25519).unwrap();
+        let good = fs::read_to_string(&path).unwrap();
+        let cases = [
+            (good.replace("\"ed25519\"", "\"p256\""), 7),
+            (good.replace("\"ed25519\"", "\"aes\""), 7),
+            (good.replace("\"ed25519\"", "\"dsa\""), 5),
+            (good.replace("type = \"ed25519\"\n", ""), 4),
+            (good.replace("secret = \"30", "secret = \"31"), 7),
+            (good.replace("secret = \"30", "secret = \"3"), 7),
+            (good.replace("version = 2", "version = 1"), 5),
+        ];
+        for (text, expected) in cases {
+            assert_ne!(text, good);
+            fs::write(&path, &text).unwrap();
+            let error = Keyring::open(&path).unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(
+                matches!(error, KeyringError::Syntax { line, .. } if line == expected),
+                "{text}\n{shown}"
+            );
+            assert!(!shown.contains(&secret_digits(&good)[..8]), "{shown}");
+        }
+    }
+
+    fn secret_digits(text: &str) -> String {
+        text.lines().find_map(|line| line.strip_prefix("secret = \"")).unwrap().to_owned()
     }
 
     #[test]
@@ -547,8 +539,8 @@ mod tests {
             "version = 1\n[keys.a]\ncreated = \"2026-01-02T03:04:05Z\"\nsecret = \"{SECRET}\"\n"
         ));
         let keyring = Keyring::open(&path).unwrap();
-        assert_eq!(keyring.secret("a").unwrap()[..3], [0, 0x11, 0x22]);
-        assert_eq!(keyring.secret("a").unwrap()[31], 0xff);
+        assert_eq!(secret(&keyring, "a")[..3], [0, 0x11, 0x22]);
+        assert_eq!(secret(&keyring, "a")[31], 0xff);
         assert_eq!(format!("{keyring:?}"), "{\"a\"}");
     }
 }

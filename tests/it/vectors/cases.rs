@@ -341,9 +341,9 @@ fn holds() -> Vec<Case> {
         hold("damaged-keyring", "a line of the keyring cannot be read")
             .keyring("damaged")
             .held("credentials", "credentials: line 6 of keyring \"keyring\" is not what a keyring holds"),
-        hold("newer-keyring", "a keyring of a later version").keyring("version-2").held(
+        hold("newer-keyring", "a keyring of a later version").keyring("version-3").held(
             "credentials",
-            "credentials: keyring \"keyring\" has version 2; this program knows version 1",
+            "credentials: keyring \"keyring\" has version 3; this program knows versions 1 and 2",
         ),
         hold("unknown-key", "the trusted key is not in the keyring")
             .keys(&["local:nobody"])
