@@ -7,6 +7,7 @@ mod check;
 mod control;
 mod explain;
 mod history;
+mod key;
 mod policy_args;
 mod quarantine;
 mod sign_format;
@@ -27,6 +28,8 @@ pub(crate) use control::{
 };
 pub(crate) use explain::Explain;
 pub(crate) use history::{HistoryCommand, VALID};
+pub use key::Key;
+pub(crate) use key::{KeyFormat, PublicArgs};
 pub(crate) use policy_args::PolicyArgs;
 pub(crate) use quarantine::{Choice, Purge, Quarantine, Recheck, Release};
 pub(crate) use sign_format::{FormatArg, SignFormat};
@@ -102,7 +105,7 @@ pub enum Command {
     /// Lists what is in quarantine, verifies it again, releases and purges it
     #[command(subcommand)]
     Quarantine(Quarantine),
-    /// Makes and lists the keys of this host's keyring
+    /// Makes and lists the keys of this host's keyring, and shows public keys
     #[command(subcommand)]
     Key(Key),
     /// Prints version, commit and target
@@ -180,9 +183,9 @@ pub struct Sign {
     pub(crate) third: Option<OsString>,
     /// Which signature to make, and with which key; may be repeated [default: kms]
     ///
-    /// One of kms, ssh, minisign, openpgp, sigstore and der. All are made from one read of the file,
-    /// and none is written before all are made. KEY= names another key than the first argument; if
-    /// each has one, the first argument is FILE.
+    /// One of kms, ssh, minisign, openpgp, sigstore and der. All are made from one read of the
+    /// file, and none is written before all are made. KEY= names another key than the first
+    /// argument; if each has one, the first argument is FILE.
     #[arg(long = "format", value_name = "[KEY=]FORMAT")]
     pub(crate) formats: Vec<FormatArg>,
     /// What an SSH signature is for [default: file]
@@ -245,7 +248,8 @@ pub struct Verify {
     /// With --trust: what an SSH signature must be for [default: file]
     #[arg(long, value_name = "NAMESPACE", requires = "trust")]
     pub(crate) namespace: Option<String>,
-    /// With --trust: whose an SSH signature must be, by the allowed signers [default: anybody there]
+    /// With --trust: whose an SSH signature must be, by the allowed signers [default: anybody
+    /// there]
     #[arg(long, value_name = "PRINCIPAL", requires = "trust")]
     pub(crate) principal: Option<String>,
     /// With --trust: accept a signature that names another file
@@ -311,21 +315,6 @@ pub struct Show {
     /// The signature; - is standard input
     #[arg(value_parser = stream())]
     pub(crate) sig: Stream,
-}
-
-/// `key`
-#[derive(Debug, Subcommand)]
-pub enum Key {
-    /// Makes a new key, and the keyring if there is none
-    #[command(after_long_help = "\
-Example:
-  kms-sig key create local:demo --keyring /var/lib/kms-sig/keyring")]
-    Create {
-        /// The new key: local:NAME
-        key: String,
-    },
-    /// Lists the keys and when they were made
-    List,
 }
 
 /// Reads the arguments of the process.

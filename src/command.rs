@@ -19,6 +19,7 @@ pub(crate) mod input;
 pub(crate) mod key;
 pub(crate) mod occupant;
 pub(crate) mod order;
+mod public_key;
 pub(crate) mod quarantine;
 pub(crate) mod show;
 pub(crate) mod sign;

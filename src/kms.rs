@@ -55,8 +55,9 @@ pub trait Kms: Send + Sync + 'static {
         context: &Context,
     ) -> impl Future<Output = Result<Decrypted, KmsError>> + Send;
 
-    /// Signs `message` (at most 4,096 bytes, or a digest) with the private half of `key`. The answer
-    /// is no more than what KMS says: whoever publishes it verifies it with the public key before.
+    /// Signs `message` (at most 4,096 bytes, or a digest) with the private half of `key`. The
+    /// answer is no more than what KMS says: whoever publishes it verifies it with the public key
+    /// before.
     ///
     /// # Errors
     /// Never `Rejected` or `IncorrectKey`: signing gives no verdicts. A message that cannot be

@@ -29,6 +29,9 @@
 //!   directory is touched, no name reaches a terminal or a log unescaped, no file is read past its
 //!   limit.
 //! - **P10** Memory does not grow with file size, and is bounded in the number of files waiting.
+//! - **P11** A stock verifier (minisign, ssh-keygen, gpg, sqv, openssl) and we agree: what we sign
+//!   it accepts, what it rejects we do not call valid, and where we are stricter the manual says
+//!   so.
 //!
 //! # Map
 //!
@@ -37,9 +40,9 @@
 //! ```
 //!
 //! [`digest`], [`key`], [`context`], [`trust`], [`signature`], [`kms`] and [`signing`] say what a
-//! signature is; [`policy`] what is wanted; [`source`] what lies there, and [`settle`] when it is complete;
-//! [`daemon`] is the pipeline itself; [`fs`] is how files are touched, [`sink`] all that changes
-//! them, [`state`] what is remembered and on record, and how KMS vouches for that record;
+//! signature is; [`policy`] what is wanted; [`source`] what lies there, and [`settle`] when it is
+//! complete; [`daemon`] is the pipeline itself; [`fs`] is how files are touched, [`sink`] all that
+//! changes them, [`state`] what is remembered and on record, and how KMS vouches for that record;
 //! [`diagnose`] what would happen; [`cli`] and [`command`] are what a person asks for, [`terminal`]
 //! what is shown to people only, [`service`] what the host is notified of, [`message`] what is
 //! logged and [`log_queue`] what stands between that and who reads it, [`control`] what a running
@@ -51,8 +54,10 @@
 //!
 //! | for | see |
 //! | --- | --- |
-//! | digests of a payload, several from one read, and states that go on with a trailer | [`DigestRequest`], [`HashState`] |
-//! | what a signature file holds, what it is called, what it needs to know of its payload | [`Format`], [`Signature`] |
+//! | digests of a payload, several from one read, and states that go on with a trailer |
+//! [`DigestRequest`], [`HashState`] |
+//! | what a signature file holds, what it is called, what it needs to know of its payload |
+//! [`Format`], [`Signature`] |
 //! | a public key, and what it signed | [`PublicKey`] |
 //! | signing | [`Signer`] |
 //! | verifying | [`Verifier`] |

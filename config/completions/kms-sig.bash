@@ -118,6 +118,9 @@ _kms__sig() {
             kms__sig__subcmd__help__subcmd__key,list)
                 cmd="kms__sig__subcmd__help__subcmd__key__subcmd__list"
                 ;;
+            kms__sig__subcmd__help__subcmd__key,public)
+                cmd="kms__sig__subcmd__help__subcmd__key__subcmd__public"
+                ;;
             kms__sig__subcmd__help__subcmd__quarantine,list)
                 cmd="kms__sig__subcmd__help__subcmd__quarantine__subcmd__list"
                 ;;
@@ -142,6 +145,9 @@ _kms__sig() {
             kms__sig__subcmd__key,list)
                 cmd="kms__sig__subcmd__key__subcmd__list"
                 ;;
+            kms__sig__subcmd__key,public)
+                cmd="kms__sig__subcmd__key__subcmd__public"
+                ;;
             kms__sig__subcmd__key__subcmd__help,create)
                 cmd="kms__sig__subcmd__key__subcmd__help__subcmd__create"
                 ;;
@@ -150,6 +156,9 @@ _kms__sig() {
                 ;;
             kms__sig__subcmd__key__subcmd__help,list)
                 cmd="kms__sig__subcmd__key__subcmd__help__subcmd__list"
+                ;;
+            kms__sig__subcmd__key__subcmd__help,public)
+                cmd="kms__sig__subcmd__key__subcmd__help__subcmd__public"
                 ;;
             kms__sig__subcmd__quarantine,help)
                 cmd="kms__sig__subcmd__quarantine__subcmd__help"
@@ -442,7 +451,7 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__help__subcmd__key)
-            opts="create list"
+            opts="create list public"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -470,6 +479,20 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__help__subcmd__key__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kms__subcmd__sig__subcmd__help__subcmd__key__subcmd__public)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -742,7 +765,7 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__key)
-            opts="-h --keyring --log-format --help create list help"
+            opts="-h --keyring --log-format --help create list public help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -764,12 +787,16 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__key__subcmd__create)
-            opts="-h --keyring --log-format --help"
+            opts="-h --type --keyring --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --type)
+                    COMPREPLY=($(compgen -W "aes ed25519 p256 p384 p521 rsa3072 rsa4096" -- "${cur}"))
+                    return 0
+                    ;;
                 --keyring)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -786,7 +813,7 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__key__subcmd__help)
-            opts="create list help"
+            opts="create list public help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -841,6 +868,20 @@ _kms__sig() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        kms__subcmd__sig__subcmd__key__subcmd__help__subcmd__public)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         kms__subcmd__sig__subcmd__key__subcmd__list)
             opts="-h --keyring --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -848,6 +889,52 @@ _kms__sig() {
                 return 0
             fi
             case "${prev}" in
+                --keyring)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "human json journal" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kms__subcmd__sig__subcmd__key__subcmd__public)
+            opts="-h --format --principal --user-id --created --expires --renew --keyring --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -W "pem ssh minisign openpgp allowed-signers" -- "${cur}"))
+                    return 0
+                    ;;
+                --principal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --created)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --expires)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --renew)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --keyring)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1220,12 +1307,28 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__sign)
-            opts="-h --force --context --keyring --log-format --help"
+            opts="-h --format --namespace --trusted-comment --certificate --binary --force --context --keyring --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trusted-comment)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --certificate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --context)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1276,13 +1379,25 @@ _kms__sig() {
             return 0
             ;;
         kms__subcmd__sig__subcmd__verify)
-            opts="-v -h --key --context --verbose --keyring --log-format --help"
+            opts="-v -h --key --trust --namespace --principal --any-name --context --verbose --keyring --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --principal)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -43,22 +43,31 @@ complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "reload" -d 'Has a r
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
-complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring'
+complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring, and shows public keys'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "version" -d 'Prints version, commit and target'
 complete -c kms-sig -n "__fish_kms_sig_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l format -d 'Which signature to make, and with which key; may be repeated [default: kms]' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l namespace -d 'What an SSH signature is for [default: file]' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l trusted-comment -d 'What a minisign signature says that is signed with it [default: timestamp, file, hashed]' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l certificate -d 'The OpenPGP certificate of the key, as kms-sig key public --format openpgp prints it' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l context -d 'Encryption context, k=v,k=v; may be repeated. A comma inside a value is written \\,' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l binary -d 'Make the OpenPGP signature binary, as FILE.sig, instead of text, as FILE.asc'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -l force -d 'Replace whatever file is there, although it is no older signature'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand sign" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l key -d 'A key that is trusted; may be repeated [default: any AWS key that you may use]' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l trust -d 'A file of public keys that are trusted, instead of keys of KMS; may be repeated' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l namespace -d 'With --trust: what an SSH signature must be for [default: file]' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l principal -d 'With --trust: whose an SSH signature must be, by the allowed signers [default: anybody there]' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l context -d 'Encryption context, k=v,k=v; may be repeated. A comma inside a value is written \\,' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -l any-name -d 'With --trust: accept a signature that names another file'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -s v -l verbose -d 'Say why a signature is invalid'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand watch" -l policy -d 'The policy file (TOML)' -r -F
@@ -283,14 +292,22 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_s
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from help" -f -a "release" -d 'Gives items back, if they are valid under the policy as it is now'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from help" -f -a "purge" -d 'Removes items for good'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand quarantine; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list public help" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list public help" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -f -a "create" -d 'Makes a new key, and the keyring if there is none'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -f -a "list" -d 'Lists the keys and when they were made'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list public help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list public help" -f -a "create" -d 'Makes a new key, and the keyring if there is none'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list public help" -f -a "list" -d 'Lists the keys, when they were made, and their types'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list public help" -f -a "public" -d 'Prints the public half of a key, local or of AWS'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and not __fish_seen_subcommand_from create list public help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from create" -l type -d 'What it is for' -r -f -a "aes\t''
+ed25519\t''
+p256\t''
+p384\t''
+p521\t''
+rsa3072\t''
+rsa4096\t''"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from create" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from create" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
 json\t'One JSON object per line, for machines'
@@ -301,8 +318,24 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_sub
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l format -d 'How it is written' -r -f -a "pem\t'PEM of the SubjectPublicKeyInfo, as OpenSSL and cosign read it'
+ssh\t'One line, as OpenSSH reads it'
+minisign\t'The file that minisign -p reads'
+openpgp\t'A certificate for gpg, gpgv, sq and sqv'
+allowed-signers\t'The file that ssh-keygen -Y verify -f reads'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l principal -d 'allowed-signers: whose key it is, as ssh-keygen -I names it' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l user-id -d 'openpgp: whose key it is, as NAME <ADDRESS>' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l created -d 'openpgp: when the key was made [default: of a local key, when it was]' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l expires -d 'openpgp: when the certificate ends [default: never]' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l renew -d 'openpgp: the certificate to extend; its earlier signatures stay' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
+json\t'One JSON object per line, for machines'
+journal\t'Entries of the systemd journal, with their fields'"
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "create" -d 'Makes a new key, and the keyring if there is none'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "list" -d 'Lists the keys and when they were made'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "list" -d 'Lists the keys, when they were made, and their types'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "public" -d 'Prints the public half of a key, local or of AWS'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand version" -l keyring -d 'The keyring of local: keys [env: KMS_SIG_KEYRING]' -r -F
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand version" -l log-format -d 'How log lines look [default: journal where standard error goes there, otherwise human]' -r -f -a "human\t'Time, level and text, for people'
@@ -322,7 +355,7 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_see
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain status backlog events rescan reload history show quarantine key version help" -f -a "history" -d 'Shows what was decided, and proves that the record of it is unbroken'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain status backlog events rescan reload history show quarantine key version help" -f -a "show" -d 'Shows what a signature says about itself, without asking anyone'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain status backlog events rescan reload history show quarantine key version help" -f -a "quarantine" -d 'Lists what is in quarantine, verifies it again, releases and purges it'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain status backlog events rescan reload history show quarantine key version help" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain status backlog events rescan reload history show quarantine key version help" -f -a "key" -d 'Makes and lists the keys of this host\'s keyring, and shows public keys'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain status backlog events rescan reload history show quarantine key version help" -f -a "version" -d 'Prints version, commit and target'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and not __fish_seen_subcommand_from sign verify watch check explain status backlog events rescan reload history show quarantine key version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "list" -d 'Lists the items, oldest first'
@@ -331,4 +364,5 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_su
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "release" -d 'Gives items back, if they are valid under the policy as it is now'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from quarantine" -f -a "purge" -d 'Removes items for good'
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "create" -d 'Makes a new key, and the keyring if there is none'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "list" -d 'Lists the keys and when they were made'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "list" -d 'Lists the keys, when they were made, and their types'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "public" -d 'Prints the public half of a key, local or of AWS'

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::fs::FsError;
 use crate::fs::atomic_write::WriteError;
 use crate::fs::host::HostError;
-use crate::key::{KeyArn, KeyError, Provider};
+use crate::key::{KeyArn, KeyError, KeyId, Provider};
 use crate::kms::Trouble;
 use crate::kms::local::KeyringError;
 use crate::message::log;
@@ -67,6 +67,9 @@ pub enum Failure {
         /// Whether somebody named that place.
         is_named: bool,
     },
+    /// A key that cannot be one.
+    #[error("the key is no text in UTF-8")]
+    KeyNotText,
     /// No file to sign.
     #[error("no FILE is named")]
     NoFile,
@@ -90,6 +93,24 @@ pub enum Failure {
     /// OpenPGP without a certificate.
     #[error("an OpenPGP signature by {0} needs the certificate of that key")]
     NoCertificate(String),
+    /// Allowed signers of nobody.
+    #[error("allowed signers say whose the key is, and no --principal is named")]
+    NoPrincipal,
+    /// A certificate of nobody.
+    #[error("a certificate says whose the key is, and no --user-id is named")]
+    NoUserId,
+    /// A certificate of no time.
+    #[error("a certificate says when its key was made, and nobody here knows it of {0}")]
+    NoCreated(String),
+    /// A key that is yet to be made.
+    #[error("--created is in the future")]
+    CreatedInFuture,
+    /// A certificate that nobody would take.
+    #[error("--expires is over")]
+    ExpiresTooEarly,
+    /// A time that OpenPGP cannot write.
+    #[error("OpenPGP ends in 2106")]
+    ExpiresTooLate,
     /// A certificate that is none.
     #[error("{file} is no certificate to sign with")]
     Certificate {
@@ -149,6 +170,14 @@ pub enum Failure {
         file: String,
         /// Who keeps the keys. AWS, if some are there.
         provider: Provider,
+        /// What KMS said.
+        source: Trouble,
+    },
+    /// KMS or the keyring did not tell the public half of a key.
+    #[error("cannot get the public key of {key}")]
+    PublicKey {
+        /// The key.
+        key: KeyId,
         /// What KMS said.
         source: Trouble,
     },
@@ -213,12 +242,19 @@ impl Failure {
             | Self::Itself
             | Self::Occupied { .. }
             | Self::Write(WriteError::Planted { .. } | WriteError::Open { .. })
+            | Self::KeyNotText
             | Self::NoFile
             | Self::KeyTwice
             | Self::OnePlace
             | Self::SameName(_)
             | Self::Unused { .. }
             | Self::NoCertificate(_)
+            | Self::NoPrincipal
+            | Self::NoUserId
+            | Self::NoCreated(_)
+            | Self::CreatedInFuture
+            | Self::ExpiresTooEarly
+            | Self::ExpiresTooLate
             | Self::Certificate { .. }
             | Self::KeyFile { .. }
             | Self::Unfit { .. }
@@ -244,6 +280,7 @@ impl Failure {
             | Self::Sign { .. }
             | Self::Verify { .. }
             | Self::Seal { .. }
+            | Self::PublicKey { .. }
             | Self::LocalUnnamed { .. }
             | Self::Output(_)
             | Self::Journal(_)
@@ -267,6 +304,7 @@ impl Failure {
                  SIG), or replace what is there with --force"
                     .to_owned()
             }
+            Self::KeyNotText => "write a key id, key ARN, alias/NAME, alias ARN or local:NAME".to_owned(),
             Self::NoFile => "write kms-sig sign KEY FILE".to_owned(),
             Self::KeyTwice => "leave KEY out, or one of the keys before the =".to_owned(),
             Self::OnePlace => "leave SIG out, and name a FILE: each goes beside it".to_owned(),
@@ -275,6 +313,15 @@ impl Failure {
             Self::NoCertificate(key) => format!(
                 "make it once: kms-sig key public {key} --format openpgp --user-id 'NAME <ADDRESS>' > FILE; then --certificate FILE"
             ),
+            Self::NoPrincipal => {
+                "add --principal releases@example.com: what ssh-keygen -I will name".to_owned()
+            }
+            Self::NoUserId => "add --user-id 'Releases <releases@example.com>'".to_owned(),
+            Self::NoCreated(key) => format!(
+                "add --created DAY, and use the same day each time; aws kms describe-key --key-id {key} shows it"
+            ),
+            Self::CreatedInFuture => "name the day on which the key was made".to_owned(),
+            Self::ExpiresTooEarly | Self::ExpiresTooLate => "name a later or an earlier day".to_owned(),
             Self::Certificate { .. } => "name what kms-sig key public --format openpgp printed".to_owned(),
             Self::KeyFile { .. } => {
                 "name a PEM, minisign, OpenSSH, allowed signers or OpenPGP public key file".to_owned()
@@ -298,6 +345,9 @@ impl Failure {
             | Self::Verify { provider, source, .. }
             | Self::Seal { provider, source } => {
                 return hint::trouble(*provider, source).map(str::to_owned);
+            }
+            Self::PublicKey { key, source } => {
+                return hint::trouble(key.provider(), source).map(str::to_owned);
             }
             Self::Store(trouble) => return trouble.hint(),
             Self::History(error) => return error.hint().map(str::to_owned),

@@ -140,8 +140,8 @@ impl Kms for Local {
 }
 
 impl DryRun for Local {
-    /// Whether the keyring opens and has the key, of the type that it takes; whoever can read it may
-    /// do everything with it.
+    /// Whether the keyring opens and has the key, of the type that it takes; whoever can read it
+    /// may do everything with it.
     async fn dry_run(&self, call: &DryRunCall, key: &KeyId) -> Result<DryRunResult, Trouble> {
         let keyring = self.keyring()?;
         let answer = match call {

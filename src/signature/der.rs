@@ -1,5 +1,5 @@
-//! A signature and nothing else, as `openssl dgst -verify` takes it: of ECDSA in DER, of RSA as many
-//! bytes as the modulus has.
+//! A signature and nothing else, as `openssl dgst -verify` takes it: of ECDSA in DER, of RSA as
+//! many bytes as the modulus has.
 
 use super::suffix::Suffix;
 use crate::digest::algorithm::HashAlgorithm;

@@ -26,12 +26,13 @@ const TRUSTED: &str = "trusted comment: ";
 /// What we write into the first line.
 const COMMENT: &str = "signature from kms-sig";
 
-/// Algorithms: of what is hashed first, and of the old form, whose signature is over the file itself.
+/// Algorithms: of what is hashed first, and of the old form, whose signature is over the file
+/// itself.
 const HASHED: &[u8] = b"ED";
 const LEGACY: &[u8] = b"Ed";
 
-/// The longest trusted comment that is made, in bytes: a message of KMS has 4,096, and the stock tool
-/// makes none that is longer.
+/// The longest trusted comment that is made, in bytes: a message of KMS has 4,096, and the stock
+/// tool makes none that is longer.
 const MAX_MADE: usize = 4000;
 /// The longest that is read: the stock tool takes 8,173.
 const MAX_READ: usize = 8173;

@@ -70,7 +70,7 @@ impl PublicFormat {
             Self::Minisign
         } else if bytes.starts_with(b"-----BEGIN PGP ") || is_openpgp(bytes) {
             Self::OpenPgp
-        } else if bytes.trim_ascii_start().starts_with(b"{") {
+        } else if bytes.trim_ascii_start().starts_with(b"{") && std::str::from_utf8(bytes).is_ok() {
             Self::Sigstore
         } else {
             Self::Der

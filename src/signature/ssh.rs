@@ -1,7 +1,7 @@
 //! Signatures of `ssh-keygen -Y sign` (OpenSSH, PROTOCOL.sshsig): armored, of version 1.
 //!
-//! They hold the public key, what they are for (the namespace) and which hash they are over. None of
-//! that is believed before it is compared with what a verifier was told.
+//! They hold the public key, what they are for (the namespace) and which hash they are over. None
+//! of that is believed before it is compared with what a verifier was told.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

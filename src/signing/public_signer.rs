@@ -218,7 +218,7 @@ impl<K: Kms> Fitted<'_, K> {
                 let notes: Vec<_> = name.iter().map(|name| (NAME_NOTATION, name.as_str())).collect();
                 // Not before its key, nor before what binds the key to its owner.
                 let earliest = certificate.bound_since().max(key.created());
-                let made = u32::try_from(now.saturating_sub(BEHIND)).unwrap_or(u32::MAX).max(earliest);
+                let made = written_at(now).max(earliest);
                 let draft = Draft::of_file(key, made, &notes);
                 let digest = draft.digest(state.clone());
                 let answer = self.signer.ask(key.signing_algorithm(), key.message(&digest)).await?;
@@ -267,6 +267,12 @@ impl<K: Kms> Fitted<'_, K> {
         let (algorithm, hash) = der::algorithm(self.signer.public.kind()).ok_or_else(not_of_its_kind)?;
         self.signer.ask(algorithm, Message::Digest(value(digests, hash)?)).await
     }
+}
+
+/// The time that is written at a moment, both in seconds since 1970: a little behind, so that no
+/// verifier takes it for the future. OpenPGP counts in 32 bits, until 2106.
+pub fn written_at(now: u64) -> u32 {
+    u32::try_from(now.saturating_sub(BEHIND)).unwrap_or(u32::MAX)
 }
 
 fn value(digests: &DigestSet, hash: HashAlgorithm) -> Result<&HashValue, Trouble> {

@@ -4,8 +4,8 @@
 use super::der::{self, NotDer, Reader, SEQUENCE};
 use super::number::without_zeros;
 
-/// The two numbers, big-endian and without leading zeros. `None`: it is not exactly the one DER form
-/// of two positive numbers.
+/// The two numbers, big-endian and without leading zeros. `None`: it is not exactly the one DER
+/// form of two positive numbers.
 pub fn numbers(signature: &[u8]) -> Option<(&[u8], &[u8])> {
     read(signature).ok()
 }

@@ -336,9 +336,9 @@ mod tests {
     /// The keys, each with its kind and with what signed for it.
     const KEYS: [(&str, KeyKind, SigningAlgorithm); 7] = [
         ("ed25519", KeyKind::Ed25519, SigningAlgorithm::Ed25519),
-        ("p256", KeyKind::P256, SigningAlgorithm::EcdsaSha256),
-        ("p384", KeyKind::P384, SigningAlgorithm::EcdsaSha384),
-        ("p521", KeyKind::P521, SigningAlgorithm::EcdsaSha512),
+        ("ec-p256", KeyKind::P256, SigningAlgorithm::EcdsaSha256),
+        ("ec-p384", KeyKind::P384, SigningAlgorithm::EcdsaSha384),
+        ("ec-p521", KeyKind::P521, SigningAlgorithm::EcdsaSha512),
         ("rsa2048", KeyKind::Rsa { bits: 2048 }, SigningAlgorithm::RsaPkcs1Sha256),
         ("rsa3072", KeyKind::Rsa { bits: 3072 }, SigningAlgorithm::RsaPkcs1Sha384),
         ("rsa4096", KeyKind::Rsa { bits: 4096 }, SigningAlgorithm::RsaPkcs1Sha512),
@@ -420,14 +420,14 @@ mod tests {
             };
             assert_eq!(again, Ok(key));
         }
-        let shown = format!("{:?}", key("p256"));
-        let expected = format!("PublicKey(P-256, SHA-256 {})", hex::encode(key("p256").fingerprint()));
+        let shown = format!("{:?}", key("ec-p256"));
+        let expected = format!("PublicKey(P-256, SHA-256 {})", hex::encode(key("ec-p256").fingerprint()));
         assert_eq!(shown, expected);
     }
 
     #[test]
     fn pem_is_read_however_it_was_stored() {
-        let (pem, key) = (pem("p384"), key("p384"));
+        let (pem, key) = (pem("ec-p384"), key("ec-p384"));
         let other = key_text("RSA PRIVATE KEY");
         for text in [
             pem.replace('\n', "\r\n"),
@@ -466,9 +466,9 @@ mod tests {
             ("ed25519-order-8", E::SmallOrder),
             ("ed25519-zero", E::SmallOrder),
             ("ed448", E::Algorithm("1.3.101.113".into())),
-            ("p256-compressed", E::Compressed(KeyKind::P256)),
-            ("p256-explicit", E::ExplicitCurve),
-            ("p256-off-curve", E::NotOnCurve(KeyKind::P256)),
+            ("compressed-p256", E::Compressed(KeyKind::P256)),
+            ("explicit-p256", E::ExplicitCurve),
+            ("off-curve-p256", E::NotOnCurve(KeyKind::P256)),
             ("pkcs1", E::Pkcs1),
             ("private", E::PrivateKey),
             ("rsa1024", E::RsaSize(1024)),
@@ -498,7 +498,7 @@ mod tests {
 
     #[test]
     fn points_are_of_the_curve_that_is_named() {
-        let (p256, p384) = (key("p256"), key("p384"));
+        let (p256, p384) = (key("ec-p256"), key("ec-p384"));
         let point = p256.ec_point().unwrap();
         for kind in [KeyKind::P384, KeyKind::P521] {
             assert_eq!(PublicKey::ec(kind, point), Err(PublicKeyError::NotOnCurve(kind)));

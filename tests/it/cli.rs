@@ -804,7 +804,7 @@ fn a_keyring_that_cannot_be_trusted_is_no_verdict() {
     verify("/").complains(&format!("{cannot}keyring \"/\" is not a regular file\n{hint}"));
     place.shell("umask 077; echo 'version = 9' >new").exits(0);
     verify("new").complains(&format!(
-        "{cannot}keyring \"new\" has version 9; this program knows version 1\n\
+        "{cannot}keyring \"new\" has version 9; this program knows versions 1 and 2\n\
          hint: use the kms-sig that wrote it, or a newer one\n"
     ));
     place.shell("umask 077; printf 'version = 1\\nsecret\\n' >bad").exits(0);
@@ -815,7 +815,7 @@ fn a_keyring_that_cannot_be_trusted_is_no_verdict() {
     for (keyring, told, hint) in [
         (
             "new",
-            "keyring \"new\" has version 9; this program knows version 1",
+            "keyring \"new\" has version 9; this program knows versions 1 and 2",
             "use the kms-sig that wrote it, or a newer one",
         ),
         (
@@ -885,7 +885,7 @@ fn key_list_shows_names_and_times_and_no_secret() {
     place
         .run(["key", "list", "--keyring", "k"])
         .exits(0)
-        .says("local:a.1\t2025-01-02T03:04:05Z\nlocal:b\t2026-01-02T03:04:05Z\n")
+        .says("local:a.1\t2025-01-02T03:04:05Z\taes\nlocal:b\t2026-01-02T03:04:05Z\taes\n")
         .complains("");
     place.run(["key", "list", "--keyring", "none"]).exits(3).says("").complains(
         "kms-sig: cannot read keyring \"none\": no such file or directory\n\

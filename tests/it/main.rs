@@ -28,6 +28,8 @@
 mod aws;
 #[cfg(feature = "aws")]
 mod aws_credentials;
+#[cfg(feature = "aws")]
+mod aws_signing;
 mod batch;
 mod changes;
 mod cli;
@@ -41,6 +43,7 @@ mod explain;
 mod file_systems;
 mod foretold;
 mod history;
+mod keys;
 mod log;
 mod manual;
 #[cfg(feature = "aws")] // without it some metrics tell nothing
@@ -52,6 +55,7 @@ mod online_aws;
 #[cfg(feature = "aws")]
 mod outage;
 mod prompt;
+mod public;
 mod quarantine;
 mod service;
 mod settling;

@@ -26,6 +26,8 @@ pub(crate) mod kms;
 #[cfg(feature = "aws")]
 pub(crate) mod metrics;
 #[cfg(feature = "aws")]
+pub(crate) mod ministack;
+#[cfg(feature = "aws")]
 pub(crate) mod monitoring;
 #[cfg(feature = "aws")]
 pub(crate) mod moto;
@@ -46,6 +48,7 @@ pub(crate) mod mapping;
 pub(crate) mod mount;
 #[cfg(feature = "system-tests")]
 pub(crate) mod site;
+pub(crate) mod stock;
 #[cfg(feature = "system-tests")]
 pub(crate) mod trace;
 #[cfg(feature = "system-tests")]

@@ -44,7 +44,8 @@ pub(super) fn of(arguments: &Sign) -> Result<Operands, Failure> {
         false => (Some(first), second.clone(), third.clone()),
     };
     let file = Stream::from(file.ok_or(Failure::NoFile)?);
-    let key = key.map(|key| key.to_string_lossy().parse::<KeyId>()).transpose()?;
+    let key = key.map(|key| key.to_str().ok_or(Failure::KeyNotText)).transpose()?;
+    let key = key.map(str::parse::<KeyId>).transpose()?;
     let default = [FormatArg { key: None, format: SignFormat::Kms }];
     let formats = if formats.is_empty() { &default[..] } else { formats };
     let mut wanted: Vec<Wanted> = Vec::new();

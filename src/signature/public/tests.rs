@@ -26,13 +26,13 @@ fn sha512(payload: &[u8]) -> crate::digest::algorithm::HashValue {
     digests(payload).value(HashAlgorithm::Sha512).unwrap().clone()
 }
 
-fn ed25519() -> (Ed25519KeyPair, PublicKey) {
+fn ed25519_key() -> (Ed25519KeyPair, PublicKey) {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
     let public = PublicKey::ed25519(pair.public_key().as_ref().try_into().unwrap()).unwrap();
     (pair, public)
 }
 
-fn p256() -> (EcdsaKeyPair, PublicKey) {
+fn ecdsa_key() -> (EcdsaKeyPair, PublicKey) {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
     let public = PublicKey::ec(crate::trust::KeyKind::P256, pair.public_key().as_ref()).unwrap();
     (pair, public)
@@ -46,7 +46,8 @@ fn survives_no_flip(text: &str, is_good: impl Fn(&PublicSignature) -> bool) {
         let mut changed = text.as_bytes().to_vec();
         changed[at] ^= 1;
         let read = PublicSignature::parse(&changed);
-        // minisign's first line is signed by nobody and decides nothing; blanks around armor neither.
+        // minisign's first line is signed by nobody and decides nothing; blanks around armor
+        // neither.
         let is_free = at <= first_line || text.as_bytes()[at] == b'\n';
         assert!(is_free || !read.as_ref().is_ok_and(&is_good), "byte {at} of {text}: {read:?}");
     }
@@ -54,9 +55,9 @@ fn survives_no_flip(text: &str, is_good: impl Fn(&PublicSignature) -> bool) {
 
 #[test]
 fn ssh_signatures_are_read_as_they_are_made() {
-    let (pair, key) = ed25519();
+    let (pair, key) = ed25519_key();
     let answer = pair.sign(&signed_message("file", &sha512(b"a")));
-    let (ec, ec_key) = p256();
+    let (ec, ec_key) = ecdsa_key();
     let ec_answer = ec.sign(&SystemRandom::new(), &signed_message("file", &sha512(b"a"))).unwrap();
     for (key, algorithm, answer) in [
         (key, SigningAlgorithm::Ed25519, answer.as_ref()),
@@ -105,7 +106,7 @@ fn ssh_signatures_of_rsa_are_over_sha512() {
 
 #[test]
 fn minisign_signatures_are_read_as_they_are_made() {
-    let (pair, key) = ed25519();
+    let (pair, key) = ed25519_key();
     let (_, other) = {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap();
         let public = PublicKey::ed25519(pair.public_key().as_ref().try_into().unwrap()).unwrap();
@@ -155,7 +156,7 @@ fn a_trusted_comment_is_one_that_every_verifier_reads_alike() {
 
 #[test]
 fn bundles_are_read_as_they_are_made() {
-    let (pair, key) = p256();
+    let (pair, key) = ecdsa_key();
     let answer = pair.sign(&SystemRandom::new(), b"a").unwrap();
     let digest = digests(b"a").value(HashAlgorithm::Sha256).unwrap().clone();
     let made = Bundle::new(&key, &digest, answer.as_ref());
@@ -163,7 +164,7 @@ fn bundles_are_read_as_they_are_made() {
     assert_eq!(Bundle::parse(text.as_bytes()), Ok(made.clone()));
     assert_eq!(made.is_of(&key, &digests(b"a")), Some(true));
     assert_eq!(made.is_of(&key, &digests(b"b")), Some(false));
-    assert_eq!(made.is_of(&ed25519().1, &digests(b"a")), Some(false));
+    assert_eq!(made.is_of(&ed25519_key().1, &digests(b"a")), Some(false));
     for (from, to) in [
         ("v0.3", "v0.2"),
         ("SHA2_256", "SHA2_512"),
@@ -191,4 +192,19 @@ fn a_format_is_known_by_what_the_bytes_are() {
         assert!(read.is_err() || read == Ok(format), "{bytes:?}");
     }
     assert_eq!(PublicSignature::parse(b"").unwrap_err(), PublicMalformed::Empty);
+}
+
+/// The numbers of RSA may begin with any byte, also with what other formats begin with.
+#[test]
+fn no_rsa_signature_is_taken_for_another_format() {
+    let mut bytes = [0; 256];
+    for n in 0..20_000_u32 {
+        aws_lc_rs::rand::fill(&mut bytes).unwrap();
+        bytes[0] = n.to_be_bytes()[3];
+        if n % 3 == 0 {
+            bytes[1..5].copy_from_slice(&[0x04, 0x00, 0x01, 0x0A]); // like a signature packet's beginning
+        }
+        let read = PublicSignature::parse(&bytes);
+        assert!(matches!(read, Ok(PublicSignature::Der(_))), "{bytes:x?}");
+    }
 }

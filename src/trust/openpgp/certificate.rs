@@ -336,8 +336,8 @@ mod tests {
             let mut bytes = good.clone();
             bytes[at] ^= 1;
             let read = Certificate::parse(&bytes);
-            // Two digits of the digest stand before the numbers, and the issuer beside what is hashed:
-            // neither is signed, and neither is believed.
+            // Two digits of the digest stand before the numbers, and the issuer beside what is
+            // hashed: neither is signed, and neither is believed.
             let is_same = read.as_ref().is_ok_and(|read| read.key() == &key && read.expires().is_none());
             assert!(read.is_err() || is_same, "{at}: {read:?}");
         }

@@ -7,23 +7,17 @@
 //! goes on encrypting under disabled keys. The tests inject those answers with `proxy`; `findings`
 //! has a script for each.
 
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::process::{ChildStdin, Command};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
 use super::http;
-use super::python::{home, virtual_environment};
+use super::python::{serve, virtual_environment};
 
 /// The Region of keys made without naming one.
 pub(crate) const REGION: &str = "eu-west-1";
-
-/// From the start of Python to the first answer; seconds on an idle machine.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Serves on a free port, says which, and ends with its standard input.
 const SERVER: &str = "
@@ -52,7 +46,7 @@ impl Moto {
         static MOTO: OnceLock<Result<Moto, String>> = OnceLock::new();
         let started = MOTO.get_or_init(|| {
             let python = virtual_environment()?;
-            let (url, stdin) = serve(&python)?;
+            let (url, stdin) = serve(&python, "moto", SERVER)?;
             Ok(Self { url, python, _stdin: stdin })
         });
         match started {
@@ -104,49 +98,21 @@ impl Moto {
         text.trim_end_matches('\n').to_owned()
     }
 
-    /// One call of the KMS API. moto reads the Region from the signature and checks nothing else of
-    /// it.
     fn call(&self, region: &str, operation: &str, body: &Value) -> Value {
-        let scope = format!("AWS4-HMAC-SHA256 Credential=test/20260101/{region}/kms/aws4_request");
-        let headers = [
-            ("content-type", "application/x-amz-json-1.1"),
-            ("x-amz-target", &format!("TrentService.{operation}")),
-            ("authorization", &format!("{scope}, SignedHeaders=host, Signature=0")),
-        ];
-        let reply = http::post(&self.url, &headers, body.to_string().as_bytes()).expect("moto answers");
-        assert_eq!(reply.status(), 200, "{operation}: {}", String::from_utf8_lossy(&reply.body));
-        serde_json::from_slice(&reply.body).unwrap_or(Value::Null)
+        call(&self.url, region, operation, body)
     }
 }
 
-/// Starts the server and waits for its port.
-fn serve(python: &Path) -> Result<(String, ChildStdin), String> {
-    let log = home().join("moto.log");
-    let mut server = Command::new(python)
-        .args(["-c", SERVER])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(File::create(&log).expect("a log file below target/"))
-        .spawn()
-        .expect("Python runs");
-    let stdin = server.stdin.take().expect("stdin is a pipe");
-    let port = first_line(&mut server)
-        .ok_or_else(|| format!("moto did not start: {}", fs::read_to_string(&log).unwrap_or_default()))?;
-    Ok((format!("http://127.0.0.1:{port}"), stdin))
-}
-
-/// The first line a child prints, unless it ends or takes too long.
-fn first_line(child: &mut Child) -> Option<String> {
-    let stdout = child.stdout.take().expect("stdout is a pipe");
-    let (said, heard) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut lines = BufReader::new(stdout);
-        let mut line = String::new();
-        if matches!(lines.read_line(&mut line), Ok(1..)) {
-            said.send(line.trim().to_owned()).ok();
-        }
-        // Whatever comes after is read too, or a full pipe would stop the server.
-        lines.read_to_end(&mut Vec::new()).ok();
-    });
-    heard.recv_timeout(START_TIMEOUT).ok()
+/// One call of the KMS API. The servers read the Region from the signature and check nothing else
+/// of it.
+pub(super) fn call(url: &str, region: &str, operation: &str, body: &Value) -> Value {
+    let scope = format!("AWS4-HMAC-SHA256 Credential=test/20260101/{region}/kms/aws4_request");
+    let headers = [
+        ("content-type", "application/x-amz-json-1.1"),
+        ("x-amz-target", &format!("TrentService.{operation}")),
+        ("authorization", &format!("{scope}, SignedHeaders=host, Signature=0")),
+    ];
+    let reply = http::post(url, &headers, body.to_string().as_bytes()).expect("the server answers");
+    assert_eq!(reply.status(), 200, "{operation}: {}", String::from_utf8_lossy(&reply.body));
+    serde_json::from_slice(&reply.body).unwrap_or(Value::Null)
 }

@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     OtherKey,
     /// The upstream's answer, with another algorithm.
     OtherAlgorithm,
+    /// The upstream's answer, with this field set to that.
+    Edited(&'static str, &'static str),
     /// Status 200 and JSON that breaks off.
     BrokenJson,
     /// Status 200 and an empty object.
@@ -226,6 +228,7 @@ fn misbehave(
         Fault::Error(status, code) => {
             http::Reply::json(status, &json!({ "__type": code, "message": "said the proxy" }))
         }
+        Fault::Edited(field, value) => edited(honest()?, field, value),
         Fault::OtherKey => edited(honest()?, "KeyId", OTHER_KEY),
         Fault::OtherAlgorithm => edited(honest()?, "EncryptionAlgorithm", "RSAES_OAEP_SHA_256"),
         Fault::BrokenJson => {
