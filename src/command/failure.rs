@@ -263,6 +263,7 @@ impl Failure {
             | Self::Host(_)
             | Self::Keyring(
                 KeyringError::Exists { .. }
+                | KeyringError::Full(_)
                 | KeyringError::NotLocal(_)
                 | KeyringError::Write(WriteError::Open { .. }),
             ) => Exit::Usage,

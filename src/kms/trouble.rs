@@ -74,7 +74,8 @@ pub enum TroubleKind {
     KeyState,
     /// There is no such key.
     NotFound,
-    /// The key is not a symmetric encryption key, or the grant is wrong.
+    /// The key is not of the kind that the operation takes (symmetric to encrypt, asymmetric to
+    /// sign), or the grant is wrong.
     KeyUsage,
     /// Credentials that are wrong or not configured, or the clock.
     Credentials,

@@ -56,6 +56,30 @@ fn key_public_prints_what_openssl_reads_and_key_list_the_type() {
 }
 
 #[test]
+fn a_private_key_that_openssl_wrote_is_one_of_the_keyring() {
+    let place = Place::new();
+    for (key_type, options) in [
+        ("ed25519", "-algorithm ed25519"),
+        ("p256", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
+        ("p384", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384"),
+        ("p521", "-algorithm EC -pkeyopt ec_paramgen_curve:P-521"),
+        ("rsa3072", "-algorithm RSA -pkeyopt rsa_keygen_bits:3072"),
+    ] {
+        place
+            .shell(&format!(
+                "umask 077; openssl genpkey {options} -out k.pem 2>/dev/null && \
+                 openssl pkcs8 -topk8 -nocrypt -in k.pem -outform DER -out k.der && \
+                 printf 'version = 2\n[keys.k]\ntype = \"{key_type}\"\ncreated = \"2026-01-02T03:04:05Z\"\n\
+                 secret = \"%s\"\n' $(od -An -v -tx1 k.der | tr -d ' \n') >keyring"
+            ))
+            .exits(0);
+        let public = place.shell("openssl pkey -in k.pem -pubout").exits(0);
+        let run = place.run(["key", "public", "local:k", "--keyring", "keyring"]).exits(0);
+        run.says(text(public.stdout()));
+    }
+}
+
+#[test]
 fn a_keyring_without_keys_that_sign_stays_one_that_older_programs_read() {
     let place = Place::with_keyring();
     let version = || fs::read_to_string(place.path("keyring")).unwrap().lines().nth(1).unwrap().to_owned();

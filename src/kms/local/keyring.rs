@@ -105,6 +105,9 @@ pub enum KeyringError {
     /// Larger than any keyring.
     #[error("keyring {} is larger than 1 MiB", quoted(.0))]
     TooLarge(PathBuf),
+    /// With another key it would be larger than any that is read.
+    #[error("keyring {} has no room for another key; begin another keyring", quoted(.0))]
+    Full(PathBuf),
     /// Written by a later release.
     #[error("keyring {} has version {version}; this program knows {KNOWN_VERSIONS}", quoted(path))]
     Version {
@@ -156,6 +159,7 @@ impl KeyringError {
             | Self::Open { .. }
             | Self::Owner { .. }
             | Self::Exists { .. }
+            | Self::Full(_)
             | Self::NotLocal(_) => true,
             Self::Read { .. }
             | Self::Version { .. }
@@ -187,6 +191,7 @@ impl KeyringError {
             | Self::Open { .. }
             | Self::Owner { .. }
             | Self::Exists { .. }
+            | Self::Full(_)
             | Self::NotLocal(_)
             | Self::Write(_) => None,
         }
@@ -261,7 +266,7 @@ impl Keyring {
         let text = keyring_file::render(&keys);
         // What would not be read again must not be written.
         if text.len() as u64 > MAX_LEN {
-            return Err(KeyringError::TooLarge(path.to_owned()));
+            return Err(KeyringError::Full(path.to_owned()));
         }
         atomic_write::replace(path, text.as_bytes(), Access::Owner)?;
         Ok(arn)
@@ -396,6 +401,22 @@ mod tests {
         assert!(matches!(Keyring::create_key(&path, &key("local:a")), Err(KeyringError::Exists { .. })));
         assert_eq!(fs::read(&path).unwrap(), before);
         assert!(matches!(Keyring::create_key(&path, &key("alias/a")), Err(KeyringError::NotLocal(_))));
+    }
+
+    #[test]
+    fn a_keyring_that_could_not_be_read_again_is_not_written() {
+        let padding = format!("version = 1\n{}", "#".repeat(MAX_LEN as usize - 20));
+        let (_dir, path) = keyring(&padding);
+        // Comments are not kept: what counts is what would be written.
+        Keyring::create_key(&path, &key("local:a")).unwrap();
+        let many: String = (0..8_560)
+            .map(|n| format!("[keys.k{n}]\ncreated = \"2026-01-02T03:04:05Z\"\nsecret = \"{SECRET}\"\n"))
+            .collect();
+        let text = format!("version = 1\n{many}");
+        assert!(text.len() as u64 <= MAX_LEN, "{}", text.len());
+        let (_dir, path) = keyring(&text);
+        assert!(matches!(Keyring::create_key(&path, &key("local:a")), Err(KeyringError::Full(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 
     #[test]
