@@ -52,7 +52,7 @@ pub enum KeyFileError {
         flaw: SshKeyError,
     },
     /// Lines of allowed signers, or something else altogether.
-    #[error("it is no PEM, minisign, OpenSSH or OpenPGP public key, and as allowed signers: {0}")]
+    #[error("it is no PEM, minisign, OpenSSH or OpenPGP public key, and no list of allowed signers")]
     AllowedSigners(#[from] AllowedSignersError),
     /// A certificate of OpenPGP.
     #[error(transparent)]
@@ -157,7 +157,7 @@ mod tests {
             ("-----BEGIN PGP PUBLIC KEY BLOCK-----\n".into(), "no OpenPGP certificate"),
             ("x".repeat(MAX_LEN + 1), "larger than 1 MiB"),
         ] {
-            let told = KeyFile::parse(text.as_bytes()).unwrap_err().to_string();
+            let told = crate::chain::one_line(&KeyFile::parse(text.as_bytes()).unwrap_err());
             assert!(told.contains(part), "{told}");
         }
     }
