@@ -3,7 +3,8 @@
 //!
 //! Stricter than the stock tool, which skips a line that it cannot read: a file that says less than
 //! its author meant is an error. Times must be in UTC, with a `Z`: without one they would mean
-//! another moment on each verifier.
+//! another moment on each verifier. What OpenSSH reads otherwise than it looks (a quote within a
+//! word, an empty pattern) is no line either.
 
 use super::PublicKey;
 use super::ssh_key::{self, SshKeyError};
@@ -41,9 +42,21 @@ pub enum Flaw {
     /// It ends too soon, or a quotation does not end.
     #[error("write PRINCIPALS [OPTIONS] TYPE KEY")]
     Shape,
+    /// Nobody, or nobody between two commas.
+    #[error("its principals have an empty name, or quotes within a name")]
+    Principals,
+    /// A control character. OpenSSH reads no further than to a zero.
+    #[error("it has a control character")]
+    Control,
     /// An option that is none.
     #[error("an option is none of namespaces=\"…\", valid-after=\"…\" and valid-before=\"…\"")]
     Option,
+    /// The same option twice: OpenSSH takes no such line.
+    #[error("an option stands there twice")]
+    Twice,
+    /// It ends before it begins.
+    #[error("valid-before is before valid-after, so that the key is never valid")]
+    Never,
     /// Certificates.
     #[error("certificates (cert-authority) are not supported; name each key itself")]
     CertAuthority,
@@ -78,7 +91,8 @@ impl AllowedSigners {
     pub fn parse(text: &str) -> Result<Self, AllowedSignersError> {
         let mut entries = Vec::new();
         for (i, line) in text.lines().enumerate() {
-            let line = line.trim();
+            // Blanks of ASCII only: to OpenSSH others are part of a name.
+            let line = line.trim_ascii();
             if !line.is_empty() && !line.starts_with('#') {
                 entries.push(entry(line).map_err(|flaw| AllowedSignersError { line: i + 1, flaw })?);
             }
@@ -130,68 +144,90 @@ impl AllowedSigners {
 }
 
 fn entry(line: &str) -> Result<Entry, Flaw> {
-    let (principals, rest) = word(line)?;
-    let principals = principals.split(',').map(str::to_owned).collect();
-    let entry = |options: &str, key: &str| {
-        let (key, _comment) = ssh_key::from_line(key)?;
-        let empty = Entry {
-            principals: Vec::clone(&principals),
-            namespaces: Vec::new(),
-            valid_after: None,
-            valid_before: None,
-            key,
-        };
-        with_options(empty, options)
-    };
+    if line.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(Flaw::Control);
+    }
+    let (principals, rest) = principals(line)?;
     // What begins with the name of a key type is the key; otherwise options come first.
-    let (first, after) = word(rest)?;
-    if ssh_key::is_type(&first) {
-        return entry("", rest);
+    let is_key = rest.split([' ', '\t']).next().is_some_and(ssh_key::looks_like_type);
+    let (options, key) = if is_key { ("", rest) } else { options(rest)? };
+    let options = Options::read(options)?;
+    let (key, _comment) = ssh_key::from_line(key)?;
+    let Options { namespaces, valid_after, valid_before } = options;
+    if valid_after.zip(valid_before).is_some_and(|(after, before)| before < after) {
+        return Err(Flaw::Never);
     }
-    entry(rest.get(..rest.len() - after.len()).unwrap_or_default().trim_end(), after)
+    let namespaces = namespaces.unwrap_or_default();
+    Ok(Entry { principals, namespaces, valid_after, valid_before, key })
 }
 
-/// The word at the front, without its quotes, and what follows it. Blanks in quotes are part of it.
-fn word(text: &str) -> Result<(String, &str), Flaw> {
-    let text = text.trim_start();
-    let (mut word, mut is_quoted) = (String::new(), false);
-    for (at, c) in text.char_indices() {
-        match c {
-            '"' => is_quoted = !is_quoted,
-            ' ' | '\t' if !is_quoted => {
-                return Ok((word, text.get(at..).unwrap_or_default().trim_start()));
-            }
-            c => word.push(c),
-        }
+/// The patterns at the front, which stand in quotes if there are blanks in them, and what follows.
+fn principals(line: &str) -> Result<(Vec<String>, &str), Flaw> {
+    let (text, rest) = match line.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"').filter(|(_, rest)| rest.starts_with([' ', '\t'])),
+        None => line.split_once([' ', '\t']),
     }
-    Err(Flaw::Shape)
+    .ok_or(Flaw::Shape)?;
+    if text.contains('"') {
+        return Err(Flaw::Principals);
+    }
+    Ok((patterns(text).ok_or(Flaw::Principals)?, rest.trim_ascii_start()))
 }
 
-fn with_options(mut entry: Entry, options: &str) -> Result<Entry, Flaw> {
-    for option in split_options(options) {
-        let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-        match name.to_ascii_lowercase().as_str() {
-            "cert-authority" => return Err(Flaw::CertAuthority),
-            "namespaces" => {
-                entry.namespaces = quoted.ok_or(Flaw::Option)?.split(',').map(str::to_owned).collect();
-            }
-            "valid-after" => entry.valid_after = Some(time(quoted.ok_or(Flaw::Option)?)?),
-            "valid-before" => entry.valid_before = Some(time(quoted.ok_or(Flaw::Option)?)?),
-            _ => return Err(Flaw::Option),
-        }
-    }
-    Ok(entry)
+/// Patterns with commas between them. `None`: one of them is empty, and so matches nothing.
+fn patterns(text: &str) -> Option<Vec<String>> {
+    let is_one = |pattern: &str| !pattern.is_empty() && pattern != "!";
+    text.split(',').map(|pattern| is_one(pattern).then(|| pattern.to_owned())).collect()
 }
 
-/// Options, between which there are commas outside of quotes.
-fn split_options(options: &str) -> impl Iterator<Item = &str> {
+/// The options at the front, in which blanks stand in quotes, and what follows.
+fn options(text: &str) -> Result<(&str, &str), Flaw> {
     let mut is_quoted = false;
-    let is_between = move |c: char| {
+    let is_end = |c: char| {
         is_quoted ^= c == '"';
-        c == ',' && !is_quoted
+        matches!(c, ' ' | '\t') && !is_quoted
     };
-    options.split(is_between).filter(|option| !option.is_empty())
+    let (options, rest) = text.split_once(is_end).ok_or(Flaw::Shape)?;
+    Ok((options, rest.trim_ascii_start()))
+}
+
+#[derive(Default)]
+struct Options {
+    namespaces: Option<Vec<String>>,
+    valid_after: Option<u64>,
+    valid_before: Option<u64>,
+}
+
+impl Options {
+    fn read(text: &str) -> Result<Self, Flaw> {
+        let mut options = Self::default();
+        // Between options there are commas outside of quotes.
+        let mut is_quoted = false;
+        let is_between = |c: char| {
+            is_quoted ^= c == '"';
+            c == ',' && !is_quoted
+        };
+        for option in text.split(is_between).filter(|_| !text.is_empty()) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+            // OpenSSH has escapes of its own; nothing that is written here needs one.
+            let value = value.filter(|value| !value.contains(['"', '\\'])).ok_or(Flaw::Option);
+            match name.to_ascii_lowercase().as_str() {
+                "cert-authority" => return Err(Flaw::CertAuthority),
+                "namespaces" => {
+                    once(&mut options.namespaces, patterns(value?).ok_or(Flaw::Option)?)?;
+                }
+                "valid-after" => once(&mut options.valid_after, time(value?)?)?,
+                "valid-before" => once(&mut options.valid_before, time(value?)?)?,
+                _ => return Err(Flaw::Option),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn once<T>(option: &mut Option<T>, value: T) -> Result<(), Flaw> {
+    option.replace(value).map_or(Ok(()), |_| Err(Flaw::Twice))
 }
 
 fn time(text: &str) -> Result<u64, Flaw> {
@@ -296,6 +332,28 @@ mod tests {
             (format!("a valid-after=\"20251301Z\" {KEY}"), Flaw::Time),
             (format!("a valid-before=\"2025-01-01Z\" {KEY}"), Flaw::Time),
             ("a ssh-ed25519 AAAA".to_owned(), Flaw::Key(SshKeyError::Malformed)),
+            ("a ssh-dss AAAA".to_owned(), Flaw::Key(SshKeyError::Type)),
+            ("a sk-ssh-ed25519@openssh.com AAAA".to_owned(), Flaw::Key(SshKeyError::SecurityKey)),
+            (format!("a namespaces=\"file\" {}", &KEY[..30]), Flaw::Key(SshKeyError::Malformed)),
+            (KEY.to_owned(), Flaw::Shape),
+            (format!("a,,b {KEY}"), Flaw::Principals),
+            (format!("\"\" {KEY}"), Flaw::Principals),
+            (format!("a,! {KEY}"), Flaw::Principals),
+            (format!("a\"b {KEY}"), Flaw::Principals),
+            (format!("\"a\"b {KEY}"), Flaw::Shape),
+            (format!("a\0 {KEY}"), Flaw::Control),
+            (format!("a {KEY} \u{1b}[2K"), Flaw::Control),
+            (format!("a namespaces=\"\" {KEY}"), Flaw::Option),
+            (format!("a namespaces=\"a\\\"b\" {KEY}"), Flaw::Shape),
+            (format!("a namespaces=\"a\\\\b\" {KEY}"), Flaw::Option),
+            (format!("a namespaces=\"a\",,valid-after=\"20250101Z\" {KEY}"), Flaw::Option),
+            (format!("a namespaces=\"a\", valid-after=\"20250101Z\" {KEY}"), Flaw::Option),
+            (format!("a namespaces=\"a\",namespaces=\"b\" {KEY}"), Flaw::Twice),
+            (format!("a valid-after=\"20250102Z\",valid-before=\"20250101Z\" {KEY}"), Flaw::Never),
+            (format!("a valid-after=20250101Z {KEY}"), Flaw::Option),
+            (format!("a valid-after=\"20250229Z\" {KEY}"), Flaw::Time),
+            (format!("a valid-after=\"202501011Z\" {KEY}"), Flaw::Time),
+            (format!("a valid-after=\"0x1000\" {KEY}"), Flaw::Time),
         ] {
             let told = AllowedSigners::parse(&format!("\n{line}\n")).unwrap_err();
             assert_eq!(told, AllowedSignersError { line: 2, flaw }, "{line}");

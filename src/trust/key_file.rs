@@ -1,6 +1,9 @@
 //! A file that says whom to trust, in any of the forms that others write: what it is, is seen by
 //! what is in it.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::allowed_signers::{AllowedSigners, AllowedSignersError};
 use super::minisign_key::{self, KeyNumber};
 use super::openpgp::{Certificate, CertificateError};
@@ -77,7 +80,7 @@ impl KeyFile {
             Ok(text) if !text.starts_with("-----BEGIN PGP PUBLIC") => text,
             Ok(_) | Err(_) => return openpgp(bytes),
         };
-        if text.contains("PRIVATE KEY") || text.contains("encrypted secret key") {
+        if is_private(text) {
             return Err(KeyFileError::Private);
         }
         if text.contains("-----BEGIN ") {
@@ -110,6 +113,18 @@ impl KeyFile {
     }
 }
 
+/// Whether it is a file that only its owner may have: of PEM (OpenSSH's too), PuTTY, or minisign,
+/// whose secret keys have 158 bytes, encrypted or not.
+fn is_private(text: &str) -> bool {
+    let is_begin = |line: &str| line.starts_with("-----BEGIN ") && line.contains("PRIVATE KEY");
+    let is_minisign = |line: &str| {
+        STANDARD.decode(line.trim_ascii()).is_ok_and(|key| key.len() == 158 && key.starts_with(b"Ed"))
+    };
+    text.starts_with("PuTTY-User-Key-File")
+        || text.lines().any(is_begin)
+        || text.lines().take(2).any(is_minisign)
+}
+
 fn openpgp(bytes: &[u8]) -> Result<KeyFile, KeyFileError> {
     let certificate = Certificate::parse(bytes)?;
     match certificate.is_of_one_key() {
@@ -139,19 +154,25 @@ mod tests {
         assert!(matches!(parse(alone), Ok(KeyFile::Minisign(_, read)) if read == key));
         assert!(matches!(parse(&format!("# us\n{line}\n{line}")), Ok(KeyFile::Ssh(keys)) if keys.len() == 2));
         assert!(matches!(parse(&format!("me@host {line}")), Ok(KeyFile::AllowedSigners(_))));
+        let comment = format!("# the PRIVATE KEY is in KMS\nme@host {line}");
+        assert!(matches!(parse(&comment), Ok(KeyFile::AllowedSigners(_))));
     }
 
     #[test]
     fn what_is_no_key_file_is_told_with_what_to_do() {
         let key = PublicKey::ed25519(&RAW).unwrap();
         let line = ssh_key::to_line(&key, "");
+        let secret = [&b"EdScB2"[..], &[0; 152]].concat();
         for (text, part) in [
             (String::new(), "names no key"),
             ("# nobody\n".into(), "names no key"),
             ("-----BEGIN PRIVATE KEY-----\n".into(), "name the file with the public one"),
             ("-----BEGIN CERTIFICATE-----\n".into(), "certificate"),
             ("untrusted comment: a\nRWQ\n".into(), "no minisign public key"),
-            ("untrusted comment: minisign encrypted secret key\nRWQ\n".into(), "private key"),
+            (format!("untrusted comment: mine\n{}\n", STANDARD.encode(secret)), "private key"),
+            ("PuTTY-User-Key-File-3: ssh-ed25519\n".into(), "private key"),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\n".into(), "private key"),
+            ("-----BEGIN PGP PRIVATE KEY BLOCK-----\n".into(), "private key"),
             (format!("{line}\nssh-ed25519 AAAA"), "line 2: "),
             ("hello\n".into(), "line 1: write PRINCIPALS"),
             ("-----BEGIN PGP PUBLIC KEY BLOCK-----\n".into(), "no OpenPGP certificate"),
