@@ -55,18 +55,33 @@ pub enum SshMalformed {
     /// Two of them: `ssh-keygen` looks at the first only.
     #[error("it holds more than one SSH signature")]
     Several,
-    /// The blob.
-    #[error("the SSH signature is damaged, or of another version than 1")]
+    /// The blob ends too soon, or begins with something else.
+    #[error("the SSH signature is damaged")]
     Blob,
+    /// Another version of the format.
+    #[error("the SSH signature is of version {0}, and only version 1 is known")]
+    Version(u32),
+    /// What a later version may put there. It is not covered by what is signed.
+    #[error("the SSH signature holds something in its reserved field, which must be empty")]
+    Reserved,
+    /// What is after the last field. It is not covered by what is signed either.
+    #[error("the SSH signature has more bytes than its fields")]
+    Trailing,
     /// The public key in it.
     #[error("the key in the SSH signature is not usable: {0}")]
     Key(#[from] SshKeyError),
     /// The hash.
     #[error("the SSH signature is over another hash than sha256 and sha512")]
     Hash,
+    /// RSA with SHA-1, whatever hash the message was reduced with before. OpenSSH refuses it too.
+    #[error("the SSH signature is made with SHA-1 (ssh-rsa); sign with rsa-sha2-512")]
+    Sha1,
     /// How it was signed.
-    #[error("the SSH signature is of an algorithm that its key does not have, or of a weak one")]
+    #[error("the SSH signature is of an algorithm that its key does not have")]
     Algorithm,
+    /// The two numbers of ECDSA.
+    #[error("the SSH signature is no pair of positive numbers in their shortest form")]
+    Numbers,
     /// What it is for.
     #[error("the SSH signature has no usable namespace")]
     Namespace,
@@ -95,26 +110,28 @@ impl SshSignature {
         Self { key, namespace: namespace.to_owned(), hash: HashAlgorithm::Sha512, algorithm, signature }
     }
 
-    /// Reads a signature. A line may be of any length and end in CR and LF, and anything may follow
-    /// the end; nothing may come before the beginning.
+    /// Reads a signature. Lines may be of any length, indented, and end in CR and LF, and anything
+    /// may follow the end; nothing may come before the beginning. That is what `ssh-keygen` takes,
+    /// but for a second signature, of which it takes no notice.
     ///
     /// # Errors
     /// [`SshMalformed`].
     pub fn parse(text: &[u8]) -> Result<Self, SshMalformed> {
         let text = std::str::from_utf8(text).map_err(|_| SshMalformed::Armor)?;
-        let mut lines = text.lines().map(str::trim_end);
+        let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
         if lines.next() != Some(BEGIN) {
             return Err(SshMalformed::Armor);
         }
         let mut body = String::new();
         loop {
             match lines.next() {
-                Some(END) => break,
-                Some(line) => body.push_str(line.trim_start()),
+                Some(line) if line.starts_with(END) => break,
+                // Blanks of ASCII only: `ssh-keygen` knows no others.
+                Some(line) => body.push_str(line.trim_ascii()),
                 None => return Err(SshMalformed::Armor),
             }
         }
-        if lines.any(|line| line == BEGIN) {
+        if lines.any(|line| line.starts_with(BEGIN)) {
             return Err(SshMalformed::Several);
         }
         Self::of_blob(&STANDARD.decode(&body).map_err(|_| SshMalformed::Armor)?)
@@ -122,36 +139,25 @@ impl SshSignature {
 
     fn of_blob(blob: &[u8]) -> Result<Self, SshMalformed> {
         let mut reader = Reader::new(blob.strip_prefix(MAGIC).ok_or(SshMalformed::Blob)?);
-        if reader.u32() != Some(VERSION) {
-            return Err(SshMalformed::Blob);
+        match reader.u32() {
+            Some(VERSION) => {}
+            Some(version) => return Err(SshMalformed::Version(version)),
+            None => return Err(SshMalformed::Blob),
         }
         let mut next = || reader.string().ok_or(SshMalformed::Blob);
         let (key, namespace, reserved, hash, inner) = (next()?, next()?, next()?, next()?, next()?);
-        if !reader.is_empty() || !reserved.is_empty() {
-            return Err(SshMalformed::Blob); // what stands there is not covered by what is signed
+        if !reader.is_empty() {
+            return Err(SshMalformed::Trailing);
+        }
+        if !reserved.is_empty() {
+            return Err(SshMalformed::Reserved);
         }
         let key = ssh_key::from_blob(key)?;
         let namespace = String::from_utf8(namespace.to_vec()).map_err(|_| SshMalformed::Namespace)?;
         check_namespace(&namespace)?;
         let is_it = |known: &HashAlgorithm| hash_name(*known).is_some_and(|name| name.as_bytes() == hash);
         let hash = HashAlgorithm::ALL.into_iter().find(is_it).ok_or(SshMalformed::Hash)?;
-        let mut inner = Reader::new(inner);
-        let (name, signature) = (inner.string(), inner.string());
-        let (Some(name), Some(signature), true) = (name, signature, inner.is_empty()) else {
-            return Err(SshMalformed::Blob);
-        };
-        let algorithm = algorithm(&key, name).ok_or(SshMalformed::Algorithm)?;
-        let signature = match key.kind() {
-            KeyKind::Ed25519 | KeyKind::Rsa { .. } => signature.to_vec(),
-            KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => {
-                let mut numbers = Reader::new(signature);
-                let (r, s) = (numbers.mpint(), numbers.mpint());
-                let (Some(r), Some(s), true) = (r, s, numbers.is_empty()) else {
-                    return Err(SshMalformed::Blob);
-                };
-                ecdsa::to_der(r, s)
-            }
-        };
+        let (algorithm, signature) = inner_signature(&key, inner)?;
         Ok(Self { key, namespace, hash, algorithm, signature })
     }
 
@@ -200,6 +206,32 @@ impl SshSignature {
         let signed = signed_message(&self.namespace, digests.value(self.hash)?);
         Some(self.key.verify(self.algorithm, Message::Raw(&signed), &self.signature))
     }
+}
+
+/// How a key signed, and with what result: of ECDSA in DER.
+fn inner_signature(key: &PublicKey, inner: &[u8]) -> Result<(SigningAlgorithm, Vec<u8>), SshMalformed> {
+    let mut inner = Reader::new(inner);
+    let (name, signature) =
+        (inner.string().ok_or(SshMalformed::Blob)?, inner.string().ok_or(SshMalformed::Blob)?);
+    if !inner.is_empty() {
+        return Err(SshMalformed::Trailing);
+    }
+    let is_sha1 = name == b"ssh-rsa" && matches!(key.kind(), KeyKind::Rsa { .. });
+    let unknown = if is_sha1 { SshMalformed::Sha1 } else { SshMalformed::Algorithm };
+    let algorithm = algorithm(key, name).ok_or(unknown)?;
+    let signature = match key.kind() {
+        KeyKind::Ed25519 | KeyKind::Rsa { .. } => signature.to_vec(),
+        KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => {
+            let mut numbers = Reader::new(signature);
+            let (r, s) = (numbers.mpint(), numbers.mpint());
+            let (Some(r), Some(s)) = (r, s) else { return Err(SshMalformed::Numbers) };
+            if !numbers.is_empty() {
+                return Err(SshMalformed::Trailing);
+            }
+            ecdsa::to_der(r, s)
+        }
+    };
+    Ok((algorithm, signature))
 }
 
 const fn hash_name(hash: HashAlgorithm) -> Option<&'static str> {
