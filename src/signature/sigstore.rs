@@ -3,11 +3,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::suffix::Suffix;
 use crate::digest::algorithm::{HashAlgorithm, HashValue};
 use crate::digest::set::DigestSet;
+use crate::escape::Escaped;
 use crate::trust::PublicKey;
 use crate::trust::{KeyKind, Message, SigningAlgorithm};
 
@@ -15,6 +17,8 @@ use crate::trust::{KeyKind, Message, SigningAlgorithm};
 pub(super) const SUFFIX: Suffix = Suffix::new(".sigstore.json");
 
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// The same version, as the first versions had it (`sigstore_bundle.proto`, `media_type`).
+const OLD_MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.3";
 const SHA256: &str = "SHA2_256";
 
 /// A bundle.
@@ -28,12 +32,25 @@ pub struct Bundle {
 /// Why bytes are no bundle that can be judged with a public key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleMalformed {
-    /// Not the form, or something in it that is not known.
-    #[error("it is no sigstore bundle of a public key: {0}")]
+    /// Not the form, or something in it that is not known. The words quote the bundle, and so do its
+    /// senders.
+    #[error("it is no sigstore bundle of a public key: {}", Escaped::text(.0))]
     Json(String),
     /// Another version.
     #[error("it is a sigstore bundle of another version than 0.3")]
     Version,
+    /// X.509: who signed is to be told from an identity, and a log.
+    #[error("certificate bundles are not supported yet; sign with a key (cosign sign-blob --key)")]
+    Certificate,
+    /// Entries of a transparency log, or timestamps. To take no notice of them would be to say that
+    /// they were checked.
+    #[error(
+        "bundles with entries of a transparency log or timestamps are not supported yet; sign without uploading to a log"
+    )]
+    Log,
+    /// An in-toto attestation.
+    #[error("it is an attestation (dsseEnvelope) and no signature of a file")]
+    Attestation,
     /// Another digest.
     #[error("its digest is not a SHA-256")]
     Digest,
@@ -47,13 +64,33 @@ pub enum BundleMalformed {
 struct Json {
     media_type: String,
     verification_material: Material,
-    message_signature: MessageSignature,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_signature: Option<MessageSignature>,
+    /// Here and below: what is known, and not supported.
+    #[serde(default, skip_serializing)]
+    dsse_envelope: Option<IgnoredAny>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Material {
-    public_key: Hint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<Hint>,
+    #[serde(default, skip_serializing)]
+    certificate: Option<IgnoredAny>,
+    #[serde(default, skip_serializing)]
+    x509_certificate_chain: Option<IgnoredAny>,
+    #[serde(default, skip_serializing)]
+    tlog_entries: Vec<IgnoredAny>,
+    #[serde(default, skip_serializing)]
+    timestamp_verification_data: Timestamps,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Timestamps {
+    #[serde(default)]
+    rfc3161_timestamps: Vec<IgnoredAny>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -89,16 +126,30 @@ impl Bundle {
     pub fn parse(bytes: &[u8]) -> Result<Self, BundleMalformed> {
         let json: Json =
             serde_json::from_slice(bytes).map_err(|error| BundleMalformed::Json(error.to_string()))?;
-        if json.media_type != MEDIA_TYPE {
+        if ![MEDIA_TYPE, OLD_MEDIA_TYPE].contains(&json.media_type.as_str()) {
             return Err(BundleMalformed::Version);
         }
-        let MessageSignature { message_digest, signature } = json.message_signature;
+        let material = json.verification_material;
+        if material.certificate.is_some() || material.x509_certificate_chain.is_some() {
+            return Err(BundleMalformed::Certificate);
+        }
+        // Empty lists say nothing; some programs write them.
+        let Timestamps { rfc3161_timestamps: timestamps } = material.timestamp_verification_data;
+        if !(material.tlog_entries.is_empty() && timestamps.is_empty()) {
+            return Err(BundleMalformed::Log);
+        }
+        if json.dsse_envelope.is_some() {
+            return Err(BundleMalformed::Attestation);
+        }
+        let missing = |field: &str| BundleMalformed::Json(format!("there is no {field} in it"));
+        let Hint { hint } = material.public_key.ok_or_else(|| missing("publicKey"))?;
+        let MessageSignature { message_digest, signature } =
+            json.message_signature.ok_or_else(|| missing("messageSignature"))?;
         let decode = |text: &str| STANDARD.decode(text).map_err(|_| BundleMalformed::Base64);
         let digest = decode(&message_digest.digest)?;
         if message_digest.algorithm != SHA256 || digest.len() != HashAlgorithm::Sha256.digest_len() {
             return Err(BundleMalformed::Digest);
         }
-        let hint = json.verification_material.public_key.hint;
         Ok(Self { hint, digest, signature: decode(&signature)? })
     }
 
@@ -109,14 +160,18 @@ impl Bundle {
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         let json = Json {
             media_type: MEDIA_TYPE.to_owned(),
-            verification_material: Material { public_key: Hint { hint: self.hint.clone() } },
-            message_signature: MessageSignature {
+            verification_material: Material {
+                public_key: Some(Hint { hint: self.hint.clone() }),
+                ..Material::default()
+            },
+            message_signature: Some(MessageSignature {
                 message_digest: MessageDigest {
                     algorithm: SHA256.to_owned(),
                     digest: STANDARD.encode(&self.digest),
                 },
                 signature: STANDARD.encode(&self.signature),
-            },
+            }),
+            dsse_envelope: None,
         };
         Ok(serde_json::to_string(&json)? + "\n")
     }

@@ -131,12 +131,25 @@ fn minisign_signatures_are_read_as_they_are_made() {
     for harmless in harmless {
         assert_eq!(MinisignSignature::parse(harmless.as_bytes()), Ok(made.clone()), "{harmless:?}");
     }
-    for wrong in [
-        text.clone() + "more",
-        format!("\n{text}"),
-        text.replacen("trusted comment: t", "trusted comment:t", 1),
+    let untrusted = |len: usize| text.replacen("signature from kms-sig", &"a".repeat(len), 1);
+    assert_eq!(MinisignSignature::parse(untrusted(1003).as_bytes()), Ok(made.clone()));
+    for (wrong, flaw) in [
+        (format!("\n{text}"), MinisignMalformed::Lines),
+        (text.replacen("trusted comment: t", "trusted comment:t", 1), MinisignMalformed::Lines),
+        (text.clone() + "more", MinisignMalformed::Trailing),
+        (text.clone() + &text, MinisignMalformed::Trailing),
+        (untrusted(1004), MinisignMalformed::LongLine(1)),
+        (untrusted(1003).replace('\n', "\r\n"), MinisignMalformed::LongLine(1)),
+        (text.replacen("file:", &"a".repeat(8174), 1), MinisignMalformed::LongLine(3)),
+        (text.replacen("kms-sig\n", "kms-sig\0\n", 1), MinisignMalformed::Control(1)),
+        (text.replacen("hashed", "hashed\0", 1), MinisignMalformed::Control(3)),
+        (text.replacen("hashed\n", "hashed\r\r\n", 1), MinisignMalformed::Control(3)),
+        (text.replacen("hashed", "\u{85}hashed", 1), MinisignMalformed::Control(3)),
+        (text.replacen("\nRU", "\nRU=", 1), MinisignMalformed::Line(2)),
+        (text.replacen("\nRU", "\nRX", 1), MinisignMalformed::Algorithm),
+        (text.replacen("==\n", "\n", 2), MinisignMalformed::Line(4)),
     ] {
-        assert_eq!(MinisignSignature::parse(wrong.as_bytes()), Err(MinisignMalformed::Lines), "{wrong:?}");
+        assert_eq!(MinisignSignature::parse(wrong.as_bytes()), Err(flaw), "{wrong:?}");
     }
     // The old form is told apart, and is no signature of the hash.
     let old = MinisignSignature::parse(text.replacen("\nRU", "\nRW", 1).as_bytes()).unwrap();
@@ -168,12 +181,51 @@ fn bundles_are_read_as_they_are_made() {
     for (from, to) in [
         ("v0.3", "v0.2"),
         ("SHA2_256", "SHA2_512"),
-        ("publicKey", "x509CertificateChain"),
+        ("\"mediaType\"", "\"mediaType\":\"\",\"mediaType\""),
         ("\"hint\"", "\"hints\""),
         ("mediaType", "media_type"),
         ("}}", "},\"more\":1}"),
     ] {
         assert!(Bundle::parse(text.replacen(from, to, 1).as_bytes()).is_err(), "{from}");
+    }
+}
+
+#[test]
+fn a_bundle_that_is_not_taken_is_told_by_what_it_is() {
+    let answer = p256().0.sign(&SystemRandom::new(), b"a").unwrap();
+    let digest = digests(b"a").value(HashAlgorithm::Sha256).unwrap().clone();
+    let made = Bundle::new(&p256().1, &digest, answer.as_ref());
+    let text = made.to_json().unwrap();
+    let key = format!("\"publicKey\":{{\"hint\":\"{}\"}}", made.hint());
+    let with = |more: &str| text.replacen(&key, &format!("{key},{more}"), 1);
+    let old = text.replacen("bundle.v0.3+json", "bundle+json;version=0.3", 1);
+    for same in [
+        old.as_str(),
+        &with("\"tlogEntries\":[]"),
+        &with("\"timestampVerificationData\":{\"rfc3161Timestamps\":[]}"),
+        &text.replace(',', ",\r\n\t"),
+    ] {
+        assert_eq!(Bundle::parse(same.as_bytes()), Ok(made.clone()), "{same}");
+    }
+    for (text, flaw) in [
+        (text.replacen("v0.3", "v0.4", 1), BundleMalformed::Version),
+        (text.replacen(&key, "\"certificate\":{\"rawBytes\":\"\"}", 1), BundleMalformed::Certificate),
+        (with("\"x509CertificateChain\":{}"), BundleMalformed::Certificate),
+        (with("\"tlogEntries\":[{}]"), BundleMalformed::Log),
+        (with("\"timestampVerificationData\":{\"rfc3161Timestamps\":[{}]}"), BundleMalformed::Log),
+        (text.replacen("messageSignature\":{", "dsseEnvelope\":{", 1), BundleMalformed::Attestation),
+        (text.replacen("SHA2_256", "SHA2_512", 1), BundleMalformed::Digest),
+        (text.replacen("\"digest\":\"", "\"digest\":\"_", 1), BundleMalformed::Base64),
+    ] {
+        assert_eq!(Bundle::parse(text.as_bytes()), Err(flaw), "{text}");
+    }
+    for (text, part) in [
+        (text.replacen(&key, "", 1), "no publicKey"),
+        (with("\"\\u001b[2K\\u202e\":1"), "unknown field `\\x1b[2K\\u{202e}`"),
+    ] {
+        let told = Bundle::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(told.contains(part), "{told}");
+        assert!(!told.contains(char::is_control), "P9: {told:?}");
     }
 }
 
