@@ -278,3 +278,6 @@ impl<'a> PublicVerifier<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
