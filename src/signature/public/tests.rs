@@ -192,9 +192,9 @@ fn bundles_are_read_as_they_are_made() {
 
 #[test]
 fn a_bundle_that_is_not_taken_is_told_by_what_it_is() {
-    let answer = p256().0.sign(&SystemRandom::new(), b"a").unwrap();
+    let answer = ecdsa_key().0.sign(&SystemRandom::new(), b"a").unwrap();
     let digest = digests(b"a").value(HashAlgorithm::Sha256).unwrap().clone();
-    let made = Bundle::new(&p256().1, &digest, answer.as_ref());
+    let made = Bundle::new(&ecdsa_key().1, &digest, answer.as_ref());
     let text = made.to_json().unwrap();
     let key = format!("\"publicKey\":{{\"hint\":\"{}\"}}", made.hint());
     let with = |more: &str| text.replacen(&key, &format!("{key},{more}"), 1);
