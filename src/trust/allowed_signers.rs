@@ -91,10 +91,10 @@ impl AllowedSigners {
     pub fn parse(text: &str) -> Result<Self, AllowedSignersError> {
         let mut entries = Vec::new();
         for (i, line) in text.lines().enumerate() {
-            // Blanks of ASCII only: to OpenSSH others are part of a name.
-            let line = line.trim_ascii();
-            if !line.is_empty() && !line.starts_with('#') {
-                entries.push(entry(line).map_err(|flaw| AllowedSignersError { line: i + 1, flaw })?);
+            // To OpenSSH other blanks than these are part of a name.
+            let text = line.trim_matches([' ', '\t', '\r']);
+            if !text.is_empty() && !text.starts_with('#') {
+                entries.push(entry(text).map_err(|flaw| AllowedSignersError { line: i + 1, flaw })?);
             }
         }
         Ok(Self(entries))
@@ -359,6 +359,27 @@ mod tests {
             assert_eq!(told, AllowedSignersError { line: 2, flaw }, "{line}");
         }
         assert!(AllowedSigners::parse("# nobody\n").unwrap().is_empty());
+    }
+
+    /// `tests/vectors/signers.py` asked the stock tool about each of these lines.
+    #[test]
+    fn p11_a_line_that_is_read_allows_what_it_allows_to_openssh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/public/signers.json");
+        let lines: Vec<(String, bool)> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let (mut read, mut refused) = (0, 0);
+        for (line, openssh_accepts) in lines {
+            let text = line.replace("KEY", KEY) + "\n";
+            match AllowedSigners::parse(&text) {
+                Ok(signers) => {
+                    read += 1;
+                    let who = signers.who(&key(), "file", Some("me"), 1_796_000_000);
+                    assert_eq!(who.is_ok(), openssh_accepts, "{line:?}: {who:?}");
+                }
+                // OpenSSH skips the line then, or reads it as nobody would have meant it.
+                Err(_) => refused += usize::from(openssh_accepts),
+            }
+        }
+        assert!(read > 140 && refused < 30, "{read} are read; {refused} only by OpenSSH");
     }
 
     #[test]
