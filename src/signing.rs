@@ -14,7 +14,7 @@ mod verifier;
 
 pub use crate::signature::{Formats, Reason};
 pub use batch::SignedBatch;
-pub use public_signer::{Fitted, Form, PublicSigner, UnfitKey, written_at};
+pub use public_signer::{Fitted, Form, NAME_NOTATION, PublicSigner, UnfitKey, written_at};
 pub use public_verifier::{Claimed, NotVouched, PublicVerifier, Vouched};
 pub use request::{DecryptReply, DecryptRequest, OpenedSignature};
 pub use signed::Signed;

@@ -3,14 +3,20 @@
 //! Asks neither KMS nor the keyring, so nothing shown is proven; the words say "claims" where a
 //! forger could have written it.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::{Failure, answer, complain_missing, input};
 use crate::cli::Show;
 use crate::digest::Digest;
+use crate::digest::algorithm::HashAlgorithm;
+use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::kms::local;
 use crate::signature::batch::Batch;
 use crate::signature::ciphertext::{self, Form};
-use crate::signature::{Clue, MAX_CIPHERTEXT, MAX_LEN, Malformed, Signature};
+use crate::signature::{Clue, MAX_CIPHERTEXT, MAX_LEN, Malformed, PublicSignature, Signature};
+use crate::signing::NAME_NOTATION;
+use crate::trust::ssh_key;
 
 /// What a ciphertext is, if it can be recognised.
 const OF_A_KEYRING: &str = ", ciphertext of a kms-sig keyring";
@@ -23,10 +29,14 @@ const OF_AWS: &str = "AWS KMS or a service like it";
 /// # Errors
 /// `Read`, `Output`.
 pub(crate) fn run(arguments: &Show) -> Result<Exit, Failure> {
-    let Some(bytes) = input::signature(&arguments.sig)? else {
+    let Some(bytes) = input::public_signature(&arguments.sig)? else {
         complain_missing(&arguments.sig);
         return Ok(Exit::Invalid);
     };
+    if let Some(shown) = PublicSignature::parse(&bytes).ok().and_then(|read| describe_public(&read, &bytes)) {
+        answer(&shown)?;
+        return Ok(Exit::Done);
+    }
     match (Signature::parse(&bytes), Clue::of(&bytes)) {
         // It may be a ciphertext, as anything may; it is not believed to be.
         (Ok(_), Some(clue)) => {
@@ -43,6 +53,45 @@ pub(crate) fn run(arguments: &Show) -> Result<Exit, Failure> {
             Ok(Exit::Invalid)
         }
     }
+}
+
+/// What a signature says that a public key verifies. `None`: of bytes without a form nothing is
+/// known.
+fn describe_public(signature: &PublicSignature, bytes: &[u8]) -> Option<String> {
+    let mut lines = vec![format!("size: {} bytes", bytes.len())];
+    lines.extend(match signature {
+        PublicSignature::Ssh(signature) => vec![
+            format!("format: SSH signature, over {}", signature.hash()),
+            format!("claims key: {} {}", signature.key().kind(), ssh_key::fingerprint(signature.key())),
+            format!("claims namespace: {}", Escaped::text(signature.namespace())),
+        ],
+        PublicSignature::Minisign(signature) => vec![
+            match signature.is_legacy() {
+                true => "format: minisign signature, of the old form".to_owned(),
+                false => format!("format: minisign signature, over {}", HashAlgorithm::Blake2b512),
+            },
+            format!("claims key: {}", signature.number()),
+            format!("claims: {}", Escaped::text(signature.trusted_comment())),
+        ],
+        PublicSignature::OpenPgp(signature) => {
+            let made = UNIX_EPOCH + Duration::from_secs(signature.created().into());
+            let name = signature.notation(NAME_NOTATION);
+            let mut lines = vec![
+                format!("format: OpenPGP signature of version 4, over {}", signature.hash()),
+                format!("claims key: {}", hex::encode_upper(signature.issuer())),
+                format!("claims time: {}", humantime::format_rfc3339_seconds(made)),
+            ];
+            lines.extend(name.map(|name| format!("claims file: {}", Escaped::text(&name))));
+            lines
+        }
+        PublicSignature::Sigstore(bundle) => vec![
+            format!("format: sigstore bundle 0.3 of a public key, over {}", HashAlgorithm::Sha256),
+            format!("claims key: {}", Escaped::text(bundle.hint())),
+        ],
+        PublicSignature::Der(_) => return None,
+    });
+    lines.push(format!("sha512: {}", Digest::of(bytes)));
+    Some(lines.join("\n"))
 }
 
 fn describe(signature: &Signature) -> String {

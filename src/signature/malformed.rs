@@ -15,7 +15,7 @@ pub enum Malformed {
     #[error("the signature is longer than {MAX_CIPHERTEXT} bytes")]
     TooLong,
     /// Another program's signature.
-    #[error("this is {0}, which kms-sig did not make")]
+    #[error("this is {0}; verify it with a public key (--trust)")]
     Foreign(Foreign),
     /// It begins as a batch signature does, and is none.
     #[error("this is no batch signature: {0}")]

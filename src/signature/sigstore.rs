@@ -32,8 +32,8 @@ pub struct Bundle {
 /// Why bytes are no bundle that can be judged with a public key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleMalformed {
-    /// Not the form, or something in it that is not known. The words quote the bundle, and so do its
-    /// senders.
+    /// Not the form, or something in it that is not known. The words quote the bundle, and so do
+    /// its senders.
     #[error("it is no sigstore bundle of a public key: {}", Escaped::text(.0))]
     Json(String),
     /// Another version.

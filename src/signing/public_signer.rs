@@ -21,7 +21,7 @@ use crate::trust::{KeyKind, Message, PublicKey, SigningAlgorithm};
 const BEHIND: u64 = 5;
 
 /// What a signature notes of the file's name in OpenPGP.
-pub(super) const NAME_NOTATION: &str = "file@kms-sig";
+pub const NAME_NOTATION: &str = "file@kms-sig";
 
 /// A signature that is to be made: its format, and what that leaves to the signer.
 #[derive(Debug, Clone)]

@@ -679,9 +679,18 @@ fn a16_what_cannot_be_a_signature_is_invalid_without_asking_kms() {
         ),
         (b"", "the signature is empty"),
         (&[1; 6145], "the signature is longer than 6144 bytes"),
-        (b"-----BEGIN PGP SIGNATURE-----\n", "this is an OpenPGP signature, which kms-sig did not make"),
-        (b"untrusted comment: x\n", "this is a minisign or signify signature, which kms-sig did not make"),
-        (b"-----BEGIN SSH SIGNATURE-----\n", "this is an SSH signature, which kms-sig did not make"),
+        (
+            b"-----BEGIN PGP SIGNATURE-----\n",
+            "this is an OpenPGP signature; verify it with a public key (--trust)",
+        ),
+        (
+            b"untrusted comment: x\n",
+            "this is a minisign or signify signature; verify it with a public key (--trust)",
+        ),
+        (
+            b"-----BEGIN SSH SIGNATURE-----\n",
+            "this is an SSH signature; verify it with a public key (--trust)",
+        ),
     ];
     for (bytes, reason) in cases {
         place.write("f.sig", bytes);
@@ -1091,11 +1100,11 @@ fn show_names_what_is_no_signature_of_ours() {
         ),
         (
             b"-----BEGIN PGP SIGNATURE-----\n",
-            "size: 30 bytes\nformat: none of ours: this is an OpenPGP signature, which kms-sig did not make\n",
+            "size: 30 bytes\nformat: none of ours: this is an OpenPGP signature; verify it with a public key (--trust)\n",
         ),
         (
             b"-----BEGIN SSH SIGNATURE-----\n",
-            "size: 30 bytes\nformat: none of ours: this is an SSH signature, which kms-sig did not make\n",
+            "size: 30 bytes\nformat: none of ours: this is an SSH signature; verify it with a public key (--trust)\n",
         ),
     ];
     for (bytes, told) in cases {

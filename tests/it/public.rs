@@ -228,6 +228,9 @@ fn p11_verify_trust_says_who_signed_and_takes_whatever_format_lies_there() {
         place.run([&["sign", "local:ed25519", "f", "--format", format], more].concat()).exits(0);
         let trust = format!("ed25519.{form}");
         let told = place.run(["verify", "f", "--trust", &trust]).exits(0).complains("");
+        let shown = place.run(["show", &format!("f{suffix}")]).exits(0).complains("");
+        let shown = String::from_utf8_lossy(shown.stdout()).into_owned();
+        assert!(shown.contains("\nclaims key: ") && shown.contains("\nsha512: "), "{shown}");
         assert!(told.stdout().starts_with(who.as_bytes()), "{:?}", String::from_utf8_lossy(told.stdout()));
         let other = format!("p256.{}", if form == "minisign" { "openpgp" } else { form });
         let told = place.run(["verify", "f", &format!("f{suffix}"), "--trust", &other]).exits(1).says("");

@@ -228,9 +228,9 @@ pub(super) fn foreign() -> Vec<Case> {
     let fill = |count| Content::Repeat(1, count);
     let (empty, long) = ("the signature is empty", "the signature is longer than 6144 bytes");
     let (pgp, minisign, ssh) = (
-        "this is an OpenPGP signature, which kms-sig did not make",
-        "this is a minisign or signify signature, which kms-sig did not make",
-        "this is an SSH signature, which kms-sig did not make",
+        "this is an OpenPGP signature; verify it with a public key (--trust)",
+        "this is a minisign or signify signature; verify it with a public key (--trust)",
+        "this is an SSH signature; verify it with a public key (--trust)",
     );
     let armor = "-----BEGIN PGP SIGNATURE-----\n\niHUEABYKAB0WIQ==\n-----END PGP SIGNATURE-----\n";
     vec![
