@@ -237,7 +237,7 @@ impl PublicKey {
     /// as KMS answers them; those of Ed25519 have 64 bytes, those of RSA exactly as many as the
     /// modulus. What does not fit together, key, algorithm and digest, is `false`.
     pub fn verify(&self, algorithm: SigningAlgorithm, message: Message<'_>, signature: &[u8]) -> bool {
-        if !algorithm.fits(self.kind) || !message.fits(algorithm) || !self.has_length_of(signature) {
+        if !algorithm.fits(self.kind) || !message.fits(algorithm) || !self.has_form_of(signature) {
             return false;
         }
         let Ok(parsed) = ParsedPublicKey::new(verification(algorithm), &self.spki) else { return false };
@@ -251,10 +251,14 @@ impl PublicKey {
         answer.is_ok()
     }
 
-    /// Whether signatures of this key can be as long as this one.
-    fn has_length_of(&self, signature: &[u8]) -> bool {
+    /// Whether signatures of this key can be as long as this one and, of Ed25519, begin so. A point
+    /// of small order there takes the owner of the key to make it on purpose: libsodium, and so
+    /// minisign, refuses what others accept (P11).
+    fn has_form_of(&self, signature: &[u8]) -> bool {
         match self.kind {
-            KeyKind::Ed25519 => signature.len() == 64,
+            KeyKind::Ed25519 => {
+                signature.len() == 64 && signature.first_chunk().is_some_and(|r| ed25519::check(r).is_ok())
+            }
             KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => true,
             KeyKind::Rsa { bits } => usize::try_from(bits.div_ceil(8)) == Ok(signature.len()),
         }

@@ -148,6 +148,25 @@ flipped = bytearray(base64.b64decode(second))
 flipped[-1] ^= 1
 write("minisign.flipped.minisig", "\n".join([first, b64(flipped), third, fourth, ""]))
 
+# A signature that only the owner of the key can make, and that libsodium refuses: its R is the neutral element.
+secret = base64.b64decode(read("minisign.key").splitlines()[1])[62:126]
+half = hashlib.sha512(secret[:32]).digest()[:32]
+scalar = int.from_bytes(bytes([half[0] & 248]) + half[1:31] + bytes([half[31] & 127 | 64]), "little")
+order = 2**252 + 27742317777372353535851937790883648493
+r = bytes([1]) + bytes(31)
+
+
+def of_small_order(message):
+    h = int.from_bytes(hashlib.sha512(r + secret[32:] + message).digest(), "little")
+    return r + (h * scalar % order).to_bytes(32, "little")
+
+
+number = base64.b64decode(second)[2:10]
+signature, comment = of_small_order(hashlib.blake2b(read("payload")).digest()), "of small order"
+covering = of_small_order(signature + comment.encode())
+lines = [first, b64(b"ED" + number + signature), "trusted comment: " + comment, b64(covering), ""]
+write("minisign.small-order.minisig", "\n".join(lines))
+
 # DER: longer forms of the same two numbers, which OpenSSL refuses as well.
 for name in ("der-p256", "der-p384", "der-p521"):
     der = read(name + ".sig")
@@ -197,7 +216,7 @@ write("bundle-p256.twice.sigstore.json", twice + "\n")
 PYTHON
 
 mkdir -p "$out"
-find "$out" -type f ! -name cases.toml -delete
+find "$out" -type f ! -name cases.toml ! -name signers.json -delete
 cp payload allowed_signers fingerprints ssh-ed25519.pub ssh-ecdsa-*.pub ssh-rsa-3072.pub minisign.pub der-*.pem \
     ./*.sig ./*.minisig ./*.sigstore.json "$out"
 rm -f "$out"/*-cert.pub
