@@ -159,4 +159,6 @@ impl PublicSignature {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
