@@ -93,6 +93,9 @@ pub enum Failure {
     /// OpenPGP without a certificate.
     #[error("an OpenPGP signature by {0} needs the certificate of that key")]
     NoCertificate(String),
+    /// A principal, and nothing that says who that is.
+    #[error("--principal names somebody, and no --trust file is a list of allowed signers")]
+    NoSigners,
     /// Allowed signers of nobody.
     #[error("allowed signers say whose the key is, and no --principal is named")]
     NoPrincipal,
@@ -250,6 +253,7 @@ impl Failure {
             | Self::Unused { .. }
             | Self::NoCertificate(_)
             | Self::NoPrincipal
+            | Self::NoSigners
             | Self::NoUserId
             | Self::NoCreated(_)
             | Self::CreatedInFuture
@@ -314,6 +318,9 @@ impl Failure {
             Self::NoCertificate(key) => format!(
                 "make it once: kms-sig key public {key} --format openpgp --user-id 'NAME <ADDRESS>' > FILE; then --certificate FILE"
             ),
+            Self::NoSigners => {
+                "write a file of lines PRINCIPAL TYPE KEY, or leave --principal out".to_owned()
+            }
             Self::NoPrincipal => {
                 "add --principal releases@example.com: what ssh-keygen -I will name".to_owned()
             }

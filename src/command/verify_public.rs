@@ -28,6 +28,10 @@ pub(super) fn run(arguments: &Verify) -> Result<Exit, Failure> {
         let bytes = input::key_file(path)?;
         files.push(KeyFile::parse(&bytes).map_err(|source| Failure::KeyFile { file: quoted(path), source })?);
     }
+    let names_principals = files.iter().any(|file| matches!(file, KeyFile::AllowedSigners(_)));
+    if arguments.principal.is_some() && !names_principals {
+        return Err(Failure::NoSigners);
+    }
     let namespace = arguments.namespace.as_deref().unwrap_or(FILE_NAMESPACE);
     let verifier = PublicVerifier::new(&files, namespace, arguments.principal.as_deref());
     if arguments.sig == Some(Stream::Standard) && arguments.file == Stream::Standard {

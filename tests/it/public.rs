@@ -293,6 +293,10 @@ fn a_key_file_that_says_nobody_to_trust_is_a_matter_of_usage() {
     place.run(["verify", "f", "--trust", "missing"]).exits(3).complains_of("cannot read \"missing\"");
     place.run(["verify", "f", "--trust", "ed25519.minisign", "--key", "local:demo"]).exits(2);
     place.run(["verify", "f", "--namespace", "git"]).exits(2);
+    place
+        .run(["verify", "f", "--trust", "ed25519.minisign", "--principal", "a"])
+        .exits(2)
+        .complains_of("no --trust file is a list of allowed signers");
 }
 
 #[test]
