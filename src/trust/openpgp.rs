@@ -11,6 +11,7 @@ mod detached;
 mod draft;
 mod key;
 mod packet;
+mod signature;
 
 pub use armor::Block;
 pub use certificate::{Certificate, CertificateError, SelfSignature};

@@ -4,10 +4,13 @@
 //! A certificate is made or extended by one signature of its own key. The signatures that were
 //! there stay: with a newer one alone, Sequoia and others refuse all that was signed before it.
 
+use std::ops::RangeInclusive;
+
 use super::armor::Block;
 use super::draft::{Draft, hash_id};
 use super::key::PrimaryKey;
-use super::packet::{self, Packet, Reader, packet, subpacket};
+use super::packet::{self, CREATED, Packet, Reader, packet, subpacket};
+use super::signature::Signature;
 use crate::digest::algorithm::{HashAlgorithm, HashState, HashValue};
 
 /// The largest file that is read as one, in bytes.
@@ -15,9 +18,10 @@ const MAX_LEN: usize = 1024 * 1024;
 
 /// A positive certification of a user id.
 const CERTIFICATION: u8 = 0x13;
+/// Certifications of any kind.
+const CERTIFICATIONS: RangeInclusive<u8> = 0x10..=0x13;
 
 /// Types of subpackets.
-const CREATED: u8 = 2;
 const KEY_EXPIRES_AFTER: u8 = 9;
 const PREFERRED_CIPHERS: u8 = 11;
 const PREFERRED_HASHES: u8 = 21;
@@ -245,26 +249,9 @@ fn bindings(key: &PrimaryKey, packets: &[Packet<'_>]) -> Option<(usize, Binding)
 
 /// What a signature packet says, if the key made it over this user id.
 fn binding(key: &PrimaryKey, user_id: &[u8], body: &[u8]) -> Option<Binding> {
-    let mut reader = Reader::new(body);
-    let (4, 0x10..=0x13) = (reader.byte()?, reader.byte()?) else { return None };
-    let (algorithm, hash) = (reader.byte()?, reader.byte()?);
-    let hash = [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512]
-        .into_iter()
-        .find(|known| hash_id(*known) == hash)?;
-    let len = usize::from(reader.u16()?);
-    let hashed = reader.take(len)?;
-    let head = body.get(..6 + len)?;
-    let len = usize::from(reader.u16()?);
-    let (_unhashed, _left_digits) = (reader.take(len)?, reader.take(2)?);
-    let digest = {
-        let len = u32::try_from(head.len()).ok()?;
-        bound(key, user_id, hash).and(head).and(&[4, 0xFF]).and(&len.to_be_bytes()).finish()
-    };
-    let is_genuine = algorithm == key.algorithm() && key.verifies(&digest, reader);
+    let signature = Signature::parse(body).filter(|signature| CERTIFICATIONS.contains(&signature.kind))?;
     let mut binding = Binding { created: 0, expires: None };
-    let mut subpackets = Reader::new(hashed);
-    while !subpackets.is_empty() {
-        let (kind, body) = subpackets.subpacket()?;
+    for (kind, body) in signature.subpackets()? {
         match kind {
             CREATED => binding.created = u32::from_be_bytes(body.try_into().ok()?),
             KEY_EXPIRES_AFTER => {
@@ -274,7 +261,7 @@ fn binding(key: &PrimaryKey, user_id: &[u8], body: &[u8]) -> Option<Binding> {
             _ => {}
         }
     }
-    is_genuine.then_some(binding)
+    signature.is_by(key, bound(key, user_id, signature.hash)).then_some(binding)
 }
 
 #[cfg(test)]

@@ -3,24 +3,18 @@
 //! For recognising our own, nothing else: what others made is judged by a library with a policy.
 
 use super::armor::Block;
-use super::draft::hash_id;
+use super::draft::BINARY;
 use super::key::PrimaryKey;
-use super::packet::{self, Reader};
+use super::packet::{self, CREATED, ISSUER_FINGERPRINT, NOTATION, Reader};
+use super::signature::Signature;
 use crate::digest::algorithm::{HashAlgorithm, HashState};
-
-/// Types of subpackets.
-const CREATED: u8 = 2;
-const NOTATION: u8 = 20;
-const ISSUER_FINGERPRINT: u8 = 33;
 
 /// A signature over a file.
 #[derive(Debug, Clone)]
 pub struct Detached {
-    /// What is hashed of it, after the file.
-    head: Vec<u8>,
-    numbers: Vec<u8>,
+    /// Its packet.
+    body: Vec<u8>,
     hash: HashAlgorithm,
-    algorithm: u8,
     created: u32,
     issuer: [u8; 20],
     /// Texts that it notes, by name.
@@ -43,29 +37,18 @@ impl Detached {
         if packet.tag != packet::SIGNATURE || !packets.is_empty() {
             return None;
         }
-        let mut reader = Reader::new(packet.body);
-        let (4, 0x00) = (reader.byte()?, reader.byte()?) else { return None };
-        let (algorithm, hash) = (reader.byte()?, reader.byte()?);
-        let hash = [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512]
-            .into_iter()
-            .find(|known| hash_id(*known) == hash)?;
-        let len = usize::from(reader.u16()?);
-        let hashed = reader.take(len)?;
-        let head = packet.body.get(..6 + len)?.to_vec();
-        let len = usize::from(reader.u16()?);
-        let (_unhashed, _first_digits) = (reader.take(len)?, reader.take(2)?);
+        let signature = Signature::parse(packet.body).filter(|signature| signature.kind == BINARY)?;
         let (mut created, mut issuer, mut notations) = (None, None, Vec::new());
-        let mut subpackets = Reader::new(hashed);
-        while !subpackets.is_empty() {
-            match subpackets.subpacket()? {
+        for subpacket in signature.subpackets()? {
+            match subpacket {
                 (CREATED, time) => created = Some(u32::from_be_bytes(time.try_into().ok()?)),
                 (ISSUER_FINGERPRINT, [4, fingerprint @ ..]) => issuer = Some(fingerprint.try_into().ok()?),
                 (NOTATION, body) => notations.extend(notation(body)),
                 _ => {}
             }
         }
-        let numbers = reader.rest().to_vec();
-        Some(Self { head, numbers, hash, algorithm, created: created?, issuer: issuer?, notations })
+        let (hash, body) = (signature.hash, packet.body.to_vec());
+        Some(Self { body, hash, created: created?, issuer: issuer?, notations })
     }
 
     /// The fingerprint of the key that it says made it.
@@ -90,12 +73,8 @@ impl Detached {
 
     /// Whether this key made it over a file, of which a state of that function has taken all.
     pub fn is_by(&self, key: &PrimaryKey, content: HashState) -> bool {
-        let Ok(len) = u32::try_from(self.head.len()) else { return false };
-        let digest = content.and(&self.head).and(&[4, 0xFF]).and(&len.to_be_bytes()).finish();
-        self.algorithm == key.algorithm()
-            && self.issuer == key.fingerprint()
-            && digest.algorithm() == self.hash
-            && key.verifies(&digest, Reader::new(&self.numbers))
+        let is_its = self.issuer == key.fingerprint();
+        is_its && Signature::parse(&self.body).is_some_and(|signature| signature.is_by(key, content))
     }
 }
 

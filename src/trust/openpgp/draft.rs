@@ -2,19 +2,16 @@
 //! packet (RFC 9580, sections 5.2.3 and 5.2.4).
 
 use super::key::PrimaryKey;
-use super::packet::{self, packet, subpacket};
+use super::packet::{self, CREATED, ISSUER_FINGERPRINT, NOTATION, packet, subpacket};
 use crate::digest::algorithm::{HashAlgorithm, HashState, HashValue};
 use crate::trust::KeyKind;
 use crate::trust::ecdsa;
 
 /// A signature over a file, byte for byte.
-const BINARY: u8 = 0x00;
+pub(super) const BINARY: u8 = 0x00;
 
 /// Types of subpackets.
-const CREATED: u8 = 2;
 const ISSUER: u8 = 16;
-const NOTATION: u8 = 20;
-const ISSUER_FINGERPRINT: u8 = 33;
 
 /// A notation's value is text.
 const HUMAN_READABLE: [u8; 4] = [0x80, 0, 0, 0];

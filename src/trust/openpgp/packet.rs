@@ -11,6 +11,11 @@ pub(super) const PUBLIC_KEY: u8 = 6;
 /// Tag of a user id.
 pub(super) const USER_ID: u8 = 13;
 
+/// Kinds of subpackets that signatures of every type have.
+pub(super) const CREATED: u8 = 2;
+pub(super) const NOTATION: u8 = 20;
+pub(super) const ISSUER_FINGERPRINT: u8 = 33;
+
 /// A packet of this tag around `body`, with a header of the current form.
 pub(super) fn packet(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![0xC0 | tag];
@@ -71,11 +76,6 @@ impl<'a> Reader<'a> {
 
     pub(super) const fn is_empty(self) -> bool {
         self.0.is_empty()
-    }
-
-    /// All that is left.
-    pub(super) const fn rest(self) -> &'a [u8] {
-        self.0
     }
 
     pub(super) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
