@@ -188,7 +188,7 @@ fn key_public_of_aws_is_what_kms_has_and_of_another_key_nothing() {
     run.complains("");
     proxy.next(Fault::OtherKey);
     let other = place.run(["key", "public", &key]).exits(3).says("");
-    other.complains_of(&format!("GetPublicKey answered with another key: {OTHER_KEY}"));
+    other.complains_of(&format!("GetPublicKey under {key} was answered by {OTHER_KEY}"));
     proxy.next(Fault::ACCESS_DENIED);
     let denied = place.run(["key", "public", &key]).exits(3).says("");
     denied.complains_of("hint: allow kms:Sign and kms:GetPublicKey to signers");

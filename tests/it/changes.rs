@@ -238,7 +238,8 @@ fn a_pair_is_not_signed_while_only_one_file_of_it_has_moved() {
         for n in 0..4 {
             after_another(&place, &daemon, &format!("other-{n}"));
         }
-        assert!(!place.path(format!("in/{}.sig", if payload_first { "y" } else { "x" })).exists());
+        let another = format!("in/{}.sig", if payload_first { "y" } else { "x" });
+        assert!(!place.path(&another).exists(), "{another}: {:?}", daemon.events("signed"));
         rename(&place, &format!("in/x{second}"), &format!("in/y{second}"));
         daemon.until("known", || would(&place, "in/y") == "done");
         assert_eq!(place.read("in/y.sig"), signature);

@@ -7,7 +7,7 @@ use crate::clock::Moment;
 use crate::daemon::site::decided::is_decided;
 use crate::daemon::site::{Backend, Site, VersionOf};
 use crate::daemon::worker::Worker;
-use crate::daemon::worker::recheck::LAST_PAUSE;
+use crate::daemon::worker::recheck::{LAST_PAUSE, SIGNATURES_EACH};
 use crate::fs::RelPath;
 use crate::hold::Hold;
 use crate::kms::Kms;
@@ -46,7 +46,9 @@ impl<K: Kms, B: Backend> Worker<K, B> {
                         site.lone_signatures().note(&signature.stored(), path);
                     }
                 }
-                None if is_lost || self.rechecks.may_judge(now) => self.look_soon(path, now),
+                // Where it went to is known by then, if somebody moves the pair and began with it.
+                None if is_lost => self.look_soon(path, now + SIGNATURES_EACH),
+                None if self.rechecks.may_judge(now) => self.look_soon(path, now),
                 None => {}
             }
         }

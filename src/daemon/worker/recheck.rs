@@ -20,7 +20,7 @@ const MOST_SIGNATURES: usize = 10_000;
 /// Refused files looked at by the clock. The others are left to the scans (P10).
 const MOST_REFUSED: usize = 1_000;
 /// How often signatures are compared: state is asked for many at once.
-const SIGNATURES_EACH: Duration = Duration::from_millis(100);
+pub(crate) const SIGNATURES_EACH: Duration = Duration::from_millis(100);
 /// The first pause between two looks at a refused file, and the longest, after it doubled.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const LAST_PAUSE: Duration = Duration::from_secs(60);
