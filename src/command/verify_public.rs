@@ -34,7 +34,8 @@ pub(super) fn run(arguments: &Verify) -> Result<Exit, Failure> {
     }
     let namespace = arguments.namespace.as_deref().unwrap_or(FILE_NAMESPACE);
     let verifier = PublicVerifier::new(&files, namespace, arguments.principal.as_deref());
-    if arguments.sig == Some(Stream::Standard) && arguments.file == Stream::Standard {
+    let is_from_stdin = arguments.sig.as_ref().is_none_or(|sig| *sig == Stream::Standard);
+    if is_from_stdin && arguments.file == Stream::Standard {
         return Err(Failure::BothStandard);
     }
 

@@ -244,7 +244,7 @@ impl<'a> PublicVerifier<'a> {
             Err(NotVouched::Future)
         } else if signature.created() < key.created() {
             Err(NotVouched::NotYet)
-        } else if certificate.expires().is_some_and(|end| u64::from(end) <= made.max(claimed.now)) {
+        } else if certificate.expires().is_some_and(|end| u64::from(end) <= made) {
             Err(NotVouched::Expired)
         } else {
             match (signature.notation(NAME_NOTATION), claimed.name) {

@@ -294,6 +294,10 @@ fn a_key_file_that_says_nobody_to_trust_is_a_matter_of_usage() {
     place.run(["verify", "f", "--trust", "ed25519.minisign", "--key", "local:demo"]).exits(2);
     place.run(["verify", "f", "--namespace", "git"]).exits(2);
     place
+        .run(["verify", "-", "--trust", "ed25519.minisign"])
+        .exits(2)
+        .complains_of("cannot both be standard input");
+    place
         .run(["verify", "f", "--trust", "ed25519.minisign", "--principal", "a"])
         .exits(2)
         .complains_of("no --trust file is a list of allowed signers");

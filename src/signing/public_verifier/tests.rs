@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::Deserialize;
 
 use super::*;
+use crate::trust::openpgp::{Draft, PrimaryKey, SelfSignature};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/public")
@@ -145,5 +147,34 @@ fn p1_a_public_signature_with_one_changed_byte_is_valid_only_if_it_says_the_same
                 assert!(is_text, "{name}, byte {at}: DER has no byte that decides nothing");
             }
         }
+    }
+}
+
+/// As sqv has it: what was signed before the end is good for ever, and nothing is that comes from
+/// the future.
+#[test]
+fn a_certificate_is_judged_at_the_time_of_the_signature() {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let public = PublicKey::ed25519(pair.public_key().as_ref().try_into().unwrap()).unwrap();
+    let key = PrimaryKey::new(public, 1000);
+    let binding = SelfSignature::of_new(&key, "us", Some(1100));
+    let answer = pair.sign(binding.digest().as_bytes());
+    let certificate = binding.finish(answer.as_ref()).unwrap();
+    let files = [KeyFile::parse(certificate.as_bytes()).unwrap()];
+    let verifier = PublicVerifier::new(&files, "file", None);
+    for (made, now, expected) in [
+        (1000, 1000, None),
+        (1099, 5000, None),
+        (1100, 5000, Some(NotVouched::Expired)),
+        (1050, 1049, Some(NotVouched::Future)),
+        (999, 5000, Some(NotVouched::NotYet)),
+    ] {
+        let draft = Draft::of_file(&key, made, &[]);
+        let digests = DigestSet::of(DigestRequest::state(key.hash()), b"payload");
+        let digest = draft.digest(digests.state(key.hash()).unwrap().clone());
+        let packet = draft.finish(&digest, pair.sign(digest.as_bytes()).as_ref()).unwrap();
+        let signature = PublicSignature::parse(&packet).unwrap();
+        let judged = verifier.judge(&signature, &digests, Claimed { name: None, now }).unwrap();
+        assert_eq!(judged.err(), expected, "{made} {now}");
     }
 }
