@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::check::Found;
 use crate::support::files::{all_names, sign};
@@ -29,6 +30,7 @@ fn pair_in(place: &Place, dir: &Path, name: &str, content: &str) {
 
 /// How a run of the daemon ended, and what it said.
 fn watch(place: &Place) -> (bool, String) {
+    std::thread::sleep(Duration::from_millis(200)); // older than grace: what is younger is left
     let run = place.run(WATCH);
     // The summary last: of what a test prints the end is kept.
     let said = format!("{}{}", run.stderr(), String::from_utf8_lossy(run.stdout()));
