@@ -318,13 +318,13 @@ complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_sub
 json\t'One JSON object per line, for machines'
 journal\t'Entries of the systemd journal, with their fields'"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l format -d 'How it is written' -r -f -a "pem\t'PEM of the SubjectPublicKeyInfo, as OpenSSL and cosign read it'
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l format -d 'How it is written' -r -f -a "pem\t'The SubjectPublicKeyInfo as PEM, as OpenSSL and cosign read it'
 ssh\t'One line, as OpenSSH reads it'
 minisign\t'The file that minisign -p reads'
 openpgp\t'A certificate for gpg, gpgv, sq and sqv'
 allowed-signers\t'The file that ssh-keygen -Y verify -f reads'"
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l principal -d 'allowed-signers: whose key it is, as ssh-keygen -I names it' -r
-complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l user-id -d 'openpgp: whose key it is, as NAME <ADDRESS>' -r
+complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l user-id -d 'openpgp: whose key it is' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l created -d 'openpgp: when the key was made [default: of a local key, when it was]' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l expires -d 'openpgp: when the certificate ends [default: never]' -r
 complete -c kms-sig -n "__fish_kms_sig_using_subcommand key; and __fish_seen_subcommand_from public" -l renew -d 'openpgp: the certificate to extend; its earlier signatures stay' -r -F

@@ -52,15 +52,17 @@ pub struct PublicArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = KeyFormat::Pem)]
     pub(crate) format: KeyFormat,
     /// allowed-signers: whose key it is, as ssh-keygen -I names it
-    #[arg(long, value_name = "PRINCIPAL")]
+    #[arg(long, value_name = "PRINCIPAL", value_parser = principal)]
     pub(crate) principal: Option<String>,
-    /// openpgp: whose key it is, as NAME <ADDRESS>
+    /// openpgp: whose key it is
+    ///
+    /// A name, and an address of mail in angle brackets.
     #[arg(long, value_name = "USER_ID", value_parser = user_id, conflicts_with = "renew")]
     pub(crate) user_id: Option<String>,
     /// openpgp: when the key was made [default: of a local key, when it was]
     ///
     /// YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ. The fingerprint depends on it: the same arguments give
-    /// the same certificate.
+    /// the same one.
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "renew")]
     pub(crate) created: Option<u64>,
     /// openpgp: when the certificate ends [default: never]
@@ -74,7 +76,7 @@ pub struct PublicArgs {
 /// How a public key is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KeyFormat {
-    /// PEM of the SubjectPublicKeyInfo, as OpenSSL and cosign read it
+    /// The SubjectPublicKeyInfo as PEM, as OpenSSL and cosign read it
     Pem,
     /// One line, as OpenSSH reads it
     Ssh,
@@ -105,6 +107,17 @@ fn time(text: &str) -> Result<u64, String> {
     let time = humantime::parse_rfc3339(&moment).ok();
     let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     since.map(|since| since.as_secs()).ok_or_else(|| "write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ".to_owned())
+}
+
+/// One name, and no pattern: what has a meaning of its own in such a file is no part of it.
+fn principal(text: &str) -> Result<String, String> {
+    let is_meant = |c: char| c.is_whitespace() || c.is_control() || "\"#!*?,".contains(c);
+    match text.is_empty() || text.contains(is_meant) {
+        true => {
+            Err("write one name, as releases@example.com: without blanks and any of \" # ! * ? ,".to_owned())
+        }
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn user_id(text: &str) -> Result<String, String> {

@@ -148,7 +148,7 @@ impl fmt::Display for Clue {
             ),
             Self::OtherProgram(name) => write!(
                 f,
-                "\"{}\" is there, by its name a signature of another program, which is not verified here",
+                "\"{}\" is there, by its name a signature that a public key verifies (--trust KEYFILE)",
                 Escaped::new(name)
             ),
         }

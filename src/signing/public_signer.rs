@@ -4,6 +4,9 @@
 //! What KMS answered is verified with its public key before anybody sees it: a wrong answer is
 //! trouble, and never becomes a signature.
 
+use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
+
 use crate::digest::algorithm::{HashAlgorithm, HashValue};
 use crate::digest::set::{DigestRequest, DigestSet};
 use crate::key::{KeyArn, KeyId};
@@ -81,7 +84,7 @@ pub enum UnfitKey {
     #[error("the certificate is of another key")]
     AnotherKey,
     /// The certificate is not good any more.
-    #[error("the certificate expired at {0} seconds since 1970; extend it with kms-sig key public --renew")]
+    #[error("the certificate ended at {}; extend it with kms-sig key public --renew", day(*.0))]
     Expired(u32),
     /// What its format leaves to the signer cannot be written.
     #[error(transparent)]
@@ -89,6 +92,10 @@ pub enum UnfitKey {
     /// The same of a namespace.
     #[error("an SSH namespace has 1 to 255 printable characters")]
     Namespace,
+}
+
+fn day(seconds: u32) -> impl fmt::Display {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.into()))
 }
 
 /// A key of a key management service, together with its public half.

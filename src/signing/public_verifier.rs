@@ -68,7 +68,7 @@ pub enum NotVouched {
     #[error("its namespace is \"{}\", and not the one that is asked for", Escaped::text(.0))]
     Namespace(String),
     /// An SSH key that the file allows for others, or other uses.
-    #[error("the allowed signers do not allow its key for this principal")]
+    #[error("no list of allowed signers allows its key for this principal")]
     Principal,
     /// The same for this namespace.
     #[error("the allowed signers do not allow its key for this namespace")]
@@ -166,7 +166,11 @@ impl<'a> PublicVerifier<'a> {
         let (mut who, mut why) = (None, NotVouched::WrongKey);
         for file in self.files {
             match file {
-                KeyFile::Ssh(keys) if keys.contains(signature.key()) => who = Some(String::new()),
+                // Plain keys say nobody's name.
+                KeyFile::Ssh(keys) if keys.contains(signature.key()) => match self.principal {
+                    None => who = Some(String::new()),
+                    Some(_) => why = NotVouched::Principal,
+                },
                 KeyFile::AllowedSigners(signers) => {
                     match signers.who(signature.key(), self.namespace, self.principal, now) {
                         Ok(name) => who = Some(format!("{} with ", Escaped::text(&name))),

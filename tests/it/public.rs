@@ -276,7 +276,7 @@ fn p11_what_a_signature_binds_is_compared() {
     place
         .run([&verify[..], &["--principal", "other@example.com"]].concat())
         .exits(1)
-        .complains_of("do not allow its key for this principal");
+        .complains_of("no list of allowed signers allows its key for this principal");
     place.run([&verify[..], &["--principal", "release@example.com"]].concat()).exits(0);
 }
 
