@@ -59,7 +59,7 @@ pub enum NotVouched {
     #[error("it is a signature of the format {0}, and none of the key files is for those")]
     Format(&'static str),
     /// None of the trusted keys made it.
-    #[error("none of the trusted keys made it")]
+    #[error("none of the trusted keys made it of these bytes")]
     WrongKey,
     /// The key is trusted, and the signature is not of these bytes.
     #[error("it is not a signature of these bytes by the trusted key that it names")]
