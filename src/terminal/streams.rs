@@ -76,17 +76,25 @@ pub(crate) fn is_stdout_closed() -> bool {
 /// # Errors
 /// `EBADF`, if it is.
 pub(crate) fn check_path(path: &Path) -> io::Result<()> {
-    let Some(path) = path.to_str() else { return Ok(()) };
-    let number = match path {
+    number(path).map_or(Ok(()), check)
+}
+
+/// Whether a path is another name of standard output.
+pub(crate) fn is_stdout(path: &Path) -> bool {
+    number(path) == Some(1)
+}
+
+/// The descriptor that a path is another name of.
+fn number(path: &Path) -> Option<usize> {
+    match path.to_str()? {
         "/dev/stdin" => Some(0),
         "/dev/stdout" => Some(1),
         "/dev/stderr" => Some(2),
-        _ => {
-            let number = path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/proc/self/fd/"));
-            number.and_then(|number| number.parse().ok())
+        path => {
+            let number = path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/proc/self/fd/"))?;
+            number.parse().ok()
         }
-    };
-    number.map_or(Ok(()), check)
+    }
 }
 
 fn check(number: usize) -> io::Result<()> {

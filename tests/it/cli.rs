@@ -1176,3 +1176,17 @@ fn what_has_no_hint_in_its_message_has_one_below_it() {
     place.set("KMS_SIG_LOG", "kms_sig=loud");
     place.run(["version"]).exits(2).complains_of("\nhint: write for example KMS_SIG_LOG=kms_sig=debug\n");
 }
+
+#[test]
+fn standard_output_by_name_is_appended_to_where_it_is_redirected_so() {
+    for sig in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-"] {
+        let place = Place::with_keyring();
+        place.write("f", "payload\n");
+        place.write("log", "what was there before\n");
+        place.shell(&format!("\"$KMS_SIG\" sign local:demo f {sig} >> log")).exits(0);
+        let log = place.read("log");
+        let signature = log.strip_prefix(b"what was there before\n").expect("what was there before");
+        place.write("f.sig", signature);
+        place.run(["verify", "f", "--key", "local:demo"]).exits(0);
+    }
+}

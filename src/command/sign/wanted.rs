@@ -1,10 +1,14 @@
 //! Which signatures are asked for: keys and formats, from the arguments.
 
+use std::ffi::OsString;
+use std::path::Path;
+
 use super::super::Failure;
 use crate::cli::{FormatArg, Sign, SignFormat, Stream};
 use crate::key::KeyId;
 use crate::kms::Trouble;
 use crate::signature::Suffix;
+use crate::terminal::streams;
 
 /// A signature that is asked for.
 #[derive(Debug, Clone)]
@@ -61,9 +65,15 @@ pub(super) fn of(arguments: &Sign) -> Result<Operands, Failure> {
         }
         wanted.push(Wanted { key, format: *format, suffix });
     }
-    let sig = sig.map(Stream::from);
+    let sig = sig.map(destination);
     if wanted.len() > 1 && (sig.is_some() || file == Stream::Standard) {
         return Err(Failure::OnePlace);
     }
     Ok(Operands { file, sig, wanted })
+}
+
+/// Where a signature goes. Standard output under a name of its own is standard output: opened anew,
+/// what it is redirected to would be written from its beginning (`>> log`).
+fn destination(argument: OsString) -> Stream {
+    if streams::is_stdout(Path::new(&argument)) { Stream::Standard } else { Stream::from(argument) }
 }
