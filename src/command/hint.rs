@@ -116,7 +116,7 @@ pub(super) const fn unfit(error: &UnfitKey) -> Option<&'static str> {
         UnfitKey::Kind { .. } => Some("name another key, or another --format"),
         UnfitKey::AnotherKey => Some("name the certificate that was made of this key"),
         // They say what to write, or to do.
-        UnfitKey::Expired(_) | UnfitKey::Comment(_) | UnfitKey::Namespace => None,
+        UnfitKey::Certificate | UnfitKey::Expired(_) | UnfitKey::Comment(_) | UnfitKey::Namespace => None,
     }
 }
 

@@ -75,6 +75,9 @@ async fn certificate(
         if certificate.key().public() != signer.public_key() {
             return Err(Failure::Unfit { key: arguments.key.clone(), source: UnfitKey::AnotherKey });
         }
+        if !certificate.is_of_one_key() {
+            return Err(Failure::Unfit { key: arguments.key.clone(), source: UnfitKey::Certificate });
+        }
         // Newer than what it is to replace, or nobody would look at it.
         let created = written_at(now).max(certificate.bound_since().saturating_add(1));
         let draft = certificate.renewal(created, expires).ok_or(Failure::ExpiresTooEarly)?;

@@ -83,6 +83,11 @@ pub enum UnfitKey {
     /// The certificate is another key's.
     #[error("the certificate is of another key")]
     AnotherKey,
+    /// Others would not take what is signed with it, or take it for the future's.
+    #[error(
+        "the certificate has more than one key and one owner, or is of the future; make it with kms-sig key public"
+    )]
+    Certificate,
     /// The certificate is not good any more.
     #[error("the certificate ended at {}; extend it with kms-sig key public --renew", day(*.0))]
     Expired(u32),
@@ -157,6 +162,11 @@ impl<'a, K: Kms> PublicSigner<'a, K> {
             (Form::Der, _) => {}
             (Form::OpenPgp { certificate, .. }, _) if certificate.key().public() != &self.public => {
                 return Err(UnfitKey::AnotherKey);
+            }
+            (Form::OpenPgp { certificate, .. }, _)
+                if !certificate.is_of_one_key() || u64::from(certificate.bound_since()) > now =>
+            {
+                return Err(UnfitKey::Certificate);
             }
             (Form::OpenPgp { certificate, .. }, _) => match certificate.expires() {
                 Some(end) if u64::from(end) <= now => return Err(UnfitKey::Expired(end)),

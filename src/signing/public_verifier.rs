@@ -246,9 +246,9 @@ impl<'a> PublicVerifier<'a> {
             Err(NotVouched::Mismatch)
         } else if made > claimed.now {
             Err(NotVouched::Future)
-        } else if signature.created() < key.created() {
+        } else if !certificate.is_bound_at(signature.created()) {
             Err(NotVouched::NotYet)
-        } else if certificate.expires().is_some_and(|end| u64::from(end) <= made) {
+        } else if certificate.ends_at(signature.created()).is_some_and(|end| u64::from(end) <= made) {
             Err(NotVouched::Expired)
         } else {
             match (signature.notation(NAME_NOTATION), claimed.name) {

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use super::armor::Block;
 use super::draft::{Draft, hash_id};
 use super::key::PrimaryKey;
-use super::packet::{self, CREATED, Packet, Reader, packet, subpacket};
+use super::packet::{self, CREATED, ISSUER, ISSUER_FINGERPRINT, Packet, Reader, packet, subpacket};
 use super::signature::Signature;
 use crate::digest::algorithm::{HashAlgorithm, HashState, HashValue};
 
@@ -28,6 +28,31 @@ const PREFERRED_HASHES: u8 = 21;
 const IS_PRIMARY: u8 = 25;
 const KEY_FLAGS: u8 = 27;
 const FEATURES: u8 = 30;
+/// What else GnuPG and Sequoia say of a key: what it prefers, and who keeps it.
+const PREFERENCES: [u8; 4] = [22, 23, 24, 34];
+
+/// The subpackets of such signatures that are understood, or say nothing of signing.
+const KNOWN: [u8; 13] = {
+    let [compression, server, key_server, aead] = PREFERENCES;
+    [
+        CREATED,
+        KEY_EXPIRES_AFTER,
+        PREFERRED_CIPHERS,
+        ISSUER,
+        PREFERRED_HASHES,
+        compression,
+        server,
+        key_server,
+        IS_PRIMARY,
+        KEY_FLAGS,
+        FEATURES,
+        ISSUER_FINGERPRINT,
+        aead,
+    ]
+};
+
+/// The flag of keys that sign.
+const SIGNS: u8 = 0x02;
 
 /// It may certify (itself) and sign.
 const CERTIFIES_AND_SIGNS: u8 = 0x03;
@@ -42,8 +67,8 @@ pub struct Certificate {
     packets: Vec<(u8, Vec<u8>)>,
     /// Which of them is the user id that is renewed: the first.
     user_id: usize,
-    /// What the newest signature of the key itself says.
-    newest: Binding,
+    /// What the signatures of the key itself say of it: at least one.
+    bindings: Vec<Binding>,
 }
 
 /// What a signature of a key over its user id says.
@@ -161,9 +186,9 @@ impl Certificate {
             return Err(CertificateError::None);
         }
         let key = PrimaryKey::parse(first.body).ok_or(CertificateError::Key)?;
-        let (user_id, newest) = bindings(&key, &packets).ok_or(CertificateError::Unbound)?;
+        let (user_id, bindings) = bindings(&key, &packets).ok_or(CertificateError::Unbound)?;
         let packets = packets.iter().map(|packet| (packet.tag, packet.whole.to_vec())).collect();
-        Ok(Self { key, packets, user_id, newest })
+        Ok(Self { key, packets, user_id, bindings })
     }
 
     /// Its key.
@@ -182,28 +207,44 @@ impl Certificate {
     /// else a certificate may say, only a verifier with a policy can weigh.
     pub fn is_of_one_key(&self) -> bool {
         let mut user_id: Option<&[u8]> = None;
-        self.packets.iter().skip(1).all(|(tag, whole)| {
-            let Some(packet) = Reader::new(whole).packet() else { return false };
-            match *tag {
-                packet::USER_ID => user_id = Some(packet.body),
-                packet::SIGNATURE => {
-                    return user_id.is_some_and(|name| binding(&self.key, name, packet.body).is_some());
+        let user_ids = self.packets.iter().filter(|(tag, _)| *tag == packet::USER_ID).count();
+        user_ids == 1
+            && self.packets.iter().skip(1).all(|(tag, whole)| {
+                let Some(packet) = Reader::new(whole).packet() else { return false };
+                match *tag {
+                    packet::USER_ID => user_id = Some(packet.body),
+                    packet::SIGNATURE => {
+                        return user_id.is_some_and(|name| binding(&self.key, name, packet.body).is_some());
+                    }
+                    _ => return false,
                 }
-                _ => return false,
-            }
-            true
-        })
+                true
+            })
     }
 
-    /// Until when it is good, in seconds since 1970; `None`: for ever.
-    pub const fn expires(&self) -> Option<u32> {
-        self.newest.expires
+    /// Until when it is good, in seconds since 1970, by the newest signature of its key; `None`:
+    /// for ever.
+    pub fn expires(&self) -> Option<u32> {
+        self.ends_at(self.bound_since())
     }
 
-    /// When the signature was made that says so. A file that is signed earlier than that would be
-    /// refused by some.
-    pub const fn bound_since(&self) -> u32 {
-        self.newest.created
+    /// When the newest signature of its key was made. A file that is signed earlier than that would
+    /// be refused by some.
+    pub fn bound_since(&self) -> u32 {
+        self.bindings.iter().map(|binding| binding.created).max().unwrap_or_default()
+    }
+
+    /// Whether the key was bound to its owner at a moment, by what had been signed until then.
+    pub fn is_bound_at(&self, moment: u32) -> bool {
+        self.bindings.iter().any(|binding| binding.created <= moment)
+    }
+
+    /// Until when it was good by what had been signed until a moment. Of two signatures of one
+    /// second, the earlier end counts.
+    pub fn ends_at(&self, moment: u32) -> Option<u32> {
+        let until = || self.bindings.iter().filter(|binding| binding.created <= moment);
+        let newest = until().map(|binding| binding.created).max()?;
+        until().filter(|binding| binding.created == newest).filter_map(|binding| binding.expires).min()
     }
 
     /// A further signature over the user id, made at `created`, that moves the end.
@@ -226,9 +267,9 @@ fn bound(key: &PrimaryKey, user_id: &[u8], hash: HashAlgorithm) -> HashState {
     HashState::new(hash).and(&key.hashed()).and(&[0xB4]).and(&len.to_be_bytes()).and(user_id)
 }
 
-/// The first user id that the key itself has bound, and what the newest such signature says.
-fn bindings(key: &PrimaryKey, packets: &[Packet<'_>]) -> Option<(usize, Binding)> {
-    let mut found: Option<(usize, Binding)> = None;
+/// The first user id that the key itself has bound, and what each such signature says.
+fn bindings(key: &PrimaryKey, packets: &[Packet<'_>]) -> Option<(usize, Vec<Binding>)> {
+    let mut found: Option<(usize, Vec<Binding>)> = None;
     let mut user_id = None;
     for (i, packet) in packets.iter().enumerate() {
         match packet.tag {
@@ -239,8 +280,8 @@ fn bindings(key: &PrimaryKey, packets: &[Packet<'_>]) -> Option<(usize, Binding)
         let Some((at, name)) = user_id.filter(|_| packet.tag == packet::SIGNATURE) else { continue };
         let Some(binding) = binding(key, name, packet.body) else { continue };
         match &mut found {
-            None => found = Some((at, binding)),
-            Some((first, newest)) if *first == at && newest.created <= binding.created => *newest = binding,
+            None => found = Some((at, vec![binding])),
+            Some((first, bindings)) if *first == at => bindings.push(binding),
             Some(_) => {}
         }
     }
@@ -250,18 +291,23 @@ fn bindings(key: &PrimaryKey, packets: &[Packet<'_>]) -> Option<(usize, Binding)
 /// What a signature packet says, if the key made it over this user id.
 fn binding(key: &PrimaryKey, user_id: &[u8], body: &[u8]) -> Option<Binding> {
     let signature = Signature::parse(body).filter(|signature| CERTIFICATIONS.contains(&signature.kind))?;
-    let mut binding = Binding { created: 0, expires: None };
-    for (kind, body) in signature.subpackets()? {
+    let (mut created, mut expires, mut may_sign) = (None, None, false);
+    for (kind, body) in signature.subpackets(&KNOWN)? {
         match kind {
-            CREATED => binding.created = u32::from_be_bytes(body.try_into().ok()?),
+            CREATED => created = Some(u32::from_be_bytes(body.try_into().ok()?)),
             KEY_EXPIRES_AFTER => {
                 let after = u32::from_be_bytes(body.try_into().ok()?);
-                binding.expires = (after != 0).then(|| key.created().saturating_add(after));
+                expires = (after != 0).then(|| key.created().saturating_add(after));
             }
+            KEY_FLAGS => may_sign = body.first().is_some_and(|flags| flags & SIGNS != 0),
+            ISSUER_FINGERPRINT if body.get(1..) != Some(&key.fingerprint()[..]) => return None,
+            ISSUER if body != key.key_id() => return None,
             _ => {}
         }
     }
-    signature.is_by(key, bound(key, user_id, signature.hash)).then_some(binding)
+    let created = created.filter(|created| *created >= key.created())?;
+    let is_its = may_sign && signature.is_by(key, bound(key, user_id, signature.hash));
+    is_its.then_some(Binding { created, expires })
 }
 
 #[cfg(test)]

@@ -5,9 +5,15 @@
 use super::armor::Block;
 use super::draft::BINARY;
 use super::key::PrimaryKey;
-use super::packet::{self, CREATED, ISSUER_FINGERPRINT, NOTATION, Reader};
+use super::packet::{self, CREATED, ISSUER, ISSUER_FINGERPRINT, NOTATION, Reader};
 use super::signature::Signature;
 use crate::digest::algorithm::{HashAlgorithm, HashState};
+
+/// Whose user id signed, which GnuPG writes.
+const SIGNERS_USER_ID: u8 = 28;
+
+/// The subpackets of ours, and of GnuPG's and Sequoia's without options.
+const KNOWN: [u8; 5] = [CREATED, ISSUER, NOTATION, SIGNERS_USER_ID, ISSUER_FINGERPRINT];
 
 /// A signature over a file.
 #[derive(Debug, Clone)]
@@ -39,11 +45,11 @@ impl Detached {
         }
         let signature = Signature::parse(packet.body).filter(|signature| signature.kind == BINARY)?;
         let (mut created, mut issuer, mut notations) = (None, None, Vec::new());
-        for subpacket in signature.subpackets()? {
+        for subpacket in signature.subpackets(&KNOWN)? {
             match subpacket {
                 (CREATED, time) => created = Some(u32::from_be_bytes(time.try_into().ok()?)),
                 (ISSUER_FINGERPRINT, [4, fingerprint @ ..]) => issuer = Some(fingerprint.try_into().ok()?),
-                (NOTATION, body) => notations.extend(notation(body)),
+                (NOTATION, body) => notations.push(notation(body)?),
                 _ => {}
             }
         }
@@ -84,7 +90,8 @@ fn notation(body: &[u8]) -> Option<(String, String)> {
     let (0x80.., _flags) = (reader.byte()?, reader.take(3)?) else { return None };
     let (name, value) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-    text(reader.take(name)?).zip(text(reader.take(value)?))
+    let pair = text(reader.take(name)?).zip(text(reader.take(value)?));
+    pair.filter(|_| reader.is_empty())
 }
 
 #[cfg(test)]

@@ -2,16 +2,13 @@
 //! packet (RFC 9580, sections 5.2.3 and 5.2.4).
 
 use super::key::PrimaryKey;
-use super::packet::{self, CREATED, ISSUER_FINGERPRINT, NOTATION, packet, subpacket};
+use super::packet::{self, CREATED, ISSUER, ISSUER_FINGERPRINT, NOTATION, packet, subpacket};
 use crate::digest::algorithm::{HashAlgorithm, HashState, HashValue};
 use crate::trust::KeyKind;
 use crate::trust::ecdsa;
 
 /// A signature over a file, byte for byte.
 pub(super) const BINARY: u8 = 0x00;
-
-/// Types of subpackets.
-const ISSUER: u8 = 16;
 
 /// A notation's value is text.
 const HUMAN_READABLE: [u8; 4] = [0x80, 0, 0, 0];

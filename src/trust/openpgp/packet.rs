@@ -13,6 +13,7 @@ pub(super) const USER_ID: u8 = 13;
 
 /// Kinds of subpackets that signatures of every type have.
 pub(super) const CREATED: u8 = 2;
+pub(super) const ISSUER: u8 = 16;
 pub(super) const NOTATION: u8 = 20;
 pub(super) const ISSUER_FINGERPRINT: u8 = 33;
 
@@ -130,10 +131,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The next subpacket: its kind, without the bit that says that it is critical, and its body.
+    /// Who reads takes no kind that he does not know, and so need not know what is critical; but a
+    /// critical notation asks for more than to be kept.
     pub(super) fn subpacket(&mut self) -> Option<(u8, &'a [u8])> {
         let len = self.length(254)?;
         let (kind, body) = self.take(len)?.split_first()?;
-        Some((kind & 0x7F, body))
+        (*kind != 0x80 | NOTATION).then_some((kind & 0x7F, body))
     }
 
     /// A length, of which one of two bytes begins with at most `last`.

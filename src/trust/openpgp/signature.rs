@@ -38,11 +38,17 @@ impl<'a> Signature<'a> {
         Some(Self { kind, hash, algorithm, head, hashed, numbers: reader })
     }
 
-    /// The subpackets that are signed, by kind. `None`: they are damaged.
-    pub(super) fn subpackets(&self) -> Option<Vec<(u8, &'a [u8])>> {
-        let (mut reader, mut subpackets) = (Reader::new(self.hashed), Vec::new());
+    /// The subpackets that are signed, by kind. `None`: they are damaged, or one is of another kind
+    /// than these, or is there twice. What is not understood may take away what the rest says: an
+    /// end of the signature, a revoker, whatever its author marked as critical.
+    pub(super) fn subpackets(&self, known: &[u8]) -> Option<Vec<(u8, &'a [u8])>> {
+        let (mut reader, mut subpackets) = (Reader::new(self.hashed), Vec::<(u8, &[u8])>::new());
         while !reader.is_empty() {
-            subpackets.push(reader.subpacket()?);
+            let (kind, body) = reader.subpacket()?;
+            if !known.contains(&kind) || subpackets.iter().any(|(other, _)| *other == kind) {
+                return None;
+            }
+            subpackets.push((kind, body));
         }
         Some(subpackets)
     }
