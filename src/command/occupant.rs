@@ -12,7 +12,9 @@ use std::io::{self, Read as _};
 use crate::fs::atomic_write::{Occupant, Over, Place};
 use crate::kms::local;
 use crate::signature::sigstore::hint_of;
-use crate::signature::{Foreign, MAX_LEN, Malformed, PublicFormat, PublicSignature, Signature, ciphertext};
+use crate::signature::{
+    Foreign, MAX_LEN, MAX_PUBLIC, Malformed, PublicFormat, PublicSignature, Signature, ciphertext,
+};
 use crate::signing::Form;
 use crate::trust::PublicKey;
 
@@ -29,8 +31,8 @@ pub enum Stranger {
     Batch,
     /// A signature of another format.
     OtherFormat(PublicFormat),
-    /// A signature by another key.
-    OtherKey,
+    /// A signature by another key, for another use, or with something besides.
+    NotOurs,
     /// Bytes that no service known to us makes.
     Unknown,
     /// A signature beside another file, whose name it has: the second of what `*.sig` or `*` stands
@@ -46,7 +48,9 @@ impl fmt::Display for Stranger {
             Self::Text => f.write_str("text, and no signature"),
             Self::Batch => f.write_str("no signature, although it begins as that of a batch"),
             Self::OtherFormat(format) => write!(f, "a signature of the format {}", format.as_str()),
-            Self::OtherKey => f.write_str("a signature by another key"),
+            Self::NotOurs => {
+                f.write_str("a signature by another key, for another use, or with something besides")
+            }
             Self::Unknown => f.write_str("not known to be a signature"),
             Self::OfAnother => f.write_str("the signature of another file"),
         }
@@ -70,8 +74,12 @@ pub(crate) enum Ours<'a> {
 /// What is there cannot be read. That it is no signature of ours is the inner error.
 pub(crate) fn replaceable(place: &Place, ours: Ours<'_>) -> io::Result<Result<Over, Stranger>> {
     let Some(Occupant { file, identity }) = place.occupant()? else { return Ok(Ok(Over::Nothing)) };
-    let mut bytes = Vec::with_capacity(MAX_LEN + 1);
-    file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
+    let max = match ours {
+        Ours::Kms => MAX_LEN,
+        Ours::Public(..) => MAX_PUBLIC,
+    };
+    let mut bytes = Vec::new();
+    file.take(max as u64 + 1).read_to_end(&mut bytes)?;
     let recognised = match ours {
         Ours::Kms => recognise(&bytes),
         Ours::Public(form, key) => recognise_public(&bytes, form, key),
@@ -79,7 +87,7 @@ pub(crate) fn replaceable(place: &Place, ours: Ours<'_>) -> io::Result<Result<Ov
     Ok(recognised.map(|()| Over::Seen(identity)))
 }
 
-/// Whether bytes are an older signature of this form by this key.
+/// Whether bytes are an older signature of this form by this key, and nothing besides.
 fn recognise_public(bytes: &[u8], form: &Form, key: &PublicKey) -> Result<(), Stranger> {
     use PublicSignature as S;
     if bytes.is_empty() {
@@ -87,11 +95,16 @@ fn recognise_public(bytes: &[u8], form: &Form, key: &PublicKey) -> Result<(), St
     }
     let Ok(signature) = PublicSignature::parse(bytes) else { return Err(unlike(bytes)) };
     let is_by_key = match (&signature, form) {
-        (S::Ssh(signature), Form::Ssh { .. }) => signature.key() == key,
+        (S::Ssh(signature), Form::Ssh { namespace }) => {
+            let is_all = signature.to_armor().is_some_and(|text| text.as_bytes() == bytes);
+            signature.key() == key && signature.namespace() == namespace && is_all
+        }
         (S::Minisign(signature), Form::Minisign { .. }) => signature.is_bound_by(key),
-        (S::Sigstore(bundle), Form::Sigstore) => bundle.hint() == hint_of(key),
+        (S::Sigstore(bundle), Form::Sigstore) => {
+            bundle.hint() == hint_of(key) && bundle.to_json().is_ok_and(|text| text.as_bytes() == bytes)
+        }
         (S::OpenPgp(signature), Form::OpenPgp { certificate, .. }) => {
-            *signature.issuer() == certificate.key().fingerprint()
+            *signature.issuer() == certificate.key().fingerprint() && signature.is_all_of(bytes)
         }
         // Nothing in such bytes says whose they are.
         (S::Der(_), _) => return Err(unlike(bytes)),
@@ -99,7 +112,7 @@ fn recognise_public(bytes: &[u8], form: &Form, key: &PublicKey) -> Result<(), St
             return Err(Stranger::OtherFormat(signature.format()));
         }
     };
-    if is_by_key { Ok(()) } else { Err(Stranger::OtherKey) }
+    if is_by_key { Ok(()) } else { Err(Stranger::NotOurs) }
 }
 
 fn unlike(bytes: &[u8]) -> Stranger {

@@ -272,6 +272,9 @@ fn p11_what_a_signature_binds_is_compared() {
     place.run(verify).exits(1).complains_of("its namespace is \"git\"").complains_of("--namespace");
     let git = [&verify[..], &["--namespace", "git"]].concat();
     place.run(git).exits(1).complains_of("do not allow its key for this namespace");
+    let other_use = place.run(["sign", "local:ed25519", "f", "--format", "ssh"]).exits(2);
+    other_use.complains_of("for another use");
+    fs::remove_file(place.path("f.sig")).unwrap();
     place.run(["sign", "local:ed25519", "f", "--format", "ssh"]).exits(0);
     place
         .run([&verify[..], &["--principal", "other@example.com"]].concat())
@@ -362,6 +365,10 @@ fn p8_only_an_older_signature_of_the_same_format_and_key_is_replaced() {
             sign("local:p256", "ssh").exits(2).complains_of("a signature by another key");
         }
         assert_eq!(place.read("f.sig"), there, "{format}");
+        let with_notes = [there.as_slice(), &vec![b'\n'; 20_000], b"three years of notes\n"].concat();
+        place.write("f.sig", &with_notes);
+        sign("local:ed25519", format).exits(2).complains_of("it is left as it is");
+        assert_eq!(place.read("f.sig"), with_notes, "{format}");
         fs::remove_file(place.path("f.sig")).unwrap();
     }
     // Nothing in these bytes says whose they are.

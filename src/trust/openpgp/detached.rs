@@ -77,6 +77,12 @@ impl Detached {
         self.notations.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
+    /// Whether bytes are this signature as it is written here, and nothing besides.
+    pub fn is_all_of(&self, bytes: &[u8]) -> bool {
+        let packet = packet::packet(packet::SIGNATURE, &self.body);
+        bytes == packet || bytes == Block::Signature.armor(&packet).as_bytes()
+    }
+
     /// Whether this key made it over a file, of which a state of that function has taken all.
     pub fn is_by(&self, key: &PrimaryKey, content: HashState) -> bool {
         let is_its = self.issuer == key.fingerprint();
