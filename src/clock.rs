@@ -125,8 +125,19 @@ pub(crate) fn file_timestamp(time: FileTime) -> String {
 /// When a wait that began at a file time is over, as RFC 3339 in UTC with seconds; the latest that
 /// can be written where it is later.
 pub(crate) fn end_of_wait(began: FileTime, wait: Duration) -> String {
-    let seconds = u64::try_from(began.seconds).unwrap_or_default().saturating_add(wait.as_secs()).min(LAST);
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+    let seconds = u64::try_from(began.seconds).unwrap_or_default().saturating_add(wait.as_secs());
+    second_at(seconds)
+}
+
+/// A second since the epoch as RFC 3339 in UTC; the latest that can be written where it is later.
+pub(crate) fn second_at(since_epoch: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(since_epoch.min(LAST))).to_string()
+}
+
+/// The seconds since the epoch that RFC 3339 in UTC says.
+pub(crate) fn second_of(rfc3339: &str) -> Option<u64> {
+    let time = humantime::parse_rfc3339(rfc3339).ok()?;
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 /// How long ago a file time was by the wall clock; zero for one in the future.

@@ -3,6 +3,7 @@
 //! Knows no path, no clock and no disk. The only place that makes a [`Valid`], and so the only
 //! place that can let anything be delivered (P1).
 
+mod answered;
 mod batch;
 mod public_signer;
 mod public_verifier;

@@ -15,6 +15,7 @@ mod ed25519;
 mod error;
 pub mod key_file;
 mod kind;
+pub(crate) mod lines;
 mod message;
 pub mod minisign_key;
 mod number;

@@ -1,11 +1,11 @@
 //! `key`: what can be written after it.
 
 use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _, ValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::clock;
 use crate::kms::local::KeyType;
 
 /// `key`
@@ -104,9 +104,7 @@ impl KeyFormat {
 /// A day or a moment, in seconds since 1970.
 fn time(text: &str) -> Result<u64, String> {
     let moment = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
-    let time = humantime::parse_rfc3339(&moment).ok();
-    let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    since.map(|since| since.as_secs()).ok_or_else(|| "write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ".to_owned())
+    clock::second_of(&moment).ok_or_else(|| "write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ".to_owned())
 }
 
 /// One name, and no pattern: what has a meaning of its own in such a file is no part of it.

@@ -24,28 +24,26 @@ pub(crate) enum SignFormat {
 }
 
 impl SignFormat {
-    /// Its name.
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// The same format, if it is one that a public key verifies.
+    const fn public(self) -> Option<PublicFormat> {
         match self {
-            Self::Kms => "kms",
-            Self::Ssh => PublicFormat::Ssh.as_str(),
-            Self::Minisign => PublicFormat::Minisign.as_str(),
-            Self::Openpgp => PublicFormat::OpenPgp.as_str(),
-            Self::Sigstore => PublicFormat::Sigstore.as_str(),
-            Self::Der => PublicFormat::Der.as_str(),
+            Self::Kms => None,
+            Self::Ssh => Some(PublicFormat::Ssh),
+            Self::Minisign => Some(PublicFormat::Minisign),
+            Self::Openpgp => Some(PublicFormat::OpenPgp),
+            Self::Sigstore => Some(PublicFormat::Sigstore),
+            Self::Der => Some(PublicFormat::Der),
         }
     }
 
+    /// Its name.
+    pub(crate) fn as_str(self) -> &'static str {
+        self.public().map_or("kms", PublicFormat::as_str)
+    }
+
     /// What its signatures are named by.
-    pub(crate) const fn suffix(self) -> Suffix {
-        match self {
-            Self::Kms => Format::Kms.suffix(),
-            Self::Ssh => PublicFormat::Ssh.suffix(),
-            Self::Minisign => PublicFormat::Minisign.suffix(),
-            Self::Openpgp => PublicFormat::OpenPgp.suffix(),
-            Self::Sigstore => PublicFormat::Sigstore.suffix(),
-            Self::Der => PublicFormat::Der.suffix(),
-        }
+    pub(crate) fn suffix(self) -> Suffix {
+        self.public().map_or(Format::Kms.suffix(), PublicFormat::suffix)
     }
 }
 

@@ -8,9 +8,9 @@ use crate::clock;
 use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::key::KeyId;
+use crate::kms::AwsSettings;
 use crate::kms::local::Keyring;
 use crate::kms::provider::Providers;
-use crate::kms::{AwsSettings, Trouble};
 use crate::signature::ssh::FILE_NAMESPACE;
 use crate::signing::{PublicSigner, UnfitKey, written_at};
 use crate::terminal::progress;
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &PublicArgs, keyring: Option<PathBuf>) -> Result<Ex
                 minisign_key::to_file(public)
                     .ok_or_else(|| Failure::Unfit { key: key.to_string(), source: unfit })?
             }
-            KeyFormat::Openpgp => certificate(arguments, &signer, made).await?,
+            KeyFormat::Openpgp => certificate(arguments, &key, &signer, made).await?,
         })
     })??;
     drop(asking);
@@ -59,6 +59,7 @@ pub(super) fn run(arguments: &PublicArgs, keyring: Option<PathBuf>) -> Result<Ex
 /// A certificate that was asked for, or one that is extended.
 async fn certificate(
     arguments: &PublicArgs,
+    key: &KeyId,
     signer: &PublicSigner<'_, Providers>,
     made: Option<u64>,
 ) -> Result<String, Failure> {
@@ -67,16 +68,20 @@ async fn certificate(
     if expires.is_some_and(|end| u64::from(end) <= now) {
         return Err(Failure::ExpiresTooEarly);
     }
-    let failed = |source| sign_failed(arguments, source);
+    let failed = |source| {
+        let (file, provider) = ("the certificate".to_owned(), key.provider());
+        Failure::Sign { file, provider, source }
+    };
     if let Some(path) = &arguments.renew {
         let bytes = input::key_file(path)?;
         let certificate = Certificate::parse(&bytes)
             .map_err(|source| Failure::Certificate { file: quoted(path), source })?;
+        let unfit = |source| Failure::Unfit { key: key.to_string(), source };
         if certificate.key().public() != signer.public_key() {
-            return Err(Failure::Unfit { key: arguments.key.clone(), source: UnfitKey::AnotherKey });
+            return Err(unfit(UnfitKey::AnotherKey));
         }
         if !certificate.is_of_one_key() {
-            return Err(Failure::Unfit { key: arguments.key.clone(), source: UnfitKey::Certificate });
+            return Err(unfit(UnfitKey::Certificate));
         }
         // Newer than what it is to replace, or nobody would look at it.
         let created = written_at(now).max(certificate.bound_since().saturating_add(1));
@@ -88,16 +93,8 @@ async fn certificate(
     if created > now {
         return Err(Failure::CreatedInFuture);
     }
-    let key = PrimaryKey::new(signer.public_key().clone(), seconds(created)?);
-    signer.certify(&key, SelfSignature::of_new(&key, user_id, expires)).await.map_err(failed)
-}
-
-fn sign_failed(arguments: &PublicArgs, source: Trouble) -> Failure {
-    let provider = match arguments.key.starts_with("local:") {
-        true => crate::key::Provider::Local,
-        false => crate::key::Provider::Aws,
-    };
-    Failure::Sign { file: "the certificate".to_owned(), provider, source }
+    let primary = PrimaryKey::new(signer.public_key().clone(), seconds(created)?);
+    signer.certify(&primary, SelfSignature::of_new(&primary, user_id, expires)).await.map_err(failed)
 }
 
 /// OpenPGP counts in 32 bits, until 2106.

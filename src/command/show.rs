@@ -3,10 +3,9 @@
 //! Asks neither KMS nor the keyring, so nothing shown is proven; the words say "claims" where a
 //! forger could have written it.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use super::{Failure, answer, complain_missing, input};
 use crate::cli::Show;
+use crate::clock;
 use crate::digest::Digest;
 use crate::digest::algorithm::HashAlgorithm;
 use crate::escape::Escaped;
@@ -74,12 +73,11 @@ fn describe_public(signature: &PublicSignature, bytes: &[u8]) -> Option<String> 
             format!("claims: {}", Escaped::text(signature.trusted_comment())),
         ],
         PublicSignature::OpenPgp(signature) => {
-            let made = UNIX_EPOCH + Duration::from_secs(signature.created().into());
             let name = signature.notation(NAME_NOTATION);
             let mut lines = vec![
                 format!("format: OpenPGP signature of version 4, over {}", signature.hash()),
                 format!("claims key: {}", hex::encode_upper(signature.issuer())),
-                format!("claims time: {}", humantime::format_rfc3339_seconds(made)),
+                format!("claims time: {}", clock::second_at(signature.created().into())),
             ];
             lines.extend(name.map(|name| format!("claims file: {}", Escaped::text(&name))));
             lines

@@ -200,15 +200,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use crate::kms::{PublicKeyReply, SignReply};
-    use crate::trust::{Message, SigningAlgorithm};
     use std::time::Duration;
 
     use super::*;
     use crate::digest::Digest;
     use crate::key::{KeyArn, KeyId};
-    use crate::kms::{Asked, Decrypted, Encrypted, KmsError, classify};
+    use crate::kms::{Asked, Decrypted, Encrypted, KmsError, PublicKeyReply, SignReply, classify};
     use crate::signature::batch as form;
+    use crate::trust::{Message, SigningAlgorithm};
 
     /// Returns the plaintext as the ciphertext, and records it.
     #[derive(Default)]

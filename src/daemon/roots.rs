@@ -160,8 +160,6 @@ impl Name {
 
 #[cfg(test)]
 mod tests {
-    use crate::kms::{PublicKeyReply, SignReply};
-    use crate::trust::{Message, SigningAlgorithm};
     use std::sync::Arc;
 
     use tokio::sync::Semaphore;
@@ -171,11 +169,12 @@ mod tests {
     use crate::context::leaf_keys::LeafKeys;
     use crate::digest::Digest;
     use crate::key::KeyArn;
-    use crate::kms::{Asked, Decrypted, Encrypted, KmsError, classify};
+    use crate::kms::{Asked, Decrypted, Encrypted, KmsError, PublicKeyReply, SignReply, classify};
     use crate::signature::Signature;
     use crate::signature::batch::{self, Batch};
     use crate::signature::merkle::Tree;
     use crate::signing::{Formats, Verdict};
+    use crate::trust::{Message, SigningAlgorithm};
 
     const KEY: &str = "local:a";
 

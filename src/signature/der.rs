@@ -13,14 +13,12 @@ pub(super) const SUFFIX: Suffix = Suffix::new(".sig");
 
 /// The signing algorithm of keys of a kind, and the function whose digest is signed: of curves
 /// KMS's, of RSA what `openssl dgst` assumes. Ed25519 signs no digests.
-pub const fn algorithm(kind: KeyKind) -> Option<(SigningAlgorithm, HashAlgorithm)> {
-    match kind {
-        KeyKind::P256 => Some((SigningAlgorithm::EcdsaSha256, HashAlgorithm::Sha256)),
-        KeyKind::P384 => Some((SigningAlgorithm::EcdsaSha384, HashAlgorithm::Sha384)),
-        KeyKind::P521 => Some((SigningAlgorithm::EcdsaSha512, HashAlgorithm::Sha512)),
-        KeyKind::Rsa { .. } => Some((SigningAlgorithm::RsaPkcs1Sha256, HashAlgorithm::Sha256)),
-        KeyKind::Ed25519 => None,
-    }
+pub fn algorithm(kind: KeyKind) -> Option<(SigningAlgorithm, HashAlgorithm)> {
+    let algorithm = match kind {
+        KeyKind::Rsa { .. } => SigningAlgorithm::RsaPkcs1Sha256,
+        KeyKind::Ed25519 | KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => SigningAlgorithm::of(kind),
+    };
+    Some((algorithm, algorithm.hash()?))
 }
 
 /// Whether bytes have the form of a signature of such a key.

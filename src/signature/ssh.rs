@@ -11,6 +11,7 @@ use crate::digest::algorithm::{HashAlgorithm, HashValue};
 use crate::digest::set::DigestSet;
 use crate::trust::PublicKey;
 use crate::trust::ecdsa;
+use crate::trust::lines::base64_lines;
 use crate::trust::ssh_key::{self, SshKeyError};
 use crate::trust::ssh_wire::{Reader, mpint, string};
 use crate::trust::{KeyKind, Message, SigningAlgorithm};
@@ -179,11 +180,8 @@ impl SshSignature {
             string(hash_name(self.hash)?.as_bytes()),
             string(&inner),
         ];
-        let body = STANDARD.encode([MAGIC, &VERSION.to_be_bytes(), &fields.concat()].concat());
-        // Base64 has characters of one byte.
-        let lines = body.as_bytes().chunks(COLUMNS).map(String::from_utf8_lossy);
-        let lines: String = lines.map(|line| format!("{line}\n")).collect();
-        Some(format!("{BEGIN}\n{lines}{END}\n"))
+        let blob = [MAGIC, &VERSION.to_be_bytes(), &fields.concat()].concat();
+        Some(format!("{BEGIN}\n{}{END}\n", base64_lines(&blob, COLUMNS)))
     }
 
     /// The key that it says made it.

@@ -4,13 +4,12 @@
 //! What KMS answered is verified with its public key before anybody sees it: a wrong answer is
 //! trouble, and never becomes a signature.
 
-use std::fmt;
-use std::time::{Duration, UNIX_EPOCH};
-
+use super::answered::{check_answered, no_answer};
+use crate::clock;
 use crate::digest::algorithm::{HashAlgorithm, HashValue};
 use crate::digest::set::{DigestRequest, DigestSet};
 use crate::key::{KeyArn, KeyId};
-use crate::kms::{Kms, KmsError, Trouble, TroubleKind};
+use crate::kms::{Kms, Operation, Trouble, TroubleKind};
 use crate::signature::minisign::{self, MinisignSignature};
 use crate::signature::sigstore::Bundle;
 use crate::signature::ssh::{self, SshSignature};
@@ -89,7 +88,7 @@ pub enum UnfitKey {
     )]
     Certificate,
     /// The certificate is not good any more.
-    #[error("the certificate ended at {}; extend it with kms-sig key public --renew", day(*.0))]
+    #[error("the certificate ended at {}; extend it with kms-sig key public --renew", clock::second_at((*.0).into()))]
     Expired(u32),
     /// What its format leaves to the signer cannot be written.
     #[error(transparent)]
@@ -97,10 +96,6 @@ pub enum UnfitKey {
     /// The same of a namespace.
     #[error("an SSH namespace has 1 to 255 printable characters")]
     Namespace,
-}
-
-fn day(seconds: u32) -> impl fmt::Display {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.into()))
 }
 
 /// A key of a key management service, together with its public half.
@@ -125,8 +120,9 @@ impl<'a, K: Kms> PublicSigner<'a, K> {
     /// # Errors
     /// [`Trouble`], also when another key answers.
     pub async fn fetch(kms: &'a K, id: &'a KeyId) -> Result<Self, Trouble> {
-        let answer = kms.get_public_key(id).await.map_err(|error| no_verdict("GetPublicKey", error))?;
-        check_answered("GetPublicKey", id, &answer.key)?;
+        let answer = kms.get_public_key(id).await;
+        let answer = answer.map_err(|error| no_answer(Operation::GetPublicKey, error))?;
+        check_answered(Operation::GetPublicKey, id, &answer.key)?;
         Ok(Self { kms, id, arn: answer.key, public: answer.public_key })
     }
 
@@ -138,6 +134,20 @@ impl<'a, K: Kms> PublicSigner<'a, K> {
     /// The key's full name.
     pub const fn arn(&self) -> &KeyArn {
         &self.arn
+    }
+
+    /// What must be known of a payload to sign it so.
+    pub fn digests(&self, form: &Form) -> DigestRequest {
+        match form {
+            Form::Ssh { .. } => DigestRequest::digest(HashAlgorithm::Sha512),
+            Form::Minisign { .. } => DigestRequest::digest(HashAlgorithm::Blake2b512),
+            Form::Sigstore => DigestRequest::digest(HashAlgorithm::Sha256),
+            Form::Der => {
+                let hash = der::algorithm(self.public.kind()).map(|(_, hash)| hash);
+                hash.map_or(DigestRequest::NONE, DigestRequest::digest)
+            }
+            Form::OpenPgp { certificate, .. } => DigestRequest::state(certificate.key().hash()),
+        }
     }
 
     /// Whether the key can make this, at a time in seconds since 1970.
@@ -187,9 +197,9 @@ impl<'a, K: Kms> PublicSigner<'a, K> {
 
     /// One Sign, whose answer is of the key that was asked and verifies under it.
     async fn ask(&self, algorithm: SigningAlgorithm, message: Message<'_>) -> Result<Vec<u8>, Trouble> {
-        let answer =
-            self.kms.sign(self.id, message, algorithm).await.map_err(|error| no_verdict("Sign", error))?;
-        check_answered("Sign", self.id, &answer.key)?;
+        let answer = self.kms.sign(self.id, message, algorithm).await;
+        let answer = answer.map_err(|error| no_answer(Operation::Sign, error))?;
+        check_answered(Operation::Sign, self.id, &answer.key)?;
         if self.public.verify(algorithm, message, &answer.signature) {
             return Ok(answer.signature);
         }
@@ -202,20 +212,6 @@ impl<'a, K: Kms> PublicSigner<'a, K> {
 }
 
 impl<K: Kms> Fitted<'_, K> {
-    /// What must be known of a payload to sign it.
-    pub fn digests(&self) -> DigestRequest {
-        match self.form {
-            Form::Ssh { .. } => DigestRequest::digest(HashAlgorithm::Sha512),
-            Form::Minisign { .. } => DigestRequest::digest(HashAlgorithm::Blake2b512),
-            Form::Sigstore => DigestRequest::digest(HashAlgorithm::Sha256),
-            Form::Der => {
-                let hash = der::algorithm(self.signer.public.kind()).map(|(_, hash)| hash);
-                hash.map_or(DigestRequest::NONE, DigestRequest::digest)
-            }
-            Form::OpenPgp { certificate, .. } => DigestRequest::state(certificate.key().hash()),
-        }
-    }
-
     /// Signs a payload, at a time in seconds since 1970.
     ///
     /// # Errors
@@ -233,9 +229,8 @@ impl<K: Kms> Fitted<'_, K> {
                 let key = certificate.key();
                 let state = digests.state(key.hash()).ok_or_else(|| unread(key.hash()))?;
                 let notes: Vec<_> = name.iter().map(|name| (NAME_NOTATION, name.as_str())).collect();
-                // Not before its key, nor before what binds the key to its owner.
-                let earliest = certificate.bound_since().max(key.created());
-                let made = written_at(now).max(earliest);
+                // Not before what binds the key to its owner.
+                let made = written_at(now).max(certificate.bound_since());
                 let draft = Draft::of_file(key, made, &notes);
                 let digest = draft.digest(state.clone());
                 let answer = self.signer.ask(key.signing_algorithm(), key.message(&digest)).await?;
@@ -246,13 +241,7 @@ impl<K: Kms> Fitted<'_, K> {
     }
 
     async fn ssh(&self, namespace: &str, digest: &HashValue) -> Result<Vec<u8>, Trouble> {
-        let algorithm = match self.signer.public.kind() {
-            KeyKind::Ed25519 => SigningAlgorithm::Ed25519,
-            KeyKind::P256 => SigningAlgorithm::EcdsaSha256,
-            KeyKind::P384 => SigningAlgorithm::EcdsaSha384,
-            KeyKind::P521 => SigningAlgorithm::EcdsaSha512,
-            KeyKind::Rsa { .. } => SigningAlgorithm::RsaPkcs1Sha512,
-        };
+        let algorithm = SigningAlgorithm::of(self.signer.public.kind());
         let signed = ssh::signed_message(namespace, digest);
         let answer = self.signer.ask(algorithm, Message::Raw(&signed)).await?;
         let signature = SshSignature::new(self.signer.public.clone(), namespace, algorithm, answer);
@@ -302,23 +291,4 @@ fn unread(hash: HashAlgorithm) -> Trouble {
 
 fn not_of_its_kind() -> Trouble {
     Trouble::new(TroubleKind::MalformedReply, "Sign answered with no signature of the key's kind")
-}
-
-fn check_answered(operation: &str, asked: &KeyId, answered: &KeyArn) -> Result<(), Trouble> {
-    if asked.is_answered_by(answered) {
-        return Ok(());
-    }
-    let message = format!("{operation} under {asked} was answered by {answered}");
-    Err(Trouble::new(TroubleKind::MalformedReply, message))
-}
-
-/// Neither operation gives a verdict.
-fn no_verdict(operation: &str, error: KmsError) -> Trouble {
-    match error {
-        KmsError::Trouble(trouble) => trouble,
-        KmsError::Rejected | KmsError::IncorrectKey => {
-            let message = format!("{operation} answered with an error of Decrypt");
-            Trouble::new(TroubleKind::MalformedReply, message)
-        }
-    }
 }

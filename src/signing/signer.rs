@@ -1,5 +1,6 @@
 //! Making signatures: the one place that has a digest encrypted.
 
+use super::answered::{check_answered, no_answer};
 use super::batch::SignedBatch;
 use super::request::sha512;
 use super::signed::Signed;
@@ -7,7 +8,7 @@ use crate::context::Context;
 use crate::context::leaf_keys::LeafKeys;
 use crate::digest::set::DigestSet;
 use crate::key::KeyId;
-use crate::kms::{Encrypted, Kms, KmsError, Trouble, TroubleKind};
+use crate::kms::{Encrypted, Kms, Operation, Trouble, TroubleKind};
 use crate::signature::merkle::Tree;
 use crate::signature::{MAX_CIPHERTEXT, Malformed, Signature, batch};
 
@@ -102,16 +103,9 @@ pub async fn encrypt<K: Kms>(
     context: &Context,
     plaintext: &[u8],
 ) -> Result<Encrypted, Trouble> {
-    let answer = kms.encrypt(key, plaintext, context).await.map_err(|error| match error {
-        KmsError::Trouble(trouble) => trouble,
-        KmsError::Rejected | KmsError::IncorrectKey => {
-            Trouble::new(TroubleKind::MalformedReply, "Encrypt answered with an error of Decrypt")
-        }
-    })?;
-    if !key.is_answered_by(&answer.key) {
-        let message = format!("Encrypt under {key} was answered by {}", answer.key);
-        return Err(Trouble::new(TroubleKind::MalformedReply, message));
-    }
+    let answer = kms.encrypt(key, plaintext, context).await;
+    let answer = answer.map_err(|error| no_answer(Operation::Encrypt, error))?;
+    check_answered(Operation::Encrypt, key, &answer.key)?;
     Ok(answer)
 }
 
@@ -122,8 +116,7 @@ mod tests {
     use crate::digest::algorithm::HashAlgorithm;
     use crate::digest::set::DigestRequest;
     use crate::key::KeyArn;
-    use crate::kms::{Asked, Decrypted};
-    use crate::kms::{PublicKeyReply, SignReply};
+    use crate::kms::{Asked, Decrypted, KmsError, PublicKeyReply, SignReply};
     use crate::signature::merkle::Proof;
     use crate::trust::{Message, SigningAlgorithm};
 

@@ -148,8 +148,6 @@ impl<'a, K: Kms> Verifier<'a, K> {
 
 #[cfg(test)]
 mod tests {
-    use crate::kms::{PublicKeyReply, SignReply};
-    use crate::trust::{Message, SigningAlgorithm};
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
@@ -158,8 +156,9 @@ mod tests {
     use crate::digest::algorithm::HashAlgorithm;
     use crate::digest::set::DigestSet;
     use crate::key::KeyArn;
-    use crate::kms::{Encrypted, TroubleKind, classify};
+    use crate::kms::{Encrypted, PublicKeyReply, SignReply, TroubleKind, classify};
     use crate::signing::Verdict;
+    use crate::trust::{Message, SigningAlgorithm};
 
     const A: &str = "arn:aws:kms:eu-west-1:111122223333:key/aaaa";
     const B: &str = "arn:aws:kms:eu-west-1:111122223333:key/bbbb";

@@ -52,6 +52,17 @@ impl SigningAlgorithm {
         }
     }
 
+    /// How keys of this kind sign, with the longest hash if there is a choice.
+    pub const fn of(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Ed25519 => Self::Ed25519,
+            KeyKind::P256 => Self::EcdsaSha256,
+            KeyKind::P384 => Self::EcdsaSha384,
+            KeyKind::P521 => Self::EcdsaSha512,
+            KeyKind::Rsa { .. } => Self::RsaPkcs1Sha512,
+        }
+    }
+
     /// Which digest of a message may be signed instead of it. `None` for Ed25519, which takes the
     /// message only.
     pub const fn hash(self) -> Option<HashAlgorithm> {

@@ -8,6 +8,7 @@
 
 use super::PublicKey;
 use super::ssh_key::{self, SshKeyError};
+use crate::clock;
 
 /// The lines of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,11 +104,6 @@ impl AllowedSigners {
     /// Whether there is no line.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// The keys of all lines.
-    pub fn keys(&self) -> impl Iterator<Item = &PublicKey> {
-        self.0.iter().map(|entry| &entry.key)
     }
 
     /// Who may sign for this namespace with this key at a moment, in seconds since 1970: the
@@ -245,8 +241,7 @@ fn time(text: &str) -> Result<u64, Flaw> {
         part(10, 2),
         part(12, 2)
     );
-    let time = humantime::parse_rfc3339(&rfc3339).map_err(|_| Flaw::Time)?;
-    time.duration_since(std::time::UNIX_EPOCH).map(|since| since.as_secs()).map_err(|_| Flaw::Time)
+    clock::second_of(&rfc3339).ok_or(Flaw::Time)
 }
 
 /// Whether a list of patterns allows a name: one of them matches, and no negated one does.

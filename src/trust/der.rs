@@ -2,6 +2,8 @@
 //!
 //! Strict, because what is lenient reads two encodings of one value.
 
+use super::number;
+
 /// Tags of X.690 that occur in public keys.
 pub(super) const INTEGER: u8 = 0x02;
 pub(super) const BIT_STRING: u8 = 0x03;
@@ -41,14 +43,7 @@ impl<'a> Reader<'a> {
 
     /// The next value, a positive integer: big-endian, without leading zeros.
     pub(super) fn positive(&mut self) -> Result<&'a [u8], NotDer> {
-        match self.take(INTEGER)? {
-            [0, rest @ ..] => match rest {
-                [first, ..] if *first >= 0x80 => Ok(rest),
-                [] | [_, ..] => Err(NotDer),
-            },
-            number @ [first, ..] if *first < 0x80 => Ok(number),
-            [] | [_, ..] => Err(NotDer),
-        }
+        number::positive(self.take(INTEGER)?).ok_or(NotDer)
     }
 
     /// The next value, a bit string of whole bytes.
@@ -98,8 +93,7 @@ pub(super) fn value(tag: u8, contents: &[&[u8]]) -> Vec<u8> {
 
 /// A positive integer, given big-endian without leading zeros.
 pub(super) fn positive(number: &[u8]) -> Vec<u8> {
-    let sign: &[u8] = if number.first().is_some_and(|first| *first >= 0x80) { &[0] } else { &[] };
-    value(INTEGER, &[sign, number])
+    value(INTEGER, &[&number::signed(number)])
 }
 
 /// An object identifier as people write it: `1.2.840.10045.2.1`. What is none is shown as digits.

@@ -16,7 +16,7 @@ fn read(signature: &[u8]) -> Result<(&[u8], &[u8]), NotDer> {
     let (r, s) = (numbers.positive()?, numbers.positive()?);
     numbers.end()?;
     whole.end()?;
-    if r == [0] || s == [0] { Err(NotDer) } else { Ok((r, s)) }
+    Ok((r, s))
 }
 
 /// The same the other way round: two positive numbers, big-endian, as DER.

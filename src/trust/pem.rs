@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::PublicKeyError;
+use super::lines::base64_lines;
 
 const LABEL: &str = "PUBLIC KEY";
 
@@ -27,14 +28,7 @@ pub(super) fn decode(text: &str) -> Result<Vec<u8>, PublicKeyError> {
 
 /// The block of `der`, in lines of 64 characters, as OpenSSL writes it.
 pub(super) fn encode(der: &[u8]) -> String {
-    let mut pem = format!("-----BEGIN {LABEL}-----\n");
-    for (at, character) in STANDARD.encode(der).chars().enumerate() {
-        if at > 0 && at % 64 == 0 {
-            pem.push('\n');
-        }
-        pem.push(character);
-    }
-    pem + "\n-----END " + LABEL + "-----\n"
+    format!("-----BEGIN {LABEL}-----\n{}-----END {LABEL}-----\n", base64_lines(der, 64))
 }
 
 fn label<'t>(line: &'t str, begin: &str) -> Option<&'t str> {

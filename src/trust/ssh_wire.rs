@@ -1,6 +1,6 @@
 //! The data types of SSH (RFC 4251, section 5) that keys and signatures are made of.
 
-use super::number::without_zeros;
+use super::number;
 
 /// A string: its length and its bytes.
 pub(crate) fn string(bytes: &[u8]) -> Vec<u8> {
@@ -11,9 +11,7 @@ pub(crate) fn string(bytes: &[u8]) -> Vec<u8> {
 
 /// A positive number, given big-endian, in its shortest form.
 pub(crate) fn mpint(number: &[u8]) -> Vec<u8> {
-    let number = without_zeros(number);
-    let sign: &[u8] = if number.first().is_some_and(|first| *first >= 0x80) { &[0] } else { &[] };
-    string(&[sign, number].concat())
+    string(&number::signed(number::without_zeros(number)))
 }
 
 /// What is read from the front of a blob.
@@ -42,13 +40,8 @@ impl<'a> Reader<'a> {
         Some(string)
     }
 
-    /// A positive number, big-endian and without leading zeros. One in another than its shortest
-    /// form is none: what it is part of would have two forms.
+    /// A positive number, big-endian and without leading zeros.
     pub(crate) fn mpint(&mut self) -> Option<&'a [u8]> {
-        match self.string()? {
-            [0, number @ ..] if number.first().is_some_and(|first| *first >= 0x80) => Some(number),
-            number @ [1..=0x7F, ..] => Some(number),
-            _ => None,
-        }
+        number::positive(self.string()?)
     }
 }

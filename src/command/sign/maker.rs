@@ -118,9 +118,7 @@ impl<'a> Maker<'a> {
     pub(super) fn digests(&self) -> DigestRequest {
         match self {
             Self::Kms(..) => Format::Kms.digests(),
-            Self::Public { signer, form, now, .. } => {
-                signer.fit(form, *now).map_or(DigestRequest::NONE, |fitted| fitted.digests())
-            }
+            Self::Public { signer, form, .. } => signer.digests(form),
         }
     }
 

@@ -1,7 +1,11 @@
 //! ASCII armor (RFC 9580, section 6.2).
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+
+use crate::trust::lines::base64_lines;
 
 /// Characters of a line, as GnuPG writes them.
 const COLUMNS: usize = 64;
@@ -25,17 +29,19 @@ impl Block {
 
     /// Armors packets. The checksum is optional by now, and some verifiers still want it.
     pub fn armor(self, packets: &[u8]) -> String {
-        let mut text = format!("-----BEGIN {}-----\n\n", self.label());
-        let body = STANDARD.encode(packets);
-        // Base64 has characters of one byte.
-        body.as_bytes().chunks(COLUMNS).for_each(|line| {
-            text.push_str(&String::from_utf8_lossy(line));
-            text.push('\n');
-        });
-        text.push('=');
-        text.push_str(&STANDARD.encode(crc24(packets)));
-        text.push_str(&format!("\n-----END {}-----\n", self.label()));
-        text
+        let (label, body) = (self.label(), base64_lines(packets, COLUMNS));
+        let checksum = STANDARD.encode(crc24(packets));
+        format!("-----BEGIN {label}-----\n\n{body}={checksum}\n-----END {label}-----\n")
+    }
+
+    /// The packets in bytes that are armored, as one block of this kind, or not at all. `None`:
+    /// they are text with no such block, or with two, or a damaged one.
+    pub(super) fn open(self, bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
+        // Every packet begins with this bit.
+        match bytes.first() {
+            Some(0x80..) => Some(bytes.into()),
+            Some(_) | None => self.dearmor(std::str::from_utf8(bytes).ok()?).map(Cow::Owned),
+        }
     }
 
     /// What is in the one block of this kind that `text` has; text before and after it is let be.

@@ -160,18 +160,12 @@ impl Certificate {
         if bytes.len() > MAX_LEN {
             return Err(CertificateError::TooLarge);
         }
-        let dearmored;
-        let bytes = if bytes.first().is_some_and(|first| *first >= 0x80) {
-            bytes
-        } else {
-            let text = std::str::from_utf8(bytes).map_err(|_| CertificateError::None)?;
-            if text.contains("-----BEGIN PGP PRIVATE KEY BLOCK-----") {
-                return Err(CertificateError::Secret);
-            }
-            dearmored = Block::PublicKey.dearmor(text).ok_or(CertificateError::None)?;
-            &dearmored
-        };
-        let mut reader = Reader::new(bytes);
+        let is_private = |text: &str| text.contains("-----BEGIN PGP PRIVATE KEY BLOCK-----");
+        if std::str::from_utf8(bytes).is_ok_and(is_private) {
+            return Err(CertificateError::Secret);
+        }
+        let bytes = Block::PublicKey.open(bytes).ok_or(CertificateError::None)?;
+        let mut reader = Reader::new(&bytes);
         let mut packets: Vec<Packet<'_>> = Vec::new();
         while !reader.is_empty() {
             packets.push(reader.packet().ok_or(CertificateError::None)?);
@@ -206,20 +200,8 @@ impl Certificate {
     /// Whether it is all of one key: no subkeys, no revocations, nothing that others signed. What
     /// else a certificate may say, only a verifier with a policy can weigh.
     pub fn is_of_one_key(&self) -> bool {
-        let mut user_id: Option<&[u8]> = None;
-        let user_ids = self.packets.iter().filter(|(tag, _)| *tag == packet::USER_ID).count();
-        user_ids == 1
-            && self.packets.iter().skip(1).all(|(tag, whole)| {
-                let Some(packet) = Reader::new(whole).packet() else { return false };
-                match *tag {
-                    packet::USER_ID => user_id = Some(packet.body),
-                    packet::SIGNATURE => {
-                        return user_id.is_some_and(|name| binding(&self.key, name, packet.body).is_some());
-                    }
-                    _ => return false,
-                }
-                true
-            })
+        // Its key, the user id, and what was bound above are all there is.
+        self.packets.len() == 2 + self.bindings.len()
     }
 
     /// Until when it is good, in seconds since 1970, by the newest signature of its key; `None`:

@@ -31,14 +31,8 @@ impl Detached {
     /// Reads one signature of version 4 over a binary file, armored or not. `None`: it is something
     /// else, or does not say in what is signed which key made it.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let dearmored;
-        let bytes = if bytes.first().is_some_and(|first| *first >= 0x80) {
-            bytes
-        } else {
-            dearmored = Block::Signature.dearmor(std::str::from_utf8(bytes).ok()?)?;
-            &dearmored
-        };
-        let mut packets = Reader::new(bytes);
+        let bytes = Block::Signature.open(bytes)?;
+        let mut packets = Reader::new(&bytes);
         let packet = packets.packet()?;
         if packet.tag != packet::SIGNATURE || !packets.is_empty() {
             return None;

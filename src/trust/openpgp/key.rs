@@ -106,22 +106,12 @@ impl PrimaryKey {
 
     /// The hash function that its signatures are over: the key's own where it has one.
     pub fn hash(&self) -> HashAlgorithm {
-        match self.public.kind() {
-            KeyKind::P256 => HashAlgorithm::Sha256,
-            KeyKind::P384 => HashAlgorithm::Sha384,
-            KeyKind::P521 | KeyKind::Ed25519 | KeyKind::Rsa { .. } => HashAlgorithm::Sha512,
-        }
+        self.signing_algorithm().hash().unwrap_or(HashAlgorithm::Sha512)
     }
 
     /// What is asked of whoever has the key, to sign a digest.
     pub fn signing_algorithm(&self) -> SigningAlgorithm {
-        match self.public.kind() {
-            KeyKind::Ed25519 => SigningAlgorithm::Ed25519,
-            KeyKind::P256 => SigningAlgorithm::EcdsaSha256,
-            KeyKind::P384 => SigningAlgorithm::EcdsaSha384,
-            KeyKind::P521 => SigningAlgorithm::EcdsaSha512,
-            KeyKind::Rsa { .. } => SigningAlgorithm::RsaPkcs1Sha512,
-        }
+        SigningAlgorithm::of(self.public.kind())
     }
 
     /// Whether the numbers at the end of a signature's packet are this key's, over this digest.

@@ -59,7 +59,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         ];
         for form in forms {
             if let Ok(fitted) = signer.fit(&form, NOW) {
-                let digests = DigestSet::of(fitted.digests(), PAYLOAD);
+                let digests = DigestSet::of(signer.digests(&form), PAYLOAD);
                 good.push(wait(fitted.sign(&digests, NOW)).expect("signs"));
             }
         }
